@@ -1,0 +1,1 @@
+"""One file per dataset; `petl_bench.registry` finds them."""

@@ -1,0 +1,1 @@
+"""One file per method; `petl_bench.registry` finds them."""

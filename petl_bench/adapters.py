@@ -1,0 +1,71 @@
+"""Adapter files: the tensors a method trained, once each, as safetensors with their provenance."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from petl_bench.errors import CheckpointError
+
+FORMAT = "petl_bench.adapter/1"
+
+
+class Adapter(NamedTuple):
+    """What an adapter file holds: tensors by parameter name, and text metadata (method, backbone, ...)."""
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+
+
+def write_adapter(path: Path, adapter: Adapter) -> None:
+    """Writes an adapter file atomically: temporary file in the same folder, fsync, rename."""
+    from safetensors.torch import save_file
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.tensors.items()}
+    try:
+        save_file(tensors, temporary, {**adapter.metadata, "format": FORMAT})
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_adapter(path: Path) -> Adapter:
+    """Reads an adapter file.
+
+    Raises:
+        CheckpointError: if it is missing, damaged or of another kind.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise CheckpointError(f"no adapter file at {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} ({path.stat().st_size} bytes) is not a whole safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a petl_bench adapter (format {metadata.get('format')})")
+    return Adapter(tensors, metadata)
+
+
+def is_adapter_file(path: Path) -> bool:
+    """True for a readable file that declares itself a petl_bench adapter."""
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except SafetensorError:
+        return False

@@ -1,0 +1,340 @@
+"""What every backbone offers: an input specification, towers of replaceable blocks, features.
+
+A method changes a backbone by replacing blocks (`Tower.replace`) or layers inside them; a task reads features
+(`encode_video`, `encode_text`). Neither needs to know whether CLIP or BLIP stands behind.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from petl_bench.errors import UsageError
+
+Resize = Literal["shorter_side_crop", "squash"]
+Tokenizer = Callable[[Sequence[str], int], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a backbone expects of frames and captions; picklable, so that loader workers can hold it.
+
+    Attributes:
+        image_size: side of a square frame in pixels.
+        mean: per channel, of frames scaled to [0, 1].
+        std: per channel, of frames scaled to [0, 1].
+        resize: how a frame becomes square.
+        context_length: the most tokens a caption may have.
+        tokenizer: `(captions, max_words) -> ids (M, N) long, mask (M, N) bool`, N = max_words.
+    """
+
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize: Resize
+    context_length: int
+    tokenizer: Tokenizer
+
+    def tokenize(self, captions: Sequence[str], max_words: int) -> tuple[Tensor, Tensor]:
+        """Token ids (M, max_words) and their mask; longer captions are cut and keep their end token.
+
+        Raises:
+            UsageError: if `max_words` exceeds the context the backbone was trained with.
+        """
+        if not 2 < max_words <= self.context_length:
+            raise UsageError(f"max_words is {max_words}: this backbone takes 3 to {self.context_length}")
+        return self.tokenizer(captions, max_words)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a block may need beyond its tokens.
+
+    Attributes:
+        frames: T; rows of a vision tower are (B*T, L, D), clip after clip.
+        frame_mask: (B, T) bool, True where a frame is real; None in text towers.
+        attention_mask: bool, broadcastable to (rows, heads, queries, keys), True where a key may be read.
+    """
+
+    frames: int = 1
+    frame_mask: Tensor | None = None
+    attention_mask: Tensor | None = None
+
+
+class VideoFeatures(NamedTuple):
+    """Features of B clips: all tokens (B, T, L, D) if asked for, frames (B, T, E), pooled (B, E)."""
+
+    tokens: Tensor | None
+    frames: Tensor
+    pooled: Tensor
+
+
+class TextFeatures(NamedTuple):
+    """Features of M captions: all tokens (M, N, D) if asked for, pooled (M, E)."""
+
+    tokens: Tensor | None
+    pooled: Tensor
+
+
+def select_row(x: Tensor, row: Tensor) -> Tensor:
+    """The `row`-th token of each sequence: (B, L, D), (B,) -> (B, 1, D)."""
+    return x[torch.arange(len(x), device=x.device), row][:, None]
+
+
+class Block(nn.Module, ABC):
+    """One transformer layer, seen as two branches and what joins them to the residual stream.
+
+    `forward` is the layer. A method overrides a branch (or `forward`) in a `WrappedBlock`, so that its equation
+    can be read there, for pre-norm and post-norm layers alike.
+    """
+
+    #: True if everything after the attention treats each token alone, so that one token can be computed alone.
+    token_wise: bool = False
+
+    @abstractmethod
+    def attend(self, x: Tensor, context: Context, row: Tensor | None = None) -> Tensor:
+        """Self-attention branch before its residual; with `row` (B,) only that query: (B, 1, D)."""
+
+    @abstractmethod
+    def feed_forward(self, x: Tensor, context: Context) -> Tensor:
+        """Feed-forward branch before its residual. (B, L, D) -> (B, L, D)."""
+
+    @abstractmethod
+    def after_attention(self, x: Tensor, branch: Tensor) -> Tensor:
+        """Joins the attention branch to the residual stream."""
+
+    @abstractmethod
+    def after_feed_forward(self, x: Tensor, branch: Tensor) -> Tensor:
+        """Joins the feed-forward branch to the residual stream."""
+
+    @abstractmethod
+    def attention_norm(self, x: Tensor) -> Tensor:
+        """What the attention branch reads: LN1(x) in a pre-norm block, x in a post-norm block."""
+
+    @abstractmethod
+    def feed_forward_norm(self, x: Tensor) -> Tensor:
+        """What the feed-forward branch reads: LN2(x) in a pre-norm block, x in a post-norm block."""
+
+    @property
+    @abstractmethod
+    def attention(self) -> Attention:
+        """The native attention, for methods that change its layers."""
+
+    @property
+    @abstractmethod
+    def mlp(self) -> nn.Module:
+        """The native feed-forward layers."""
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """The whole layer. (B, L, D) -> (B, L, D)."""
+        y = self.after_attention(x, self.attend(x, context))
+        return self.after_feed_forward(y, self.feed_forward(y, context))
+
+    def forward_row(self, x: Tensor, row: Tensor, context: Context) -> Tensor:
+        """`forward(x)` at one token of each sequence, (B, 1, D); nothing else is computed where that is exact."""
+        if not self.token_wise:
+            return select_row(self(x, context), row)
+        y = self.after_attention(select_row(x, row), self.attend(x, context, row))
+        return self.after_feed_forward(y, self.feed_forward(y, context))
+
+
+class WrappedBlock(Block):
+    """A block that behaves like `inner`; methods override the branch they change."""
+
+    def __init__(self, inner: Block) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def attend(self, x: Tensor, context: Context, row: Tensor | None = None) -> Tensor:
+        return self.inner.attend(x, context, row)
+
+    def feed_forward(self, x: Tensor, context: Context) -> Tensor:
+        return self.inner.feed_forward(x, context)
+
+    def after_attention(self, x: Tensor, branch: Tensor) -> Tensor:
+        return self.inner.after_attention(x, branch)
+
+    def after_feed_forward(self, x: Tensor, branch: Tensor) -> Tensor:
+        return self.inner.after_feed_forward(x, branch)
+
+    def attention_norm(self, x: Tensor) -> Tensor:
+        return self.inner.attention_norm(x)
+
+    def feed_forward_norm(self, x: Tensor) -> Tensor:
+        return self.inner.feed_forward_norm(x)
+
+    @property
+    def attention(self) -> Attention:
+        return self.inner.attention
+
+    @property
+    def mlp(self) -> nn.Module:
+        return self.inner.mlp
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention on contiguous (B, L, D): one qkv layer, SDPA, one output layer.
+
+    A stock frozen `nn.MultiheadAttention` is 1.7x slower on a CPU (specs/performance.md 3.2), and offers no place
+    for LoRA.
+
+    Args:
+        width: D.
+        heads: number of heads; divides D.
+        causal: a token reads only itself and those before it.
+    """
+
+    def __init__(self, width: int, heads: int, causal: bool = False) -> None:
+        super().__init__()
+        self.heads = heads
+        self.causal = causal
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B, heads, L, D / heads)."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, L, 3, H, d)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, row: Tensor | None = None) -> Tensor:
+        """Attention of all tokens, (B, L, D), or of the query at `row` only, (B, 1, D).
+
+        Args:
+            x: (B, L, D).
+            mask: bool, broadcastable to (B, heads, queries, L), True where a key may be read; None: all.
+            row: (B,) index of the only query.
+        """
+        q, k, v = self.project(x)
+        if row is not None:
+            q = q[torch.arange(len(x), device=x.device), :, row][:, :, None]  # (B, H, 1, d)
+            if self.causal:
+                mask = _and(mask, (torch.arange(x.shape[1], device=x.device) <= row[:, None])[:, None, None])
+        elif self.causal and mask is not None:
+            mask = mask & torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
+        is_causal = self.causal and mask is None
+        attended = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+
+def _and(mask: Tensor | None, other: Tensor) -> Tensor:
+    return other if mask is None else mask & other
+
+
+class Tower(nn.Module):
+    """A stack of blocks of one modality.
+
+    Attributes:
+        kind: which modality the tokens are of.
+        width: D.
+        grid: patches per column and row (vision towers with a square grid after one [CLS] token), else None.
+    """
+
+    kind: ClassVar[Literal["vision", "text", "fusion", "decoder"]]
+
+    def __init__(self, blocks: Sequence[Block], width: int, grid: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.stack = nn.ModuleList(blocks)
+        self.width = width
+        self.grid = grid
+        self.checkpointing = False
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The blocks, first to last."""
+        return [block for block in self.stack if isinstance(block, Block)]
+
+    def replace(self, index: int, block: Block) -> None:
+        """Puts `block` in the place of the one at `index`."""
+        self.stack[index] = block
+
+    def run(self, x: Tensor, context: Context, row: Tensor | None = None) -> Tensor:
+        """All blocks: (B, L, D) -> (B, L, D); with `row` (B,) only that token of the last block: (B, 1, D)."""
+        *first, last = self.blocks
+        for block in first:
+            x = self._call(block, x, context)
+        if row is None:
+            return self._call(last, x, context)
+        return self._call(last.forward_row, x, row, context)
+
+    def _call(self, function: Callable[..., Tensor], *args: object) -> Tensor:
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            return function(*args)
+        return checkpoint(function, *args, use_reentrant=False)  # type: ignore[return-value]  # untyped in torch
+
+
+class Backbone(nn.Module, ABC):
+    """A pretrained vision-language model with towers of blocks.
+
+    Attributes:
+        name: for people and folders, e.g. `clip-vit-b-16-quickgelu`.
+        spec: what frames and captions must look like.
+        embed_dim: E, the joint width.
+        towers: by kind.
+        logit_scale: scalar parameter, the logarithm of what multiplies cosines.
+        weights: provenance for the run record: `source`, `sha256`, and whatever else identifies the weights.
+    """
+
+    name: str
+    spec: InputSpec
+    embed_dim: int
+    logit_scale: nn.Parameter
+    weights: dict[str, str | None]
+
+    @property
+    @abstractmethod
+    def towers(self) -> dict[str, Tower]:
+        """The towers by kind, `vision` first."""
+
+    @abstractmethod
+    def encode_video(self, frames: Tensor, mask: Tensor, tokens: bool = False) -> VideoFeatures:
+        """Features of clips.
+
+        Args:
+            frames: uint8 (B, T, 3, H, W), or float already normalised.
+            mask: (B, T) bool, True where a frame is real; at least one per clip.
+            tokens: also return all tokens of all frames, which costs the shortcut in the last block.
+        """
+
+    @abstractmethod
+    def encode_text(self, ids: Tensor, mask: Tensor, tokens: bool = False) -> TextFeatures:
+        """Features of captions; ids and mask (M, N)."""
+
+    def projections(self) -> list[nn.Parameter]:
+        """The parameters that map tower outputs to the joint space (what `linear` trains)."""
+        raise UsageError(f"{self.name} has no projections into a joint space")
+
+    def normalise(self, frames: Tensor) -> Tensor:
+        """Frames as the tower reads them: uint8 becomes float with the mean and deviation of `spec`."""
+        if frames.is_floating_point():
+            return frames
+        shape = (3, 1, 1)
+        mean = torch.tensor(self.spec.mean, device=frames.device).view(shape) * 255
+        std = torch.tensor(self.spec.std, device=frames.device).view(shape) * 255
+        return (frames - mean) / std
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Recompute blocks in the backward pass instead of keeping their activations."""
+        for tower in self.towers.values():
+            tower.checkpointing = enabled
+
+
+def mean_over_frames(frames: Tensor, mask: Tensor) -> Tensor:
+    """CLIP4Clip's mean pooling: L2-normalise each frame, mean over real frames, L2-normalise.
+
+    Source: specs/mv_adapter.md section 7 (similarity).
+
+    Args:
+        frames: (B, T, E).
+        mask: (B, T) bool; a clip without any real frame yields NaN, which evaluation refuses.
+    """
+    unit = nn.functional.normalize(frames, dim=-1)
+    weight = mask.to(unit.dtype)[..., None]  # (B, T, 1)
+    mean = torch.where(mask[..., None], unit, 0).sum(1) / weight.sum(1)
+    return nn.functional.normalize(mean, dim=-1)

@@ -1,0 +1,344 @@
+"""CLIP through open_clip: its weights and configurations, our blocks."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from petl_bench.backbones.base import (
+    Attention,
+    Backbone,
+    Block,
+    Context,
+    InputSpec,
+    TextFeatures,
+    Tower,
+    VideoFeatures,
+    mean_over_frames,
+    select_row,
+)
+from petl_bench.adapters import is_adapter_file, read_adapter
+from petl_bench.backbones.clip_weights import find_weights, load_weights
+from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.layers import QuickGELU
+from petl_bench.results import file_sha256
+
+_ARCHITECTURES = Path(__file__).parent / "architectures"
+
+
+class CLIPBlock(Block):
+    """A pre-norm CLIP layer: y = x + Attention(LN1 x); z = y + MLP(LN2 y).
+
+    Built from an open_clip `ResidualAttentionBlock`, whose parameters it takes over.
+    """
+
+    token_wise = True
+
+    def __init__(self, native: Any, causal: bool) -> None:
+        super().__init__()
+        width = native.attn.out_proj.in_features
+        self.ln_1, self.ln_2 = native.ln_1, native.ln_2
+        self.ls_1, self.ls_2 = native.ls_1, native.ls_2  # layer scale, or identity
+        self.self_attention = Attention(width, native.attn.num_heads, causal)
+        self.self_attention.qkv.weight = native.attn.in_proj_weight
+        self.self_attention.qkv.bias = native.attn.in_proj_bias
+        self.self_attention.out = native.attn.out_proj
+        self.fc = native.mlp.c_fc
+        self.activation = QuickGELU() if _is_quick_gelu(native.mlp.gelu) else native.mlp.gelu
+        self.proj = native.mlp.c_proj
+
+    @property
+    def attention(self) -> Attention:
+        return self.self_attention
+
+    @property
+    def mlp(self) -> nn.Module:
+        return nn.Sequential(self.fc, self.activation, self.proj)
+
+    def attention_norm(self, x: Tensor) -> Tensor:
+        return self.ln_1(x)
+
+    def feed_forward_norm(self, x: Tensor) -> Tensor:
+        return self.ln_2(x)
+
+    def attend(self, x: Tensor, context: Context, row: Tensor | None = None) -> Tensor:
+        return self.ls_1(self.self_attention(self.ln_1(x), context.attention_mask, row))
+
+    def feed_forward(self, x: Tensor, context: Context) -> Tensor:
+        return self.ls_2(self.proj(self.activation(self.fc(self.ln_2(x)))))
+
+    def after_attention(self, x: Tensor, branch: Tensor) -> Tensor:
+        return x + branch
+
+    def after_feed_forward(self, x: Tensor, branch: Tensor) -> Tensor:
+        return x + branch
+
+
+class CLIPVisionTower(Tower):
+    """Patches and a [CLS] token of each frame."""
+
+    kind = "vision"
+
+    def __init__(self, visual: Any) -> None:
+        super().__init__(
+            [CLIPBlock(b, causal=False) for b in visual.transformer.resblocks],
+            visual.class_embedding.shape[0],
+            visual.grid_size,
+        )
+        self.conv1 = visual.conv1
+        self.class_embedding = visual.class_embedding
+        self.positional_embedding = visual.positional_embedding
+        self.ln_pre = visual.ln_pre
+        self.ln_post = visual.ln_post
+        self.proj = visual.proj
+
+    def embed(self, frames: Tensor) -> Tensor:
+        """(R, 3, H, W) -> (R, 1 + P, D): [CLS], then patches row by row."""
+        patches = self.conv1(frames).flatten(2).transpose(1, 2)  # (R, P, D)
+        cls = self.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        x = torch.cat([cls, patches], 1) + self.positional_embedding.to(patches.dtype)
+        return self.ln_pre(x)
+
+    def head(self, cls: Tensor) -> Tensor:
+        """(..., D) -> (..., E)."""
+        return self.ln_post(cls) @ self.proj
+
+
+class CLIPTextTower(Tower):
+    """Causal text tower, read at the end token."""
+
+    kind = "text"
+
+    def __init__(self, clip: Any) -> None:
+        super().__init__(
+            [CLIPBlock(b, causal=True) for b in clip.transformer.resblocks], clip.ln_final.weight.shape[0]
+        )
+        self.token_embedding = clip.token_embedding
+        self.positional_embedding = clip.positional_embedding
+        self.ln_final = clip.ln_final
+        self.proj = clip.text_projection
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """(M, N) -> (M, N, D)."""
+        x = self.token_embedding(ids)
+        return x + self.positional_embedding[: ids.shape[1]]
+
+    def head(self, end: Tensor) -> Tensor:
+        """(..., D) -> (..., E)."""
+        return self.ln_final(end) @ self.proj
+
+
+class CLIP(Backbone):
+    """CLIP in any open_clip architecture whose two towers are plain transformers (all `ViT-*` with CLIP text).
+
+    Args:
+        architecture: an open_clip name such as `ViT-B-16-quickgelu`, `tiny` (ours, for tests and the demo), or the
+            path of an open_clip model configuration (JSON).
+        pretrained: an open_clip tag (`openai`, `laion2b_s34b_b88k`), a local file (open_clip safetensors or bin,
+            OpenAI TorchScript .pt, an `adapter.safetensors` of the method `Full`), a local folder (open_clip or
+            transformers `CLIPModel`), or null for random weights.
+        image_size: side of a frame in pixels where it differs from the architecture's; positions are interpolated.
+        gradient_checkpointing: recompute blocks in the backward pass: less memory, more time.
+        init_seed: seed of random weights; unused with `pretrained`. Runs with different training seeds thus share
+            one backbone.
+
+    Raises:
+        UsageError: for an unknown architecture, one whose towers are of another kind, or an activation that the
+            weights were not trained with.
+        CheckpointError: if the weights cannot be read or do not fit.
+    """
+
+    def __init__(
+        self,
+        architecture: str,
+        pretrained: str | None,
+        image_size: int | None = None,
+        gradient_checkpointing: bool = False,
+        init_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        config, name = _architecture(architecture)
+        self.name = f"clip-{name}".lower()
+        model = _create(name, image_size, init_seed)
+        preprocess = dict(model.visual.preprocess_cfg)
+        self.weights = {"source": f"random, seed {init_seed}", "sha256": None}
+        full = pretrained is not None and is_adapter_file(Path(pretrained))
+        if pretrained is not None and not full:
+            weights = find_weights(name, pretrained)
+            self.weights = load_weights(model, name, bool(config.get("quick_gelu")), weights)
+            preprocess |= weights.preprocess
+        self.vision = CLIPVisionTower(model.visual)
+        self.text = CLIPTextTower(model)
+        self.logit_scale = model.logit_scale
+        if pretrained is not None and full:
+            self.weights = _load_full(self, Path(pretrained))
+        if self.weights["sha256"] is None:
+            self.weights["sha256"] = _parameters_sha256(self)
+        self.embed_dim = self.vision.proj.shape[1]
+        self.spec = InputSpec(
+            image_size=model.visual.image_size[0],
+            mean=tuple(preprocess["mean"]),
+            std=tuple(preprocess["std"]),
+            resize="squash" if preprocess["resize_mode"] == "squash" else "shorter_side_crop",
+            context_length=model.context_length,
+            tokenizer=clip_tokenize,
+        )
+        self.set_gradient_checkpointing(gradient_checkpointing)
+
+    @property
+    def towers(self) -> dict[str, Tower]:
+        return {"vision": self.vision, "text": self.text}
+
+    def projections(self) -> list[nn.Parameter]:
+        return [self.vision.proj, self.text.proj]
+
+    def encode_video(self, frames: Tensor, mask: Tensor, tokens: bool = False) -> VideoFeatures:
+        clips, length = frames.shape[:2]
+        context = Context(frames=length, frame_mask=mask)
+        x = self.vision.embed(self.normalise(frames).flatten(0, 1))  # (B*T, L, D)
+        row = torch.zeros(len(x), dtype=torch.long, device=x.device)  # [CLS]
+        x = self.vision.run(x, context, None if tokens else row)
+        per_frame = self.vision.head(x[:, 0]).unflatten(0, (clips, length))  # (B, T, E)
+        all_tokens = x.unflatten(0, (clips, length)) if tokens else None
+        return VideoFeatures(all_tokens, per_frame, mean_over_frames(per_frame, mask))
+
+    def encode_text(self, ids: Tensor, mask: Tensor, tokens: bool = False) -> TextFeatures:
+        end = ids.argmax(-1)  # the end token has the highest id
+        if not tokens:
+            ids = ids[:, : int(end.max()) + 1]  # exact: nothing before the end token reads what follows it
+        x = self.text.run(self.text.embed(ids), Context(), None if tokens else end)
+        pooled = self.text.head(select_row(x, end) if tokens else x)[:, 0]  # (M, E)
+        return TextFeatures(x if tokens else None, nn.functional.normalize(pooled, dim=-1))
+
+
+def clip_tokenize(captions: Sequence[str], max_words: int) -> tuple[Tensor, Tensor]:
+    """CLIP's byte-pair tokens: start, the first `max_words - 2` tokens, end; padded with 0.
+
+    Equal to CLIP4Clip and MV-Adapter (golden `clip_tokenizer.json`).
+
+    Returns:
+        ids (M, max_words) long, and mask (M, max_words) bool, True for start, words and end. The mask comes from the
+        length: id 0 is both padding and the symbol `!`.
+    """
+    tokenizer = _bpe()
+    ids = torch.zeros(len(captions), max_words, dtype=torch.long)
+    mask = torch.zeros(len(captions), max_words, dtype=torch.bool)
+    for row, caption in enumerate(captions):
+        words = tokenizer.encode(caption)[: max_words - 2]
+        tokens = [tokenizer.sot_token_id, *words, tokenizer.eot_token_id]
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        mask[row, : len(tokens)] = True
+    return ids, mask
+
+
+@cache
+def _bpe() -> Any:
+    import regex
+    from open_clip.tokenizer import SimpleTokenizer
+
+    tokenizer = SimpleTokenizer()
+    # open_clip spells the two special tokens differently from OpenAI; only captions that contain them literally
+    # could tell.
+    ours, openai = ("<start_of_text>", "<end_of_text>"), ("<|startoftext|>", "<|endoftext|>")
+    pattern = tokenizer.pat.pattern
+    for old, new in zip(ours, openai, strict=True):
+        tokenizer.encoder[new] = tokenizer.encoder.pop(old)
+        pattern = pattern.replace(old, new.replace("|", r"\|"))
+    tokenizer.cache = {token: token for token in openai}
+    tokenizer.pat = regex.compile(pattern, regex.IGNORECASE)
+    return tokenizer
+
+
+def _architecture(architecture: str) -> tuple[dict[str, Any], str]:
+    """The open_clip configuration of an architecture and the name open_clip knows it by."""
+    import open_clip
+
+    for path in (Path(architecture), _ARCHITECTURES / f"{architecture}.json"):
+        if path.suffix == ".json" and path.is_file():
+            open_clip.add_model_config(path)
+            architecture = path.stem
+    config = open_clip.get_model_config(architecture)
+    if config is None:
+        from difflib import get_close_matches
+
+        close = get_close_matches(architecture, [*open_clip.list_models(), "tiny"], 3)
+        hint = f"did you mean {', '.join(close)}?" if close else "open_clip.list_models() lists them"
+        raise UsageError(f"unknown CLIP architecture '{architecture}': {hint}")
+    return config, architecture
+
+
+def _create(name: str, image_size: int | None, init_seed: int) -> Any:
+    import open_clip
+
+    with torch.random.fork_rng(devices=[]), _without_warnings():
+        torch.manual_seed(init_seed)
+        model = open_clip.create_model(name, force_image_size=image_size, pretrained_text=False)
+    _refuse_other_towers(name, model)
+    return model
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """open_clip warns of random weights whenever it is not the one who loads them."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _refuse_other_towers(name: str, model: Any) -> None:
+    from open_clip.model import CLIP as OpenCLIP
+    from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+
+    plain = isinstance(model, OpenCLIP) and isinstance(model.visual, VisionTransformer)
+    if plain:
+        blocks = [*model.visual.transformer.resblocks, *model.transformer.resblocks]
+        visual = model.visual
+        plain = (
+            all(type(block) is ResidualAttentionBlock for block in blocks)
+            and (visual.attn_pool, visual.pool_type, visual.final_ln_after_pool) == (None, "tok", False)
+            and isinstance(visual.patch_dropout, nn.Identity)
+            and (model.text_pool_type, model.logit_bias) == ("argmax", None)
+            and isinstance(model.text_projection, nn.Parameter)
+            and model.attn_mask is not None
+        )
+    if not plain:
+        raise UsageError(
+            f"CLIP architecture '{name}' has towers that are not plain CLIP transformers (a ResNet, timm or Hugging "
+            "Face tower, or another pooling), so no method can place its modules: choose a ViT-* architecture"
+        )
+
+
+def _load_full(backbone: CLIP, path: Path) -> dict[str, str | None]:
+    """Weights that the method `Full` trained, to start from (post-pretraining)."""
+    adapter = read_adapter(path)
+    state = {key.removeprefix("backbone."): value for key, value in adapter.tensors.items()}
+    own = {key: value.shape for key, value in backbone.state_dict().items()}
+    if adapter.metadata["backbone"] != backbone.name or {k: v.shape for k, v in state.items()} != own:
+        raise CheckpointError(
+            f"{path} holds {adapter.metadata['method']} of {adapter.metadata['backbone']}, not all weights of "
+            f"{backbone.name}: give an adapter.safetensors of the method Full on the same architecture"
+        )
+    backbone.load_state_dict(state)
+    return {"source": str(path), "file": path.name, "sha256": file_sha256(path)}
+
+
+def _is_quick_gelu(activation: nn.Module) -> bool:
+    return type(activation).__name__ == "QuickGELU"
+
+
+def _parameters_sha256(module: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, parameter in sorted(module.named_parameters()):
+        digest.update(name.encode())
+        digest.update(parameter.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()

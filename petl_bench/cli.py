@@ -1,0 +1,269 @@
+"""`fit`, `validate`, `test` and `predict`: LightningCLI with named configurations, checked class paths, run folders."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentError, Namespace
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import CSVLogger
+
+from petl_bench.adapters import read_adapter
+from petl_bench.backbones.base import Backbone, InputSpec
+from petl_bench.config_safety import ClassPathGuard
+from petl_bench.cost import CostMeter
+from petl_bench.data.base import VideoTextDataModule
+from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.method import Method
+from petl_bench.named_configs import find_config
+from petl_bench.optimizers import OptimizerRecipe
+from petl_bench.registry import import_plugins, list_entries
+from petl_bench.run import Run, open_run
+from petl_bench.tasks.base import Task
+
+
+class NamedConfig(ActionConfigFile):
+    """`--config` that also takes the bare name of a packaged configuration."""
+
+    guard = ClassPathGuard()
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        path = find_config(str(values))
+        self.guard.check_file(path)
+        super().__call__(parser, cfg, str(path), option_string)
+
+
+def spec_of(model: Method) -> InputSpec:
+    """What links a data module to the backbone it feeds."""
+    return model.backbone.spec
+
+
+class PetlBenchCLI(LightningCLI):
+    """LightningCLI whose runs end in a folder of their own with an adapter and a record."""
+
+    run: Run
+
+    def __init__(self, args: list[str]) -> None:
+        super().__init__(
+            Method,
+            VideoTextDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=args,
+        )
+
+    # --- parsing --------------------------------------------------------------------------------------------------
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        parser = self.parser_class(exit_on_error=False, prog="petl-bench", **kwargs)
+        parser.add_argument(
+            "-c", "--config", action=NamedConfig, help="A YAML file, or the bare name of a packaged one; repeatable."
+        )
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--runs_dir", type=str, default="runs", help="Folder below which runs get their folders.")
+        parser.add_argument("--overwrite", type=bool, default=False, help="Replace a complete run of the same name.")
+        parser.add_argument(
+            "--zero_shot", type=bool, default=False, help="Test a method that trains without a checkpoint."
+        )
+        parser.add_argument(
+            "--best_on_val",
+            type=bool,
+            default=False,
+            help="Report the epoch with the best val_rsum instead of the last one; needs a validation split.",
+        )
+        parser.link_arguments("model", "data.init_args.spec", compute_fn=spec_of, apply_on="instantiate")
+        parser.link_arguments("seed_everything", "data.init_args.seed")
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would let values inside a checkpoint beat the configuration and the command line."""
+
+    # --- instantiation --------------------------------------------------------------------------------------------
+
+    @property
+    def options(self) -> Namespace:
+        """The parsed options of the subcommand."""
+        return self.config[self.subcommand]
+
+    def before_instantiate_classes(self) -> None:
+        if not isinstance(self.options.seed_everything, int) or isinstance(self.options.seed_everything, bool):
+            raise UsageError("seed_everything must be a number: a random seed cannot be repeated")
+
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        self.model.configure_model()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        resolved = yaml.safe_load(self._parser(self.subcommand).dump(self.options, skip_none=False))
+        dry = bool(self.options.trainer.fast_dev_run)
+        self.run = open_run(str(self.subcommand), self.options, resolved, self.model, self.datamodule)
+        self.meter = CostMeter()
+        callbacks: list[Any] = [self.meter]
+        settings: dict[str, Any] = {"use_distributed_sampler": False, "default_root_dir": str(self.run.folder)}
+        if self.options.trainer.logger is None:
+            settings["logger"] = CSVLogger(self.run.folder, name="", version="")
+        if self.subcommand == "fit" and not dry:
+            callbacks.append(ModelCheckpoint(self.run.folder, save_last=True, save_top_k=0, enable_version_counter=False))
+        if self.options.best_on_val:
+            callbacks.append(self._best_on_val())
+        trainer = super().instantiate_trainer(**settings, **kwargs)
+        trainer.callbacks[:0] = callbacks
+        return trainer
+
+    def _best_on_val(self) -> ModelCheckpoint:
+        if not self.datamodule.samples("val"):
+            raise UsageError(
+                f"best_on_val: {self.datamodule.protocol.id} has no validation split; set data.val_videos to hold some "
+                "training videos out (an epoch is never chosen on test)"
+            )
+        return ModelCheckpoint(
+            self.run.folder, "best", monitor="val_rsum", mode="max", save_top_k=1, enable_version_counter=False
+        )
+
+    # --- subcommands ----------------------------------------------------------------------------------------------
+
+    def fit(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
+        """Trains, writes the adapter, tests the reported epoch, writes the record."""
+        if model.trainable:
+            self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **kwargs)
+        if self.options.trainer.fast_dev_run:
+            return
+        if self.options.best_on_val:
+            best = next(c for c in self.trainer.checkpoint_callbacks if c.monitor == "val_rsum")
+            state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+            model.load_state_dict(state, strict=False)
+        if model.trainable:
+            self.run.write_adapter(model)
+        self.trainer.test(model, datamodule=datamodule, verbose=False)
+        self.run.finish(self.trainer, model, datamodule, self.meter, "best-val" if self.options.best_on_val else "last")
+
+    def test(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
+        """Tests an adapter, or a method that trains nothing."""
+        self._load(model, ckpt_path)
+        self.trainer.test(model, datamodule=datamodule, verbose=False)
+        if not self.options.trainer.fast_dev_run:
+            self.run.finish(self.trainer, model, datamodule, self.meter, "last")
+
+    def validate(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
+        """Evaluates on the validation split and prints; writes no record."""
+        if not datamodule.samples("val"):
+            raise UsageError(f"{datamodule.protocol.id} has no validation split; set data.val_videos, or use test")
+        self._load(model, ckpt_path)
+        self.trainer.validate(model, datamodule=datamodule, verbose=False)
+        self.run.show(model)
+
+    def predict(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
+        """Writes `features.safetensors`: video and text features of the test split, in its order."""
+        self._load(model, ckpt_path)
+        batches = self.trainer.predict(model, datamodule=datamodule)
+        self.run.write_features(batches or [], self.trainer)
+
+    def _load(self, model: Method, ckpt_path: str | None) -> None:
+        if ckpt_path is not None:
+            path = Path(ckpt_path).expanduser()
+            model.load_trained_state(read_adapter(path), str(path))
+            return
+        if model.trainable and not self.options.zero_shot:
+            raise UsageError(
+                f"{self.subcommand} of {type(model).__name__} needs --ckpt_path adapter.safetensors; to evaluate it "
+                "untrained on purpose, add --zero_shot true"
+            )
+
+
+def run(command: str, arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
+    """Runs one of the four Lightning subcommands.
+
+    Raises:
+        UsageError: for anything wrong in options or configuration.
+    """
+    _quiet()
+    import_plugins(plugins)
+    NamedConfig.guard = ClassPathGuard(plugins)
+    NamedConfig.guard.check_arguments(arguments)
+    arguments = [command, *_with_config_beside(command, list(arguments))]
+    try:
+        PetlBenchCLI(arguments)
+    except ArgumentError as error:
+        raise UsageError(_readable(str(error))) from error
+    except SystemExit as stop:  # --help and --print_config end this way
+        return int(stop.code or 0)
+    return 0
+
+
+def _with_config_beside(command: str, arguments: list[str]) -> list[str]:
+    """Adds the `config.yaml` beside a checkpoint where no configuration is given: it says what was trained."""
+    given = any(a in ("-c", "--config") or a.startswith("--config=") for a in arguments)
+    checkpoint = _value_of("--ckpt_path", arguments)
+    if command == "fit" or given or checkpoint is None:
+        return arguments
+    beside = Path(checkpoint).expanduser().parent / "config.yaml"
+    if not beside.is_file():
+        raise CheckpointError(f"no config.yaml beside {checkpoint}: give --config")
+    return ["--config", str(beside), *arguments]
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str | None:
+    for place, argument in enumerate(arguments):
+        if argument == option and place + 1 < len(arguments):
+            return arguments[place + 1]
+        if argument.startswith(option + "="):
+            return argument.partition("=")[2]
+    return None
+
+
+def _quiet() -> None:
+    """Silences what says nothing to a user of this suite."""
+    for message in (
+        "LightningCLI's args parameter",  # both ways of passing arguments carry the same ones
+        ".*does not have many workers.*",
+        ".*isinstance.treespec, LeafSpec.*",
+        "Checkpoint directory .* exists and is not empty",
+        ".*The number of training batches .* is smaller than the logging interval",
+        ".*`ModelCheckpoint.*monitor=None.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def _readable(message: str) -> str:
+    """jsonargparse's message in one line, with a suggestion for a misspelt class or option."""
+    line = " ".join(message.split())
+    for word in _unknown_words(line):
+        known = _known_words()
+        close = get_close_matches(word, known, 1, 0.7)
+        if close and close[0] != word:
+            return f"{line[:400]} Did you mean '{close[0]}'?"
+    return line[:400]
+
+
+def _unknown_words(line: str) -> list[str]:
+    """The words a message of jsonargparse complains about."""
+    import re
+
+    patterns = (r"[Oo]ption '([\w.]+)'", r"import path string: ([\w.]+)", r"[Kk]ey '([\w.]+)'", r"--([\w.]+)")
+    return [word.rsplit(".", 1)[-1] for pattern in patterns for word in re.findall(pattern, line)]
+
+
+def _known_words() -> list[str]:
+    """Class names and constructor arguments that a configuration of ours may hold."""
+    import inspect
+
+    words = [entry.name for folder in ("methods", "datamodules") for entry in list_entries(folder)]
+    stack: list[type] = [Method, VideoTextDataModule, Backbone, Task, OptimizerRecipe, Trainer]
+    while stack:
+        kind = stack.pop()
+        stack += kind.__subclasses__()
+        words += [kind.__name__, *inspect.signature(kind.__init__).parameters]
+    return words

@@ -1,0 +1,121 @@
+"""Refuses class paths from outside before anything imports them.
+
+A `class_path` imports its module even when the class is then rejected (specs/reliability.md 2.5), so a configuration
+is code. Only our packages, torch, Lightning and what the user names with `--plugins` may be named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from petl_bench.errors import UsageError
+from petl_bench.named_configs import config_folder
+
+ALLOWED = ("petl_bench", "methods", "datamodules", "torch", "pytorch_lightning", "lightning_fabric")
+
+
+class ClassPathGuard:
+    """Checks the class paths of arguments and configuration files.
+
+    Args:
+        plugins: packages the user allowed.
+    """
+
+    def __init__(self, plugins: Sequence[str] = ()) -> None:
+        self.allowed = (*ALLOWED, *plugins)
+
+    def check_arguments(self, arguments: Sequence[str]) -> None:
+        """Refuses class paths in command-line values: `--model a.b.C`, `--model.class_path=a.b.C`.
+
+        Raises:
+            UsageError: naming the argument.
+        """
+        for argument, value in _options(arguments):
+            key = argument.rsplit(".", 1)[-1]
+            if key in ("class_path", "--model", "--data") or argument.endswith(("backbone", "task", "optimizer")):
+                self._require_allowed(value, argument)
+            elif value.lstrip().startswith(("{", "[")):
+                self._check_value(_parse(value, argument), argument)
+
+    def check_file(self, path: Path) -> None:
+        """Refuses class paths in a configuration file and in the files it includes.
+
+        Raises:
+            UsageError: naming the file and the class path, or for text that is no YAML mapping.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read configuration {path}: {error}") from error
+        value = _parse(text, str(path))
+        if not isinstance(value, dict):
+            raise UsageError(f"configuration {path} is empty or no mapping of keys to values")
+        self._check_value(value, str(path))
+        for included in _strings(value):
+            for candidate in (path.parent / included, config_folder() / included):
+                if included.endswith((".yaml", ".yml", ".json")) and candidate.is_file():
+                    self.check_file(candidate)
+
+    def _check_value(self, value: Any, where: str) -> None:
+        for class_path in _class_paths(value):
+            self._require_allowed(class_path, where)
+
+    def _require_allowed(self, class_path: Any, where: str) -> None:
+        if not isinstance(class_path, str) or "." not in class_path or class_path.endswith((".yaml", ".yml")):
+            return
+        if class_path.split(".")[0] not in self.allowed:
+            raise UsageError(
+                f"{where}: class path '{class_path}' is from outside; if you trust its code, add "
+                f"--plugins {class_path.split('.')[0]}"
+            )
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_UniqueKeys)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice, where YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]  # untyped
+        for key in keys:
+            if isinstance(key, str) and keys.count(key) > 1:
+                raise yaml.YAMLError(f"key '{key}' stands twice, at line {node.start_mark.line + 1} and below")
+        return super().construct_mapping(node, deep)
+
+
+def _class_paths(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        if "class_path" in value:
+            yield value["class_path"]
+        for item in value.values():
+            yield from _class_paths(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _class_paths(item)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _strings(item)
+
+
+def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for place, argument in enumerate(arguments):
+        if not argument.startswith("--"):
+            continue
+        name, equals, value = argument.partition("=")
+        if not equals and place + 1 < len(arguments):
+            value = arguments[place + 1]
+        yield name, value

@@ -1,0 +1,77 @@
+"""Reads annotation files; every error names the file and the record."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from petl_bench.errors import DataError
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file (a byte order mark is dropped).
+
+    Raises:
+        DataError: if it is missing, unreadable, empty or not UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"cannot read annotation file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start} is not UTF-8; the file is damaged or of another kind") from error
+    if not text.strip():
+        raise DataError(f"{path} is empty")
+    return text
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not whole JSON: {error}; download it again") from error
+
+
+def read_column(path: Path, column: str) -> list[str]:
+    """One column of a CSV file with a header, in file order, without surrounding white space.
+
+    Raises:
+        DataError: if the column is absent, or a line has more or fewer fields than the header, as a cut file has.
+    """
+    lines = csv.reader(read_text(path).splitlines(), strict=True)
+    try:
+        header = [name.strip() for name in next(lines)]
+        if column not in header:
+            raise DataError(f"{path}: no column '{column}' in its header ({', '.join(header)})")
+        place = header.index(column)
+        values = []
+        for fields in lines:
+            if len(fields) != len(header):
+                raise DataError(f"{path}, line {lines.line_num}: {len(fields)} fields, the header has {len(header)}")
+            if not fields[place].strip():
+                raise DataError(f"{path}, line {lines.line_num}: '{column}' is empty")
+            values.append(fields[place].strip())
+    except csv.Error as error:
+        raise DataError(f"{path}, line {lines.line_num}: {error}; the file is cut or damaged") from error
+    if not values:
+        raise DataError(f"{path} has a header and no records")
+    return values
+
+
+def require_keys(record: Any, keys: Sequence[str], where: str) -> list[str]:
+    """The string values of `keys` in a JSON record.
+
+    Raises:
+        DataError: if the record is no object, or a value is missing or no string.
+    """
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: expected an object, found {type(record).__name__}")
+    for key in keys:
+        if not isinstance(record.get(key), str):
+            raise DataError(f"{where}: '{key}' is missing or not text")
+    return [record[key] for key in keys]

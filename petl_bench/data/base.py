@@ -1,0 +1,357 @@
+"""The base of all data modules: splits, protocol, loaders that do not depend on the number of processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from torch.utils.data import DataLoader
+
+from petl_bench.backbones.base import InputSpec
+from petl_bench.data.batch import Batch
+from petl_bench.data.datasets import ClipLoader, EvaluationDataset, TrainingDataset, collate
+from petl_bench.data.sampling import SAMPLERS
+from petl_bench.data.shards import EpochBatches, UnpaddedShard
+from petl_bench.data.video import READERS
+from petl_bench.errors import DataError, UsageError
+from petl_bench.fixture import MARK as FIXTURE_MARK
+from petl_bench.results import file_sha256
+
+Split = Literal["train", "val", "test"]
+VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp", ".flv", ".ts", ".gif")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One clip of a split and its captions.
+
+    Attributes:
+        video: id, unique in its split; the stem of the file name.
+        captions: at least one.
+        start: first second of the clip in the file, or None for its beginning.
+        end: last second, or None for its end.
+    """
+
+    video: str
+    captions: tuple[str, ...]
+    start: int | None = None
+    end: int | None = None
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What must be equal for two results to be comparable.
+
+    Attributes:
+        id: versioned name, e.g. `msrvtt-1kA-9k/v1`.
+        videos: the expected number of videos by split.
+        captions: the expected number of captions by split, where it is known.
+    """
+
+    id: str
+    videos: Mapping[str, int]
+    captions: Mapping[str, int]
+
+
+class VideoTextDataModule(LightningDataModule):
+    """Clips and captions of one dataset. Subclasses read annotation files; the rest is here.
+
+    Args:
+        root: folder of the dataset.
+        batch_size: global: what one optimiser step sees, over all processes.
+        eval_batch_size: videos per process and evaluation step; results do not depend on it.
+        frames: T, frames per clip; shorter clips are padded and masked.
+        frame_rate: frames per second of the grid that frames are chosen from; null takes every frame.
+        sampling: how T frames are chosen from the grid (`petl_bench.data.sampling.SAMPLERS`).
+        max_words: tokens per caption, start and end included; longer ones are cut.
+        train_captions: `all` is one row per caption and epoch, `one` is one random caption per video and epoch.
+        reader: `pyav` or `decord`.
+        videos: folder of the clips below `root`; searched with all its sub-folders.
+        num_workers: loader processes per process.
+        val_videos: training videos held out for validation, for protocols without a validation split.
+        bad_videos: `error` stops at a missing or unreadable video. `tolerate` trains without it, and in evaluation
+            ranks it last and marks the run as incomplete; a test split never shrinks.
+        partial: the files are a subset of the protocol's, so its counts are not asserted; marks the run.
+        seed: of order, caption choice and random frames; follows `seed_everything`.
+        spec: what the backbone expects; linked from the model.
+    """
+
+    #: short name for folders and tables
+    name: str
+
+    def __init__(
+        self,
+        root: Path,
+        batch_size: int = 128,
+        eval_batch_size: int = 32,
+        frames: int = 12,
+        frame_rate: int | None = 1,
+        sampling: str = "uniform",
+        max_words: int = 32,
+        train_captions: Literal["all", "one"] = "all",
+        reader: Literal["pyav", "decord"] = "pyav",
+        videos: str = "videos",
+        num_workers: int = 4,
+        val_videos: int = 0,
+        bad_videos: Literal["error", "tolerate"] = "error",
+        partial: bool = False,
+        seed: int = 0,
+        spec: InputSpec | None = None,
+    ) -> None:
+        super().__init__()
+        _require_positive(batch_size=batch_size, eval_batch_size=eval_batch_size, frames=frames)
+        _require_known(sampling=(sampling, SAMPLERS), reader=(reader, READERS))
+        self.root = Path(root).expanduser()
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.frames, self.frame_rate, self.sampling = frames, frame_rate, sampling
+        self.max_words, self.train_captions, self.reader = max_words, train_captions, reader
+        self.videos, self.num_workers, self.val_videos = videos, num_workers, val_videos
+        self.bad_videos, self.partial, self.seed, self.spec = bad_videos, partial, seed, spec
+        self._samples: dict[str, list[Sample]] = {}
+        self._datasets: dict[str, TrainingDataset | EvaluationDataset] = {}
+        self._missing: dict[str, list[str]] = {}
+
+    # --- what a dataset defines -----------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def protocol(self) -> Protocol:
+        """The protocol that the chosen options stand for."""
+
+    @abstractmethod
+    def annotations(self, split: Split) -> list[Sample]:
+        """The samples of a split in file order; an empty list if the protocol has no such split."""
+
+    @abstractmethod
+    def annotation_files(self) -> dict[str, Path]:
+        """The annotation files in use by role, for the record of a run."""
+
+    # --- splits ---------------------------------------------------------------------------------------------------
+
+    def samples(self, split: Split) -> list[Sample]:
+        """The checked samples of a split: counts asserted, held-out videos moved from train to val."""
+        if not self._samples:
+            self._samples = self._read_splits()
+        return self._samples[split]
+
+    def _read_splits(self) -> dict[str, list[Sample]]:
+        train, val, test = (self.annotations(split) for split in ("train", "val", "test"))
+        for split, samples in (("train", train), ("val", val), ("test", test)):
+            self._check(split, samples)
+        if self.val_videos and val:
+            raise UsageError(f"data.val_videos: {self.protocol.id} has a validation split of its own")
+        if self.val_videos:
+            # The choice follows from the ids alone, so every method and seed holds out the same videos.
+            held = sorted(train, key=lambda s: hashlib.sha256(s.video.encode()).digest())[: self.val_videos]
+            ids = {sample.video for sample in held}
+            train, val = [s for s in train if s.video not in ids], [s for s in train if s.video in ids]
+        return {"train": train, "val": val, "test": test}
+
+    def _check(self, split: str, samples: Sequence[Sample]) -> None:
+        for video, count in Counter(sample.video for sample in samples).items():
+            if count > 1:
+                raise DataError(f"{split} split: video '{video}' is listed {count} times; ids must be unique")
+            if not video or any(c in video for c in "/\\\0") or video in (".", "..") or not video.isprintable():
+                raise DataError(f"{split} split: video id {video!r} is no file name; refusing it")
+        empty = [s.video for s in samples if not s.captions or not all(c.strip() for c in s.captions)]
+        if empty:
+            raise DataError(f"{split} split: {len(empty)} videos have no or an empty caption (first: {empty[:3]})")
+        if self.partial:
+            return
+        found = {"videos": len(samples), "captions": sum(len(s.captions) for s in samples)}
+        expected = {"videos": self.protocol.videos.get(split), "captions": self.protocol.captions.get(split)}
+        for what, count in expected.items():
+            if count is not None and found[what] != count:
+                raise DataError(
+                    f"{self.protocol.id}: {split} split has {found[what]} {what}, expected {count}: a file is cut or "
+                    "of another protocol; for a subset on purpose set data.partial true, which marks the run"
+                )
+
+    def setup(self, stage: str) -> None:
+        if self.spec is None:
+            raise UsageError("data.spec is not set: give the backbone's `spec` to the data module")
+        splits: tuple[Split, ...] = ("train", "val", "test") if stage == "fit" else ("test",)
+        if stage == "validate":
+            splits = ("val",)
+        for split in splits:
+            if split not in self._datasets:
+                self._datasets[split] = self._dataset(split)
+
+    def _dataset(self, split: Split) -> TrainingDataset | EvaluationDataset:
+        assert self.spec is not None
+        samples = self.samples(split)
+        paths = self._find(split, samples)
+        loader = ClipLoader(
+            count=self.frames,
+            sampling=self.sampling,
+            rate=self.frame_rate,
+            image_size=self.spec.image_size,
+            resize=self.spec.resize,
+            reader=self.reader,
+        )
+        tolerate = self.bad_videos == "tolerate"
+        if split == "train":
+            found = [(s, p) for s, p in zip(samples, paths, strict=True) if p is not None]
+            return TrainingDataset(
+                found, loader, self.train_captions == "all", self.spec, self.max_words, self.seed, tolerate
+            )
+        self._report_truncation(split, samples)
+        return EvaluationDataset(samples, paths, loader, self.spec, self.max_words, tolerate)
+
+    def _find(self, split: Split, samples: Sequence[Sample]) -> list[Path | None]:
+        """The file of each sample; None for a missing one where that is tolerated."""
+        folder = self.root / self.videos
+        if not folder.is_dir():
+            raise DataError(f"no folder of clips at {folder}: set data.root and data.videos")
+        files = self._index(folder)
+        missing = [sample.video for sample in samples if sample.video not in files]
+        self._missing[split] = missing
+        if missing:
+            shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
+            message = f"{split} split: {len(missing)} of {len(samples)} videos are not below {folder}: {shown}"
+            if self.bad_videos == "error":
+                raise DataError(f"{message}; get them, or set data.bad_videos tolerate, which marks the run")
+            rank_zero_warn(message)
+        return [files.get(sample.video) for sample in samples]
+
+    @staticmethod
+    def _index(folder: Path) -> dict[str, Path]:
+        """Clips by stem; where two files share a stem, the suffix that comes first in VIDEO_SUFFIXES wins."""
+        rank = {suffix: place for place, suffix in enumerate(VIDEO_SUFFIXES)}
+        files = [path for path in folder.rglob("*") if path.suffix.lower() in rank and path.is_file()]
+        files.sort(key=lambda path: (rank[path.suffix.lower()], str(path)), reverse=True)
+        return {path.stem: path for path in files}
+
+    def _report_truncation(self, split: str, samples: Sequence[Sample]) -> None:
+        assert self.spec is not None
+        captions = [caption for sample in samples for caption in sample.captions]
+        cut = sum(_is_cut(self.spec, captions[i : i + 1000], self.max_words) for i in range(0, len(captions), 1000))
+        if cut:
+            share = 100 * cut / len(captions)
+            rank_zero_info(f"{split} split: {cut} of {len(captions)} captions ({share:.1f} %) cut to {self.max_words}")
+
+    # --- loaders --------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        world, rank = self._processes()
+        if self.batch_size % world:
+            raise UsageError(f"data.batch_size {self.batch_size} is global and must be a multiple of {world} processes")
+        dataset = self._datasets["train"]
+        if len(dataset) < self.batch_size:
+            raise UsageError(
+                f"data.batch_size {self.batch_size} exceeds the {len(dataset)} rows of the training split: lower it"
+            )
+        batches = EpochBatches(len(dataset), self.batch_size, self.seed, rank, world)
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            pin_memory=self._on_gpu(),
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
+        return self._evaluation_loader("val") if len(self._datasets["val"]) else []
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        return self._evaluation_loader("test")
+
+    def _evaluation_loader(self, split: Split) -> DataLoader[Batch]:
+        world, rank = self._processes()
+        dataset = self._datasets[split]
+        return DataLoader(
+            dataset,
+            batch_size=self.eval_batch_size,
+            sampler=UnpaddedShard(len(dataset), rank, world),
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            pin_memory=self._on_gpu(),
+        )
+
+    def _processes(self) -> tuple[int, int]:
+        """World size and rank; one process outside a Trainer."""
+        if self.trainer is None:
+            return 1, 0
+        return self.trainer.world_size, self.trainer.global_rank
+
+    def _on_gpu(self) -> bool:
+        from pytorch_lightning.accelerators import CUDAAccelerator
+
+        return self.trainer is not None and isinstance(self.trainer.accelerator, CUDAAccelerator)
+
+    # --- record ---------------------------------------------------------------------------------------------------
+
+    def profile(self) -> dict[str, Any]:
+        """Everything that decides which pixels and tokens a method sees in evaluation."""
+        assert self.spec is not None
+        return {
+            "frames": self.frames,
+            "frame_rate": self.frame_rate,
+            "sampling": self.sampling,
+            "reader": self.reader,
+            "resize": self.spec.resize,
+            "image_size": self.spec.image_size,
+            "mean": list(self.spec.mean),
+            "std": list(self.spec.std),
+            "max_words": self.max_words,
+        }
+
+    def protocol_record(self, split: Split = "test") -> dict[str, Any]:
+        """The protocol block of a run record (specs/report.md 3.2)."""
+        samples = self.samples(split)
+        files = {role: file_sha256(path) for role, path in sorted(self.annotation_files().items())}
+        queries = sum(len(sample.captions) for sample in samples)
+        missing = self._missing.get(split, [])
+        return {
+            "id": self.protocol.id,
+            "dataset": self.name,
+            "split_sha256": _hash(files),
+            "annotation_files": files,
+            "n_queries": queries,
+            "n_gallery": len(samples),
+            "captions_per_video": queries / len(samples),
+            "partial": self.partial or bool(missing),
+            "n_found": len(samples) - len(missing),
+            "n_expected": self.protocol.videos.get(split, len(samples)),
+            "preprocess": self.profile(),
+            "preprocess_sha256": _hash(self.profile()),
+        }
+
+    def is_fixture(self) -> bool:
+        """True for generated data, whose figures are no benchmark."""
+        return (self.root / FIXTURE_MARK).is_file()
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _is_cut(spec: InputSpec, captions: Sequence[str], max_words: int) -> int:
+    """How many captions lose words at `max_words`."""
+    if max_words >= spec.context_length:
+        return 0
+    _, mask = spec.tokenize(captions, max_words + 1)
+    return int((mask.sum(1) > max_words).sum())
+
+
+def _require_positive(**values: int) -> None:
+    for key, value in values.items():
+        if value < 1:
+            raise UsageError(f"data.{key} is {value}: it must be at least 1")
+
+
+def _require_known(**values: tuple[str, Mapping[str, Any]]) -> None:
+    for key, (value, known) in values.items():
+        if value not in known:
+            raise UsageError(f"data.{key} '{value}' is unknown: one of {', '.join(known)}")

@@ -1,0 +1,31 @@
+"""What the loaders give to tasks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """B clips and the M captions that belong to them (in training M = B, one each).
+
+    Attributes:
+        frames: uint8 (B, T, 3, H, W); zeros where `frame_mask` is False.
+        frame_mask: bool (B, T), True where a frame is real.
+        ids: long (M, N) token ids.
+        text_mask: bool (M, N), True for start, words and end.
+        video_index: long (B,), position of the video in its split.
+        text_index: long (M,), position of the caption in its split.
+        text_video: long (M,), position in the split of the video that the caption belongs to.
+        decoded: bool (B,), False for a video that could not be read (evaluation only; it ranks last).
+    """
+
+    frames: Tensor
+    frame_mask: Tensor
+    ids: Tensor
+    text_mask: Tensor
+    video_index: Tensor
+    text_index: Tensor
+    text_video: Tensor
+    decoded: Tensor

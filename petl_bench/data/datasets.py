@@ -1,0 +1,202 @@
+"""Rows of training and evaluation as tensors, and how they become batches."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from petl_bench.backbones.base import InputSpec, Resize
+from petl_bench.data import sampling
+from petl_bench.data.batch import Batch
+from petl_bench.data.video import VideoError, load_frames, pad_frames
+from petl_bench.errors import DataError
+
+if TYPE_CHECKING:
+    from petl_bench.data.base import Sample
+
+#: how many other rows are tried in place of one whose video cannot be read
+_RETRIES = 8
+
+
+class Row(NamedTuple):
+    """One clip with its captions, before batching; the fields are those of `Batch`, without its first dimension."""
+
+    frames: Tensor
+    frame_mask: Tensor
+    ids: Tensor
+    text_mask: Tensor
+    video_index: int
+    text_index: Sequence[int]
+    decoded: bool
+
+
+@dataclass(frozen=True)
+class ClipLoader:
+    """Reads the frames of a clip as the protocol says; the fields are arguments of `load_frames`."""
+
+    count: int
+    sampling: str
+    rate: int | None
+    image_size: int
+    resize: Resize
+    reader: str
+
+    def load(self, path: Path, sample: Sample, rng: np.random.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """uint8 frames (T, 3, S, S), zeros after the last real one, and their mask (T,)."""
+        frames, _ = load_frames(
+            path,
+            count=self.count,
+            sampling=self.sampling,
+            rate=self.rate,
+            image_size=self.image_size,
+            resize=self.resize,
+            reader=self.reader,
+            rng=rng,
+            start=sample.start,
+            end=sample.end,
+        )
+        return pad_frames(frames, self.count)
+
+    def blank(self) -> tuple[Tensor, Tensor]:
+        """What stands for a clip that could not be read; its mask has no real frame."""
+        shape = (self.count, 3, self.image_size, self.image_size)
+        return torch.zeros(shape, dtype=torch.uint8), torch.zeros(self.count, dtype=torch.bool)
+
+
+class TrainingDataset(Dataset[Row]):
+    """Rows of one caption and its clip, keyed by `(epoch, row)`: what a row gives follows from seed and key alone.
+
+    Args:
+        samples: with the file of each.
+        loader: how frames are read.
+        expand: one row per caption; otherwise one row per video with a caption drawn anew each epoch.
+        spec: of the backbone.
+        max_words: tokens per caption.
+        seed: of caption choice, random frames and substitutes.
+        tolerate: put another row in the place of one whose video cannot be read.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[tuple[Sample, Path]],
+        loader: ClipLoader,
+        expand: bool,
+        spec: InputSpec,
+        max_words: int,
+        seed: int,
+        tolerate: bool,
+    ) -> None:
+        self.samples = samples
+        self.loader = loader
+        self.spec, self.max_words = spec, max_words
+        self.seed, self.tolerate = seed, tolerate
+        lengths = [len(sample.captions) for sample, _ in samples]
+        self.first_text = np.cumsum([0, *lengths])
+        video = np.repeat(np.arange(len(samples)), lengths)
+        caption = np.arange(len(video)) - self.first_text[video]
+        #: (rows, 2): video and caption; caption -1 is drawn anew each epoch
+        self.rows = np.stack([video, caption], 1) if expand else np.array([(v, -1) for v in range(len(samples))])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: tuple[int, int]) -> Row:
+        epoch, row = key
+        rng = np.random.default_rng((self.seed, epoch, row))
+        for _ in range(_RETRIES):
+            try:
+                return self._row(row, rng)
+            except VideoError as error:
+                if not self.tolerate:
+                    raise
+                warnings.warn(f"{error}; another training row takes its place", stacklevel=1)
+                row = int(rng.integers(len(self)))
+        raise DataError(f"{_RETRIES} training videos in a row could not be read: check the files below the clip folder")
+
+    def _row(self, row: int, rng: np.random.Generator) -> Row:
+        video, caption = (int(value) for value in self.rows[row])
+        sample, path = self.samples[video]
+        if caption < 0:
+            caption = int(rng.integers(len(sample.captions)))
+        random = rng if sampling.is_random(self.loader.sampling) else None
+        frames, frame_mask = self.loader.load(path, sample, random)
+        ids, text_mask = self.spec.tokenize([sample.captions[caption]], self.max_words)
+        text_index = [int(self.first_text[video]) + caption]
+        return Row(frames, frame_mask, ids, text_mask, video, text_index, True)
+
+
+class EvaluationDataset(Dataset[Row]):
+    """Each video once, with all its captions, in file order.
+
+    Args:
+        samples: of the split, none left out.
+        paths: the file of each; None where it is missing and that is tolerated.
+        loader: how frames are read.
+        spec: of the backbone.
+        max_words: tokens per caption.
+        tolerate: keep an unreadable video as one that ranks last, instead of stopping.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        paths: Sequence[Path | None],
+        loader: ClipLoader,
+        spec: InputSpec,
+        max_words: int,
+        tolerate: bool,
+    ) -> None:
+        self.samples, self.paths, self.loader = samples, paths, loader
+        self.spec, self.max_words, self.tolerate = spec, max_words, tolerate
+        self.first_text = np.cumsum([0, *(len(sample.captions) for sample in samples)])
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Videos and captions that an evaluation must see."""
+        return len(self.samples), int(self.first_text[-1])
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Row:
+        sample = self.samples[index]
+        ids, text_mask = self.spec.tokenize(sample.captions, self.max_words)
+        (frames, frame_mask), decoded = self._frames(index)
+        text_index = range(int(self.first_text[index]), int(self.first_text[index + 1]))
+        return Row(frames, frame_mask, ids, text_mask, index, text_index, decoded)
+
+    def _frames(self, index: int) -> tuple[tuple[Tensor, Tensor], bool]:
+        path = self.paths[index]
+        # Evaluation is the same every time, also under a random sampling: the generator follows from the index.
+        rng = np.random.default_rng(index) if sampling.is_random(self.loader.sampling) else None
+        if path is None:
+            return self.loader.blank(), False
+        try:
+            return self.loader.load(path, self.samples[index], rng), True
+        except VideoError as error:
+            if not self.tolerate:
+                raise
+            warnings.warn(f"{error}; it ranks last", stacklevel=1)
+            return self.loader.blank(), False
+
+
+def collate(rows: Sequence[Row]) -> Batch:
+    """Stacks clips and concatenates their captions."""
+    return Batch(
+        frames=torch.stack([row.frames for row in rows]),
+        frame_mask=torch.stack([row.frame_mask for row in rows]),
+        ids=torch.cat([row.ids for row in rows]),
+        text_mask=torch.cat([row.text_mask for row in rows]),
+        video_index=torch.tensor([row.video_index for row in rows]),
+        text_index=torch.tensor([i for row in rows for i in row.text_index]),
+        text_video=torch.tensor([row.video_index for row in rows for _ in row.text_index]),
+        decoded=torch.tensor([row.decoded for row in rows]),
+    )

@@ -1,0 +1,223 @@
+"""Which frames of a clip are read: the published selection rules as pure functions on frame numbers.
+
+Every rule answers "which of `available` positions, when at most `num_frames` are wanted". A clip shorter than
+that gives fewer positions; padding and masking are the caller's work (`petl_bench.data.video.pad_frames`).
+Sources: specs/datasets.md section 6 and the golden vectors `frame_sampling.json`.
+"""
+
+import math
+import random
+from collections.abc import Callable
+
+import numpy as np
+
+from petl_bench.errors import DataError, UsageError
+
+
+def seconds_grid(
+    num_frames: int, fps: float, rate: int = 1, start: int | None = None, end: int | None = None
+) -> np.ndarray:
+    """Frames CLIP4Clip extracts from a video: `rate` per second (`RawVideoExtractorCV2.video_to_tensor`).
+
+    The frame rate is truncated to an integer first, so 29.97 fps steps by 29 frames and drifts, and the last
+    second is included, so seconds 1 to 4 give four of them. Both are kept, because published numbers contain
+    them.
+
+    Args:
+        num_frames: Frames in the video.
+        fps: Frames per second.
+        rate: Frames taken from each second, every `int(fps) // rate`-th; 0 takes all.
+        start: First second, 0 when absent.
+        end: Last second, inclusive; the end of the video when absent or beyond it.
+
+    Returns:
+        Ascending frame numbers, (n,) int64; empty when the video ends before `start`.
+
+    Raises:
+        DataError: The frame rate is below one, or below `rate`.
+        ValueError: `rate` is negative, or `start` and `end` are not 0 <= start < end.
+    """
+    _check_span(start, end)
+    if rate < 0:
+        raise ValueError(f"rate is {rate}; it must not be negative")
+    if not (math.isfinite(fps) and int(fps) >= max(rate, 1)):
+        raise DataError(
+            f"a frame rate of {fps:g} cannot give {rate or 'all'} frames per second; set rate: null"
+        )
+    frames_per_second = int(fps)
+    duration = math.ceil(num_frames / frames_per_second)
+    seconds = np.arange(start or 0, (duration if end is None else min(end, duration)) + 1)
+    taken = rate or frames_per_second
+    offsets = np.arange(taken) * (frames_per_second // taken)
+    grid = (seconds[:, None] * frames_per_second + offsets).ravel()
+    return grid[grid < num_frames]
+
+
+def head(available: int, num_frames: int) -> np.ndarray:
+    """The first frames (CLIP4Clip and MV-Adapter `slice_framepos` 0)."""
+    return np.arange(min(available, num_frames))
+
+
+def tail(available: int, num_frames: int) -> np.ndarray:
+    """The last frames (CLIP4Clip and MV-Adapter `slice_framepos` 1)."""
+    return np.arange(max(available - num_frames, 0), available)
+
+
+def uniform(available: int, num_frames: int) -> np.ndarray:
+    """Evenly spread, first and last frame included (CLIP4Clip `slice_framepos` 2)."""
+    return np.linspace(0, available - 1, num=min(available, num_frames), dtype=np.int64)
+
+
+def left_edge(available: int, num_frames: int) -> np.ndarray:
+    """The first frame of each of `num_frames` equal parts (MV-Adapter `slice_framepos` 2)."""
+    count = min(available, num_frames)
+    return np.arange(count) * available // max(count, 1)
+
+
+def segment_middle(available: int, num_frames: int) -> np.ndarray:
+    """The middle frame of each segment (Frozen in Time, test time)."""
+    edges = _segment_edges(available, num_frames)
+    return (edges[:-1] + edges[1:] - 1) // 2
+
+
+def segment_random(available: int, num_frames: int, rng: np.random.Generator) -> np.ndarray:
+    """One random frame of each segment (Frozen in Time, training).
+
+    The released code never draws a segment's last frame and fails on a segment of one frame; here every frame
+    of the segment is equally likely.
+    """
+    edges = _segment_edges(available, num_frames)
+    return rng.integers(edges[:-1], edges[1:])
+
+
+def blip_uniform(available: int, num_frames: int, start: int = 0, end: int | None = None) -> np.ndarray:
+    """BLIP's released `uniform`, quirk included: the step is truncated, so frames bunch at the start.
+
+    10 frames for 4 give 0, 2, 4, 6, and fewer frames than wanted give frame 0 repeatedly. Between `start` and
+    `end` (frame numbers) the step is still that of the whole video, so fewer than `num_frames` result. Use
+    `uniform` or `left_edge` unless BLIP's published numbers are to be reproduced.
+    """
+    step = available / num_frames
+    stop = available if end is None else min(end, available)
+    return start + int(step) * np.arange(math.ceil((stop - start) / step))
+
+
+def blip_random(available: int, num_frames: int, rng: random.Random) -> np.ndarray:
+    """Sorted random frames without repetition (BLIP `rand`); all when too few, where BLIP drops the clip."""
+    if available < num_frames:
+        return np.arange(available)
+    return np.array(sorted(rng.sample(range(available), num_frames)), dtype=np.int64)
+
+
+def blip_headtail(available: int, num_frames: int, rng: random.Random) -> np.ndarray:
+    """Half of the frames from each half of the clip (BLIP `headtail`); all when a half has too few.
+
+    An odd `num_frames` gives one frame less, as released.
+    """
+    middle, half = available // 2, num_frames // 2
+    if middle < half:
+        return np.arange(available)
+    first = sorted(rng.sample(range(middle), half))
+    second = sorted(rng.sample(range(middle, available), half))
+    return np.array(first + second, dtype=np.int64)
+
+
+FIXED_SAMPLERS: dict[str, Callable[[int, int], np.ndarray]] = {
+    "head": head,
+    "tail": tail,
+    "uniform": uniform,
+    "left_edge": left_edge,
+    "segment_middle": segment_middle,
+    "blip_uniform": blip_uniform,
+}
+RANDOM_SAMPLERS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
+    "segment_random": segment_random,
+    "blip_random": lambda available, num_frames, rng: blip_random(available, num_frames, _python_rng(rng)),
+    "blip_headtail": lambda available, num_frames, rng: blip_headtail(
+        available, num_frames, _python_rng(rng)
+    ),
+}
+SAMPLERS: tuple[str, ...] = (*FIXED_SAMPLERS, *RANDOM_SAMPLERS)
+
+
+def is_random(name: str) -> bool:
+    """Whether the rule draws random numbers.
+
+    Raises:
+        UsageError: No such rule.
+    """
+    if name not in SAMPLERS:
+        raise UsageError(f"sampling: {name!r} is unknown; choose one of {', '.join(SAMPLERS)}")
+    return name in RANDOM_SAMPLERS
+
+
+def choose_frames(
+    num_frames: int,
+    fps: float,
+    *,
+    count: int,
+    sampling: str,
+    rate: int | None,
+    rng: np.random.Generator | None = None,
+    start: int | None = None,
+    end: int | None = None,
+) -> np.ndarray:
+    """Frame numbers to read from one video: first a grid in time, then at most `count` positions of it.
+
+    Args:
+        num_frames: Frames in the video.
+        fps: Frames per second; used only with `rate`, `start` or `end`.
+        count: Frames wanted.
+        sampling: A name in `SAMPLERS`.
+        rate: Grid of `rate` frames per second (`seconds_grid`); None considers every frame.
+        rng: Source of randomness for the random rules.
+        start: First second of the moment, None for the start of the video.
+        end: End of the moment in seconds: included with `rate` (CLIP4Clip), excluded without.
+
+    Returns:
+        Frame numbers, (n,) int64 with n <= count; empty when the video has no frame in the moment.
+
+    Raises:
+        DataError: The frame rate cannot be used.
+        UsageError: No such rule.
+        ValueError: A random rule without `rng`, or arguments outside their range.
+    """
+    if count < 1:
+        raise ValueError(f"count is {count}; at least one frame must be wanted")
+    if is_random(sampling) and rng is None:
+        raise ValueError(f"sampling {sampling!r} is random and needs rng")
+    if rate is None:
+        grid = _all_frames(num_frames, fps, start, end)
+    else:
+        grid = seconds_grid(num_frames, fps, rate, start, end)
+    if len(grid) == 0:
+        return grid
+    if rng is not None and sampling in RANDOM_SAMPLERS:
+        return grid[RANDOM_SAMPLERS[sampling](len(grid), count, rng)]
+    return grid[FIXED_SAMPLERS[sampling](len(grid), count)][:count]
+
+
+def _check_span(start: int | None, end: int | None) -> None:
+    first = start or 0
+    if first < 0 or (end is not None and end <= first):
+        raise ValueError(f"start {start} and end {end} must be seconds with 0 <= start < end")
+
+
+def _all_frames(num_frames: int, fps: float, start: int | None, end: int | None) -> np.ndarray:
+    _check_span(start, end)
+    if start is None and end is None:
+        return np.arange(num_frames)
+    if not (math.isfinite(fps) and fps > 0):
+        raise DataError(f"a frame rate of {fps:g} cannot locate seconds {start} to {end}")
+    stop = num_frames if end is None else min(math.ceil(end * fps), num_frames)
+    return np.arange(math.ceil((start or 0) * fps), stop)
+
+
+def _segment_edges(available: int, num_frames: int) -> np.ndarray:
+    count = min(available, num_frames)
+    return np.linspace(0, available, num=count + 1).astype(np.int64)
+
+
+def _python_rng(rng: np.random.Generator) -> random.Random:
+    # BLIP draws with the standard library; seeding it from ours lets one generator govern a sample.
+    return random.Random(int(rng.integers(2**63)))

@@ -1,0 +1,37 @@
+"""Errors a user can act on. Each carries the exit code of the command that meets it."""
+
+
+class PetlBenchError(Exception):
+    """One line for the user: what happened, which file or key, what to do."""
+
+    exit_code = 1
+
+
+class UsageError(PetlBenchError):
+    """The command line or a configuration is wrong."""
+
+    exit_code = 2
+
+
+class NonFiniteError(PetlBenchError):
+    """A loss, feature or similarity is NaN or infinite."""
+
+    exit_code = 3
+
+
+class DataError(PetlBenchError):
+    """An annotation file, video or split is missing, damaged or inconsistent."""
+
+    exit_code = 4
+
+
+class CheckpointError(PetlBenchError):
+    """A checkpoint, adapter or weight file cannot be read, written or used here."""
+
+    exit_code = 5
+
+
+class DistributedError(PetlBenchError):
+    """Processes disagree, or one of them is gone."""
+
+    exit_code = 6

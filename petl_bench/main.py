@@ -1,0 +1,145 @@
+"""The console entry. `--help`, `--version`, `list`, `report` and `fixture` answer without importing torch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from petl_bench import __version__
+from petl_bench.errors import PetlBenchError, UsageError
+
+_HELP = """\
+usage: petl-bench COMMAND ...
+
+Benchmark of parameter-efficient transfer learning on video and text.
+
+run a configuration (a file, or the bare name of a packaged one):
+  fit       train, then test the result:  petl-bench fit --config msrvtt_adaptformer --data.init_args.root ~/msrvtt
+  test      test an adapter:              petl-bench test --ckpt_path runs/.../adapter.safetensors
+  validate  the same on the validation split
+  predict   write features of the test split
+
+look and report:
+  list      methods, datamodules or configs
+  report    collect the runs below a folder into a leaderboard
+  fixture   write a small generated dataset in the MSR-VTT layout
+
+options:
+  --plugins PACKAGE  import your own methods and data modules first (repeatable)
+  --debug            show the traceback of an error
+  --version, --help
+
+`petl-bench COMMAND --help` explains a command. Exit codes: 0 done, 2 usage or configuration, 3 non-finite,
+4 data, 5 checkpoint or storage, 6 distributed, 130 and 143 signals.
+"""
+
+_RUN_COMMANDS = ("fit", "validate", "test", "predict")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code; `args` defaults to the process's own."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        return _dispatch(arguments)
+    except PetlBenchError as error:
+        if debug:
+            raise
+        print(f"petl-bench: error: {_one_line(error)}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def console() -> None:
+    """Entry of the installed `petl-bench` script."""
+    sys.exit(main())
+
+
+def _dispatch(arguments: list[str]) -> int:
+    plugins, arguments = _take_plugins(arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_HELP, end="")
+        return 0 if arguments else UsageError.exit_code
+    command, rest = arguments[0], arguments[1:]
+    if command in ("--version", "-V"):
+        print(f"petl-bench {__version__}")
+        return 0
+    if command in _RUN_COMMANDS:
+        from petl_bench.cli import run
+
+        return run(command, rest, plugins)
+    if command in _LIGHT_COMMANDS:
+        return _LIGHT_COMMANDS[command](rest)
+    raise UsageError(_unknown("command", command, [*_RUN_COMMANDS, *_LIGHT_COMMANDS]))
+
+
+def _take_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--plugins", action="append", default=[])
+    known, rest = parser.parse_known_args(arguments)
+    return known.plugins, rest
+
+
+def _list(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="petl-bench list", description="Shows what configurations can name.")
+    parser.add_argument("what", choices=["methods", "datamodules", "configs"])
+    what = parser.parse_args(arguments).what
+    if what == "configs":
+        from petl_bench.named_configs import list_configs
+
+        leaves = [name for name in list_configs() if os.sep not in name]
+        groups: dict[str, list[str]] = {}
+        for name in leaves:
+            groups.setdefault(name.split("_")[0], []).append(name)
+        for dataset, names in groups.items():
+            print(f"{dataset}:\n  " + "\n  ".join(names))
+        return 0
+    from petl_bench.registry import list_entries
+
+    for entry in list_entries(what):
+        print(f"{entry.name:<16} {entry.module:<28} {entry.summary}")
+    return 0
+
+
+def _report(arguments: list[str]) -> int:
+    from petl_bench import report
+
+    parser = argparse.ArgumentParser(prog="petl-bench report", description="Collects runs into a leaderboard.")
+    report.add_arguments(parser)
+    return report.run(parser.parse_args(arguments))
+
+
+def _fixture(arguments: list[str]) -> int:
+    from petl_bench import fixture
+
+    parser = argparse.ArgumentParser(
+        prog="petl-bench fixture", description="Writes a small generated dataset in the MSR-VTT layout."
+    )
+    fixture.add_arguments(parser)
+    return fixture.run(parser.parse_args(arguments))
+
+
+_LIGHT_COMMANDS: dict[str, Callable[[list[str]], int]] = {"list": _list, "report": _report, "fixture": _fixture}
+
+
+def _unknown(what: str, name: str, known: Sequence[str]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, known, 1)
+    return f"unknown {what} '{name}': " + (f"did you mean {close[0]}?" if close else f"one of {', '.join(known)}")
+
+
+def _one_line(error: Exception) -> str:
+    """The message in one line; of an error raised in a loader worker, the last line of its traceback."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    if len(lines) > 1 and lines[0].startswith("Caught "):
+        return lines[-1].split(": ", 1)[-1]
+    return " ".join(lines)
+
+
+if __name__ == "__main__":
+    console()

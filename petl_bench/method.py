@@ -1,0 +1,257 @@
+"""The base of all methods: freezes the backbone, injects what the method adds, trains and saves only that."""
+
+from __future__ import annotations
+
+import os
+import re
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+import petl_bench
+from petl_bench.adapters import Adapter
+from petl_bench.backbones.base import Backbone
+from petl_bench.data.batch import Batch
+from petl_bench.errors import CheckpointError, NonFiniteError, UsageError
+from petl_bench.optimizers import AdamWCosine, OptimizerRecipe
+from petl_bench.tasks.base import Evaluation, Task
+
+
+class Method(LightningModule, ABC):
+    """A way of adapting a backbone to a task. Subclasses say what they add in `inject`; the rest is here.
+
+    Args:
+        backbone: frozen, but for what `inject` unfreezes.
+        task: loss and metrics.
+        optimizer: optimiser, groups, schedule and clipping.
+    """
+
+    #: True if the outputs before training are those of the plain backbone.
+    identity_at_init: ClassVar[bool] = True
+    #: False for a method that has nothing to train (zero-shot).
+    trainable: ClassVar[bool] = True
+
+    def __init__(self, backbone: Backbone, task: Task, optimizer: OptimizerRecipe | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.task = task
+        self.recipe = optimizer or AdamWCosine()
+        self.strict_loading = False  # checkpoints hold trained tensors only; on_load_checkpoint checks their names
+        self.evaluation: Evaluation | None = None
+        self._adapted = False
+        self._added_buffers: list[str] = []
+
+    @abstractmethod
+    def inject(self, backbone: Backbone) -> None:
+        """Adds trainable modules to the frozen backbone, or unfreezes parts of it."""
+
+    def configure_model(self) -> None:
+        """Freezes the backbone and injects the method, once; Lightning calls it before fit, test and loading.
+
+        Raises:
+            UsageError: if a method that trains added nothing trainable.
+        """
+        if self._adapted:
+            return
+        self._adapted = True
+        self.backbone.requires_grad_(False)
+        before = {id(buffer) for buffer in self.buffers()}
+        self.task.prepare(self.backbone)
+        self.inject(self.backbone)
+        persistent = self.state_dict().keys()
+        self._added_buffers = [n for n, b in self.named_buffers() if id(b) not in before and n in persistent]
+        if self.trainable and not any(p.requires_grad for p in self.parameters()):
+            raise UsageError(f"{type(self).__name__} added nothing trainable to {self.backbone.name}: check its layers")
+
+    def adapt(self) -> Method:
+        """`configure_model` for use without a Trainer; returns self."""
+        self.configure_model()
+        return self
+
+    @property
+    def label(self) -> str:
+        """The method's name in tables; variants that are other methods have other labels."""
+        return type(self).__name__
+
+    @property
+    def slug(self) -> str:
+        """The label as a folder name."""
+        return re.sub(r"[^a-z0-9]+", "-", self.label.lower()).strip("-")
+
+    # --- training -------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        if self.trainer.accumulate_grad_batches > 1 and not self.task.accumulates:
+            raise UsageError(
+                f"trainer.accumulate_grad_batches: {self.task.name} compares all samples of a batch, so a sum over "
+                "smaller batches is another loss; lower data.batch_size, or use backbone.gradient_checkpointing"
+            )
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Everything random in a step follows from (seed, epoch, step, rank), so that a resumed run repeats it.
+        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
+        key = (seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss, logs = self.task.loss(self.backbone, batch)
+        self._require_finite(loss, batch)
+        self.log("loss", loss, prog_bar=True, batch_size=len(batch.frames))
+        self.log_dict(logs, batch_size=len(batch.frames))
+        return loss
+
+    def _require_finite(self, loss: Tensor, batch: Batch) -> None:
+        worst = self.trainer.strategy.reduce((~torch.isfinite(loss.detach())).float(), reduce_op="sum")
+        if not float(worst):
+            return
+        videos = batch.video_index.tolist()
+        raise NonFiniteError(
+            f"loss is {float(loss)} at epoch {self.current_epoch}, step {self.global_step} (rank {self.global_rank}, "
+            f"training videos {videos[:8]}): lower the learning rate, or look at these samples"
+        )
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        self.task.after_step(self.backbone)
+
+    def configure_optimizers(self) -> Any:
+        named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        if not named:
+            return None
+        optimizer, schedule = self.recipe.build(named, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # A value given to the Trainer wins over the recipe's.
+        value = self.recipe.clip_norm if gradient_clip_val is None else gradient_clip_val
+        self.clip_gradients(optimizer, value, gradient_clip_algorithm or "norm")
+
+    # --- evaluation -----------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self._start_evaluation(self.trainer.val_dataloaders)
+
+    def on_test_epoch_start(self) -> None:
+        self._start_evaluation(self.trainer.test_dataloaders)
+
+    def _start_evaluation(self, loader: Any) -> None:
+        self.task.reset()
+        dry = bool(getattr(self.trainer, "fast_dev_run", False))
+        self.task.expect(*((None, None) if dry else loader.dataset.counts))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.task.update(self.backbone, batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.task.update(self.backbone, batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Features of one batch: `video` (B, E), `text` (M, E), and the indices of both."""
+        return {
+            "video": self.backbone.encode_video(batch.frames, batch.frame_mask).pooled.float(),
+            "text": self.backbone.encode_text(batch.ids, batch.text_mask).pooled.float(),
+            "video_index": batch.video_index,
+            "text_index": batch.text_index,
+        }
+
+    def on_validation_epoch_end(self) -> None:
+        if self.trainer.sanity_checking:
+            return
+        self._finish_evaluation("val_")
+
+    def on_test_epoch_end(self) -> None:
+        self._finish_evaluation("test_")
+
+    def _finish_evaluation(self, prefix: str) -> None:
+        self.evaluation = self.task.compute()
+        self.task.reset()
+        # Every process computed the same numbers from all samples: nothing is left to reduce.
+        self.log_dict({prefix + k: v for k, v in self.evaluation.metrics.items()}, rank_zero_only=False)
+
+    # --- what was trained -----------------------------------------------------------------------------------------
+
+    def identity(self) -> dict[str, str]:
+        """What an adapter belongs to: method, its options that shape tensors, backbone and its weights."""
+        return {
+            "petl_bench": petl_bench.__version__,
+            "method": f"{type(self).__module__}.{type(self).__qualname__}",
+            "backbone": self.backbone.name,
+            "backbone_sha256": self.backbone.weights["sha256"] or "",
+            "task": self.task.name,
+        }
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """Trained tensors by name, a shared one once, and the buffers that the method added."""
+        state = {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+        buffers = dict(self.named_buffers())
+        return state | {name: buffers[name].detach() for name in self._added_buffers}
+
+    def load_trained_state(self, adapter: Adapter, source: str) -> None:
+        """Loads tensors that `trained_state` gave.
+
+        Raises:
+            CheckpointError: if they are of another method, backbone, weights, or have other names or shapes.
+        """
+        self._require_match(adapter, source)
+        own = dict(self.named_parameters()) | dict(self.named_buffers())
+        with torch.no_grad():
+            for name, tensor in adapter.tensors.items():
+                own[name].copy_(tensor)
+
+    def _require_match(self, adapter: Adapter, source: str) -> None:
+        mine = self.identity()
+        for key in ("method", "backbone", "backbone_sha256", "task"):
+            if adapter.metadata.get(key) != mine[key]:
+                raise CheckpointError(
+                    f"{source} was trained with {key} {adapter.metadata.get(key)}, this run has {mine[key]}: "
+                    "use the config.yaml that lies beside it"
+                )
+        own = {name: tuple(tensor.shape) for name, tensor in self.trained_state().items()}
+        given = {name: tuple(tensor.shape) for name, tensor in adapter.tensors.items()}
+        if own == given:
+            return
+        missing, foreign = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+        changed = sorted(name for name in own.keys() & given.keys() if own[name] != given[name])
+        raise CheckpointError(
+            f"{source} does not fit this method: {len(missing)} tensors missing {missing[:1]}, "
+            f"{len(foreign)} foreign {foreign[:1]}, {len(changed)} of another shape "
+            f"{[(name, given[name], own[name]) for name in changed[:1]]}"
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = self.trained_state()
+        checkpoint["petl_bench"] = self.identity()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        adapter = Adapter(checkpoint["state_dict"], checkpoint.get("petl_bench", {}))
+        self._require_match(adapter, "the checkpoint")
+
+    # --- what it costs --------------------------------------------------------------------------------------------
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Trainable parameters by part (`vision`, `text`, `other`), `trainable` and `total`; shared ones once."""
+        parts = {kind: list(tower.parameters()) for kind, tower in self.backbone.towers.items()}
+        seen: set[int] = set()
+        counts = {kind: _count_new(parameters, seen) for kind, parameters in parts.items()}
+        counts["other"] = _count_new(list(self.parameters()), seen)
+        counts["trainable"] = sum(counts.values())
+        counts["total"] = sum(p.numel() for p in self.parameters())
+        return counts
+
+
+def _count_new(parameters: list[nn.Parameter], seen: set[int]) -> int:
+    """Trainable elements among those not seen before."""
+    count = 0
+    for parameter in parameters:
+        if parameter.requires_grad and id(parameter) not in seen:
+            count += parameter.numel()
+        seen.add(id(parameter))
+    return count

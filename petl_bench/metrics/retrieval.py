@@ -1,0 +1,453 @@
+"""Text-video retrieval: the rank of every query by counting, and what follows from the ranks.
+
+Rank rule. For a query whose target scores s, and with the query's own positives left out of the gallery,
+`greater` counts the gallery items that score above s and `equal` those that score exactly s:
+
+    rank = 1 + greater + ceil(equal / 2)
+
+This is the expected rank when ties are broken at random, rounded to the worse side. Constant similarities
+thus give the median and mean rank of chance and R@1 = 0, where counting `>` alone would give R@1 = 100.
+Without ties the ranks are those of the sorting implementations (CLIP4Clip, MV-Adapter, BLIP).
+
+A video that could not be decoded has no feature: queries for it (either direction) get the worst rank, which
+is the gallery's size, and as a gallery item it outranks nothing. NaN or infinite values anywhere else are a
+`NonFiniteError`.
+
+Two conventions exist for video-to-text with several captions per video (specs/datasets.md, 0.3):
+(a) `video_to_text`: the rank of the best own caption among all captions (BLIP, COCO);
+(b) `video_to_caption_set`: a video's score for a caption set is the maximum over its captions, and the rank
+    is among the sets, one per video (CLIP4Clip, MV-Adapter).
+With one caption per video they are equal.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+from petl_bench.errors import DataError, DistributedError, NonFiniteError
+
+TIE_SHARE_TO_WARN = 0.001
+RECALL_AT = (1, 5, 10, 50)
+
+
+class Ranks(NamedTuple):
+    """Ranks of all queries of one direction: 1-based int32 (Q,), queries with a tie, gallery size."""
+
+    ranks: Tensor
+    ties: int
+    gallery_size: int
+
+
+def text_to_video_ranks(
+    text: Tensor, video: Tensor, text_video: Tensor, failed: Tensor | None = None, chunk: int = 256
+) -> Ranks:
+    """Rank of each caption's video among all videos, by fp32 dot product.
+
+    Args:
+        text: caption features (M, E).
+        video: video features (V, E); rows of failed videos are ignored.
+        text_video: row of each caption's video (M,).
+        failed: videos without a feature (V,).
+        chunk: queries per block; memory is O(chunk * gallery).
+
+    Raises:
+        NonFiniteError: a feature or a similarity is NaN or infinite.
+        DataError: `text_video` does not fit the shapes.
+    """
+    return _text_to_video(_from_features(text, video, failed), text_video, chunk)
+
+
+def video_to_text_ranks(
+    text: Tensor, video: Tensor, text_video: Tensor, failed: Tensor | None = None, chunk: int = 256
+) -> Ranks:
+    """Rank of each video's best own caption among all captions: convention (a) of the module.
+
+    Arguments and errors as in `text_to_video_ranks`; a video without a caption is a `DataError`.
+    """
+    return _video_to_text(_from_features(text, video, failed), text_video, chunk)
+
+
+def video_to_caption_set_ranks(
+    text: Tensor, video: Tensor, text_video: Tensor, failed: Tensor | None = None, chunk: int = 256
+) -> Ranks:
+    """Rank of each video's caption set among all caption sets: convention (b) of the module.
+
+    Arguments and errors as in `text_to_video_ranks`; a video without a caption is a `DataError`.
+    """
+    return _video_to_caption_set(_from_features(text, video, failed), text_video, chunk)
+
+
+def text_to_video_ranks_from_similarity(
+    similarity: Tensor, text_video: Tensor, failed: Tensor | None = None, chunk: int = 256
+) -> Ranks:
+    """`text_to_video_ranks` from given similarities (M, V), such as those of a re-ranker."""
+    return _text_to_video(_from_similarity(similarity, failed), text_video, chunk)
+
+
+def video_to_text_ranks_from_similarity(
+    similarity: Tensor, text_video: Tensor, failed: Tensor | None = None, chunk: int = 256
+) -> Ranks:
+    """`video_to_text_ranks` from given similarities (M, V)."""
+    return _video_to_text(_from_similarity(similarity, failed), text_video, chunk)
+
+
+def video_to_caption_set_ranks_from_similarity(
+    similarity: Tensor, text_video: Tensor, failed: Tensor | None = None, chunk: int = 256
+) -> Ranks:
+    """`video_to_caption_set_ranks` from given similarities (M, V)."""
+    return _video_to_caption_set(_from_similarity(similarity, failed), text_video, chunk)
+
+
+def recall_at_k(ranks: Tensor, k: int) -> float:
+    """Share of 1-based ranks (Q,) that are at most k, in percent."""
+    return 100.0 * int((ranks <= k).sum()) / len(ranks)
+
+
+def median_rank(ranks: Tensor) -> float:
+    """Median of 1-based ranks (Q,); the mean of the two middle ones when Q is even."""
+    return float(np.median(ranks.cpu().numpy()))
+
+
+def mean_rank(ranks: Tensor) -> float:
+    """Mean of 1-based ranks (Q,)."""
+    return ranks.double().mean().item()
+
+
+def summarise(ranks: Tensor) -> dict[str, float]:
+    """R1, R5, R10, R50 in percent, and MdR and MnR, of 1-based ranks (Q,)."""
+    recalls = {f"R{k}": recall_at_k(ranks, k) for k in RECALL_AT}
+    return {**recalls, "MdR": median_rank(ranks), "MnR": mean_rank(ranks)}
+
+
+@dataclass
+class RetrievalResult:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: `t2v_*` and `v2t_*` of `summarise`; `rsum`, the sum of R1, R5 and R10 of both directions.
+            `v2t` is convention (b) of the module; `v2t_captions` is (a), if a video has several captions.
+        ranks: int32 ranks by direction; row i is the query with sample index i.
+        text_video: video index of each caption (M,).
+        tie_share: share of the t2v and v2t queries that have a tie with their target, 0 to 1.
+        failed_videos: videos that could not be decoded.
+    """
+
+    metrics: dict[str, float]
+    ranks: dict[str, np.ndarray]
+    text_video: np.ndarray
+    tie_share: float
+    failed_videos: int
+
+
+class RetrievalMetric(Metric):
+    """Retrieval in both directions, keyed by sample index: any number of processes gives the same result.
+
+    Features are kept as fp32 on the CPU, so that a long evaluation does not fill the accelerator.
+
+    Args:
+        expected_videos: number of videos of the split, or None for one more than the largest index seen.
+        expected_texts: the same for captions.
+    """
+
+    full_state_update = False
+    video_features: list[Tensor]
+    video_index: list[Tensor]
+    video_decoded: list[Tensor]
+    text_features: list[Tensor]
+    text_index: list[Tensor]
+    text_video: list[Tensor]
+
+    def __init__(self, expected_videos: int | None = None, expected_texts: int | None = None) -> None:
+        super().__init__(dist_sync_fn=_gather_on_cpu)
+        self.expected_videos = expected_videos
+        self.expected_texts = expected_texts
+        for state in ("video_features", "video_index", "video_decoded"):
+            self.add_state(state, default=[], dist_reduce_fx="cat")
+        for state in ("text_features", "text_index", "text_video"):
+            self.add_state(state, default=[], dist_reduce_fx="cat")
+
+    def update_videos(self, features: Tensor, index: Tensor, decoded: Tensor) -> None:
+        """Adds videos: features (B, E), sample index (B,), and whether each could be decoded (B,)."""
+        self.update(videos=(features, index, decoded))
+
+    def update_texts(self, features: Tensor, index: Tensor, video_index: Tensor) -> None:
+        """Adds captions: features (M, E), sample index (M,), and the sample index of their video (M,)."""
+        self.update(texts=(features, index, video_index))
+
+    def update(
+        self,
+        videos: tuple[Tensor, Tensor, Tensor] | None = None,
+        texts: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> None:
+        """Adds the videos and the captions of a step; see `update_videos` and `update_texts`."""
+        if videos is not None:
+            features, index, decoded = _same_length(*videos)
+            self.video_features.append(_to_cpu(features, torch.float32))
+            self.video_index.append(_to_cpu(index, torch.long))
+            self.video_decoded.append(_to_cpu(decoded, torch.bool))
+        if texts is not None:
+            features, index, video_index = _same_length(*texts)
+            self.text_features.append(_to_cpu(features, torch.float32))
+            self.text_index.append(_to_cpu(index, torch.long))
+            self.text_video.append(_to_cpu(video_index, torch.long))
+
+    def compute(self) -> RetrievalResult:
+        """Ranks and metrics over the samples of all processes.
+
+        Raises:
+            DistributedError: a sample index is missing or occurs more than once.
+            NonFiniteError: a feature or a similarity is NaN or infinite.
+            DataError: there is nothing to rank, or captions and videos do not fit together.
+        """
+        if not len(self.video_index) or not len(self.text_index):
+            raise DataError("retrieval metric: no videos or no captions were evaluated; check the split")
+        videos = _order(dim_zero_cat(self.video_index), self.expected_videos, "video")
+        texts = _order(dim_zero_cat(self.text_index), self.expected_texts, "caption")
+        video = dim_zero_cat(self.video_features)[videos].cpu()
+        text = dim_zero_cat(self.text_features)[texts].cpu()
+        failed = ~dim_zero_cat(self.video_decoded)[videos].cpu()
+        return _evaluate(text, video, dim_zero_cat(self.text_video)[texts].cpu(), failed)
+
+
+def _evaluate(text: Tensor, video: Tensor, text_video: Tensor, failed: Tensor) -> RetrievalResult:
+    directions = {"t2v": text_to_video_ranks(text, video, text_video, failed)}
+    captions = video_to_text_ranks(text, video, text_video, failed)
+    if len(text) > len(video):
+        directions["v2t"] = video_to_caption_set_ranks(text, video, text_video, failed)
+        directions["v2t_captions"] = captions
+    else:
+        directions["v2t"] = captions
+    tie_share = (directions["t2v"].ties + directions["v2t"].ties) / (len(text) + len(video))
+    if tie_share > TIE_SHARE_TO_WARN:
+        warnings.warn(
+            f"{100 * tie_share:.2f} % of the retrieval queries have rivals that score just as their target: "
+            "duplicate captions or videos, or collapsed features; they get the rank expected at random",
+            stacklevel=2,
+        )
+    metrics = {
+        f"{direction}_{name}": value
+        for direction, result in directions.items()
+        for name, value in summarise(result.ranks).items()
+    }
+    metrics["rsum"] = sum(metrics[f"{d}_R{k}"] for d in ("t2v", "v2t") for k in (1, 5, 10))
+    return RetrievalResult(
+        metrics=metrics,
+        ranks={direction: result.ranks.numpy() for direction, result in directions.items()},
+        text_video=text_video.numpy(),
+        tie_share=tie_share,
+        failed_videos=int(failed.sum()),
+    )
+
+
+def _gather_on_cpu(tensor: Tensor, group: Any = None) -> list[Tensor]:
+    """The tensors of all processes.
+
+    torchmetrics' own gather needs tensors on the accelerator under NCCL, and fails when a process has no
+    sample (its stand-in has another shape and dtype). Gathering objects takes CPU tensors with any backend.
+    """
+    gathered: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(gathered, tensor.cpu(), group=group)
+    return [shard for shard in gathered if len(shard)] or gathered[:1]
+
+
+def _same_length(features: Tensor, index: Tensor, third: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    if not len(features) == len(index) == len(third):
+        raise ValueError(f"{len(features)} features, {len(index)} indices and {len(third)} flags or videos")
+    return features, index, third
+
+
+def _to_cpu(values: Tensor, dtype: torch.dtype) -> Tensor:
+    # A copy, since the caller may reuse its buffer, and a view would be sent with all of its storage.
+    return values.detach().to(device="cpu", dtype=dtype, copy=True)
+
+
+def _order(index: Tensor, expected: int | None, what: str) -> Tensor:
+    """The permutation that sorts `index` (N,), which has to hold each of 0..n-1 exactly once."""
+    index = index.cpu()
+    size = int(index.max()) + 1 if expected is None else expected
+    foreign = index[(index < 0) | (index >= size)]
+    if len(foreign):
+        raise DistributedError(
+            f"{what} index {_first(foreign)} is not in 0..{size - 1}; check the data module"
+        )
+    counts = torch.bincount(index, minlength=size)
+    duplicates = torch.nonzero(counts > 1).flatten()
+    if len(duplicates):
+        raise DistributedError(
+            f"{what} index {_first(duplicates)} was evaluated more than once; use a sampler that does not pad"
+        )
+    missing = torch.nonzero(counts == 0).flatten()
+    if len(missing):
+        raise DistributedError(
+            f"{what} index {_first(missing)} of {size} was not evaluated; use a sampler that drops nothing"
+        )
+    return torch.argsort(index)
+
+
+def _first(indices: Tensor, limit: int = 5) -> str:
+    listed = ", ".join(map(str, indices[:limit].tolist()))
+    return listed if len(indices) <= limit else f"{listed}, ... ({len(indices)} in all)"
+
+
+Rows = Callable[[int, int], Tensor]
+
+
+class _Scores(NamedTuple):
+    """Similarities as blocks that the receiver may overwrite, so that no dense matrix is ever needed."""
+
+    text_rows: Rows  # (start, stop) -> (stop - start, V), failed videos at -inf
+    video_rows: Rows  # (start, stop) -> (stop - start, M), failed videos at 0
+    texts: int
+    failed: Tensor  # (V,)
+
+
+def _from_features(text: Tensor, video: Tensor, failed: Tensor | None) -> _Scores:
+    failed = _failed(failed, len(video), video.device)
+    video = video.float().masked_fill(failed[:, None], 0)  # (V, E)
+    text = text.float()  # (M, E)
+    _require_finite(text, "caption features")
+    _require_finite(video, "video features")
+
+    def text_rows(start: int, stop: int) -> Tensor:
+        scores = text[start:stop] @ video.T
+        _require_finite(scores, "similarities of captions", start)
+        return scores.masked_fill_(failed, -torch.inf)
+
+    def video_rows(start: int, stop: int) -> Tensor:
+        scores = video[start:stop] @ text.T
+        _require_finite(scores, "similarities of videos", start)
+        return scores
+
+    return _Scores(text_rows, video_rows, len(text), failed)
+
+
+def _from_similarity(similarity: Tensor, failed: Tensor | None) -> _Scores:
+    failed = _failed(failed, similarity.shape[1], similarity.device)
+    _require_finite(similarity[:, ~failed] if failed.any() else similarity, "similarities of captions")
+
+    def text_rows(start: int, stop: int) -> Tensor:
+        return similarity[start:stop].float().masked_fill(failed, -torch.inf)
+
+    def video_rows(start: int, stop: int) -> Tensor:
+        columns = similarity[:, start:stop].T.float().contiguous()
+        return columns.masked_fill(failed[start:stop, None], 0)
+
+    return _Scores(text_rows, video_rows, len(similarity), failed)
+
+
+def _failed(failed: Tensor | None, videos: int, device: torch.device) -> Tensor:
+    return torch.zeros(videos, dtype=torch.bool, device=device) if failed is None else failed.to(device)
+
+
+def _require_finite(values: Tensor, what: str, start: int = 0) -> None:
+    # The extremes carry every NaN and infinity, and are much cheaper than an element-wise test.
+    if not values.numel() or torch.stack(torch.aminmax(values)).isfinite().all():
+        return
+    rows = torch.nonzero(~values.isfinite().all(dim=1)).flatten() + start
+    raise NonFiniteError(f"NaN or infinite {what} in {len(rows)} row(s): {_first(rows)}; check the model")
+
+
+def _text_to_video(scores: _Scores, text_video: Tensor, chunk: int) -> Ranks:
+    text_video = _check_pairs(scores, text_video)
+    texts = torch.arange(scores.texts, device=text_video.device)
+    failed = scores.failed
+    return _rank(scores.text_rows, (texts, text_video), failed[text_video], len(failed), chunk)
+
+
+def _video_to_text(scores: _Scores, text_video: Tensor, chunk: int) -> Ranks:
+    text_video = _check_pairs(scores, text_video)
+    _require_captions(scores, text_video)
+    texts = torch.arange(scores.texts, device=text_video.device)
+    return _rank(scores.video_rows, (text_video, texts), scores.failed, scores.texts, chunk)
+
+
+def _video_to_caption_set(scores: _Scores, text_video: Tensor, chunk: int) -> Ranks:
+    text_video = _check_pairs(scores, text_video)
+    _require_captions(scores, text_video)
+    videos = torch.arange(len(scores.failed), device=text_video.device)
+
+    def set_rows(start: int, stop: int) -> Tensor:
+        captions = scores.video_rows(start, stop)  # (C, M)
+        sets = captions.new_full((stop - start, len(videos)), -torch.inf)
+        return sets.scatter_reduce_(1, text_video.expand_as(captions), captions, "amax")  # (C, V)
+
+    return _rank(set_rows, (videos, videos), scores.failed, len(videos), chunk)
+
+
+def _check_pairs(scores: _Scores, text_video: Tensor) -> Tensor:
+    texts, videos = scores.texts, len(scores.failed)
+    if not texts or text_video.shape != (texts,):
+        raise DataError(
+            f"text_video has shape {tuple(text_video.shape)} for {texts} captions; give one video each"
+        )
+    outside = torch.nonzero((text_video < 0) | (text_video >= videos)).flatten()
+    if len(outside):
+        raise DataError(f"captions {_first(outside)} belong to no evaluated video; there are {videos} videos")
+    return text_video.to(scores.failed.device)
+
+
+def _require_captions(scores: _Scores, text_video: Tensor) -> None:
+    captions = torch.bincount(text_video, minlength=len(scores.failed))
+    without = torch.nonzero(captions == 0).flatten()
+    if len(without):
+        raise DataError(f"videos {_first(without)} have no caption; video-to-text needs one for every video")
+
+
+def _rank(rows: Rows, positives: tuple[Tensor, Tensor], lost: Tensor, gallery_size: int, chunk: int) -> Ranks:
+    """The one place that counts; the rule is in the module's docstring.
+
+    Args:
+        rows: (start, stop) -> scores of these queries against the gallery (C, G), free to overwrite.
+        positives: query and gallery item of each positive pair, (P,) each; every query has at least one.
+        lost: queries without a feature (Q,), which get the worst rank.
+        gallery_size: G.
+        chunk: C.
+    """
+    order = torch.argsort(positives[0])
+    queries, items = positives[0][order], positives[1][order]
+    greater, equal = torch.zeros((2, len(lost)), dtype=torch.int32, device=lost.device)
+    with _full_precision(lost.device.type):
+        for start in range(0, len(lost), chunk):
+            stop = min(start + chunk, len(lost))
+            scores = rows(start, stop)
+            bounds = torch.tensor([start, stop], device=queries.device)
+            own = slice(*torch.searchsorted(queries, bounds).tolist())
+            row, item = queries[own] - start, items[own]
+            # The target comes from the same product as its rivals: computed apart, the last bit differs.
+            target = scores.new_full((stop - start,), -torch.inf)
+            target.scatter_reduce_(0, row, scores[row, item], "amax")
+            scores[row, item] = -torch.inf
+            greater[start:stop] = (scores > target[:, None]).sum(dim=1, dtype=torch.int32)
+            equal[start:stop] = (scores == target[:, None]).sum(dim=1, dtype=torch.int32)
+    ranks = (1 + greater + (equal + 1) // 2).masked_fill(lost, gallery_size)
+    ties = int(torch.count_nonzero(equal.masked_fill(lost, 0)))
+    return Ranks(ranks, ties, gallery_size)
+
+
+@contextmanager
+def _full_precision(device_type: str) -> Iterator[None]:
+    """fp32 products in fp32, whatever autocast and `torch.set_float32_matmul_precision` say.
+
+    "medium", which Lightning recommends, multiplies in bf16 on CPUs that can and in TF32 on GPUs: it changes
+    ranks and makes ties. The settings per backend can be read and restored where the global one raises.
+    """
+    mkldnn: Any = torch.backends.mkldnn  # torch's annotations do not know its `matmul`
+    backends = (torch.backends.cuda.matmul, mkldnn.matmul)
+    previous = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, previous, strict=True):
+            backend.fp32_precision = precision

@@ -1,0 +1,41 @@
+"""Packaged configurations by bare name: `msrvtt_adaptformer.yaml`, with or without its suffix."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+from petl_bench.errors import UsageError
+
+
+def config_folder() -> Path:
+    """Where the packaged YAML files are: in an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "configs", package.parent / "configs"):
+        if folder.is_dir():
+            return folder
+    raise UsageError(f"no configs folder in or beside {package}: the installation is incomplete")
+
+
+def list_configs() -> list[str]:
+    """Names of all packaged configurations, fragments in sub-folders included, sorted."""
+    folder = config_folder()
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml"))
+
+
+def find_config(name: str) -> Path:
+    """The file a `--config` value means: an existing file, or a packaged one.
+
+    Raises:
+        UsageError: if there is neither; it suggests close names.
+    """
+    own = Path(name).expanduser()
+    if own.is_file():
+        return own
+    folder = config_folder()
+    for packaged in (folder / name, folder / f"{name}.yaml"):
+        if packaged.is_file():
+            return packaged
+    close = get_close_matches(name, list_configs(), 3, 0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else "`petl-bench list configs` shows the packaged ones"
+    raise UsageError(f"no file and no packaged configuration '{name}': {hint}")

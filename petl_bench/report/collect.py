@@ -1,0 +1,144 @@
+"""Finds run records, and says of each that is left out why (specs/report.md section 3.3)."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from petl_bench.errors import DataError
+from petl_bench.results import FILE_NAME, ResultError, file_sha256, read_result
+
+_FILES = {"ranks": "ranks.npz", "adapter": "adapter.safetensors", "config": "config.yaml"}
+
+Key = tuple[tuple[str, Any], ...]
+
+
+class Run(NamedTuple):
+    """A valid record and where it lies."""
+
+    path: Path
+    record: dict[str, Any]
+
+
+class Rejected(NamedTuple):
+    """A file that is left out of the report."""
+
+    path: Path
+    reason: str
+
+
+class Collection(NamedTuple):
+    """What was found, both parts sorted by path."""
+
+    runs: list[Run]
+    rejected: list[Rejected]
+
+
+def collect(folders: Iterable[Path], strict: bool = False) -> Collection:
+    """Read every `result.json` below some folders.
+
+    Args:
+        folders: Where to look; a file found by two ways counts once.
+        strict: Reject also runs of a checkout with uncommitted changes.
+
+    Raises:
+        DataError: A folder does not exist.
+    """
+    runs: list[Run] = []
+    rejected: list[Rejected] = []
+    for path in _find(folders):
+        try:
+            record = read_result(path)
+            reason = _objection(path.parent, record, strict)
+        except ResultError as error:
+            rejected.append(Rejected(error.path, error.reason))
+            continue
+        if reason:
+            rejected.append(Rejected(path, reason))
+        else:
+            runs.append(Run(path, record))
+    runs, conflicts = _settle_duplicates(runs)
+    return Collection(runs, sorted(rejected + conflicts))
+
+
+def comparability_key(record: dict[str, Any]) -> Key:
+    """The fields, by dotted name, that must be equal before two runs may stand in one table."""
+    protocol = record["protocol"]
+    fields = {"origin": record["origin"]}
+    fields |= {f"protocol.{name}": protocol[name] for name in ("dataset", "id", "split_sha256")}
+    fields["protocol.metric_version"] = protocol["metric_version"]
+    fields |= {f"protocol.inference.{name}": value for name, value in sorted(protocol["inference"].items())}
+    fields["model.weights_sha256"] = record["model"]["weights_sha256"]
+    fields["protocol.selection"] = protocol["selection"]
+    return tuple(fields.items())
+
+
+def metrics(record: dict[str, Any]) -> dict[str, Any]:
+    """The `eval` block without its costs, which differ between two runs of the same thing."""
+    return {name: value for name, value in record["eval"].items() if name != "cost"}
+
+
+def _find(folders: Iterable[Path]) -> list[Path]:
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder; name the folder that holds the runs")
+        for path in folder.rglob(FILE_NAME):
+            found.setdefault(path.resolve(), path)
+    return sorted(found.values())
+
+
+def _objection(folder: Path, record: dict[str, Any], strict: bool) -> str | None:
+    """Why a record that satisfies the schema has no place in a table; None if it has one."""
+    if record["status"] != "complete":
+        return f"status is {record['status']!r}, not 'complete'"
+    if record["origin"] == "reported":
+        return "origin is 'reported': published figures do not stand among measured ones"
+    unknown = _unknown(record)
+    if unknown:
+        return f"{unknown} is unknown"
+    changed = _changed_file(folder, record["integrity"])
+    if changed:
+        return f"{changed} is not the file the run wrote (SHA-256 differs)"
+    if strict and record["env"]["dirty"]:
+        return "dirty: measured with uncommitted changes"
+    return None
+
+
+def _unknown(record: dict[str, Any]) -> str | None:
+    needed = {
+        "protocol.split_sha256": record["protocol"]["split_sha256"],
+        "model.weights_sha256": record["model"]["weights_sha256"],
+        "integrity.ranks_sha256": record["integrity"]["ranks_sha256"],
+        "integrity.config_sha256": record["integrity"]["config_sha256"],
+    }
+    return next((name for name, value in needed.items() if value is None), None)
+
+
+def _changed_file(folder: Path, integrity: dict[str, str | None]) -> str | None:
+    for part, name in _FILES.items():
+        expected = integrity[f"{part}_sha256"]
+        file = folder / name
+        # Records may travel without the files beside them.
+        if expected is not None and file.is_file() and file_sha256(file) != expected:
+            return name
+    return None
+
+
+def _settle_duplicates(runs: list[Run]) -> tuple[list[Run], list[Rejected]]:
+    """Keep one of several equal runs (a training before a later test of it), and none that contradict."""
+    groups: dict[tuple[Key, str, int], list[Run]] = {}
+    for run in runs:
+        identity = run.record["id"]
+        key = (comparability_key(run.record), identity["config_hash"], identity["seed"])
+        groups.setdefault(key, []).append(run)
+
+    kept: list[Run] = []
+    rejected: list[Rejected] = []
+    for (_, config, seed), group in groups.items():
+        if len({json.dumps(metrics(run.record), sort_keys=True) for run in group}) == 1:
+            kept.append(min(group, key=lambda run: (run.record["kind"] != "fit", run.path)))
+            continue
+        reason = f"{len(group)} runs of configuration {config[:8]} with seed {seed} have different metrics"
+        rejected += [Rejected(run.path, reason) for run in group]
+    return sorted(kept, key=lambda run: run.path), rejected

@@ -1,0 +1,299 @@
+"""Comparable runs, one table each: seeds aggregated, rows ordered, cells as text.
+
+Only runs with the same comparability key share a table (specs/report.md section 3.3).
+"""
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from petl_bench.report.collect import Key, Run, comparability_key
+
+Record = dict[str, Any]
+
+MISSING = "-"
+FIXTURE_STAMP = "FIXTURE - not benchmark results"
+
+PINNED_METHODS = {"full": 0, "fullfinetuning": 0, "zeroshot": 1, "linear": 2, "linearprobe": 2}
+"""Reference methods and their order at the top; names are compared without case, `-`, `_` and spaces."""
+
+
+class Summary(NamedTuple):
+    """Mean and sample standard deviation (None with a single value) over n seeds."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+
+class Column(NamedTuple):
+    """A numeric column: how to read it from a record, and how to print it."""
+
+    title: str
+    decimals: int
+    value: Callable[[Record], float | None]
+    spread: bool = True
+
+
+class Row(NamedTuple):
+    """All seeds of one configuration."""
+
+    method: str
+    backbone: str
+    config_hash: str
+    runs: list[Run]
+    summaries: dict[str, Summary | None]
+    state: str
+    commit: str
+
+
+class Table(NamedTuple):
+    """Runs that may be compared with each other.
+
+    Attributes:
+        title: Dataset and protocol, stamped when the data are a fixture.
+        notes: One line each: what all rows share, other tables of the dataset, hardware.
+        header: Column titles.
+        body: Cells as text, one list per row, aligned with `header`.
+        rows: The rows before formatting, in the order of `body`.
+        key: The comparability key.
+    """
+
+    title: str
+    notes: list[str]
+    header: list[str]
+    body: list[list[str]]
+    rows: list[Row]
+    key: Key
+
+
+def build_tables(runs: Iterable[Run]) -> list[Table]:
+    """Group runs by comparability key; sorted by origin (measured first), dataset and protocol."""
+    groups: dict[Key, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(comparability_key(run.record), []).append(run)
+    keys = sorted(groups, key=_table_order)
+    return [_table(key, groups[key], keys) for key in keys]
+
+
+def summarise(values: Iterable[float | None]) -> Summary | None:
+    """Aggregate the values that are known; None if none is."""
+    known = [float(value) for value in values if value is not None]
+    if not known:
+        return None
+    return Summary(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
+
+
+def _table(key: Key, runs: list[Run], keys: list[Key]) -> Table:
+    metric_columns = _metric_columns(runs[0].record)
+    columns = (*_MODEL_COLUMNS, *metric_columns, *_COST_COLUMNS)
+    rows = sorted(_rows(runs, columns), key=lambda row: _row_order(row, metric_columns[0].title))
+    fields = dict(key)
+    stamp = f"{FIXTURE_STAMP}: " if fields["origin"] == "fixture" else ""
+    return Table(
+        title=f"{stamp}{fields['protocol.dataset']}, {fields['protocol.id']}",
+        notes=[_shared_note(fields, runs), *_difference_notes(key, keys), *_hardware_notes(runs)],
+        header=["Method", "Backbone", *(column.title for column in columns), "Seeds", "State", "Commit"],
+        body=[_cells(row, columns, rows) for row in rows],
+        rows=rows,
+        key=key,
+    )
+
+
+def _rows(runs: list[Run], columns: Iterable[Column]) -> list[Row]:
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.record["id"]["config_hash"], []).append(run)
+    most = max(len(group) for group in groups.values())
+    hardware = _all_hardware(runs)
+    return [_row(config, group, columns, most, hardware) for config, group in groups.items()]
+
+
+def _row(config: str, runs: list[Run], columns: Iterable[Column], most: int, hardware: list[str]) -> Row:
+    records = [run.record for run in runs]
+    used = _all_hardware(runs)
+    # A mean over different machines is the cost of none of them.
+    hidden = {column.title for column in _COST_COLUMNS} if len(used) > 1 else set()
+    commits = sorted({record["env"]["commit"][:8] for record in records if record["env"]["commit"]})
+    model = records[0]["model"]
+    return Row(
+        method=model["method"],
+        backbone=model["backbone"],
+        config_hash=config,
+        runs=runs,
+        summaries={
+            column.title: None if column.title in hidden else summarise(map(column.value, records))
+            for column in columns
+        },
+        state=", ".join(_marks(records, most, used, hardware)) or "ok",
+        commit=", ".join(commits) or MISSING,
+    )
+
+
+def _marks(records: list[Record], most: int, used: list[str], hardware: list[str]) -> list[str]:
+    """What a reader must know before using a row."""
+    marks = sorted({mark for record in records if (mark := _partial_mark(record["protocol"]))})
+    if any(record["env"]["dirty"] for record in records):
+        marks.append("dirty")
+    trained = records[0]["model"]["trainable_params"] > 0
+    if trained and len(records) < most:
+        marks.append("fewer seeds")
+    if len(used) > 1:
+        marks.append("mixed hardware")
+    elif used and len(hardware) > 1:
+        marks.append(f"hardware {hardware.index(used[0]) + 1}")
+    return marks
+
+
+def _partial_mark(protocol: dict[str, Any]) -> str | None:
+    found, expected = protocol["n_found"], protocol["n_expected"]
+    if found is None or expected is None:
+        return "partial" if protocol["partial"] else None
+    return f"partial {found}/{expected}" if protocol["partial"] or found < expected else None
+
+
+def _cells(row: Row, columns: Iterable[Column], rows: list[Row]) -> list[str]:
+    names = Counter((other.method, other.backbone) for other in rows)
+    method = row.method
+    if names[row.method, row.backbone] > 1:
+        method += f" ({row.config_hash[:8]})"
+    numbers = [_number(row.summaries[column.title], column) for column in columns]
+    return [method, row.backbone, *numbers, str(len(row.runs)), row.state, row.commit]
+
+
+def _number(summary: Summary | None, column: Column) -> str:
+    if summary is None:
+        return MISSING
+    mean = f"{summary.mean:.{column.decimals}f}"
+    if summary.sd is None or not column.spread:
+        return mean
+    return f"{mean} ± {summary.sd:.{column.decimals}f}"
+
+
+def _row_order(row: Row, first_metric: str) -> tuple[int, float, str, str]:
+    plain = "".join(character for character in row.method.lower() if character.isalnum())
+    summary = row.summaries[first_metric]
+    score = summary.mean if summary else 0.0
+    return PINNED_METHODS.get(plain, len(PINNED_METHODS)), -score, row.method, row.config_hash
+
+
+def _table_order(key: Key) -> tuple[bool, str]:
+    fields = dict(key)
+    return fields.pop("origin") == "fixture", json.dumps(list(fields.items()))
+
+
+def _shared_note(fields: dict[str, Any], runs: list[Run]) -> str:
+    prefix = "protocol.inference."
+    inference = {
+        name.removeprefix(prefix): value for name, value in fields.items() if name.startswith(prefix)
+    }
+    settings = [f"{name} {_short(value)}" for name, value in inference.items() if value not in (None, False)]
+    backbones = " or ".join(sorted({run.record["model"]["backbone"] for run in runs}))
+    parts = [
+        f"split {_short(fields['protocol.split_sha256'])}",
+        f"{_counts(runs, 'n_queries')} queries",
+        f"{_counts(runs, 'n_gallery')} in the gallery",
+        f"metric version {fields['protocol.metric_version']}",
+        f"backbone {backbones} with weights {_short(fields['model.weights_sha256'])}",
+        f"checkpoint {fields['protocol.selection']}",
+        f"inference: {', '.join(settings) or MISSING}",
+    ]
+    return "Shared by all rows: " + "; ".join(parts) + "."
+
+
+def _counts(runs: list[Run], name: str) -> str:
+    counts = {run.record["protocol"][name] for run in runs} - {None}
+    return " or ".join(str(count) for count in sorted(counts)) or "unknown number of"
+
+
+def _difference_notes(key: Key, keys: list[Key]) -> list[str]:
+    fields = dict(key)
+    others = [dict(k) for k in keys if k != key and dict(k)["protocol.dataset"] == fields["protocol.dataset"]]
+    if not others:
+        return []
+    differences = []
+    for name, here in fields.items():
+        elsewhere = sorted({_short(other[name]) for other in others if other[name] != here})
+        if elsewhere:
+            differences.append(f"{name} (here {_short(here)}, there {' or '.join(elsewhere)})")
+    noun = "table" if len(others) == 1 else f"{len(others)} tables"
+    return [
+        f"Not comparable with the other {noun} of this dataset, which differ in {', '.join(differences)}."
+    ]
+
+
+def _hardware_notes(runs: list[Run]) -> list[str]:
+    hardware = _all_hardware(runs)
+    if not hardware:
+        return []
+    if len(hardware) == 1:
+        return [f"Costs measured on {hardware[0]}."]
+    numbered = "; ".join(f"({number}) {name}" for number, name in enumerate(hardware, 1))
+    return [f"Compare costs only between rows of the same hardware: {numbered}."]
+
+
+def _all_hardware(runs: list[Run]) -> list[str]:
+    return sorted({_hardware(run.record["env"]) for run in runs if run.record["train"] is not None})
+
+
+def _hardware(env: dict[str, Any]) -> str:
+    if env["gpu"] is None:
+        return f"CPU {env['cpu'] or 'unknown'}"
+    return f"{env['gpu_count'] or 'unknown number of'} x {env['gpu']}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, str) and len(value) == 64:  # a SHA-256
+        return value[:12]
+    return "none" if value is None else str(value)
+
+
+def _megabytes(record: Record) -> float | None:
+    size = record["model"]["adapter_bytes"]
+    return None if size is None else size / 1e6
+
+
+def _peak_gigabytes(record: Record) -> float | None:
+    peaks = record["train"] and record["train"]["peak_allocated_bytes"]
+    return max(peaks) / 1e9 if peaks else None
+
+
+def _train_value(name: str) -> Callable[[Record], float | None]:
+    return lambda record: record["train"] and record["train"][name]
+
+
+def _direction_value(direction: str, name: str) -> Callable[[Record], float]:
+    return lambda record: record["eval"][direction][name]
+
+
+def _metric_columns(record: Record) -> tuple[Column, ...]:
+    """A protocol is either retrieval or question answering, so one record tells for the whole table."""
+    return _ANSWER_COLUMNS if "accuracy" in record["eval"] else _RETRIEVAL_COLUMNS
+
+
+_MODEL_COLUMNS = (
+    Column("Trainable M", 3, lambda record: record["model"]["trainable_params"] / 1e6, spread=False),
+    Column(
+        "%",
+        3,
+        lambda record: 100 * record["model"]["trainable_params"] / record["model"]["total_params"],
+        spread=False,
+    ),
+    Column("Adapter MB", 2, _megabytes, spread=False),
+)
+_RETRIEVAL_COLUMNS = (
+    *(
+        Column(f"{direction} {title}", 1, _direction_value(direction, name))
+        for direction in ("t2v", "v2t")
+        for title, name in (("R@1", "R1"), ("R@5", "R5"), ("R@10", "R10"), ("MdR", "MdR"), ("MnR", "MnR"))
+    ),
+    Column("Rsum", 1, lambda record: record["eval"]["rsum"]),
+)
+_ANSWER_COLUMNS = (Column("Accuracy", 1, lambda record: record["eval"]["accuracy"]),)
+_COST_COLUMNS = (
+    Column("Peak GB", 2, _peak_gigabytes),
+    Column("wall s", 0, _train_value("wall_s")),
+    Column("clips/s train", 1, _train_value("clips_per_s")),
+)

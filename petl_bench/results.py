@@ -1,0 +1,296 @@
+"""The record of one run (`result.json`): schema, identity of a configuration, atomic write, checked read.
+
+Layout and reasons: specs/report.md sections 3.2 and 3.3, specs/reliability.md section 2.4.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from petl_bench.errors import PetlBenchError, UsageError
+
+SCHEMA = "petl_bench.result/1"
+FILE_NAME = "result.json"
+
+IGNORED_CONFIG_KEYS = (
+    # which files were given; where things lie and are written
+    "config",
+    "ckpt_path",
+    "*.root",
+    "*_root",
+    "*.cache_dir",
+    "*.dirpath",
+    "trainer.default_root_dir",
+    # the seed: runs that differ in it only are aggregated
+    "seed_everything",
+    # how the work is spread and shown; the batch size of a configuration is the global one
+    "*.num_workers",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.accelerator",
+    "trainer.strategy",
+    "trainer.logger",
+    "trainer.log_every_n_steps",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+)
+"""Dotted keys of the resolved configuration that do not change what is measured.
+
+`*` stands for any characters, dots included (`*.root` covers `data.init_args.root`). List items are numbered
+(`trainer.callbacks.0.init_args.dirpath`). A key that matches is left out with everything below it.
+"""
+
+_PACKAGES = (
+    "torch",
+    "pytorch-lightning",
+    "open_clip_torch",
+    "transformers",
+    "torchvision",
+    "av",
+    "decord",
+)
+
+
+class ResultError(PetlBenchError):
+    """A run record or report cannot be read, is not valid, or cannot be written.
+
+    Attributes:
+        path: The file.
+        reason: What is wrong with it, one line.
+    """
+
+    exit_code = 5
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+def write_result(path: Path, record: dict[str, Any]) -> None:
+    """Write a run record so that the file is either whole or absent, also after a crash or a full disk.
+
+    Raises:
+        ResultError: The record breaks the schema, or the file cannot be written.
+    """
+    _validate(path, record)
+    write_atomically(path, json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read and validate a run record.
+
+    Raises:
+        ResultError: The file is missing, damaged, of another schema, or breaks this one.
+    """
+    # A FIFO of that name would block for ever.
+    if not path.is_file():
+        raise ResultError(path, "is missing or not a file")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        _validate(path, record)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ResultError(path, f"cannot be read as JSON: {error}") from error
+    return record
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write UTF-8 text through a temporary file of the same folder, flushed to disk, then renamed.
+
+    Raises:
+        ResultError: The file cannot be written; a previous version stays as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with temporary.open("w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise ResultError(path, f"cannot be written: {error.strerror}") from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits.
+
+    Raises:
+        ResultError: The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ResultError(path, f"cannot be read: {error.strerror}") from error
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """SHA-256 of the resolved configuration as canonical JSON, without `IGNORED_CONFIG_KEYS`.
+
+    Equal for runs that measure the same thing with different seeds, folders or machines.
+
+    Raises:
+        UsageError: The configuration holds NaN, infinity, or something that is no JSON.
+    """
+    kept = _without_ignored(config, "")
+    try:
+        canonical = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the configuration cannot be hashed: {error}") from error
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def environment() -> dict[str, Any]:
+    """The `env` block of a record as far as this process can tell without importing heavy packages.
+
+    `cuda`, `driver`, `gpu`, `gpu_count`, `decoder` and `deterministic` are null: the caller knows them.
+    """
+    return {
+        **_checkout(Path(__file__).parent),
+        "lock_sha256": _installed_sha256(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "cuda": None,
+        "driver": None,
+        "gpu": None,
+        "gpu_count": None,
+        "decoder": None,
+        "deterministic": None,
+    }
+
+
+def run_directory(root: Path, dataset: str, method: str, backbone: str, config_hash: str, seed: int) -> Path:
+    """`root/<dataset>/<method>/<backbone>/<first 8 digits of config_hash>/seed<k>`.
+
+    Raises:
+        UsageError: A name is empty, starts with a dot, or holds a separator or a control character.
+    """
+    parts = {"dataset": dataset, "method": method, "backbone": backbone, "config_hash": config_hash[:8]}
+    for key, part in parts.items():
+        if not part or part.startswith(".") or not part.isprintable() or set(part) & set("/\\:"):
+            raise UsageError(f"{key} {part!r} cannot name a folder: use letters, digits, '-', '_' and '.'")
+    return root.joinpath(*parts.values(), f"seed{int(seed)}")
+
+
+def _validate(path: Path, record: Any) -> None:
+    found = record.get("schema") if isinstance(record, dict) else None
+    if found != SCHEMA:
+        raise ResultError(path, f"schema is {found!r}, not {SCHEMA!r}")
+    for key, value in _leaves(record, ""):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ResultError(path, f"{key} is {value}, not a finite number")
+
+    from jsonschema.exceptions import best_match
+
+    error = best_match(_validator().iter_errors(record))
+    if error is not None:
+        key = error.json_path.removeprefix("$").removeprefix(".") or "the record"
+        raise ResultError(path, f"{key}: {error.message[:200]}")
+
+
+@functools.cache
+def _validator() -> Any:
+    from jsonschema import Draft202012Validator
+
+    schema = Path(__file__).with_name("result.schema.json").read_text(encoding="utf-8")
+    return Draft202012Validator(json.loads(schema))
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict | list):
+        yield key, value
+        return
+    for name, item in _items(value):
+        yield from _leaves(item, f"{key}.{name}" if key else str(name))
+
+
+def _without_ignored(value: Any, key: str) -> Any:
+    if not isinstance(value, dict | list):
+        return value
+    kept = {}
+    for name, item in _items(value):
+        below = f"{key}.{name}" if key else str(name)
+        if not any(fnmatchcase(below, pattern) for pattern in IGNORED_CONFIG_KEYS):
+            kept[str(name)] = _without_ignored(item, below)
+    return kept if isinstance(value, dict) else list(kept.values())
+
+
+def _items(value: dict[Any, Any] | list[Any]) -> Iterator[tuple[Any, Any]]:
+    return iter(value.items()) if isinstance(value, dict) else iter(enumerate(value))
+
+
+def _plain(value: Any) -> str:
+    # The text of any other object may hold its memory address: a hash that never repeats.
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+def _sync_directory(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _checkout(package: Path) -> dict[str, Any]:
+    unknown = {"commit": None, "dirty": None, "diff_sha256": None}
+    # A package installed into an environment below someone's repository is not part of that repository.
+    tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py")
+    commit = _git(package, "rev-parse", "HEAD")
+    status = _git(package, "status", "--porcelain")
+    if tracked is None or commit is None or status is None:
+        return unknown
+    diff = _git(package, "diff", "HEAD")
+    return {
+        "commit": commit.decode().strip(),
+        "dirty": bool(status),
+        "diff_sha256": hashlib.sha256(diff).hexdigest() if diff else None,
+    }
+
+
+def _git(folder: Path, *arguments: str) -> bytes | None:
+    try:
+        # Without the lock, runs that start together do not fight over the index.
+        command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+        done = subprocess.run(command, capture_output=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _installed_sha256() -> str:
+    lines = {f"{d.metadata['Name']}=={d.version}\n" for d in importlib.metadata.distributions()}
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str | None:
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or None

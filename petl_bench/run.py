@@ -1,0 +1,237 @@
+"""The folder of a run: its name, its configuration, its adapter, its record."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from jsonargparse import Namespace
+from pytorch_lightning import Trainer
+from pytorch_lightning.utilities import rank_zero_only
+
+from petl_bench.adapters import Adapter, write_adapter
+from petl_bench.cost import CostMeter
+from petl_bench.data.base import VideoTextDataModule
+from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.method import Method
+from petl_bench.results import (
+    FILE_NAME,
+    SCHEMA,
+    config_hash,
+    environment,
+    file_sha256,
+    run_directory,
+    write_atomically,
+    write_result,
+)
+from petl_bench.tasks.base import Evaluation
+
+CONFIG_NAME, ADAPTER_NAME, RANKS_NAME = "config.yaml", "adapter.safetensors", "ranks.npz"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run and where its files go.
+
+    Attributes:
+        folder: `runs/<dataset>/<method>/<backbone>/<hash>/seed<k>`.
+        kind: `fit`, or `test` of what an earlier run trained.
+        config: fully resolved.
+        config_hash: of what is measured, without seed and paths.
+        seed: of training.
+        record_name: file name of the record in `folder`.
+    """
+
+    folder: Path
+    kind: str
+    config: dict[str, Any]
+    config_hash: str
+    seed: int
+    record_name: str
+
+    def write_config(self) -> None:
+        """`config.yaml`, fully resolved: `petl-bench fit --config` of it repeats the run."""
+        write_atomically(self.folder / CONFIG_NAME, yaml.safe_dump(self.config, sort_keys=False))
+
+    @rank_zero_only
+    def write_adapter(self, method: Method) -> None:
+        """What was trained, as safetensors."""
+        write_adapter(self.folder / ADAPTER_NAME, Adapter(method.trained_state(), method.identity()))
+
+    @rank_zero_only
+    def write_features(self, batches: list[Any], trainer: Trainer) -> None:
+        """`features.safetensors` of a `predict` pass on one process, in the order of the split."""
+        from safetensors.torch import save_file
+
+        if trainer.world_size > 1:
+            raise UsageError("predict writes one file: run it with --trainer.devices 1")
+        columns = {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
+        path = self.folder / "features.safetensors"
+        save_file({key: value.contiguous() for key, value in columns.items()}, path)
+        print(f"features of {len(columns['video'])} videos and {len(columns['text'])} captions: {path}")
+
+    @rank_zero_only
+    def show(self, method: Method) -> None:
+        """Prints the figures of the last evaluation."""
+        from rich.console import Console
+        from rich.table import Table
+
+        evaluation = _evaluation(method)
+        directions = {key: value for key, value in evaluation.record.items() if isinstance(value, dict) and "R1" in value}
+        names = ("R1", "R5", "R10", "R50", "MdR", "MnR", "n")
+        table = Table(title=f"{method.label} on {self.config['data']['class_path'].rsplit('.', 1)[-1]}")
+        table.add_column("direction")
+        for name in names:
+            table.add_column(name, justify="right")
+        for direction, values in directions.items():
+            table.add_row(direction, *(f"{values[name]:.1f}" if name != "n" else str(values[name]) for name in names))
+        Console().print(table)
+
+    @rank_zero_only
+    def finish(
+        self, trainer: Trainer, method: Method, data: VideoTextDataModule, meter: CostMeter, selection: str
+    ) -> None:
+        """Writes ranks and, last, the record; a folder without a record is not a complete run."""
+        evaluation = _evaluation(method)
+        np.savez_compressed(self.folder / self._ranks_name, allow_pickle=False, **evaluation.ranks)
+        record = self._record(trainer, method, data, meter, selection, evaluation)
+        write_result(self.folder / self.record_name, record)
+        self.show(method)
+        print(f"record: {self.folder / self.record_name}")
+
+    @property
+    def _ranks_name(self) -> str:
+        return RANKS_NAME if self.record_name == FILE_NAME else "test_ranks.npz"
+
+    def _record(
+        self,
+        trainer: Trainer,
+        method: Method,
+        data: VideoTextDataModule,
+        meter: CostMeter,
+        selection: str,
+        evaluation: Evaluation,
+    ) -> dict[str, Any]:
+        counts = method.parameter_counts()
+        adapter = self.folder / ADAPTER_NAME
+        trained = trainer.global_step > 0
+        protocol = data.protocol_record()
+        return {
+            "schema": SCHEMA,
+            "status": "complete",
+            "origin": "fixture" if data.is_fixture() else "measured",
+            "kind": self.kind,
+            "id": {"config_hash": self.config_hash, "run_id": f"{self.config_hash[:8]}-seed{self.seed}", "seed": self.seed},
+            "protocol": protocol
+            | {
+                "metric_version": method.task.metric_version,
+                "tie_rule": method.task.tie_rule,
+                "selection": selection,
+                "inference": {
+                    "frames": data.frames,
+                    "sampler": f"{data.sampling}@{data.frame_rate or 'all'}fps",
+                    "clips": 1,
+                    "precision": str(trainer.precision),
+                    "qb_norm": False,
+                    **evaluation.inference,
+                },
+            },
+            "model": {
+                "method": method.label,
+                "method_config": _method_options(self.config),
+                "backbone": method.backbone.name,
+                "weights_sha256": method.backbone.weights["sha256"],
+                "pretraining_data": method.backbone.weights["source"],
+                "trainable_params": counts["trainable"],
+                "total_params": counts["total"],
+                "trainable_by_modality": {k: v for k, v in counts.items() if k not in ("trainable", "total")},
+                "adapter_bytes": adapter.stat().st_size if adapter.is_file() else None,
+                "extra_inference_params": None,
+                "extra_inference_flops": None,
+            },
+            "train": meter.training(trainer, data, method.recipe) if trained else None,
+            "eval": evaluation.record | {"cost": meter.evaluation(evaluation)},
+            "env": environment() | _hardware(trainer, data),
+            "integrity": {
+                "ranks_sha256": file_sha256(self.folder / self._ranks_name),
+                "adapter_sha256": file_sha256(adapter) if adapter.is_file() else None,
+                "config_sha256": file_sha256(self.folder / CONFIG_NAME),
+            },
+        }
+
+
+def open_run(
+    command: str, options: Namespace, resolved: dict[str, Any], method: Method, data: VideoTextDataModule
+) -> Run:
+    """Chooses and creates the folder of a run.
+
+    A test of a checkpoint writes `test.json` beside it. An incomplete folder of the same name is set aside, never
+    written into; a complete one is refused without `overwrite`.
+
+    Raises:
+        UsageError: if the run is complete already.
+        CheckpointError: if the folder cannot be created.
+    """
+    seed, digest = options.seed_everything, config_hash(resolved)
+    if command != "fit" and options.ckpt_path:
+        return Run(Path(options.ckpt_path).expanduser().parent, "test", resolved, digest, seed, "test.json")
+    folder = run_directory(
+        Path(options.runs_dir).expanduser(), data.name, method.slug, method.backbone.name, digest, seed
+    )
+    run = Run(folder, "fit", resolved, digest, seed, FILE_NAME)
+    dry = bool(options.trainer.fast_dev_run) or command in ("validate", "predict")
+    if rank_zero_only.rank == 0 and not dry:
+        _create(run, options.overwrite)
+    return run
+
+
+def _create(run: Run, overwrite: bool) -> None:
+    if (run.folder / FILE_NAME).is_file() and not overwrite:
+        raise UsageError(
+            f"this run is complete: {run.folder}; add --overwrite true to repeat it, or change seed_everything"
+        )
+    try:
+        if run.folder.is_dir() and any(run.folder.iterdir()):
+            _set_aside(run.folder)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        run.write_config()
+    except OSError as error:
+        raise CheckpointError(f"cannot write to {run.folder}: {error.strerror}; set --runs_dir") from error
+
+
+def _set_aside(folder: Path) -> None:
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.replaced{number}")).exists():
+        number += 1
+    folder.rename(aside)
+
+
+def _evaluation(method: Method) -> Evaluation:
+    assert method.evaluation is not None, "an evaluation ends before its record is written"
+    return method.evaluation
+
+
+def _method_options(config: dict[str, Any]) -> dict[str, Any]:
+    """The method's own arguments, without backbone, task and optimiser, which have places of their own."""
+    given = config["model"].get("init_args") or {}
+    return {key: value for key, value in given.items() if key not in ("backbone", "task", "optimizer")}
+
+
+def _hardware(trainer: Trainer, data: VideoTextDataModule) -> dict[str, Any]:
+    decoder = {"pyav": "av"}.get(data.reader, data.reader)
+    found: dict[str, Any] = {
+        "decoder": f"{data.reader} {importlib.metadata.version(decoder)}",
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+    }
+    if trainer.strategy.root_device.type != "cuda":
+        return found
+    return found | {
+        "cuda": torch.version.cuda,
+        "gpu": torch.cuda.get_device_name(trainer.strategy.root_device),
+        "gpu_count": trainer.world_size,
+    }

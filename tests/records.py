@@ -1,0 +1,106 @@
+"""Builds valid run records for tests."""
+
+import copy
+from typing import Any
+
+from petl_bench.results import SCHEMA
+
+_DIRECTION = {"R1": 40.0, "R5": 70.0, "R10": 80.0, "R50": 95.0, "MdR": 2.0, "MnR": 12.5, "n": 1000}
+
+_RECORD: dict[str, Any] = {
+    "schema": SCHEMA,
+    "status": "complete",
+    "origin": "measured",
+    "kind": "fit",
+    "id": {"config_hash": "c" * 64, "run_id": "run", "seed": 0},
+    "protocol": {
+        "id": "msrvtt-1ka",
+        "dataset": "msrvtt",
+        "split_sha256": "1" * 64,
+        "n_queries": 1000,
+        "n_gallery": 1000,
+        "captions_per_video": 1,
+        "metric_version": "1",
+        "tie_rule": "expected",
+        "inference": {
+            "frames": 12,
+            "sampler": "uniform",
+            "clips": 1,
+            "rerank_k": None,
+            "dual_softmax": False,
+            "qb_norm": False,
+            "precision": "fp32",
+        },
+        "preprocess_sha256": "2" * 64,
+        "selection": "last",
+        "partial": False,
+        "n_found": 1000,
+        "n_expected": 1000,
+    },
+    "model": {
+        "method": "MVAdapter",
+        "method_config": {"bottleneck": 64},
+        "backbone": "clip-vit-b-16",
+        "weights_sha256": "3" * 64,
+        "pretraining_data": "openai",
+        "trainable_params": 2_500_000,
+        "total_params": 150_000_000,
+        "trainable_by_modality": {"vision": 2_000_000, "text": 500_000},
+        "adapter_bytes": 10_000_000,
+        "extra_inference_params": 2_500_000,
+        "extra_inference_flops": None,
+    },
+    "train": {
+        "epochs": 5,
+        "steps": 1000,
+        "global_batch": 128,
+        "world_size": 2,
+        "precision": "bf16-mixed",
+        "optimizer": "AdamW",
+        "wall_s": 3600.0,
+        "gpu_hours": 2.0,
+        "peak_allocated_bytes": [7_000_000_000, 8_000_000_000],
+        "peak_reserved_bytes": [9_000_000_000, 9_000_000_000],
+        "clips_per_s": 250.0,
+        "resumed": 0,
+    },
+    "eval": {
+        "t2v": dict(_DIRECTION),
+        "v2t": dict(_DIRECTION),
+        "rsum": 380.0,
+        "cost": {"clips_per_s": 300.0, "texts_per_s": 5000.0, "ms_per_query": 0.5},
+    },
+    "env": {
+        "commit": "0123456789abcdef0123456789abcdef01234567",
+        "dirty": False,
+        "diff_sha256": None,
+        "lock_sha256": "4" * 64,
+        "python": "3.11.7",
+        "platform": "Linux",
+        "cpu": "a processor",
+        "versions": {"torch": "2.14.1"},
+        "cuda": "13.0",
+        "driver": "580",
+        "gpu": "H200",
+        "gpu_count": 2,
+        "decoder": "pyav 18.1.0",
+        "deterministic": True,
+    },
+    "integrity": {"ranks_sha256": "5" * 64, "adapter_sha256": "6" * 64, "config_sha256": "7" * 64},
+}
+
+
+def make_record(**overrides: Any) -> dict[str, Any]:
+    """A complete, valid retrieval record.
+
+    Args:
+        overrides: Values by path, parts joined by two underscores: `eval__t2v__R1=41.0`.
+    """
+    record = copy.deepcopy(_RECORD)
+    for path, value in overrides.items():
+        *parents, name = path.split("__")
+        block = record
+        for parent in parents:
+            block = block[parent]
+        block[name] = value
+    return record

@@ -1,0 +1,141 @@
+"""Frame selection: properties that hold for every rule and every clip length."""
+
+import math
+
+import numpy as np
+import pytest
+
+from petl_bench.data import sampling
+from petl_bench.errors import DataError, UsageError
+
+COUNTS = (1, 2, 3, 4, 8, 12, 32)
+LENGTHS = (1, 2, 3, 4, 5, 7, 11, 12, 13, 31, 64, 301)
+# BLIP's quirks: repeats frame 0 in a short clip, drops a frame of an odd count.
+EXACT = tuple(name for name in sampling.SAMPLERS if name not in ("blip_uniform", "blip_headtail"))
+
+
+def choose(num_frames: int, count: int, name: str, **options) -> np.ndarray:
+    rng = np.random.default_rng(0) if sampling.is_random(name) else None
+    return sampling.choose_frames(
+        num_frames,
+        options.pop("fps", 25.0),
+        count=count,
+        sampling=name,
+        rate=options.pop("rate", None),
+        rng=rng,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("name", sampling.SAMPLERS)
+@pytest.mark.parametrize("count", COUNTS)
+def test_indices_are_sorted_and_inside_the_clip(name, count):
+    for length in LENGTHS:
+        indices = choose(length, count, name)
+        assert 1 <= len(indices) <= max(count, 1) or name == "blip_headtail"
+        assert (np.diff(indices) >= 0).all()
+        assert indices.size == 0 or (indices[0] >= 0 and indices[-1] < length)
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("count", COUNTS)
+def test_as_many_distinct_frames_as_possible(name, count):
+    for length in LENGTHS:
+        assert len(set(choose(length, count, name).tolist())) == min(length, count)
+
+
+def test_seconds_grid_counts_by_the_truncated_frame_rate():
+    assert sampling.seconds_grid(90, 29.97).tolist() == [0, 29, 58, 87]
+    assert sampling.seconds_grid(90, 30.0, rate=2).tolist() == [0, 15, 30, 45, 60, 75]
+    assert sampling.seconds_grid(6, 3.0, rate=0).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_seconds_grid_includes_the_end_second_and_stops_with_the_video():
+    assert sampling.seconds_grid(300, 30.0, start=1, end=4).tolist() == [30, 60, 90, 120]
+    assert sampling.seconds_grid(100, 30.0, start=2, end=30).tolist() == [60, 90]
+    assert sampling.seconds_grid(10, 25.0, start=1, end=4).tolist() == []
+
+
+@pytest.mark.parametrize("fps", [0.0, 0.5, math.nan, math.inf])
+def test_unusable_frame_rate(fps):
+    with pytest.raises(DataError, match="frame rate"):
+        sampling.seconds_grid(100, fps)
+
+
+def test_frame_rate_below_the_sampling_rate():
+    with pytest.raises(DataError, match="frame rate of 2"):
+        sampling.seconds_grid(100, 2.0, rate=3)
+
+
+@pytest.mark.parametrize(("start", "end"), [(-1, 4), (4, 4), (5, 4), (None, 0)])
+@pytest.mark.parametrize("rate", [None, 1])
+def test_impossible_moment(start, end, rate):
+    with pytest.raises(ValueError, match="start < end"):
+        choose(100, 4, "uniform", rate=rate, start=start, end=end)
+
+
+def test_segment_middle_is_the_middle():
+    assert sampling.segment_middle(12, 4).tolist() == [1, 4, 7, 10]
+    assert sampling.segment_middle(3, 8).tolist() == [0, 1, 2]
+
+
+def test_segment_random_reaches_every_frame_of_its_segment_and_no_other():
+    rng = np.random.default_rng(0)
+    draws = np.stack([sampling.segment_random(12, 4, rng) for _ in range(200)])
+    assert [sorted(set(column)) for column in draws.T.tolist()] == [
+        [0, 1, 2],
+        [3, 4, 5],
+        [6, 7, 8],
+        [9, 10, 11],
+    ]
+
+
+@pytest.mark.parametrize("name", sampling.RANDOM_SAMPLERS)
+def test_random_rules_follow_their_generator(name):
+    def draw(seed: int) -> list[int]:
+        rng = np.random.default_rng(seed)
+        return sampling.choose_frames(300, 25.0, count=8, sampling=name, rate=None, rng=rng).tolist()
+
+    assert draw(1) == draw(1)
+    assert draw(1) != draw(2)
+
+
+@pytest.mark.parametrize("name", sampling.SAMPLERS)
+def test_only_random_rules_need_a_generator(name):
+    assert sampling.is_random(name) == (name in ("segment_random", "blip_random", "blip_headtail"))
+    if sampling.is_random(name):
+        with pytest.raises(ValueError, match="needs rng"):
+            sampling.choose_frames(30, 25.0, count=4, sampling=name, rate=None)
+    else:
+        assert len(sampling.choose_frames(30, 25.0, count=4, sampling=name, rate=None)) == 4
+
+
+def test_fixed_rules_ignore_a_generator():
+    rng = np.random.default_rng(0)
+    state = rng.bit_generator.state
+    assert sampling.choose_frames(9, 25.0, count=2, sampling="uniform", rate=None, rng=rng).tolist() == [0, 8]
+    assert rng.bit_generator.state == state
+
+
+def test_selection_is_made_on_the_grid():
+    assert choose(750, 4, "uniform", rate=1).tolist() == [0, 225, 475, 725]
+    assert choose(750, 3, "head", rate=1).tolist() == [0, 25, 50]
+    assert choose(750, 3, "tail", rate=None).tolist() == [747, 748, 749]
+
+
+def test_a_moment_without_a_grid():
+    assert choose(100, 50, "head", fps=10.0, start=2, end=4).tolist() == list(range(20, 40))
+    assert choose(100, 50, "head", fps=10.0, start=9, end=60).tolist() == list(range(90, 100))
+    assert choose(100, 50, "head", fps=10.0, start=20).tolist() == []
+    with pytest.raises(DataError, match="frame rate"):
+        choose(100, 50, "head", fps=0.0, start=2)
+
+
+def test_unknown_rule():
+    with pytest.raises(UsageError, match="'unifrom' is unknown; choose one of head"):
+        choose(10, 4, "unifrom")
+
+
+def test_no_frames_wanted():
+    with pytest.raises(ValueError, match="at least one frame"):
+        choose(10, 0, "uniform")

@@ -1,0 +1,380 @@
+import argparse
+import csv
+import io
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from petl_bench import report
+from petl_bench.errors import DataError
+from petl_bench.report.collect import Run, collect
+from petl_bench.report.render import csv_cell, escape_markdown
+from petl_bench.report.tables import Table, build_tables
+from petl_bench.results import ResultError, file_sha256, write_result
+from tests.records import make_record
+
+
+def save(folder: Path, **overrides: Any) -> Path:
+    folder.mkdir(parents=True)
+    write_result(folder / "result.json", make_record(**overrides))
+    return folder
+
+
+def main(*arguments: str | Path) -> int:
+    parser = argparse.ArgumentParser()
+    report.add_arguments(parser)
+    return report.run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+def tables(*records: dict[str, Any]) -> list[Table]:
+    return build_tables(Run(Path(f"{number}/result.json"), record) for number, record in enumerate(records))
+
+
+def cell(table: Table, row: int, title: str) -> str:
+    return table.body[row][table.header.index(title)]
+
+
+def rejection(folder: Path, strict: bool = False) -> str:
+    runs, rejected = collect([folder], strict=strict)
+    assert runs == []
+    assert len(rejected) == 1
+    return rejected[0].reason
+
+
+# --- which runs are left out
+
+
+def test_half_written_and_foreign_files_are_rejected(tmp_path: Path) -> None:
+    folder = save(tmp_path / "run")
+    whole = (folder / "result.json").read_text()
+    (folder / "result.json").write_text(whole[: len(whole) // 2])
+    assert "cannot be read as JSON" in rejection(tmp_path)
+    (folder / "result.json").write_text(whole.replace('"R1": 40.0', '"R1": NaN'))
+    assert "eval.t2v.R1 is nan" in rejection(tmp_path)
+    (folder / "result.json").write_text('{"schema": "peft/1"}')
+    assert "schema is 'peft/1'" in rejection(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        ({"status": "interrupted"}, "status is 'interrupted'"),
+        ({"origin": "reported"}, "published"),
+        ({"protocol__split_sha256": None}, "protocol.split_sha256 is unknown"),
+        ({"model__weights_sha256": None}, "model.weights_sha256 is unknown"),
+        ({"integrity__ranks_sha256": None}, "integrity.ranks_sha256 is unknown"),
+    ],
+)
+def test_valid_but_useless_records_are_rejected(tmp_path: Path, overrides: dict, reason: str) -> None:
+    save(tmp_path / "run", **overrides)
+    assert reason in rejection(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ranks.npz", "adapter.safetensors", "config.yaml"])
+def test_changed_file_is_rejected(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / name).write_bytes(b"original")
+    key = f"integrity__{name.partition('.')[0]}_sha256"
+    write_result(folder / "result.json", make_record(**{key: file_sha256(folder / name)}))
+    assert len(collect([tmp_path]).runs) == 1
+    (folder / name).write_bytes(b"0riginal")
+    assert name in rejection(tmp_path)
+
+
+def test_contradicting_duplicates_are_both_rejected(tmp_path: Path) -> None:
+    save(tmp_path / "a")
+    save(tmp_path / "b", eval__t2v__R1=41.0)
+    save(tmp_path / "c", id__seed=1)
+    runs, rejected = collect([tmp_path])
+    assert [run.path.parent.name for run in runs] == ["c"]
+    assert [item.path.parent.name for item in rejected] == ["a", "b"]
+    assert "different metrics" in rejected[0].reason
+
+
+def test_equal_duplicates_count_once_and_the_training_is_kept(tmp_path: Path) -> None:
+    save(tmp_path / "a", kind="test", train=None)
+    save(tmp_path / "b", eval__cost__ms_per_query=9.0)
+    runs, rejected = collect([tmp_path])
+    assert [run.path.parent.name for run in runs] == ["b"]
+    assert rejected == []
+
+
+def test_overlapping_folders_count_once(tmp_path: Path) -> None:
+    save(tmp_path / "a" / "valid")
+    save(tmp_path / "a" / "failed", status="failed", eval=None)
+    runs, rejected = collect([tmp_path, tmp_path / "a" / ".." / "a"])
+    assert (len(runs), len(rejected)) == (1, 1)
+
+
+# --- aggregation and grouping
+
+
+def test_two_seeds_give_mean_and_sample_deviation() -> None:
+    (table,) = tables(
+        make_record(id__seed=0, eval__t2v__R1=40.0), make_record(id__seed=1, eval__t2v__R1=43.0)
+    )
+    summary = table.rows[0].summaries["t2v R@1"]
+    assert summary is not None
+    assert summary.mean == pytest.approx(41.5)
+    assert summary.sd == pytest.approx(statistics.stdev([40.0, 43.0]))
+    assert summary.n == 2
+    assert cell(table, 0, "t2v R@1") == "41.5 ± 2.1"
+    assert cell(table, 0, "Seeds") == "2"
+
+
+def test_one_seed_has_no_deviation_and_cells_have_their_precision() -> None:
+    (table,) = tables(make_record())
+    shown = dict(zip(table.header, table.body[0], strict=True))
+    assert shown == {
+        "Method": "MVAdapter",
+        "Backbone": "clip-vit-b-16",
+        "Trainable M": "2.500",
+        "%": "1.667",
+        "Adapter MB": "10.00",
+        "t2v R@1": "40.0",
+        "t2v R@5": "70.0",
+        "t2v R@10": "80.0",
+        "t2v MdR": "2.0",
+        "t2v MnR": "12.5",
+        "v2t R@1": "40.0",
+        "v2t R@5": "70.0",
+        "v2t R@10": "80.0",
+        "v2t MdR": "2.0",
+        "v2t MnR": "12.5",
+        "Rsum": "380.0",
+        "Peak GB": "8.00",
+        "wall s": "3600",
+        "clips/s train": "250.0",
+        "Seeds": "1",
+        "State": "ok",
+        "Commit": "01234567",
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("origin", "fixture"),
+        ("protocol__id", "msrvtt-full"),
+        ("protocol__split_sha256", "a" * 64),
+        ("protocol__metric_version", "2"),
+        ("protocol__inference__frames", 8),
+        ("protocol__inference__dual_softmax", True),
+        ("protocol__inference__rerank_k", 16),
+        ("protocol__selection", "best-test"),
+        ("model__weights_sha256", "b" * 64),
+    ],
+)
+def test_incomparable_runs_never_share_a_table(field: str, value: object) -> None:
+    first, second = tables(make_record(), make_record(**{field: value}))
+    assert len(first.body) == len(second.body) == 1
+    for table in (first, second):
+        (note,) = [note for note in table.notes if "Not comparable" in note]
+        assert field.replace("__", ".") in note
+        assert note.count("(here ") == 1  # nothing else differs
+
+
+def test_tables_of_different_datasets_do_not_explain_each_other() -> None:
+    both = tables(make_record(), make_record(protocol__dataset="msvd", protocol__id="msvd"))
+    assert [table.title for table in both] == ["msrvtt, msrvtt-1ka", "msvd, msvd"]
+    assert not any("Not comparable" in note for table in both for note in table.notes)
+
+
+def test_references_are_pinned_and_the_rest_falls_by_recall() -> None:
+    methods = {
+        "LoRA": 44.0,
+        "Linear": 10.0,
+        "ZeroShot": 30.0,
+        "Full": 20.0,
+        "MVAdapter": 45.0,
+        "BitFit": 41.0,
+    }
+    records = [
+        make_record(model__method=method, eval__t2v__R1=score, id__config_hash=f"{number:064x}")
+        for number, (method, score) in enumerate(methods.items())
+    ]
+    (table,) = tables(*records)
+    assert [cells[0] for cells in table.body] == ["Full", "ZeroShot", "Linear", "MVAdapter", "LoRA", "BitFit"]
+
+
+def test_rows_of_the_same_name_show_their_configuration() -> None:
+    (table,) = tables(make_record(), make_record(id__config_hash="d" * 64))
+    assert [cells[0] for cells in table.body] == ["MVAdapter (cccccccc)", "MVAdapter (dddddddd)"]
+
+
+def test_marks() -> None:
+    (table,) = tables(
+        make_record(id__seed=0),
+        make_record(id__seed=1),
+        make_record(id__config_hash="d" * 64, model__method="Partial", protocol__n_found=900),
+        make_record(id__config_hash="e" * 64, model__method="Dirty", env__dirty=True),
+        make_record(
+            id__config_hash="f" * 64, model__method="ZeroShot", model__trainable_params=0, train=None
+        ),
+    )
+    states = {cells[0]: cells[table.header.index("State")] for cells in table.body}
+    assert states == {
+        "MVAdapter": "ok",
+        "Partial": "partial 900/1000, fewer seeds",
+        "Dirty": "dirty, fewer seeds",
+        "ZeroShot": "ok",
+    }
+    assert cell(table, 0, "wall s") == "-"
+
+
+def test_costs_of_different_hardware_are_neither_averaged_nor_silently_compared() -> None:
+    (table,) = tables(
+        make_record(id__seed=0),
+        make_record(id__seed=1, env__gpu="A100"),
+        make_record(id__config_hash="d" * 64, model__method="Other", env__gpu="A100"),
+    )
+    mixed, other = ([row[0] for row in table.body].index(name) for name in ("MVAdapter", "Other"))
+    assert cell(table, mixed, "Peak GB") == "-"
+    assert cell(table, mixed, "State") == "mixed hardware"
+    assert cell(table, other, "Peak GB") == "8.00"
+    assert "hardware 1" in cell(table, other, "State")
+    assert any("(1) 2 x A100; (2) 2 x H200" in note for note in table.notes)
+
+
+def test_question_answering_has_an_accuracy_column() -> None:
+    cost = {"clips_per_s": None, "texts_per_s": None, "ms_per_query": None}
+    answers = {"accuracy": 41.25, "per_type": {"what": 33.0}, "n": 10, "cost": cost}
+    (table,) = tables(make_record(eval=answers))
+    assert cell(table, 0, "Accuracy") == "41.2"
+    assert "t2v R@1" not in table.header
+
+
+# --- files and exit codes
+
+
+def test_report_is_written_printed_and_deterministic(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "runs" / "b", id__seed=1)
+    save(tmp_path / "runs" / "a")
+    save(tmp_path / "runs" / "c", protocol__id="msrvtt-full")
+    save(tmp_path / "runs" / "d", status="failed", eval=None)
+    (tmp_path / "elsewhere").mkdir()
+    assert main(tmp_path / "runs", "--output", tmp_path / "one") == 0
+    assert main(tmp_path / "elsewhere", tmp_path / "runs", "--output", tmp_path / "new" / "two") == 0
+    assert "MVAdapter" in capsys.readouterr().out
+    for name in ("leaderboard.md", "leaderboard.csv"):
+        content = (tmp_path / "one" / name).read_bytes()
+        assert content == (tmp_path / "new" / "two" / name).read_bytes()
+
+    page = (tmp_path / "one" / "leaderboard.md").read_text()
+    assert page.count("| MVAdapter |") == 2
+    assert page.count("## msrvtt, msrvtt-") == 2
+    assert "## Rejected / not comparable" in page
+    assert "status is 'failed'" in page
+    for line in page.splitlines():
+        assert not line.startswith("|") or line.count("|") == 23, line
+
+
+def test_csv_has_one_line_per_run_and_metric(tmp_path: Path) -> None:
+    save(tmp_path / "runs" / "a", eval__t2v__R1=100 / 3)
+    save(tmp_path / "runs" / "b", id__seed=1)
+    main(tmp_path / "runs", "--output", tmp_path)
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "leaderboard.csv").read_text())))
+    values = {(line["seed"], line["metric"]): line["value"] for line in lines}
+    assert len(values) == len(lines)
+    assert values["0", "eval.t2v.R1"] == str(100 / 3)
+    assert values["1", "train.peak_allocated_bytes.1"] == "8000000000"
+    assert {line["protocol.inference.frames"] for line in lines} == {"12"}
+
+
+def test_fixtures_are_stamped_and_apart(tmp_path: Path) -> None:
+    save(tmp_path / "runs" / "a")
+    save(tmp_path / "runs" / "b", origin="fixture", eval__t2v__R1=99.0)
+    main(tmp_path / "runs", "--output", tmp_path)
+    page = (tmp_path / "leaderboard.md").read_text()
+    assert page.count("## FIXTURE - not benchmark results: msrvtt, msrvtt-1ka") == 1
+    assert page.index("## msrvtt, msrvtt-1ka") < page.index("## FIXTURE") < page.index("99.0")
+
+
+def test_strict_fails_on_any_rejected_run(tmp_path: Path) -> None:
+    save(tmp_path / "runs" / "a")
+    assert main(tmp_path / "runs", "--output", tmp_path, "--strict") == 0
+    save(tmp_path / "runs" / "b", id__seed=1, env__dirty=True)
+    assert main(tmp_path / "runs", "--output", tmp_path) == 0
+    page = (tmp_path / "leaderboard.md").read_text()
+    assert "| 2 | dirty |" in page
+    assert "Rejected" not in page
+    assert main(tmp_path / "runs", "--output", tmp_path, "--strict") == 1
+    page = (tmp_path / "leaderboard.md").read_text()
+    assert "| 1 | ok |" in page
+    assert "b/result.json: dirty" in page
+
+
+def test_no_valid_run_is_an_error_that_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "runs" / "a", status="interrupted")
+    with pytest.raises(DataError, match=r"no valid run below .*runs \(1 rejected\)") as error:
+        main(tmp_path / "runs", "--output", tmp_path / "report")
+    assert error.value.exit_code == 4
+    assert "status is 'interrupted'" in capsys.readouterr().out
+    assert not (tmp_path / "report").exists()
+
+
+def test_missing_folder_is_an_error(tmp_path: Path) -> None:
+    save(tmp_path / "runs" / "a")
+    with pytest.raises(DataError, match="typo: no such folder"):
+        main(tmp_path / "runs", tmp_path / "typo")
+
+
+def test_output_that_is_a_file_is_an_error(tmp_path: Path) -> None:
+    save(tmp_path / "runs" / "a")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResultError, match="file: cannot be created"):
+        main(tmp_path / "runs", "--output", tmp_path / "file")
+
+
+# --- foreign text
+
+
+HOSTILE = "=1+1|`x`\n## [a](http://b) <img src=x> **b** \x1b[31m\u202e\\"
+
+
+def test_hostile_names_stay_in_their_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path / "runs" / "a", model__method=HOSTILE, protocol__dataset=HOSTILE)
+    (tmp_path / "runs" / "b").mkdir()
+    (tmp_path / "runs" / "b" / "result.json").write_text(json.dumps({"schema": HOSTILE}))
+    main(tmp_path / "runs", "--output", tmp_path)
+    page = (tmp_path / "leaderboard.md").read_text()
+    assert "<img" not in page
+    assert "[a](" not in page
+    assert len([line for line in page.splitlines() if line.startswith("## ")]) == 2
+    assert "\x1b" not in page + capsys.readouterr().out
+    assert "\u202e" not in page
+    for line in (tmp_path / "leaderboard.csv").read_text().splitlines()[1:]:
+        assert "'=1+1" in line
+        assert ",=1" not in line
+
+
+def test_escape_markdown() -> None:
+    assert escape_markdown("a_b|c*`[x]\\") == r"a\_b\|c\*\`\[x\]\\"
+    assert escape_markdown("<b>&#39;\n'") == "&lt;b&gt;&amp;#39; '"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+cmd", "'+cmd"),
+        ("-2+3", "'-2+3"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1", "' =1"),
+        ("-1.5e-3", "-1.5e-3"),
+        (-1.5, "-1.5"),
+        ("a=b", "a=b"),
+        (True, "true"),
+        (None, ""),
+    ],
+)
+def test_csv_cell(value: object, shown: str) -> None:
+    assert csv_cell(value) == shown
