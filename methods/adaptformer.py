@@ -4,46 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from petl_bench.backbones.base import Backbone, Block, Context, WrappedBlock
-from petl_bench.layers import Bottleneck
+from petl_bench.blocks import SequentialBlock
+from petl_bench.layers import AdaptMLP, LayerNormOption
 from petl_bench.method import Method
-
-LayerNormOption = Literal["none", "in", "out"]
-
-
-class Adapter(nn.Module):
-    """AdaptMLP: s * W_up(Dropout(ReLU(W_down x))), with an optional layer norm before or after it.
-
-    Source: specs/other_methods.md section 2.
-
-    Args:
-        width: D.
-        bottleneck_dim: b.
-        scale: s.
-        learnable_scale: train s.
-        layer_norm: `in` normalises what it reads, `out` what it gives.
-        dropout: between ReLU and the up-projection, in training only.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        bottleneck_dim: int,
-        scale: float = 0.1,
-        learnable_scale: bool = False,
-        layer_norm: LayerNormOption = "none",
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.norm_in = nn.LayerNorm(width) if layer_norm == "in" else nn.Identity()
-        self.bottleneck = Bottleneck(width, bottleneck_dim, scale, learnable_scale, dropout=dropout)
-        self.norm_out = nn.LayerNorm(width) if layer_norm == "out" else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D); exactly zero before training."""
-        return self.norm_out(self.bottleneck(self.norm_in(x)))
 
 
 class ParallelBlock(WrappedBlock):
@@ -51,26 +17,12 @@ class ParallelBlock(WrappedBlock):
 
     token_wise = True
 
-    def __init__(self, inner: Block, adapter: Adapter) -> None:
+    def __init__(self, inner: Block, adapter: AdaptMLP) -> None:
         super().__init__(inner)
         self.adapter = adapter
 
     def feed_forward(self, x: Tensor, context: Context) -> Tensor:
         return self.inner.feed_forward(x, context) + self.adapter(x)
-
-
-class SequentialBlock(WrappedBlock):
-    """h = MLP(LN2 y); z = y + h + A(h): the adapter reads what the feed-forward branch gives."""
-
-    token_wise = True
-
-    def __init__(self, inner: Block, adapter: Adapter) -> None:
-        super().__init__(inner)
-        self.adapter = adapter
-
-    def feed_forward(self, x: Tensor, context: Context) -> Tensor:
-        h = self.inner.feed_forward(x, context)
-        return h + self.adapter(h)
 
 
 BLOCKS = {"parallel": ParallelBlock, "sequential": SequentialBlock}
@@ -111,10 +63,14 @@ class AdaptFormer(Method):
             "dropout": dropout,
         }
 
+    @property
+    def label(self) -> str:
+        return "AdaptFormer" if self.modes["vision"] == "parallel" else "AdaptFormer (sequential)"
+
     def inject(self, backbone: Backbone) -> None:
         for kind, tower in backbone.towers.items():
             if self.modes[kind] == "none":
                 continue
             block_class = BLOCKS[self.modes[kind]]
             for index, block in enumerate(tower.blocks):
-                tower.replace(index, block_class(block, Adapter(tower.width, **self.options)))
+                tower.replace(index, block_class(block, AdaptMLP(tower.width, **self.options)))

@@ -52,7 +52,8 @@ def read_adapter(path: Path) -> Adapter:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} ({path.stat().st_size} bytes) is not a whole safetensors file: {error}") from error
+        size = path.stat().st_size
+        raise CheckpointError(f"{path} ({size} bytes) is not a whole safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a petl_bench adapter (format {metadata.get('format')})")
     return Adapter(tensors, metadata)

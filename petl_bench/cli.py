@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -11,19 +14,20 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, Namespace
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities import rank_zero_info
 
 from petl_bench.adapters import read_adapter
 from petl_bench.backbones.base import Backbone, InputSpec
 from petl_bench.config_safety import ClassPathGuard
 from petl_bench.cost import CostMeter
 from petl_bench.data.base import VideoTextDataModule
-from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
 from petl_bench.method import Method
-from petl_bench.named_configs import find_config
+from petl_bench.named_configs import config_folder, find_config, with_found_fragments
 from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.registry import import_plugins, list_entries
 from petl_bench.run import Run, open_run
@@ -38,7 +42,7 @@ class NamedConfig(ActionConfigFile):
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         path = find_config(str(values))
         self.guard.check_file(path)
-        super().__call__(parser, cfg, str(path), option_string)
+        super().__call__(parser, cfg, with_found_fragments(path), option_string)
 
 
 def spec_of(model: Method) -> InputSpec:
@@ -67,7 +71,7 @@ class PetlBenchCLI(LightningCLI):
     # --- parsing --------------------------------------------------------------------------------------------------
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        parser = self.parser_class(exit_on_error=False, prog="petl-bench", **kwargs)
+        parser = self.parser_class(exit_on_error=False, allow_abbrev=False, prog="petl-bench", **kwargs)
         parser.add_argument(
             "-c", "--config", action=NamedConfig, help="A YAML file, or the bare name of a packaged one; repeatable."
         )
@@ -108,20 +112,26 @@ class PetlBenchCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         resolved = yaml.safe_load(self._parser(self.subcommand).dump(self.options, skip_none=False))
+        resolved.pop("config", None)  # which files it came from is no part of what is measured
         dry = bool(self.options.trainer.fast_dev_run)
         self.run = open_run(str(self.subcommand), self.options, resolved, self.model, self.datamodule)
         self.meter = CostMeter()
-        callbacks: list[Any] = [self.meter]
-        settings: dict[str, Any] = {"use_distributed_sampler": False, "default_root_dir": str(self.run.folder)}
+        settings: dict[str, Any] = {
+            "use_distributed_sampler": False,
+            "default_root_dir": str(self.run.folder),
+            "callbacks": [*(self.config_init[self.subcommand].trainer.callbacks or []), *self._callbacks(dry)],
+        }
         if self.options.trainer.logger is None:
-            settings["logger"] = CSVLogger(self.run.folder, name="", version="")
+            settings["logger"] = False if dry else CSVLogger(self.run.folder, name="", version="")
+        return super().instantiate_trainer(**settings, **kwargs)
+
+    def _callbacks(self, dry: bool) -> list[Callback]:
+        callbacks: list[Callback] = [self.meter]
         if self.subcommand == "fit" and not dry:
-            callbacks.append(ModelCheckpoint(self.run.folder, save_last=True, save_top_k=0, enable_version_counter=False))
+            callbacks.append(_last_epoch(self.run.folder))
         if self.options.best_on_val:
             callbacks.append(self._best_on_val())
-        trainer = super().instantiate_trainer(**settings, **kwargs)
-        trainer.callbacks[:0] = callbacks
-        return trainer
+        return callbacks
 
     def _best_on_val(self) -> ModelCheckpoint:
         if not self.datamodule.samples("val"):
@@ -129,15 +139,14 @@ class PetlBenchCLI(LightningCLI):
                 f"best_on_val: {self.datamodule.protocol.id} has no validation split; set data.val_videos to hold some "
                 "training videos out (an epoch is never chosen on test)"
             )
-        return ModelCheckpoint(
-            self.run.folder, "best", monitor="val_rsum", mode="max", save_top_k=1, enable_version_counter=False
-        )
+        return ModelCheckpoint(self.run.folder, "best", monitor="val_rsum", mode="max", enable_version_counter=False)
 
     # --- subcommands ----------------------------------------------------------------------------------------------
 
     def fit(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Trains, writes the adapter, tests the reported epoch, writes the record."""
         if model.trainable:
+            self._announce(model)
             self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **kwargs)
         if self.options.trainer.fast_dev_run:
             return
@@ -150,6 +159,15 @@ class PetlBenchCLI(LightningCLI):
         self.trainer.test(model, datamodule=datamodule, verbose=False)
         self.run.finish(self.trainer, model, datamodule, self.meter, "best-val" if self.options.best_on_val else "last")
 
+    @staticmethod
+    def _announce(model: Method) -> None:
+        counts = model.parameter_counts()
+        share = 100 * counts["trainable"] / counts["total"]
+        rank_zero_info(
+            f"{model.label} on {model.backbone.name}: {counts['trainable']:,} of {counts['total']:,} parameters "
+            f"({share:.3f} %) are trained"
+        )
+
     def test(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Tests an adapter, or a method that trains nothing."""
         self._load(model, ckpt_path)
@@ -157,15 +175,19 @@ class PetlBenchCLI(LightningCLI):
         if not self.options.trainer.fast_dev_run:
             self.run.finish(self.trainer, model, datamodule, self.meter, "last")
 
-    def validate(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
+    def validate(
+        self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any
+    ) -> None:
         """Evaluates on the validation split and prints; writes no record."""
         if not datamodule.samples("val"):
             raise UsageError(f"{datamodule.protocol.id} has no validation split; set data.val_videos, or use test")
         self._load(model, ckpt_path)
         self.trainer.validate(model, datamodule=datamodule, verbose=False)
-        self.run.show(model)
+        self.run.show(model, datamodule)
 
-    def predict(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
+    def predict(
+        self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any
+    ) -> None:
         """Writes `features.safetensors`: video and text features of the test split, in its order."""
         self._load(model, ckpt_path)
         batches = self.trainer.predict(model, datamodule=datamodule)
@@ -183,24 +205,54 @@ class PetlBenchCLI(LightningCLI):
             )
 
 
-def run(command: str, arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
-    """Runs one of the four Lightning subcommands.
+def _last_epoch(folder: Path) -> ModelCheckpoint:
+    return ModelCheckpoint(folder, save_last=True, save_top_k=0, enable_version_counter=False)
+
+
+def run(
+    command: str,
+    arguments: Sequence[str],
+    plugins: Sequence[str] = (),
+    cli: Callable[[list[str]], PetlBenchCLI] = PetlBenchCLI,
+) -> int:
+    """Runs one of the four Lightning subcommands, or what `cli` makes of it.
 
     Raises:
         UsageError: for anything wrong in options or configuration.
     """
     _quiet()
     import_plugins(plugins)
+    arguments = [_packaged(argument) for argument in arguments]
     NamedConfig.guard = ClassPathGuard(plugins)
     NamedConfig.guard.check_arguments(arguments)
     arguments = [command, *_with_config_beside(command, list(arguments))]
     try:
-        PetlBenchCLI(arguments)
+        cli(arguments)
     except ArgumentError as error:
         raise UsageError(_readable(str(error))) from error
+    except (ValueError, TypeError) as error:  # jsonargparse wraps what a constructor raises
+        raise _cause(error) from error
     except SystemExit as stop:  # --help and --print_config end this way
         return int(stop.code or 0)
     return 0
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Our own error that another one was raised from, or the error itself."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, PetlBenchError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return error
+
+
+def _packaged(argument: str) -> str:
+    """Replaces the name of a packaged fragment, `--data data/fixture.yaml`, by its path, as `--config` does."""
+    option, equals, value = argument.rpartition("=")
+    if not value.endswith(".yaml") or Path(value).exists() or not (config_folder() / value).is_file():
+        return argument
+    return f"{option}{equals}{config_folder() / value}"
 
 
 def _with_config_beside(command: str, arguments: list[str]) -> list[str]:
@@ -233,33 +285,58 @@ def _quiet() -> None:
         "Checkpoint directory .* exists and is not empty",
         ".*The number of training batches .* is smaller than the logging interval",
         ".*`ModelCheckpoint.*monitor=None.*",
+        "Experiment logs directory .* exists and is not empty",
+        "Total length of `list` across ranks is zero",  # no validation split
+        "You have overridden `configure_gradient_clipping`",
+        "You defined a `validation_step` but have no `val_dataloader`",  # profile
     ):
         warnings.filterwarnings("ignore", message)
+    for name in ("pytorch_lightning", "lightning_fabric"):  # advertisements and what was left at its default
+        logging.getLogger(f"{name}.utilities.rank_zero").addFilter(_worth_reading)
+
+
+def _worth_reading(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    return not (text.startswith(("💡", "GPU available", "TPU available", "HPU available")) or "estimate number of" in text)
+
+
+#: what jsonargparse says deep inside its messages, from the most to the least telling
+_TELLING = (
+    (r"Option '([^']+)' is not accepted", "unknown option '{0}'"),
+    (r"Expected a dot import path string: (\S+)", "unknown class '{0}'"),
+    (r'Parser key "([^"]+)": Expected an? (.+?)\. Got value: (.+?) (?:- |Given|$)', "{0}: expected {1}, got {2}"),
+    (r"[Uu]nrecognized arguments: (.+)", "unknown option {0}"),
+    (r"Key '([^']+)' is not expected", "unknown key '{0}'"),
+)
 
 
 def _readable(message: str) -> str:
     """jsonargparse's message in one line, with a suggestion for a misspelt class or option."""
     line = " ".join(message.split())
+    if "arguments are required" in line:
+        return "no configuration: add --config NAME (`petl-bench list configs` shows the packaged ones)"
+    told = line[:400]
+    for pattern, template in _TELLING:
+        found = re.findall(pattern, line)
+        if found:
+            values = found[-1] if isinstance(found[-1], tuple) else (found[-1],)
+            told = template.format(*(re.sub(r"<class '([\w.]+)'>|typing\.", r"\1", value) for value in values))
+            break
     for word in _unknown_words(line):
-        known = _known_words()
-        close = get_close_matches(word, known, 1, 0.7)
+        close = get_close_matches(word, _known_words(), 1, 0.7)
         if close and close[0] != word:
-            return f"{line[:400]} Did you mean '{close[0]}'?"
-    return line[:400]
+            return f"{told}: did you mean '{close[0]}'?"
+    return told
 
 
 def _unknown_words(line: str) -> list[str]:
     """The words a message of jsonargparse complains about."""
-    import re
-
-    patterns = (r"[Oo]ption '([\w.]+)'", r"import path string: ([\w.]+)", r"[Kk]ey '([\w.]+)'", r"--([\w.]+)")
+    patterns = (r"Option '([\w.]+)'", r"import path string: ([\w.]+)", r"Key '([\w.]+)'", r"arguments: --([\w.]+)")
     return [word.rsplit(".", 1)[-1] for pattern in patterns for word in re.findall(pattern, line)]
 
 
 def _known_words() -> list[str]:
     """Class names and constructor arguments that a configuration of ours may hold."""
-    import inspect
-
     words = [entry.name for folder in ("methods", "datamodules") for entry in list_entries(folder)]
     stack: list[type] = [Method, VideoTextDataModule, Backbone, Task, OptimizerRecipe, Trainer]
     while stack:

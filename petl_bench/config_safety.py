@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from petl_bench.errors import UsageError
-from petl_bench.named_configs import config_folder
+from petl_bench.named_configs import find_fragment
 
 ALLOWED = ("petl_bench", "methods", "datamodules", "torch", "pytorch_lightning", "lightning_fabric")
 
@@ -55,10 +55,10 @@ class ClassPathGuard:
         if not isinstance(value, dict):
             raise UsageError(f"configuration {path} is empty or no mapping of keys to values")
         self._check_value(value, str(path))
-        for included in _strings(value):
-            for candidate in (path.parent / included, config_folder() / included):
-                if included.endswith((".yaml", ".yml", ".json")) and candidate.is_file():
-                    self.check_file(candidate)
+        for name in _strings(value):
+            included = find_fragment(name, path.resolve().parent)
+            if included is not None and included != path:
+                self.check_file(included)
 
     def _check_value(self, value: Any, where: str) -> None:
         for class_path in _class_paths(value):

@@ -1,23 +1,104 @@
-"""What a run costs: seconds, clips per second, peak memory."""
+"""What a model costs: multiplications, seconds, clips per second, memory."""
 
 from __future__ import annotations
 
 import resource
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
+from petl_bench.backbones.base import Backbone, InputSpec
 from petl_bench.data.base import VideoTextDataModule
+from petl_bench.data.batch import Batch
+from petl_bench.method import Method
 from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.tasks.base import Evaluation
 
 
+class Gmacs(NamedTuple):
+    """10^9 multiply-adds of one forward pass, of matrix products and convolutions alone.
+
+    Attributes:
+        vision: the vision tower on one clip, all tokens of all layers: what the literature prints as "GFLOPs"
+            (specs/other_methods.md section 0). CLIP with 12 frames: 52.91 (ViT-B/32), 210.76 (ViT-B/16).
+        total: the same plus the text tower on one caption of full length.
+    """
+
+    vision: float
+    total: float
+
+
+def count_gmacs(backbone: Backbone, frames: int, max_words: int) -> Gmacs:
+    """Counts on one made clip and caption, on whatever device the backbone is (`meta` computes nothing).
+
+    Args:
+        backbone: in evaluation mode.
+        frames: T.
+        max_words: tokens of the caption.
+    """
+    device = backbone.logit_scale.device
+    batch = Batch(*(tensor.to(device) for tensor in made_batch(backbone.spec, 1, frames, max_words)))
+    # The counter does not know the fused attention of CPUs; the plain one it counts as two products.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
+        vision = counter.get_total_flops()
+        backbone.encode_text(batch.ids, batch.text_mask, tokens=True)
+    return Gmacs(vision / 2e9, counter.get_total_flops() / 2e9)
+
+
+def made_batch(spec: InputSpec, clips: int, frames: int, max_words: int) -> Batch:
+    """A training batch of noise, always the same, with captions that fill `max_words` tokens."""
+    size, generator = spec.image_size, torch.Generator().manual_seed(0)
+    ids, mask = spec.tokenize([" ".join(["a"] * max_words)] * clips, max_words)
+    index = torch.arange(clips)
+    return Batch(
+        frames=torch.randint(256, (clips, frames, 3, size, size), dtype=torch.uint8, generator=generator),
+        frame_mask=torch.ones(clips, frames, dtype=torch.bool),
+        ids=ids,
+        text_mask=mask,
+        video_index=index,
+        text_index=index,
+        text_video=index,
+        decoded=torch.ones(clips, dtype=torch.bool),
+    )
+
+
+class SavedActivations(torch.autograd.graph.saved_tensors_hooks):
+    """Context that sums up what autograd keeps for the backward pass, without the module's own parameters.
+
+    Every storage counts once. What gradient checkpointing keeps (the input of each block) passes by unseen.
+
+    Attributes:
+        bytes: the sum so far.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(self._keep, lambda tensor: tensor)
+        self._seen = {p.untyped_storage().data_ptr() for p in module.parameters()}
+        self.bytes = 0
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._seen:
+            self._seen.add(storage.data_ptr())
+            self.bytes += storage.nbytes()
+        return tensor
+
+
 class CostMeter(Callback):
-    """Measures the training and the evaluation of one process."""
+    """Measures the training and the evaluation of one process.
+
+    Attributes:
+        gmacs: of the evaluated model; None before the evaluation.
+    """
 
     def __init__(self) -> None:
+        self.gmacs: Gmacs | None = None
         self._train_started = self._train_seconds = 0.0
         self._steps_started, self._steps_seconds, self._steps = 0.0, 0.0, 0
         self._test_started = self._test_seconds = 0.0
@@ -41,6 +122,10 @@ class CostMeter(Callback):
         self._peak = _peak_memory(trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Method), "this suite trains methods only"
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, and declares it nowhere
+        with trainer.precision_plugin.test_step_context():
+            self.gmacs = count_gmacs(pl_module.backbone, data.frames, data.max_words)
         self._test_started = time.perf_counter()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+LayerNormOption = Literal["none", "in", "out"]
 
 
 class _LeanQuickGELU(torch.autograd.Function):
@@ -71,3 +74,95 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
         return self.up(self.dropout(self.activation(self.down(x)))) * self.scale
+
+
+class AdaptMLP(nn.Module):
+    """AdaptFormer's adapter: s * W_up(Dropout(ReLU(W_down x))), with an optional layer norm before or after it.
+
+    Source: specs/other_methods.md section 2.
+
+    Args:
+        width: D.
+        bottleneck_dim: b.
+        scale: s.
+        learnable_scale: train s.
+        layer_norm: `in` normalises what it reads, `out` what it gives.
+        dropout: between ReLU and the up-projection, in training only.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        bottleneck_dim: int,
+        scale: float = 0.1,
+        learnable_scale: bool = False,
+        layer_norm: LayerNormOption = "none",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm_in = nn.LayerNorm(width) if layer_norm == "in" else nn.Identity()
+        self.bottleneck = Bottleneck(width, bottleneck_dim, scale, learnable_scale, dropout=dropout)
+        self.norm_out = nn.LayerNorm(width) if layer_norm == "out" else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D); exactly zero before training."""
+        return self.norm_out(self.bottleneck(self.norm_in(x)))
+
+
+class LowRank(nn.Module):
+    """A linear map of low rank without bias, scale * B A x; zero before training, because B starts at zero."""
+
+    def __init__(self, in_features: int, out_features: int, rank: int, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.a = nn.Linear(in_features, rank, bias=False)
+        self.b = nn.Linear(rank, out_features, bias=False)
+        nn.init.kaiming_uniform_(self.a.weight, a=5**0.5)
+        nn.init.zeros_(self.b.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D_in) -> (..., D_out)."""
+        return self.b(self.a(x) * self.scale)
+
+    def weight(self) -> Tensor:
+        """The map as a matrix, (D_out, D_in)."""
+        return self.scale * self.b.weight @ self.a.weight
+
+
+class LoRALinear(nn.Module):
+    """A frozen linear layer plus a trained update of low rank: W x + b + scale * B A x.
+
+    On a fused qkv layer, queries, keys and values share A (TempMe; specs/other_methods.md section 6).
+
+    Args:
+        native: the frozen layer, D_in to D_out.
+        rank: r; A is (r, D_in), B is (D_out, r).
+        scale: fixed factor.
+    """
+
+    def __init__(self, native: nn.Linear, rank: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.native = native
+        self.update = LowRank(native.in_features, native.out_features, rank, scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D_in) -> (..., D_out)."""
+        return self.native(x) + self.update(x)
+
+    def merged(self) -> nn.Linear:
+        """A plain linear layer with the same outputs; this one is left as it is."""
+        return add_to_weight(self.native, self.update.weight())
+
+
+def add_to_weight(layer: nn.Linear, delta: Tensor) -> nn.Linear:
+    """A copy of a linear layer with `delta` (D_out, D_in) added to its weight."""
+    changed = copy.deepcopy(layer)
+    with torch.no_grad():
+        changed.weight += delta
+    return changed
+
+
+def biases(module: nn.Module) -> list[nn.Parameter]:
+    """The `bias` of every layer in a module: of linear layers, convolutions and norms alike."""
+    found = (getattr(layer, "bias", None) for layer in module.modules())
+    return [bias for bias in found if isinstance(bias, nn.Parameter)]

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from petl_bench.errors import DistributedError
+from petl_bench.similarity import text_conditioned_cosine
 
 MAX_LOGIT_SCALE = math.log(100)
 
@@ -47,9 +48,7 @@ def gather_index(x: Tensor) -> Tensor:
     return _concatenate(x)
 
 
-def contrastive_loss(
-    text: Tensor, video: Tensor, logit_scale: Tensor, video_ids: Tensor | None = None
-) -> Tensor:
+def contrastive_loss(text: Tensor, video: Tensor, logit_scale: Tensor, video_ids: Tensor | None = None) -> Tensor:
     """Symmetric cross-entropy of matching pairs over the global batch (CLIP; CLIP4Clip section 3.4).
 
     Every process computes its own B rows of the W*B x W*B logits, in at least fp32. The result is the local
@@ -76,6 +75,38 @@ def contrastive_loss(
         return (text_to_video + video_to_text) / 2
 
 
+def text_conditioned_contrastive_loss(
+    text: Tensor,
+    frames: Tensor,
+    mask: Tensor,
+    temperature: float,
+    logit_scale: Tensor,
+    video_ids: Tensor | None = None,
+) -> Tensor:
+    """`contrastive_loss` of `text_conditioned_cosine` in the place of the cosine.
+
+    Args:
+        text: features before normalisation (B, E); text i belongs to video i.
+        frames: frame features before normalisation (B, T, E), with the same T in all processes.
+        mask: (B, T) bool, True where a frame is real.
+        temperature: of the softmax over frames.
+        logit_scale: scalar that multiplies the cosines (already exponentiated).
+        video_ids: see `contrastive_loss`.
+
+    Raises:
+        DistributedError: the processes hold different batch sizes.
+    """
+    dtype = torch.promote_types(text.dtype, torch.float32)
+    with torch.autocast(text.device.type, enabled=False):
+        text, frames, scale = text.to(dtype), frames.to(dtype), logit_scale.to(dtype)
+        own = torch.arange(len(text), device=text.device) + _rank() * len(text)
+        ignored = None if video_ids is None else _same_video(video_ids, own)
+        everything = gather_with_grad(frames), gather_index(mask)
+        text_to_video = scale * text_conditioned_cosine(text, *everything, temperature)  # (B, W * B)
+        video_to_text = scale * text_conditioned_cosine(gather_with_grad(text), frames, mask, temperature).T
+        return (_cross_entropy(text_to_video, own, ignored) + _cross_entropy(video_to_text, own, ignored)) / 2
+
+
 def info_nce(
     query: Tensor, gallery: Tensor, logit_scale: Tensor, positive: Tensor, ignored: Tensor | None = None
 ) -> Tensor:
@@ -88,7 +119,10 @@ def info_nce(
         positive: gallery row of each query's positive (B,).
         ignored: gallery items that are no negatives of a query (B, G); the positive must not be among them.
     """
-    logits = logit_scale * query @ gallery.T  # (B, G)
+    return _cross_entropy(logit_scale * query @ gallery.T, positive, ignored)
+
+
+def _cross_entropy(logits: Tensor, positive: Tensor, ignored: Tensor | None) -> Tensor:
     if ignored is not None:
         logits = logits.masked_fill(ignored, -torch.inf)
     return F.cross_entropy(logits, positive)

@@ -21,6 +21,10 @@ run a configuration (a file, or the bare name of a packaged one):
   validate  the same on the validation split
   predict   write features of the test split
 
+look at a configuration, without weights and data:
+  params    trainable parameters by component
+  profile   GMACs, memory and speed of training steps
+
 look and report:
   list      methods, datamodules or configs
   report    collect the runs below a folder into a leaderboard
@@ -36,6 +40,7 @@ options:
 """
 
 _RUN_COMMANDS = ("fit", "validate", "test", "predict")
+_INSPECT_COMMANDS = ("params", "profile")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -52,6 +57,12 @@ def main(args: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except Exception as error:  # a fault of ours, or of a library: say so in one line, too
+        if debug:
+            raise
+        text = f"{type(error).__name__}: {_one_line(error)}"[:500]
+        print(f"petl-bench: unexpected error: {text} (--debug shows where)", file=sys.stderr)
+        return 1
 
 
 def console() -> None:
@@ -72,9 +83,13 @@ def _dispatch(arguments: list[str]) -> int:
         from petl_bench.cli import run
 
         return run(command, rest, plugins)
+    if command in _INSPECT_COMMANDS:
+        from petl_bench.inspect_model import run
+
+        return run(command, rest, plugins)
     if command in _LIGHT_COMMANDS:
         return _LIGHT_COMMANDS[command](rest)
-    raise UsageError(_unknown("command", command, [*_RUN_COMMANDS, *_LIGHT_COMMANDS]))
+    raise UsageError(_unknown("command", command, [*_RUN_COMMANDS, *_INSPECT_COMMANDS, *_LIGHT_COMMANDS]))
 
 
 def _take_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:

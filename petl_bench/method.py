@@ -17,7 +17,7 @@ from petl_bench.adapters import Adapter
 from petl_bench.backbones.base import Backbone
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, NonFiniteError, UsageError
-from petl_bench.optimizers import AdamWCosine, OptimizerRecipe
+from petl_bench.optimizers import AdamWCosine, OptimizerRecipe, TrainableParameter
 from petl_bench.tasks.base import Evaluation, Task
 
 
@@ -44,6 +44,7 @@ class Method(LightningModule, ABC):
         self.evaluation: Evaluation | None = None
         self._adapted = False
         self._added_buffers: list[str] = []
+        self._pretrained: list[nn.Parameter] = []
 
     @abstractmethod
     def inject(self, backbone: Backbone) -> None:
@@ -59,6 +60,7 @@ class Method(LightningModule, ABC):
             return
         self._adapted = True
         self.backbone.requires_grad_(False)
+        self._pretrained = list(self.backbone.parameters())
         before = {id(buffer) for buffer in self.buffers()}
         self.task.prepare(self.backbone)
         self.inject(self.backbone)
@@ -118,10 +120,10 @@ class Method(LightningModule, ABC):
         self.task.after_step(self.backbone)
 
     def configure_optimizers(self) -> Any:
-        named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
-        if not named:
+        parameters = self.trainable_parameters()
+        if not parameters:
             return None
-        optimizer, schedule = self.recipe.build(named, int(self.trainer.estimated_stepping_batches))
+        optimizer, schedule = self.recipe.build(parameters, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
@@ -176,7 +178,22 @@ class Method(LightningModule, ABC):
         # Every process computed the same numbers from all samples: nothing is left to reduce.
         self.log_dict({prefix + k: v for k, v in self.evaluation.metrics.items()}, rank_zero_only=False)
 
-    # --- what was trained -----------------------------------------------------------------------------------------
+    # --- what is trained ------------------------------------------------------------------------------------------
+
+    def pretrained_parameters(self) -> list[nn.Parameter]:
+        """What the backbone had before the method changed anything; empty before `configure_model`."""
+        return list(self._pretrained)
+
+    def trainable_parameters(self) -> list[TrainableParameter]:
+        """What is trained, a shared parameter once, with what optimiser recipes group by."""
+        pretrained = {id(p) for p in self._pretrained}
+        own = (named for module in self.modules() for named in module.named_parameters(recurse=False))
+        biases = {id(p) for key, p in own if key in ("bias", "in_proj_bias")}
+        return [
+            TrainableParameter(name, p, id(p) in pretrained, id(p) in biases)
+            for name, p in self.named_parameters()
+            if p.requires_grad
+        ]
 
     def identity(self) -> dict[str, str]:
         """What an adapter belongs to: method, its options that shape tensors, backbone and its weights."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -39,3 +40,23 @@ def find_config(name: str) -> Path:
     close = get_close_matches(name, list_configs(), 3, 0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else "`petl-bench list configs` shows the packaged ones"
     raise UsageError(f"no file and no packaged configuration '{name}': {hint}")
+
+
+def find_fragment(name: str, folder: Path) -> Path | None:
+    """The file that a configuration in `folder` includes by `name`: beside it, or a packaged one."""
+    if not name.endswith((".yaml", ".yml", ".json")):
+        return None
+    return next((path for path in (folder / name, config_folder() / name) if path.is_file()), None)
+
+
+def with_found_fragments(path: Path) -> str:
+    """The text of a configuration with the names of the files it includes made absolute.
+
+    A user's own YAML, wherever it lies, can thus include `data/msrvtt.yaml`.
+    """
+    text = path.read_text(encoding="utf-8")
+    for name in set(re.findall(r"[\w./~-]+\.(?:ya?ml|json)\b", text)):
+        fragment = find_fragment(name, path.resolve().parent)
+        if fragment is not None:
+            text = re.sub(rf"(?<![\w./~-]){re.escape(name)}\b", str(fragment.resolve()), text)
+    return text

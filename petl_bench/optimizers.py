@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
 from torch.optim.lr_scheduler import LambdaLR
 
 from petl_bench.errors import UsageError
+
+_torch: Any = torch  # type checkers do not see the `_foreach_` operations, which torch's documentation lists
+
+
+class TrainableParameter(NamedTuple):
+    """A parameter to optimise, and what recipes group by.
+
+    Attributes:
+        name: in the method, for messages.
+        parameter: the tensor.
+        pretrained: the backbone had it before the method changed anything.
+        bias: it is the bias of its layer.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    pretrained: bool
+    bias: bool
 
 
 class OptimizerRecipe(ABC):
@@ -24,8 +43,8 @@ class OptimizerRecipe(ABC):
     clip_norm: float | None
 
     @abstractmethod
-    def build(self, parameters: Iterable[tuple[str, nn.Parameter]], steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
-        """The optimiser over named trainable parameters, and its per-step schedule over `steps` steps."""
+    def build(self, parameters: Sequence[TrainableParameter], steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
+        """The optimiser over the trainable parameters, and its per-step schedule over `steps` steps."""
 
 
 class AdamWCosine(OptimizerRecipe):
@@ -51,22 +70,147 @@ class AdamWCosine(OptimizerRecipe):
         clip_norm: float | None = 1.0,
     ) -> None:
         require_rate("lr", lr)
-        if not (math.isfinite(weight_decay) and weight_decay >= 0):
-            raise UsageError(f"optimizer.weight_decay is {weight_decay}: it must be finite and not negative")
-        if not 0 <= warmup < 1:
-            raise UsageError(f"optimizer.warmup is {warmup}: it is a share of all steps, from 0 to below 1")
+        require_decay(weight_decay)
+        require_warmup(warmup)
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.betas, self.clip_norm = betas, clip_norm
 
-    def build(self, parameters: Iterable[tuple[str, nn.Parameter]], steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
-        named = list(parameters)
-        groups: list[dict[str, Any]] = [
-            {"params": [p for _, p in named if p.ndim >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        groups = [group for group in groups if group["params"]]
+    def build(self, parameters: Sequence[TrainableParameter], steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
+        matrices = [p.parameter for p in parameters if p.parameter.ndim >= 2]
+        vectors = [p.parameter for p in parameters if p.parameter.ndim < 2]
+        groups = _groups((matrices, {"weight_decay": self.weight_decay}), (vectors, {"weight_decay": 0.0}))
         optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=True)
         return optimizer, LambdaLR(optimizer, lambda step: warmup_cosine(step / max(1, steps), self.warmup))
+
+
+class OfficialMVAdapter(OptimizerRecipe):
+    """The released MV-Adapter recipe: BertAdam, and a rate of its own for what is unfrozen in the backbone.
+
+    The released code keeps weights and optimiser state in fp16, where this rate acts like a much larger one; in fp32
+    or bf16-mixed it trains slowly. Source: specs/mv_adapter.md section 7.
+
+    Args:
+        lr: peak learning rate of what the method added.
+        pretrained_lr: peak learning rate of unfrozen backbone parameters.
+        weight_decay: of all but the added biases; unfrozen biases of the backbone do decay.
+        warmup: share of all steps in which the rate rises.
+        betas: decay rates of the moments.
+        eps: added to the root of the second moment.
+        clip_norm: bound on the global gradient norm per step, or null.
+    """
+
+    def __init__(
+        self,
+        lr: float = 5e-6,
+        pretrained_lr: float = 1e-7,
+        weight_decay: float = 0.2,
+        warmup: float = 0.1,
+        betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-6,
+        clip_norm: float | None = 1.0,
+    ) -> None:
+        require_rate("lr", lr)
+        require_rate("pretrained_lr", pretrained_lr)
+        require_rate("eps", eps)
+        require_decay(weight_decay)
+        require_warmup(warmup)
+        self.lr, self.pretrained_lr, self.weight_decay, self.warmup = lr, pretrained_lr, weight_decay, warmup
+        self.betas, self.eps, self.clip_norm = betas, eps, clip_norm
+
+    def build(self, parameters: Sequence[TrainableParameter], steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
+        weights = [p.parameter for p in parameters if not p.pretrained and not p.bias]
+        biases = [p.parameter for p in parameters if not p.pretrained and p.bias]
+        pretrained = [p.parameter for p in parameters if p.pretrained]
+        groups = _groups(
+            (weights, {"lr": self.lr, "weight_decay": self.weight_decay}),
+            (biases, {"lr": self.lr, "weight_decay": 0.0}),
+            (pretrained, {"lr": self.pretrained_lr, "weight_decay": self.weight_decay}),
+        )
+        optimizer = BertAdam(groups, lr=self.lr, betas=self.betas, eps=self.eps)
+        return optimizer, LambdaLR(optimizer, lambda step: bert_warmup_cosine(step / max(1, steps), self.warmup))
+
+
+class BertAdam(torch.optim.Optimizer):
+    """Adam as BERT's first PyTorch port had it, which CLIP4Clip and MV-Adapter train with.
+
+    It differs from AdamW in three ways: the moments are not corrected for their start at zero, each tensor's gradient
+    is clipped to norm `max_norm` by itself, and `eps` is large. Update: p -= lr * (m / (sqrt(v) + eps) + decay * p).
+    Source: specs/mv_adapter.md section 7; golden `bert_adam__*`.
+
+    Args:
+        params: parameters or groups.
+        lr: learning rate; a schedule changes it from outside.
+        betas: decay rates of the moments m and v.
+        eps: added to the root of v.
+        weight_decay: decoupled.
+        max_norm: bound on the gradient norm of one tensor.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        max_norm: float = 1.0,
+    ) -> None:
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "max_norm": max_norm}
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update of every parameter that has a gradient; returns what `closure` returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self._update(group)
+        return loss
+
+    def _update(self, group: dict[str, Any]) -> None:
+        parameters = [p for p in group["params"] if p.grad is not None]
+        if not parameters:
+            return
+        adamw(
+            parameters,
+            _clip_each([p.grad for p in parameters], group["max_norm"]),
+            exp_avgs=[self._moment(p, "exp_avg") for p in parameters],
+            exp_avg_sqs=[self._moment(p, "exp_avg_sq") for p in parameters],
+            max_exp_avg_sqs=[],
+            # After infinitely many steps AdamW corrects its moments by nothing: that is BertAdam, in one fused kernel.
+            state_steps=[torch.full((), math.inf, device=parameters[0].device)] * len(parameters),
+            fused=True,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+    def _moment(self, parameter: Tensor, name: str) -> Tensor:
+        state = self.state[parameter]
+        if name not in state:
+            state[name] = torch.zeros_like(parameter)
+        return state[name]
+
+
+def _clip_each(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
+    """Each gradient scaled to at most `max_norm`; the given ones stay as they are."""
+    # One wait for the device is cheaper than a launch per tensor; after global clipping nothing is left to scale.
+    norms = torch.stack(_torch._foreach_norm(gradients)).tolist()
+    scales = [min(1.0, max_norm / (norm + 1e-6)) for norm in norms]
+    if min(scales) == 1.0:
+        return gradients
+    return list(_torch._foreach_mul(gradients, scales))
+
+
+def _groups(*groups: tuple[list[nn.Parameter], dict[str, float]]) -> list[dict[str, Any]]:
+    """Parameter groups of an optimiser, without those that would be empty."""
+    return [{"params": parameters, **options} for parameters, options in groups if parameters]
 
 
 def warmup_cosine(progress: float, warmup: float) -> float:
@@ -76,7 +220,29 @@ def warmup_cosine(progress: float, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
 
 
+def bert_warmup_cosine(progress: float, warmup: float) -> float:
+    """BertAdam's `warmup_cosine`: linear up to `warmup`, then half a cosine over all steps, at once below 1.
+
+    Source: specs/mv_adapter.md section 7; golden `lr_schedules.json`.
+    """
+    if progress < warmup:
+        return progress / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
 def require_rate(key: str, value: float) -> None:
     """Refuses a learning rate that is not finite and positive."""
     if not (math.isfinite(value) and value > 0):
         raise UsageError(f"optimizer.{key} is {value}: it must be finite and positive")
+
+
+def require_decay(value: float) -> None:
+    """Refuses a weight decay that is not finite or negative."""
+    if not (math.isfinite(value) and value >= 0):
+        raise UsageError(f"optimizer.weight_decay is {value}: it must be finite and not negative")
+
+
+def require_warmup(value: float) -> None:
+    """Refuses a warm-up that is no share of the steps."""
+    if not 0 <= value < 1:
+        raise UsageError(f"optimizer.warmup is {value}: it is a share of all steps, from 0 to below 1")

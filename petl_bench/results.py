@@ -25,6 +25,8 @@ IGNORED_CONFIG_KEYS = (
     # which files were given; where things lie and are written
     "config",
     "ckpt_path",
+    "runs_dir",
+    "overwrite",
     "*.root",
     "*_root",
     "*.cache_dir",

@@ -54,6 +54,11 @@ class Run:
     seed: int
     record_name: str
 
+    @property
+    def run_id(self) -> str:
+        """Short name of a run: configuration and seed."""
+        return f"{self.config_hash[:8]}-seed{self.seed}"
+
     def write_config(self) -> None:
         """`config.yaml`, fully resolved: `petl-bench fit --config` of it repeats the run."""
         write_atomically(self.folder / CONFIG_NAME, yaml.safe_dump(self.config, sort_keys=False))
@@ -76,15 +81,15 @@ class Run:
         print(f"features of {len(columns['video'])} videos and {len(columns['text'])} captions: {path}")
 
     @rank_zero_only
-    def show(self, method: Method) -> None:
+    def show(self, method: Method, data: VideoTextDataModule) -> None:
         """Prints the figures of the last evaluation."""
         from rich.console import Console
         from rich.table import Table
 
-        evaluation = _evaluation(method)
-        directions = {key: value for key, value in evaluation.record.items() if isinstance(value, dict) and "R1" in value}
+        record = _evaluation(method).record
+        directions = {key: value for key, value in record.items() if isinstance(value, dict) and "R1" in value}
         names = ("R1", "R5", "R10", "R50", "MdR", "MnR", "n")
-        table = Table(title=f"{method.label} on {self.config['data']['class_path'].rsplit('.', 1)[-1]}")
+        table = Table(title=f"{method.label} on {data.dataset} ({data.protocol.id})")
         table.add_column("direction")
         for name in names:
             table.add_column(name, justify="right")
@@ -101,7 +106,7 @@ class Run:
         np.savez_compressed(self.folder / self._ranks_name, allow_pickle=False, **evaluation.ranks)
         record = self._record(trainer, method, data, meter, selection, evaluation)
         write_result(self.folder / self.record_name, record)
-        self.show(method)
+        self.show(method, data)
         print(f"record: {self.folder / self.record_name}")
 
     @property
@@ -126,7 +131,7 @@ class Run:
             "status": "complete",
             "origin": "fixture" if data.is_fixture() else "measured",
             "kind": self.kind,
-            "id": {"config_hash": self.config_hash, "run_id": f"{self.config_hash[:8]}-seed{self.seed}", "seed": self.seed},
+            "id": {"config_hash": self.config_hash, "run_id": self.run_id, "seed": self.seed},
             "protocol": protocol
             | {
                 "metric_version": method.task.metric_version,
@@ -138,6 +143,7 @@ class Run:
                     "clips": 1,
                     "precision": str(trainer.precision),
                     "qb_norm": False,
+                    "pooling": None,
                     **evaluation.inference,
                 },
             },
@@ -153,6 +159,8 @@ class Run:
                 "adapter_bytes": adapter.stat().st_size if adapter.is_file() else None,
                 "extra_inference_params": None,
                 "extra_inference_flops": None,
+                "gmacs_vision": meter.gmacs.vision if meter.gmacs else None,
+                "gmacs_total": meter.gmacs.total if meter.gmacs else None,
             },
             "train": meter.training(trainer, data, method.recipe) if trained else None,
             "eval": evaluation.record | {"cost": meter.evaluation(evaluation)},
@@ -181,7 +189,7 @@ def open_run(
     if command != "fit" and options.ckpt_path:
         return Run(Path(options.ckpt_path).expanduser().parent, "test", resolved, digest, seed, "test.json")
     folder = run_directory(
-        Path(options.runs_dir).expanduser(), data.name, method.slug, method.backbone.name, digest, seed
+        Path(options.runs_dir).expanduser(), data.dataset, method.slug, method.backbone.name, digest, seed
     )
     run = Run(folder, "fit", resolved, digest, seed, FILE_NAME)
     dry = bool(options.trainer.fast_dev_run) or command in ("validate", "predict")
@@ -196,7 +204,7 @@ def _create(run: Run, overwrite: bool) -> None:
             f"this run is complete: {run.folder}; add --overwrite true to repeat it, or change seed_everything"
         )
     try:
-        if run.folder.is_dir() and any(run.folder.iterdir()):
+        if any((run.folder / name).exists() for name in (FILE_NAME, ADAPTER_NAME, "last.ckpt")):
             _set_aside(run.folder)
         run.folder.mkdir(parents=True, exist_ok=True)
         run.write_config()

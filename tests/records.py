@@ -29,6 +29,7 @@ _RECORD: dict[str, Any] = {
             "rerank_k": None,
             "dual_softmax": False,
             "qb_norm": False,
+            "pooling": "mean",
             "precision": "fp32",
         },
         "preprocess_sha256": "2" * 64,
@@ -36,6 +37,8 @@ _RECORD: dict[str, Any] = {
         "partial": False,
         "n_found": 1000,
         "n_expected": 1000,
+        "annotation_files": {"captions": "8" * 64},
+        "preprocess": {"frames": 12},
     },
     "model": {
         "method": "MVAdapter",
@@ -49,6 +52,8 @@ _RECORD: dict[str, Any] = {
         "adapter_bytes": 10_000_000,
         "extra_inference_params": 2_500_000,
         "extra_inference_flops": None,
+        "gmacs_vision": 213.4,
+        "gmacs_total": 214.7,
     },
     "train": {
         "epochs": 5,

@@ -76,10 +76,11 @@ class VideoFeatures(NamedTuple):
 
 
 class TextFeatures(NamedTuple):
-    """Features of M captions: all tokens (M, N, D) if asked for, pooled (M, E)."""
+    """Features of M captions: all tokens (M, N, D) if asked for, pooled (M, E), pooled before normalisation (M, E)."""
 
     tokens: Tensor | None
     pooled: Tensor
+    projected: Tensor
 
 
 def select_row(x: Tensor, row: Tensor) -> Tensor:
@@ -194,7 +195,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.causal = causal
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv: nn.Module = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
     def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -309,6 +310,10 @@ class Backbone(nn.Module, ABC):
     def projections(self) -> list[nn.Parameter]:
         """The parameters that map tower outputs to the joint space (what `linear` trains)."""
         raise UsageError(f"{self.name} has no projections into a joint space")
+
+    def embeddings(self) -> list[nn.Parameter]:
+        """The parameters in front of the towers' first blocks: patches, tokens, positions and the norm after them."""
+        raise UsageError(f"{self.name} does not tell its embeddings from its other parameters")
 
     def normalise(self, frames: Tensor) -> Tensor:
         """Frames as the tower reads them: uint8 becomes float with the mean and deviation of `spec`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from petl_bench.adapters import is_adapter_file, read_adapter
 from petl_bench.backbones.base import (
     Attention,
     Backbone,
@@ -25,7 +27,6 @@ from petl_bench.backbones.base import (
     mean_over_frames,
     select_row,
 )
-from petl_bench.adapters import is_adapter_file, read_adapter
 from petl_bench.backbones.clip_weights import find_weights, load_weights
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.layers import QuickGELU
@@ -70,16 +71,16 @@ class CLIPBlock(Block):
         return self.ln_2(x)
 
     def attend(self, x: Tensor, context: Context, row: Tensor | None = None) -> Tensor:
-        return self.ls_1(self.self_attention(self.ln_1(x), context.attention_mask, row))
+        return self.self_attention(self.ln_1(x), context.attention_mask, row)
 
     def feed_forward(self, x: Tensor, context: Context) -> Tensor:
-        return self.ls_2(self.proj(self.activation(self.fc(self.ln_2(x)))))
+        return self.proj(self.activation(self.fc(self.ln_2(x))))
 
     def after_attention(self, x: Tensor, branch: Tensor) -> Tensor:
-        return x + branch
+        return x + self.ls_1(branch)
 
     def after_feed_forward(self, x: Tensor, branch: Tensor) -> Tensor:
-        return x + branch
+        return x + self.ls_2(branch)
 
 
 class CLIPVisionTower(Tower):
@@ -118,9 +119,7 @@ class CLIPTextTower(Tower):
     kind = "text"
 
     def __init__(self, clip: Any) -> None:
-        super().__init__(
-            [CLIPBlock(b, causal=True) for b in clip.transformer.resblocks], clip.ln_final.weight.shape[0]
-        )
+        super().__init__([CLIPBlock(b, causal=True) for b in clip.transformer.resblocks], clip.ln_final.weight.shape[0])
         self.token_embedding = clip.token_embedding
         self.positional_embedding = clip.positional_embedding
         self.ln_final = clip.ln_final
@@ -180,7 +179,7 @@ class CLIP(Backbone):
         self.logit_scale = model.logit_scale
         if pretrained is not None and full:
             self.weights = _load_full(self, Path(pretrained))
-        if self.weights["sha256"] is None:
+        if self.weights["sha256"] is None and not self.logit_scale.is_meta:
             self.weights["sha256"] = _parameters_sha256(self)
         self.embed_dim = self.vision.proj.shape[1]
         self.spec = InputSpec(
@@ -200,6 +199,12 @@ class CLIP(Backbone):
     def projections(self) -> list[nn.Parameter]:
         return [self.vision.proj, self.text.proj]
 
+    def embeddings(self) -> list[nn.Parameter]:
+        vision, text = self.vision, self.text
+        modules = (vision.conv1, vision.ln_pre, text.token_embedding)
+        loose = [vision.class_embedding, vision.positional_embedding, text.positional_embedding]
+        return [*loose, *(parameter for module in modules for parameter in module.parameters())]
+
     def encode_video(self, frames: Tensor, mask: Tensor, tokens: bool = False) -> VideoFeatures:
         clips, length = frames.shape[:2]
         context = Context(frames=length, frame_mask=mask)
@@ -215,8 +220,8 @@ class CLIP(Backbone):
         if not tokens:
             ids = ids[:, : int(end.max()) + 1]  # exact: nothing before the end token reads what follows it
         x = self.text.run(self.text.embed(ids), Context(), None if tokens else end)
-        pooled = self.text.head(select_row(x, end) if tokens else x)[:, 0]  # (M, E)
-        return TextFeatures(x if tokens else None, nn.functional.normalize(pooled, dim=-1))
+        projected = self.text.head(select_row(x, end) if tokens else x)[:, 0]  # (M, E)
+        return TextFeatures(x if tokens else None, nn.functional.normalize(projected, dim=-1), projected)
 
 
 def clip_tokenize(captions: Sequence[str], max_words: int) -> tuple[Tensor, Tensor]:
@@ -263,16 +268,31 @@ def _architecture(architecture: str) -> tuple[dict[str, Any], str]:
 
     for path in (Path(architecture), _ARCHITECTURES / f"{architecture}.json"):
         if path.suffix == ".json" and path.is_file():
+            _require_architecture(path)
             open_clip.add_model_config(path)
             architecture = path.stem
-    config = open_clip.get_model_config(architecture)
+    # `hf-hub:` and `local-dir:` would fetch a configuration from elsewhere, and weights beside it are `pretrained`'s.
+    config = None if ":" in architecture else open_clip.get_model_config(architecture)
     if config is None:
         from difflib import get_close_matches
 
         close = get_close_matches(architecture, [*open_clip.list_models(), "tiny"], 3)
         hint = f"did you mean {', '.join(close)}?" if close else "open_clip.list_models() lists them"
         raise UsageError(f"unknown CLIP architecture '{architecture}': {hint}")
+    if "hf_model_name" in config["text_cfg"]:
+        raise _other_towers(architecture)  # before open_clip downloads the tower's configuration
     return config, architecture
+
+
+def _require_architecture(path: Path) -> None:
+    """Refuses a broken file before open_clip registers it, since it reads all registered files each time."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"CLIP architecture {path} is not JSON: {error}") from error
+    keys = ("embed_dim", "vision_cfg", "text_cfg")
+    if not isinstance(config, dict) or any(key not in config for key in keys):
+        raise UsageError(f"CLIP architecture {path} is no open_clip model configuration: it needs {', '.join(keys)}")
 
 
 def _create(name: str, image_size: int | None, init_seed: int) -> Any:
@@ -280,7 +300,8 @@ def _create(name: str, image_size: int | None, init_seed: int) -> Any:
 
     with torch.random.fork_rng(devices=[]), _without_warnings():
         torch.manual_seed(init_seed)
-        model = open_clip.create_model(name, force_image_size=image_size, pretrained_text=False)
+        device = torch.get_default_device()  # `meta` where only shapes are wanted
+        model = open_clip.create_model(name, device=device, force_image_size=image_size, pretrained_text=False)
     _refuse_other_towers(name, model)
     return model
 
@@ -312,10 +333,14 @@ def _refuse_other_towers(name: str, model: Any) -> None:
             and model.attn_mask is not None
         )
     if not plain:
-        raise UsageError(
-            f"CLIP architecture '{name}' has towers that are not plain CLIP transformers (a ResNet, timm or Hugging "
-            "Face tower, or another pooling), so no method can place its modules: choose a ViT-* architecture"
-        )
+        raise _other_towers(name)
+
+
+def _other_towers(name: str) -> UsageError:
+    return UsageError(
+        f"CLIP architecture '{name}' has towers that are not plain CLIP transformers (a ResNet, timm or Hugging "
+        "Face tower, or another pooling), so no method can place its modules: choose a ViT-* architecture"
+    )
 
 
 def _load_full(backbone: CLIP, path: Path) -> dict[str, str | None]:

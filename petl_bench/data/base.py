@@ -26,7 +26,7 @@ from petl_bench.fixture import MARK as FIXTURE_MARK
 from petl_bench.results import file_sha256
 
 Split = Literal["train", "val", "test"]
-VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp", ".flv", ".ts", ".gif")
+VIDEO_SUFFIXES = tuple(f".{kind}" for kind in "mp4 webm mkv avi mov m4v mpg mpeg wmv 3gp flv ts gif".split())
 
 
 @dataclass(frozen=True)
@@ -315,7 +315,7 @@ class VideoTextDataModule(LightningDataModule):
         missing = self._missing.get(split, [])
         return {
             "id": self.protocol.id,
-            "dataset": self.name,
+            "dataset": self.dataset,
             "split_sha256": _hash(files),
             "annotation_files": files,
             "n_queries": queries,
@@ -327,6 +327,11 @@ class VideoTextDataModule(LightningDataModule):
             "preprocess": self.profile(),
             "preprocess_sha256": _hash(self.profile()),
         }
+
+    @property
+    def dataset(self) -> str:
+        """The dataset's name in folders and tables; generated data has a name of its own."""
+        return f"{self.name}-fixture" if self.is_fixture() else self.name
 
     def is_fixture(self) -> bool:
         """True for generated data, whose figures are no benchmark."""

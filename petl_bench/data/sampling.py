@@ -41,9 +41,7 @@ def seconds_grid(
     if rate < 0:
         raise ValueError(f"rate is {rate}; it must not be negative")
     if not (math.isfinite(fps) and int(fps) >= max(rate, 1)):
-        raise DataError(
-            f"a frame rate of {fps:g} cannot give {rate or 'all'} frames per second; set rate: null"
-        )
+        raise DataError(f"a frame rate of {fps:g} cannot give {rate or 'all'} frames per second; set rate: null")
     frames_per_second = int(fps)
     duration = math.ceil(num_frames / frames_per_second)
     seconds = np.arange(start or 0, (duration if end is None else min(end, duration)) + 1)
@@ -113,7 +111,12 @@ def blip_headtail(available: int, num_frames: int, rng: random.Random) -> np.nda
     """Half of the frames from each half of the clip (BLIP `headtail`); all when a half has too few.
 
     An odd `num_frames` gives one frame less, as released.
+
+    Raises:
+        UsageError: `num_frames` is 1, which would give none.
     """
+    if num_frames < 2:
+        raise UsageError("sampling: blip_headtail needs at least 2 frames; choose another rule")
     middle, half = available // 2, num_frames // 2
     if middle < half:
         return np.arange(available)
@@ -133,9 +136,7 @@ FIXED_SAMPLERS: dict[str, Callable[[int, int], np.ndarray]] = {
 RANDOM_SAMPLERS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
     "segment_random": segment_random,
     "blip_random": lambda available, num_frames, rng: blip_random(available, num_frames, _python_rng(rng)),
-    "blip_headtail": lambda available, num_frames, rng: blip_headtail(
-        available, num_frames, _python_rng(rng)
-    ),
+    "blip_headtail": lambda available, num_frames, rng: blip_headtail(available, num_frames, _python_rng(rng)),
 }
 SAMPLERS: tuple[str, ...] = (*FIXED_SAMPLERS, *RANDOM_SAMPLERS)
 
@@ -186,10 +187,7 @@ def choose_frames(
         raise ValueError(f"count is {count}; at least one frame must be wanted")
     if is_random(sampling) and rng is None:
         raise ValueError(f"sampling {sampling!r} is random and needs rng")
-    if rate is None:
-        grid = _all_frames(num_frames, fps, start, end)
-    else:
-        grid = seconds_grid(num_frames, fps, rate, start, end)
+    grid = _grid(num_frames, fps, rate, start, end)
     if len(grid) == 0:
         return grid
     if rng is not None and sampling in RANDOM_SAMPLERS:
@@ -203,7 +201,9 @@ def _check_span(start: int | None, end: int | None) -> None:
         raise ValueError(f"start {start} and end {end} must be seconds with 0 <= start < end")
 
 
-def _all_frames(num_frames: int, fps: float, start: int | None, end: int | None) -> np.ndarray:
+def _grid(num_frames: int, fps: float, rate: int | None, start: int | None, end: int | None) -> np.ndarray:
+    if rate is not None:
+        return seconds_grid(num_frames, fps, rate, start, end)
     _check_span(start, end)
     if start is None and end is None:
         return np.arange(num_frames)

@@ -85,9 +85,7 @@ class VideoReader(ABC):
             return np.empty((0, *shape), dtype=np.uint8)
         frames = self._decode(set(numbers))
         if missing := sorted(set(numbers) - frames.keys()):
-            raise VideoError(
-                f"{self.path}: frame {missing[0]} of {self.info.num_frames} is missing in the stream"
-            )
+            raise VideoError(f"{self.path}: frame {missing[0]} of {self.info.num_frames} is missing in the stream")
         if any(frame.shape != shape for frame in frames.values()):
             raise VideoError(f"{self.path}: the frame size changes within the video")
         return np.stack([frames[number] for number in numbers])
@@ -182,9 +180,7 @@ class DecordReader(VideoReader):
         try:
             import decord
         except ImportError as error:
-            raise UsageError(
-                "reader: decord is not installed; pip install decord, or use reader: pyav"
-            ) from error
+            raise UsageError("reader: decord is not installed; pip install decord, or use reader: pyav") from error
         self._errors: tuple[type[Exception], ...] = (decord.DECORDError, RuntimeError, IndexError)
         with self._translated():
             self._video: Any = decord.VideoReader(str(self.path), num_threads=1)
@@ -269,9 +265,7 @@ def load_frames(
         except DataError as error:
             raise VideoError(f"{path}: {error}") from error
         if len(indices) == 0:
-            raise VideoError(
-                f"{path}: no frame between second {start} and {end}; {num_frames} frames at {fps:g} fps"
-            )
+            raise VideoError(f"{path}: no frame between second {start} and {end}; {num_frames} frames at {fps:g} fps")
         pixels = video.read(indices)  # (n, H, W, 3)
     # The permuted view keeps channels last in memory, which torchvision resizes at twice the speed.
     frames = resize_frames(torch.from_numpy(pixels).permute(0, 3, 1, 2), image_size, resize)
@@ -281,8 +275,8 @@ def load_frames(
 def resize_frames(frames: torch.Tensor, image_size: int, resize: Resize) -> torch.Tensor:
     """Makes frames square with antialiased bicubic interpolation on uint8, within 2 levels of PIL.
 
-    Like Pillow up to version 12, with which the published models were trained, columns are resized before rows;
-    Pillow 13 takes the cheaper order, which moves pixels of squashed portrait videos by up to 7 levels.
+    Widths are resized before heights, as in the Pillow that published models were trained with. Pillow 13 may
+    take the other order, which moves pixels of squashed portrait videos by up to 7 levels.
 
     Args:
         frames: uint8 (n, 3, H, W), fastest with channels-last strides.

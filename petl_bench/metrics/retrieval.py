@@ -10,8 +10,8 @@ thus give the median and mean rank of chance and R@1 = 0, where counting `>` alo
 Without ties the ranks are those of the sorting implementations (CLIP4Clip, MV-Adapter, BLIP).
 
 A video that could not be decoded has no feature: queries for it (either direction) get the worst rank, which
-is the gallery's size, and as a gallery item it outranks nothing. NaN or infinite values anywhere else are a
-`NonFiniteError`.
+is the gallery's size, and as a gallery item it outranks nothing; its captions stay rivals of the others'. NaN
+or infinite values anywhere else are a `NonFiniteError`.
 
 Two conventions exist for video-to-text with several captions per video (specs/datasets.md, 0.3):
 (a) `video_to_text`: the rank of the best own caption among all captions (BLIP, COCO);
@@ -19,6 +19,8 @@ Two conventions exist for video-to-text with several captions per video (specs/d
     is among the sets, one per video (CLIP4Clip, MV-Adapter).
 With one caption per video they are equal.
 """
+
+from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -34,6 +36,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from petl_bench.errors import DataError, DistributedError, NonFiniteError
+from petl_bench.similarity import text_conditioned_cosine
 
 TIE_SHARE_TO_WARN = 0.001
 RECALL_AT = (1, 5, 10, 50)
@@ -212,21 +215,54 @@ class RetrievalMetric(Metric):
             raise DataError("retrieval metric: no videos or no captions were evaluated; check the split")
         videos = _order(dim_zero_cat(self.video_index), self.expected_videos, "video")
         texts = _order(dim_zero_cat(self.text_index), self.expected_texts, "caption")
-        video = dim_zero_cat(self.video_features)[videos].cpu()
         text = dim_zero_cat(self.text_features)[texts].cpu()
+        video = dim_zero_cat(self.video_features)[videos].cpu()
         failed = ~dim_zero_cat(self.video_decoded)[videos].cpu()
-        return _evaluate(text, video, dim_zero_cat(self.text_video)[texts].cpu(), failed)
+        return _evaluate(self._scores(text, video, failed, videos), dim_zero_cat(self.text_video)[texts].cpu())
+
+    def _scores(self, text: Tensor, video: Tensor, failed: Tensor, videos: Tensor) -> _Scores:
+        """How captions and videos are compared; `videos` is the order that `video` is already in."""
+        return _from_features(text, video, failed)
 
 
-def _evaluate(text: Tensor, video: Tensor, text_video: Tensor, failed: Tensor) -> RetrievalResult:
-    directions = {"t2v": text_to_video_ranks(text, video, text_video, failed)}
-    captions = video_to_text_ranks(text, video, text_video, failed)
-    if len(text) > len(video):
-        directions["v2t"] = video_to_caption_set_ranks(text, video, text_video, failed)
+class TextConditionedRetrievalMetric(RetrievalMetric):
+    """Retrieval by `text_conditioned_cosine`: what is kept of a video is its frames, (V, T, E).
+
+    Args:
+        temperature: of the softmax over frames.
+        expected_videos: see `RetrievalMetric`.
+        expected_texts: see `RetrievalMetric`.
+    """
+
+    frame_mask: list[Tensor]
+
+    def __init__(
+        self, temperature: float, expected_videos: int | None = None, expected_texts: int | None = None
+    ) -> None:
+        super().__init__(expected_videos, expected_texts)
+        self.temperature = temperature
+        self.add_state("frame_mask", default=[], dist_reduce_fx="cat")
+
+    def update_frames(self, features: Tensor, mask: Tensor, index: Tensor, decoded: Tensor) -> None:
+        """Adds videos: frame features (B, T, E), their mask (B, T), and as in `update_videos`; T is always the same."""
+        self.update_videos(features, index, decoded)
+        self.frame_mask.append(_to_cpu(mask, torch.bool))
+
+    def _scores(self, text: Tensor, video: Tensor, failed: Tensor, videos: Tensor) -> _Scores:
+        mask = dim_zero_cat(self.frame_mask)[videos].cpu()
+        return _from_frames(text, video, mask, self.temperature, failed)
+
+
+def _evaluate(scores: _Scores, text_video: Tensor, chunk: int = 256) -> RetrievalResult:
+    failed = scores.failed
+    directions = {"t2v": _text_to_video(scores, text_video, chunk)}
+    captions = _video_to_text(scores, text_video, chunk)
+    if scores.texts > len(failed):
+        directions["v2t"] = _video_to_caption_set(scores, text_video, chunk)
         directions["v2t_captions"] = captions
     else:
         directions["v2t"] = captions
-    tie_share = (directions["t2v"].ties + directions["v2t"].ties) / (len(text) + len(video))
+    tie_share = (directions["t2v"].ties + directions["v2t"].ties) / (scores.texts + len(failed))
     if tie_share > TIE_SHARE_TO_WARN:
         warnings.warn(
             f"{100 * tie_share:.2f} % of the retrieval queries have rivals that score just as their target: "
@@ -276,9 +312,7 @@ def _order(index: Tensor, expected: int | None, what: str) -> Tensor:
     size = int(index.max()) + 1 if expected is None else expected
     foreign = index[(index < 0) | (index >= size)]
     if len(foreign):
-        raise DistributedError(
-            f"{what} index {_first(foreign)} is not in 0..{size - 1}; check the data module"
-        )
+        raise DistributedError(f"{what} index {_first(foreign)} is not in 0..{size - 1}; check the data module")
     counts = torch.bincount(index, minlength=size)
     duplicates = torch.nonzero(counts > 1).flatten()
     if len(duplicates):
@@ -324,6 +358,27 @@ def _from_features(text: Tensor, video: Tensor, failed: Tensor | None) -> _Score
 
     def video_rows(start: int, stop: int) -> Tensor:
         scores = video[start:stop] @ text.T
+        _require_finite(scores, "similarities of videos", start)
+        return scores
+
+    return _Scores(text_rows, video_rows, len(text), failed)
+
+
+def _from_frames(text: Tensor, frames: Tensor, mask: Tensor, temperature: float, failed: Tensor | None) -> _Scores:
+    failed = _failed(failed, len(frames), frames.device)
+    mask = mask | failed[:, None]  # so that a failed video has frames to take the softmax over: zeros
+    frames = frames.float().masked_fill((failed[:, None] | ~mask)[..., None], 0)  # (V, T, E)
+    text = text.float()  # (M, E)
+    _require_finite(text, "caption features")
+    _require_finite(frames.flatten(1), "video features")
+
+    def text_rows(start: int, stop: int) -> Tensor:
+        scores = text_conditioned_cosine(text[start:stop], frames, mask, temperature)
+        _require_finite(scores, "similarities of captions", start)
+        return scores.masked_fill_(failed, -torch.inf)
+
+    def video_rows(start: int, stop: int) -> Tensor:
+        scores = text_conditioned_cosine(text, frames[start:stop], mask[start:stop], temperature).T.contiguous()
         _require_finite(scores, "similarities of videos", start)
         return scores
 
@@ -386,9 +441,7 @@ def _video_to_caption_set(scores: _Scores, text_video: Tensor, chunk: int) -> Ra
 def _check_pairs(scores: _Scores, text_video: Tensor) -> Tensor:
     texts, videos = scores.texts, len(scores.failed)
     if not texts or text_video.shape != (texts,):
-        raise DataError(
-            f"text_video has shape {tuple(text_video.shape)} for {texts} captions; give one video each"
-        )
+        raise DataError(f"text_video has shape {tuple(text_video.shape)} for {texts} captions; give one video each")
     outside = torch.nonzero((text_video < 0) | (text_video >= videos)).flatten()
     if len(outside):
         raise DataError(f"captions {_first(outside)} belong to no evaluated video; there are {videos} videos")

@@ -13,12 +13,14 @@ from petl_bench.report.tables import MISSING, Table
 _TEXT_COLUMNS = frozenset({"Method", "Backbone", "State", "Commit"})
 _TERMINAL_COLUMNS = ("Method", "Trainable M", "t2v R@1", "v2t R@1", "Rsum", "Accuracy", "State")
 """What an ordinary terminal has room for."""
+_MODEL_NUMBERS = ("trainable_params", "total_params", "adapter_bytes", "gmacs_vision", "gmacs_total")
 
 _TEMPLATE = """\
 # Leaderboard
 
 Mean ± sample standard deviation over seeds. R@K and accuracy in percent; ranks start at 1. MB = 10⁶ bytes,
-GB = 10⁹ bytes; Peak GB: memory allocated by the largest process. {{ missing }}: unknown or not applicable.
+GB = 10⁹ bytes; Peak GB: memory allocated by the largest process. GMACs: 10⁹ multiply-adds of the vision tower on
+one clip. {{ missing }}: unknown or not applicable.
 {% for table in tables %}
 
 ## {{ table.title }}
@@ -162,7 +164,7 @@ def _values(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
     model = record["model"]
     blocks: Iterable[tuple[str, Any]] = (
         ("eval", {**metrics(record), "cost": record["eval"]["cost"]}),
-        ("model", {name: model[name] for name in ("trainable_params", "total_params", "adapter_bytes")}),
+        ("model", {name: model[name] for name in _MODEL_NUMBERS}),
         ("train", record["train"]),
     )
     for prefix, block in blocks:

@@ -282,6 +282,7 @@ _MODEL_COLUMNS = (
         spread=False,
     ),
     Column("Adapter MB", 2, _megabytes, spread=False),
+    Column("GMACs", 1, lambda record: record["model"]["gmacs_vision"], spread=False),
 )
 _RETRIEVAL_COLUMNS = (
     *(

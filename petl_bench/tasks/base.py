@@ -43,14 +43,14 @@ class Task(nn.Module, ABC):
     #: False if the loss depends on all samples of a batch together, so that summing parts of it is another loss.
     accumulates: ClassVar[bool] = True
 
-    def prepare(self, backbone: Backbone) -> None:  # noqa: B027  # most tasks need no modules of their own
+    def prepare(self, backbone: Backbone) -> None:  # most tasks need no modules of their own
         """Builds what depends on the backbone's widths; called once, before the method injects its modules."""
 
     @abstractmethod
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of this process's part of a global batch, and what to log beside it."""
 
-    def after_step(self, backbone: Backbone) -> None:  # noqa: B027  # most tasks keep nothing in bounds
+    def after_step(self, backbone: Backbone) -> None:  # most tasks keep nothing in bounds
         """Called after each optimiser step."""
 
     @abstractmethod

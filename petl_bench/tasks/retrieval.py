@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.data.batch import Batch
-from petl_bench.losses import clamp_logit_scale_, contrastive_loss
-from petl_bench.metrics.retrieval import RetrievalMetric, summarise
+from petl_bench.errors import UsageError
+from petl_bench.losses import clamp_logit_scale_, contrastive_loss, text_conditioned_contrastive_loss
+from petl_bench.metrics.retrieval import RetrievalMetric, TextConditionedRetrievalMetric, summarise
 from petl_bench.tasks.base import Evaluation, Task
 
 
@@ -22,6 +23,12 @@ class Retrieval(Task):
     Args:
         mask_duplicates: other samples of the same video in a batch are no negatives of each other. False is what
             the papers do.
+        pooling: `mean` of the normalised frames; `text_conditioned` weighs frames by their likeness to each caption
+            (Cross-Modal Adapter), so that videos no longer have one vector each.
+        temperature: of the softmax over frames in `text_conditioned` (published: 5.0); null in `mean`.
+
+    Raises:
+        UsageError: if `temperature` does not fit `pooling`.
     """
 
     name = "retrieval"
@@ -29,17 +36,33 @@ class Retrieval(Task):
     tie_rule = "expected rank, rounded up"
     accumulates = False
 
-    def __init__(self, mask_duplicates: bool = True) -> None:
+    def __init__(
+        self,
+        mask_duplicates: bool = True,
+        pooling: Literal["mean", "text_conditioned"] = "mean",
+        temperature: float | None = None,
+    ) -> None:
         super().__init__()
+        if (pooling == "mean") != (temperature is None) or (temperature is not None and not temperature > 0):
+            raise UsageError(
+                f"task.temperature is {temperature} with pooling {pooling}: give a positive number (published: 5.0) "
+                "with text_conditioned, and null with mean"
+            )
         self.mask_duplicates = mask_duplicates
-        self.metric = RetrievalMetric()
+        self.pooling, self.temperature = pooling, temperature
+        self.metric = RetrievalMetric() if temperature is None else TextConditionedRetrievalMetric(temperature)
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        video = backbone.encode_video(batch.frames, batch.frame_mask).pooled
-        text = backbone.encode_text(batch.ids, batch.text_mask).pooled
+        video = backbone.encode_video(batch.frames, batch.frame_mask)
+        text = backbone.encode_text(batch.ids, batch.text_mask)
         scale = backbone.logit_scale.exp()
         ids = batch.video_index if self.mask_duplicates else None
-        loss = contrastive_loss(text, video, scale, ids)
+        if self.temperature is None:
+            loss = contrastive_loss(text.pooled, video.pooled, scale, ids)
+        else:
+            loss = text_conditioned_contrastive_loss(
+                text.projected, video.frames, batch.frame_mask, self.temperature, scale, ids
+            )
         return loss, {"logit_scale": scale.detach()}
 
     def after_step(self, backbone: Backbone) -> None:
@@ -49,12 +72,16 @@ class Retrieval(Task):
         self.metric.expected_videos, self.metric.expected_texts = videos, texts
 
     def update(self, backbone: Backbone, batch: Batch) -> None:
-        video = backbone.encode_video(batch.frames, batch.frame_mask).pooled
-        text = backbone.encode_text(batch.ids, batch.text_mask).pooled
+        video = backbone.encode_video(batch.frames, batch.frame_mask)
+        text = backbone.encode_text(batch.ids, batch.text_mask)
+        if isinstance(self.metric, TextConditionedRetrievalMetric):
+            self.metric.update_frames(video.frames, batch.frame_mask, batch.video_index, batch.decoded)
+            self.metric.update_texts(text.projected, batch.text_index, batch.text_video)
+            return
         # A video that could not be read has no real frame; its feature is never looked at.
-        video = torch.where(batch.decoded[:, None], video, 0)
-        self.metric.update_videos(video, batch.video_index, batch.decoded)
-        self.metric.update_texts(text, batch.text_index, batch.text_video)
+        pooled = torch.where(batch.decoded[:, None], video.pooled, 0)
+        self.metric.update_videos(pooled, batch.video_index, batch.decoded)
+        self.metric.update_texts(text.pooled, batch.text_index, batch.text_video)
 
     def compute(self) -> Evaluation:
         result = self.metric.compute()
@@ -66,7 +93,7 @@ class Retrieval(Task):
             metrics=result.metrics,
             record=record | {"rsum": result.metrics["rsum"]},
             ranks={**result.ranks, "text_video": result.text_video},
-            inference={"rerank_k": None, "dual_softmax": False},
+            inference={"rerank_k": None, "dual_softmax": False, "pooling": self.pooling},
             videos=len(result.ranks["v2t"]),
         )
 

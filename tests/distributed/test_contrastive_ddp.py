@@ -67,21 +67,24 @@ def test_gradients_equal_one_process(pool: Pool, with_ids: bool) -> None:
             torch.testing.assert_close(gradients[name], parameter.grad, rtol=0, atol=1e-12)
 
 
-def gathered_rows() -> tuple[Tensor, Tensor, Tensor]:
+def gathered_rows() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rank = dist.get_rank()
     x = torch.tensor([[rank, 10.0 * rank], [rank + 0.5, 7.0]], requires_grad=True)
     gathered = gather_with_grad(x)
+    own_gradients: list[Tensor] = []
+    gathered.register_hook(own_gradients.append)
     # Every process weighs the rows differently: row i of the gradient is the sum over the processes.
     weights = torch.arange(1.0, 1 + len(gathered))[:, None] * (rank + 1)
     (weights * gathered).sum().backward()
     assert x.grad is not None
-    return gathered.detach(), x.grad, gather_index(torch.tensor([rank, rank + 5]))
+    return gathered.detach(), x.grad, own_gradients[0], gather_index(torch.tensor([rank, rank + 5]))
 
 
 def test_gather_is_in_rank_order_and_sums_gradients(pool: Pool) -> None:
-    for rank, (gathered, gradient, index) in enumerate(pool.run(gathered_rows)):
+    for rank, (gathered, gradient, own_gradient, index) in enumerate(pool.run(gathered_rows)):
         assert gathered.tolist() == [[0, 0], [0.5, 7], [1, 10], [1.5, 7]]
         assert index.tolist() == [0, 5, 1, 6]
+        assert own_gradient[:, 0].tolist() == [(rank + 1) * row for row in (1, 2, 3, 4)]  # left as it was
         total_weight = 3.0  # of two processes: 1 + 2
         assert gradient.tolist() == [[total_weight * (2 * rank + 1)] * 2, [total_weight * (2 * rank + 2)] * 2]
 

@@ -17,9 +17,7 @@ BLIP_RANDOM = {"rand": sampling.blip_random, "headtail": sampling.blip_headtail}
 def rows(section: str) -> list[Any]:
     """One parameter per golden file, so that further files are compared as well."""
     files = golden_files("frame_sampling*")
-    return [
-        pytest.param(file.values[0], section, id=f"{file.id}-{section}", marks=file.marks) for file in files
-    ]
+    return [pytest.param(file.values[0], section, id=f"{file.id}-{section}", marks=file.marks) for file in files]
 
 
 def load(path: Any, section: str) -> list[dict[str, Any]]:

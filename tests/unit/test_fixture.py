@@ -77,9 +77,7 @@ def test_annotation_layout(folder):
         "end time",
         "split",
     }
-    assert [row["video_id"] for row in document["videos"]] == [
-        f"video{n}" for n in range(NUM_TRAIN + NUM_TEST)
-    ]
+    assert [row["video_id"] for row in document["videos"]] == [f"video{n}" for n in range(NUM_TRAIN + NUM_TEST)]
     assert [row["sen_id"] for row in document["sentences"]] == list(range(CAPTIONS * (NUM_TRAIN + NUM_TEST)))
     for video in document["videos"]:
         texts = [row["caption"] for row in document["sentences"] if row["video_id"] == video["video_id"]]
@@ -158,18 +156,12 @@ def test_a_test_clip_and_its_reversal_hold_the_same_frames(folder):
     pairs = [
         (scene, partner)
         for scene in turns
-        if (
-            partner := scene._replace(
-                first=fixture.OPPOSITE[scene.second], second=fixture.OPPOSITE[scene.first]
-            )
-        )
+        if (partner := scene._replace(first=fixture.OPPOSITE[scene.second], second=fixture.OPPOSITE[scene.first]))
         in videos
     ]
     assert pairs
     for scene, partner in pairs:
-        frames, backwards = (
-            decode(folder / "videos" / f"{videos[own]}.mp4").astype(int) for own in (scene, partner)
-        )
+        frames, backwards = (decode(folder / "videos" / f"{videos[own]}.mp4").astype(int) for own in (scene, partner))
         assert np.abs(frames - backwards[::-1]).mean() < 4  # compression is not symmetric in time
         assert np.abs(frames - backwards).mean() > 6
 
@@ -245,10 +237,7 @@ def test_command_line(tmp_path, capsys):
         "3",
     ]
     assert fixture.run(parser.parse_args([str(tmp_path / "new"), *arguments])) == 0
-    assert (
-        capsys.readouterr().out
-        == f"wrote 16 training and 2 test videos with 54 captions to {tmp_path / 'new'}\n"
-    )
+    assert capsys.readouterr().out == f"wrote 16 training and 2 test videos with 54 captions to {tmp_path / 'new'}\n"
     assert len(list((tmp_path / "new/videos").glob("video*.mp4"))) == 18
 
 

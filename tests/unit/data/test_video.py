@@ -156,9 +156,7 @@ def test_display_rotation_is_applied(rotation, tmp_path):
     with av.open(str(path)) as container:
         assert next(container.decode(video=0)).rotation % 360 == rotation  # counterclockwise
     with open_video(path) as video:
-        assert (video.info.width, video.info.height) == (
-            (WIDTH, HEIGHT) if rotation == 180 else (HEIGHT, WIDTH)
-        )
+        assert (video.info.width, video.info.height) == ((WIDTH, HEIGHT) if rotation == 180 else (HEIGHT, WIDTH))
         assert np.array_equal(video.read([7])[0], np.rot90(stored[7], rotation // 90))
 
 
@@ -181,10 +179,7 @@ def make_bad_files(folder: Path, clip: Path) -> dict[str, Path]:
         "truncated_99": content[: len(content) * 99 // 100],
         "damaged": content[: len(content) * 2 // 3] + bytes(len(content) // 3),
     }
-    paths = {
-        name: folder / f"{name}.mp4"
-        for name in [*files, "image", "audio", "missing", "folder", "fifo", "loop"]
-    }
+    paths = {name: folder / f"{name}.mp4" for name in [*files, "image", "audio", "missing", "folder", "fifo", "loop"]}
     for name, data in files.items():
         paths[name].write_bytes(data)
     Image.new("RGB", (64, 64)).save(paths["image"], format="jpeg")

@@ -1,6 +1,7 @@
 import math
 import random
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -36,28 +37,30 @@ FROM_SIMILARITY = {
 DIRECTIONS = list(FROM_FEATURES)
 
 
-def rank_by_hand(target: float, rivals: list[float]) -> int:
+class RankByHand(NamedTuple):
+    rank: int
+    tied: bool
+
+
+def rank_by_hand(target: float, rivals: list[float]) -> RankByHand:
     greater = sum(rival > target for rival in rivals)
     equal = sum(rival == target for rival in rivals)
-    return 1 + greater + math.ceil(equal / 2)
+    return RankByHand(1 + greater + math.ceil(equal / 2), equal > 0)
 
 
 def ranks_by_hand(
     similarity: np.ndarray, text_video: list[int], failed: list[bool], direction: str
-) -> list[int]:
+) -> list[RankByHand]:
     """The rule in plain Python, a query at a time; similarity (M, V)."""
     texts, videos = range(similarity.shape[0]), range(similarity.shape[1])
-    if direction == "t2v":
-        return [
-            len(videos)
-            if failed[text_video[t]]
-            else rank_by_hand(
-                similarity[t, text_video[t]],
-                [similarity[t, v] for v in videos if v != text_video[t] and not failed[v]],
-            )
-            for t in texts
-        ]
     ranks = []
+    if direction == "t2v":
+        for t in texts:
+            own = text_video[t]
+            rivals = [similarity[t, v] for v in videos if v != own and not failed[v]]
+            lost = RankByHand(len(videos), False)
+            ranks.append(lost if failed[own] else rank_by_hand(similarity[t, own], rivals))
+        return ranks
     for v in videos:
         captions = {w: [similarity[t, v] for t in texts if text_video[t] == w] for w in videos}
         others = [w for w in videos if w != v]
@@ -65,7 +68,8 @@ def ranks_by_hand(
             rivals, worst = [score for w in others for score in captions[w]], len(texts)
         else:
             rivals, worst = [max(captions[w]) for w in others], len(videos)
-        ranks.append(worst if failed[v] else rank_by_hand(max(captions[v]), rivals))
+        lost = RankByHand(worst, False)
+        ranks.append(lost if failed[v] else rank_by_hand(max(captions[v]), rivals))
     return ranks
 
 
@@ -73,9 +77,7 @@ def random_pairs(seed: int, max_captions: int) -> tuple[int, list[int]]:
     """A number of videos and the video of each caption, in random order; video 0 has `max_captions`."""
     rng = random.Random(seed)
     videos = rng.randint(2, 14)
-    text_video = [0] * max_captions + [
-        v for v in range(1, videos) for _ in range(rng.randint(1, max_captions))
-    ]
+    text_video = [0] * max_captions + [v for v in range(1, videos) for _ in range(rng.randint(1, max_captions))]
     rng.shuffle(text_video)
     return videos, text_video
 
@@ -96,13 +98,15 @@ def test_ranks_follow_the_rule(direction: str, max_captions: int, seed: int) -> 
     text, video = integer_features(seed, len(text_video), videos, magnitude=1 + seed % 3 * 3)
     failed = torch.rand(videos, generator=torch.Generator().manual_seed(seed)) < 0.2
     similarity = text.numpy() @ video.numpy().T
-    expected = ranks_by_hand(similarity, text_video, failed.tolist(), direction)
+    by_hand = ranks_by_hand(similarity, text_video, failed.tolist(), direction)
+    expected = [query.rank for query in by_hand]
 
     pairs = torch.tensor(text_video)
     for chunk in (1, 3, 256):
         result = FROM_FEATURES[direction](text, video, pairs, failed, chunk)
         assert result.ranks.tolist() == expected
         assert result.ranks.dtype == torch.int32
+        assert result.ties == sum(query.tied for query in by_hand)
         dense = FROM_SIMILARITY[direction](torch.from_numpy(similarity), pairs, failed, chunk)
         assert dense.ranks.tolist() == expected
         assert (dense.ties, dense.gallery_size) == (result.ties, result.gallery_size)
@@ -299,8 +303,9 @@ def test_metric_starts_afresh_after_reset_and_recomputes_after_update() -> None:
         metric.compute()
 
 
-def test_metric_keeps_fp32_copies_of_half_precision_features() -> None:
-    features = torch.randn(5, 4).bfloat16()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_metric_keeps_fp32_copies(dtype: torch.dtype) -> None:
+    features = torch.randn(5, 4).to(dtype)
     metric = RetrievalMetric()
     metric.update_videos(features, torch.arange(5), torch.ones(5, dtype=torch.bool))
     features.zero_()

@@ -1,0 +1,153 @@
+"""Convpass: a small convolution over the patches of each frame, beside attention and feed-forward."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from petl_bench.backbones.base import Backbone, Block, Context, WrappedBlock, select_row
+from petl_bench.blocks import add_sequential_adapters
+from petl_bench.errors import UsageError
+from petl_bench.layers import LayerNormOption, QuickGELU, biases
+from petl_bench.method import Method
+
+ConvInit = Literal["identity", "xavier"]
+
+
+class ConvBypass(nn.Module):
+    """s * W_up(Dropout(QuickGELU(Conv3x3(QuickGELU(W_down u))))); [CLS] is convolved as an image of one pixel.
+
+    Source: specs/other_methods.md section 4.
+
+    Args:
+        width: D.
+        hidden_dim: h.
+        scale: s.
+        conv_init: `identity` passes each channel on at the start.
+        dropout: before the up-projection, in training only.
+        grid: patches per column and row.
+    """
+
+    def __init__(
+        self, width: int, hidden_dim: int, scale: float, conv_init: ConvInit, dropout: float, grid: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.grid, self.scale = grid, scale
+        self.down = nn.Linear(width, hidden_dim)
+        self.conv = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1)
+        self.up = nn.Linear(hidden_dim, width)
+        self.activation = QuickGELU()
+        self.dropout = nn.Dropout(dropout)
+        nn.init.xavier_uniform_(self.down.weight)
+        if conv_init == "identity":
+            nn.init.dirac_(self.conv.weight)
+        else:
+            nn.init.xavier_uniform_(self.conv.weight)
+        for zero in (*biases(self), self.up.weight):
+            nn.init.zeros_(zero)
+
+    def forward(self, u: Tensor) -> Tensor:
+        """(R, 1 + H*W, D) -> (R, 1 + H*W, D); zero before training."""
+        h = self.activation(self.down(u))  # (R, 1 + H*W, h)
+        patches = h[:, 1:].unflatten(1, self.grid).permute(0, 3, 1, 2)  # (R, h, H, W)
+        patches = self.conv(patches).flatten(2).transpose(1, 2)
+        cls = nn.functional.linear(h[:, :1], self.conv.weight[:, :, 1, 1], self.conv.bias)
+        h = self.activation(torch.cat([cls, patches], 1))
+        return self.up(self.dropout(h)) * self.scale
+
+
+class BesideAttention(WrappedBlock):
+    """y = x + MHSA(LN1 x) + C(LN1 x)."""
+
+    def __init__(self, inner: Block, adapter: ConvBypass) -> None:
+        super().__init__(inner)
+        self.adapter = adapter
+        self.token_wise = inner.token_wise
+
+    def attend(self, x: Tensor, context: Context, row: Tensor | None = None) -> Tensor:
+        bypass = self.adapter(self.attention_norm(x))
+        return self.inner.attend(x, context, row) + (bypass if row is None else select_row(bypass, row))
+
+
+class BesideMLP(WrappedBlock):
+    """z = y + MLP(LN2 y) + C(LN2 y)."""
+
+    def __init__(self, inner: Block, adapter: ConvBypass) -> None:
+        super().__init__(inner)
+        self.adapter = adapter
+
+    def feed_forward(self, x: Tensor, context: Context) -> Tensor:
+        return self.inner.feed_forward(x, context) + self.adapter(self.feed_forward_norm(x))
+
+
+WRAPPERS = {"convpass": (BesideMLP, BesideAttention), "convpass_attn": (BesideAttention,)}
+LABELS = {"convpass": "Convpass", "convpass_attn": "Convpass (attention only)"}
+
+
+class Convpass(Method):
+    """Convpass (Jie and Deng, arXiv 2207.07039) in the vision tower; frames do not interact.
+
+    Two adapters per block have 327,552 parameters on CLIP ViT-B, one has 163,776. The text tower is not part of the
+    paper; MV-Adapter's baseline gives it an AdaptMLP after each feed-forward branch. The released code also drops
+    whole branches in training (drop path 0.1), which is left out here.
+
+    Args:
+        hidden_dim: h.
+        variant: `convpass` beside attention and feed-forward, `convpass_attn` beside attention only.
+        scale: s; the released code tunes it per data set, from 0.01 to 100.
+        conv_init: start of the convolution; `identity` passes each channel on.
+        dropout: before the up-projection, in training only.
+        text_adapter: `sequential` as in MV-Adapter's baselines, or `none`.
+        text_bottleneck_dim: of the text adapter.
+        text_scale: factor on what the text adapter gives.
+        text_layer_norm: of the text adapter.
+        **kwargs: see `Method`.
+
+    Raises:
+        UsageError: for a vision tower without a grid of patches.
+    """
+
+    def __init__(
+        self,
+        hidden_dim: int = 8,
+        variant: Literal["convpass", "convpass_attn"] = "convpass",
+        scale: float = 1.0,
+        conv_init: ConvInit = "identity",
+        dropout: float = 0.1,
+        text_adapter: Literal["none", "sequential"] = "sequential",
+        text_bottleneck_dim: int = 128,
+        text_scale: float = 0.1,
+        text_layer_norm: LayerNormOption = "in",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.variant = variant
+        self.options: dict[str, Any] = {
+            "hidden_dim": hidden_dim,
+            "scale": scale,
+            "conv_init": conv_init,
+            "dropout": dropout,
+        }
+        self.text_adapter = text_adapter
+        self.text_options: dict[str, Any] = {
+            "bottleneck_dim": text_bottleneck_dim,
+            "scale": text_scale,
+            "layer_norm": text_layer_norm,
+        }
+
+    @property
+    def label(self) -> str:
+        return LABELS[self.variant]
+
+    def inject(self, backbone: Backbone) -> None:
+        vision = backbone.towers["vision"]
+        if vision.grid is None:
+            raise UsageError(f"Convpass convolves over a grid of patches, which {backbone.name} does not have")
+        for index, block in enumerate(vision.blocks):
+            for wrapper in WRAPPERS[self.variant]:
+                block = wrapper(block, ConvBypass(vision.width, grid=vision.grid, **self.options))
+            vision.replace(index, block)
+        if self.text_adapter == "sequential":
+            add_sequential_adapters(backbone.towers["text"], **self.text_options)

@@ -1,0 +1,489 @@
+"""MV-Adapter: temporal adapters after the feed-forward layers of both towers, tied across modalities."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from petl_bench.backbones.base import Attention, Backbone, Block, Context, Tower, WrappedBlock
+from petl_bench.errors import UsageError
+from petl_bench.layers import QuickGELU, biases
+from petl_bench.method import Method
+
+Tying = Literal["kronecker", "factor", "none"]
+Position = Literal["down_in", "down_out", "up_in", "up_out"]
+Components = Literal["down_up", "trm", "trm_calibration"]
+Branches = Literal["both", "video", "text"]
+
+TYING_LABELS: dict[Tying, str] = {"kronecker": "Kronecker", "factor": "CVPR'24 factor", "none": "untied"}
+#: Which options belong to which tying, with their defaults.
+TYING_OPTIONS: dict[Tying, dict[str, Any]] = {
+    "kronecker": {"kron_terms": 4},
+    "factor": {"cmt_position": "down_in", "cmt_layers": 2, "cmt_dim": 32},
+}
+
+
+class KroneckerLinear(nn.Module):
+    """A linear layer with W = sum_i A_i (x) B_i, whose left factors A belong to several layers.
+
+    Source: specs/mv_adapter.md section 4c (after PHM layers, Compacter, arXiv 2106.04647).
+
+    Args:
+        linear: gives the shape, the bias, and the device.
+        shared: A (n, n, n); n divides both widths of `linear`.
+        std: standard deviation of B at the start. With A ~ N(0, 1/n), it is also that of W.
+    """
+
+    def __init__(self, linear: nn.Linear, shared: nn.Parameter, std: float) -> None:
+        super().__init__()
+        terms = len(shared)
+        self.shared = shared
+        self.own = nn.Parameter(
+            linear.weight.new_empty(terms, linear.out_features // terms, linear.in_features // terms).normal_(0, std)
+        )
+        self.bias = linear.bias
+
+    @property
+    def weight(self) -> Tensor:
+        """W (out, in)."""
+        blocks = torch.einsum("iab,irs->arbs", self.shared, self.own)
+        return blocks.flatten(2).flatten(0, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        return F.linear(x, self.weight, self.bias)
+
+
+class FactorLinear(nn.Module):
+    """A linear layer whose weight is scaled per input or output channel by a projection of a shared factor.
+
+    The factor starts at zero, so the scale starts at the projection's bias, U(+-1/sqrt(factor width)), which is
+    what was released.
+
+    Source: specs/mv_adapter.md sections 4a and 4b.
+
+    Args:
+        linear: gives the plain weight and the bias.
+        factor: f, which belongs to several layers.
+        side: which channels are scaled.
+    """
+
+    def __init__(self, linear: nn.Linear, factor: nn.Parameter, side: Literal["in", "out"]) -> None:
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+        self.factor = factor
+        self.side = side
+        self.projection = nn.Linear(len(factor), linear.in_features if side == "in" else linear.out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        # Not projection(factor): torch's flop counter fails on modules that read a parameter without gradient.
+        scale = F.linear(self.factor, self.projection.weight, self.projection.bias)
+        return F.linear(x, self.weight * (scale if self.side == "in" else scale[:, None]), self.bias)
+
+
+class TRM(nn.Module):
+    """One pre-norm transformer layer of the bottleneck's width, with MLP ratio 4.
+
+    Source: specs/mv_adapter.md section 2 step 8 and section 5.
+
+    Args:
+        width: m.
+        heads: attention heads.
+        backbone_width: D, which sets the scale of the weights at the start.
+        causal: a token reads only itself and those before it.
+    """
+
+    def __init__(self, width: int, heads: int, backbone_width: int, causal: bool) -> None:
+        super().__init__()
+        self.norm_1 = nn.LayerNorm(width)
+        self.attention = Attention(width, heads, causal)
+        self.attention.qkv = qkv = nn.Linear(width, 3 * width)
+        self.norm_2 = nn.LayerNorm(width)
+        self.fc = nn.Linear(width, 4 * width)
+        self.activation = QuickGELU()
+        self.proj = nn.Linear(4 * width, width)
+        nn.init.normal_(qkv.weight, std=backbone_width**-0.5)
+        for weight in (self.attention.out.weight, self.fc.weight, self.proj.weight):
+            nn.init.normal_(weight, std=(2 * backbone_width) ** -0.5)
+        for bias in (qkv.bias, self.attention.out.bias):
+            nn.init.zeros_(bias)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, N, m) -> (B, N, m); mask as in `Attention`."""
+        x = x + self.attention(self.norm_1(x), mask)
+        return x + self.proj(self.activation(self.fc(self.norm_2(x))))
+
+
+class SequenceMixer(nn.Module):
+    """Learned positions, layer norm, TRM and activation: what both branches do between their projections.
+
+    Args:
+        length: the most tokens a sequence may have.
+        width: m.
+        heads: attention heads.
+        backbone_width: D.
+        causal: a token reads only itself and those before it.
+    """
+
+    def __init__(self, length: int, width: int, heads: int, backbone_width: int, causal: bool) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.empty(length, width).normal_(0, 0.01))
+        self.norm = nn.LayerNorm(width)
+        self.trm = TRM(width, heads, backbone_width, causal)
+        self.activation = QuickGELU()
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, N, m) -> (B, N, m), N up to `length`."""
+        x = self.norm(x + self.positions[: x.shape[1]])
+        return self.activation(self.trm(x, mask))
+
+
+class Calibration(nn.Module):
+    """Factors on the bottleneck of each frame, from that frame and from the whole clip; all 1 at the start.
+
+    Source: specs/mv_adapter.md section 2 step 10.
+
+    Args:
+        width: m.
+        hidden: width between the two layers (16 in the released code).
+    """
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.clip = nn.Linear(width, width)
+        self.reduce = nn.Linear(2 * width, hidden)
+        self.expand = nn.Linear(hidden, width, bias=False)
+        nn.init.zeros_(self.expand.weight)
+
+    def forward(self, frames: Tensor, clip: Tensor, frame_mask: Tensor) -> Tensor:
+        """Frames (B, T, m), clip (B, m), frame_mask (B, T) -> (B, T, m)."""
+        clips = self.clip(clip)[:, None].expand_as(frames)
+        u = torch.cat([frames, clips], -1) * frame_mask[..., None]  # (B, T, 2m)
+        return 1 + self.expand(F.relu(self.reduce(u)))
+
+
+class DownUp(nn.Module):
+    """s * W_up QuickGELU(W_down x): what both branches are without their transformer (ablation, Table 6a).
+
+    `down` and `up` may be replaced by tied layers. Output is exactly zero at the start.
+
+    Args:
+        width: D.
+        bottleneck_dim: m.
+        scale: s.
+        ln_in: normalise the input.
+    """
+
+    #: True if each token is treated alone.
+    token_wise = True
+
+    down: nn.Linear | KroneckerLinear | FactorLinear
+    up: nn.Linear | FactorLinear
+
+    def __init__(self, width: int, bottleneck_dim: int, scale: float, ln_in: bool) -> None:
+        super().__init__()
+        self.norm_in = nn.LayerNorm(width) if ln_in else nn.Identity()
+        down, up = nn.Linear(width, bottleneck_dim), nn.Linear(bottleneck_dim, width)
+        for zero in (down.bias, up.weight, up.bias):
+            nn.init.zeros_(zero)
+        self.down = down
+        self.down_std = (3 * width) ** -0.5  # of its weight: torch's own start, kaiming_uniform(a = sqrt 5)
+        self.activation = QuickGELU()
+        self.up = up
+        self.scale = scale
+
+    def forward(self, h: Tensor, context: Context) -> Tensor:
+        """(R, L, D) -> (R, L, D)."""
+        return self.up(self.activation(self.down(self.norm_in(h)))) * self.scale
+
+
+class VideoAdapter(DownUp):
+    """Mixes the [CLS] tokens of a clip's frames over time; patches stay alone.
+
+    Source: specs/mv_adapter.md section 2; released configuration (temporal ['c'], mean pooling of patches).
+
+    Args:
+        width: D.
+        bottleneck_dim: m.
+        scale: s.
+        ln_in: normalise the input.
+        heads: attention heads of the transformer.
+        max_frames: the most frames a clip may have.
+        calibration_dim: hidden width of the calibration; None leaves the calibration out (Table 6a).
+    """
+
+    token_wise = False
+
+    def __init__(
+        self,
+        width: int,
+        bottleneck_dim: int,
+        scale: float,
+        ln_in: bool,
+        heads: int,
+        max_frames: int,
+        calibration_dim: int | None,
+    ) -> None:
+        super().__init__(width, bottleneck_dim, scale, ln_in)
+        self.max_frames = max_frames
+        self.cc = nn.Parameter(torch.randn(bottleneck_dim) * bottleneck_dim**-0.5)
+        self.mixer = SequenceMixer(2 * max_frames + 1, bottleneck_dim, heads, width, causal=False)
+        self.calibration = None if calibration_dim is None else Calibration(bottleneck_dim, calibration_dim)
+
+    def forward(self, h: Tensor, context: Context) -> Tensor:
+        """(B*T, 1 + P, D), [CLS] first -> (B*T, 1 + P, D).
+
+        Raises:
+            UsageError: if clips have more frames than there are positions.
+        """
+        _require_length("frames", context.frames, self.max_frames)
+        z = self.activation(self.down(self.norm_in(h)))  # (B*T, 1 + P, m)
+        cls, patches = z[:, 0], z[:, 1:]
+        clips = (-1, context.frames)
+        frame_mask = context.frame_mask
+        if frame_mask is None:
+            frame_mask = torch.ones(len(h), dtype=torch.bool, device=h.device).unflatten(0, clips)
+        mixed = self.mix(cls.unflatten(0, clips), patches.mean(1).unflatten(0, clips), frame_mask)
+        # A tied up-projection is for [CLS] only; patches take the plain weight.
+        cls = self.up(mixed.flatten(0, 1))[:, None]
+        patches = F.linear(patches, self.up.weight, self.up.bias)
+        return torch.cat([cls, patches], 1) * self.scale
+
+    def mix(self, cls: Tensor, pooled: Tensor, frame_mask: Tensor) -> Tensor:
+        """[CLS] of each frame after the transformer and the calibration; all (B, T, m), frame_mask (B, T)."""
+        t = torch.cat([self.cc.expand(len(cls), 1, -1), cls, pooled], 1)  # (B, 1 + 2T, m)
+        readable = torch.cat([torch.ones_like(frame_mask[:, :1]), frame_mask, frame_mask], 1)
+        cc, cls, pooled = self.mixer(t, readable[:, None, None]).split([1, cls.shape[1], cls.shape[1]], 1)
+        if self.calibration is None:
+            return cls
+        return cls * self.calibration(cls + pooled, cc[:, 0], frame_mask)
+
+
+class TextAdapter(DownUp):
+    """Mixes the words of a caption; reads what the block's own attention may read, in CLIP the words before.
+
+    The released module takes exactly `max_words` tokens. Fewer are exact where attention is causal, and where the
+    rest is masked.
+
+    Source: specs/mv_adapter.md section 3.
+
+    Args:
+        width: D.
+        bottleneck_dim: m.
+        scale: s.
+        ln_in: normalise the input.
+        heads: attention heads of the transformer.
+        max_words: the most tokens a caption may have.
+        causal: a word reads only itself and those before it.
+    """
+
+    token_wise = False
+
+    def __init__(
+        self, width: int, bottleneck_dim: int, scale: float, ln_in: bool, heads: int, max_words: int, causal: bool
+    ) -> None:
+        super().__init__(width, bottleneck_dim, scale, ln_in)
+        self.max_words = max_words
+        self.mixer = SequenceMixer(max_words, bottleneck_dim, heads, width, causal)
+        self.down_std = (2 * width) ** -0.5
+        nn.init.normal_(self.down.weight, std=self.down_std)
+
+    def forward(self, h: Tensor, context: Context) -> Tensor:
+        """(M, N, D) -> (M, N, D).
+
+        Raises:
+            UsageError: if captions have more tokens than there are positions.
+        """
+        _require_length("words", h.shape[1], self.max_words)
+        z = self.down(self.norm_in(h))  # (M, N, m), no activation here
+        return self.up(self.mixer(z, context.attention_mask)) * self.scale
+
+
+class AdaptedBlock(WrappedBlock):
+    """y = x + h + A(h) with h = MLP(LN2 x): the adapter reads what the feed-forward branch gives."""
+
+    def __init__(self, inner: Block, adapter: DownUp) -> None:
+        super().__init__(inner)
+        self.adapter = adapter
+        self.token_wise = adapter.token_wise
+
+    def feed_forward(self, x: Tensor, context: Context) -> Tensor:
+        h = self.inner.feed_forward(x, context)
+        return h + self.adapter(h, context)
+
+
+class MVAdapter(Method):
+    """MV-Adapter (Jin et al., CVPR 2024, arXiv 2301.07868), on both towers.
+
+    A bottleneck follows every feed-forward layer. In the vision tower a small transformer mixes the frames of a
+    clip inside the bottleneck and a calibration rescales each frame; in the text tower a transformer mixes words.
+    Down-projections of both towers share parameters.
+
+    Args:
+        bottleneck_dim: m.
+        tying: how the towers share parameters. `kronecker`: down-projections are sums of Kronecker products whose
+            left factors are shared, in every pair of layers counted from the last; `factor`: the published
+            cross-modality tying; `none`. Only `factor` may stand beside the published figures.
+        kron_terms: n, how many products are summed; divides m and both widths (`kronecker` only).
+        cmt_position: which weight the shared factor scales, on its input or output channels (`factor` only).
+        cmt_layers: how many last layers are tied (`factor` only); published: 2, LSMDC 3, ActivityNet 1.
+        cmt_dim: width of the shared factor (`factor` only).
+        tune_backbone_bias: also train all biases of the two towers, as the official training does; needed for the
+            published 2.39 %.
+        ln_in: layer norm before the adapters (released for ActivityNet only).
+        components: what is between the projections. `trm_calibration` all, `trm` no calibration, `down_up` nothing
+            but an activation (ablation, Table 6a).
+        branches: which towers get adapters (ablation, Table 6b); a single one needs `tying: none`.
+        calibration_dim: hidden width of the calibration.
+        heads: attention heads of the small transformers; divides m.
+        scale: s, factor on what an adapter gives.
+        max_frames: the most frames a clip may have; sets the size of the positions.
+        max_words: the most tokens a caption may have; sets the size of the positions.
+        **kwargs: see `Method`.
+
+    Raises:
+        UsageError: for options that exclude each other, or do not fit the backbone.
+    """
+
+    def __init__(
+        self,
+        bottleneck_dim: int = 64,
+        tying: Tying = "kronecker",
+        kron_terms: int = 4,
+        cmt_position: Position = "down_in",
+        cmt_layers: int = 2,
+        cmt_dim: int = 32,
+        tune_backbone_bias: bool = True,
+        ln_in: bool = False,
+        components: Components = "trm_calibration",
+        branches: Branches = "both",
+        calibration_dim: int = 16,
+        heads: int = 2,
+        scale: float = 0.1,
+        max_frames: int = 12,
+        max_words: int = 32,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        given = {"kron_terms": kron_terms, "cmt_position": cmt_position, "cmt_layers": cmt_layers, "cmt_dim": cmt_dim}
+        for owner, options in TYING_OPTIONS.items():
+            for name, default in options.items():
+                if owner != tying and given[name] != default:
+                    raise UsageError(f"{name} is {given[name]}, but tying is {tying}: only {owner} reads it")
+        if branches != "both" and tying != "none":
+            raise UsageError(f"branches is {branches}, but tying {tying} joins both: set tying to none")
+        if heads < 1 or bottleneck_dim % heads:
+            raise UsageError(f"heads is {heads}: it must divide bottleneck_dim {bottleneck_dim}")
+        if tying == "kronecker" and (kron_terms < 1 or bottleneck_dim % kron_terms):
+            raise UsageError(f"kron_terms is {kron_terms}: it must divide bottleneck_dim {bottleneck_dim}")
+        self.tying: Tying = tying
+        self.kron_terms = kron_terms
+        self.cmt_position: Position = cmt_position
+        self.cmt_layers, self.cmt_dim = cmt_layers, cmt_dim
+        self.tune_backbone_bias = tune_backbone_bias
+        self.components: Components = components
+        self.branches: Branches = branches
+        self.calibration_dim = calibration_dim
+        self.heads = heads
+        self.max_frames, self.max_words = max_frames, max_words
+        self.options: dict[str, Any] = {"bottleneck_dim": bottleneck_dim, "scale": scale, "ln_in": ln_in}
+
+    @property
+    def label(self) -> str:
+        notes = [TYING_LABELS[self.tying]]
+        if self.tying == "factor" and self.cmt_position != "down_in":
+            notes.append("-".join(part.capitalize() for part in self.cmt_position.split("_")))
+        notes += {"down_up": ["Down&Up only"], "trm": ["no calibration"], "trm_calibration": []}[self.components]
+        if self.branches != "both":
+            notes.append(f"{self.branches} branch only")
+        if self.options["ln_in"]:
+            notes.append("input norm")
+        if not self.tune_backbone_bias:
+            notes.append("frozen biases")
+        return f"MV-Adapter ({', '.join(notes)})"
+
+    def inject(self, backbone: Backbone) -> None:
+        vision, text = (_tower(backbone, kind) for kind in ("vision", "text"))
+        if self.tune_backbone_bias:
+            # 171,008 values in CLIP ViT-B (specs/mv_adapter.md section 6).
+            for bias in biases(vision) + biases(text):
+                bias.requires_grad_(True)
+        video_adapters = self._adapt(vision) if self.branches != "text" else []
+        text_adapters = self._adapt(text) if self.branches != "video" else []
+        pairs = list(zip(reversed(video_adapters), reversed(text_adapters), strict=False))  # from the last layer on
+        if self.tying == "kronecker":
+            self._tie_kronecker(pairs)
+        elif self.tying == "factor":
+            self._tie_factor(pairs)
+
+    def _adapt(self, tower: Tower) -> list[DownUp]:
+        adapters = []
+        for index, block in enumerate(tower.blocks):
+            adapters.append(self._adapter(tower, block))
+            tower.replace(index, AdaptedBlock(block, adapters[-1]))
+        return adapters
+
+    def _adapter(self, tower: Tower, block: Block) -> DownUp:
+        if self.components == "down_up":
+            return DownUp(tower.width, **self.options)
+        if tower.kind == "vision":
+            calibration_dim = self.calibration_dim if self.components == "trm_calibration" else None
+            return VideoAdapter(
+                tower.width,
+                **self.options,
+                heads=self.heads,
+                max_frames=self.max_frames,
+                calibration_dim=calibration_dim,
+            )
+        return TextAdapter(
+            tower.width, **self.options, heads=self.heads, max_words=self.max_words, causal=block.attention.causal
+        )
+
+    def _tie_kronecker(self, pairs: list[tuple[DownUp, DownUp]]) -> None:
+        n = self.kron_terms
+        for pair in pairs:
+            shared = nn.Parameter(torch.randn(n, n, n) * n**-0.5)
+            for adapter in pair:
+                linear = _plain(adapter.down)
+                if linear.in_features % n:
+                    raise UsageError(f"kron_terms is {n}: it must divide the towers' widths, also {linear.in_features}")
+                adapter.down = KroneckerLinear(linear, shared, adapter.down_std)
+
+    def _tie_factor(self, pairs: list[tuple[DownUp, DownUp]]) -> None:
+        if not 1 <= self.cmt_layers <= len(pairs):
+            raise UsageError(f"cmt_layers is {self.cmt_layers}: this backbone has 1 to {len(pairs)} layers to tie")
+        for pair in pairs[: self.cmt_layers]:
+            factor = nn.Parameter(torch.zeros(self.cmt_dim))
+            for adapter in pair:
+                tie_factor(adapter, factor, self.cmt_position)
+
+
+def tie_factor(adapter: DownUp, factor: nn.Parameter, position: Position) -> None:
+    """Lets `factor` scale a projection of `adapter` at `position`."""
+    side: Literal["in", "out"] = "in" if position.endswith("in") else "out"
+    if position.startswith("down"):
+        adapter.down = FactorLinear(_plain(adapter.down), factor, side)
+    else:
+        adapter.up = FactorLinear(_plain(adapter.up), factor, side)
+
+
+def _plain(layer: nn.Module) -> nn.Linear:
+    assert isinstance(layer, nn.Linear), "already tied"
+    return layer
+
+
+def _tower(backbone: Backbone, kind: str) -> Tower:
+    if kind not in backbone.towers:
+        raise UsageError(f"MVAdapter needs a {kind} tower, which {backbone.name} does not have")
+    return backbone.towers[kind]
+
+
+def _require_length(what: str, given: int, limit: int) -> None:
+    if given > limit:
+        raise UsageError(
+            f"{given} {what} given, but MVAdapter has positions for {limit}: set model.init_args.max_{what}"
+        )

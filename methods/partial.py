@@ -1,0 +1,40 @@
+"""Partial-n: the last blocks of each tower are trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from petl_bench.backbones.base import Backbone
+from petl_bench.errors import UsageError
+from petl_bench.method import Method
+
+
+class Partial(Method):
+    """Fine-tuning of the last blocks of each tower; 10,240,256 parameters on CLIP ViT-B with one block.
+
+    Final norms and projections stay frozen. Source: specs/other_methods.md section 1.
+
+    Args:
+        blocks: how many of each tower.
+        **kwargs: see `Method`.
+
+    Raises:
+        UsageError: for a number below 1 or above the depth of a tower.
+    """
+
+    def __init__(self, blocks: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if blocks < 1:
+            raise UsageError(f"model.blocks is {blocks}: it must be at least 1")
+        self.blocks = blocks
+
+    @property
+    def label(self) -> str:
+        return f"Partial-{self.blocks}"
+
+    def inject(self, backbone: Backbone) -> None:
+        for kind, tower in backbone.towers.items():
+            if self.blocks > len(tower.blocks):
+                raise UsageError(f"model.blocks is {self.blocks}: the {kind} tower has {len(tower.blocks)} blocks")
+            for block in tower.blocks[-self.blocks :]:
+                block.requires_grad_(True)

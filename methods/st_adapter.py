@@ -1,0 +1,155 @@
+"""ST-Adapter: a depth-wise 3-D convolution over the patches of a clip, in a bottleneck."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from petl_bench.backbones.base import Backbone, Block, Context, WrappedBlock
+from petl_bench.blocks import add_sequential_adapters
+from petl_bench.errors import UsageError
+from petl_bench.layers import LayerNormOption, biases
+from petl_bench.method import Method
+
+Positions = Literal["pre_attn", "pre_mlp", "pre_attn_pre_mlp"]
+
+
+class SpatioTemporalAdapter(nn.Module):
+    """x + W_up DWConv3d(W_down x) on the patches; [CLS] passes unchanged. There is no activation.
+
+    The released code has no frame mask. Here padded frames are zero before the convolution, as its own padding is,
+    so what they hold changes no real frame; without padded frames both are equal.
+
+    Source: specs/other_methods.md section 3.
+
+    Args:
+        width: D.
+        bottleneck_dim: c.
+        kernel_size: extent in time, height and width; odd.
+        grid: patches per column and row.
+    """
+
+    def __init__(
+        self, width: int, bottleneck_dim: int, kernel_size: tuple[int, int, int], grid: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.grid = grid
+        self.down = nn.Linear(width, bottleneck_dim)
+        padding = (kernel_size[0] // 2, kernel_size[1] // 2, kernel_size[2] // 2)
+        self.conv = nn.Conv3d(bottleneck_dim, bottleneck_dim, kernel_size, padding=padding, groups=bottleneck_dim)
+        self.up = nn.Linear(bottleneck_dim, width)
+        for zero in (*biases(self), self.conv.weight):
+            nn.init.zeros_(zero)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """(B*T, 1 + H*W, D) -> (B*T, 1 + H*W, D); x itself before training."""
+        h = self.down(x[:, 1:])  # (B*T, H*W, c)
+        if context.frame_mask is not None:
+            h = h * context.frame_mask.flatten()[:, None, None].to(h.dtype)
+        h = h.unflatten(1, self.grid).unflatten(0, (-1, context.frames))  # (B, T, H, W, c)
+        h = self.conv(h.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+        h = self.up(h.flatten(0, 1).flatten(1, 2))  # (B*T, H*W, D)
+        return x + nn.functional.pad(h, (0, 0, 1, 0))
+
+
+class BeforeAttention(WrappedBlock):
+    """The whole block reads A(x) in the place of x, on its residual stream too."""
+
+    def __init__(self, inner: Block, adapter: SpatioTemporalAdapter) -> None:
+        super().__init__(inner)
+        self.adapter = adapter
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        return self.inner(self.adapter(x, context), context)
+
+    def forward_row(self, x: Tensor, row: Tensor, context: Context) -> Tensor:
+        return self.inner.forward_row(self.adapter(x, context), row, context)
+
+
+class BeforeMLP(WrappedBlock):
+    """y = x + MHSA(LN1 x); y' = A(y); z = y' + MLP(LN2 y')."""
+
+    def __init__(self, inner: Block, adapter: SpatioTemporalAdapter) -> None:
+        super().__init__(inner)
+        self.adapter = adapter
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        y = self.adapter(self.after_attention(x, self.attend(x, context)), context)
+        return self.after_feed_forward(y, self.feed_forward(y, context))
+
+
+#: innermost first
+WRAPPERS = {
+    "pre_attn": (BeforeAttention,),
+    "pre_mlp": (BeforeMLP,),
+    "pre_attn_pre_mlp": (BeforeMLP, BeforeAttention),
+}
+LABELS = {
+    "pre_attn": "ST-Adapter",
+    "pre_mlp": "ST-Adapter (before MLP)",
+    "pre_attn_pre_mlp": "ST-Adapter (before attention and MLP)",
+}
+
+
+class STAdapter(Method):
+    """ST-Adapter (Pan et al., NeurIPS 2022, arXiv 2206.13559) in the vision tower.
+
+    One adapter per block has 7,110,144 parameters on CLIP ViT-B, two have 14,220,288. The text tower is not part of
+    the paper; MV-Adapter's baseline gives it an AdaptMLP after each feed-forward branch.
+
+    Args:
+        bottleneck_dim: c.
+        kernel_size: extent of the convolution in time, height and width; odd.
+        positions: `pre_attn` at the start of each block (MV-Adapter's baseline), `pre_mlp` between attention and
+            feed-forward (released "12x384"), or both (released "24x384"). The adapter before the last feed-forward
+            reaches patches only: where the task reads [CLS] alone, as CLIP retrieval does, its gradient is zero, in
+            the released code too.
+        text_adapter: `sequential` as in MV-Adapter's baselines, or `none`.
+        text_bottleneck_dim: of the text adapter; 128 and `text_layer_norm: in` fit the parameter count of
+            MV-Adapter's baseline (which trains CLIP's biases besides).
+        text_scale: factor on what the text adapter gives.
+        text_layer_norm: of the text adapter.
+        **kwargs: see `Method`.
+
+    Raises:
+        UsageError: for an even kernel size, or a vision tower without a grid of patches.
+    """
+
+    def __init__(
+        self,
+        bottleneck_dim: int = 384,
+        kernel_size: tuple[int, int, int] = (3, 1, 1),
+        positions: Positions = "pre_attn",
+        text_adapter: Literal["none", "sequential"] = "sequential",
+        text_bottleneck_dim: int = 128,
+        text_scale: float = 0.1,
+        text_layer_norm: LayerNormOption = "in",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if any(size < 1 or size % 2 == 0 for size in kernel_size):
+            raise UsageError(f"model.kernel_size is {list(kernel_size)}: each extent must be odd, to keep the grid")
+        self.bottleneck_dim, self.kernel_size, self.positions = bottleneck_dim, kernel_size, positions
+        self.text_adapter = text_adapter
+        self.text_options: dict[str, Any] = {
+            "bottleneck_dim": text_bottleneck_dim,
+            "scale": text_scale,
+            "layer_norm": text_layer_norm,
+        }
+
+    @property
+    def label(self) -> str:
+        return LABELS[self.positions]
+
+    def inject(self, backbone: Backbone) -> None:
+        vision = backbone.towers["vision"]
+        if vision.grid is None:
+            raise UsageError(f"ST-Adapter convolves over a grid of patches, which {backbone.name} does not have")
+        for index, block in enumerate(vision.blocks):
+            for wrapper in WRAPPERS[self.positions]:
+                adapter = SpatioTemporalAdapter(vision.width, self.bottleneck_dim, self.kernel_size, vision.grid)
+                block = wrapper(block, adapter)
+            vision.replace(index, block)
+        if self.text_adapter == "sequential":
+            add_sequential_adapters(backbone.towers["text"], **self.text_options)

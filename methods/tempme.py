@@ -1,0 +1,335 @@
+"""TempMe: LoRA, attention across frames, and fewer and fewer tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from petl_bench.backbones.base import Backbone, Block, Context, Tower, WrappedBlock
+from petl_bench.errors import UsageError
+from petl_bench.layers import LoRALinear
+from petl_bench.method import Method
+
+#: added to attention logits of tokens of size 0; finite, so that a row of nothing else gives no NaN
+_UNREAD = -1e4
+
+
+class Tokens(NamedTuple):
+    """Tokens between the blocks.
+
+    Attributes:
+        x: (R, L, D); R = clips per video x videos, all [CLS] tokens first.
+        size: (R, L) how many patches a token stands for; 0 in frames that are padding. A token of size 0 is never
+            read and weighs nothing in a merge, so its content changes nothing.
+    """
+
+    x: Tensor
+    size: Tensor
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one block does to the tokens.
+
+    Attributes:
+        clips: clips per video that come in, if the block joins them.
+        join: how many of them become one.
+        cls: [CLS] tokens of one clip at the block's attention.
+        before: share of the tokens to merge before attention.
+        after: share (float) or number (int) of the tokens to merge after it.
+        sized: whether tokens of one row can have different sizes at the attention.
+    """
+
+    clips: int
+    join: int
+    cls: int
+    before: float
+    after: float | int
+    sized: bool
+
+
+class MergingBlock(WrappedBlock):
+    """ImgMe: y = x + Attention(LN x); merge tokens of y with similar keys; z = y + MLP(LN y).
+
+    Source: specs/other_methods.md section 9. The attention adds log(size) to its logits.
+    """
+
+    def __init__(self, inner: Block, plan: Plan) -> None:
+        super().__init__(inner)
+        self.plan = plan
+
+    def enter(self, tokens: Tokens, videos: int) -> Tokens:
+        """What the attention reads."""
+        return merge(tokens, tokens.x.detach(), self.plan.cls, self.plan.before)
+
+    def forward(self, x: Tensor | Tokens, context: Context) -> Tokens:  # the first block of a tower gets a Tensor
+        tokens = self.enter(*_tokens(x, context))
+        y, keys = self._attend(tokens, tokens.x.shape[1])
+        y, size = merge(Tokens(y, tokens.size), keys.detach(), self.plan.cls, self.plan.after)
+        return Tokens(self.after_feed_forward(y, self.feed_forward(y, context)), size)
+
+    def forward_cls(self, x: Tensor | Tokens, context: Context) -> Tensor:
+        """The [CLS] tokens of `forward`, (R, cls, D), which no merge after the attention reaches."""
+        y, _ = self._attend(self.enter(*_tokens(x, context)), self.plan.cls)
+        return self.after_feed_forward(y, self.feed_forward(y, context))
+
+    def _attend(self, tokens: Tokens, queries: int) -> tuple[Tensor, Tensor]:
+        """The first `queries` tokens after attention and residual (R, Q, D), and the mean key over heads (R, L, d)."""
+        q, k, v = self.attention.project(self.attention_norm(tokens.x))
+        bias = _log_size(tokens.size).to(q.dtype) if self.plan.sized else None
+        attended = nn.functional.scaled_dot_product_attention(q[:, :, :queries], k, v, attn_mask=bias)
+        branch = self.attention.out(attended.transpose(1, 2).flatten(2))
+        return self.after_attention(tokens.x[:, :queries], branch), k.mean(1)
+
+
+class JoiningBlock(MergingBlock):
+    """ClipMe: consecutive clips become one, get their position, and are merged; then as `MergingBlock`.
+
+    Args:
+        inner: the native block.
+        plan: what it does.
+        width: D.
+        positions: give clips a trainable position, zero at the start.
+    """
+
+    def __init__(self, inner: Block, plan: Plan, width: int, positions: bool) -> None:
+        super().__init__(inner, plan)
+        self.positions = nn.Parameter(torch.zeros(plan.clips, width)) if positions else None
+
+    def enter(self, tokens: Tokens, videos: int) -> Tokens:
+        plan = self.plan
+        x, size = (_fill(tensor, videos, plan.clips) for tensor in tokens)  # (B, clips, L, ...)
+        features = join(x.detach(), plan)  # what is similar is decided without positions
+        if self.positions is not None:
+            x = x + self.positions[:, None]
+        return merge(Tokens(join(x, plan), join(size, plan)), features, plan.cls, plan.before)
+
+
+class LastBlock(WrappedBlock):
+    """Gives each frame's [CLS] token back, (B*T, 1, D): the patches no longer belong to single frames."""
+
+    inner: MergingBlock
+
+    def forward(self, x: Tensor | Tokens, context: Context) -> Tensor:
+        return _by_frame(self.inner(x, context).x[:, : self.inner.plan.cls], _mask(context))
+
+    def forward_row(self, x: Tensor | Tokens, row: Tensor, context: Context) -> Tensor:
+        return _by_frame(self.inner.forward_cls(x, context), _mask(context))
+
+
+def join(x: Tensor, plan: Plan) -> Tensor:
+    """Makes one clip of every `plan.join`: (B, clips, L, ...) -> (R, join * L, ...), all [CLS] tokens first."""
+    x = x.flatten(0, 1).unflatten(0, (-1, plan.join))  # (R, join, L, ...)
+    own = plan.cls // plan.join
+    return torch.cat([x[:, :, :own].flatten(1, 2), x[:, :, own:].flatten(1, 2)], dim=1)
+
+
+def merge(tokens: Tokens, features: Tensor, cls: int, amount: float | int) -> Tokens:
+    """Bipartite soft matching: folds the tokens that have the most similar partner into their partners.
+
+    Tokens at even places are compared with those at odd places, by the cosine of their features; the mean is
+    weighted by size. [CLS] tokens take no part. The result is in the order [CLS], even ones that stay, odd ones.
+
+    Source: specs/other_methods.md section 9.
+
+    Args:
+        tokens: see `Tokens`.
+        features: (R, L, d), what is compared.
+        cls: number of [CLS] tokens.
+        amount: how many tokens disappear (int), or their share of all tokens (float, rounded down); at most half of
+            the patches.
+    """
+    x, size = tokens
+    length = x.shape[1]
+    count = min(amount if isinstance(amount, int) else int(amount * length), (length - cls) // 2)
+    if count == 0:
+        return tokens
+    even, odd = slice(cls + cls % 2, length, 2), slice(cls + 1 - cls % 2, length, 2)
+    kept, merged, partner = _match(features[:, even], features[:, odd], size[:, even], size[:, odd], count)
+
+    weighted = x[:, odd] * size[:, odd, None]
+    weighted = weighted.scatter_add(1, _wide(partner, x), _pick(x[:, even] * size[:, even, None], merged))
+    total = size[:, odd].scatter_add(1, partner, size[:, even].gather(1, merged))
+    mean = (weighted / total.clamp(min=1)[..., None]).to(x.dtype)  # a real token's size is at least 1
+    return Tokens(
+        torch.cat([x[:, :cls], _pick(x[:, even], kept), mean], dim=1),
+        torch.cat([size[:, :cls], size[:, even].gather(1, kept), total], dim=1),
+    )
+
+
+@torch.no_grad()
+def _match(a: Tensor, b: Tensor, size_a: Tensor, size_b: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Which of a (R, A, d) stay (R, A - count), which go (R, count), and into which of b each goes (R, count).
+
+    Tokens of size 0 go first, and nothing real goes into one while there is another choice.
+    """
+    with _full_precision(a):
+        similarity = _unit(a) @ _unit(b).mT  # (R, A, B)
+    best, partner = similarity.masked_fill(size_b[:, None] == 0, -2).max(-1)
+    order = torch.argsort(best.masked_fill(size_a == 0, 2), dim=-1, descending=True, stable=True)
+    merged = order[:, :count]
+    return order[:, count:].sort(-1).values, merged, partner.gather(1, merged)
+
+
+def _full_precision(x: Tensor) -> AbstractContextManager[Any]:
+    """No autocast; tensors on `meta`, where costs are counted, know none."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return nn.functional.normalize(x.float(), dim=-1)
+
+
+def _wide(index: Tensor, x: Tensor) -> Tensor:
+    """(R, N) -> (R, N, D), as gather and scatter want it."""
+    return index[..., None].expand(-1, -1, x.shape[-1])
+
+
+def _pick(x: Tensor, index: Tensor) -> Tensor:
+    """The tokens at `index` (R, N) of each row: (R, L, D) -> (R, N, D)."""
+    return x.gather(1, _wide(index, x))
+
+
+def _log_size(size: Tensor) -> Tensor:
+    """(R, L) -> what attention adds to its logits, (R, 1, 1, L)."""
+    return size.log().masked_fill(size == 0, _UNREAD)[:, None, None]
+
+
+def _tokens(x: Tensor | Tokens, context: Context) -> tuple[Tokens, int]:
+    """The tokens, made from those of single frames (B*T, L, D) in front of the first block, and B."""
+    mask = _mask(context)
+    if isinstance(x, Tensor):
+        x = Tokens(x, mask.flatten()[:, None].expand(x.shape[:2]).float())
+    return x, len(mask)
+
+
+def _mask(context: Context) -> Tensor:
+    if context.frame_mask is None:
+        raise UsageError("TempMe needs a frame mask: read videos through the backbone's encode_video")
+    return context.frame_mask
+
+
+def _fill(x: Tensor, videos: int, clips: int) -> Tensor:
+    """(R, L, ...) -> (B, clips, L, ...); a video of fewer clips gets empty ones of size 0 at its end.
+
+    Raises:
+        UsageError: if a video has more.
+    """
+    x = x.unflatten(0, (videos, -1))
+    missing = clips - x.shape[1]
+    if missing < 0:
+        raise UsageError(
+            f"TempMe joins at most {clips} frames, a clip has {x.shape[1]}: set data.init_args.frames to {clips}, or "
+            "model.init_args.join_clips to numbers whose product is the number of frames, such as [4, 4, 4] for 64"
+        )
+    return torch.cat([x, x.new_zeros(videos, missing, *x.shape[2:])], dim=1) if missing else x
+
+
+def _by_frame(cls: Tensor, mask: Tensor) -> Tensor:
+    """(R, cls, D) -> (B*T, 1, D), without the frames that only filled up."""
+    videos, frames = mask.shape
+    return cls.reshape(videos, -1, cls.shape[-1])[:, :frames].flatten(0, 1)[:, None]
+
+
+class TempMe(Method):
+    """TempMe (Shen et al., ICLR 2025, arXiv 2409.01156): LoRA in both towers, fewer tokens in the vision tower.
+
+    Early blocks merge similar patches of a frame; `merge_layers` join consecutive clips, so that their frames
+    attend to each other, and merge similar patches of the joint clip; at the end one clip holds all frames.
+
+    Differences from the released code: padded frames are never read, matched or averaged (released: they are merged
+    into real ones). A video with fewer frames than the joins multiply to is filled up with such frames, so any number
+    up to the product works, and padding changes nothing. Positions do not depend on whether anything is merged.
+    Backbones that read all tokens of the vision tower (fusion) read one token per frame.
+
+    Args:
+        rank: rank of LoRA in every block of both towers; 0 for none.
+        cross_frame: join clips; False keeps every frame by itself.
+        merging: merge tokens; False keeps all, so that only the attention across frames is left.
+        merge_layers: blocks that join clips, ascending; negative ones count from the end.
+        join_clips: how many clips become one in each of them; their product is the most frames a video may have:
+            [2, 2, 3] for 12 frames, [4, 4, 4] for 64.
+        tokens_per_layer: patches that every block before `merge_layers` merges per frame.
+        cross_clip_share: share of the joint tokens that is merged before the attention of `merge_layers`.
+        in_clip_share: share that is merged after the attention there and in later blocks.
+        clip_positions: give joined clips trainable positions.
+        **kwargs: see `Method`.
+    """
+
+    identity_at_init = False
+
+    def __init__(
+        self,
+        rank: int = 8,
+        cross_frame: bool = True,
+        merging: bool = True,
+        merge_layers: Sequence[int] = (-4, -3, -2),
+        join_clips: Sequence[int] = (2, 2, 3),
+        tokens_per_layer: int = 2,
+        cross_clip_share: float = 0.3,
+        in_clip_share: float = 0.1,
+        clip_positions: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if len(merge_layers) != len(join_clips) or min(join_clips, default=1) < 2:
+            raise UsageError(
+                f"join_clips is {list(join_clips)} for merge_layers {list(merge_layers)}: give each of these layers "
+                "one number, of at least 2"
+            )
+        if not (0 <= cross_clip_share < 1 and 0 <= in_clip_share < 1 and tokens_per_layer >= 0):
+            raise UsageError("cross_clip_share, in_clip_share: shares from 0 to below 1; tokens_per_layer: a count")
+        self.rank, self.cross_frame, self.merging = rank, cross_frame, merging
+        self.merge_layers, self.join_clips = list(merge_layers), list(join_clips)
+        self.amounts = (tokens_per_layer, cross_clip_share, in_clip_share) if merging else (0, 0.0, 0.0)
+        self.clip_positions = clip_positions
+
+    @property
+    def label(self) -> str:
+        names = {
+            (True, True): "TempMe",
+            (True, False): "TempMe (no merging)",
+            (False, True): "TempMe (frames apart)",
+            (False, False): "TempMe (LoRA only)",
+        }
+        return names[self.cross_frame, self.merging]
+
+    def inject(self, backbone: Backbone) -> None:
+        if self.rank:
+            for tower in backbone.towers.values():
+                for block in tower.blocks:
+                    attention = block.attention
+                    assert isinstance(attention.qkv, nn.Linear)
+                    attention.qkv = LoRALinear(attention.qkv, self.rank)
+        if not (self.cross_frame or self.merging):
+            return
+        tower = backbone.towers["vision"]
+        plans = self._plans(tower)
+        for index, (block, plan) in enumerate(zip(tower.blocks, plans, strict=True)):
+            joins = plan.join > 1
+            new = JoiningBlock(block, plan, tower.width, self.clip_positions) if joins else MergingBlock(block, plan)
+            tower.replace(index, new if index + 1 < len(plans) else LastBlock(new))
+
+    def _plans(self, tower: Tower) -> list[Plan]:
+        depth = len(tower.blocks)
+        layers = [layer + depth if layer < 0 else layer for layer in self.merge_layers]
+        if layers != sorted({layer for layer in layers if 0 <= layer < depth}):
+            raise UsageError(f"merge_layers is {self.merge_layers}: give ascending layers from 0 to {depth - 1}")
+        number, before, after = self.amounts
+        clips, cls, sized, plans = math.prod(self.join_clips), 1, False, []
+        for index in range(depth):
+            special = index in layers
+            join = self.join_clips[layers.index(index)] if special and self.cross_frame else 1
+            share = before if special else 0.0
+            sized = sized or join > 1 or share > 0
+            cls *= join
+            plans.append(Plan(clips, join, cls, share, number if index < layers[0] else after, sized))
+            clips //= join
+            sized = sized or self.merging
+        return plans

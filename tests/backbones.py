@@ -1,0 +1,26 @@
+"""Backbones for tests of methods."""
+
+import torch
+
+from petl_bench.backbones.clip import CLIP
+from petl_bench.method import Method
+
+
+def meta_clip(architecture: str) -> CLIP:
+    """A CLIP of full size on the meta device: shapes and parameter counts without memory or time."""
+    with torch.device("meta"):
+        return CLIP(architecture, None)
+
+
+def adapt_on_meta(method: Method) -> Method:
+    """Injects a method into a `meta_clip`, with its own modules on the meta device too."""
+    with torch.device("meta"):
+        return method.adapt()
+
+
+class UnevenCLIP(CLIP):
+    """The tiny CLIP with its last text block removed, so that its towers differ in depth as well as in width."""
+
+    def __init__(self) -> None:
+        super().__init__("tiny", None)
+        del self.text.stack[-1]

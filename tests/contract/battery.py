@@ -1,0 +1,190 @@
+"""What every method must do, as functions that take a builder: for ours, and for methods others write."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from petl_bench.adapters import Adapter, read_adapter, write_adapter
+from petl_bench.backbones.clip import CLIP
+from petl_bench.data.batch import Batch
+from petl_bench.errors import CheckpointError
+from petl_bench.method import Method
+from petl_bench.tasks.retrieval import Retrieval
+
+Build = Callable[[], Method]
+
+CAPTIONS = ("a red circle moves left, then up", "a blue square", "first down, then right: a green triangle", "it")
+
+
+def builder(config: Path, init_seed: int = 0) -> Build:
+    """Builds the method of a packaged configuration on the tiny backbone with random weights."""
+    model: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]
+    module, name = model["class_path"].rsplit(".", 1)
+    method_class = getattr(importlib.import_module(module), name)
+    options = {key: value for key, value in model["init_args"].items() if key not in ("backbone", "task", "optimizer")}
+
+    def build() -> Method:
+        torch.manual_seed(0)
+        return method_class(backbone=CLIP("tiny", None, init_seed=init_seed), task=Retrieval(), **options).adapt()
+
+    return build
+
+
+def make_batch(backbone: Any, frames: int = 8, clips: int = 4) -> Batch:
+    """Random clips; the last one is two frames shorter than the rest."""
+    generator = torch.Generator().manual_seed(1)
+    size = backbone.spec.image_size
+    pixels = torch.randint(0, 256, (clips, frames, 3, size, size), dtype=torch.uint8, generator=generator)
+    frame_mask = torch.ones(clips, frames, dtype=torch.bool)
+    frame_mask[-1, -2:] = False
+    ids, text_mask = backbone.spec.tokenize(CAPTIONS[:clips], 32)
+    index = torch.arange(clips)
+    decoded = torch.ones(clips, dtype=torch.bool)
+    return Batch(pixels, frame_mask, ids, text_mask, index, index, index, decoded)
+
+
+def features(method: Method, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Pooled video and text features without gradient."""
+    method.eval()
+    with torch.no_grad():
+        video = method.backbone.encode_video(batch.frames, batch.frame_mask).pooled
+        text = method.backbone.encode_text(batch.ids, batch.text_mask).pooled
+    return video, text
+
+
+def train(method: Method, batch: Batch, steps: int) -> list[set[str]]:
+    """Trains with plain gradient descent; returns the names of tensors with a non-zero gradient, by step."""
+    method.train()
+    parameters = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.SGD(parameters.values(), lr=0.1)
+    moved = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss, _ = method.task.loss(method.backbone, batch)
+        loss.backward()
+        moved.append({name for name, p in parameters.items() if p.grad is not None and p.grad.abs().max() > 0})
+        optimizer.step()
+    return moved
+
+
+def check_identity_at_init(build: Build) -> None:
+    """Before training the outputs are those of the plain backbone, if and only if the method says so."""
+    method = build()
+    batch = make_batch(method.backbone)
+    plain = CLIP("tiny", None)
+    with torch.no_grad():
+        video = plain.encode_video(batch.frames, batch.frame_mask).pooled
+        text = plain.encode_text(batch.ids, batch.text_mask).pooled
+    mine = features(method, batch)
+    same = torch.allclose(mine[0], video, atol=1e-5) and torch.allclose(mine[1], text, atol=1e-5)
+    assert same == method.identity_at_init
+
+
+def check_gradients(build: Build) -> None:
+    """One step gives every trainable tensor a gradient (DDP), a few give each a non-zero one, none to the frozen."""
+    method = build()
+    if not method.trainable:
+        return
+    batch = make_batch(method.backbone)
+    frozen = {name: p.detach().clone() for name, p in method.named_parameters() if not p.requires_grad}
+    trainable = {name for name, p in method.named_parameters() if p.requires_grad}
+    moved = train(method, batch, 4)
+    unused = [name for name, p in method.named_parameters() if p.requires_grad and p.grad is None]
+    assert not unused, f"without gradient: {unused}"
+    dead = trainable - set().union(*moved)
+    assert not {name for name in dead if not _is_unread_embedding(name)}, f"gradient always zero: {sorted(dead)}"
+    touched = [name for name, p in method.named_parameters() if not p.requires_grad and p.grad is not None]
+    assert not touched, f"frozen, but with a gradient: {touched}"
+    changed = [name for name, p in method.named_parameters() if name in frozen and not p.equal(frozen[name])]
+    assert not changed, f"frozen, but changed: {changed}"
+
+
+def _is_unread_embedding(name: str) -> bool:
+    return "token_embedding" in name  # rows of words that the batch does not hold, never all of them
+
+
+def check_reload(build: Build, folder: Path) -> None:
+    """Saved names are the trained ones; a fresh method that loads them gives the same outputs bit for bit."""
+    method = build()
+    if not method.trainable:
+        assert not method.trained_state()
+        return
+    batch = make_batch(method.backbone)
+    train(method, batch, 2)
+    path = folder / "adapter.safetensors"
+    write_adapter(path, Adapter(method.trained_state(), method.identity()))
+    adapter = read_adapter(path)
+    trained = {name for name, p in method.named_parameters() if p.requires_grad}
+    assert trained <= adapter.tensors.keys() <= trained | {name for name, _ in method.named_buffers()}
+    elements = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    assert sum(adapter.tensors[name].numel() for name in trained) == elements == method.parameter_counts()["trainable"]
+    fresh = build()
+    fresh.load_trained_state(adapter, str(path))
+    for mine, theirs in zip(features(fresh, batch), features(method, batch), strict=True):
+        assert mine.equal(theirs)
+
+
+def check_refusals(build: Build, build_elsewhere: Build) -> None:
+    """Foreign, missing and misshapen tensors, and another backbone, are refused."""
+    method = build()
+    if not method.trainable:
+        return
+    state, identity = method.trained_state(), method.identity()
+    name, tensor = next(iter(state.items()))
+    wrong = [
+        Adapter({**state, "backbone.foreign": tensor}, identity),
+        Adapter({key: value for key, value in state.items() if key != name}, identity),
+        Adapter({**state, name: tensor.new_zeros(*tensor.shape, 2)}, identity),
+        Adapter(state, {**identity, "method": "methods.other.Other"}),
+        Adapter(state, build_elsewhere().identity()),
+    ]
+    for adapter in wrong:
+        with pytest.raises(CheckpointError):
+            method.load_trained_state(adapter, "adapter.safetensors")
+
+
+def check_padding(build: Build) -> None:
+    """The content of padded frames changes nothing."""
+    method = build()
+    batch = make_batch(method.backbone)
+    if method.trainable:
+        train(method, batch, 2)
+    before = features(method, batch)[0]
+    frames = batch.frames.clone()
+    frames[~batch.frame_mask] = 255 - frames[~batch.frame_mask]
+    after = features(method, batch._replace(frames=frames))[0]
+    assert after.equal(before) or torch.allclose(after, before, atol=1e-6)
+
+
+def check_memory_savers(build: Build) -> None:
+    """bf16 autocast gives finite gradients; gradient checkpointing gives the same ones as without."""
+    method = build()
+    if not method.trainable:
+        return
+    batch = make_batch(method.backbone)
+    train(method, batch, 1)
+    plain = _gradients(method, batch)
+    method.backbone.set_gradient_checkpointing(True)
+    for name, gradient in _gradients(method, batch).items():
+        assert torch.allclose(gradient, plain[name], rtol=1e-4, atol=1e-6), name
+    method.backbone.set_gradient_checkpointing(False)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = _gradients(method, batch)
+    assert all(gradient.isfinite().all() for gradient in low.values())
+
+
+def _gradients(method: Method, batch: Batch) -> dict[str, Tensor]:
+    method.train()
+    method.zero_grad()
+    torch.manual_seed(0)
+    loss, _ = method.task.loss(method.backbone, batch)
+    loss.backward()
+    return {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}

@@ -1,0 +1,56 @@
+"""Two processes with half a batch each give the gradients of one process with all of it."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from petl_bench.backbones.clip import CLIP
+from petl_bench.method import Method
+from petl_bench.tasks.retrieval import Retrieval
+from tests.contract.battery import make_batch
+from tests.distributed.pool import Pool, pool
+
+__all__ = ["pool"]  # pytest finds the fixture by this name
+
+
+def _method() -> Method:
+    from methods.full import Full
+
+    torch.manual_seed(0)
+    return Full(backbone=CLIP("tiny", None), task=Retrieval()).adapt().double()
+
+
+def _gradients(rank: int = 0, world: int = 1) -> tuple[float, dict[str, Tensor]]:
+    """Loss and gradients of this process's rows of the batch, averaged over processes as DDP does."""
+    method = _method()
+    batch = make_batch(method.backbone)
+    # Two rows of one video, which are no negatives of each other, fall into different processes.
+    batch = batch._replace(video_index=torch.tensor([0, 1, 0, 2]), text_video=torch.tensor([0, 1, 0, 2]))
+    rows = slice(rank * 4 // world, (rank + 1) * 4 // world)
+    batch = type(batch)(*(field[rows] for field in batch))
+    frames = method.backbone.normalise(batch.frames).double()
+    loss, _ = method.task.loss(method.backbone, batch._replace(frames=frames))
+    loss.backward()
+    gradients = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
+    value = loss.detach()
+    if world > 1:
+        for tensor in (value, *gradients.values()):
+            dist.all_reduce(tensor)
+            tensor /= world
+    return float(value), gradients
+
+
+def _on_rank() -> tuple[float, dict[str, Tensor]]:
+    return _gradients(dist.get_rank(), dist.get_world_size())
+
+
+def test_gradients_do_not_depend_on_the_number_of_processes(pool: Pool) -> None:
+    loss, expected = _gradients()
+    for other_loss, gradients in pool.run(_on_rank):
+        assert abs(other_loss - loss) < 1e-12
+        assert gradients.keys() == expected.keys()
+        assert "backbone.logit_scale" in gradients
+        for name, gradient in gradients.items():
+            assert torch.allclose(gradient, expected[name], rtol=1e-9, atol=1e-12), name

@@ -1,0 +1,71 @@
+"""Every packaged configuration spells out its method and runs on generated data."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+
+from petl_bench.main import main
+from petl_bench.named_configs import config_folder, list_configs
+from petl_bench.registry import import_plugins
+from tests.integration.fixture_run import run
+
+LEAVES = [name for name in list_configs() if "/" not in name]
+
+
+def _class(path: str) -> type:
+    import_plugins()
+    module, name = path.rsplit(".", 1)
+    return getattr(__import__(module, fromlist=[name]), name)
+
+
+def _arguments(kind: type) -> set[str]:
+    """Constructor arguments, those passed on by **kwargs included."""
+    found: set[str] = set()
+    for parent in kind.__mro__:
+        if "__init__" not in vars(parent):
+            continue
+        parameters = inspect.signature(parent.__init__).parameters.values()
+        found |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return found - {"self"}
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_a_leaf_spells_out_every_argument(name: str) -> None:
+    """Switching a class on the command line keeps arguments of the same name: only spelt-out leaves are safe."""
+    model = yaml.safe_load((config_folder() / name).read_text(encoding="utf-8"))["model"]
+    assert set(model["init_args"]) == _arguments(_class(model["class_path"]))
+
+
+@pytest.mark.parametrize("name", [name for name in list_configs() if name.startswith(("data/", "backbone/", "task/"))])
+def test_a_fragment_spells_out_every_argument(name: str) -> None:
+    fragment = yaml.safe_load((config_folder() / name).read_text(encoding="utf-8"))
+    linked = {"spec", "seed"}
+    assert set(fragment["init_args"]) == _arguments(_class(fragment["class_path"])) - linked
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_a_leaf_runs(name: str, dataset: Path, tmp_path: Path) -> None:
+    assert run("fit", name, dataset, tmp_path, "--trainer.fast_dev_run=2") == 0
+    assert not list(tmp_path.rglob("result.json"))
+
+
+def test_list_shows_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "configs"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in LEAVES)
+
+
+def test_an_override_reaches_the_run(dataset: Path, tmp_path: Path) -> None:
+    from tests.integration.fixture_run import only_record
+
+    more = ("--model.init_args.bottleneck_dim=4", "--seed_everything=7")
+    assert run("fit", "fixture_adaptformer", dataset, tmp_path, *more) == 0
+    folder, record = only_record(tmp_path)
+    assert record["model"]["method_config"]["bottleneck_dim"] == 4
+    assert (record["id"]["seed"], folder.name) == (7, "seed7")
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    assert config["data"]["init_args"]["seed"] == 7

@@ -1,0 +1,86 @@
+import pytest
+import torch
+from torch import nn
+
+from methods.adaptformer import AdaptFormer
+from methods.lora import LoRA
+from petl_bench.backbones.clip import CLIP
+from petl_bench.cost import SavedActivations, count_gmacs, made_batch
+from petl_bench.tasks.retrieval import Retrieval
+from tests.backbones import adapt_on_meta, meta_clip
+
+VIT_B = {"ViT-B-32-quickgelu": 50, "ViT-B-16-quickgelu": 197}
+
+
+@pytest.mark.parametrize(("architecture", "published"), [("ViT-B-32-quickgelu", 52.90), ("ViT-B-16-quickgelu", 210.76)])
+def test_vision_gmacs_are_those_of_the_literature(architecture: str, published: float) -> None:
+    """specs/other_methods.md section 0: CLIP with 12 frames, and what LoRA adds."""
+    plain = count_gmacs(meta_clip(architecture).eval(), frames=12, max_words=32)
+    assert plain.vision == pytest.approx(published, abs=0.01)
+    lora = adapt_on_meta(LoRA(backbone=meta_clip(architecture), task=Retrieval(), rank=8)).eval()
+    added = count_gmacs(lora.backbone, frames=12, max_words=32).vision - plain.vision
+    assert added == pytest.approx(12 * 12 * VIT_B[architecture] * 4 * 768 * 8 / 1e9)
+    assert round(added, 2) == {52.90: 0.18, 210.76: 0.70}[published]
+
+
+@pytest.mark.parametrize("frames", [1, 5])
+def test_gmacs_by_formula(frames: int) -> None:
+    """Patches, blocks with attention, and projections of the tiny CLIP, computed for real."""
+    backbone = CLIP("tiny", None).eval()
+    vision, text = backbone.towers["vision"], backbone.towers["text"]
+    assert vision.grid is not None
+    patches = vision.grid[0] * vision.grid[1]
+    pixels = 3 * (backbone.spec.image_size // vision.grid[0]) ** 2
+
+    def tower(tokens: int, width: int, depth: int) -> int:
+        return depth * (tokens * 12 * width**2 + 2 * tokens**2 * width)
+
+    per_frame = patches * pixels * vision.width + vision.width * backbone.embed_dim
+    per_frame += tower(patches + 1, vision.width, len(vision.blocks))
+    per_caption = tower(10, text.width, len(text.blocks)) + text.width * backbone.embed_dim
+    gmacs = count_gmacs(backbone, frames, max_words=10)
+    assert gmacs.vision == pytest.approx(frames * per_frame / 1e9)
+    assert gmacs.total - gmacs.vision == pytest.approx(per_caption / 1e9)
+
+
+def test_counting_leaves_the_model_and_the_random_state_alone() -> None:
+    backbone = AdaptFormer(backbone=CLIP("tiny", None), task=Retrieval()).adapt().backbone.eval()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    random = torch.get_rng_state()
+    with torch.inference_mode():  # as in Lightning's test loop
+        counted = count_gmacs(backbone, 2, 8)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    assert counted == count_gmacs(backbone, 2, 8)
+    assert all(p.grad is None for p in backbone.parameters())
+
+
+def test_made_batch_fills_its_shape() -> None:
+    spec = CLIP("tiny", None).spec
+    batch = made_batch(spec, clips=3, frames=2, max_words=7)
+    assert batch.frames.shape == (3, 2, 3, spec.image_size, spec.image_size)
+    assert batch.frames.dtype == torch.uint8
+    assert batch.frame_mask.all()
+    assert batch.text_mask.shape == (3, 7)
+    assert batch.text_mask.all()
+    assert torch.equal(batch.frames, made_batch(spec, 3, 2, 7).frames)
+
+
+def test_saved_activations_by_hand() -> None:
+    """A trained linear layer keeps its input and ReLU its output; a frozen layer keeps nothing of its own."""
+    x = torch.randn(4, 6)
+    trained, frozen = nn.Linear(6, 5), nn.Linear(5, 5).requires_grad_(False)
+    model = nn.Sequential(trained, frozen, nn.ReLU())
+    saved = SavedActivations(model)
+    with saved:
+        model(x).sum().backward()
+    assert saved.bytes == (4 * 6 + 4 * 5) * 4
+
+
+def test_saved_activations_count_a_storage_once() -> None:
+    x = torch.randn(3, requires_grad=True)
+    saved = SavedActivations(nn.Identity())
+    with saved:
+        y = x.exp()
+        (y * y + y.view(3, 1).square().sum()).sum()
+    assert saved.bytes == 3 * 4

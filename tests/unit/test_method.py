@@ -1,0 +1,58 @@
+import copy
+
+from torch import nn
+
+from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.clip import CLIP
+from petl_bench.method import Method
+from petl_bench.tasks.retrieval import Retrieval
+
+
+class Mixed(Method):
+    """Adds a linear layer and an attention, and unfreezes one weight and one bias of the backbone."""
+
+    def inject(self, backbone: Backbone) -> None:
+        block = backbone.towers["vision"].blocks[0]
+        block.attention.out.requires_grad_(True)
+        self.added = nn.Linear(2, 2)
+        self.again = self.added
+        self.joined = nn.MultiheadAttention(2, 1)
+
+
+def mixed() -> Method:
+    return Mixed(backbone=CLIP("tiny", None), task=Retrieval()).adapt()
+
+
+def flags(method: Method) -> dict[str, tuple[bool, bool]]:
+    return {name: (pretrained, bias) for name, _, pretrained, bias in method.trainable_parameters()}
+
+
+EXPECTED = {
+    "backbone.vision.stack.0.self_attention.out.weight": (True, False),
+    "backbone.vision.stack.0.self_attention.out.bias": (True, True),
+    "added.weight": (False, False),
+    "added.bias": (False, True),
+    "joined.in_proj_weight": (False, False),
+    "joined.in_proj_bias": (False, True),
+    "joined.out_proj.weight": (False, False),
+    "joined.out_proj.bias": (False, True),
+}
+
+
+def test_trainable_parameters_tell_added_from_unfrozen_and_weights_from_biases() -> None:
+    assert flags(mixed()) == EXPECTED
+
+
+def test_a_copied_method_knows_its_own_parameters() -> None:
+    method = copy.deepcopy(mixed())
+    assert flags(method) == EXPECTED
+    own = {id(p) for p in method.backbone.parameters()}
+    assert {id(p) for p in method.pretrained_parameters()} == own
+
+
+def test_pretrained_parameters_are_those_before_the_method() -> None:
+    method = mixed()
+    plain = sum(p.numel() for p in CLIP("tiny", None).parameters())
+    assert sum(p.numel() for p in method.pretrained_parameters()) == plain
+    added = (2 * 2 + 2) + (6 * 2 + 6) + (2 * 2 + 2)  # linear, in-projection, out-projection
+    assert method.parameter_counts()["total"] == plain + added
