@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import re
 import warnings
@@ -39,10 +40,12 @@ class NamedConfig(ActionConfigFile):
 
     guard = ClassPathGuard()
 
-    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> Any:
+        if str(values).startswith("{"):  # one of our own, see _with_nulls
+            return super().__call__(parser, cfg, str(values), option_string)
         path = find_config(str(values))
         self.guard.check_file(path)
-        super().__call__(parser, cfg, with_found_fragments(path), option_string)
+        return super().__call__(parser, cfg, with_found_fragments(path), option_string)
 
 
 def spec_of(model: Method) -> InputSpec:
@@ -225,7 +228,7 @@ def run(
     arguments = [_packaged(argument) for argument in arguments]
     NamedConfig.guard = ClassPathGuard(plugins)
     NamedConfig.guard.check_arguments(arguments)
-    arguments = [command, *_with_config_beside(command, list(arguments))]
+    arguments = [command, *_with_nulls(_with_config_beside(command, arguments))]
     try:
         cli(arguments)
     except ArgumentError as error:
@@ -245,6 +248,23 @@ def _cause(error: BaseException) -> BaseException:
             return seen
         seen = seen.__cause__ or seen.__context__
     return error
+
+
+def _with_nulls(arguments: Sequence[str]) -> list[str]:
+    """Turns `--a.b.c null` into a configuration: jsonargparse passes a null on to nested classes as the text "None"."""
+    split: list[str] = []
+    for argument in arguments:
+        split += argument.split("=", 1) if argument.startswith("--") and argument.endswith("=null") else [argument]
+    out: list[str] = []
+    for argument in split:
+        if argument == "null" and out and out[-1].startswith("--"):
+            value: Any = None
+            for key in reversed(out.pop()[2:].split(".")):
+                value = {key: value}
+            out.append(f"--config={json.dumps(value)}")
+        else:
+            out.append(argument)
+    return out
 
 
 def _packaged(argument: str) -> str:
@@ -285,6 +305,10 @@ def _quiet() -> None:
         "Checkpoint directory .* exists and is not empty",
         ".*The number of training batches .* is smaller than the logging interval",
         ".*`ModelCheckpoint.*monitor=None.*",
+        # Lightning 2.6 calls instantiate_classes; we call dump(skip_none), the name that all of 4.40 to 4.x know.
+        r"\s*By default only one JsonargparseDeprecationWarning",
+        r"\s*``instantiate_classes`` was deprecated",
+        r"\s*skip_none parameter was deprecated",
         "Experiment logs directory .* exists and is not empty",
         "Total length of `list` across ranks is zero",  # no validation split
         "You have overridden `configure_gradient_clipping`",

@@ -112,7 +112,7 @@ class Method(LightningModule, ABC):
             return
         videos = batch.video_index.tolist()
         raise NonFiniteError(
-            f"loss is {float(loss)} at epoch {self.current_epoch}, step {self.global_step} (rank {self.global_rank}, "
+            f"loss is {float(loss.detach())} at epoch {self.current_epoch}, step {self.global_step} (rank {self.global_rank}, "
             f"training videos {videos[:8]}): lower the learning rate, or look at these samples"
         )
 

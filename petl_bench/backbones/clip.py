@@ -27,7 +27,7 @@ from petl_bench.backbones.base import (
     mean_over_frames,
     select_row,
 )
-from petl_bench.backbones.clip_weights import find_weights, load_weights
+from petl_bench.backbones.clip_weights import find_weights, load_weights, require_finite
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.layers import QuickGELU
 from petl_bench.results import file_sha256
@@ -48,7 +48,8 @@ class CLIPBlock(Block):
         width = native.attn.out_proj.in_features
         self.ln_1, self.ln_2 = native.ln_1, native.ln_2
         self.ls_1, self.ls_2 = native.ls_1, native.ls_2  # layer scale, or identity
-        self.self_attention = Attention(width, native.attn.num_heads, causal)
+        with torch.device("meta"):  # its own weights are not wanted: no memory, and no draw from the global generator
+            self.self_attention = Attention(width, native.attn.num_heads, causal)
         self.self_attention.qkv.weight = native.attn.in_proj_weight
         self.self_attention.qkv.bias = native.attn.in_proj_bias
         self.self_attention.out = native.attn.out_proj
@@ -348,11 +349,13 @@ def _load_full(backbone: CLIP, path: Path) -> dict[str, str | None]:
     adapter = read_adapter(path)
     state = {key.removeprefix("backbone."): value for key, value in adapter.tensors.items()}
     own = {key: value.shape for key, value in backbone.state_dict().items()}
-    if adapter.metadata["backbone"] != backbone.name or {k: v.shape for k, v in state.items()} != own:
+    method, trained = (adapter.metadata.get(key) for key in ("method", "backbone"))
+    if trained != backbone.name or {k: v.shape for k, v in state.items()} != own:
         raise CheckpointError(
-            f"{path} holds {adapter.metadata['method']} of {adapter.metadata['backbone']}, not all weights of "
-            f"{backbone.name}: give an adapter.safetensors of the method Full on the same architecture"
+            f"{path} holds {method} of {trained}, not all weights of {backbone.name}: give an adapter.safetensors of "
+            "the method Full on the same architecture"
         )
+    require_finite(state, path)
     backbone.load_state_dict(state)
     return {"source": str(path), "file": path.name, "sha256": file_sha256(path)}
 

@@ -7,6 +7,7 @@ import zipfile
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -170,6 +171,11 @@ def _read(path: Path) -> dict[str, Tensor]:
         else:
             state = load_state_dict(str(path), device="cpu", weights_only=True)
         state = {key: value.float() for key, value in state.items()}
+    except UnpicklingError as error:  # torch's own advice here is to execute the pickle
+        raise CheckpointError(
+            f"cannot read weights {path} ({path.stat().st_size} bytes): damaged, or a pickle that holds more than "
+            "tensors, which is never executed; give safetensors"
+        ) from error
     except Exception as error:  # torch, zipfile, pickle and safetensors each raise their own kinds
         raise CheckpointError(
             f"cannot read weights {path} ({path.stat().st_size} bytes): {type(error).__name__}: "
@@ -196,9 +202,19 @@ def _load(model: Any, state: dict[str, Tensor], path: Path) -> None:
             raise CheckpointError(
                 f"{path} does not fit this architecture: {key} is {tuple(value.shape)}, not {tuple(own[key].shape)}"
             )
+    require_finite(state, path)
+    model.load_state_dict(state)
+
+
+def require_finite(state: dict[str, Tensor], path: Path) -> None:
+    """Refuses weights with NaN or infinite values.
+
+    Raises:
+        CheckpointError: naming the file and the first such tensor.
+    """
+    for key, value in state.items():
         if not torch.isfinite(value).all():
             raise CheckpointError(f"{path}: {key} has NaN or infinite values; the file is damaged")
-    model.load_state_dict(state)
 
 
 def from_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Parameter groups of the released MV-Adapter configurations at ViT-B/16 size (golden `mv_adapter_param_groups.json`)."""
+"""Parameter groups of the released MV-Adapter configurations at ViT-B/16 size (`mv_adapter_param_groups.json`)."""
 
 from collections import Counter
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_groups_hold_what_the_official_optimiser_gets(path: Path) -> None:
         optimizer, schedule = recipe.build(method.trainable_parameters(), steps=100)
         elements: Counter[tuple[float, float]] = Counter()
         for group, peak in zip(optimizer.param_groups, schedule.base_lrs, strict=True):
-            elements[peak, group["weight_decay"]] += sum(p.numel() for p in group["params"])
+            elements[float(peak), group["weight_decay"]] += sum(p.numel() for p in group["params"])
         # Tensors are fewer here: queries, keys and values are one layer.
         expected = {(g["lr"], g["weight_decay"]): g["n_params"] for g in official["groups"] if g["n_params"]}
         assert dict(elements) == expected, name

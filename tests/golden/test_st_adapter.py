@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from methods.st_adapter import WRAPPERS, BeforeAttention, SpatioTemporalAdapter
-from petl_bench.backbones.base import Block, Context, WrappedBlock
+from petl_bench.backbones.base import Block, Context
 from tests.golden.helpers import Case, assert_output, golden_files
 from tests.golden.official_vit import (
     Slots,
@@ -38,7 +38,7 @@ def adapted_block(block: Any, kwargs: dict[str, Any], width: int, grid: tuple[in
     """A CLIP block with adapters where the case has them, and all its slots by official names."""
     found = clip_block_slots(block)
     placed = [name for name in ("pre_attn", "pre_mlp") if kwargs[f"adapter_{name}"]]
-    for wrapper in WRAPPERS["_".join(placed)]:
+    for wrapper in WRAPPERS.get("_".join(placed), ()):
         adapter = SpatioTemporalAdapter(width, kwargs["adapter_width"], tuple(kwargs["adapter_kernel_size"]), grid)
         block = wrapper(block, adapter)
         found |= below(f"adapter_{'pre_attn' if wrapper is BeforeAttention else 'pre_mlp'}", adapter_slots(adapter))
@@ -112,7 +112,6 @@ def test_vision_transformer(path: Path) -> None:
     found |= slots("conv1", model.patches) | slots("ln_pre", model.ln_pre)
     found |= slots("ln_post", model.norm) | slots("fc", model.head)
     load(found, case)
-    assert any(isinstance(block, WrappedBlock) for block in blocks)
     frames = video.transpose(1, 2)  # (B, T, 3, H, W)
     _, logits = model(frames.flatten(0, 1), Context(frames=frames.shape[1]))
     assert_output(logits, case.tensors["out.logits"], "logits")

@@ -33,7 +33,7 @@ def groups(recipe: OptimizerRecipe, parameters: list[TrainableParameter]) -> lis
     optimizer, schedule = recipe.build(parameters, 10)
     names = {id(p.parameter): p.name for p in parameters}
     return [
-        ({names[id(p)] for p in group["params"]}, rate, group["weight_decay"])
+        ({names[id(p)] for p in group["params"]}, float(rate), group["weight_decay"])
         for group, rate in zip(optimizer.param_groups, schedule.base_lrs, strict=True)
     ]
 

@@ -1,0 +1,21 @@
+import pytest
+
+from methods.full import Full
+from methods.linear import Linear
+from tests.unit.methods import trials
+
+
+@pytest.mark.parametrize(
+    ("architecture", "total"), [("ViT-B-16-quickgelu", 149_620_737), ("ViT-B-32-quickgelu", 151_277_313)]
+)
+def test_counts(architecture: str, total: int) -> None:
+    full, linear = trials.on_vit_b(Full, architecture), trials.on_vit_b(Linear, architecture)
+    assert (full["trainable"], full["total"], linear["total"]) == (total, total, total)
+    assert (linear["vision"], linear["text"], linear["trainable"]) == (393_216, 262_144, 655_360)
+
+
+def test_contract() -> None:
+    trials.assert_learns(trials.on_tiny(Linear))
+    trials.assert_copies(trials.on_tiny(Linear))
+    trials.assert_copies(trials.on_tiny(Full))
+    trials.assert_runs_in_bf16(trials.on_tiny(Linear))
