@@ -88,6 +88,10 @@ class CrossModalAdapter(Method):
             raise UsageError(f"bottleneck_dim {bottleneck_dim} and shared_dim {shared_dim} must be at least 1")
         self.bottleneck_dim, self.shared_dim = bottleneck_dim, shared_dim
 
+    @property
+    def label(self) -> str:
+        return "Cross-Modal Adapter"
+
     def inject(self, backbone: Backbone) -> None:
         towers = [backbone.towers[kind] for kind in ("vision", "text")]
         narrowest = min(tower.width for tower in towers)

@@ -45,7 +45,7 @@ class SpatioTemporalAdapter(nn.Module):
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """(B*T, 1 + H*W, D) -> (B*T, 1 + H*W, D); x itself before training."""
         h = self.down(x[:, 1:])  # (B*T, H*W, c)
-        if False:
+        if context.frame_mask is not None:
             h = h * context.frame_mask.flatten()[:, None, None].to(h.dtype)
         h = h.unflatten(1, self.grid).unflatten(0, (-1, context.frames))  # (B, T, H, W, c)
         h = self.conv(h.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)

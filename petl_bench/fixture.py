@@ -103,8 +103,8 @@ def write_fixture(
     train_videos: int = 144,
     test_videos: int = 72,
     captions_per_video: int = 3,
-    size: int = 64,
-    seconds: float = 4,
+    size: int = 48,
+    seconds: float = 3,
     fps: int = 6,
 ) -> FixtureSummary:
     """Writes annotation files and H.264 clips; the same arguments give the same files on the same machine.
@@ -152,7 +152,7 @@ def write_stills(
     train_videos: int = 1024,
     test_videos: int = 162,
     captions_per_video: int = 3,
-    size: int = 64,
+    size: int = 48,
 ) -> FixtureSummary:
     """Writes clips of one frame, which teach a small CLIP colours, shapes and places; files as `write_fixture`.
 
@@ -418,7 +418,7 @@ def _write_csv(path: Path, header: list[str], rows: Iterable[list[str]]) -> None
 def _render(scene: Scene, rng: np.random.Generator, half: int, size: int) -> np.ndarray:
     """Draws a clip of 2 * half frames: uint8 (F, size, size, 3)."""
     radius, background = _look(rng, size)
-    travel = size * rng.uniform(0.40, 0.50)
+    travel = size * rng.uniform(0.50, 0.60)
     margin = radius + travel / 2
     centre = rng.uniform(margin, size - margin, size=2)
 

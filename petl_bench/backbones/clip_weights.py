@@ -6,6 +6,7 @@ import json
 import zipfile
 from dataclasses import dataclass
 from difflib import get_close_matches
+from math import isqrt
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -117,25 +118,30 @@ def _in_folder(folder: Path, source: str) -> Weights:
     file = next((folder / name for name in _WEIGHT_FILES if (folder / name).is_file()), None)
     if file is None:
         raise CheckpointError(f"{folder} has no weights: expected one of {', '.join(_WEIGHT_FILES)}")
-    open_clip_config = _json(folder / "open_clip_config.json")
-    if open_clip_config:
-        quick_gelu = bool(open_clip_config.get("model_cfg", {}).get("quick_gelu", False))
-        return Weights(source, file, quick_gelu, open_clip_config.get("preprocess_cfg", {}))
-    activation = _json(folder / "config.json").get("vision_config", {}).get("hidden_act")
-    if activation is None:  # transformers leaves out what equals its default, which is OpenAI's
-        activation = "quick_gelu"
+    config = folder / "open_clip_config.json"
+    if config.is_file():
+        quick_gelu = bool(_json(config, "model_cfg").get("quick_gelu", False))
+        return Weights(source, file, quick_gelu, _json(config, "preprocess_cfg"))
+    # transformers may leave out what equals its default, which is OpenAI's
+    activation = _json(folder / "config.json", "vision_config").get("hidden_act", "quick_gelu")
     preprocess = _json(folder / "preprocessor_config.json")
     stated = {"mean": preprocess.get("image_mean"), "std": preprocess.get("image_std")}
     return Weights(source, file, activation == "quick_gelu", {k: v for k, v in stated.items() if v})
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path, *section: str) -> dict[str, Any]:
+    """A JSON file, or a section of it, as a mapping; empty where file or section are absent."""
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
+    for key in section:
+        value = value.get(key, {}) if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: {'.'.join(section) or 'the file'} is no mapping; damaged, or of another kind")
+    return value
 
 
 def _activation_of_file(path: Path) -> bool | None:
@@ -181,7 +187,12 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"cannot read weights {path} ({path.stat().st_size} bytes): {type(error).__name__}: "
             f"{str(error).splitlines()[0] if str(error) else 'empty or damaged file'}"
         ) from error
-    return from_transformers(state) if "text_model.final_layer_norm.weight" in state else state
+    if "text_model.final_layer_norm.weight" not in state:
+        return state
+    try:
+        return from_transformers(state)
+    except KeyError as error:
+        raise CheckpointError(f"{path} is no whole CLIPModel of transformers: it lacks {error}") from error
 
 
 def _load(model: Any, state: dict[str, Tensor], path: Path) -> None:
@@ -195,15 +206,24 @@ def _load(model: Any, state: dict[str, Tensor], path: Path) -> None:
             f"{path} does not fit this architecture: {len(missing)} tensors missing (first: {missing[:2]}), "
             f"{len(foreign)} unknown (first: {foreign[:2]})"
         )
-    resize_pos_embed(state, model)
-    state["logit_scale"] = state["logit_scale"].reshape(own["logit_scale"].shape)
     for key, value in state.items():
-        if value.shape != own[key].shape:
+        if not _fits(key, value.shape, own[key].shape):
             raise CheckpointError(
                 f"{path} does not fit this architecture: {key} is {tuple(value.shape)}, not {tuple(own[key].shape)}"
             )
     require_finite(state, path)
+    resize_pos_embed(state, model)
+    state["logit_scale"] = state["logit_scale"].reshape(own["logit_scale"].shape)
     model.load_state_dict(state)
+
+
+def _fits(key: str, given: torch.Size, own: torch.Size) -> bool:
+    """Equal shapes, but for what is adapted on loading: positions on another square grid, a scale in a list."""
+    if key == "visual.positional_embedding":
+        return len(given) == 2 and given[1] == own[1] and given[0] > 1 and isqrt(given[0] - 1) ** 2 == given[0] - 1
+    if key == "logit_scale":
+        return given.numel() == own.numel()
+    return given == own
 
 
 def require_finite(state: dict[str, Tensor], path: Path) -> None:

@@ -47,9 +47,18 @@ def test_a_fragment_spells_out_every_argument(name: str) -> None:
     assert set(fragment["init_args"]) == _arguments(_class(fragment["class_path"])) - linked
 
 
+#: a thin CLIP as deep as the real one, and as many frames, since configurations name layers and merge frames
+DEEP = (
+    f"--model.init_args.backbone.init_args.architecture={Path(__file__).parent / 'deep.json'}",
+    "--data.init_args.frames=12",
+    "--data.init_args.frame_rate=null",
+)
+
+
 @pytest.mark.parametrize("name", LEAVES)
 def test_a_leaf_runs(name: str, dataset: Path, tmp_path: Path) -> None:
-    assert run("fit", name, dataset, tmp_path, "--trainer.fast_dev_run=2") == 0
+    more = () if name.startswith("fixture_") else DEEP
+    assert run("fit", name, dataset, tmp_path, "--trainer.fast_dev_run=2", *more) == 0
     assert not list(tmp_path.rglob("result.json"))
 
 

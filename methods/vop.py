@@ -1,0 +1,40 @@
+"""VoP: trainable prompt tokens in every vision and text block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from petl_bench.backbones.base import Backbone
+from petl_bench.blocks import add_prompts
+from petl_bench.errors import UsageError
+from petl_bench.method import Method
+
+
+class VoP(Method):
+    """VoP, basic variant (Huang et al., CVPR 2023, arXiv 2211.12764): prompts in every block of both towers.
+
+    Source: specs/other_methods.md section 8 (modelscope's code). Differences from that code:
+
+    * It has 4 text prompts after the start token and 4 at the end of the text. The latter lie behind the end token,
+      where a causal tower never reads them; all 8 stand after the start token here, with the same number of parameters.
+    * It reads the text feature 4 places behind the end token; here the end token is read.
+    * Words keep their positions and captions their length (there: shifted by 4, cut to 69 tokens).
+    * The prompts of the first block are inserted after the embeddings' norm and get no position.
+
+    Args:
+        vision_prompts: tokens per vision block.
+        text_prompts: tokens per text block; 4 is what reaches the feature in the released layout of 4 + 4.
+        **kwargs: see `Method`.
+    """
+
+    identity_at_init = False
+
+    def __init__(self, vision_prompts: int = 8, text_prompts: int = 8, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if min(vision_prompts, text_prompts) < 1:
+            raise UsageError(f"vision_prompts {vision_prompts} and text_prompts {text_prompts} must be at least 1")
+        self.prompts = {"vision": vision_prompts, "text": text_prompts}
+
+    def inject(self, backbone: Backbone) -> None:
+        for kind, prompts in self.prompts.items():
+            add_prompts(backbone.towers[kind], prompts)

@@ -1,0 +1,37 @@
+"""VPT: trainable prompt tokens in every vision block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from petl_bench.backbones.base import Backbone
+from petl_bench.blocks import add_prompts
+from petl_bench.errors import UsageError
+from petl_bench.method import Method
+
+
+class VPT(Method):
+    """VPT-deep (Jia et al., ECCV 2022, arXiv 2203.12119): prompts in every block of the vision tower.
+
+    Source: specs/other_methods.md sections 1 and 8. The prompts of the first block are inserted after the norm of the
+    embeddings.
+
+    Args:
+        prompts: tokens per block; 5 give 46,080 parameters on CLIP ViT-B, 20 give 184,320.
+        **kwargs: see `Method`.
+    """
+
+    identity_at_init = False
+
+    def __init__(self, prompts: int = 20, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if prompts < 1:
+            raise UsageError(f"prompts is {prompts}: give at least 1")
+        self.prompts = prompts
+
+    @property
+    def label(self) -> str:
+        return "VPT-deep"
+
+    def inject(self, backbone: Backbone) -> None:
+        add_prompts(backbone.towers["vision"], self.prompts)

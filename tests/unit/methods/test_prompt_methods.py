@@ -1,0 +1,65 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from methods.vop import VoP
+from methods.vpt import VPT
+from petl_bench.errors import UsageError
+from petl_bench.method import Method
+from petl_bench.tasks.retrieval import Retrieval
+from tests.backbones import UnevenCLIP, adapt_on_meta, meta_clip
+
+
+@pytest.mark.parametrize("architecture", ["ViT-B-32-quickgelu", "ViT-B-16-quickgelu"])
+@pytest.mark.parametrize(
+    ("method", "options", "vision", "text"),
+    [
+        (VPT, {"prompts": 5}, 46_080, 0),
+        (VPT, {"prompts": 20}, 184_320, 0),
+        (VoP, {}, 73_728, 49_152),
+        (VoP, {"text_prompts": 4}, 73_728, 24_576),
+    ],
+)
+def test_parameter_counts(
+    architecture: str, method: type[Method], options: dict[str, Any], vision: int, text: int
+) -> None:
+    counts = adapt_on_meta(method(backbone=meta_clip(architecture), task=Retrieval(), **options)).parameter_counts()
+    assert (counts["vision"], counts["text"], counts["other"]) == (vision, text, 0)
+
+
+def clips(seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (2, 3, 3, 64, 64), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize("method", [VPT, VoP])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_every_trainable_tensor_learns(method: type[Method], checkpointing: bool) -> None:
+    adapted = method(backbone=UnevenCLIP(), task=Retrieval()).adapt()
+    adapted.backbone.set_gradient_checkpointing(checkpointing)
+    video = adapted.backbone.encode_video(clips(), torch.ones(2, 3, dtype=torch.bool)).pooled
+    text = adapted.backbone.encode_text(*adapted.backbone.spec.tokenize(["a cat", "rain"], 8)).pooled
+    ((video + text) * torch.randn(2, 64)).sum().backward()
+    for name, parameter in adapted.named_parameters():
+        assert (parameter.grad is not None) is parameter.requires_grad, name
+        assert parameter.grad is None or parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("method", [VPT, VoP])
+def test_frames_stay_apart(method: type[Method]) -> None:
+    backbone = method(backbone=UnevenCLIP(), task=Retrieval()).adapt().backbone
+    changed = clips()
+    changed[:, 2] = 0
+    mask = torch.tensor([[True, True, False]] * 2)
+    first, second = (backbone.encode_video(frames, mask) for frames in (clips(), changed))
+    torch.testing.assert_close(first.pooled, second.pooled, atol=0, rtol=0)
+    assert (first.frames[:, 2] - second.frames[:, 2]).abs().max() > 0
+
+
+@pytest.mark.parametrize(("method", "option"), [(VPT, "prompts"), (VoP, "vision_prompts"), (VoP, "text_prompts")])
+def test_no_prompts_are_refused(method: type[Method], option: str) -> None:
+    options: dict[str, Any] = {option: 0}
+    with pytest.raises(UsageError, match=option):
+        method(backbone=UnevenCLIP(), task=Retrieval(), **options)
