@@ -96,6 +96,8 @@ def _read_captions(path: Path) -> dict[str, list[str]]:
     section = next((key for key in keys if isinstance(data, dict) and key in data), None)
     if section is None:
         raise DataError(f"{path}: has neither 'sentences' (official) nor 'annotations' (Frozen-in-Time); wrong file?")
+    if not isinstance(data[section], list):
+        raise DataError(f"{path}: '{section}' is no list of captions; wrong file?")
     captions: dict[str, list[str]] = {}
     for place, record in enumerate(data[section]):
         video, caption = require_keys(record, (keys[section], "caption"), f"{path}: {section}[{place}]")

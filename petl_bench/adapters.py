@@ -22,6 +22,7 @@ class Adapter(NamedTuple):
 
 def write_adapter(path: Path, adapter: Adapter) -> None:
     """Writes an adapter file atomically: temporary file in the same folder, fsync, rename."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -31,8 +32,8 @@ def write_adapter(path: Path, adapter: Adapter) -> None:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

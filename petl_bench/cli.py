@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentError, Namespace
+from jsonargparse import ActionConfigFile, ArgumentError, Namespace  # pyright: ignore[reportPrivateImportUsage]  # public in its manual
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -103,7 +103,7 @@ class PetlBenchCLI(LightningCLI):
     @property
     def options(self) -> Namespace:
         """The parsed options of the subcommand."""
-        return self.config[self.subcommand]
+        return self.config[str(self.subcommand)]
 
     def before_instantiate_classes(self) -> None:
         if not isinstance(self.options.seed_everything, int) or isinstance(self.options.seed_everything, bool):
@@ -122,7 +122,7 @@ class PetlBenchCLI(LightningCLI):
         settings: dict[str, Any] = {
             "use_distributed_sampler": False,
             "default_root_dir": str(self.run.folder),
-            "callbacks": [*(self.config_init[self.subcommand].trainer.callbacks or []), *self._callbacks(dry)],
+            "callbacks": [*(self.config_init[str(self.subcommand)].trainer.callbacks or []), *self._callbacks(dry)],
         }
         if self.options.trainer.logger is None:
             settings["logger"] = False if dry else CSVLogger(self.run.folder, name="", version="")
@@ -154,8 +154,7 @@ class PetlBenchCLI(LightningCLI):
         if self.options.trainer.fast_dev_run:
             return
         if self.options.best_on_val:
-            best = next(c for c in self.trainer.checkpoint_callbacks if c.monitor == "val_rsum")
-            state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+            state = torch.load(self.run.folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
             model.load_state_dict(state, strict=False)
         if model.trainable:
             self.run.write_adapter(model)
@@ -321,7 +320,8 @@ def _quiet() -> None:
 
 def _worth_reading(record: logging.LogRecord) -> bool:
     text = record.getMessage()
-    return not (text.startswith(("💡", "GPU available", "TPU available", "HPU available")) or "estimate number of" in text)
+    noise = ("💡", "GPU available", "TPU available", "HPU available", "Loading `train_dataloader`")
+    return not text.startswith(noise)
 
 
 #: what jsonargparse says deep inside its messages, from the most to the least telling

@@ -6,7 +6,10 @@ is code. Only our packages, torch, Lightning and what the user names with `--plu
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,9 @@ from petl_bench.errors import UsageError
 from petl_bench.named_configs import find_fragment
 
 ALLOWED = ("petl_bench", "methods", "datamodules", "torch", "pytorch_lightning", "lightning_fabric")
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+_FILE_SUFFIXES = ("csv", "json", "jsonl", "txt", "yaml", "yml", "pt", "bin", "safetensors", "ckpt")
 
 
 class ClassPathGuard:
@@ -36,10 +42,12 @@ class ClassPathGuard:
         """
         for argument, value in _options(arguments):
             key = argument.rsplit(".", 1)[-1]
-            if key in ("class_path", "--model", "--data") or argument.endswith(("backbone", "task", "optimizer")):
-                self._require_allowed(value, argument)
-            elif value.lstrip().startswith(("{", "[")):
+            if value.lstrip().startswith(("{", "[")):
                 self._check_value(_parse(value, argument), argument)
+            elif key in ("class_path", "--model", "--data") or argument.endswith(("backbone", "task", "optimizer")):
+                self._require_allowed(value, argument)
+            else:
+                self._check_value(value, argument)
 
     def check_file(self, path: Path) -> None:
         """Refuses class paths in a configuration file and in the files it includes.
@@ -47,6 +55,12 @@ class ClassPathGuard:
         Raises:
             UsageError: naming the file and the class path, or for text that is no YAML mapping.
         """
+        self._check_file(path.resolve(), set())
+
+    def _check_file(self, path: Path, seen: set[Path]) -> None:
+        if path in seen:
+            return
+        seen.add(path)
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -56,16 +70,21 @@ class ClassPathGuard:
             raise UsageError(f"configuration {path} is empty or no mapping of keys to values")
         self._check_value(value, str(path))
         for name in _strings(value):
-            included = find_fragment(name, path.resolve().parent)
-            if included is not None and included != path:
-                self.check_file(included)
+            included = find_fragment(name, path.parent)
+            if included is not None:
+                self._check_file(included.resolve(), seen)
 
     def _check_value(self, value: Any, where: str) -> None:
         for class_path in _class_paths(value):
             self._require_allowed(class_path, where)
+        for text in _strings(value):
+            if _would_import(text):
+                self._require_allowed(text, where)
 
     def _require_allowed(self, class_path: Any, where: str) -> None:
-        if not isinstance(class_path, str) or "." not in class_path or class_path.endswith((".yaml", ".yml")):
+        if not isinstance(class_path, str) or "." not in class_path:
+            return
+        if class_path.endswith((".yaml", ".yml")) and not _would_import(class_path):
             return
         if class_path.split(".")[0] not in self.allowed:
             raise UsageError(
@@ -85,11 +104,22 @@ class _UniqueKeys(yaml.SafeLoader):
     """A safe loader that refuses a key given twice, where YAML would silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]  # untyped
+        plain = (key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge")  # `<<` is no key
+        keys = [self.construct_object(key) for key in plain]  # type: ignore[no-untyped-call]  # untyped
         for key in keys:
             if isinstance(key, str) and keys.count(key) > 1:
                 raise yaml.YAMLError(f"key '{key}' stands twice, at line {node.start_mark.line + 1} and below")
         return super().construct_mapping(node, deep)
+
+
+def _would_import(text: str) -> bool:
+    """True for text whose first name is a module: jsonargparse tries it as a short class path wherever it may."""
+    if not _DOTTED.fullmatch(text):
+        return False
+    first, last = text.split(".", 1)[0], text.rsplit(".", 1)[-1]
+    if first in sys.stdlib_module_names and last in _FILE_SUFFIXES:
+        return False  # `test.csv`: Python has a package `test`, and importing it would do no harm
+    return first in sys.modules or find_spec(first) is not None
 
 
 def _class_paths(value: Any) -> Iterator[Any]:

@@ -100,7 +100,7 @@ def write_fixture(
     folder: Path,
     *,
     seed: int = 0,
-    train_videos: int = 144,
+    train_videos: int = 432,
     test_videos: int = 72,
     captions_per_video: int = 3,
     size: int = 48,
@@ -149,7 +149,7 @@ def write_stills(
     folder: Path,
     *,
     seed: int = 0,
-    train_videos: int = 1024,
+    train_videos: int = 1728,
     test_videos: int = 162,
     captions_per_video: int = 3,
     size: int = 48,
@@ -440,7 +440,7 @@ def _render_still(still: Still, rng: np.random.Generator, size: int) -> np.ndarr
 
 def _look(rng: np.random.Generator, size: int) -> tuple[float, np.ndarray]:
     """Radius of a shape in pixels, and the noisy grey (size, size, 1) behind it."""
-    radius = size * rng.uniform(0.13, 0.17)
+    radius = size * rng.uniform(0.14, 0.18)
     return radius, rng.uniform(60, 110) + rng.normal(0, 4, size=(size, size, 1))
 
 

@@ -111,9 +111,10 @@ class Method(LightningModule, ABC):
         if not float(worst):
             return
         videos = batch.video_index.tolist()
+        place = f"epoch {self.current_epoch}, step {self.global_step}, rank {self.global_rank}"
         raise NonFiniteError(
-            f"loss is {float(loss.detach())} at epoch {self.current_epoch}, step {self.global_step} (rank {self.global_rank}, "
-            f"training videos {videos[:8]}): lower the learning rate, or look at these samples"
+            f"loss is {float(loss.detach())} ({place}, training videos {videos[:8]}): lower the learning rate, or look "
+            "at these samples"
         )
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:

@@ -45,7 +45,7 @@ def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name and name.startswith(error.name):
+        if error.name and f"{name}.".startswith(f"{error.name}."):
             raise UsageError(f"no module '{name}': is it installed, or on PYTHONPATH?") from error
         raise UsageError(f"module '{name}' needs '{error.name}', which is not installed") from error
 

@@ -1,9 +1,17 @@
 """Backbones for tests of methods."""
 
 import torch
+from torch import Tensor
 
+from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.clip import CLIP
 from petl_bench.method import Method
+
+
+def noise(backbone: Backbone, clips: int, frames: int, seed: int = 0) -> Tensor:
+    """Random pixels, uint8 (B, T, 3, H, W)."""
+    size, generator = backbone.spec.image_size, torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (clips, frames, 3, size, size), dtype=torch.uint8, generator=generator)
 
 
 def meta_clip(architecture: str) -> CLIP:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ def read_column(path: Path, column: str) -> list[str]:
     Raises:
         DataError: if the column is absent, or a line has more or fewer fields than the header, as a cut file has.
     """
-    lines = csv.reader(read_text(path).splitlines(), strict=True)
+    lines = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         header = [name.strip() for name in next(lines)]
         if column not in header:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,6 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
 from petl_bench.backbones.base import InputSpec
-from petl_bench.data.batch import Batch
 from petl_bench.data.datasets import ClipLoader, EvaluationDataset, TrainingDataset, collate
 from petl_bench.data.sampling import SAMPLERS
 from petl_bench.data.shards import EpochBatches, UnpaddedShard
@@ -26,7 +25,7 @@ from petl_bench.fixture import MARK as FIXTURE_MARK
 from petl_bench.results import file_sha256
 
 Split = Literal["train", "val", "test"]
-VIDEO_SUFFIXES = tuple(f".{kind}" for kind in "mp4 webm mkv avi mov m4v mpg mpeg wmv 3gp flv ts gif".split())
+VIDEO_SUFFIXES = tuple(".mp4 .webm .mkv .avi .mov .m4v .mpg .mpeg .wmv .3gp .flv .ts .gif".split())  # noqa: SIM905  # readable
 
 
 @dataclass(frozen=True)
@@ -148,6 +147,8 @@ class VideoTextDataModule(LightningDataModule):
             self._check(split, samples)
         if self.val_videos and val:
             raise UsageError(f"data.val_videos: {self.protocol.id} has a validation split of its own")
+        if self.val_videos and not 0 < self.val_videos < len(train):
+            raise UsageError(f"data.val_videos is {self.val_videos}: hold out 1 to {len(train) - 1} training videos")
         if self.val_videos:
             # The choice follows from the ids alone, so every method and seed holds out the same videos.
             held = sorted(train, key=lambda s: hashlib.sha256(s.video.encode()).digest())[: self.val_videos]
@@ -240,7 +241,7 @@ class VideoTextDataModule(LightningDataModule):
 
     # --- loaders --------------------------------------------------------------------------------------------------
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Any]:
         world, rank = self._processes()
         if self.batch_size % world:
             raise UsageError(f"data.batch_size {self.batch_size} is global and must be a multiple of {world} processes")
@@ -258,16 +259,16 @@ class VideoTextDataModule(LightningDataModule):
             pin_memory=self._on_gpu(),
         )
 
-    def val_dataloader(self) -> DataLoader[Batch] | list[Any]:
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         return self._evaluation_loader("val") if len(self._datasets["val"]) else []
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> DataLoader[Any]:
         return self._evaluation_loader("test")
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
+    def predict_dataloader(self) -> DataLoader[Any]:
         return self._evaluation_loader("test")
 
-    def _evaluation_loader(self, split: Split) -> DataLoader[Batch]:
+    def _evaluation_loader(self, split: Split) -> DataLoader[Any]:
         world, rank = self._processes()
         dataset = self._datasets[split]
         return DataLoader(
@@ -356,7 +357,7 @@ def _require_positive(**values: int) -> None:
             raise UsageError(f"data.{key} is {value}: it must be at least 1")
 
 
-def _require_known(**values: tuple[str, Mapping[str, Any]]) -> None:
+def _require_known(**values: tuple[str, Collection[str]]) -> None:
     for key, (value, known) in values.items():
         if value not in known:
             raise UsageError(f"data.{key} '{value}' is unknown: one of {', '.join(known)}")

@@ -12,9 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "runs", nargs="*", type=Path, default=[Path("runs")], help="folders with run records (default: runs)"
     )
-    parser.add_argument(
-        "--output", type=Path, default=Path("report"), help="folder to write (default: report)"
-    )
+    parser.add_argument("--output", type=Path, default=Path("report"), help="folder to write (default: report)")
     parser.add_argument(
         "--strict", action="store_true", help="reject runs of a dirty checkout; exit 1 if any run is rejected"
     )

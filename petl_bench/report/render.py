@@ -65,9 +65,7 @@ def render_markdown(tables: list[Table], rejected: list[Rejected]) -> str:
 
 def render_csv(tables: list[Table]) -> str:
     """Tidy CSV: one line per run and metric, with the fields that decide what it may be compared with."""
-    lines = [
-        line for table in tables for row in table.rows for run in row.runs for line in _lines(table, run)
-    ]
+    lines = [line for table in tables for row in table.rows for run in row.runs for line in _lines(table, run)]
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(lines[0]) if lines else [], lineterminator="\n")
     writer.writeheader()

@@ -186,9 +186,7 @@ def _table_order(key: Key) -> tuple[bool, str]:
 
 def _shared_note(fields: dict[str, Any], runs: list[Run]) -> str:
     prefix = "protocol.inference."
-    inference = {
-        name.removeprefix(prefix): value for name, value in fields.items() if name.startswith(prefix)
-    }
+    inference = {name.removeprefix(prefix): value for name, value in fields.items() if name.startswith(prefix)}
     settings = [f"{name} {_short(value)}" for name, value in inference.items() if value not in (None, False)]
     backbones = " or ".join(sorted({run.record["model"]["backbone"] for run in runs}))
     parts = [
@@ -219,9 +217,7 @@ def _difference_notes(key: Key, keys: list[Key]) -> list[str]:
         if elsewhere:
             differences.append(f"{name} (here {_short(here)}, there {' or '.join(elsewhere)})")
     noun = "table" if len(others) == 1 else f"{len(others)} tables"
-    return [
-        f"Not comparable with the other {noun} of this dataset, which differ in {', '.join(differences)}."
-    ]
+    return [f"Not comparable with the other {noun} of this dataset, which differ in {', '.join(differences)}."]
 
 
 def _hardware_notes(runs: list[Run]) -> list[str]:

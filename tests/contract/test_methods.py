@@ -9,8 +9,7 @@ from petl_bench.registry import list_entries
 from tests.contract import battery
 
 CONFIGS = [
-    pytest.param(path, id=path.stem.removeprefix("fixture_"))
-    for path in sorted(config_folder().glob("fixture_*.yaml"))
+    pytest.param(path, id=path.stem.removeprefix("fixture_")) for path in sorted(config_folder().glob("fixture_*.yaml"))
 ]
 
 

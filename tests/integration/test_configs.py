@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from petl_bench.data.base import VideoTextDataModule
 from petl_bench.main import main
 from petl_bench.named_configs import config_folder, list_configs
 from petl_bench.registry import import_plugins
-from tests.integration.fixture_run import run
+from tests.integration.fixture_run import only_record, run
 
 LEAVES = [name for name in list_configs() if "/" not in name]
 
@@ -68,13 +69,19 @@ def test_list_shows_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in shown for name in LEAVES)
 
 
-def test_an_override_reaches_the_run(dataset: Path, tmp_path: Path) -> None:
-    from tests.integration.fixture_run import only_record
+def test_an_override_reaches_the_run(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int]] = []
+    setup = VideoTextDataModule.setup
 
+    def spy(self: VideoTextDataModule, stage: str) -> None:
+        assert self.spec is not None
+        seen.append((self.seed, self.spec.image_size))  # a link to a wrong name would silently do nothing
+        setup(self, stage)
+
+    monkeypatch.setattr(VideoTextDataModule, "setup", spy)
     more = ("--model.init_args.bottleneck_dim=4", "--seed_everything=7")
     assert run("fit", "fixture_adaptformer", dataset, tmp_path, *more) == 0
     folder, record = only_record(tmp_path)
     assert record["model"]["method_config"]["bottleneck_dim"] == 4
     assert (record["id"]["seed"], folder.name) == (7, "seed7")
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    assert config["data"]["init_args"]["seed"] == 7
+    assert set(seen) == {(7, 64)}

@@ -13,7 +13,11 @@ WRONG = [
     (["fit"], 2, "add --config"),
     (["fit", "--config", "fixture_adaptfromer"], 2, "fixture_adaptformer.yaml"),
     (["fit", "--config", "fixture_full", "--model.init_args.botleneck_dim", "3"], 2, "botleneck_dim"),
-    (["fit", "--config", "fixture_adaptformer", "--model.init_args.bottleneck_dim", "wide"], 2, "expected int, got wide"),
+    (
+        ["fit", "--config", "fixture_adaptformer", "--model.init_args.bottleneck_dim", "wide"],
+        2,
+        "expected int, got wide",
+    ),
     (["fit", "--config", "fixture_adaptformer", "--model", "AdaptFormr"], 2, "did you mean 'AdaptFormer'"),
     (["fit", "--config", "fixture_adaptformer", "--model.init_args.mode", "both"], 2, "parallel"),
     (["fit", "--config", "fixture_adaptformer", "--trainer.max_epoch", "3"], 2, "max_epochs"),
@@ -36,8 +40,8 @@ def test_wrong_input(
     arguments: list[str], code: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if arguments[0] == "fit":
-        arguments = [*arguments, "--model.init_args.backbone=backbone/clip_tiny.yaml"] if len(arguments) > 3 else arguments
-        arguments = [*arguments, f"--runs_dir={tmp_path}"]
+        tiny = ["--model.init_args.backbone=backbone/clip_tiny.yaml"] if len(arguments) > 3 else []
+        arguments = [*arguments, *tiny, f"--runs_dir={tmp_path}"]
     assert main(arguments) == code
     errors = capsys.readouterr().err
     assert told in errors
@@ -80,9 +84,7 @@ def test_a_broken_video_met_in_a_worker_is_named(
     assert "Traceback" not in errors
 
 
-def test_another_method_s_adapter_is_refused(
-    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_method_s_adapter_is_refused(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("fit", "fixture_linear", dataset, tmp_path) == 0
     (adapter,) = tmp_path.rglob("adapter.safetensors")
     assert run("test", "fixture_adaptformer", dataset, tmp_path, f"--ckpt_path={adapter}") == 5

@@ -41,8 +41,8 @@ def test_outputs_of_the_longer_sequence(kind: str) -> None:
 
 
 def test_masks_leave_prompts_readable() -> None:
-    _, blocks = prompted("vision")
-    x = torch.randn(2, 7, 96)
+    backbone, blocks = prompted("vision")
+    x = torch.randn(2, 7, backbone.vision.width)
     keys = torch.ones(2, 1, 1, 7, dtype=torch.bool)
     keys[:, :, :, 5:] = False
     expected = blocks[0](x[:, :5], Context())

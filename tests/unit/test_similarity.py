@@ -19,6 +19,7 @@ from petl_bench.metrics.retrieval import (
 )
 from petl_bench.similarity import text_conditioned_cosine
 from petl_bench.tasks.retrieval import Retrieval
+from tests.backbones import noise
 
 TEMPERATURE = 5.0
 
@@ -141,8 +142,7 @@ def test_task_refuses_a_temperature_that_does_not_fit(pooling: Any, temperature:
 
 def test_task_trains_and_ranks_with_the_same_similarity() -> None:
     backbone = CLIP("tiny", None)
-    generator = torch.Generator().manual_seed(0)
-    frames = torch.randint(0, 256, (4, 3, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    frames = noise(backbone, 4, 3)
     mask = torch.tensor([[True, True, True], [True, False, False], [True, True, False], [True, True, True]])
     ids, text_mask = backbone.spec.tokenize(["a cat", "a dog runs", "rain", "two men talk"], 8)
     index = torch.arange(4)

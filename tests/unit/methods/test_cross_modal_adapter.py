@@ -13,7 +13,7 @@ from petl_bench.data.batch import Batch
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.tasks.retrieval import Retrieval
-from tests.backbones import UnevenCLIP, adapt_on_meta, meta_clip
+from tests.backbones import UnevenCLIP, adapt_on_meta, meta_clip, noise
 
 
 def method(backbone: CLIP | None = None, **options: Any) -> Method:
@@ -58,15 +58,14 @@ def test_block_equation() -> None:
     block = adapted_blocks(adapted, "vision")[0]
     for parameter in (*block.attention_adapter.parameters(), *block.mlp_adapter.parameters()):
         nn.init.normal_(parameter, std=0.2)
-    x, context = torch.randn(2, 17, 96), Context()
+    x, context = torch.randn(2, 5, adapted.backbone.towers["vision"].width), Context()
     y = x + block.attention_adapter(block.inner.attend(x, context))
     torch.testing.assert_close(block(x, context), y + block.mlp_adapter(block.inner.feed_forward(y, context)))
 
 
 def test_start_is_near_the_backbone_but_not_on_it() -> None:
-    frames = torch.randint(0, 256, (1, 2, 3, 64, 64), dtype=torch.uint8)
-    mask = torch.ones(1, 2, dtype=torch.bool)
     native = CLIP("tiny", None)
+    frames, mask = noise(native, 1, 2), torch.ones(1, 2, dtype=torch.bool)
     expected = native.encode_video(frames, mask).pooled
     actual = method(native).backbone.encode_video(frames, mask).pooled
     assert 0 < (actual - expected).abs().max() < 0.01
@@ -76,14 +75,14 @@ def test_start_is_near_the_backbone_but_not_on_it() -> None:
 def test_blocks_of_both_towers_share_from_the_last(uneven: bool) -> None:
     adapted = method(UnevenCLIP() if uneven else None)
     vision, text = (adapted_blocks(adapted, kind) for kind in ("vision", "text"))
-    assert len(vision) == 4
+    assert len(vision) > len(text) if uneven else len(vision) == len(text)
     for a, b in zip(vision[::-1], text[::-1], strict=False):
         assert a.attention_adapter.shared is b.attention_adapter.shared
         assert a.mlp_adapter.shared is b.mlp_adapter.shared
         assert a.attention_adapter.shared is not a.mlp_adapter.shared
         assert a.attention_adapter.down is not b.attention_adapter.down
     layers = {id(getattr(block, name).shared) for block in vision for name in ("attention_adapter", "mlp_adapter")}
-    assert len(layers) == 8
+    assert len(layers) == 2 * len(vision)
 
 
 def test_shared_tensors_are_saved_once_and_stay_shared() -> None:
@@ -101,12 +100,13 @@ def test_shared_tensors_are_saved_once_and_stay_shared() -> None:
 
 
 def test_a_fully_shared_narrow_tower_has_no_unique_part() -> None:
-    adapted = method(shared_dim=64)
+    backbone = CLIP("tiny", None)
+    adapted = method(backbone, shared_dim=backbone.text.width)
     assert all(block.mlp_adapter.unique is None for block in adapted_blocks(adapted, "text"))
     assert adapted.backbone.encode_text(*adapted.backbone.spec.tokenize(["a"], 4)).pooled.isfinite().all()
 
 
-@pytest.mark.parametrize("options", [{"shared_dim": 65}, {"shared_dim": 0}, {"bottleneck_dim": 0}])
+@pytest.mark.parametrize("options", [{"shared_dim": 10_000}, {"shared_dim": 0}, {"bottleneck_dim": 0}])
 def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="shared_dim"):
         method(**options)
@@ -118,7 +118,7 @@ def test_every_trainable_tensor_learns(pooling: Any) -> None:
     temperature = 5.0 if pooling == "text_conditioned" else None
     task = Retrieval(pooling=pooling, temperature=temperature)
     adapted = CrossModalAdapter(backbone=UnevenCLIP(), task=task).adapt()
-    frames = torch.randint(0, 256, (3, 2, 3, 64, 64), dtype=torch.uint8)
+    frames = noise(adapted.backbone, 3, 2)
     mask = torch.tensor([[True, True], [True, False], [True, True]])
     ids, text_mask = adapted.backbone.spec.tokenize(["a cat", "a dog runs", "rain"], 8)
     index = torch.arange(3)

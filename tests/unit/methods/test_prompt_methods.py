@@ -9,7 +9,7 @@ from methods.vpt import VPT
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.tasks.retrieval import Retrieval
-from tests.backbones import UnevenCLIP, adapt_on_meta, meta_clip
+from tests.backbones import UnevenCLIP, adapt_on_meta, meta_clip, noise
 
 
 @pytest.mark.parametrize("architecture", ["ViT-B-32-quickgelu", "ViT-B-16-quickgelu"])
@@ -29,9 +29,8 @@ def test_parameter_counts(
     assert (counts["vision"], counts["text"], counts["other"]) == (vision, text, 0)
 
 
-def clips(seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (2, 3, 3, 64, 64), dtype=torch.uint8, generator=generator)
+def clips() -> Tensor:
+    return noise(UnevenCLIP(), 2, 3)
 
 
 @pytest.mark.parametrize("method", [VPT, VoP])
@@ -41,7 +40,7 @@ def test_every_trainable_tensor_learns(method: type[Method], checkpointing: bool
     adapted.backbone.set_gradient_checkpointing(checkpointing)
     video = adapted.backbone.encode_video(clips(), torch.ones(2, 3, dtype=torch.bool)).pooled
     text = adapted.backbone.encode_text(*adapted.backbone.spec.tokenize(["a cat", "rain"], 8)).pooled
-    ((video + text) * torch.randn(2, 64)).sum().backward()
+    ((video + text) * torch.randn(2, adapted.backbone.embed_dim)).sum().backward()
     for name, parameter in adapted.named_parameters():
         assert (parameter.grad is not None) is parameter.requires_grad, name
         assert parameter.grad is None or parameter.grad.abs().max() > 0, name

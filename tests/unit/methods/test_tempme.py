@@ -11,7 +11,7 @@ from petl_bench.cost import count_gmacs
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.tasks.retrieval import Retrieval
-from tests.backbones import UnevenCLIP, adapt_on_meta, meta_clip
+from tests.backbones import UnevenCLIP, adapt_on_meta, meta_clip, noise
 
 TINY: dict[str, Any] = {"merge_layers": [-3, -2], "join_clips": [2, 4]}  # up to 8 frames, four blocks
 
@@ -22,8 +22,7 @@ def tempme(**options: Any) -> TempMe:
 
 
 def clips(videos: int = 2, frames: int = 8) -> Tensor:
-    generator = torch.Generator().manual_seed(1)
-    return torch.randint(0, 256, (videos, frames, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    return noise(CLIP("tiny", None), videos, frames)
 
 
 def all_real(videos: int = 2, frames: int = 8) -> Tensor:
@@ -193,10 +192,11 @@ def test_join_puts_cls_first() -> None:
 
 def test_merging_equal_tokens_changes_nothing_for_the_others() -> None:
     """What the sizes are for: one token of size 2 attends, and is attended to, as two equal ones."""
-    block = CLIP("tiny", None).vision.blocks[0]
+    tower = CLIP("tiny", None).vision
+    block = tower.blocks[0]
     twin = MergingBlock(block, Plan(1, 1, 1, before=8, after=0, sized=True))
     plain = MergingBlock(block, Plan(1, 1, 1, before=0, after=0, sized=True))
-    x = torch.randn(2, 9, 96).repeat_interleave(2, dim=1)[:, 1:]  # [CLS], then 8 pairs of equal patches
+    x = torch.randn(2, 9, tower.width).repeat_interleave(2, dim=1)[:, 1:]  # [CLS], then 8 pairs of equal patches
     context = Context(frame_mask=torch.ones(2, 1, dtype=torch.bool))
     merged, kept = twin(x, context), plain(x, context)
     assert merged.size.tolist() == [[1.0] + [2.0] * 8] * 2
@@ -239,7 +239,7 @@ def test_shortcut_of_the_last_block_is_exact() -> None:
     short, whole = (backbone.encode_video(clips(), all_real(), tokens=tokens) for tokens in (False, True))
     torch.testing.assert_close(short.frames, whole.frames)
     assert whole.tokens is not None
-    assert whole.tokens.shape == (2, 8, 1, 96)
+    assert whole.tokens.shape == (2, 8, 1, backbone.towers["vision"].width)
     assert isinstance(backbone.towers["vision"].blocks[-1], LastBlock)
 
 
@@ -252,7 +252,7 @@ def test_every_trainable_tensor_learns(frames: int, checkpointing: bool) -> None
     optimizer = torch.optim.SGD(trainable.values(), lr=0.1)
     mask = all_real(2, frames)
     mask[1, 1:] = False
-    target = torch.randn(2, 64)
+    target = torch.randn(2, method.backbone.embed_dim)
     captions = method.backbone.spec.tokenize(["a cat runs", "a dog"], 8)
     for _ in range(2):
         optimizer.zero_grad()
@@ -285,9 +285,10 @@ def test_bf16_autocast() -> None:
 
 def test_towers_of_unequal_depth() -> None:
     method = TempMe(backbone=UnevenCLIP(), task=Retrieval(), **TINY).adapt()
-    counts = method.parameter_counts()
-    assert counts["vision"] == 4 * 4 * 96 * 8 + (8 + 4) * 96
-    assert counts["text"] == 3 * 4 * 64 * 8
+    counts, towers = method.parameter_counts(), method.backbone.towers
+    assert len(towers["vision"].blocks) > len(towers["text"].blocks)
+    assert counts["vision"] == (len(towers["vision"].blocks) * 4 * 8 + 8 + 4) * towers["vision"].width
+    assert counts["text"] == len(towers["text"].blocks) * 4 * 8 * towers["text"].width
 
 
 def test_blocks_join_where_asked() -> None:

@@ -114,9 +114,7 @@ def test_overlapping_folders_count_once(tmp_path: Path) -> None:
 
 
 def test_two_seeds_give_mean_and_sample_deviation() -> None:
-    (table,) = tables(
-        make_record(id__seed=0, eval__t2v__R1=40.0), make_record(id__seed=1, eval__t2v__R1=43.0)
-    )
+    (table,) = tables(make_record(id__seed=0, eval__t2v__R1=40.0), make_record(id__seed=1, eval__t2v__R1=43.0))
     summary = table.rows[0].summaries["t2v R@1"]
     assert summary is not None
     assert summary.mean == pytest.approx(41.5)
@@ -213,9 +211,7 @@ def test_marks() -> None:
         make_record(id__seed=1),
         make_record(id__config_hash="d" * 64, model__method="Partial", protocol__n_found=900),
         make_record(id__config_hash="e" * 64, model__method="Dirty", env__dirty=True),
-        make_record(
-            id__config_hash="f" * 64, model__method="ZeroShot", model__trainable_params=0, train=None
-        ),
+        make_record(id__config_hash="f" * 64, model__method="ZeroShot", model__trainable_params=0, train=None),
     )
     states = {cells[0]: cells[table.header.index("State")] for cells in table.body}
     assert states == {
@@ -252,9 +248,7 @@ def test_question_answering_has_an_accuracy_column() -> None:
 # --- files and exit codes
 
 
-def test_report_is_written_printed_and_deterministic(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_report_is_written_printed_and_deterministic(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "runs" / "b", id__seed=1)
     save(tmp_path / "runs" / "a")
     save(tmp_path / "runs" / "c", protocol__id="msrvtt-full")
@@ -311,9 +305,7 @@ def test_strict_fails_on_any_rejected_run(tmp_path: Path) -> None:
     assert "b/result.json: dirty" in page
 
 
-def test_no_valid_run_is_an_error_that_writes_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_valid_run_is_an_error_that_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(tmp_path / "runs" / "a", status="interrupted")
     with pytest.raises(DataError, match=r"no valid run below .*runs \(1 rejected\)") as error:
         main(tmp_path / "runs", "--output", tmp_path / "report")

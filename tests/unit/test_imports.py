@@ -1,0 +1,196 @@
+"""Imports go downward only (DESIGN section 2), and every module can be imported alone."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from petl_bench.registry import FOLDERS, ROOT
+
+PACKAGES = ("petl_bench", *FOLDERS)
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+#: parts of petl_bench -> what else of petl_bench they may import
+MAY_IMPORT = {
+    "errors": set(),
+    "results": {"errors"},
+    "named_configs": {"errors"},
+    "registry": {"errors"},
+    "fixture": {"errors"},
+    "report": {"results", "errors"},
+    "layers": {"errors"},
+    "similarity": {"errors"},
+    "losses": {"similarity", "errors"},
+    "metrics": {"similarity", "errors"},
+    "adapters": {"errors"},
+    "optimizers": {"errors"},
+    "backbones": {"adapters", "layers", "results", "errors"},
+    "blocks": {"backbones", "layers", "errors"},
+    "data": {"backbones.base", "fixture", "results", "errors"},
+    "tasks": {"backbones", "data.batch", "layers", "losses", "metrics", "similarity", "errors"},
+    "method": {"adapters", "backbones", "data.batch", "optimizers", "tasks", "errors"},
+}
+#: what `data` may know of backbones
+OF_BACKBONES = {"InputSpec", "Resize"}
+WITHOUT_TORCH = ("errors", "fixture", "main", "named_configs", "registry", "report", "results")
+TORCH = {"torch", "torchvision", "torchmetrics", "pytorch_lightning", "lightning_fabric"}
+HEAVY = {"open_clip", "transformers", "decord"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(node: ast.AST) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Modules that a piece of code imports, with the names it takes out of them."""
+    for child in ast.walk(node):
+        if isinstance(child, ast.Import):
+            yield from ((alias.name, ()) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, "relative import"
+            yield str(child.module), tuple(alias.name for alias in child.names)
+
+
+def top_level(path: Path) -> set[str]:
+    """First names of what importing a module imports at once: nothing in functions or under TYPE_CHECKING."""
+    found: set[str] = set()
+    for statement in tree(path).body:
+        typing_only = isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.unparse(statement.test)
+        if not isinstance(statement, ast.FunctionDef | ast.ClassDef) and not typing_only:
+            found |= {name.split(".")[0] for name, _ in imports(statement)}
+    return found
+
+
+def parts_of(path: Path) -> Iterator[str]:
+    """What a module imports of petl_bench, e.g. `data.batch`; `from petl_bench.data import sampling` included."""
+    for module, names in imports(tree(path)):
+        if module.split(".")[0] != "petl_bench":
+            continue
+        part = module.removeprefix("petl_bench").removeprefix(".")
+        submodules = [name for name in names if (ROOT.joinpath(*module.split(".")) / f"{name}.py").is_file()]
+        yield from (f"{part}.{name}".removeprefix(".") for name in submodules)
+        if part and len(submodules) < max(len(names), 1):
+            yield part
+
+
+def is_within(part: str, allowed: str) -> bool:
+    return part == allowed or part.startswith(f"{allowed}.")
+
+
+@pytest.mark.parametrize("part", MAY_IMPORT)
+def test_petl_bench_imports_downward(part: str) -> None:
+    files = [path for path in FILES if is_within(module_name(path), f"petl_bench.{part}")]
+    assert files, "the table names a part that is gone"
+    allowed = {part, *MAY_IMPORT[part]}
+    upward = {
+        (module_name(p), name) for p in files for name in parts_of(p) if not any(is_within(name, a) for a in allowed)
+    }
+    assert not upward
+
+
+def test_rules_find_an_upward_import(tmp_path: Path) -> None:
+    """The rules above would not notice if nothing was found at all."""
+    path = tmp_path / "upward.py"
+    code = "from petl_bench.data import sampling\ndef f():\n    import petl_bench.tasks.base\n    import petl_bench\n"
+    path.write_text(code, encoding="utf-8")
+    assert list(parts_of(path)) == ["data.sampling", "tasks.base"]
+
+
+def test_data_knows_of_backbones_only_what_describes_input() -> None:
+    files = [path for path in FILES if module_name(path).startswith("petl_bench.data")]
+    taken = {
+        name for path in files for module, names in imports(tree(path)) if ".backbones" in module for name in names
+    }
+    assert "InputSpec" in taken
+    assert taken <= OF_BACKBONES
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_plugins_import_no_sibling(folder: str) -> None:
+    files = [path for path in FILES if module_name(path).startswith(f"{folder}.")]
+    assert files
+    taken = {(module_name(path), name) for path in files for name, _ in imports(tree(path))}
+    assert not {(path, name) for path, name in taken if name.split(".")[0] in FOLDERS}
+
+
+def test_petl_bench_names_no_plugin() -> None:
+    """`registry` imports them by the name of their folder."""
+    files = [path for path in FILES if module_name(path).startswith("petl_bench")]
+    taken = {(module_name(path), name) for path in files for name, _ in imports(tree(path))}
+    assert not {(path, name) for path, name in taken if name.split(".")[0] in FOLDERS}
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_heavy_packages_are_imported_where_they_are_used(path: Path) -> None:
+    assert not top_level(path) & HEAVY
+
+
+@pytest.mark.parametrize("part", WITHOUT_TORCH)
+def test_light_modules_import_no_torch(part: str) -> None:
+    files = [path for path in FILES if is_within(module_name(path), f"petl_bench.{part}")]
+    assert files
+    assert not {module_name(path) for path in files if top_level(path) & TORCH}
+
+
+def run_python(code: str, *arguments: str) -> str:
+    """Output of a fresh interpreter."""
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+LIGHT = """
+import importlib, sys
+import petl_bench.main
+assert "torch" not in sys.modules, "main"
+for arguments in (["list", "methods"], ["list", "datamodules"], ["list", "configs"], ["--help"], ["--version"]):
+    assert petl_bench.main.main(arguments) == 0, arguments
+    assert "torch" not in sys.modules, arguments
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    assert "torch" not in sys.modules, name
+"""
+
+
+def test_light_commands_do_not_load_torch() -> None:
+    light = [module_name(p) for p in FILES if any(is_within(module_name(p), f"petl_bench.{w}") for w in WITHOUT_TORCH)]
+    output = run_python(LIGHT, *light)
+    assert "AdaptFormer" in output
+    assert "MSRVTT" in output
+
+
+# Each module is imported in a child of its own, forked from a process that has loaded foreign packages only: a fresh
+# interpreter for each would spend its time on torch.
+ALONE = """
+import importlib, os, sys, traceback
+import torch, pytorch_lightning, torchmetrics, torchvision
+assert not [name for name in sys.modules if name.split(".")[0] in ("petl_bench", "methods", "datamodules")]
+failed = []
+for name in sys.argv[1:]:
+    child = os.fork()
+    if child == 0:
+        try:
+            importlib.import_module(name)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        failed.append(name)
+sys.exit(f"cannot be imported alone: {failed}" if failed else 0)
+"""
+
+
+def test_every_module_imports_alone() -> None:
+    run_python(ALONE, *(name for path in FILES if not (name := module_name(path)).endswith("__main__")))

@@ -1,0 +1,90 @@
+"""Methods and data modules are found by their folder; plug-ins by name; shadows and gaps are named."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import methods
+from petl_bench import registry
+from petl_bench.errors import UsageError
+from petl_bench.registry import FOLDERS, ROOT, import_plugins, list_entries
+
+
+def test_lists_what_a_configuration_can_name() -> None:
+    entries = {entry.name: entry for entry in list_entries("methods")}
+    assert {"AdaptFormer", "Full", "ZeroShot"} <= entries.keys()
+    assert "ParallelBlock" not in entries
+    assert entries["Full"].module == "methods.full"
+    assert entries["Full"].summary.startswith("Full fine-tuning")
+    assert [entry.name for entry in list_entries("datamodules")].count("MSRVTT") == 1
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_entry_can_be_imported_and_has_a_summary(folder: str) -> None:
+    import_plugins()
+    entries = list_entries(folder)
+    assert len({entry.name for entry in entries}) == len(entries) > 0
+    for entry in entries:
+        assert hasattr(sys.modules[entry.module], entry.name)
+        assert entry.summary
+        assert "\n" not in entry.summary
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_listing_misses_no_class(folder: str) -> None:
+    """The list is read from source; it equals what the classes themselves say."""
+    from petl_bench.data.base import VideoTextDataModule
+    from petl_bench.method import Method
+
+    import_plugins()
+    base = {"methods": Method, "datamodules": VideoTextDataModule}[folder]
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith(f"{folder}.")]
+    classes = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
+    own = {c.__name__ for c in classes if issubclass(c, base) and c.__module__.startswith(f"{folder}.")}
+    assert own == {entry.name for entry in list_entries(folder)}
+
+
+def plugin(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    return name
+
+
+def test_plugin_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = plugin(tmp_path, "registry_plugin", "loaded = True\n", monkeypatch)
+    import_plugins([name])
+    assert sys.modules[name].loaded
+    monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.parametrize("name", ["no_such_plugin", "no_such_plugin.part", "petl_bench.no_such_part"])
+def test_missing_plugin(name: str) -> None:
+    with pytest.raises(UsageError, match=f"no module '{name}': is it installed"):
+        import_plugins([name])
+
+
+@pytest.mark.parametrize("needed", ["no_such_package", "registry"])
+def test_plugin_that_needs_a_missing_package(needed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = plugin(tmp_path, "registry_needy", f"import {needed}\n", monkeypatch)
+    with pytest.raises(UsageError, match=f"'{name}' needs '{needed}', which is not installed"):
+        import_plugins([name])
+
+
+def test_another_package_of_our_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "__path__", [str(tmp_path)])
+    with pytest.raises(UsageError) as caught:
+        import_plugins()
+    assert str(tmp_path) in str(caught.value)
+    assert str(ROOT) in str(caught.value)
+
+
+def test_listing_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "methods").mkdir()
+    source = 'raise RuntimeError\n\nclass Mine(base.Method):\n    """First line,\n    second.\n\n    More."""\n'
+    (tmp_path / "methods" / "mine.py").write_text(source, encoding="utf-8")
+    monkeypatch.setattr(registry, "ROOT", tmp_path)
+    assert list_entries("methods") == [("Mine", "methods.mine", "First line, second.")]
