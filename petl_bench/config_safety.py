@@ -117,9 +117,13 @@ def _would_import(text: str) -> bool:
     if not _DOTTED.fullmatch(text):
         return False
     first, last = text.split(".", 1)[0], text.rsplit(".", 1)[-1]
-    if first in sys.stdlib_module_names and last in _FILE_SUFFIXES:
+    if first in (*sys.stdlib_module_names, "test") and last in _FILE_SUFFIXES:
         return False  # `test.csv`: Python has a package `test`, and importing it would do no harm
-    return first in sys.modules or find_spec(first) is not None
+    if first in sys.modules:
+        return True
+    spec = find_spec(first)
+    is_folder = spec is not None and spec.origin is None and text.count(".") == 1  # `runs.old` beside a folder `runs`
+    return spec is not None and not is_folder
 
 
 def _class_paths(value: Any) -> Iterator[Any]:

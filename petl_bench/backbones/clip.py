@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -323,8 +323,8 @@ def _refuse_other_towers(name: str, model: Any) -> None:
 
     plain = isinstance(model, OpenCLIP) and isinstance(model.visual, VisionTransformer)
     if plain:
-        blocks = [*model.visual.transformer.resblocks, *model.transformer.resblocks]
-        visual = model.visual
+        visual, text = cast(Any, model.visual), cast(Any, model.transformer)  # torch leaves attributes untyped
+        blocks = [*visual.transformer.resblocks, *text.resblocks]
         plain = (
             all(type(block) is ResidualAttentionBlock for block in blocks)
             and (visual.attn_pool, visual.pool_type, visual.final_ln_after_pool) == (None, "tok", False)

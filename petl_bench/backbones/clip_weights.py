@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from math import isqrt
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -175,7 +175,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             state = torch.jit.load(path, map_location="cpu").state_dict()
             state = {k: v for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")}
         else:
-            state = load_state_dict(str(path), device="cpu", weights_only=True)
+            state = cast(dict[str, Tensor], load_state_dict(str(path), device="cpu", weights_only=True))
         state = {key: value.float() for key, value in state.items()}
     except UnpicklingError as error:  # torch's own advice here is to execute the pickle
         raise CheckpointError(

@@ -46,7 +46,7 @@ def state(reference: Reference) -> dict[str, Tensor]:
 
 def assert_holds(clip: CLIP, model: Any, atol: float = 1e-5) -> None:
     """Our towers give what open_clip's model gives."""
-    frames = pictures(2, 64)
+    frames = pictures(2, clip.spec.image_size)
     ids, words = captions(clip, 77)
     with torch.no_grad():
         video = clip.encode_video(frames[:, None], torch.ones(2, 1, dtype=torch.bool)).frames[:, 0]
@@ -140,11 +140,21 @@ def write_transformers(folder: Path, hidden_act: str = "quick_gelu") -> Any:
     """A `CLIPModel` of the tiny architecture in a folder; returns the model."""
     from transformers import CLIPConfig, CLIPModel
 
-    both = {"num_attention_heads": 4, "num_hidden_layers": 4, "projection_dim": 64, "hidden_act": hidden_act}
-    vision = {"hidden_size": 96, "intermediate_size": 384, "image_size": 64, "patch_size": 16}
-    text = {"hidden_size": 64, "intermediate_size": 256, "eos_token_id": 49407, "bos_token_id": 49406}
+    tiny = json.loads(TINY.read_text(encoding="utf-8"))
+
+    def layers(tower: dict[str, int], heads: int) -> dict[str, Any]:
+        width = tower["width"]
+        shape = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": tower["layers"]}
+        return {**shape, "num_attention_heads": heads, "hidden_act": hidden_act}
+
+    vision, text = tiny["vision_cfg"], tiny["text_cfg"]
     torch.manual_seed(0)
-    config = CLIPConfig(projection_dim=64, vision_config=vision | both, text_config=text | both)
+    config = CLIPConfig(
+        projection_dim=tiny["embed_dim"],
+        vision_config=layers(vision, vision["width"] // vision["head_width"])
+        | {"image_size": vision["image_size"], "patch_size": vision["patch_size"]},
+        text_config=layers(text, text["heads"]) | {"eos_token_id": 49407, "bos_token_id": 49406},
+    )
     model = CLIPModel(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -162,7 +172,7 @@ def transformers_folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 def test_transformers_folder(transformers_folder: tuple[Path, Any]) -> None:
     folder, model = transformers_folder
     clip = CLIP("tiny", str(folder))
-    frames = pictures(2, 64)
+    frames = pictures(2, clip.spec.image_size)
     ids, words = captions(clip)
     with torch.no_grad():
         video = clip.encode_video(frames[:, None], torch.ones(2, 1, dtype=torch.bool)).frames[:, 0]
@@ -405,15 +415,23 @@ def test_other_width(tmp_path: Path) -> None:
     assert "does not fit this architecture" in refusal(CheckpointError, other.weights)
 
 
+_TINY = json.loads(TINY.read_text(encoding="utf-8"))
+WIDTH, TEXT_WIDTH, JOINT = _TINY["vision_cfg"]["width"], _TINY["text_cfg"]["width"], _TINY["embed_dim"]
 CHANGES: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
     "missing": (lambda s: s.pop("visual.proj"), "1 tensors missing (first: ['visual.proj'])"),
     "unknown": (lambda s: s.update(head=torch.zeros(1)), "1 unknown (first: ['head'])"),
-    "shape": (lambda s: s.update({"visual.proj": torch.zeros(96, 63)}), "visual.proj is (96, 63), not (96, 64)"),
-    "positions": (
-        lambda s: s.update({"visual.positional_embedding": torch.zeros(14, 96)}),
-        "visual.positional_embedding is (14, 96)",
+    "shape": (
+        lambda s: s.update({"visual.proj": torch.zeros(WIDTH, JOINT - 1)}),
+        f"visual.proj is ({WIDTH}, {JOINT - 1}), not ({WIDTH}, {JOINT})",
     ),
-    "context": (lambda s: s.update(positional_embedding=torch.zeros(76, 64)), "positional_embedding is (76, 64)"),
+    "positions": (
+        lambda s: s.update({"visual.positional_embedding": torch.zeros(14, WIDTH)}),  # no square grid
+        f"visual.positional_embedding is (14, {WIDTH})",
+    ),
+    "context": (
+        lambda s: s.update(positional_embedding=torch.zeros(76, TEXT_WIDTH)),
+        f"positional_embedding is (76, {TEXT_WIDTH})",
+    ),
     "scale": (lambda s: s.update(logit_scale=torch.zeros(2)), "logit_scale is (2,), not ()"),
 }
 

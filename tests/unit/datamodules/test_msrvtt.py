@@ -27,7 +27,7 @@ def count_letters(captions: Sequence[str], max_words: int) -> tuple[Tensor, Tens
     """Stands for a tokenizer: the lengths of the words, 1 before and 2 after them."""
     ids = torch.zeros(len(captions), max_words, dtype=torch.long)
     for row, caption in enumerate(captions):
-        words = [1, *(3 + len(word) for word in caption.split())][: max_words - 1] + [2]
+        words = [1, *[3 + len(word) for word in caption.split()][: max_words - 2], 2]
         ids[row, : len(words)] = torch.tensor(words)
     return ids, ids > 0
 
@@ -80,7 +80,7 @@ def refusal(error: type[Exception], function: Callable[..., Any], *arguments: An
     return message
 
 
-# --- splits -----------------------------------------------------------------------------------------------------------
+# --- splits ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_counts_are_asserted_unless_partial(written: Path) -> None:
     assert "data.partial" in message
 
 
-# --- the real lists ---------------------------------------------------------------------------------------------------
+# --- the real lists -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_a_real_list_that_lost_its_last_line(name: str, real: Path, tmp_path: Pa
     assert f"{len(lines) - 2} videos, expected {len(lines) - 1}" in message
 
 
-# --- hold-out -----------------------------------------------------------------------------------------------------------
+# --- hold-out -------------------------------------------------------------------------------------------------------
 
 
 def test_held_out_videos_follow_from_their_ids(root: Path) -> None:
@@ -235,7 +235,7 @@ def test_hold_out_that_leaves_nothing_or_makes_no_sense(val_videos: int, written
     assert "data.val_videos" in message
 
 
-# --- clips --------------------------------------------------------------------------------------------------------------
+# --- clips ----------------------------------------------------------------------------------------------------------
 
 
 def remove(root: Path, split: str) -> list[str]:
@@ -285,7 +285,7 @@ def test_no_folder_of_clips(root: Path) -> None:
     assert str(root / "clips") in message
 
 
-# --- loaders ------------------------------------------------------------------------------------------------------------
+# --- loaders --------------------------------------------------------------------------------------------------------
 
 
 def test_training_batches(written: Path) -> None:
@@ -350,7 +350,7 @@ def test_without_a_backbones_specification(written: Path) -> None:
     assert "data.spec" in refusal(UsageError, MSRVTT(written).setup, "fit")
 
 
-# --- record -------------------------------------------------------------------------------------------------------------
+# --- record ---------------------------------------------------------------------------------------------------------
 
 
 def test_record_of_the_protocol(root: Path) -> None:

@@ -1,0 +1,142 @@
+"""Any open_clip model as one piece, for zero-shot and full fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from petl_bench.backbones.base import (
+    Backbone,
+    Block,
+    InputSpec,
+    TextFeatures,
+    Tower,
+    VideoFeatures,
+    mean_over_frames,
+)
+from petl_bench.backbones.clip import create_open_clip, find_architecture, parameters_sha256
+from petl_bench.backbones.clip_weights import find_weights, load_weights
+from petl_bench.errors import CheckpointError, UsageError
+
+
+class WholeTower(Tower):
+    """A tower whose layers have no place for a method's modules; it only says which parameters are its own."""
+
+    def __init__(self, name: str, parameters: Sequence[nn.Parameter]) -> None:
+        super().__init__([], width=0)
+        self.owner = name
+        self.members = nn.ParameterList(parameters)
+
+    @property
+    def blocks(self) -> list[Block]:
+        raise UsageError(
+            f"{self.owner} is used as a whole (backbone WholeCLIP), so no method can place its modules: only ZeroShot "
+            "and Full run on it; choose a ViT-* architecture and the backbone CLIP"
+        )
+
+
+class WholeCLIP(Backbone):
+    """Any open_clip architecture, also with ResNet, ConvNeXt, timm or Hugging Face towers (SigLIP, CoCa, ...).
+
+    Only zero-shot and full fine-tuning run on it: what `CLIP` gains by knowing the layers is not to be had here.
+
+    Args:
+        architecture: an open_clip name, or the path of an open_clip model configuration (JSON).
+        pretrained: an open_clip tag, a local file or an open_clip folder, or null for random weights.
+        image_size: side of a frame in pixels where it differs from the architecture's.
+        init_seed: seed of random weights; unused with `pretrained`.
+
+    Raises:
+        UsageError: for an unknown architecture, or an activation that the weights were not trained with.
+        CheckpointError: if weights or tokeniser cannot be had.
+    """
+
+    def __init__(
+        self, architecture: str, pretrained: str | None, image_size: int | None = None, init_seed: int = 0
+    ) -> None:
+        super().__init__()
+        config, name = find_architecture(architecture)
+        self.name = f"whole-clip-{name}".lower()
+        self.model = create_open_clip(name, image_size, init_seed)
+        preprocess = dict(self.model.visual.preprocess_cfg)
+        self.weights = {"source": f"random, seed {init_seed}", "sha256": None}
+        if pretrained is not None:
+            weights = find_weights(name, pretrained)
+            self.weights = load_weights(self.model, name, bool(config.get("quick_gelu")), weights)
+            preprocess |= weights.preprocess
+        elif not self.model.logit_scale.is_meta:
+            self.weights["sha256"] = parameters_sha256(self.model)
+        self.logit_scale = self.model.logit_scale
+        self.embed_dim = int(config["embed_dim"])
+        context_length = int(config["text_cfg"].get("context_length", 77))
+        self.spec = InputSpec(
+            image_size=preprocess["size"][0] if isinstance(preprocess["size"], tuple) else preprocess["size"],
+            mean=tuple(preprocess["mean"]),
+            std=tuple(preprocess["std"]),
+            resize="squash" if preprocess["resize_mode"] == "squash" else "shorter_side_crop",
+            context_length=context_length,
+            tokenizer=WholeTokenizer(name, context_length),
+        )
+
+    @property
+    def towers(self) -> dict[str, Tower]:
+        vision = list(self.model.visual.parameters())
+        mine = {id(parameter) for parameter in (*vision, self.logit_scale)}
+        text = [parameter for parameter in self.model.parameters() if id(parameter) not in mine]
+        return {"vision": WholeTower(self.name, vision), "text": WholeTower(self.name, text)}
+
+    def encode_video(self, frames: Tensor, mask: Tensor, tokens: bool = False) -> VideoFeatures:
+        self._refuse_tokens(tokens)
+        clips, length = frames.shape[:2]
+        per_frame = self.model.encode_image(self.normalise(frames).flatten(0, 1)).unflatten(0, (clips, length))
+        return VideoFeatures(None, per_frame, mean_over_frames(per_frame, mask))
+
+    def encode_text(self, ids: Tensor, mask: Tensor, tokens: bool = False) -> TextFeatures:
+        self._refuse_tokens(tokens)
+        projected = self.model.encode_text(ids)
+        return TextFeatures(None, nn.functional.normalize(projected, dim=-1), projected)
+
+    def _refuse_tokens(self, tokens: bool) -> None:
+        if tokens:
+            raise UsageError(f"{self.name} is used as a whole (backbone WholeCLIP) and gives no tokens")
+
+
+@dataclass(frozen=True)
+class WholeTokenizer:
+    """open_clip's own tokeniser of an architecture; picklable.
+
+    Attributes:
+        architecture: open_clip's name.
+        context_length: what the text tower reads; ids are padded to it.
+    """
+
+    architecture: str
+    context_length: int
+
+    def __call__(self, captions: Sequence[str], max_words: int) -> tuple[Tensor, Tensor]:
+        """Ids (M, context_length) cut to `max_words` tokens, and their mask."""
+        tokenizer, padding = _tokenizer(self.architecture)
+        words = tokenizer(list(captions), context_length=max_words)  # (M, max_words)
+        ids = torch.full((len(words), self.context_length), padding, dtype=torch.long)
+        ids[:, :max_words] = words
+        return ids, ids != padding
+
+
+@cache
+def _tokenizer(architecture: str) -> tuple[Any, int]:
+    import open_clip
+
+    try:
+        tokenizer = open_clip.get_tokenizer(architecture)
+    except Exception as error:  # whatever the hub client or the network raises
+        raise CheckpointError(
+            f"the tokeniser of {architecture} is not in the local cache and could not be downloaded "
+            f"({type(error).__name__})"
+        ) from error
+    inner = getattr(tokenizer, "tokenizer", None)  # a Hugging Face tokeniser within
+    return tokenizer, 0 if inner is None else inner.pad_token_id

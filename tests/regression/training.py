@@ -1,0 +1,53 @@
+"""Trains a method for a few steps on fixed clips; the figures are what the regression test compares.
+
+`python -m tests.regression.training` records them anew (`figures.json`), after a change that is meant to move them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from petl_bench.named_configs import config_folder
+from petl_bench.optimizers import AdamWCosine
+from tests.contract.battery import builder, features, make_batch
+
+FIGURES = Path(__file__).with_name("figures.json")
+STEPS = 12
+
+
+def configurations() -> list[Path]:
+    """The packaged fixture configurations that have something to train."""
+    return [path for path in sorted(config_folder().glob("fixture_*.yaml")) if path.stem != "fixture_zeroshot"]
+
+
+def train(config: Path) -> list[float]:
+    """The loss before training, after half and after all steps, and the mean cosine of matching pairs at the end."""
+    torch.manual_seed(0)
+    method = builder(config)()
+    batch = make_batch(method.backbone)
+    optimizer, schedule = AdamWCosine(lr=1e-3, warmup=0.0).build(method.trainable_parameters(), STEPS)
+    method.train()
+    losses = []
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss, _ = method.task.loss(method.backbone, batch)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+    video, text = features(method, batch)
+    return [losses[0], losses[STEPS // 2], losses[-1], float((video * text).sum(-1).mean())]
+
+
+def record() -> None:
+    """Writes the figures of all configurations with the version that gave them."""
+    torch.set_num_threads(1)
+    figures = {path.stem: [round(value, 6) for value in train(path)] for path in configurations()}
+    FIGURES.write_text(json.dumps({"torch": torch.__version__, "figures": figures}, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    record()

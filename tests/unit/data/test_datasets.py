@@ -1,0 +1,217 @@
+"""Rows follow from their keys alone; gaps are an error, another training row, or a clip that ranks last."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from petl_bench.backbones.base import InputSpec
+from petl_bench.data.base import Sample
+from petl_bench.data.datasets import ClipLoader, EvaluationDataset, Row, TrainingDataset, collate
+from petl_bench.data.video import VideoError
+from petl_bench.errors import DataError
+from petl_bench.fixture import write_fixture
+
+SIZE, FRAMES, WORDS = 32, 3, 6
+
+
+def first_letters(captions: Sequence[str], max_words: int) -> tuple[Tensor, Tensor]:
+    """Stands for a tokenizer: one number per caption that tells it from the others."""
+    ids = torch.zeros(len(captions), max_words, dtype=torch.long)
+    ids[:, 0] = torch.tensor([int(caption.removeprefix("caption ")) + 1 for caption in captions])
+    return ids, ids > 0
+
+
+SPEC = InputSpec(SIZE, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "shorter_side_crop", 77, first_letters)
+SAMPLES = [
+    Sample("video0", ("caption 0", "caption 1", "caption 2")),
+    Sample("video1", ("caption 3",)),
+    Sample("video2", ("caption 4", "caption 5")),
+    Sample("video3", ("caption 6", "caption 7")),
+]
+COUNT = 8
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Four clips and, as the last, a file that is none."""
+    folder = tmp_path_factory.mktemp("datasets") / "fixture"
+    write_fixture(folder, train_videos=8, test_videos=2, captions_per_video=1, size=SIZE, seconds=2)
+    broken = folder / "videos" / "broken.mp4"
+    broken.write_bytes(b"no clip")
+    return [*(folder / "videos" / f"{sample.video}.mp4" for sample in SAMPLES), broken]
+
+
+def loader(sampling: str = "uniform", rate: int | None = None) -> ClipLoader:
+    return ClipLoader(FRAMES, sampling, rate, SIZE, "shorter_side_crop", "pyav")
+
+
+def training(paths: list[Path], sampling: str = "uniform", **options: Any) -> TrainingDataset:
+    defaults = {"expand": True, "seed": 0, "tolerate": False}
+    found = list(zip(SAMPLES, paths, strict=False))
+    return TrainingDataset(found, loader(sampling), spec=SPEC, max_words=WORDS, **{**defaults, **options})
+
+
+def evaluation(paths: Sequence[Path | None], tolerate: bool = False, sampling: str = "uniform") -> EvaluationDataset:
+    return EvaluationDataset(SAMPLES, list(paths)[: len(SAMPLES)], loader(sampling), SPEC, WORDS, tolerate)
+
+
+def same(first: Row, second: Row) -> bool:
+    tensors = ("frames", "frame_mask", "ids", "text_mask")
+    rest = (first.video_index, list(first.text_index)) == (second.video_index, list(second.text_index))
+    return rest and all(torch.equal(getattr(first, name), getattr(second, name)) for name in tensors)
+
+
+def caption(row: Row) -> int:
+    return int(row.ids[0, 0]) - 1
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def test_one_row_per_caption(paths: list[Path]) -> None:
+    rows = [training(paths)[0, index] for index in range(len(training(paths)))]
+    assert [caption(row) for row in rows] == list(range(COUNT))
+    assert [list(row.text_index) for row in rows] == [[index] for index in range(COUNT)]
+    assert [row.video_index for row in rows] == [0, 0, 0, 1, 2, 2, 3, 3]
+    for row in rows:
+        assert row.frames.shape == (FRAMES, 3, SIZE, SIZE)
+        assert row.frames.dtype == torch.uint8
+        assert row.frame_mask.all()
+        assert row.decoded
+        assert row.ids.shape == row.text_mask.shape == (1, WORDS)
+
+
+def test_one_row_per_video_with_a_caption_drawn_anew(paths: list[Path]) -> None:
+    dataset = training(paths, expand=False)
+    assert len(dataset) == len(SAMPLES)
+    drawn = {video: set() for video in range(len(SAMPLES))}
+    for epoch in range(20):
+        for video in (0, 1, 2):
+            row = dataset[epoch, video]
+            assert row.video_index == video
+            assert list(row.text_index) == [caption(row)]
+            drawn[video].add(caption(row))
+    assert (drawn[0], drawn[1], drawn[2]) == ({0, 1, 2}, {3}, {4, 5})
+
+
+@pytest.mark.parametrize("expand", [True, False])
+def test_rows_do_not_depend_on_what_was_read_before(paths: list[Path], expand: bool) -> None:
+    keys = [(epoch, row) for epoch in (0, 1) for row in range(len(SAMPLES))]
+    first, second = (training(paths, "segment_random", expand=expand) for _ in range(2))
+    forwards = {key: first[key] for key in keys}
+    torch.manual_seed(5)
+    backwards = {key: second[key] for key in reversed(keys)}
+    assert all(same(forwards[key], backwards[key]) for key in keys)
+
+
+def test_random_frames_follow_seed_and_epoch(paths: list[Path]) -> None:
+    frames = [
+        training(paths, "segment_random", seed=seed)[epoch, 0].frames
+        for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))
+    ]
+    assert len({frame.numpy().tobytes() for frame in frames}) > 1
+    fixed = [training(paths, seed=seed)[epoch, 0].frames for seed, epoch in ((0, 0), (1, 1))]
+    assert torch.equal(*fixed)
+
+
+def test_unreadable_clip_stops_training(paths: list[Path]) -> None:
+    with pytest.raises(VideoError, match=r"broken\.mp4"):
+        training([paths[4], *paths[1:4]])[0, 0]
+
+
+def test_another_row_takes_the_place_of_an_unreadable_clip(paths: list[Path]) -> None:
+    dataset = training([paths[4], *paths[1:4]], tolerate=True)
+    with pytest.warns(UserWarning, match=r"broken\.mp4.*another training row"):
+        substitutes = [dataset[epoch, 0] for epoch in range(6)]
+    assert all(row.video_index != 0 and row.decoded for row in substitutes)
+    assert all(list(row.text_index) == [caption(row)] for row in substitutes)
+    assert len({caption(row) for row in substitutes}) > 1
+    with pytest.warns(UserWarning, match="another training row"):
+        assert same(dataset[3, 0], substitutes[3])
+
+
+def test_only_unreadable_clips_end_in_an_error(paths: list[Path]) -> None:
+    dataset = training([paths[4]] * 4, tolerate=True)
+    with pytest.warns(UserWarning, match="broken"), pytest.raises(DataError, match="could not be read"):
+        dataset[0, 0]
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------------
+
+
+def test_each_video_with_all_its_captions(paths: list[Path]) -> None:
+    dataset = evaluation(paths)
+    assert dataset.counts == (len(SAMPLES), COUNT)
+    rows = [dataset[index] for index in range(len(dataset))]
+    assert [row.video_index for row in rows] == [0, 1, 2, 3]
+    assert [list(row.text_index) for row in rows] == [[0, 1, 2], [3], [4, 5], [6, 7]]
+    assert [(row.ids[:, 0] - 1).tolist() for row in rows] == [[0, 1, 2], [3], [4, 5], [6, 7]]
+    assert all(row.decoded for row in rows)
+    assert all(torch.equal(row.frames, training(paths)[0, i].frames) for i, row in zip((0, 3, 4, 6), rows, strict=True))
+
+
+def test_random_sampling_is_the_same_every_time(paths: list[Path]) -> None:
+    first, second = (evaluation(paths, sampling="segment_random") for _ in range(2))
+    assert [same(first[index], second[index]) for index in (3, 0)] == [True, True]
+    assert same(first[0], first[0])
+
+
+def test_missing_clip_is_blank_and_said_to_be(paths: list[Path]) -> None:
+    row = evaluation([None, *paths[1:4]], tolerate=True)[0]
+    assert_blank(row)
+
+
+@pytest.mark.filterwarnings("error")
+def test_unreadable_clip_stops_evaluation_or_is_blank(paths: list[Path]) -> None:
+    broken = [paths[4], *paths[1:4]]
+    with pytest.raises(VideoError, match=r"broken\.mp4"):
+        evaluation(broken)[0]
+    with pytest.warns(UserWarning, match=r"broken\.mp4.*ranks last"):
+        row = evaluation(broken, tolerate=True)[0]
+    assert_blank(row)
+
+
+def assert_blank(row: Row) -> None:
+    """No frame is real, but the captions are all there."""
+    assert not row.decoded
+    assert row.frames.shape == (FRAMES, 3, SIZE, SIZE)
+    assert not row.frames.any()
+    assert not row.frame_mask.any()
+    assert list(row.text_index) == [0, 1, 2]
+
+
+def test_padding_after_the_last_real_frame(paths: list[Path]) -> None:
+    dataset = EvaluationDataset(SAMPLES, list(paths[:4]), loader(rate=1), SPEC, WORDS, False)
+    row = dataset[0]  # two seconds at one frame per second
+    assert row.frame_mask.tolist() == [True, True, False]
+    assert row.frames[:2].any()
+    assert not row.frames[2].any()
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+def test_collate_keeps_captions_with_their_videos(paths: list[Path]) -> None:
+    dataset = evaluation([paths[0], None, *paths[2:4]], tolerate=True)
+    batch = collate([dataset[index] for index in (2, 0, 1)])
+    assert batch.frames.shape == (3, FRAMES, 3, SIZE, SIZE)
+    assert batch.frame_mask.shape == (3, FRAMES)
+    assert batch.ids.shape == batch.text_mask.shape == (6, WORDS)
+    assert batch.video_index.tolist() == [2, 0, 1]
+    assert batch.text_index.tolist() == [4, 5, 0, 1, 2, 3]
+    assert batch.text_video.tolist() == [2, 2, 0, 0, 0, 1]
+    assert (batch.ids[:, 0] - 1).tolist() == batch.text_index.tolist()
+    assert batch.decoded.tolist() == [True, True, False]
+    assert torch.equal(batch.frames[1], dataset[0].frames)
+
+
+def test_datasets_travel_to_loader_workers(paths: list[Path]) -> None:
+    dataset = training(paths)
+    assert same(pickle.loads(pickle.dumps(dataset))[0, 2], dataset[0, 2])
