@@ -165,9 +165,12 @@ class CLIP(Backbone):
         init_seed: int = 0,
     ) -> None:
         super().__init__()
-        config, name = _architecture(architecture)
+        config, name = find_architecture(architecture)
+        if "hf_model_name" in config["text_cfg"]:
+            raise _other_towers(name)  # before open_clip downloads the tower's configuration
         self.name = f"clip-{name}".lower()
-        model = _create(name, image_size, init_seed)
+        model = create_open_clip(name, image_size, init_seed)
+        _refuse_other_towers(name, model)
         preprocess = dict(model.visual.preprocess_cfg)
         self.weights = {"source": f"random, seed {init_seed}", "sha256": None}
         full = pretrained is not None and is_adapter_file(Path(pretrained))
@@ -181,7 +184,7 @@ class CLIP(Backbone):
         if pretrained is not None and full:
             self.weights = _load_full(self, Path(pretrained))
         if self.weights["sha256"] is None and not self.logit_scale.is_meta:
-            self.weights["sha256"] = _parameters_sha256(self)
+            self.weights["sha256"] = parameters_sha256(self)
         self.embed_dim = self.vision.proj.shape[1]
         self.spec = InputSpec(
             image_size=model.visual.image_size[0],
@@ -263,7 +266,7 @@ def _bpe() -> Any:
     return tokenizer
 
 
-def _architecture(architecture: str) -> tuple[dict[str, Any], str]:
+def find_architecture(architecture: str) -> tuple[dict[str, Any], str]:
     """The open_clip configuration of an architecture and the name open_clip knows it by."""
     import open_clip
 
@@ -280,8 +283,6 @@ def _architecture(architecture: str) -> tuple[dict[str, Any], str]:
         close = get_close_matches(architecture, [*open_clip.list_models(), "tiny"], 3)
         hint = f"did you mean {', '.join(close)}?" if close else "open_clip.list_models() lists them"
         raise UsageError(f"unknown CLIP architecture '{architecture}': {hint}")
-    if "hf_model_name" in config["text_cfg"]:
-        raise _other_towers(architecture)  # before open_clip downloads the tower's configuration
     return config, architecture
 
 
@@ -296,14 +297,14 @@ def _require_architecture(path: Path) -> None:
         raise UsageError(f"CLIP architecture {path} is no open_clip model configuration: it needs {', '.join(keys)}")
 
 
-def _create(name: str, image_size: int | None, init_seed: int) -> Any:
+def create_open_clip(name: str, image_size: int | None, init_seed: int) -> Any:
+    """An open_clip model with random weights that follow from `init_seed`; the global generator is not touched."""
     import open_clip
 
     with torch.random.fork_rng(devices=[]), _without_warnings():
         torch.manual_seed(init_seed)
         device = torch.get_default_device()  # `meta` where only shapes are wanted
         model = open_clip.create_model(name, device=device, force_image_size=image_size, pretrained_text=False)
-    _refuse_other_towers(name, model)
     return model
 
 
@@ -340,7 +341,8 @@ def _refuse_other_towers(name: str, model: Any) -> None:
 def _other_towers(name: str) -> UsageError:
     return UsageError(
         f"CLIP architecture '{name}' has towers that are not plain CLIP transformers (a ResNet, timm or Hugging "
-        "Face tower, or another pooling), so no method can place its modules: choose a ViT-* architecture"
+        "Face tower, or another pooling), so no method can place its modules: choose a ViT-* architecture, or for "
+        "zero-shot and full fine-tuning the backbone petl_bench.backbones.whole_clip.WholeCLIP"
     )
 
 
@@ -364,7 +366,8 @@ def _is_quick_gelu(activation: nn.Module) -> bool:
     return type(activation).__name__ == "QuickGELU"
 
 
-def _parameters_sha256(module: nn.Module) -> str:
+def parameters_sha256(module: nn.Module) -> str:
+    """SHA-256 over names and values of all parameters: the identity of weights that come from no file."""
     digest = hashlib.sha256()
     for name, parameter in sorted(module.named_parameters()):
         digest.update(name.encode())

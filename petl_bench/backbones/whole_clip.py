@@ -62,7 +62,12 @@ class WholeCLIP(Backbone):
         super().__init__()
         config, name = find_architecture(architecture)
         self.name = f"whole-clip-{name}".lower()
-        self.model = create_open_clip(name, image_size, init_seed)
+        try:
+            self.model = create_open_clip(name, image_size, init_seed)
+        except OSError as error:  # a Hugging Face tower, whose configuration open_clip fetches
+            raise CheckpointError(
+                f"{name} needs files from the Hugging Face hub that are not in the local cache and could not be fetched"
+            ) from error
         preprocess = dict(self.model.visual.preprocess_cfg)
         self.weights = {"source": f"random, seed {init_seed}", "sha256": None}
         if pretrained is not None:

@@ -30,12 +30,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from petl_bench.errors import DataError, DistributedError, NonFiniteError
+from petl_bench.errors import DataError, NonFiniteError
+from petl_bench.metrics.by_index import gather_on_cpu, listed, order_of, to_cpu
 from petl_bench.similarity import text_conditioned_cosine
 
 TIE_SHARE_TO_WARN = 0.001
@@ -170,7 +170,7 @@ class RetrievalMetric(Metric):
     text_video: list[Tensor]
 
     def __init__(self, expected_videos: int | None = None, expected_texts: int | None = None) -> None:
-        super().__init__(dist_sync_fn=_gather_on_cpu)
+        super().__init__(dist_sync_fn=gather_on_cpu)
         self.expected_videos = expected_videos
         self.expected_texts = expected_texts
         for state in ("video_features", "video_index", "video_decoded"):
@@ -194,14 +194,14 @@ class RetrievalMetric(Metric):
         """Adds the videos and the captions of a step; see `update_videos` and `update_texts`."""
         if videos is not None:
             features, index, decoded = _same_length(*videos)
-            self.video_features.append(_to_cpu(features, torch.float32))
-            self.video_index.append(_to_cpu(index, torch.long))
-            self.video_decoded.append(_to_cpu(decoded, torch.bool))
+            self.video_features.append(to_cpu(features, torch.float32))
+            self.video_index.append(to_cpu(index, torch.long))
+            self.video_decoded.append(to_cpu(decoded, torch.bool))
         if texts is not None:
             features, index, video_index = _same_length(*texts)
-            self.text_features.append(_to_cpu(features, torch.float32))
-            self.text_index.append(_to_cpu(index, torch.long))
-            self.text_video.append(_to_cpu(video_index, torch.long))
+            self.text_features.append(to_cpu(features, torch.float32))
+            self.text_index.append(to_cpu(index, torch.long))
+            self.text_video.append(to_cpu(video_index, torch.long))
 
     def compute(self) -> RetrievalResult:
         """Ranks and metrics over the samples of all processes.
@@ -213,8 +213,8 @@ class RetrievalMetric(Metric):
         """
         if not len(self.video_index) or not len(self.text_index):
             raise DataError("retrieval metric: no videos or no captions were evaluated; check the split")
-        videos = _order(dim_zero_cat(self.video_index), self.expected_videos, "video")
-        texts = _order(dim_zero_cat(self.text_index), self.expected_texts, "caption")
+        videos = order_of(dim_zero_cat(self.video_index), self.expected_videos, "video")
+        texts = order_of(dim_zero_cat(self.text_index), self.expected_texts, "caption")
         text = dim_zero_cat(self.text_features)[texts].cpu()
         video = dim_zero_cat(self.video_features)[videos].cpu()
         failed = ~dim_zero_cat(self.video_decoded)[videos].cpu()
@@ -246,7 +246,7 @@ class TextConditionedRetrievalMetric(RetrievalMetric):
     def update_frames(self, features: Tensor, mask: Tensor, index: Tensor, decoded: Tensor) -> None:
         """Adds videos: frame features (B, T, E), their mask (B, T), and as in `update_videos`; T is always the same."""
         self.update_videos(features, index, decoded)
-        self.frame_mask.append(_to_cpu(mask, torch.bool))
+        self.frame_mask.append(to_cpu(mask, torch.bool))
 
     def _scores(self, text: Tensor, video: Tensor, failed: Tensor, videos: Tensor) -> _Scores:
         mask = dim_zero_cat(self.frame_mask)[videos].cpu()
@@ -284,52 +284,10 @@ def _evaluate(scores: _Scores, text_video: Tensor, chunk: int = 256) -> Retrieva
     )
 
 
-def _gather_on_cpu(tensor: Tensor, group: Any = None) -> list[Tensor]:
-    """The tensors of all processes.
-
-    torchmetrics' own gather needs tensors on the accelerator under NCCL, and fails when a process has no
-    sample (its stand-in has another shape and dtype). Gathering objects takes CPU tensors with any backend.
-    """
-    gathered: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(gathered, tensor.cpu(), group=group)
-    return [shard for shard in gathered if len(shard)] or gathered[:1]
-
-
 def _same_length(features: Tensor, index: Tensor, third: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if not len(features) == len(index) == len(third):
         raise ValueError(f"{len(features)} features, {len(index)} indices and {len(third)} flags or videos")
     return features, index, third
-
-
-def _to_cpu(values: Tensor, dtype: torch.dtype) -> Tensor:
-    # A copy, since the caller may reuse its buffer, and a view would be sent with all of its storage.
-    return values.detach().to(device="cpu", dtype=dtype, copy=True)
-
-
-def _order(index: Tensor, expected: int | None, what: str) -> Tensor:
-    """The permutation that sorts `index` (N,), which has to hold each of 0..n-1 exactly once."""
-    index = index.cpu()
-    size = int(index.max()) + 1 if expected is None else expected
-    foreign = index[(index < 0) | (index >= size)]
-    if len(foreign):
-        raise DistributedError(f"{what} index {_first(foreign)} is not in 0..{size - 1}; check the data module")
-    counts = torch.bincount(index, minlength=size)
-    duplicates = torch.nonzero(counts > 1).flatten()
-    if len(duplicates):
-        raise DistributedError(
-            f"{what} index {_first(duplicates)} was evaluated more than once; use a sampler that does not pad"
-        )
-    missing = torch.nonzero(counts == 0).flatten()
-    if len(missing):
-        raise DistributedError(
-            f"{what} index {_first(missing)} of {size} was not evaluated; use a sampler that drops nothing"
-        )
-    return torch.argsort(index)
-
-
-def _first(indices: Tensor, limit: int = 5) -> str:
-    listed = ", ".join(map(str, indices[:limit].tolist()))
-    return listed if len(indices) <= limit else f"{listed}, ... ({len(indices)} in all)"
 
 
 Rows = Callable[[int, int], Tensor]
@@ -408,7 +366,7 @@ def _require_finite(values: Tensor, what: str, start: int = 0) -> None:
     if not values.numel() or torch.stack(torch.aminmax(values)).isfinite().all():
         return
     rows = torch.nonzero(~values.isfinite().all(dim=1)).flatten() + start
-    raise NonFiniteError(f"NaN or infinite {what} in {len(rows)} row(s): {_first(rows)}; check the model")
+    raise NonFiniteError(f"NaN or infinite {what} in {len(rows)} row(s): {listed(rows)}; check the model")
 
 
 def _text_to_video(scores: _Scores, text_video: Tensor, chunk: int) -> Ranks:
@@ -444,7 +402,7 @@ def _check_pairs(scores: _Scores, text_video: Tensor) -> Tensor:
         raise DataError(f"text_video has shape {tuple(text_video.shape)} for {texts} captions; give one video each")
     outside = torch.nonzero((text_video < 0) | (text_video >= videos)).flatten()
     if len(outside):
-        raise DataError(f"captions {_first(outside)} belong to no evaluated video; there are {videos} videos")
+        raise DataError(f"captions {listed(outside)} belong to no evaluated video; there are {videos} videos")
     return text_video.to(scores.failed.device)
 
 
@@ -452,7 +410,7 @@ def _require_captions(scores: _Scores, text_video: Tensor) -> None:
     captions = torch.bincount(text_video, minlength=len(scores.failed))
     without = torch.nonzero(captions == 0).flatten()
     if len(without):
-        raise DataError(f"videos {_first(without)} have no caption; video-to-text needs one for every video")
+        raise DataError(f"videos {listed(without)} have no caption; video-to-text needs one for every video")
 
 
 def _rank(rows: Rows, positives: tuple[Tensor, Tensor], lost: Tensor, gallery_size: int, chunk: int) -> Ranks:

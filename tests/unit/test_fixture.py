@@ -26,6 +26,7 @@ def write(folder: Path, **options) -> fixture.FixtureSummary:
         "captions_per_video": CAPTIONS,
         "size": 48,
         "seconds": 2,
+        "fps": 8,
     }
     return fixture.write_fixture(folder, **{**sizes, **options})
 
@@ -127,8 +128,8 @@ def test_most_test_videos_have_a_partner_that_differs_only_in_the_order_of_motio
 
 
 def centres(frames: np.ndarray) -> np.ndarray:
-    """Centre (x, y) of the shape in every frame, by its difference from the clip's median picture."""
-    change = np.abs(frames.astype(int) - np.median(frames, axis=0)).sum(axis=-1)
+    """Centre (x, y) of the shape in every frame, by its difference from the clip's median colour, the background's."""
+    change = np.abs(frames.astype(int) - np.median(frames, axis=(0, 1, 2))).sum(axis=-1)
     change = np.where(change > 120, change, 0)  # (F, H, W)
     y, x = np.mgrid[: frames.shape[1], : frames.shape[2]]
     total = change.sum(axis=(1, 2))
@@ -179,11 +180,90 @@ def test_same_seed_same_bytes(folder, tmp_path):
 
 def test_training_scenes_repeat_when_there_are_more_videos_than_combinations():
     rng = np.random.default_rng(0)
-    test = fixture._test_scenes(rng, 190)
+    test = fixture._test_scenes(rng, 144)
     train = fixture._train_scenes(rng, test, 100)
     assert len(train) == 100
-    assert len(set(train)) == 216 - 190
+    assert len(set(train)) == 216 - 144
     assert not set(train) & set(test)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_test_set_has_all_motions_of_a_colour_and_shape_and_leaves_each_colour_to_train_on(seed):
+    test = fixture._test_scenes(np.random.default_rng(seed), 144)
+    looks = [(scene.colour, scene.shape) for scene in test]
+    assert looks == [looks[12 * (number // 12)] for number in range(144)]
+    assert len(set(test)) == 144
+    assert {looks.count(look) for look in looks} == {12}
+    assert {colour for colour in fixture.COLOURS if len({shape for own, shape in looks if own == colour}) > 2} == set()
+
+
+@pytest.fixture(scope="module")
+def stills(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("stills") / "shapes"
+    summary = fixture.write_stills(path, train_videos=20, test_videos=30, captions_per_video=CAPTIONS, size=48)
+    assert summary == (path, 20, 30, CAPTIONS * 50)
+    return path
+
+
+def parse_still(caption: str) -> fixture.Still:
+    words = re.findall(r"[a-z]+", caption)
+    (colour,) = set(words) & set(fixture.COLOURS)
+    (shape,) = set(words) & set(fixture.SHAPES)
+    places = {phrase: place for place, (_, phrases) in fixture.PLACES.items() for phrase in phrases}
+    longest = max((phrase for phrase in places if caption.endswith(phrase)), key=len)  # "on the left" ends others
+    return fixture.Still(colour, shape, places[longest])
+
+
+def test_stills_have_the_files_of_msrvtt(stills, folder):
+    assert [path.name for path in sorted(stills.iterdir())] == [path.name for path in sorted(folder.iterdir())]
+    assert ids(stills, "MSRVTT_train.9k.csv") == [f"video{n}" for n in range(20)]
+    test = read_csv(stills / "MSRVTT_JSFUSION_test.csv")
+    assert len({parse_still(row["sentence"]) for row in test}) == 30
+
+
+def test_stills_show_what_their_captions_say(stills):
+    document = json.loads((stills / "MSRVTT_data.json").read_text(encoding="utf-8"))
+    y, x = np.mgrid[:48, :48]
+    for number in range(50):
+        texts = [row["caption"] for row in document["sentences"] if row["video_id"] == f"video{number}"]
+        (still,) = {parse_still(text) for text in texts}
+        assert len(set(texts)) == CAPTIONS
+        frames = decode(stills / "videos" / f"video{number}.mp4")
+        assert frames.shape == (1, 48, 48, 3)
+        frame = frames[0].astype(int)
+        shown = np.abs(frame - np.median(frame, axis=(0, 1))).sum(axis=-1) > 120  # (H, W), the shape
+        centre = np.array([x[shown].mean(), y[shown].mean()])
+        third = (centre // 16 - 1).astype(int)
+        assert tuple(third) == fixture.PLACES[still.place][0], (number, still, centre)
+        colour = frame[shown].mean(axis=0)
+        distances = {name: np.abs(colour - rgb).sum() for name, rgb in fixture.COLOURS.items()}
+        assert min(distances, key=lambda name: distances[name]) == still.colour, (number, still)
+
+
+def test_stills_name_the_directions_that_moving_captions_use():
+    phrases = " ".join(phrase for _, own in fixture.PLACES.values() for phrase in own)
+    assert set(fixture.DIRECTIONS) <= set(phrases.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_videos": 3}, "--train-videos must be"),
+        ({"test_videos": 163}, "--test-videos 163: there are 162 different stills"),
+        ({"captions_per_video": 9}, "choose 1 to 8"),
+        ({"size": 33}, "even number"),
+    ],
+)
+def test_arguments_of_stills_out_of_range(options, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        fixture.write_stills(tmp_path / "new", **options)
+    assert not (tmp_path / "new").exists()
+
+
+def test_every_still_can_be_captioned_the_most_often_allowed():
+    rng = np.random.default_rng(0)
+    for place in fixture.PLACES:
+        assert len(set(fixture._still_captions(rng, fixture.Still("red", "circle", place), 8))) == 8
 
 
 def test_refuses_a_folder_with_content(tmp_path):
@@ -239,6 +319,16 @@ def test_command_line(tmp_path, capsys):
     assert fixture.run(parser.parse_args([str(tmp_path / "new"), *arguments])) == 0
     assert capsys.readouterr().out == f"wrote 16 training and 2 test videos with 54 captions to {tmp_path / 'new'}\n"
     assert len(list((tmp_path / "new/videos").glob("video*.mp4"))) == 18
+
+
+def test_command_line_writes_stills_and_knows_which_options_they_have(tmp_path, capsys):
+    parser = argparse.ArgumentParser()
+    fixture.add_arguments(parser)
+    layout = [str(tmp_path / "new"), "--layout", "stills"]
+    with pytest.raises(UsageError, match="--fps: layout stills has no such option"):
+        fixture.run(parser.parse_args([*layout, "--fps", "6"]))
+    assert fixture.run(parser.parse_args([*layout, "--train-videos", "4", "--test-videos", "2", "--size", "32"])) == 0
+    assert capsys.readouterr().out == f"wrote 4 training and 2 test videos with 18 captions to {tmp_path / 'new'}\n"
 
 
 def test_does_not_import_torch():
