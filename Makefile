@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-DEMO   := demo
+DEMO_METHODS ?= zeroshot linear adaptformer full mvadapter
 RUNS   ?= runs
 export OMP_NUM_THREADS ?= 1
 
@@ -22,8 +22,15 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: setup ## generate clips, train on a CPU, print the leaderboard
-	sh benchmarks/demo.sh $(DEMO) $(BIN)/petl-bench
+demo: setup ## generate clips, train on the CPU, print the leaderboard
+	rm -rf demo
+	$(BIN)/petl-bench fixture demo/fixture
+	$(BIN)/petl-bench fixture demo/stills --layout stills
+	$(BIN)/petl-bench fit --config fixture_pretrain --runs_dir demo/pretrain
+	cp demo/pretrain/*/full/*/*/seed0/adapter.safetensors demo/tiny_clip.safetensors
+	for method in $(DEMO_METHODS); do \
+		$(BIN)/petl-bench fit --config fixture_$$method --runs_dir demo/runs || exit; done
+	$(BIN)/petl-bench report demo/runs --output demo/report
 
 test: setup ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
@@ -41,5 +48,5 @@ report: setup ## leaderboard of the runs below RUNS (default: runs)
 	$(BIN)/petl-bench report $(RUNS)
 
 clean: ## remove what can be made again; runs and reports stay
-	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

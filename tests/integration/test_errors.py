@@ -39,8 +39,8 @@ WRONG = [
 def test_wrong_input(
     arguments: list[str], code: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if arguments[0] == "fit":
-        tiny = ["--model.init_args.backbone=backbone/clip_tiny.yaml"] if len(arguments) > 3 else []
+    if arguments[0] in ("fit", "test"):
+        tiny = ["--model.init_args.backbone=backbone/clip_tiny.yaml"] if "fixture_adaptformer" in arguments else []
         arguments = [*arguments, *tiny, f"--runs_dir={tmp_path}"]
     assert main(arguments) == code
     errors = capsys.readouterr().err
