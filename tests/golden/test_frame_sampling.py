@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 import pytest
-from helpers import Case, golden_files
+from tests.golden.helpers import Case, golden_files
 
 from petl_bench.data import sampling
 from petl_bench.errors import DataError

@@ -57,7 +57,7 @@ def test_training_lowers_the_loss(dataset: Path, tmp_path: Path) -> None:
     lines = (folder / "metrics.csv").read_text(encoding="utf-8").splitlines()
     place = lines[0].split(",").index("loss")
     losses = [float(value) for line in lines[1:] if (value := line.split(",")[place])]
-    assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
+    assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
 
 
 def test_zero_shot_has_nothing_to_train(dataset: Path, tmp_path: Path) -> None:
