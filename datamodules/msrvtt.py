@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from petl_bench.data.annotations import read_column, read_json, require_keys
-from petl_bench.data.base import Protocol, Sample, Split, VideoTextDataModule
+from petl_bench.data.base import VideoTextDataModule
+from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.errors import DataError, UsageError
 
 _PROTOCOLS = {

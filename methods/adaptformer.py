@@ -34,7 +34,8 @@ class AdaptFormer(Method):
     Args:
         bottleneck_dim: b; 64 gives 1,189,632 parameters in the vision tower of CLIP ViT-B, 1,982,976 in both.
         mode: where the adapter sits in the vision tower.
-        text_adapter: `same` as in the vision tower, `sequential` (MV-Adapter's baselines), or `none`.
+        text_adapter: `same` as in the vision tower, `sequential` (MV-Adapter's baselines), or `none`; in a decoder of
+            answers, too.
         scale: factor on what the adapter gives.
         learnable_scale: train the factor.
         layer_norm: none in the released code; `in` fits the parameter count of MV-Adapter's baseline.
@@ -54,7 +55,8 @@ class AdaptFormer(Method):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.modes = {"vision": mode, "text": mode if text_adapter == "same" else text_adapter}
+        text_mode = mode if text_adapter == "same" else text_adapter
+        self.modes = {"vision": mode, "text": text_mode, "decoder": text_mode}
         self.options: dict[str, Any] = {
             "bottleneck_dim": bottleneck_dim,
             "scale": scale,

@@ -90,7 +90,7 @@ class PetlBenchCLI(LightningCLI):
             "--best_on_val",
             type=bool,
             default=False,
-            help="Report the epoch with the best val_rsum instead of the last one; needs a validation split.",
+            help="Report the best epoch on the validation split (by Rsum or accuracy) instead of the last one.",
         )
         parser.link_arguments("model", "data.init_args.spec", compute_fn=spec_of, apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed")
@@ -114,6 +114,7 @@ class PetlBenchCLI(LightningCLI):
         self.model.configure_model()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        _require_match(self.model.task, self.datamodule)
         resolved = yaml.safe_load(self._parser(self.subcommand).dump(self.options, skip_none=False))
         resolved.pop("config", None)  # which files it came from is no part of what is measured
         dry = bool(self.options.trainer.fast_dev_run)
@@ -142,7 +143,8 @@ class PetlBenchCLI(LightningCLI):
                 f"best_on_val: {self.datamodule.protocol.id} has no validation split; set data.val_videos to hold some "
                 "training videos out (an epoch is never chosen on test)"
             )
-        return ModelCheckpoint(self.run.folder, "best", monitor="val_rsum", mode="max", enable_version_counter=False)
+        monitor = f"val_{self.model.task.monitor}"
+        return ModelCheckpoint(self.run.folder, "best", monitor=monitor, mode="max", enable_version_counter=False)
 
     # --- subcommands ----------------------------------------------------------------------------------------------
 
@@ -190,10 +192,10 @@ class PetlBenchCLI(LightningCLI):
     def predict(
         self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any
     ) -> None:
-        """Writes `features.safetensors`: video and text features of the test split, in its order."""
+        """Writes what the task predicts for the test split: features (retrieval), or answers."""
         self._load(model, ckpt_path)
         batches = self.trainer.predict(model, datamodule=datamodule)
-        self.run.write_features(batches or [], self.trainer)
+        self.run.write_predictions(batches or [], model, self.trainer)
 
     def _load(self, model: Method, ckpt_path: str | None) -> None:
         if ckpt_path is not None:
@@ -205,6 +207,14 @@ class PetlBenchCLI(LightningCLI):
                 f"{self.subcommand} of {type(model).__name__} needs --ckpt_path adapter.safetensors; to evaluate it "
                 "untrained on purpose, add --zero_shot true"
             )
+
+
+def _require_match(task: Task, data: VideoTextDataModule) -> None:
+    if task.texts != data.texts:
+        raise UsageError(
+            f"task {task.name} reads {task.texts}, but data {data.name} has {data.texts}: "
+            "choose a task and a dataset that belong together"
+        )
 
 
 def _last_epoch(folder: Path) -> ModelCheckpoint:

@@ -21,6 +21,8 @@ from petl_bench.named_configs import find_fragment
 ALLOWED = ("petl_bench", "methods", "datamodules", "torch", "pytorch_lightning", "lightning_fabric")
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+#: keys whose files are data that no class is read from, and may be large
+_DATA_KEYS = ("answer_list",)
 _FILE_SUFFIXES = ("csv", "json", "jsonl", "txt", "yaml", "yml", "pt", "bin", "safetensors", "ckpt")
 
 
@@ -140,8 +142,12 @@ def _class_paths(value: Any) -> Iterator[Any]:
 def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key not in _DATA_KEYS:
+                yield from _strings(item)
+    elif isinstance(value, list):
+        for item in value:
             yield from _strings(item)
 
 

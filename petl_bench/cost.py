@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from petl_bench.backbones.base import Backbone, InputSpec
 from petl_bench.data.base import VideoTextDataModule
-from petl_bench.data.batch import Batch
+from petl_bench.data.batch import Batch, Question
 from petl_bench.method import Method
 from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.tasks.base import Evaluation
@@ -42,17 +42,20 @@ def count_gmacs(backbone: Backbone, frames: int, max_words: int) -> Gmacs:
         max_words: tokens of the caption.
     """
     device = backbone.logit_scale.device
-    batch = Batch(*(tensor.to(device) for tensor in made_batch(backbone.spec, 1, frames, max_words)))
+    made = made_batch(backbone.spec, 1, frames, max_words)
+    pixels, frame_mask, ids, text_mask = (
+        tensor.to(device) for tensor in (made.frames, made.frame_mask, made.ids, made.text_mask)
+    )
     # The counter does not know the fused attention of CPUs; the plain one it counts as two products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
+        backbone.encode_video(pixels, frame_mask, tokens=True)
         vision = counter.get_total_flops()
-        backbone.encode_text(batch.ids, batch.text_mask, tokens=True)
+        backbone.encode_text(ids, text_mask, tokens=True)
     return Gmacs(vision / 2e9, counter.get_total_flops() / 2e9)
 
 
 def made_batch(spec: InputSpec, clips: int, frames: int, max_words: int) -> Batch:
-    """A training batch of noise, always the same, with captions that fill `max_words` tokens."""
+    """A training batch of noise, always the same, with captions (or questions) that fill `max_words` tokens."""
     size, generator = spec.image_size, torch.Generator().manual_seed(0)
     ids, mask = spec.tokenize([" ".join(["a"] * max_words)] * clips, max_words)
     index = torch.arange(clips)
@@ -65,6 +68,7 @@ def made_batch(spec: InputSpec, clips: int, frames: int, max_words: int) -> Batc
         text_index=index,
         text_video=index,
         decoded=torch.ones(clips, dtype=torch.bool),
+        questions=tuple(Question(clip, "what", ("a",)) for clip in range(clips)),
     )
 
 

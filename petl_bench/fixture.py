@@ -9,6 +9,11 @@ shape gives a recall at 1 of about 8 %. A clip and its reversal ("left, then up"
 of the same frames in the opposite order, so a method that averages over frames cannot tell the two apart: more
 than about 50 % needs temporal modelling.
 
+Beside them lie questions about the same clips in the layout of MSRVTT-QA ("which way does the red circle move
+first?"). Colour and shape can be told from any frame. But no training clip shows the shape of a test clip in its
+colour, so a method that guesses the shape from the colour scores less than chance. Of what is asked about motions,
+about half cannot be told without the order of the frames.
+
 Layout `stills`: clips of a single frame with a resting shape, whose captions name colour, shape and place ("a red
 circle at the top left"). A CLIP pretrained on them knows pictures and words, but no motion, as a real CLIP does
 when it first sees video. Training and test share combinations, not renderings.
@@ -49,6 +54,13 @@ TEMPLATES = (
     "a {shape} in {colour} travels {first} before it turns {second}",
     "{colour} {shape} heading {first} and afterwards {second}",
     "after moving {first} the {colour} {shape} moves {second}",
+)
+#: what is asked about each clip, and the field of its `Scene` that answers it
+QUESTIONS = (
+    ("what colour is the {shape}?", "colour"),
+    ("what shape moves?", "shape"),
+    ("which way does the {colour} {shape} move first?", "first"),
+    ("which way does the {colour} {shape} move then?", "second"),
 )
 #: offset of a still shape from the picture's centre, in steps, and how captions say it
 PLACES = {
@@ -113,6 +125,9 @@ def write_fixture(
     MSR-VTT, the 9k list holds all training videos, the 7k list the full train and full validation ones among
     them, and the full test set adds the rest to the test videos.
 
+    Questions are in `train_qa.json`, `val_qa.json` and `test_qa.json`. Unlike in MSRVTT-QA, those of the test split are
+    about the last `test_videos` only, whose combinations no training video shows.
+
     Args:
         folder: Created; may exist only if empty.
         seed: Determines everything.
@@ -142,7 +157,9 @@ def write_fixture(
         return _render(scene, np.random.default_rng(place), half, size)
 
     clips = (clip(number, scene) for number, scene in enumerate(scenes))
-    return _write_dataset(folder, seed, len(train), captions, clips, num_frames=2 * half, fps=fps)
+    summary = _write_dataset(folder, seed, len(train), captions, clips, num_frames=2 * half, fps=fps)
+    _write_questions(folder, len(train), scenes)
+    return summary
 
 
 def write_stills(
@@ -363,7 +380,7 @@ def _still_captions(rng: np.random.Generator, still: Still, count: int) -> list[
 
 def _write_annotations(folder: Path, num_train: int, captions: list[list[str]], seconds: float) -> None:
     names = [f"video{number}" for number in range(len(captions))]
-    num_validation = max(num_train // 8, 1)
+    num_validation = _num_validation(num_train)
     num_full_train = num_train - 2 * num_validation
     splits = ["train"] * num_full_train + ["validate"] * num_validation
     splits += ["test"] * (len(names) - len(splits))
@@ -406,6 +423,24 @@ def _write_annotations(folder: Path, num_train: int, captions: list[list[str]], 
         ["key", "vid_key", "video_id", "sentence"],
         ([f"ret{row}", f"msr{number}", f"video{number}", texts[0]] for row, (number, texts) in test),
     )
+
+
+def _num_validation(num_train: int) -> int:
+    return max(num_train // 8, 1)
+
+
+def _write_questions(folder: Path, num_train: int, scenes: Sequence[Scene]) -> None:
+    num_validation = _num_validation(num_train)
+    splits = ["train"] * (num_train - 2 * num_validation) + ["val"] * num_validation
+    splits += ["train"] * num_validation + ["test"] * (len(scenes) - num_train)
+    records: dict[str, list[dict[str, int | str]]] = {"train": [], "val": [], "test": []}
+    asked = product(enumerate(zip(scenes, splits, strict=True)), QUESTIONS)
+    for number, ((video, (scene, split)), (template, field)) in enumerate(asked):
+        words = scene._asdict()
+        question: dict[str, int | str] = {"category_id": 0, "video_id": video, "answer": words[field], "id": number}
+        records[split].append(question | {"question": template.format(**words)})
+    for split, questions in records.items():
+        (folder / f"{split}_qa.json").write_text(json.dumps(questions, indent=1) + "\n", encoding="utf-8")
 
 
 def _write_csv(path: Path, header: list[str], rows: Iterable[list[str]]) -> None:

@@ -1,7 +1,5 @@
 """Losses over the global batch of all processes, with the gradient of one process that holds it all."""
 
-import math
-
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -10,14 +8,6 @@ from torch.autograd.function import once_differentiable
 
 from petl_bench.errors import DistributedError
 from petl_bench.similarity import text_conditioned_cosine
-
-MAX_LOGIT_SCALE = math.log(100)
-
-
-def clamp_logit_scale_(parameter: Tensor) -> Tensor:
-    """Limits CLIP's logarithmic logit scale to ln 100 in place (Radford et al. 2021, section 2.5)."""
-    with torch.no_grad():
-        return parameter.clamp_(max=MAX_LOGIT_SCALE)
 
 
 def gather_with_grad(x: Tensor) -> Tensor:
@@ -37,7 +27,7 @@ def gather_with_grad(x: Tensor) -> Tensor:
 
 
 def gather_index(x: Tensor) -> Tensor:
-    """Concatenates integers x (B, ...) of all processes in rank order: (W * B, ...), without gradient.
+    """Concatenates x (B, ...) of all processes in rank order: (W * B, ...), without gradient.
 
     Raises:
         DistributedError: the processes hold different batch sizes.
@@ -120,6 +110,48 @@ def info_nce(
         ignored: gallery items that are no negatives of a query (B, G); the positive must not be among them.
     """
     return _cross_entropy(logit_scale * query @ gallery.T, positive, ignored)
+
+
+def momentum_contrastive_loss(
+    query: Tensor, slow_query: Tensor, gallery: Tensor, positives: Tensor, logit_scale: Tensor, alpha: float
+) -> Tensor:
+    """Mean cross-entropy of queries against slow features of a batch and a queue, with soft targets.
+
+    targets = alpha * softmax(scale * slow_query gallery^T) + (1 - alpha) * positives / (positives of the query).
+
+    Source: specs/uniadapter.md section 5 (ALBEF, BLIP).
+
+    Args:
+        query: (B, E).
+        slow_query: the same samples as the momentum encoder sees them (B, E).
+        gallery: of the other modality, from the momentum encoder (G, E).
+        positives: (B, G) bool, True where a gallery item shows what the query does; at least one per query.
+        logit_scale: scalar that multiplies the cosines (already exponentiated).
+        alpha: share of the momentum encoder's opinion in the targets.
+    """
+    with torch.no_grad():
+        opinion = (logit_scale * slow_query @ gallery.T).softmax(dim=1)
+        targets = alpha * opinion + (1 - alpha) * positives / positives.sum(dim=1, keepdim=True)
+    return F.cross_entropy(logit_scale * query @ gallery.T, targets)
+
+
+def hard_negatives(logits: Tensor, same: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Draws one negative for each query with probability softmax(logits) over all but its own positives.
+
+    Args:
+        logits: (B, C).
+        same: (B, C) bool, True where a candidate is no negative.
+        noise: standard Gumbel noise (B, C), which makes the largest sum a draw from the softmax.
+
+    Returns:
+        Candidates (B,) and whether there is a negative at all (B,).
+    """
+    return (logits + noise).masked_fill(same, -torch.inf).argmax(dim=1), ~same.all(dim=1)
+
+
+def own_rows(count: int) -> slice:
+    """The rows of this process in a global batch to which each process adds `count`."""
+    return slice(_rank() * count, (_rank() + 1) * count)
 
 
 def _cross_entropy(logits: Tensor, positive: Tensor, ignored: Tensor | None) -> Tensor:

@@ -19,7 +19,7 @@ run a configuration (a file, or the bare name of a packaged one):
   fit       train, then test the result:  petl-bench fit --config msrvtt_adaptformer --data.init_args.root ~/msrvtt
   test      test an adapter:              petl-bench test --ckpt_path runs/.../adapter.safetensors
   validate  the same on the validation split
-  predict   write features of the test split
+  predict   write features of the test split, or answers to its questions
 
 look at a configuration, without weights and data:
   params    trainable parameters by component

@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.plugins.precision import MixedPrecision
+from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 
 import petl_bench
@@ -64,9 +66,17 @@ class Method(LightningModule, ABC):
         before = {id(buffer) for buffer in self.buffers()}
         self.task.prepare(self.backbone)
         self.inject(self.backbone)
-        persistent = self.state_dict().keys()
+        for parameter in self.task.unread(self.backbone):
+            parameter.requires_grad_(False)
+        self.task.adapted(self.backbone)
+        persistent = self.state_dict().keys() - self._training_state().keys()
         self._added_buffers = [n for n, b in self.named_buffers() if id(b) not in before and n in persistent]
-        if self.trainable and not any(p.requires_grad for p in self.parameters()):
+        of_task = {id(parameter) for parameter in self.task.parameters() if parameter.requires_grad}
+        if of_task and not self.trainable:
+            raise UsageError(
+                f"{type(self).__name__} trains nothing, but the head of task {self.task.name} must be trained"
+            )
+        if self.trainable and not any(p.requires_grad and id(p) not in of_task for p in self.parameters()):
             raise UsageError(f"{type(self).__name__} added nothing trainable to {self.backbone.name}: check its layers")
 
     def adapt(self) -> Method:
@@ -95,9 +105,9 @@ class Method(LightningModule, ABC):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Everything random in a step follows from (seed, epoch, step, rank), so that a resumed run repeats it.
-        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
-        key = (seed, self.current_epoch, batch_idx, self.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        step = (int(os.environ.get("PL_GLOBAL_SEED", "0")), self.current_epoch, batch_idx)
+        self.task.before_step(self.current_epoch + batch_idx / self.trainer.num_training_batches, _seed(*step))
+        torch.manual_seed(_seed(*step, self.global_rank))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, logs = self.task.loss(self.backbone, batch)
@@ -135,6 +145,12 @@ class Method(LightningModule, ABC):
     ) -> None:
         # A value given to the Trainer wins over the recipe's.
         value = self.recipe.clip_norm if gradient_clip_val is None else gradient_clip_val
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            # bf16 scales no loss, so a fused optimiser has nothing to unscale; Lightning refuses to clip for it anyway.
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            super(MixedPrecision, plugin).clip_gradients(optimizer, value or 0.0, algorithm)
+            return
         self.clip_gradients(optimizer, value, gradient_clip_algorithm or "norm")
 
     # --- evaluation -----------------------------------------------------------------------------------------------
@@ -156,14 +172,9 @@ class Method(LightningModule, ABC):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self.task.update(self.backbone, batch)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Features of one batch: `video` (B, E), `text` (M, E), and the indices of both."""
-        return {
-            "video": self.backbone.encode_video(batch.frames, batch.frame_mask).pooled.float(),
-            "text": self.backbone.encode_text(batch.ids, batch.text_mask).pooled.float(),
-            "video_index": batch.video_index,
-            "text_index": batch.text_index,
-        }
+    def predict_step(self, batch: Batch, batch_idx: int) -> Any:
+        """What the task predicts for one batch."""
+        return self.task.predict(self.backbone, batch)
 
     def on_validation_epoch_end(self) -> None:
         if self.trainer.sanity_checking:
@@ -174,6 +185,8 @@ class Method(LightningModule, ABC):
         self._finish_evaluation("test_")
 
     def _finish_evaluation(self, prefix: str) -> None:
+        with self.trainer.precision_plugin.forward_context():  # which Lightning does for steps only
+            self.task.finish(self.backbone)
         self.evaluation = self.task.compute()
         self.task.reset()
         # Every process computed the same numbers from all samples: nothing is left to reduce.
@@ -203,7 +216,7 @@ class Method(LightningModule, ABC):
             "method": f"{type(self).__module__}.{type(self).__qualname__}",
             "backbone": self.backbone.name,
             "backbone_sha256": self.backbone.weights["sha256"] or "",
-            "task": self.task.name,
+            "task": self.task.identity,
         }
 
     def trained_state(self) -> dict[str, Tensor]:
@@ -224,7 +237,10 @@ class Method(LightningModule, ABC):
             for name, tensor in adapter.tensors.items():
                 own[name].copy_(tensor)
 
-    def _require_match(self, adapter: Adapter, source: str) -> None:
+    def _training_state(self) -> dict[str, Tensor]:
+        return {f"task.{name}": tensor for name, tensor in self.task.training_state().items()}
+
+    def _require_match(self, adapter: Adapter, source: str, training: bool = False) -> None:
         mine = self.identity()
         for key in ("method", "backbone", "backbone_sha256", "task"):
             if adapter.metadata.get(key) != mine[key]:
@@ -232,7 +248,8 @@ class Method(LightningModule, ABC):
                     f"{source} was trained with {key} {adapter.metadata.get(key)}, this run has {mine[key]}: "
                     "use the config.yaml that lies beside it"
                 )
-        own = {name: tuple(tensor.shape) for name, tensor in self.trained_state().items()}
+        state = self.trained_state() | (self._training_state() if training else {})
+        own = {name: tuple(tensor.shape) for name, tensor in state.items()}
         given = {name: tuple(tensor.shape) for name, tensor in adapter.tensors.items()}
         if own == given:
             return
@@ -245,12 +262,12 @@ class Method(LightningModule, ABC):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["state_dict"] = self.trained_state()
+        checkpoint["state_dict"] = self.trained_state() | self._training_state()
         checkpoint["petl_bench"] = self.identity()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         adapter = Adapter(checkpoint["state_dict"], checkpoint.get("petl_bench", {}))
-        self._require_match(adapter, "the checkpoint")
+        self._require_match(adapter, "the checkpoint", training=True)
 
     # --- what it costs --------------------------------------------------------------------------------------------
 
@@ -263,6 +280,10 @@ class Method(LightningModule, ABC):
         counts["trainable"] = sum(counts.values())
         counts["total"] = sum(p.numel() for p in self.parameters())
         return counts
+
+
+def _seed(*key: int) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 
 def _count_new(parameters: list[nn.Parameter], seen: set[int]) -> int:

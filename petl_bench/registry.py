@@ -15,7 +15,7 @@ from petl_bench.errors import UsageError
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("methods", "datamodules")
 #: bases that mark a class as one a user can name
-BASES = {"methods": "Method", "datamodules": "VideoTextDataModule"}
+BASES = {"methods": {"Method"}, "datamodules": {"VideoTextDataModule", "QuestionAnswerDataModule"}}
 
 
 class Entry(NamedTuple):
@@ -64,7 +64,7 @@ def list_entries(folder: str) -> list[Entry]:
     entries = []
     for path in sorted((ROOT / folder).glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef) and BASES[folder] in {_name(base) for base in node.bases}:
+            if isinstance(node, ast.ClassDef) and BASES[folder] & {_name(base) for base in node.bases}:
                 summary = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
                 entries.append(Entry(node.name, f"{folder}.{path.stem}", summary))
     return entries

@@ -69,32 +69,26 @@ class Run:
         write_adapter(self.folder / ADAPTER_NAME, Adapter(method.trained_state(), method.identity()))
 
     @rank_zero_only
-    def write_features(self, batches: list[Any], trainer: Trainer) -> None:
-        """`features.safetensors` of a `predict` pass on one process, in the order of the split."""
-        from safetensors.torch import save_file
-
+    def write_predictions(self, batches: list[Any], method: Method, trainer: Trainer) -> None:
+        """What a `predict` pass on one process gave, in the order of the split."""
         if trainer.world_size > 1:
             raise UsageError("predict writes one file: run it with --trainer.devices 1")
-        columns = {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
-        path = self.folder / "features.safetensors"
-        save_file({key: value.contiguous() for key, value in columns.items()}, path)
-        print(f"features of {len(columns['video'])} videos and {len(columns['text'])} captions: {path}")
+        print(method.task.write_predictions(batches, self.folder))
 
     @rank_zero_only
     def show(self, method: Method, data: VideoTextDataModule) -> None:
         """Prints the figures of the last evaluation."""
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
-        record = _evaluation(method).record
-        directions = {key: value for key, value in record.items() if isinstance(value, dict) and "R1" in value}
-        names = ("R1", "R5", "R10", "R50", "MdR", "MnR", "n")
-        table = Table(title=f"{method.label} on {data.dataset} ({data.protocol.id})")
-        table.add_column("direction")
-        for name in names:
-            table.add_column(name, justify="right")
-        for direction, values in directions.items():
-            table.add_row(direction, *(f"{values[name]:.1f}" if name != "n" else str(values[name]) for name in names))
+        (first, *titles), *rows = _figures(_evaluation(method).record)
+        table = Table(title=Text(f"{method.label} on {data.dataset} ({data.protocol.id})"))
+        table.add_column(first)
+        for title in titles:
+            table.add_column(title, justify="right")
+        for row in rows:
+            table.add_row(*map(Text, row))
         Console().print(table)
 
     @rank_zero_only
@@ -144,6 +138,7 @@ class Run:
                     "precision": str(trainer.precision),
                     "qb_norm": False,
                     "pooling": None,
+                    "rerank_beta": None,
                     **evaluation.inference,
                 },
             },
@@ -217,6 +212,18 @@ def _set_aside(folder: Path) -> None:
     while (aside := folder.with_name(f"{folder.name}.replaced{number}")).exists():
         number += 1
     folder.rename(aside)
+
+
+def _figures(record: dict[str, Any]) -> list[list[str]]:
+    """What an evaluation found, as rows of text below a header."""
+    if "accuracy" in record:
+        figures = [("all", record["accuracy"], record["n"])]
+        figures += [(name, value, record["n_per_type"][name]) for name, value in record["per_type"].items()]
+        return [["questions", "accuracy", "n"], *([name, f"{value:.1f}", str(n)] for name, value, n in figures)]
+    names = ("R1", "R5", "R10", "R50", "MdR", "MnR")
+    directions = {key: value for key, value in record.items() if isinstance(value, dict) and "R1" in value}
+    rows = [[key, *(f"{values[n]:.1f}" for n in names), str(values["n"])] for key, values in directions.items()]
+    return [["direction", *names, "n"], *rows]
 
 
 def _evaluation(method: Method) -> Evaluation:

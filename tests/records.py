@@ -27,6 +27,7 @@ _RECORD: dict[str, Any] = {
             "sampler": "uniform",
             "clips": 1,
             "rerank_k": None,
+            "rerank_beta": None,
             "dual_softmax": False,
             "qb_norm": False,
             "pooling": "mean",

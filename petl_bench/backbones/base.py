@@ -6,6 +6,7 @@ A method changes a backbone by replacing blocks (`Tower.replace`) or layers insi
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,20 @@ class InputSpec:
         return self.tokenizer(captions, max_words)
 
 
+class Memory(NamedTuple):
+    """What cross-attention reads.
+
+    Attributes:
+        tokens: (B, S, D), or (1, S, D) where all rows read the same, whose keys and values are then computed once.
+        mask: (B, S) or (1, S) bool, True where a token may be read.
+        key_scale: factor on keys, (B, S) or (1, S); None for 1.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    key_scale: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class Context:
     """What a block may need beyond its tokens.
@@ -60,11 +75,13 @@ class Context:
         frames: T; rows of a vision tower are (B*T, L, D), clip after clip.
         frame_mask: (B, T) bool, True where a frame is real; None in text towers.
         attention_mask: bool, broadcastable to (rows, heads, queries, keys), True where a key may be read.
+        memory: what cross-attention reads; None where a text is encoded alone, and in towers without cross-attention.
     """
 
     frames: int = 1
     frame_mask: Tensor | None = None
     attention_mask: Tensor | None = None
+    memory: Memory | None = None
 
 
 class VideoFeatures(NamedTuple):
@@ -89,10 +106,11 @@ def select_row(x: Tensor, row: Tensor) -> Tensor:
 
 
 class Block(nn.Module, ABC):
-    """One transformer layer, seen as two branches and what joins them to the residual stream.
+    """One transformer layer, seen as branches and what joins them to the residual stream.
 
-    `forward` is the layer. A method overrides a branch (or `forward`) in a `WrappedBlock`, so that its equation
-    can be read there, for pre-norm and post-norm layers alike.
+    `forward` is the layer: self-attention, cross-attention where there is something to read, feed-forward. A method
+    overrides a branch (or `forward`) in a `WrappedBlock`, so that its equation can be read there, for pre-norm and
+    post-norm layers alike.
     """
 
     #: True if everything after the attention treats each token alone, so that one token can be computed alone.
@@ -102,6 +120,10 @@ class Block(nn.Module, ABC):
     def attend(self, x: Tensor, context: Context, row: Tensor | None = None) -> Tensor:
         """Self-attention branch before its residual; with `row` (B,) only that query: (B, 1, D)."""
 
+    def cross_attend(self, x: Tensor, context: Context) -> Tensor | None:
+        """Cross-attention branch before its residual, (B, L, D); None where there is nothing to read."""
+        return None
+
     @abstractmethod
     def feed_forward(self, x: Tensor, context: Context) -> Tensor:
         """Feed-forward branch before its residual. (B, L, D) -> (B, L, D)."""
@@ -109,6 +131,10 @@ class Block(nn.Module, ABC):
     @abstractmethod
     def after_attention(self, x: Tensor, branch: Tensor) -> Tensor:
         """Joins the attention branch to the residual stream."""
+
+    def after_cross_attention(self, x: Tensor, branch: Tensor) -> Tensor:
+        """Joins the cross-attention branch to the residual stream."""
+        return x + branch
 
     @abstractmethod
     def after_feed_forward(self, x: Tensor, branch: Tensor) -> Tensor:
@@ -128,21 +154,34 @@ class Block(nn.Module, ABC):
         """The native attention, for methods that change its layers."""
 
     @property
+    def cross_attention(self) -> CrossAttention | None:
+        """The native cross-attention, if the layer has one."""
+        return None
+
+    @property
     @abstractmethod
     def mlp(self) -> nn.Module:
         """The native feed-forward layers."""
 
+    def cross(self, x: Tensor, context: Context) -> Tensor:
+        """Cross-attention with its residual; x itself where there is nothing to read. (B, L, D) -> (B, L, D)."""
+        branch = self.cross_attend(x, context)
+        return x if branch is None else self.after_cross_attention(x, branch)
+
+    def finish(self, x: Tensor, context: Context) -> Tensor:
+        """What follows self-attention and its residual. (B, L, D) -> (B, L, D)."""
+        y = self.cross(x, context)
+        return self.after_feed_forward(y, self.feed_forward(y, context))
+
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """The whole layer. (B, L, D) -> (B, L, D)."""
-        y = self.after_attention(x, self.attend(x, context))
-        return self.after_feed_forward(y, self.feed_forward(y, context))
+        return self.finish(self.after_attention(x, self.attend(x, context)), context)
 
     def forward_row(self, x: Tensor, row: Tensor, context: Context) -> Tensor:
         """`forward(x)` at one token of each sequence, (B, 1, D); nothing else is computed where that is exact."""
         if not self.token_wise:
             return select_row(self(x, context), row)
-        y = self.after_attention(select_row(x, row), self.attend(x, context, row))
-        return self.after_feed_forward(y, self.feed_forward(y, context))
+        return self.finish(self.after_attention(select_row(x, row), self.attend(x, context, row)), context)
 
 
 class WrappedBlock(Block):
@@ -155,11 +194,17 @@ class WrappedBlock(Block):
     def attend(self, x: Tensor, context: Context, row: Tensor | None = None) -> Tensor:
         return self.inner.attend(x, context, row)
 
+    def cross_attend(self, x: Tensor, context: Context) -> Tensor | None:
+        return self.inner.cross_attend(x, context)
+
     def feed_forward(self, x: Tensor, context: Context) -> Tensor:
         return self.inner.feed_forward(x, context)
 
     def after_attention(self, x: Tensor, branch: Tensor) -> Tensor:
         return self.inner.after_attention(x, branch)
+
+    def after_cross_attention(self, x: Tensor, branch: Tensor) -> Tensor:
+        return self.inner.after_cross_attention(x, branch)
 
     def after_feed_forward(self, x: Tensor, branch: Tensor) -> Tensor:
         return self.inner.after_feed_forward(x, branch)
@@ -175,8 +220,67 @@ class WrappedBlock(Block):
         return self.inner.attention
 
     @property
+    def cross_attention(self) -> CrossAttention | None:
+        return self.inner.cross_attention
+
+    @property
     def mlp(self) -> nn.Module:
         return self.inner.mlp
+
+
+class PreNormBlock(Block):
+    """y = x + Attention(LN1 x); z = y + MLP(LN2 y), with two linear layers in the MLP.
+
+    Args:
+        attention: self-attention.
+        ln_1: LN1.
+        ln_2: LN2.
+        fc: first layer of the MLP.
+        activation: between the layers.
+        proj: second layer of the MLP.
+    """
+
+    token_wise = True
+
+    def __init__(
+        self,
+        attention: Attention,
+        ln_1: nn.Module,
+        ln_2: nn.Module,
+        fc: nn.Linear,
+        activation: nn.Module,
+        proj: nn.Linear,
+    ) -> None:
+        super().__init__()
+        self.ln_1, self.ln_2 = ln_1, ln_2
+        self.self_attention = attention
+        self.fc, self.activation, self.proj = fc, activation, proj
+
+    @property
+    def attention(self) -> Attention:
+        return self.self_attention
+
+    @property
+    def mlp(self) -> nn.Module:
+        return nn.Sequential(self.fc, self.activation, self.proj)
+
+    def attention_norm(self, x: Tensor) -> Tensor:
+        return self.ln_1(x)
+
+    def feed_forward_norm(self, x: Tensor) -> Tensor:
+        return self.ln_2(x)
+
+    def attend(self, x: Tensor, context: Context, row: Tensor | None = None) -> Tensor:
+        return self.self_attention(self.ln_1(x), context.attention_mask, row)
+
+    def feed_forward(self, x: Tensor, context: Context) -> Tensor:
+        return self.proj(self.activation(self.fc(self.ln_2(x))))
+
+    def after_attention(self, x: Tensor, branch: Tensor) -> Tensor:
+        return x + branch
+
+    def after_feed_forward(self, x: Tensor, branch: Tensor) -> Tensor:
+        return x + branch
 
 
 class Attention(nn.Module):
@@ -189,12 +293,14 @@ class Attention(nn.Module):
         width: D.
         heads: number of heads; divides D.
         causal: a token reads only itself and those before it.
+        dropout: of attention weights, in training only.
     """
 
-    def __init__(self, width: int, heads: int, causal: bool = False) -> None:
+    def __init__(self, width: int, heads: int, causal: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
         self.heads = heads
         self.causal = causal
+        self.dropout = dropout
         self.qkv: nn.Module = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
@@ -220,7 +326,44 @@ class Attention(nn.Module):
         elif self.causal and mask is not None:
             mask = mask & torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
         is_causal = self.causal and mask is None
-        attended = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
+        dropout = self.dropout if self.training else 0.0
+        attended = nn.functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=is_causal, dropout_p=dropout
+        )
+        return self.out(attended.transpose(1, 2).flatten(2))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of tokens (B, L, D) to a `Memory`: one query layer, one key-value layer, SDPA, output.
+
+    Args:
+        width: D.
+        memory_width: width of the memory's tokens.
+        heads: number of heads; divides D.
+        dropout: of attention weights, in training only.
+    """
+
+    def __init__(self, width: int, memory_width: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.query: nn.Module = nn.Linear(width, width)
+        self.key_value: nn.Module = nn.Linear(memory_width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def project_memory(self, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Keys and values, each (M, heads, S, D / heads); M is B or 1."""
+        kv = self.key_value(memory.tokens).unflatten(-1, (2, self.heads, -1))  # (M, S, 2, H, d)
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
+        return (k if memory.key_scale is None else k * memory.key_scale[:, None, :, None].to(k.dtype)), v
+
+    def forward(self, x: Tensor, memory: Memory) -> Tensor:
+        """(B, L, D) -> (B, L, D)."""
+        q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, L, d)
+        k, v = (tensor.expand(len(x), -1, -1, -1) for tensor in self.project_memory(memory))
+        dropout = self.dropout if self.training else 0.0
+        mask = memory.mask[:, None, None]
+        attended = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         return self.out(attended.transpose(1, 2).flatten(2))
 
 
@@ -278,7 +421,7 @@ class Backbone(nn.Module, ABC):
         spec: what frames and captions must look like.
         embed_dim: E, the joint width.
         towers: by kind.
-        logit_scale: scalar parameter, the logarithm of what multiplies cosines.
+        logit_scale: scalar parameter, the logarithm of what multiplies cosines (BLIP derives it from its parameter).
         weights: provenance for the run record: `source`, `sha256`, and whatever else identifies the weights.
     """
 
@@ -287,6 +430,11 @@ class Backbone(nn.Module, ABC):
     embed_dim: int
     logit_scale: nn.Parameter
     weights: dict[str, str | None]
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: set by a method that weighs the frames of a clip for each caption; see `key_scale`
+        self.frame_attention: nn.Module | None = None
 
     @property
     @abstractmethod
@@ -306,6 +454,63 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def encode_text(self, ids: Tensor, mask: Tensor, tokens: bool = False) -> TextFeatures:
         """Features of captions; ids and mask (M, N)."""
+
+    def fuse(
+        self, ids: Tensor, mask: Tensor, video_tokens: Tensor, video_mask: Tensor, key_scale: Tensor | None = None
+    ) -> Tensor:
+        """States of captions that read a clip each, (B, N, D).
+
+        Args:
+            ids: (B, N); the first token is replaced where the backbone has a token for this.
+            mask: (B, N) bool, True for tokens.
+            video_tokens: (B, T, L, D) of `encode_video`, or (1, T, L, D) where all captions read one clip, which is
+                cheaper than B copies.
+            video_mask: (B, T) or (1, T) bool, True where a frame is real.
+            key_scale: factor on the keys of the video's tokens, (B, T, L) or (1, T, L); None for 1.
+
+        Raises:
+            UsageError: if the backbone has no cross-attention.
+        """
+        raise self._without_fusion()
+
+    def match(
+        self, ids: Tensor, mask: Tensor, video_tokens: Tensor, video_mask: Tensor, key_scale: Tensor | None = None
+    ) -> Tensor:
+        """Logits (B, 2) of "no match" and "match" of captions and clips; arguments as in `fuse`.
+
+        Raises:
+            UsageError: if the backbone has no matching head.
+        """
+        raise self._without_fusion()
+
+    def _without_fusion(self) -> UsageError:
+        return UsageError(f"{self.name} has no layers in which text reads video: choose a BLIP backbone")
+
+    def key_scale(self, text: Tensor, frames: Tensor, mask: Tensor, tokens: int) -> Tensor | None:
+        """The `key_scale` of `fuse` and `match` that the method asks for; None where it leaves keys as they are.
+
+        Args:
+            text: (B, E), as `TextFeatures.pooled`.
+            frames: (B, T, E), as `VideoFeatures.frames`, or (1, T, E) where all captions read one clip.
+            mask: (B, T) or (1, T) bool, True where a frame is real.
+            tokens: L, tokens per frame.
+
+        Returns:
+            (B, T, L).
+        """
+        return None if self.frame_attention is None else self.frame_attention(text, frames, mask, tokens)
+
+    def fusion_parameters(self) -> list[nn.Parameter]:
+        """The parameters that only `fuse` and what follows it read; none where the two encoders are all there is."""
+        return []
+
+    def limit_logit_scale(self) -> None:
+        """Keeps the logit scale where pretraining kept it; called after each optimiser step.
+
+        CLIP: at most ln 100 (Radford et al. 2021, section 2.5).
+        """
+        with torch.no_grad():
+            self.logit_scale.clamp_(max=math.log(100))
 
     def projections(self) -> list[nn.Parameter]:
         """The parameters that map tower outputs to the joint space (what `linear` trains)."""
@@ -339,7 +544,10 @@ def mean_over_frames(frames: Tensor, mask: Tensor) -> Tensor:
         frames: (B, T, E).
         mask: (B, T) bool; a clip without any real frame yields NaN, which evaluation refuses.
     """
-    unit = nn.functional.normalize(frames, dim=-1)
-    weight = mask.to(unit.dtype)[..., None]  # (B, T, 1)
-    mean = torch.where(mask[..., None], unit, 0).sum(1) / weight.sum(1)
-    return nn.functional.normalize(mean, dim=-1)
+    return nn.functional.normalize(mean_of_real(nn.functional.normalize(frames, dim=-1), mask), dim=-1)
+
+
+def mean_of_real(frames: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the frames that are real: (B, T, E), mask (B, T) bool -> (B, E); NaN where none is."""
+    weight = mask.to(frames.dtype)[..., None]  # (B, T, 1)
+    return torch.where(mask[..., None], frames, 0).sum(1) / weight.sum(1)

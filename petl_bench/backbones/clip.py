@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -14,68 +13,43 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from petl_bench.adapters import is_adapter_file, read_adapter
+from petl_bench.adapters import is_adapter_file
 from petl_bench.backbones.base import (
     Attention,
     Backbone,
-    Block,
     Context,
     InputSpec,
+    PreNormBlock,
     TextFeatures,
     Tower,
     VideoFeatures,
     mean_over_frames,
     select_row,
 )
-from petl_bench.backbones.clip_weights import find_weights, load_weights, require_finite
-from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.backbones.clip_weights import find_weights, load_weights
+from petl_bench.backbones.weights import load_full, parameters_sha256
+from petl_bench.errors import UsageError
 from petl_bench.layers import QuickGELU
-from petl_bench.results import file_sha256
 
 _ARCHITECTURES = Path(__file__).parent / "architectures"
 
 
-class CLIPBlock(Block):
-    """A pre-norm CLIP layer: y = x + Attention(LN1 x); z = y + MLP(LN2 y).
+class CLIPBlock(PreNormBlock):
+    """A pre-norm CLIP layer, with the layer scale of some open_clip models on both branches.
 
     Built from an open_clip `ResidualAttentionBlock`, whose parameters it takes over.
     """
 
-    token_wise = True
-
     def __init__(self, native: Any, causal: bool) -> None:
-        super().__init__()
         width = native.attn.out_proj.in_features
-        self.ln_1, self.ln_2 = native.ln_1, native.ln_2
-        self.ls_1, self.ls_2 = native.ls_1, native.ls_2  # layer scale, or identity
         with torch.device("meta"):  # its own weights are not wanted: no memory, and no draw from the global generator
-            self.self_attention = Attention(width, native.attn.num_heads, causal)
-        self.self_attention.qkv.weight = native.attn.in_proj_weight
-        self.self_attention.qkv.bias = native.attn.in_proj_bias
-        self.self_attention.out = native.attn.out_proj
-        self.fc = native.mlp.c_fc
-        self.activation = QuickGELU() if _is_quick_gelu(native.mlp.gelu) else native.mlp.gelu
-        self.proj = native.mlp.c_proj
-
-    @property
-    def attention(self) -> Attention:
-        return self.self_attention
-
-    @property
-    def mlp(self) -> nn.Module:
-        return nn.Sequential(self.fc, self.activation, self.proj)
-
-    def attention_norm(self, x: Tensor) -> Tensor:
-        return self.ln_1(x)
-
-    def feed_forward_norm(self, x: Tensor) -> Tensor:
-        return self.ln_2(x)
-
-    def attend(self, x: Tensor, context: Context, row: Tensor | None = None) -> Tensor:
-        return self.self_attention(self.ln_1(x), context.attention_mask, row)
-
-    def feed_forward(self, x: Tensor, context: Context) -> Tensor:
-        return self.proj(self.activation(self.fc(self.ln_2(x))))
+            attention = Attention(width, native.attn.num_heads, causal)
+        attention.qkv.weight = native.attn.in_proj_weight
+        attention.qkv.bias = native.attn.in_proj_bias
+        attention.out = native.attn.out_proj
+        activation = QuickGELU() if _is_quick_gelu(native.mlp.gelu) else native.mlp.gelu
+        super().__init__(attention, native.ln_1, native.ln_2, native.mlp.c_fc, activation, native.mlp.c_proj)
+        self.ls_1, self.ls_2 = native.ls_1, native.ls_2  # layer scale, or identity
 
     def after_attention(self, x: Tensor, branch: Tensor) -> Tensor:
         return x + self.ls_1(branch)
@@ -182,7 +156,7 @@ class CLIP(Backbone):
         self.text = CLIPTextTower(model)
         self.logit_scale = model.logit_scale
         if pretrained is not None and full:
-            self.weights = _load_full(self, Path(pretrained))
+            self.weights = load_full(self, self.name, Path(pretrained))
         if self.weights["sha256"] is None and not self.logit_scale.is_meta:
             self.weights["sha256"] = parameters_sha256(self)
         self.embed_dim = self.vision.proj.shape[1]
@@ -346,30 +320,5 @@ def _other_towers(name: str) -> UsageError:
     )
 
 
-def _load_full(backbone: CLIP, path: Path) -> dict[str, str | None]:
-    """Weights that the method `Full` trained, to start from (post-pretraining)."""
-    adapter = read_adapter(path)
-    state = {key.removeprefix("backbone."): value for key, value in adapter.tensors.items()}
-    own = {key: value.shape for key, value in backbone.state_dict().items()}
-    method, trained = (adapter.metadata.get(key) for key in ("method", "backbone"))
-    if trained != backbone.name or {k: v.shape for k, v in state.items()} != own:
-        raise CheckpointError(
-            f"{path} holds {method} of {trained}, not all weights of {backbone.name}: give an adapter.safetensors of "
-            "the method Full on the same architecture"
-        )
-    require_finite(state, path)
-    backbone.load_state_dict(state)
-    return {"source": str(path), "file": path.name, "sha256": file_sha256(path)}
-
-
 def _is_quick_gelu(activation: nn.Module) -> bool:
     return type(activation).__name__ == "QuickGELU"
-
-
-def parameters_sha256(module: nn.Module) -> str:
-    """SHA-256 over names and values of all parameters: the identity of weights that come from no file."""
-    digest = hashlib.sha256()
-    for name, parameter in sorted(module.named_parameters()):
-        digest.update(name.encode())
-        digest.update(parameter.detach().contiguous().numpy().tobytes())
-    return digest.hexdigest()

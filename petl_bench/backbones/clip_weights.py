@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from math import isqrt
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from petl_bench.backbones.weights import reading, require_match
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.results import file_sha256
 
@@ -170,23 +170,13 @@ def _read(path: Path) -> dict[str, Tensor]:
     """The state dict of a weight file; never executes what a pickle asks for."""
     from open_clip.factory import load_state_dict
 
-    try:
+    with reading(path):
         if _is_torchscript(path):
             state = torch.jit.load(path, map_location="cpu").state_dict()
             state = {k: v for k, v in state.items() if k not in ("input_resolution", "context_length", "vocab_size")}
         else:
             state = cast(dict[str, Tensor], load_state_dict(str(path), device="cpu", weights_only=True))
         state = {key: value.float() for key, value in state.items()}
-    except UnpicklingError as error:  # torch's own advice here is to execute the pickle
-        raise CheckpointError(
-            f"cannot read weights {path} ({path.stat().st_size} bytes): damaged, or a pickle that holds more than "
-            "tensors, which is never executed; give safetensors"
-        ) from error
-    except Exception as error:  # torch, zipfile, pickle and safetensors each raise their own kinds
-        raise CheckpointError(
-            f"cannot read weights {path} ({path.stat().st_size} bytes): {type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'empty or damaged file'}"
-        ) from error
     if "text_model.final_layer_norm.weight" not in state:
         return state
     try:
@@ -199,19 +189,7 @@ def _load(model: Any, state: dict[str, Tensor], path: Path) -> None:
     from open_clip.model import resize_pos_embed
 
     own = model.state_dict()
-    missing = sorted(own.keys() - state.keys())
-    foreign = sorted(state.keys() - own.keys())
-    if missing or foreign:
-        raise CheckpointError(
-            f"{path} does not fit this architecture: {len(missing)} tensors missing (first: {missing[:2]}), "
-            f"{len(foreign)} unknown (first: {foreign[:2]})"
-        )
-    for key, value in state.items():
-        if not _fits(key, value.shape, own[key].shape):
-            raise CheckpointError(
-                f"{path} does not fit this architecture: {key} is {tuple(value.shape)}, not {tuple(own[key].shape)}"
-            )
-    require_finite(state, path)
+    require_match(state, own, path, _fits)
     resize_pos_embed(state, model)
     state["logit_scale"] = state["logit_scale"].reshape(own["logit_scale"].shape)
     model.load_state_dict(state)
@@ -224,17 +202,6 @@ def _fits(key: str, given: torch.Size, own: torch.Size) -> bool:
     if key == "logit_scale":
         return given.numel() == own.numel()
     return given == own
-
-
-def require_finite(state: dict[str, Tensor], path: Path) -> None:
-    """Refuses weights with NaN or infinite values.
-
-    Raises:
-        CheckpointError: naming the file and the first such tensor.
-    """
-    for key, value in state.items():
-        if not torch.isfinite(value).all():
-            raise CheckpointError(f"{path}: {key} has NaN or infinite values; the file is damaged")
 
 
 def from_transformers(state: dict[str, Tensor]) -> dict[str, Tensor]:

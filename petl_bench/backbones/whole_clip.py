@@ -19,8 +19,9 @@ from petl_bench.backbones.base import (
     VideoFeatures,
     mean_over_frames,
 )
-from petl_bench.backbones.clip import create_open_clip, find_architecture, parameters_sha256
+from petl_bench.backbones.clip import create_open_clip, find_architecture
 from petl_bench.backbones.clip_weights import find_weights, load_weights
+from petl_bench.backbones.weights import parameters_sha256
 from petl_bench.errors import CheckpointError, UsageError
 
 

@@ -38,6 +38,26 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is not whole JSON: {error}; download it again") from error
 
 
+def read_records(path: Path) -> list[Any]:
+    """The records of a JSON list, or of a file with one JSON value per line (`.jsonl`).
+
+    Raises:
+        DataError: if the file is cut, or holds no list.
+    """
+    if path.suffix != ".jsonl":
+        records = read_json(path)
+        if not isinstance(records, list) or not records:
+            raise DataError(f"{path}: expected a list of records, found {type(records).__name__}; wrong file?")
+        return records
+    records = []
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        try:
+            records += [json.loads(line)] if line.strip() else []
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {number} is not whole JSON: {error}; download it again") from error
+    return records
+
+
 def read_column(path: Path, column: str) -> list[str]:
     """One column of a CSV file with a header, in file order, without surrounding white space.
 

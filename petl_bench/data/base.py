@@ -6,10 +6,9 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from petl_bench.backbones.base import InputSpec
 from petl_bench.data.datasets import ClipLoader, EvaluationDataset, TrainingDataset, collate
+from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.data.sampling import SAMPLERS
 from petl_bench.data.shards import EpochBatches, UnpaddedShard
 from petl_bench.data.video import READERS
@@ -24,40 +24,7 @@ from petl_bench.errors import DataError, UsageError
 from petl_bench.fixture import MARK as FIXTURE_MARK
 from petl_bench.results import file_sha256
 
-Split = Literal["train", "val", "test"]
 VIDEO_SUFFIXES = tuple(".mp4 .webm .mkv .avi .mov .m4v .mpg .mpeg .wmv .3gp .flv .ts .gif".split())  # noqa: SIM905  # readable
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One clip of a split and its captions.
-
-    Attributes:
-        video: id, unique in its split; the stem of the file name.
-        captions: at least one.
-        start: first second of the clip in the file, or None for its beginning.
-        end: last second, or None for its end.
-    """
-
-    video: str
-    captions: tuple[str, ...]
-    start: int | None = None
-    end: int | None = None
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What must be equal for two results to be comparable.
-
-    Attributes:
-        id: versioned name, e.g. `msrvtt-1kA-9k/v1`.
-        videos: the expected number of videos by split.
-        captions: the expected number of captions by split, where it is known.
-    """
-
-    id: str
-    videos: Mapping[str, int]
-    captions: Mapping[str, int]
 
 
 class VideoTextDataModule(LightningDataModule):
@@ -85,6 +52,8 @@ class VideoTextDataModule(LightningDataModule):
 
     #: short name for folders and tables
     name: str
+    #: what the texts are, as `Task.texts` says what a task reads
+    texts: ClassVar[str] = "captions"
 
     def __init__(
         self,
@@ -164,11 +133,11 @@ class VideoTextDataModule(LightningDataModule):
                 raise DataError(f"{split} split: video id {video!r} is no file name; refusing it")
         empty = [s.video for s in samples if not s.captions or not all(c.strip() for c in s.captions)]
         if empty:
-            raise DataError(f"{split} split: {len(empty)} videos have no or an empty caption (first: {empty[:3]})")
+            raise DataError(f"{split} split: {len(empty)} videos have no or empty {self.texts} (first: {empty[:3]})")
         if self.partial:
             return
-        found = {"videos": len(samples), "captions": sum(len(s.captions) for s in samples)}
-        expected = {"videos": self.protocol.videos.get(split), "captions": self.protocol.captions.get(split)}
+        found = {"videos": len(samples), self.texts: sum(len(s.captions) for s in samples)}
+        expected = {"videos": self.protocol.videos.get(split), self.texts: self.protocol.captions.get(split)}
         for what, count in expected.items():
             if count is not None and found[what] != count:
                 raise DataError(
@@ -237,7 +206,9 @@ class VideoTextDataModule(LightningDataModule):
         cut = sum(_is_cut(self.spec, captions[i : i + 1000], self.max_words) for i in range(0, len(captions), 1000))
         if cut:
             share = 100 * cut / len(captions)
-            rank_zero_info(f"{split} split: {cut} of {len(captions)} captions ({share:.1f} %) cut to {self.max_words}")
+            rank_zero_info(
+                f"{split} split: {cut} of {len(captions)} {self.texts} ({share:.1f} %) cut to {self.max_words}"
+            )
 
     # --- loaders --------------------------------------------------------------------------------------------------
 
@@ -322,9 +293,9 @@ class VideoTextDataModule(LightningDataModule):
             "n_queries": queries,
             "n_gallery": len(samples),
             "captions_per_video": queries / len(samples),
-            "partial": self.partial or bool(missing),
+            "partial": (self.partial and not self.is_fixture()) or bool(missing),
             "n_found": len(samples) - len(missing),
-            "n_expected": self.protocol.videos.get(split, len(samples)),
+            "n_expected": len(samples) if self.is_fixture() else self.protocol.videos.get(split, len(samples)),
             "preprocess": self.profile(),
             "preprocess_sha256": _hash(self.profile()),
         }

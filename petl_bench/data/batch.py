@@ -7,6 +7,30 @@ from typing import NamedTuple
 from torch import Tensor
 
 
+class Question(NamedTuple):
+    """What belongs to a text that is a question.
+
+    Attributes:
+        id: the dataset's own number, or the place in the annotation file.
+        type: the group its accuracy counts for, e.g. `what`.
+        answers: as annotated: one in video QA, ten in VQAv2, none in a test split without labels.
+        weight: of each annotated answer in the loss.
+    """
+
+    id: int
+    type: str
+    answers: tuple[str, ...]
+    weight: float = 1.0
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Distinct answers in the order given, each with the sum of its weights."""
+        found: dict[str, float] = {}
+        for answer in self.answers:
+            found[answer] = found.get(answer, 0.0) + self.weight
+        return found
+
+
 class Batch(NamedTuple):
     """B clips and the M captions that belong to them (in training M = B, one each).
 
@@ -19,6 +43,7 @@ class Batch(NamedTuple):
         text_index: long (M,), position of the caption in its split.
         text_video: long (M,), position in the split of the video that the caption belongs to.
         decoded: bool (B,), False for a video that could not be read (evaluation only; it ranks last).
+        questions: (M,), where the captions are questions; else empty.
     """
 
     frames: Tensor
@@ -29,3 +54,4 @@ class Batch(NamedTuple):
     text_index: Tensor
     text_video: Tensor
     decoded: Tensor
+    questions: tuple[Question, ...] = ()

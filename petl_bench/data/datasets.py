@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,12 +15,10 @@ from torch.utils.data import Dataset
 
 from petl_bench.backbones.base import InputSpec, Resize
 from petl_bench.data import sampling
-from petl_bench.data.batch import Batch
+from petl_bench.data.batch import Batch, Question
+from petl_bench.data.samples import Sample
 from petl_bench.data.video import VideoError, load_frames, pad_frames
 from petl_bench.errors import DataError
-
-if TYPE_CHECKING:
-    from petl_bench.data.base import Sample
 
 #: how many other rows are tried in place of one whose video cannot be read
 _RETRIES = 8
@@ -36,6 +34,7 @@ class Row(NamedTuple):
     video_index: int
     text_index: Sequence[int]
     decoded: bool
+    questions: tuple[Question, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,8 @@ class TrainingDataset(Dataset[Row]):
         frames, frame_mask = self.loader.load(path, sample, random)
         ids, text_mask = self.spec.tokenize([sample.captions[caption]], self.max_words)
         text_index = [int(self.first_text[video]) + caption]
-        return Row(frames, frame_mask, ids, text_mask, video, text_index, True)
+        questions = sample.questions[caption : caption + 1]
+        return Row(frames, frame_mask, ids, text_mask, video, text_index, True, questions)
 
 
 class EvaluationDataset(Dataset[Row]):
@@ -171,7 +171,7 @@ class EvaluationDataset(Dataset[Row]):
         ids, text_mask = self.spec.tokenize(sample.captions, self.max_words)
         (frames, frame_mask), decoded = self._frames(index)
         text_index = range(int(self.first_text[index]), int(self.first_text[index + 1]))
-        return Row(frames, frame_mask, ids, text_mask, index, text_index, decoded)
+        return Row(frames, frame_mask, ids, text_mask, index, text_index, decoded, sample.questions)
 
     def _frames(self, index: int) -> tuple[tuple[Tensor, Tensor], bool]:
         path = self.paths[index]
@@ -199,4 +199,5 @@ def collate(rows: Sequence[Row]) -> Batch:
         text_index=torch.tensor([i for row in rows for i in row.text_index]),
         text_video=torch.tensor([row.video_index for row in rows for _ in row.text_index]),
         decoded=torch.tensor([row.decoded for row in rows]),
+        questions=tuple(question for row in rows for question in row.questions),
     )

@@ -28,11 +28,9 @@ from petl_bench.metrics.by_index import gather_on_cpu, order_of, to_cpu
 
 Score = Callable[[str, Sequence[str]], float]
 
-_MARKS = ";/[]\"{}()=+\\_-><@`,?!"
-_NUMBERS = {
-    word: str(value)
-    for value, word in enumerate("zero one two three four five six seven eight nine ten".split())  # noqa: SIM905  # readable
-} | {"none": "0"}
+_MARKS = ';/[]"{}()=+\\_-><@`,?!'
+_COUNTED = "zero one two three four five six seven eight nine ten"
+_NUMBERS = {word: str(value) for value, word in enumerate(_COUNTED.split())} | {"none": "0"}
 _ARTICLES = frozenset({"a", "an", "the"})
 #: each is recognised with any one of its apostrophes missing
 _CONTRACTED = """
@@ -43,10 +41,10 @@ someone'd've someone'll someone's something'd something'd've something'll that's
 they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's what've when's
 where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've wouldn't wouldn't've
 y'all y'all'll y'all'd've you'd you'd've you'll you're you've
-""".split()
+"""
 _CONTRACTIONS = {
     form[:place] + form[place + 1 :]: form
-    for form in _CONTRACTED
+    for form in _CONTRACTED.split()
     for place, character in enumerate(form)
     if character == "'"
 } | {"somebody'd": "somebodyd"}  # the other way round in the official table
@@ -95,10 +93,10 @@ def normalise_words(text: str) -> str:
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)
 
 
-def mean_by_group(scores: np.ndarray, groups: Sequence[str]) -> dict[str, float]:
-    """Mean score in percent of each group, the largest group first; scores (M,) from 0 to 1."""
-    names = np.array(groups)
-    return {name: 100 * float(scores[names == name].mean()) for name, _ in Counter(groups).most_common()}
+def mean_by_group(scores: np.ndarray, groups: np.ndarray) -> dict[str, float]:
+    """Mean score in percent of each group, the largest group first; scores (M,) from 0 to 1, names of groups (M,)."""
+    sizes = Counter(groups.tolist())
+    return {name: 100 * float(scores[groups == name].mean()) for name, _ in sizes.most_common()}
 
 
 def write_submission(path: Path, answers: Iterable[tuple[int, str]]) -> int:
@@ -118,7 +116,7 @@ def write_submission(path: Path, answers: Iterable[tuple[int, str]]) -> int:
     return len(records)
 
 
-@dataclass(frozen=True)
+@dataclass
 class AnswerResult:
     """What an evaluation found; row i of each array is the question with sample index i.
 
@@ -127,16 +125,16 @@ class AnswerResult:
         per_type: the same by question type, the most frequent type first.
         coverage: questions with an annotated answer in the vocabulary, in percent: what exact match can reach at most.
         scores: float64 (M,), 0 to 1.
-        types: question types (M,).
-        predictions: answers given (M,); empty where the video could not be read.
+        types: question types, text (M,).
+        predictions: answers given, text (M,); empty where the video could not be read.
     """
 
     accuracy: float
     per_type: dict[str, float]
     coverage: float
     scores: np.ndarray
-    types: list[str]
-    predictions: list[str]
+    types: np.ndarray
+    predictions: np.ndarray
 
 
 class AnswerMetric(Metric):
@@ -175,8 +173,13 @@ class AnswerMetric(Metric):
             predictions: one per question; None where the video could not be read, which is wrong.
             answers: as annotated, one or more per question.
             types: question types.
+
+        Raises:
+            DataError: if a question has no annotated answer.
         """
         pairs = list(zip(predictions, answers, strict=True))
+        if not all(answers):
+            raise DataError("a question has no annotated answer, so accuracy is unknown; `predict` writes the answers")
         scores = [0.0 if given is None else self.score(given, truth) for given, truth in pairs]
         covered = [not self.vocabulary.isdisjoint(truth) for truth in answers]
         if not len(index) == len(pairs) == len(types):
@@ -214,6 +217,6 @@ def _to_bytes(texts: Sequence[str]) -> Tensor:
     return torch.tensor(list("".join(text.replace("\0", " ") + "\0" for text in texts).encode()), dtype=torch.uint8)
 
 
-def _in_order(texts: Tensor, order: Tensor) -> list[str]:
+def _in_order(texts: Tensor, order: Tensor) -> np.ndarray:
     every = bytes(texts.cpu().numpy()).decode().split("\0")
-    return [every[place] for place in order.tolist()]
+    return np.array([every[place] for place in order.tolist()])

@@ -14,6 +14,8 @@ from petl_bench.report.collect import Key, Run, comparability_key
 Record = dict[str, Any]
 
 MISSING = "-"
+#: with more question types than these, a table shows only the accuracy over all questions
+MOST_TYPES = 8
 FIXTURE_STAMP = "FIXTURE - not benchmark results"
 
 PINNED_METHODS = {"full": 0, "fullfinetuning": 0, "zeroshot": 1, "linear": 2, "linearprobe": 2}
@@ -87,14 +89,19 @@ def summarise(values: Iterable[float | None]) -> Summary | None:
 
 
 def _table(key: Key, runs: list[Run], keys: list[Key]) -> Table:
-    metric_columns = _metric_columns(runs[0].record)
+    metric_columns = _metric_columns(runs)
     columns = (*_MODEL_COLUMNS, *metric_columns, *_COST_COLUMNS)
     rows = sorted(_rows(runs, columns), key=lambda row: _row_order(row, metric_columns[0].title))
     fields = dict(key)
     stamp = f"{FIXTURE_STAMP}: " if fields["origin"] == "fixture" else ""
     return Table(
         title=f"{stamp}{fields['protocol.dataset']}, {fields['protocol.id']}",
-        notes=[_shared_note(fields, runs), *_difference_notes(key, keys), *_hardware_notes(runs)],
+        notes=[
+            _shared_note(fields, runs),
+            *_vocabulary_notes(runs),
+            *_difference_notes(key, keys),
+            *_hardware_notes(runs),
+        ],
         header=["Method", "Backbone", *(column.title for column in columns), "Seeds", "State", "Commit"],
         body=[_cells(row, columns, rows) for row in rows],
         rows=rows,
@@ -189,16 +196,24 @@ def _shared_note(fields: dict[str, Any], runs: list[Run]) -> str:
     inference = {name.removeprefix(prefix): value for name, value in fields.items() if name.startswith(prefix)}
     settings = [f"{name} {_short(value)}" for name, value in inference.items() if value not in (None, False)]
     backbones = " or ".join(sorted({run.record["model"]["backbone"] for run in runs}))
+    answers = "accuracy" in runs[0].record["eval"]
     parts = [
         f"split {_short(fields['protocol.split_sha256'])}",
-        f"{_counts(runs, 'n_queries')} queries",
-        f"{_counts(runs, 'n_gallery')} in the gallery",
+        f"{_counts(runs, 'n_queries')} {'questions' if answers else 'queries'}",
+        f"{_counts(runs, 'n_gallery')} {'videos' if answers else 'in the gallery'}",
         f"metric version {fields['protocol.metric_version']}",
         f"backbone {backbones} with weights {_short(fields['model.weights_sha256'])}",
         f"checkpoint {fields['protocol.selection']}",
         f"inference: {', '.join(settings) or MISSING}",
     ]
     return "Shared by all rows: " + "; ".join(parts) + "."
+
+
+def _vocabulary_notes(runs: list[Run]) -> list[str]:
+    """Which answers can be given: what is not among them counts as wrong, so the coverage limits the accuracy."""
+    found = [run.record["eval"]["vocabulary"] for run in runs if "vocabulary" in run.record["eval"]]
+    lists = sorted({f"{v['size']} from {v['file']} (coverage {v['coverage']:.1f} %)" for v in found})
+    return [f"Answers that can be given: {' or '.join(lists)}."] if lists else []
 
 
 def _counts(runs: list[Run], name: str) -> str:
@@ -264,9 +279,17 @@ def _direction_value(direction: str, name: str) -> Callable[[Record], float]:
     return lambda record: record["eval"][direction][name]
 
 
-def _metric_columns(record: Record) -> tuple[Column, ...]:
+def _type_value(name: str) -> Callable[[Record], float | None]:
+    return lambda record: record["eval"]["per_type"].get(name)
+
+
+def _metric_columns(runs: list[Run]) -> tuple[Column, ...]:
     """A protocol is either retrieval or question answering, so one record tells for the whole table."""
-    return _ANSWER_COLUMNS if "accuracy" in record["eval"] else _RETRIEVAL_COLUMNS
+    if "accuracy" not in runs[0].record["eval"]:
+        return _RETRIEVAL_COLUMNS
+    types = sorted({name for run in runs for name in run.record["eval"]["per_type"]})
+    shown = types if len(types) <= MOST_TYPES else []
+    return (_ACCURACY, *(Column(f"Accuracy {name}", 1, _type_value(name)) for name in shown))
 
 
 _MODEL_COLUMNS = (
@@ -288,7 +311,7 @@ _RETRIEVAL_COLUMNS = (
     ),
     Column("Rsum", 1, lambda record: record["eval"]["rsum"]),
 )
-_ANSWER_COLUMNS = (Column("Accuracy", 1, lambda record: record["eval"]["accuracy"]),)
+_ACCURACY = Column("Accuracy", 1, lambda record: record["eval"]["accuracy"])
 _COST_COLUMNS = (
     Column("Peak GB", 2, _peak_gigabytes),
     Column("wall s", 0, _train_value("wall_s")),

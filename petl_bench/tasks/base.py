@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ class Evaluation:
     """What one pass over a split gave.
 
     Attributes:
-        metrics: flat, for logging and the terminal, e.g. `t2v_R1`.
+        metrics: flat, for logging, e.g. `t2v_R1`.
         record: nested, as the run record's `eval` block.
         ranks: arrays that `ranks.npz` keeps, from which every metric follows.
         inference: test-time choices that are part of the protocol.
@@ -37,14 +38,42 @@ class Task(nn.Module, ABC):
 
     name: ClassVar[str]
     #: version of the metric definitions, part of what makes two results comparable.
-    metric_version: ClassVar[str]
-    #: what a tie at the target does to its rank.
+    metric_version: str
+    #: what a tie at the target does to the result.
     tie_rule: ClassVar[str]
+    #: what the texts of a batch must be, as `VideoTextDataModule.texts` says what a dataset has.
+    texts: ClassVar[str] = "captions"
+    #: the metric by which the best epoch on validation data is chosen; more is better.
+    monitor: ClassVar[str]
     #: False if the loss depends on all samples of a batch together, so that summing parts of it is another loss.
     accumulates: ClassVar[bool] = True
 
     def prepare(self, backbone: Backbone) -> None:  # most tasks need no modules of their own
         """Builds what depends on the backbone's widths; called once, before the method injects its modules."""
+
+    def adapted(self, backbone: Backbone) -> None:  # most tasks keep no copies
+        """Called once, after the method has injected its modules and chosen what is trained."""
+
+    def unread(self, backbone: Backbone) -> list[nn.Parameter]:
+        """Parameters of the backbone that the loss never reads: nobody can train them, and DDP would wait for them."""
+        return []
+
+    @property
+    def identity(self) -> str:
+        """What trained tensors of the task belong to; differs where they mean something else."""
+        return self.name
+
+    def training_state(self) -> dict[str, Tensor]:
+        """The task's buffers that only a resumed training needs: in checkpoints, but in no adapter file."""
+        return {}
+
+    def before_step(self, epochs: float, seed: int) -> None:  # most tasks have no schedule and draw nothing
+        """Called before each training step.
+
+        Args:
+            epochs: how much of the training is done.
+            seed: of what is drawn in this step, the same in all processes.
+        """
 
     @abstractmethod
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -61,6 +90,9 @@ class Task(nn.Module, ABC):
     def update(self, backbone: Backbone, batch: Batch) -> None:
         """Takes one evaluation batch in."""
 
+    def finish(self, backbone: Backbone) -> None:  # most tasks are done with the last batch
+        """Called in all processes after the last `update` and before `compute`: what needs all samples at once."""
+
     @abstractmethod
     def compute(self) -> Evaluation:
         """Exact metrics over all processes."""
@@ -68,3 +100,11 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def reset(self) -> None:
         """Forgets what `update` took in."""
+
+    @abstractmethod
+    def predict(self, backbone: Backbone, batch: Batch) -> Any:
+        """What `petl-bench predict` keeps of one evaluation batch."""
+
+    @abstractmethod
+    def write_predictions(self, predictions: list[Any], folder: Path) -> str:
+        """Writes what `predict` gave for all batches of a split; returns one line about it."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.data.batch import Batch
 from petl_bench.errors import UsageError
-from petl_bench.losses import clamp_logit_scale_, contrastive_loss, text_conditioned_contrastive_loss
+from petl_bench.losses import contrastive_loss, text_conditioned_contrastive_loss
 from petl_bench.metrics.retrieval import RetrievalMetric, TextConditionedRetrievalMetric, summarise
 from petl_bench.tasks.base import Evaluation, Task
 
@@ -34,6 +35,7 @@ class Retrieval(Task):
     name = "retrieval"
     metric_version = "retrieval/1"
     tie_rule = "expected rank, rounded up"
+    monitor = "rsum"
     accumulates = False
 
     def __init__(
@@ -52,6 +54,9 @@ class Retrieval(Task):
         self.pooling, self.temperature = pooling, temperature
         self.metric = RetrievalMetric() if temperature is None else TextConditionedRetrievalMetric(temperature)
 
+    def unread(self, backbone: Backbone) -> list[nn.Parameter]:
+        return backbone.fusion_parameters()
+
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         video = backbone.encode_video(batch.frames, batch.frame_mask)
         text = backbone.encode_text(batch.ids, batch.text_mask)
@@ -66,7 +71,7 @@ class Retrieval(Task):
         return loss, {"logit_scale": scale.detach()}
 
     def after_step(self, backbone: Backbone) -> None:
-        clamp_logit_scale_(backbone.logit_scale)
+        backbone.limit_logit_scale()
 
     def expect(self, videos: int | None, texts: int | None) -> None:
         self.metric.expected_videos, self.metric.expected_texts = videos, texts
@@ -93,9 +98,30 @@ class Retrieval(Task):
             metrics=result.metrics,
             record=record | {"rsum": result.metrics["rsum"]},
             ranks={**result.ranks, "text_video": result.text_video},
-            inference={"rerank_k": None, "dual_softmax": False, "pooling": self.pooling},
+            inference=self._inference(),
             videos=len(result.ranks["v2t"]),
         )
 
+    def _inference(self) -> dict[str, Any]:
+        return {"rerank_k": None, "rerank_beta": None, "dual_softmax": False, "pooling": self.pooling}
+
     def reset(self) -> None:
         self.metric.reset()
+
+    def predict(self, backbone: Backbone, batch: Batch) -> dict[str, Tensor]:
+        """Features of one batch: `video` (B, E), `text` (M, E), and the indices of both."""
+        return {
+            "video": backbone.encode_video(batch.frames, batch.frame_mask).pooled.float(),
+            "text": backbone.encode_text(batch.ids, batch.text_mask).pooled.float(),
+            "video_index": batch.video_index,
+            "text_index": batch.text_index,
+        }
+
+    def write_predictions(self, predictions: list[dict[str, Tensor]], folder: Path) -> str:
+        """`features.safetensors`, in the order of the split."""
+        from safetensors.torch import save_file
+
+        columns = {key: torch.cat([batch[key] for batch in predictions]) for key in predictions[0]}
+        path = folder / "features.safetensors"
+        save_file({key: value.contiguous() for key, value in columns.items()}, path)
+        return f"features of {len(columns['video'])} videos and {len(columns['text'])} captions: {path}"

@@ -13,6 +13,8 @@ import yaml
 from torch import Tensor
 
 from petl_bench.adapters import Adapter, read_adapter, write_adapter
+from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.blip import BLIP
 from petl_bench.backbones.clip import CLIP
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError
@@ -21,11 +23,19 @@ from petl_bench.tasks.retrieval import Retrieval
 
 Build = Callable[[], Method]
 
+BACKBONES: dict[str, type[CLIP] | type[BLIP]] = {"clip": CLIP, "blip": BLIP}
+
 CAPTIONS = ("a red circle moves left, then up", "a blue square", "first down, then right: a green triangle", "it")
 
 
-def builder(config: Path, init_seed: int = 0) -> Build:
-    """Builds the method of a packaged configuration on the tiny backbone with random weights."""
+def own_backbone(config: Path) -> str:
+    """The kind of backbone that a packaged configuration names."""
+    named = str(yaml.safe_load(config.read_text(encoding="utf-8"))["model"]["init_args"]["backbone"])
+    return "blip" if named.startswith("backbone/blip") else "clip"
+
+
+def builder(config: Path, backbone: str = "clip", init_seed: int = 0) -> Build:
+    """Builds the method of a packaged configuration on a tiny backbone with random weights."""
     model: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]
     module, name = model["class_path"].rsplit(".", 1)
     method_class = getattr(importlib.import_module(module), name)
@@ -33,7 +43,8 @@ def builder(config: Path, init_seed: int = 0) -> Build:
 
     def build() -> Method:
         torch.manual_seed(0)
-        return method_class(backbone=CLIP("tiny", None, init_seed=init_seed), task=Retrieval(), **options).adapt()
+        tiny = BACKBONES[backbone]("tiny", None, init_seed=init_seed)
+        return method_class(backbone=tiny, task=Retrieval(), **options).adapt()
 
     return build
 
@@ -75,11 +86,17 @@ def train(method: Method, batch: Batch, steps: int) -> list[set[str]]:
     return moved
 
 
+def plain_backbone(method: Method) -> Backbone:
+    """The tiny backbone that a method of `builder` adapted, as it was before."""
+    kind = next(kind for kind in BACKBONES.values() if isinstance(method.backbone, kind))
+    return kind("tiny", None)
+
+
 def check_identity_at_init(build: Build) -> None:
     """Before training the outputs are those of the plain backbone, if and only if the method says so."""
     method = build()
     batch = make_batch(method.backbone)
-    plain = CLIP("tiny", None)
+    plain = plain_backbone(method).eval()
     with torch.no_grad():
         video = plain.encode_video(batch.frames, batch.frame_mask).pooled
         text = plain.encode_text(batch.ids, batch.text_mask).pooled

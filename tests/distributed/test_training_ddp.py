@@ -29,7 +29,7 @@ def _gradients(rank: int = 0, world: int = 1) -> tuple[float, dict[str, Tensor]]
     # Two rows of one video, which are no negatives of each other, fall into different processes.
     batch = batch._replace(video_index=torch.tensor([0, 1, 0, 2]), text_video=torch.tensor([0, 1, 0, 2]))
     rows = slice(rank * 4 // world, (rank + 1) * 4 // world)
-    batch = type(batch)(*(field[rows] for field in batch))
+    batch = batch._make(field[rows] for field in batch)
     frames = method.backbone.normalise(batch.frames).double()
     loss, _ = method.task.loss(method.backbone, batch._replace(frames=frames))
     loss.backward()

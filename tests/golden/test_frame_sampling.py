@@ -4,10 +4,10 @@ import random
 from typing import Any
 
 import pytest
-from tests.golden.helpers import Case, golden_files
 
 from petl_bench.data import sampling
 from petl_bench.errors import DataError
+from tests.golden.helpers import Case, golden_files
 
 SLICES = {0: sampling.head, 1: sampling.tail, 2: sampling.uniform}
 MV_ADAPTER = {**SLICES, 2: sampling.left_edge}

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from petl_bench.main import main
+from petl_bench.named_configs import find_config
 
 #: what makes any packaged MSR-VTT or fixture configuration small enough for a test
 TINY = (
-    "--model.init_args.backbone=backbone/clip_tiny.yaml",
     "--trainer=trainer/fixture.yaml",
     "--trainer.max_epochs=1",
     "--trainer.enable_progress_bar=false",
@@ -24,7 +26,19 @@ TINY = (
 
 def run(command: str, config: str, root: Path, runs: Path, *more: str) -> int:
     """Exit code of one command on the dataset at `root`."""
-    return main([command, f"--config={config}", *TINY, f"--data.init_args.root={root}", f"--runs_dir={runs}", *more])
+    options = (f"--model.init_args.backbone={tiny_backbone(config)}", *TINY, f"--data.init_args.root={root}")
+    return main([command, f"--config={config}", *options, f"--runs_dir={runs}", *more])
+
+
+def tiny_backbone(config: str) -> str:
+    """The packaged tiny backbone, with random weights, of the kind that a configuration names."""
+    named = str(yaml.safe_load(find_config(config).read_text(encoding="utf-8"))["model"]["init_args"]["backbone"])
+    return named.replace("base", "tiny") if named.startswith("backbone/blip") else "backbone/clip_tiny.yaml"
+
+
+def answers_of(root: Path) -> str:
+    """The option that takes the answers of question answering from the dataset at `root`."""
+    return f"--model.init_args.task.init_args.answer_list={root / 'train_qa.json'}"
 
 
 def only_record(runs: Path, name: str = "result.json") -> tuple[Path, dict[str, Any]]:

@@ -12,7 +12,7 @@ import torch
 
 from petl_bench.named_configs import config_folder
 from petl_bench.optimizers import AdamWCosine
-from tests.contract.battery import builder, features, make_batch
+from tests.contract.battery import builder, features, make_batch, own_backbone
 
 FIGURES = Path(__file__).with_name("figures.json")
 STEPS = 12
@@ -26,7 +26,7 @@ def configurations() -> list[Path]:
 def train(config: Path) -> list[float]:
     """The loss before training, after half and after all steps, and the mean cosine of matching pairs at the end."""
     torch.manual_seed(0)
-    method = builder(config)()
+    method = builder(config, own_backbone(config))()
     batch = make_batch(method.backbone)
     optimizer, schedule = AdamWCosine(lr=1e-3, warmup=0.0).build(method.trainable_parameters(), STEPS)
     method.train()

@@ -134,6 +134,18 @@ def test_included_file_is_checked(tmp_path: Path) -> None:
     assert file_refusal(outer).startswith(str(inner))
 
 
+def test_a_file_of_answers_is_no_configuration(tmp_path: Path) -> None:
+    """It may be large, and holds words that look like class paths."""
+    answers = tmp_path / "train_qa.json"
+    answers.write_text('[{"question": "what?", "answer": "os.system"}]', encoding="utf-8")
+    config = tmp_path / "config.yaml"
+    config.write_text(f"model: {{task: {{answer_list: {answers}}}}}\n", encoding="utf-8")
+    ClassPathGuard().check_file(config)
+    config.write_text(f"model: {{task: {answers}}}\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"train_qa\.json"):
+        ClassPathGuard().check_file(config)
+
+
 def test_files_that_include_each_other(tmp_path: Path) -> None:
     path = write(tmp_path, "model: second.yaml\n", "first.yaml")
     write(tmp_path, "model: first.yaml\n", "second.yaml")

@@ -29,10 +29,14 @@ MAY_IMPORT = {
     "metrics": {"similarity", "errors"},
     "adapters": {"errors"},
     "optimizers": {"errors"},
-    "backbones": {"adapters", "layers", "results", "errors"},
+    "backbones": {"adapters", "data.text", "layers", "results", "errors"},
+    "data.text": set(),
     "blocks": {"backbones", "layers", "errors"},
     "data": {"backbones.base", "fixture", "results", "errors"},
-    "tasks": {"backbones", "data.batch", "layers", "losses", "metrics", "similarity", "errors"},
+    "momentum": {"errors"},
+    "tasks": {
+        *("backbones", "data.answers", "data.batch", "layers", "losses", "metrics", "momentum", "similarity", "errors"),
+    },
     "method": {"adapters", "backbones", "data.batch", "optimizers", "tasks", "errors"},
 }
 #: what `data` may know of backbones

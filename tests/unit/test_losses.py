@@ -5,8 +5,6 @@ import torch
 import torch.nn.functional as F
 
 from petl_bench.losses import (
-    MAX_LOGIT_SCALE,
-    clamp_logit_scale_,
     contrastive_loss,
     gather_index,
     gather_with_grad,
@@ -87,12 +85,3 @@ def test_one_process_gathers_itself() -> None:
     x = torch.randn(3, 2)
     assert gather_with_grad(x) is x
     assert gather_index(x) is x
-
-
-@pytest.mark.parametrize(("start", "end"), [(5.0, math.log(100)), (2.0, 2.0), (-1.0, -1.0)])
-def test_logit_scale_is_limited_from_above(start: float, end: float) -> None:
-    scale = torch.nn.Parameter(torch.tensor(start))
-    assert clamp_logit_scale_(scale) is scale
-    assert scale.item() == pytest.approx(end)
-    assert scale.requires_grad
-    assert math.isclose(MAX_LOGIT_SCALE, 4.60517, abs_tol=1e-5)

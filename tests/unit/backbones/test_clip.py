@@ -244,6 +244,15 @@ def test_image_size_interpolates_positions(reference: Reference) -> None:
     assert larger.encode_video(clips(larger), mask()).pooled.isfinite().all()
 
 
+@pytest.mark.parametrize(("start", "end"), [(5.0, 4.60517), (2.0, 2.0), (-1.0, -1.0)])
+def test_logit_scale_is_limited_from_above(start: float, end: float) -> None:
+    clip = CLIP("tiny", None)
+    nn.init.constant_(clip.logit_scale, start)
+    clip.limit_logit_scale()
+    assert clip.logit_scale.item() == pytest.approx(end)
+    assert clip.logit_scale.requires_grad
+
+
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from petl_bench.backbones.base import InputSpec
-from petl_bench.data.base import Sample
 from petl_bench.data.datasets import ClipLoader, EvaluationDataset, Row, TrainingDataset, collate
+from petl_bench.data.samples import Sample
 from petl_bench.data.video import VideoError
 from petl_bench.errors import DataError
 from petl_bench.fixture import write_fixture

@@ -12,7 +12,7 @@ from petl_bench import report
 from petl_bench.errors import DataError
 from petl_bench.report.collect import Run, collect
 from petl_bench.report.render import csv_cell, escape_markdown
-from petl_bench.report.tables import Table, build_tables
+from petl_bench.report.tables import MOST_TYPES, Table, build_tables
 from petl_bench.results import ResultError, file_sha256, write_result
 from tests.records import make_record
 
@@ -243,6 +243,31 @@ def test_question_answering_has_an_accuracy_column() -> None:
     (table,) = tables(make_record(eval=answers))
     assert cell(table, 0, "Accuracy") == "41.2"
     assert "t2v R@1" not in table.header
+
+
+def test_question_answering_shows_types_and_what_can_be_answered() -> None:
+    cost = {"clips_per_s": None, "texts_per_s": None, "ms_per_query": None}
+    vocabulary = {"file": "train_qa.json", "sha256": "9" * 64, "size": 1500, "coverage": 93.04}
+    answers = {"accuracy": 41.25, "per_type": {"what": 33.0, "who": 50.0}, "n": 10, "cost": cost}
+    other = {**answers, "per_type": {"what": 34.0}, "vocabulary": {**vocabulary, "size": 1000}}
+    (table,) = tables(
+        make_record(eval={**answers, "vocabulary": vocabulary}),
+        make_record(eval=other, id__config_hash="d" * 64, model__method="Other"),
+    )
+    row = [cells[0] for cells in table.body].index("Other")
+    assert (cell(table, row, "Accuracy what"), cell(table, row, "Accuracy who")) == ("34.0", "-")
+    assert (cell(table, 1 - row, "Accuracy what"), cell(table, 1 - row, "Accuracy who")) == ("33.0", "50.0")
+    (note,) = (note for note in table.notes if note.startswith("Answers that can be given"))
+    assert "1500 from train_qa.json (coverage 93.0 %)" in note
+    assert "1000 from train_qa.json" in note
+    assert any("1000 questions; 1000 videos" in note for note in table.notes)
+
+
+def test_many_question_types_get_no_columns() -> None:
+    cost = {"clips_per_s": None, "texts_per_s": None, "ms_per_query": None}
+    types = {f"type {n}": 50.0 for n in range(MOST_TYPES + 1)}
+    (table,) = tables(make_record(eval={"accuracy": 50.0, "per_type": types, "n": 10, "cost": cost}))
+    assert [title for title in table.header if title.startswith("Accuracy")] == ["Accuracy"]
 
 
 # --- files and exit codes

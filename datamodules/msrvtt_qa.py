@@ -1,0 +1,87 @@
+"""MSRVTT-QA, read from the files the field distributes (specs/datasets.md section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from petl_bench.data.annotations import read_records, require_keys
+from petl_bench.data.base import VIDEO_SUFFIXES
+from petl_bench.data.batch import Question
+from petl_bench.data.qa import Asked, QuestionAnswerDataModule
+from petl_bench.data.samples import Protocol, Split
+from petl_bench.errors import DataError
+
+_PROTOCOL = Protocol("msrvtt-qa/v1", {"val": 497}, {"train": 158_581, "val": 12_278, "test": 72_821})
+#: original; ClipBERT, ALPRO, HBI; LAVIS; VindLU, Singularity
+_NAMES = ("{}_qa.json", "{}.jsonl", "qa_{}.json", "msrvtt_qa_{}.json")
+
+
+class MSRVTTQA(QuestionAnswerDataModule):
+    """MSRVTT-QA: 243,680 questions made from the captions of MSR-VTT's 10,000 clips, with one-word answers.
+
+    The splits are those of MSR-VTT's `full` protocol. The type of a question is its first word.
+
+    Args:
+        root: folder with the annotation files and, below it, the clips of MSR-VTT.
+        train_file: JSON list or jsonl; null takes the first that is there of `train_qa.json` (original),
+            `train.jsonl` (ClipBERT, ALPRO, HBI), `qa_train.json` (LAVIS), `msrvtt_qa_train.json` (VindLU).
+        val_file: the same for validation.
+        test_file: the same for the test split.
+        **kwargs: see `VideoTextDataModule`.
+    """
+
+    name = "msrvttqa"
+
+    def __init__(
+        self,
+        root: Path,
+        train_file: str | None = None,
+        val_file: str | None = None,
+        test_file: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(root, **kwargs)
+        self.files = {"train": train_file, "val": val_file, "test": test_file}
+
+    @property
+    def protocol(self) -> Protocol:
+        return _PROTOCOL
+
+    def annotation_files(self) -> dict[str, Path]:
+        return {split: self._file(split) for split in self.files}
+
+    def questions(self, split: Split) -> Iterator[Asked]:
+        path = self._file(split)
+        for place, record in enumerate(read_records(path)):
+            yield _read_question(record, place, f"{path}, record {place}")
+
+    def _file(self, split: str) -> Path:
+        given = self.files[split]
+        if given:
+            return self.root / given
+        names = [name.format(split) for name in _NAMES]
+        found = next((self.root / name for name in names if (self.root / name).is_file()), None)
+        if found is None:
+            raise DataError(f"no {split} questions in {self.root}: none of {', '.join(names)}; set data.{split}_file")
+        return found
+
+
+def _read_question(record: Any, place: int, where: str) -> Asked:
+    """A question in any of the distributed shapes: `video_id` is 7 or `video7`, or `video` is `video7.mp4`."""
+    text, answer = require_keys(record, ("question", "answer"), where)
+    given = record.get("id", record.get("question_id"))
+    number = given if isinstance(given, int) and not isinstance(given, bool) else place
+    kind = text.split()[0].lower() if text.split() else ""
+    return Asked(_video(record, where), text, Question(number, kind, (answer,)))
+
+
+def _video(record: dict[str, Any], where: str) -> str:
+    value = record.get("video_id", record.get("video"))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"video{value}"
+    if not isinstance(value, str):
+        raise DataError(f"{where}: neither 'video_id' nor 'video' names a clip")
+    stem, dot, suffix = value.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in VIDEO_SUFFIXES else value

@@ -1,0 +1,101 @@
+"""BERT's WordPiece tokeniser with BLIP's two extra tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from petl_bench.errors import CheckpointError, UsageError
+
+#: BLIP's own tokens, in the order in which they follow the vocabulary
+DECODE, ENCODE = "[DEC]", "[ENC]"
+
+
+@dataclass(frozen=True)
+class WordPiece:
+    """Uncased WordPiece; picklable, since it reads its vocabulary when it is first called.
+
+    Attributes:
+        vocabulary: a file with one piece per line (BERT's `vocab.txt`), a folder with a tokeniser, or a hub name.
+        clean: applied to captions (or questions) before they are tokenised.
+        dec_token: id that [DEC] has in the backbone's embeddings; [ENC] follows it.
+    """
+
+    vocabulary: str
+    clean: Callable[[str], str]
+    dec_token: int
+
+    def __call__(self, captions: Sequence[str], max_words: int) -> tuple[Tensor, Tensor]:
+        """Cleaned texts as ids (M, max_words) long and mask (M, max_words) bool."""
+        return self.encode([self.clean(caption) for caption in captions], max_words)
+
+    def encode(self, texts: Sequence[str], max_words: int) -> tuple[Tensor, Tensor]:
+        """Texts as they are: [CLS], at most `max_words - 2` pieces, [SEP], padding.
+
+        Raises:
+            CheckpointError: if the vocabulary cannot be read.
+            UsageError: if it is not the one the backbone has embeddings for.
+        """
+        tokenizer = self._tokenizer()
+        ids = torch.full((len(texts), max_words), tokenizer.pad_token_id, dtype=torch.long)
+        mask = torch.zeros(len(texts), max_words, dtype=torch.bool)
+        for row, text in enumerate(texts):
+            # One by one: batches start threads, after which loader processes cannot be forked without a warning.
+            pieces = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids[: max_words - 2]
+            tokens = [tokenizer.cls_token_id, *pieces, tokenizer.sep_token_id]
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = True
+        return ids, mask
+
+    def decode(self, ids: Tensor) -> list[str]:
+        """Texts of ids (M, N), without special tokens."""
+        tokenizer = self._tokenizer()
+        return [tokenizer.decode(row, skip_special_tokens=True) for row in ids.tolist()]
+
+    def _tokenizer(self) -> Any:
+        tokenizer = _load(self.vocabulary)
+        found = tokenizer.convert_tokens_to_ids([DECODE, ENCODE])
+        if found != [self.dec_token, self.dec_token + 1]:
+            raise UsageError(
+                f"backbone.vocabulary '{self.vocabulary}' has {found[0]} pieces before [DEC], the backbone has "
+                f"embeddings for {self.dec_token}: give the vocabulary it was trained with"
+            )
+        return tokenizer
+
+
+@cache
+def _load(vocabulary: str) -> Any:
+    """A BertTokenizer with BLIP's tokens."""
+    from transformers import BertTokenizer
+
+    path = Path(vocabulary).expanduser()
+    try:
+        if path.is_dir():
+            tokenizer = BertTokenizer.from_pretrained(str(path))
+        else:
+            pieces = (path if path.is_file() else _from_hub(vocabulary)).read_text(encoding="utf-8").splitlines()
+            tokenizer = BertTokenizer(vocab={piece: number for number, piece in enumerate(pieces)})
+    except Exception as error:  # whatever the file, the hub client or the network raises: one line for the user
+        raise CheckpointError(
+            f"vocabulary '{vocabulary}' cannot be read, or is not in the local cache and could not be downloaded "
+            f"({type(error).__name__}): give BERT's vocab.txt as backbone.vocabulary"
+        ) from error
+    tokenizer.add_tokens([DECODE, ENCODE], special_tokens=True)
+    return tokenizer
+
+
+def _from_hub(name: str) -> Path:
+    """`vocab.txt` of a hub repository: from the local cache without asking the network, else downloaded."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, "vocab.txt", local_files_only=True))
+    except LocalEntryNotFoundError:
+        return Path(hf_hub_download(name, "vocab.txt"))

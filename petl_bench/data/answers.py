@@ -1,0 +1,93 @@
+"""Answer vocabularies: which answers a classifier can give, and where they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from petl_bench.data.annotations import read_json, read_records, read_text, require_keys
+from petl_bench.errors import DataError, UsageError
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Answers in the order of a classifier's outputs.
+
+    Attributes:
+        answers: each once.
+        file: name of the file they come from.
+    """
+
+    answers: tuple[str, ...]
+    file: str
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Place of each answer."""
+        return {answer: place for place, answer in enumerate(self.answers)}
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the answers in their order: what the outputs of a trained head mean."""
+        return hashlib.sha256(json.dumps(self.answers).encode()).hexdigest()
+
+
+def read_vocabulary(path: Path, max_answers: int | None = None) -> Vocabulary:
+    """Reads an answer list, or takes the most frequent answers of an annotation file.
+
+    Lists, taken whole: a JSON object from answer to place (`train_ans2label.json`), a JSON list of answers
+    (`answer_list.json`), or text with one answer per line (`.txt`). Annotation files: a JSON list or `.jsonl` of
+    records with an `answer`; equally frequent answers come in alphabetical order.
+
+    Args:
+        path: the file.
+        max_answers: of an annotation file, how many answers to take; null takes all. Null for a list.
+
+    Raises:
+        DataError: if the file is unreadable, of another shape, or lists an answer twice.
+        UsageError: if `max_answers` is given for a list, or is not positive.
+    """
+    if max_answers is not None and max_answers < 1:
+        raise UsageError(f"max_answers is {max_answers}: it must be at least 1, or null")
+    if path.suffix == ".txt":
+        listed: Any = read_text(path).splitlines()
+    else:
+        listed = read_records(path) if path.suffix == ".jsonl" else read_json(path)
+    if _is_annotation(listed):
+        return Vocabulary(_most_frequent(listed, max_answers, path), path.name)
+    if max_answers is not None:
+        raise UsageError(f"max_answers is {max_answers}, but {path} is an answer list, which is taken whole: set null")
+    return Vocabulary(_in_given_order(listed, path), path.name)
+
+
+def _is_annotation(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _most_frequent(records: Sequence[Any], count: int | None, path: Path) -> tuple[str, ...]:
+    answers = [require_keys(r, ("answer",), f"{path}, record {place}")[0] for place, r in enumerate(records)]
+    found = sorted(Counter(answers).items(), key=lambda item: (-item[1], item[0]))
+    return tuple(answer for answer, _ in found[:count])
+
+
+def _in_given_order(listed: Any, path: Path) -> tuple[str, ...]:
+    if isinstance(listed, dict):
+        places = list(listed.values())
+        if not all(isinstance(p, int) for p in places) or sorted(places) != list(range(len(places))):
+            raise DataError(f"{path}: its values are not the places 0 to {len(places) - 1}; is it an answer list?")
+        listed = sorted(listed, key=listed.__getitem__)
+    if not isinstance(listed, list) or not listed or not all(isinstance(answer, str) for answer in listed):
+        raise DataError(f"{path}: neither a list of answers nor records with an 'answer'; wrong file?")
+    twice = next((answer for answer, count in Counter(listed).items() if count > 1), None)
+    if twice is not None:
+        raise DataError(f"{path}: answer {twice!r} is listed more than once")
+    return tuple(listed)

@@ -1,0 +1,321 @@
+"""Text-video retrieval in two stages: two encoders find candidates, one that reads both ranks them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from petl_bench.backbones.base import Backbone, TextFeatures, VideoFeatures
+from petl_bench.data.batch import Batch
+from petl_bench.errors import UsageError
+from petl_bench.losses import gather_index, gather_with_grad, hard_negatives, momentum_contrastive_loss, own_rows
+from petl_bench.metrics.reranking import RerankedRetrievalMetric
+from petl_bench.momentum import FeatureQueue, MomentumCopy
+from petl_bench.tasks.retrieval import Retrieval
+
+#: captions that are matched with one video at once in evaluation
+_CHUNK = 256
+
+
+class _Clip(NamedTuple):
+    """What the second stage needs of a clip, on the CPU: tokens (1, T, L, D), frames (1, T, E), mask (1, T)."""
+
+    tokens: Tensor
+    frames: Tensor
+    mask: Tensor
+
+
+class _GlobalBatch(NamedTuple):
+    """What the processes know of each other's samples: G = W * B rows in rank order, without gradient.
+
+    Attributes:
+        video: (G, E), L2-normalised.
+        text: (G, E), L2-normalised.
+        slow_video: as the momentum encoder sees them (G, E).
+        slow_text: as the momentum encoder sees them (G, E).
+        ids: (G, N).
+        text_mask: (G, N) bool.
+        frame_mask: (G, T) bool.
+        video_index: (G,).
+    """
+
+    video: Tensor
+    text: Tensor
+    slow_video: Tensor
+    slow_text: Tensor
+    ids: Tensor
+    text_mask: Tensor
+    frame_mask: Tensor
+    video_index: Tensor
+
+
+class _Encoders(nn.Module):
+    """Both encoders of a backbone as one function, which is what a momentum copy can call."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Pooled features of videos and texts, (B, E) each."""
+        video = self.backbone.encode_video(batch.frames, batch.frame_mask)
+        return video.pooled, self.backbone.encode_text(batch.ids, batch.text_mask).pooled
+
+
+class MatchingRetrieval(Retrieval):
+    """Contrastive training with a momentum encoder and a queue, matching with hard negatives, ranks in two stages.
+
+    Loss: ITC + ITM. ITC: cross-entropy of online features against momentum features of the global batch and the queue;
+    all captions and videos with the same video index are positives; a share `alpha` of the targets is the momentum
+    encoder's opinion, rising over the first epoch. ITM: each pair, a hard negative video for its caption, and a hard
+    negative caption for its video, drawn by their likeness; a sample that has no negative in the batch has no negative
+    pair. In several processes both are those of one process with the whole batch; the released code takes the momentum
+    features of the own process only.
+
+    Ranks: by cosine, then each query's `k_test` nearest by `match logit + beta * cosine`; the others keep their order
+    below them (`RerankedRetrievalMetric`). A video is matched by the process that encoded it, with all captions it is a
+    candidate of or for, so that its keys and values are computed once.
+
+    Source: specs/uniadapter.md sections 5 and 6 (BLIP, Li et al. 2022; UniAdapter).
+
+    Args:
+        negatives: hard negatives from the batch of all processes, or of the own `rank`. Released: `all` for COCO and
+            video, `rank` for Flickr30K.
+        alpha: share of soft targets after the first epoch.
+        momentum: m of the momentum encoder.
+        double_ema: move what the method added twice per step, as the released code of UniAdapter does by accident.
+        queue_size: Q, pairs of momentum features.
+        k_test: candidates of each query in the second stage; null ranks by cosine alone.
+        beta: weight of the cosine in the second stage. UniAdapter's released configurations (images): 0; BLIP and
+            Aurora (video): 1.
+
+    Raises:
+        UsageError: if an argument is out of range.
+    """
+
+    name = "matching"
+
+    def __init__(
+        self,
+        negatives: Literal["rank", "all"] = "all",
+        alpha: float = 0.4,
+        momentum: float = 0.995,
+        double_ema: bool = False,
+        queue_size: int = 57600,
+        k_test: int | None = 128,
+        beta: float = 1.0,
+    ) -> None:
+        super().__init__()
+        for option, value, fits in (
+            ("alpha", alpha, 0 <= alpha <= 1),
+            ("momentum", momentum, 0 <= momentum <= 1),
+            ("queue_size", queue_size, queue_size > 0),
+            ("k_test", k_test, k_test is None or k_test > 0),
+            ("beta", beta, beta >= 0),
+        ):
+            if not fits:
+                raise UsageError(
+                    f"task.{option} is {value}: alpha and momentum lie in [0, 1], beta is not negative, queue_size and "
+                    "k_test are positive"
+                )
+        self.negatives = negatives
+        self.alpha, self.momentum_rate, self.double_ema = alpha, momentum, double_ema
+        self.queue_size = queue_size
+        self.k_test, self.beta = k_test, beta
+        if k_test is not None:
+            self.metric = RerankedRetrievalMetric(k_test, beta)
+        self._alpha, self._seed = 0.0, 0
+        self._to_push: list[_GlobalBatch] = []
+        self._times: dict[str, int] = {}
+        self._clips: dict[int, _Clip] = {}
+
+    # --- momentum encoder and queue -------------------------------------------------------------------------------
+
+    def prepare(self, backbone: Backbone) -> None:
+        if not backbone.fusion_parameters():
+            raise UsageError(
+                f"task {self.name} needs a backbone in which text reads video, and {backbone.name} has no such layers: "
+                "choose BLIP, or task/retrieval.yaml"
+            )
+        backbone.projections()  # a BLIP for question answering says here that it has none
+        self.queue = FeatureQueue(self.queue_size, backbone.embed_dim)
+        self._pretrained = {id(parameter) for parameter in backbone.parameters()}
+
+    def adapted(self, backbone: Backbone) -> None:
+        unread = {id(parameter) for parameter in backbone.fusion_parameters()}
+        trained = {
+            name: parameter
+            for name, parameter in _Encoders(backbone).named_parameters()
+            if parameter.requires_grad and id(parameter) not in unread
+        }
+        self.momentum = MomentumCopy(trained, self.momentum_rate)
+        if self.double_ema:
+            self._times = {name: 2 for name, parameter in trained.items() if id(parameter) not in self._pretrained}
+
+    def unread(self, backbone: Backbone) -> list[nn.Parameter]:
+        return []
+
+    def training_state(self) -> dict[str, Tensor]:
+        return {name: buffer for name, buffer in self.named_buffers() if name.startswith(("queue.", "momentum."))}
+
+    def before_step(self, epochs: float, seed: int) -> None:
+        self._alpha, self._seed = self.alpha * min(1.0, epochs), seed
+
+    def after_step(self, backbone: Backbone) -> None:
+        super().after_step(backbone)
+        for batch in self._to_push:
+            self.queue.push(batch.slow_video, batch.slow_text, batch.video_index)
+        self._to_push = []
+        self.momentum.update(_Encoders(backbone), self._times)
+
+    # --- loss -----------------------------------------------------------------------------------------------------
+
+    def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        slow = self.momentum.call(_Encoders(backbone), batch)
+        video = backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
+        text = backbone.encode_text(batch.ids, batch.text_mask)
+        scale = backbone.logit_scale.exp()
+        everyone = _gather(batch, video.pooled, text.pooled, *slow)
+        self._to_push = [everyone]
+        with torch.autocast(video.pooled.device.type, enabled=False):
+            contrast = self._contrast(video.pooled, text.pooled, everyone, scale)
+            negatives = self._draw(everyone, scale.detach(), len(batch.ids))
+        match = self._match(backbone, video, text, everyone, negatives)
+        return contrast + match, {"loss_itc": contrast.detach(), "loss_itm": match.detach()}
+
+    def _contrast(self, video: Tensor, text: Tensor, everyone: _GlobalBatch, scale: Tensor) -> Tensor:
+        """ITC of the own rows against all of the global batch and the queue."""
+        own, queue, dtype = own_rows(len(video)), self.queue, everyone.slow_video.dtype
+        videos = torch.cat([everyone.slow_video, queue.video.to(dtype)])  # (G + Q, E)
+        texts = torch.cat([everyone.slow_text, queue.text.to(dtype)])
+        index = everyone.video_index
+        positives = index[own, None] == torch.cat([index, queue.video_index])  # (B, G + Q)
+        scale = scale.to(dtype)
+        video_to_text = momentum_contrastive_loss(
+            video.to(dtype), everyone.slow_video[own], texts, positives, scale, self._alpha
+        )
+        text_to_video = momentum_contrastive_loss(
+            text.to(dtype), everyone.slow_text[own], videos, positives, scale, self._alpha
+        )
+        return (video_to_text + text_to_video) / 2
+
+    def _draw(self, everyone: _GlobalBatch, scale: Tensor, count: int) -> _Negatives:
+        """Hard negatives of the own rows among the candidates, the same for any number of processes."""
+        own = own_rows(count)
+        candidates = slice(None) if self.negatives == "all" else own
+        text, video, index = everyone.text, everyone.video, everyone.video_index
+        noise = self._noise(len(index)).to(text)[:, own, candidates]
+        same = index[own, None] == index[candidates]
+        scale = scale.to(text.dtype)
+        videos, exist = hard_negatives(scale * text[own] @ video[candidates].T, same, noise[0])
+        texts, _ = hard_negatives(scale * video[own] @ text[candidates].T, same, noise[1])
+        return _Negatives(videos, texts, exist)
+
+    def _noise(self, count: int) -> Tensor:
+        """Gumbel noise of the step for both directions, (2, G, G)."""
+        generator = torch.Generator().manual_seed(self._seed)
+        return -torch.empty(2, count, count).exponential_(generator=generator).log()
+
+    def _match(
+        self,
+        backbone: Backbone,
+        video: VideoFeatures,
+        text: TextFeatures,
+        everyone: _GlobalBatch,
+        negatives: _Negatives,
+    ) -> Tensor:
+        """ITM: the own pairs, own captions with negative videos, negative captions with own videos."""
+        assert video.tokens is not None
+        count, device = len(text.pooled), text.pooled.device
+        own = own_rows(count)
+        if self.negatives == "all":
+            tokens, frames = gather_with_grad(video.tokens), gather_index(video.frames.detach())
+            candidates, first = everyone, own.start
+        else:
+            tokens, frames = video.tokens, video.frames.detach()
+            candidates, first = _GlobalBatch(*(rows[own] for rows in everyone)), 0
+        pairs = torch.arange(first, first + count, device=device)
+        t = torch.cat([pairs, pairs, negatives.texts])
+        v = torch.cat([pairs, negatives.videos, pairs])
+        key_scale = backbone.key_scale(candidates.text[t], frames[v], candidates.frame_mask[v], tokens.shape[2])
+        logits = backbone.match(
+            candidates.ids[t], candidates.text_mask[t], tokens[v], candidates.frame_mask[v], key_scale
+        )  # (3B, 2)
+        negative = torch.where(negatives.exist, 0, -100)  # the latter is ignored
+        labels = torch.cat([torch.ones_like(negative), negative, negative])
+        # Divided by what all processes have the same number of, so that the mean over processes is the global one.
+        return F.cross_entropy(logits.float(), labels, reduction="sum") / len(labels)
+
+    # --- evaluation -----------------------------------------------------------------------------------------------
+
+    def update(self, backbone: Backbone, batch: Batch) -> None:
+        if not isinstance(self.metric, RerankedRetrievalMetric):
+            super().update(backbone, batch)
+            return
+        video = backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
+        text = backbone.encode_text(batch.ids, batch.text_mask)
+        pooled = torch.where(batch.decoded[:, None], video.pooled, 0)
+        self.metric.update_videos(pooled, batch.video_index, batch.decoded)
+        self.metric.update_texts(text.pooled, batch.text_index, batch.text_video)
+        self.metric.update_tokens(batch.ids, batch.text_mask)
+        assert video.tokens is not None
+        tokens, frames, mask = video.tokens.cpu(), video.frames.cpu(), batch.frame_mask.cpu()
+        for row in batch.decoded.nonzero().flatten().tolist():
+            one = slice(row, row + 1)
+            self._clips[int(batch.video_index[row])] = _Clip(tokens[one], frames[one], mask[one])
+
+    def finish(self, backbone: Backbone) -> None:
+        """Matches each clip of this process with the captions that it is a candidate of, or for."""
+        if not isinstance(self.metric, RerankedRetrievalMetric):
+            return
+        candidates = self.metric.candidates()
+        device = next(backbone.parameters()).device
+        for index, clip in self._clips.items():
+            tokens, frames, mask = (part.to(device) for part in clip)
+            for texts in candidates.pairs[:, index].nonzero().flatten().split(_CHUNK):
+                if not len(texts):
+                    continue
+                text, ids, text_mask = (
+                    rows[texts].to(device) for rows in (candidates.text, candidates.ids, candidates.mask)
+                )
+                key_scale = backbone.key_scale(text, frames, mask, tokens.shape[2])
+                logits = backbone.match(ids, text_mask, tokens, mask, key_scale)
+                self.metric.update_pairs(texts, index, logits[:, 1])
+        self._clips = {}
+
+    def _inference(self) -> dict[str, Any]:
+        if self.k_test is None:
+            return super()._inference()
+        return super()._inference() | {"rerank_k": self.k_test, "rerank_beta": float(self.beta)}
+
+    def reset(self) -> None:
+        super().reset()
+        self._clips = {}
+
+
+class _Negatives(NamedTuple):
+    """Rows among the candidates.
+
+    Attributes:
+        videos: one for each caption (B,).
+        texts: one for each video (B,).
+        exist: (B,) bool, False where all candidates are positives.
+    """
+
+    videos: Tensor
+    texts: Tensor
+    exist: Tensor
+
+
+def _gather(batch: Batch, video: Tensor, text: Tensor, slow_video: Tensor, slow_text: Tensor) -> _GlobalBatch:
+    """Two collectives: one of all features, one of all integers."""
+    dtype = torch.promote_types(video.dtype, torch.float32)
+    features = torch.stack([x.detach().to(dtype) for x in (video, text, slow_video, slow_text)], dim=1)  # (B, 4, E)
+    integers = torch.cat([batch.ids, batch.text_mask, batch.frame_mask, batch.video_index[:, None]], dim=1)
+    words, frames = batch.ids.shape[1], batch.frame_mask.shape[1]
+    ids, text_mask, frame_mask, index = gather_index(integers).split([words, words, frames, 1], dim=1)
+    video, text, slow_video, slow_text = gather_index(features).unbind(1)
+    return _GlobalBatch(video, text, slow_video, slow_text, ids, text_mask.bool(), frame_mask.bool(), index[:, 0])

@@ -1,0 +1,98 @@
+"""Question answering on two processes: gradients of the whole batch, accuracy of the whole split."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from petl_bench.backbones.clip import CLIP
+from petl_bench.data.batch import Question
+from petl_bench.errors import DistributedError
+from petl_bench.method import Method
+from petl_bench.metrics.qa import AnswerMetric, AnswerResult, exact_match
+from petl_bench.tasks.qa import AnswerClassifier
+from tests.contract.battery import make_batch
+from tests.distributed.pool import Pool, pool
+
+__all__ = ["pool"]  # pytest finds the fixture by this name
+
+ANSWERS = ["red", "blue", "left", "étouffée"]
+
+
+def evaluate(shard: list[int], questions: int) -> AnswerResult | str:
+    """The result over the questions of all processes, of which this one holds the given indices."""
+    metric = AnswerMetric(exact_match, ANSWERS, questions)
+    for rows in torch.tensor(shard, dtype=torch.long).split(2):
+        if len(rows):
+            given = [ANSWERS[row % 4] if row % 5 else None for row in rows.tolist()]
+            truth = [(ANSWERS[row % 3],) for row in rows.tolist()]
+            metric.update(rows, given, truth, ["what" if row % 2 else "how much" for row in rows.tolist()])
+    try:
+        return metric.compute()
+    except DistributedError as error:
+        return str(error)
+
+
+def evaluate_shards(shards: list[list[int]], questions: int) -> AnswerResult | str:
+    return evaluate(shards[dist.get_rank()], questions)
+
+
+@pytest.mark.parametrize("shards", [[[0, 2, 4, 6], [1, 3, 5]], [[6], [5, 4, 3, 2, 1, 0]], [[], list(range(7))]])
+def test_shards_give_the_result_of_one_process(pool: Pool, shards: list[list[int]]) -> None:
+    expected = evaluate(list(range(7)), 7)
+    assert isinstance(expected, AnswerResult)
+    for actual in pool.run(evaluate_shards, shards, 7):
+        assert (actual.accuracy, actual.per_type, actual.coverage) == (
+            expected.accuracy,
+            expected.per_type,
+            expected.coverage,
+        )
+        for name in ("scores", "types", "predictions"):
+            np.testing.assert_array_equal(getattr(actual, name), getattr(expected, name))
+
+
+def test_a_padding_sampler_is_refused_everywhere(pool: Pool) -> None:
+    for message in pool.run(evaluate_shards, [[0, 2, 4, 6], [1, 3, 5, 0]], 7):
+        assert message.startswith("question index 0 was evaluated more than once")
+
+
+def gradients(answer_list: Path, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
+    """Of this process's rows of the batch, averaged over processes as DDP does."""
+    from methods.full import Full
+
+    torch.manual_seed(0)
+    task = AnswerClassifier(answer_list, hidden_dim=8, dropout=0.0)
+    method: Method = Full(backbone=CLIP("tiny", None), task=task).adapt().double()
+    batch = make_batch(method.backbone)
+    answers = ("red", "nowhere", "left", "blue")  # one is outside the vocabulary
+    batch = batch._replace(questions=tuple(Question(n, "what", (answer,)) for n, answer in enumerate(answers)))
+    rows = slice(rank * 4 // world, (rank + 1) * 4 // world)
+    batch = batch._make(field[rows] for field in batch)
+    frames = method.backbone.normalise(batch.frames).double()
+    method.task.loss(method.backbone, batch._replace(frames=frames))[0].backward()
+    found = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
+    if world > 1:
+        for tensor in found.values():
+            dist.all_reduce(tensor)
+            tensor /= world
+    return found
+
+
+def gradients_on_rank(answer_list: Path) -> dict[str, Tensor]:
+    return gradients(answer_list, dist.get_rank(), dist.get_world_size())
+
+
+def test_gradients_do_not_depend_on_the_number_of_processes(pool: Pool, tmp_path: Path) -> None:
+    path = tmp_path / "answers.json"
+    path.write_text(json.dumps(ANSWERS), encoding="utf-8")
+    expected = gradients(path)
+    for found in pool.run(gradients_on_rank, path):
+        assert found.keys() == expected.keys()
+        for name, gradient in found.items():
+            assert torch.allclose(gradient, expected[name], rtol=1e-9, atol=1e-12), name

@@ -1,0 +1,89 @@
+"""Answer vocabularies from every kind of file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from petl_bench.data.answers import read_vocabulary
+from petl_bench.errors import DataError, UsageError
+
+RECORDS = [{"question": "?", "answer": answer} for answer in ("b", "c", "c", "a", "d", "b", "null")]
+
+
+def save(folder: Path, name: str, value: Any) -> Path:
+    path = folder / name
+    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ans2label.json", {"man": 1, "": 0, "two words": 2}),
+        ("answer_list.json", ["", "man", "two words"]),
+        ("answers.txt", "\nman\ntwo words\n"),
+    ],
+)
+def test_lists_keep_their_order(name: str, value: Any, tmp_path: Path) -> None:
+    vocabulary = read_vocabulary(save(tmp_path, name, value))
+    assert vocabulary.answers == ("", "man", "two words")
+    assert vocabulary.index == {"": 0, "man": 1, "two words": 2}
+    assert vocabulary.file == name
+    assert len(vocabulary) == 3
+
+
+@pytest.mark.parametrize("name", ["train_qa.json", "train.jsonl"])
+@pytest.mark.parametrize(("count", "expected"), [(None, "b c a d null"), (3, "b c a"), (1, "b"), (9, "b c a d null")])
+def test_most_frequent_training_answers(name: str, count: int | None, expected: str, tmp_path: Path) -> None:
+    lines = "\n".join(map(json.dumps, RECORDS))
+    path = save(tmp_path, name, lines if name.endswith("l") else RECORDS)
+    assert read_vocabulary(path, count).answers == tuple(expected.split())
+
+
+def test_hash_tells_order(tmp_path: Path) -> None:
+    first, second, same = (
+        read_vocabulary(save(tmp_path, name, value))
+        for name, value in (("1.json", ["a", "b"]), ("2.json", ["b", "a"]), ("3.json", {"b": 1, "a": 0}))
+    )
+    assert first.sha256 == same.sha256 != second.sha256
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"a": 0, "b": 2}, "places 0 to 1"),
+        ({"a": "0"}, "places"),
+        (["a", 3], "neither a list of answers"),
+        ([], "neither a list of answers"),
+        ("3", "neither a list of answers"),
+        (["a", "b", "a"], "'a' is listed more than once"),
+        ([{"answer": "a"}, {"question": "?"}], "record 1: 'answer' is missing"),
+        ('["a"', "not whole JSON"),
+    ],
+)
+def test_other_files_are_refused(value: Any, told: str, tmp_path: Path) -> None:
+    path = save(tmp_path, "list.json", value)
+    with pytest.raises(DataError, match=told) as caught:
+        read_vocabulary(path)
+    assert str(path) in str(caught.value)
+
+
+def test_max_answers(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="taken whole"):
+        read_vocabulary(save(tmp_path, "list.json", ["a", "b"]), 1)
+    with pytest.raises(UsageError, match="at least 1"):
+        read_vocabulary(save(tmp_path, "train.json", RECORDS), 0)
+
+
+def test_real_lists(shared: Path) -> None:
+    annotations = shared / "data" / "annotations"
+    assert len(read_vocabulary(annotations / "msrvtt_qa" / "train_ans2label.json")) == 1500
+    by_place = read_vocabulary(annotations / "vqav2" / "trainval_ans2label.json")
+    listed = read_vocabulary(annotations / "vqav2" / "trainval_label2ans.json")
+    assert by_place.answers == listed.answers
+    assert (len(listed), listed.answers[0]) == (3129, "")
+    assert len(read_vocabulary(annotations / "msvd_qa" / "answer_set.txt")) == 1000

@@ -1,0 +1,294 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from methods.adaptformer import AdaptFormer
+from methods.linear import Linear
+from methods.uniadapter import UniAdapter
+from petl_bench.adapters import Adapter
+from petl_bench.backbones.blip import BLIP
+from petl_bench.backbones.clip import CLIP
+from petl_bench.data.batch import Batch
+from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.method import Method
+from petl_bench.momentum import MomentumCopy
+from petl_bench.tasks.matching import MatchingRetrieval, _Encoders, _GlobalBatch
+from petl_bench.tasks.retrieval import Retrieval
+from tests.contract.battery import make_batch
+
+
+def build(kind: type[Method] = AdaptFormer, dropout: float = 0.0, **options: Any) -> Method:
+    torch.manual_seed(0)
+    task = MatchingRetrieval(**{"queue_size": 6, "momentum": 0.8, **options})
+    return kind(backbone=BLIP("tiny", None, dropout=dropout), task=task).adapt()
+
+
+def task_of(method: Method) -> MatchingRetrieval:
+    assert isinstance(method.task, MatchingRetrieval)
+    return method.task
+
+
+def step(method: Method, batch: Batch, epochs: float = 1.0, seed: int = 0) -> float:
+    """One training step as `Method` takes it, with plain gradient descent."""
+    method.task.before_step(epochs, seed)
+    method.zero_grad()
+    loss, _ = method.task.loss(method.backbone, batch)
+    loss.backward()
+    with torch.no_grad():
+        for parameter in method.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.1 * parameter.grad
+    method.task.after_step(method.backbone)
+    return loss.item()
+
+
+# --- training -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [AdaptFormer, UniAdapter, Linear])
+def test_everything_trainable_gets_a_gradient(kind: type[Method]) -> None:
+    method = build(kind)
+    loss, _ = method.task.loss(method.backbone, make_batch(method.backbone))
+    loss.backward()
+    assert not [name for name, p in method.named_parameters() if p.requires_grad and p.grad is None]
+    assert not [name for name, p in method.named_parameters() if not p.requires_grad and p.grad is not None]
+
+
+@pytest.mark.parametrize("kind", [AdaptFormer, UniAdapter])
+def test_copies_of_what_is_trained_equal_a_full_momentum_model(kind: type[Method]) -> None:
+    method = build(kind)
+    batch, encoders = make_batch(method.backbone), _Encoders(method.backbone)
+    full = MomentumCopy(dict(encoders.named_parameters()), 0.8)
+    for seed in range(3):
+        step(method, batch, seed=seed)
+        full.update(encoders)
+    copies = task_of(method).momentum
+    assert 0 < len(copies.averages) < len(full.averages)
+    online = encoders(batch)
+    for ours, theirs, now in zip(copies.call(encoders, batch), full.call(encoders, batch), online, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+        assert (ours - now).abs().max() > 1e-4
+
+
+def test_double_ema_moves_only_what_the_method_added_twice() -> None:
+    method = build(UniAdapter, double_ema=True)
+    momentum = task_of(method).momentum
+    for average in momentum.averages.values():
+        average.zero_()
+    task_of(method).after_step(method.backbone)
+    parameters = dict(_Encoders(method.backbone).named_parameters())
+    for name, average in momentum.averages.items():
+        kept = 0.8 if "proj." in name and "stack" not in name else 0.8**2
+        torch.testing.assert_close(average, (1 - kept) * parameters[name].detach())
+
+
+def test_soft_targets_rise_over_the_first_epoch() -> None:
+    method = build()
+    method.eval()
+    batch = make_batch(method.backbone)
+    for epochs, share in ((0.0, 0.0), (0.25, 0.1), (1.0, 0.4), (3.0, 0.4)):
+        method.task.before_step(epochs, 0)
+        with torch.no_grad():
+            _, logs = method.task.loss(method.backbone, batch)
+        torch.testing.assert_close(logs["loss_itc"], contrastive(method, batch, share))
+
+
+def contrastive(method: Method, batch: Batch, share: float) -> Tensor:
+    """ITC of an untrained model, whose momentum features are its own."""
+    task = task_of(method)
+    with torch.no_grad():
+        video, text = _Encoders(method.backbone)(batch)
+        scale = method.backbone.logit_scale.exp()
+        total = torch.zeros(())
+        for query, gallery in (
+            (video, torch.cat([text, task.queue.text])),
+            (text, torch.cat([video, task.queue.video])),
+        ):
+            logits = scale * query @ gallery.T
+            targets = share * logits.softmax(1) + (1 - share) * torch.eye(*logits.shape)
+            total -= (targets * logits.log_softmax(1)).sum(1).mean() / 2
+    return total
+
+
+def test_pairs_of_the_same_video_are_no_negatives() -> None:
+    task = MatchingRetrieval(queue_size=4)
+    features = torch.eye(4)
+    same = torch.tensor([5, 2, 5, 5])
+    words = torch.ones(4, 3, dtype=torch.bool)
+    everyone = _GlobalBatch(features, features, features, features, words.long(), words, words, same)
+    found = set()
+    for seed in range(20):
+        task.before_step(1.0, seed)
+        negatives = task._draw(everyone, torch.tensor(1.0), 4)
+        assert negatives.videos[[0, 2, 3]].tolist() == negatives.texts[[0, 2, 3]].tolist() == [1, 1, 1]
+        assert negatives.exist.all()
+        found.add((int(negatives.videos[1]), int(negatives.texts[1])))
+    assert {video for video, _ in found} == {text for _, text in found} == {0, 2, 3}
+    assert any(video != text for video, text in found)  # drawn apart
+
+
+def test_a_batch_of_one_video_has_no_negatives() -> None:
+    method = build().eval()
+    batch = make_batch(method.backbone)._replace(video_index=torch.full((4,), 3))
+    loss, logs = method.task.loss(method.backbone, batch)
+    assert loss.isfinite()
+    video = method.backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
+    logits = method.backbone.match(batch.ids, batch.text_mask, video.tokens, batch.frame_mask)
+    expected = F.cross_entropy(logits, torch.ones(4, dtype=torch.long)) / 3  # a third of the pairs
+    torch.testing.assert_close(logs["loss_itm"], expected.detach())
+
+
+def test_the_same_step_draws_the_same() -> None:
+    batch = make_batch(build().backbone)
+    torch.manual_seed(1)
+    first = [step(build(), batch, seed=seed) for seed in (3, 4, 5)]
+    torch.manual_seed(2)
+    assert [step(build(), batch, seed=seed) for seed in (3, 4, 5)] == first
+    assert len(set(first)) > 1
+
+
+def test_the_state_is_pushed_after_the_step_only() -> None:
+    method = build()
+    batch = make_batch(method.backbone)
+    queue = task_of(method).queue
+    task_of(method).loss(method.backbone, batch)
+    task_of(method).loss(method.backbone, batch)
+    assert queue.video_index.tolist() == [-100] * 6
+    task_of(method).after_step(method.backbone)
+    task_of(method).after_step(method.backbone)
+    assert queue.video_index.tolist() == [0, 1, 2, 3, -100, -100]
+
+
+def test_a_resumed_training_goes_on_as_if_it_had_not_stopped() -> None:
+    method = build()
+    batch = make_batch(method.backbone)
+    for seed in range(2):
+        step(method, batch, seed=seed)
+    checkpoint: dict[str, Any] = {}
+    method.on_save_checkpoint(checkpoint)
+    resumed = build()
+    resumed.on_load_checkpoint(checkpoint)
+    assert not resumed.load_state_dict(checkpoint["state_dict"], strict=False).unexpected_keys
+    assert [step(resumed, batch, seed=s) for s in (2, 3)] == [step(method, batch, seed=s) for s in (2, 3)]
+
+
+def test_queue_and_momentum_are_in_checkpoints_but_in_no_adapter() -> None:
+    method = build()
+    checkpoint: dict[str, Any] = {}
+    method.on_save_checkpoint(checkpoint)
+    state = checkpoint["state_dict"]
+    trained = {name for name, p in method.named_parameters() if p.requires_grad}
+    assert method.trained_state().keys() == trained
+    assert {"task.queue.video", "task.queue.position"} < state.keys() - trained
+    assert any(name.startswith("task.momentum.") for name in state)
+    build().load_trained_state(Adapter(method.trained_state(), method.identity()), "adapter.safetensors")
+    del state["task.queue.text"]
+    with pytest.raises(CheckpointError, match="1 tensors missing"):
+        build().on_load_checkpoint(checkpoint)
+
+
+# --- evaluation ---------------------------------------------------------------------------------------------------
+
+
+def evaluation_batch(method: Method, failed: int | None = None) -> Batch:
+    """Four clips with one caption each, in another order than their indices."""
+    order = torch.tensor([2, 0, 3, 1])
+    decoded = torch.ones(4, dtype=torch.bool)
+    if failed is not None:
+        decoded[failed] = False
+    return make_batch(method.backbone)._replace(video_index=order, text_index=order, text_video=order, decoded=decoded)
+
+
+def evaluate(method: Method, batch: Batch) -> Any:
+    method.eval()
+    with torch.no_grad():
+        method.task.reset()
+        method.task.expect(4, 4)
+        method.task.update(method.backbone, batch)
+        method.task.finish(method.backbone)
+        return method.task.compute()
+
+
+@pytest.mark.parametrize("kind", [AdaptFormer, UniAdapter])
+@pytest.mark.parametrize("beta", [0.0, 2.0])
+def test_ranks_follow_from_matching_pair_by_pair(kind: type[Method], beta: float) -> None:
+    method = build(kind, k_test=4, beta=beta)
+    batch = evaluation_batch(method)
+    for seed in range(3):
+        step(method, batch, seed=seed)
+    result = evaluate(method, batch)
+    backbone = method.backbone
+    scores = torch.empty(4, 4)  # captions x videos, by index
+    with torch.no_grad():
+        video = backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
+        text = backbone.encode_text(batch.ids, batch.text_mask)
+        assert video.tokens is not None
+        for t in range(4):
+            for v in range(4):
+                words, clip = slice(t, t + 1), slice(v, v + 1)
+                mask = batch.frame_mask[clip]
+                scale = backbone.key_scale(text.pooled[words], video.frames[clip], mask, video.tokens.shape[2])
+                logit = backbone.match(batch.ids[words], batch.text_mask[words], video.tokens[clip], mask, scale)[0, 1]
+                place = int(batch.text_index[t]), int(batch.video_index[v])
+                scores[place] = logit + beta * text.pooled[t] @ video.pooled[v]
+    diagonal = scores.diagonal()
+    assert result.ranks["t2v"].tolist() == (1 + (scores > diagonal[:, None]).sum(1)).tolist()
+    assert result.ranks["v2t"].tolist() == (1 + (scores > diagonal).sum(0)).tolist()
+    assert result.inference == {"rerank_k": 4, "rerank_beta": beta, "dual_softmax": False, "pooling": "mean"}
+
+
+def test_without_a_second_stage_it_is_retrieval_by_cosine() -> None:
+    method = build(k_test=None)
+    batch = evaluation_batch(method)
+    plain = AdaptFormer(backbone=BLIP("tiny", None, dropout=0.0), task=Retrieval()).adapt()
+    plain.load_state_dict({k: v for k, v in method.state_dict().items() if k.startswith("backbone.")})
+    one_stage, expected = evaluate(method, batch), evaluate(plain, batch)
+    assert one_stage.metrics == expected.metrics
+    assert one_stage.inference == expected.inference
+
+
+def test_a_failed_video_ranks_last() -> None:
+    method = build(k_test=2)
+    batch = evaluation_batch(method, failed=1)  # the one with index 0
+    result = evaluate(method, batch)
+    assert result.ranks["t2v"][0] == result.ranks["v2t"][0] == 4
+    assert result.ranks["t2v"][1:].max() <= 3
+
+
+def test_nothing_of_an_evaluation_is_left_for_the_next() -> None:
+    method = build(k_test=2)
+    batch = evaluation_batch(method)
+    first = evaluate(method, batch)
+    assert evaluate(method, batch).metrics == first.metrics
+    assert not task_of(method)._clips
+
+
+def test_match_logits_are_in_full_precision_under_autocast() -> None:
+    method = build()
+    batch = make_batch(method.backbone)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        video = method.backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
+        assert video.tokens is not None
+        logits = method.backbone.match(batch.ids, batch.text_mask, video.tokens, batch.frame_mask)
+    assert logits.dtype == torch.float32
+
+
+# --- refusals -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "option", [{"alpha": 1.5}, {"momentum": -0.1}, {"queue_size": 0}, {"k_test": 0}, {"beta": -1.0}]
+)
+def test_options_out_of_range(option: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"task.{next(iter(option))} is"):
+        MatchingRetrieval(**option)
+
+
+def test_a_backbone_that_cannot_match_is_refused() -> None:
+    with pytest.raises(UsageError, match="clip-tiny has no such layers"):
+        AdaptFormer(backbone=CLIP("tiny", None), task=MatchingRetrieval(queue_size=4)).adapt()
+    with pytest.raises(UsageError, match="no joint space"):
+        AdaptFormer(backbone=BLIP("tiny", None, purpose="qa"), task=MatchingRetrieval(queue_size=4)).adapt()
