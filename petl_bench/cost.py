@@ -41,7 +41,7 @@ def count_gmacs(backbone: Backbone, frames: int, max_words: int) -> Gmacs:
         frames: T.
         max_words: tokens of the caption.
     """
-    device = backbone.logit_scale.device
+    device = next(backbone.parameters()).device
     made = made_batch(backbone.spec, 1, frames, max_words)
     pixels, frame_mask, ids, text_mask = (
         tensor.to(device) for tensor in (made.frames, made.frame_mask, made.ids, made.text_mask)

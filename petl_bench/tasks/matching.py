@@ -247,7 +247,8 @@ class MatchingRetrieval(Retrieval):
         negative = torch.where(negatives.exist, 0, -100)  # the latter is ignored
         labels = torch.cat([torch.ones_like(negative), negative, negative])
         # Divided by what all processes have the same number of, so that the mean over processes is the global one.
-        return F.cross_entropy(logits.float(), labels, reduction="sum") / len(labels)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return F.cross_entropy(logits, labels, reduction="sum") / len(labels)
 
     # --- evaluation -----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ def build(**options: Any) -> Method:
 
 def rows_of(batch: Batch, rank: int, world: int) -> Batch:
     rows = slice(rank * 4 // world, (rank + 1) * 4 // world)
-    return Batch(*(field[rows] for field in batch))
+    return Batch(*(cast(Any, field)[rows] for field in batch))
 
 
 def train(rank: int = 0, world: int = 1) -> tuple[list[float], dict[str, Tensor], dict[str, Tensor]]:
@@ -92,7 +92,7 @@ def test_training_does_not_depend_on_the_number_of_processes(pool: Pool) -> None
 def negatives_within_rank() -> tuple[list[int], list[int]]:
     """Which captions and videos are drawn, by video index, where only the own rank is asked."""
     method = build(negatives="rank")
-    batch = rows_of(make_batch(method.backbone, frames=2), dist.get_rank(), dist.get_world_size())
+    batch = rows_of(make_batch(method.backbone, frames=3), dist.get_rank(), dist.get_world_size())
     batch = batch._replace(frames=method.backbone.normalise(batch.frames).double())
     match, pairs = method.backbone.match, []
 
@@ -119,13 +119,15 @@ def test_negatives_within_a_rank_come_from_its_own_rows(pool: Pool) -> None:
 def evaluate(shards: list[list[int]], rank: int) -> dict[str, Any]:
     """Ranks over the samples of all processes, of which this one holds the given rows."""
     method = build(k_test=2).eval()
-    batch = make_batch(method.backbone, frames=2)
+    batch = make_batch(method.backbone, frames=3)
     batch = batch._replace(frames=method.backbone.normalise(batch.frames).double())
     batch = batch._replace(decoded=torch.tensor([True, True, False, True]))
     method.task.expect(4, 4)
     with torch.no_grad():
         if shards[rank]:
-            method.task.update(method.backbone, Batch(*(field[shards[rank]] for field in batch if len(field))))
+            method.task.update(
+                method.backbone, Batch(*(cast(Any, field)[shards[rank]] for field in batch if len(field)))
+            )
         method.task.finish(method.backbone)
         return dict(method.task.compute().ranks)
 

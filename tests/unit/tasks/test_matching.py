@@ -136,6 +136,7 @@ def test_a_batch_of_one_video_has_no_negatives() -> None:
     loss, logs = method.task.loss(method.backbone, batch)
     assert loss.isfinite()
     video = method.backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
+    assert video.tokens is not None
     logits = method.backbone.match(batch.ids, batch.text_mask, video.tokens, batch.frame_mask)
     expected = F.cross_entropy(logits, torch.ones(4, dtype=torch.long)) / 3  # a third of the pairs
     torch.testing.assert_close(logs["loss_itm"], expected.detach())
