@@ -320,6 +320,7 @@ def _quiet() -> None:
         r"\s*skip_none parameter was deprecated",
         "Experiment logs directory .* exists and is not empty",
         "Total length of `list` across ranks is zero",  # no validation split
+        "It is recommended to use `self.log.*sync_dist=True",  # every process has the figures of all samples
         "You have overridden `configure_gradient_clipping`",
         "You defined a `validation_step` but have no `val_dataloader`",  # profile
     ):
