@@ -8,7 +8,9 @@ from petl_bench.losses import (
     contrastive_loss,
     gather_index,
     gather_with_grad,
+    hard_negatives,
     info_nce,
+    momentum_contrastive_loss,
 )
 
 
@@ -85,3 +87,46 @@ def test_one_process_gathers_itself() -> None:
     x = torch.randn(3, 2)
     assert gather_with_grad(x) is x
     assert gather_index(x) is x
+
+
+def test_momentum_contrastive_loss_by_hand() -> None:
+    query, slow = features(2)
+    gallery = torch.cat(features(2, seed=1))  # (4, E)
+    positives = torch.tensor([[True, False, False, True], [False, True, False, False]])
+    scale, alpha = torch.tensor(3.0, dtype=torch.float64), 0.25
+    expected = 0.0
+    for row in range(2):
+        logits, opinion = ((3 * x[row] @ gallery.T).tolist() for x in (query, slow))
+        for item in range(4):
+            share = math.exp(opinion[item]) / sum(map(math.exp, opinion))
+            hard = float(positives[row, item]) / int(positives[row].sum())
+            log = logits[item] - math.log(sum(map(math.exp, logits)))
+            expected -= (alpha * share + (1 - alpha) * hard) * log / 2
+    loss = momentum_contrastive_loss(query, slow, gallery, positives, scale, alpha)
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_targets_of_the_momentum_encoder_give_no_gradient() -> None:
+    query, slow = (x.requires_grad_() for x in features(2))
+    scale = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    momentum_contrastive_loss(query, slow, slow.detach(), torch.eye(2, dtype=torch.bool), scale, 0.5).backward()
+    assert slow.grad is None
+    assert query.grad is not None
+    assert scale.grad is not None
+
+
+def test_hard_negatives_follow_the_softmax_without_the_positives() -> None:
+    logits, draws = torch.tensor([1.0, 0.0, 9.0, -1.0]), 20_000
+    noise = -torch.empty(draws, 4).exponential_(generator=torch.Generator().manual_seed(0)).log()
+    same = torch.tensor([False, False, True, False])
+    found, exist = hard_negatives(logits.expand(draws, 4), same.expand(draws, 4), noise)
+    shares = torch.bincount(found, minlength=4) / draws
+    torch.testing.assert_close(shares, logits.masked_fill(same, -torch.inf).softmax(0), rtol=0, atol=0.02)
+    assert exist.all()
+
+
+def test_hard_negatives_say_where_there_are_none() -> None:
+    same = torch.tensor([[True, True], [True, False]])
+    found, exist = hard_negatives(torch.zeros(2, 2), same, torch.zeros(2, 2))
+    assert exist.tolist() == [False, True]
+    assert found[1] == 1
