@@ -109,12 +109,10 @@ class PetlBenchCLI(LightningCLI):
         if not isinstance(self.options.seed_everything, int) or isinstance(self.options.seed_everything, bool):
             raise UsageError("seed_everything must be a number: a random seed cannot be repeated")
 
-    def instantiate_classes(self) -> None:
-        super().instantiate_classes()
-        self.model.configure_model()
-
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        # Whatever refuses this combination does so before the run gets a folder.
         _require_match(self.model.task, self.datamodule)
+        self.model.configure_model()
         resolved = yaml.safe_load(self._parser(self.subcommand).dump(self.options, skip_none=False))
         resolved.pop("config", None)  # which files it came from is no part of what is measured
         dry = bool(self.options.trainer.fast_dev_run)

@@ -101,6 +101,7 @@ class _Inspection(cli.PetlBenchCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer of one process that writes nothing."""
+        self.model.configure_model()
         settings: dict[str, Any] = {
             "devices": 1,
             "num_nodes": 1,

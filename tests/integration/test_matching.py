@@ -72,3 +72,4 @@ def test_clip_is_refused(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFi
         run("fit", "fixture_adaptformer", dataset, tmp_path, "--model.init_args.task=task/matching_fixture.yaml") == 2
     )
     assert "text reads video" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
