@@ -151,7 +151,7 @@ class Params(_Inspection):
             return
         rows = [(c.part, f"{'unfrozen ' * c.pretrained}{c.name}", *_share(c.parameters, sizes["total"])) for c in found]
         rows.append(("all", "", *_share(sizes["trainable"], sizes["total"])))
-        _print_table(f"{model.label} on {model.backbone.name}", ("part", "component", "million", "%"), rows, left=2)
+        print_table(f"{model.label} on {model.backbone.name}", ("part", "component", "million", "%"), rows, left=2)
         print(
             f"{sizes['trainable']:,} of {sizes['total']:,} parameters are trained; that is "
             f"{100 * sizes['trainable'] / sizes['pretrained']:.3f} % of the {sizes['pretrained']:,} of the backbone"
@@ -184,7 +184,7 @@ class Profile(_Inspection):
             print(json.dumps(figures, indent=2))
             return
         train = figures.pop("train") or {}
-        _print_table("profile", ("", ""), [(name, _shown(value)) for name, value in (figures | train).items()], left=1)
+        print_table("profile", ("", ""), [(name, _shown(value)) for name, value in (figures | train).items()], left=1)
 
     def _train(self, model: Method, data: VideoTextDataModule) -> dict[str, Any]:
         on_gpu = self.trainer.strategy.root_device.type == "cuda"
@@ -260,7 +260,8 @@ def _shown(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str("-" if value is None else value)
 
 
-def _print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> None:
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> None:
+    """Prints rows of text; the first `left` columns are flush left."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -291,15 +292,16 @@ def run(command: str, arguments: Sequence[str], plugins: Sequence[str] = ()) -> 
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     if command == "profile":
-        parser.add_argument("--steps", type=_positive, default=5, help="timed training steps (5)")
+        parser.add_argument("--steps", type=positive, default=5, help="timed training steps (5)")
         parser.add_argument(
-            "--clips", type=_positive, help=f"clips per step (a GPU: the configuration's batch; a CPU: {CPU_CLIPS})"
+            "--clips", type=positive, help=f"clips per step (a GPU: the configuration's batch; a CPU: {CPU_CLIPS})"
         )
     options, rest = parser.parse_known_args(arguments)
     return cli.run("fit", rest, plugins, partial(inspection, options=options))
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """An option's value as a number of at least one."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")

@@ -24,6 +24,7 @@ run a configuration (a file, or the bare name of a packaged one):
 look at a configuration, without weights and data:
   params    trainable parameters by component
   profile   GMACs, memory and speed of training steps
+  plan      memory, steps, hours and disk of a run
 
 look and report:
   list      methods, datamodules or configs
@@ -87,9 +88,13 @@ def _dispatch(arguments: list[str]) -> int:
         from petl_bench.inspect_model import run
 
         return run(command, rest, plugins)
+    if command == "plan":
+        from petl_bench.plan import run
+
+        return run(rest, plugins)
     if command in _LIGHT_COMMANDS:
         return _LIGHT_COMMANDS[command](rest)
-    raise UsageError(_unknown("command", command, [*_RUN_COMMANDS, *_INSPECT_COMMANDS, *_LIGHT_COMMANDS]))
+    raise UsageError(_unknown("command", command, [*_RUN_COMMANDS, *_INSPECT_COMMANDS, "plan", *_LIGHT_COMMANDS]))
 
 
 def _take_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
