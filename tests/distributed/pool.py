@@ -1,4 +1,4 @@
-"""Two gloo processes, spawned once and used by every test that needs several."""
+"""Pools of gloo processes, spawned once and used by every test that needs several."""
 
 import atexit
 import functools
@@ -16,7 +16,6 @@ import pytest
 import torch
 import torch.distributed as dist
 
-WORLD_SIZE = 2
 COLLECTIVE_TIMEOUT = timedelta(seconds=30)
 CALL_TIMEOUT = 120.0  # seconds
 
@@ -24,7 +23,7 @@ CALL_TIMEOUT = 120.0  # seconds
 class Pool:
     """`run` calls a module-level function in every process. A call that fails restarts the processes."""
 
-    def __init__(self, world_size: int = WORLD_SIZE) -> None:
+    def __init__(self, world_size: int) -> None:
         self.world_size = world_size
         self._connections: list[Connection] = []
         self._processes: list[Any] = []
@@ -84,16 +83,23 @@ class Pool:
 
 
 @functools.cache
-def shared_pool() -> Pool:
+def shared_pool(world_size: int) -> Pool:
     """One pool for the whole test session, whatever the number of modules that import the fixture."""
-    pool = Pool()
+    pool = Pool(world_size)
     atexit.register(pool.close)
     return pool
 
 
 @pytest.fixture(scope="session")
 def pool() -> Pool:
-    return shared_pool()
+    """Two processes."""
+    return shared_pool(2)
+
+
+@pytest.fixture(scope="session", params=[1, 2, 3])
+def any_pool(request: pytest.FixtureRequest) -> Pool:
+    """One, two and three processes: what does not divide evenly shows with three."""
+    return shared_pool(request.param)
 
 
 def _serve(connection: Connection, store: Path, rank: int, world_size: int) -> None:
