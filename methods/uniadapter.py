@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,22 @@ FRAME_AWARE_LABELS: dict[FrameAware, list[str]] = {
     "train": ["frame attention in training only"],
     "both": [],
 }
-#: standard deviation of the up-projections at the start that are not zero, and of the key-value adapters
+#: standard deviation of projections at the start that are neither zero nor Kaiming-uniform
 STD = 0.02
+
+
+class Start(NamedTuple):
+    """Standard deviations of a layer's projections at the start.
+
+    Attributes:
+        down: of the down-projection; None is Kaiming-uniform.
+        text: of the textual up-projection.
+        others: of the visual and the cross-modal up-projection.
+    """
+
+    down: float | None
+    text: float
+    others: float
 
 
 class SharedDown(nn.Module):
@@ -35,17 +49,27 @@ class SharedDown(nn.Module):
         scale: s, or its start.
         learnable_scale: train s.
         layer_norm: `in` normalises what is read, `out` what is given, with the same norm for all modalities.
+        std: of the down-projection at the start, N(0, std); None for Kaiming-uniform.
     """
 
     def __init__(
-        self, width: int, bottleneck_dim: int, scale: float, learnable_scale: bool, layer_norm: LayerNormOption
+        self,
+        width: int,
+        bottleneck_dim: int,
+        scale: float,
+        learnable_scale: bool,
+        layer_norm: LayerNormOption,
+        std: float | None = None,
     ) -> None:
         super().__init__()
         self.norm_in = nn.LayerNorm(width) if layer_norm == "in" else nn.Identity()
         self.down = nn.Linear(width, bottleneck_dim)
         self.scale = nn.Parameter(torch.full((1,), scale)) if learnable_scale else scale
         self.norm_out = nn.LayerNorm(width) if layer_norm == "out" else nn.Identity()
-        nn.init.kaiming_uniform_(self.down.weight, a=5**0.5)
+        if std is None:
+            nn.init.kaiming_uniform_(self.down.weight, a=5**0.5)
+        else:
+            nn.init.normal_(self.down.weight, std=std)
         nn.init.zeros_(self.down.bias)
 
     def reduce(self, x: Tensor) -> Tensor:
@@ -228,24 +252,28 @@ class UniAdapter(Method):
     """UniAdapter (Lu et al., ICLR 2024, arXiv 2302.06605), on vision, text, fusion, and the answer decoder of BLIP.
 
     Adapters of the same layer share norm and down-projection across towers. On BLIP base they have 4,784,640
-    parameters with r 128 and 18,945,024 with r 512; the projections and the matching head are trained, too (395,266).
-    What serves the fusion is left out where text cannot read video (CLIP), and not trained where the task never fuses.
+    parameters with r 128 and 18,945,024 with r 512; where there are projections and a matching head, they are trained,
+    too (395,266). What serves the fusion is left out where text cannot read video (CLIP), and not trained where the
+    task never fuses.
 
     Source: specs/uniadapter.md sections 1 to 3 and 7. That the released momentum encoder moves its adapters twice per
-    step belongs to the task that has one.
+    step belongs to the task that has one. The released question answering also makes a second set of adapters for the
+    decoder, which it never calls: here there is none.
 
     Args:
         bottleneck_dim: r; published: 128 and 512.
         scale: s, factor on what adapters give.
         learnable_scale: train s.
         layer_norm: of the adapters; released: `in`.
-        init: up-projections at the start. `released`: the textual ones zero, visual and cross-modal ones N(0, 0.02);
-            `zero_up`: all zero, so that the outputs are the backbone's. Down-projections are Kaiming-uniform. The
-            released question answering starts all of them from N(0, 0.02).
+        init: projections at the start. `released`: visual and cross-modal up-projections N(0, 0.02), textual ones zero,
+            down-projections Kaiming-uniform; with an answer decoder all of them N(0, 0.02), as the released question
+            answering. `zero_up`: all up-projections zero, so that the outputs are the backbone's, down-projections
+            Kaiming-uniform.
         query_residual: add the textual adapter of a query before its cross-attention to the fused layer's output
             (ablation of the paper).
         frame_aware: weigh the frames of a clip by their likeness to the caption that reads it, where a task matches
-            both: `both` in training and evaluation, `train` as released for video (Aurora), or `none`.
+            both: `both` in training and evaluation, `train` as released for video (Aurora), or `none`. Question
+            answering matches nothing: with an answer decoder there is no such attention.
         frame_temperature: of the softmax over frames.
         kv_lora_dim: rank of adapters beside the keys and values of cross-attention; null for none, as the paper has it.
             The released image configurations use 64.
@@ -290,7 +318,9 @@ class UniAdapter(Method):
 
     @property
     def label(self) -> str:
-        notes = [f"r={self.bottleneck_dim}", *FRAME_AWARE_LABELS[self.frame_aware]]
+        notes = [f"r={self.bottleneck_dim}"]
+        if not _decodes_answers(self.backbone):
+            notes += FRAME_AWARE_LABELS[self.frame_aware]
         if not self.query_residual:
             notes.append("no query residual")
         if self.kv_lora_dim is not None:
@@ -304,12 +334,13 @@ class UniAdapter(Method):
         for head in _heads(backbone):
             head.requires_grad_(True)
         towers = list(backbone.towers.values())
+        start = self._start(backbone)
         for index in range(max(len(tower.blocks) for tower in towers)):
-            self._adapt_layer([tower for tower in towers if index < len(tower.blocks)], index, width)
+            self._adapt_layer([tower for tower in towers if index < len(tower.blocks)], index, width, start)
         if self.kv_lora_dim is not None:
             for tower in towers:
                 self._adapt_key_values(tower, self.kv_lora_dim)
-        if self.frame_aware != "none":
+        if self.frame_aware != "none" and not _decodes_answers(backbone):
             backbone.frame_attention = FrameAwareAttention(self.frame_temperature, self.frame_aware)
 
     def _common_width(self, backbone: Backbone) -> int:
@@ -327,16 +358,20 @@ class UniAdapter(Method):
             )
         return next(iter(widths.values()))
 
-    def _adapt_layer(self, towers: list[Tower], index: int, width: int) -> None:
+    def _start(self, backbone: Backbone) -> Start:
+        if self.init == "zero_up":
+            return Start(down=None, text=0.0, others=0.0)
+        return Start(STD, STD, STD) if _decodes_answers(backbone) else Start(down=None, text=0.0, others=STD)
+
+    def _adapt_layer(self, towers: list[Tower], index: int, width: int, start: Start) -> None:
         """Adapters of the layer `index` of all towers that have it."""
-        std = STD if self.init == "released" else 0.0
-        shared = SharedDown(width, self.bottleneck_dim, **self.options)
-        adapters = {"vision": ModalityAdapter(shared, width, std), "text": ModalityAdapter(shared, width, std=0.0)}
-        cross_modal = CrossModalUp(self.bottleneck_dim, width, std)
+        shared = SharedDown(width, self.bottleneck_dim, **self.options, std=start.down)
+        vision, text = (ModalityAdapter(shared, width, std) for std in (start.others, start.text))
+        cross_modal = CrossModalUp(self.bottleneck_dim, width, start.others)
         cross_modal.norm.requires_grad_(not self.freeze_cross_norm)
         for tower in towers:
             block = tower.blocks[index]
-            adapter = adapters["vision" if tower.kind == "vision" else "text"]
+            adapter = vision if tower.kind == "vision" else text
             cross_attention = block.cross_attention
             if cross_attention is None:
                 tower.replace(index, AdaptedBlock(block, adapter))
@@ -349,6 +384,11 @@ class UniAdapter(Method):
         for block in tower.blocks:
             if (cross_attention := block.cross_attention) is not None:
                 cross_attention.key_value = AdaptedKeyValue(cross_attention.key_value, adapters)
+
+
+def _decodes_answers(backbone: Backbone) -> bool:
+    """Whether the backbone writes answers, where it could have a joint space of video and text."""
+    return "decoder" in backbone.towers
 
 
 def _heads(backbone: Backbone) -> list[nn.Parameter]:

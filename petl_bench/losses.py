@@ -9,6 +9,9 @@ from torch.autograd.function import once_differentiable
 from petl_bench.errors import DistributedError
 from petl_bench.similarity import text_conditioned_cosine
 
+#: what cross-entropy leaves out
+_NO_TARGET = -100
+
 
 def gather_with_grad(x: Tensor) -> Tensor:
     """Concatenates x (B, ...) of all processes in rank order: (W * B, ...); x itself with one process.
@@ -147,6 +150,23 @@ def hard_negatives(logits: Tensor, same: Tensor, noise: Tensor) -> tuple[Tensor,
         Candidates (B,) and whether there is a negative at all (B,).
     """
     return (logits + noise).masked_fill(same, -torch.inf).argmax(dim=1), ~same.all(dim=1)
+
+
+def answer_losses(logits: Tensor, ids: Tensor, mask: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy of each answer's tokens after the first, summed: (A,), computed in at least fp32.
+
+    Source: specs/uniadapter.md section 5 (BLIP's language modelling loss of answers).
+
+    Args:
+        logits: of the token after each one, (A, n, V).
+        ids: (A, n).
+        mask: (A, n) bool, True for tokens; padding adds nothing.
+        label_smoothing: share of the target that is spread evenly over the vocabulary.
+    """
+    logits = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))
+    targets = ids.masked_fill(~mask, _NO_TARGET)[:, 1:]
+    losses = F.cross_entropy(logits.mT, targets, reduction="none", label_smoothing=label_smoothing)  # (A, n - 1)
+    return losses.sum(dim=1)
 
 
 def own_rows(count: int) -> slice:

@@ -504,6 +504,10 @@ class Backbone(nn.Module, ABC):
         """The parameters that only `fuse` and what follows it read; none where the two encoders are all there is."""
         return []
 
+    def scale_parameters(self) -> list[nn.Parameter]:
+        """What `logit_scale` is made of, which only contrastive losses read."""
+        return [self.logit_scale]
+
     def limit_logit_scale(self) -> None:
         """Keeps the logit scale where pretraining kept it; called after each optimiser step.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -175,8 +176,9 @@ class BLIPDecoder(BLIPTextTower):
 
     def head(self, x: Tensor) -> Tensor:
         """(..., D) -> logits (..., V); the output layer is the token embedding's."""
-        x = self.ln_head(self.activation(self.transform(x)))
-        return nn.functional.linear(x, self.token_embedding.weight, self.bias)
+        with torch.autocast(x.device.type, enabled=False):  # in low precision many answers would tie
+            x = self.ln_head(self.activation(self.transform(x.to(self.bias.dtype))))
+            return nn.functional.linear(x, self.token_embedding.weight, self.bias)
 
 
 class BLIP(Backbone):
@@ -279,6 +281,10 @@ class BLIP(Backbone):
         self._require_joint_space()
         return -self.temp.log()
 
+    def scale_parameters(self) -> list[nn.Parameter]:
+        self._require_joint_space()
+        return [self.temp]
+
     def limit_logit_scale(self) -> None:
         self._require_joint_space()
         with torch.no_grad():
@@ -301,11 +307,15 @@ class BLIP(Backbone):
         return found + self.decoder.embeddings() if self.purpose == "qa" else found
 
     def fusion_parameters(self) -> list[nn.Parameter]:
-        blocks = [block for tower in self.towers.values() for block in tower.modules() if isinstance(block, BERTBlock)]
+        blocks = [block for block in self.text.modules() if isinstance(block, BERTBlock)]
         readers = [module for block in blocks for module in (block.memory_attention, block.ln_cross)]
-        heads = [self.decoder] if self.purpose == "qa" else [self.itm_head]
-        found = {id(p): p for module in (*readers, *heads) for p in module.parameters()}
-        return list(found.values())
+        inside = {id(module) for reader in readers for module in reader.modules()}
+        # A method may put one module into several towers: what the two encoders read, too, is not the fusion's alone.
+        encoders = [m for tower in (self.vision, self.text) for m in tower.modules() if id(m) not in inside]
+        read = {id(p) for module in encoders for p in module.parameters(recurse=False)}
+        head = self.decoder if self.purpose == "qa" else self.itm_head
+        found = {id(p): p for module in (*readers, head) for p in module.parameters()}
+        return [parameter for key, parameter in found.items() if key not in read]
 
     def encode_video(self, frames: Tensor, mask: Tensor, tokens: bool = False) -> VideoFeatures:
         """Features of clips: the clip's is the mean over real frames in the joint space (BLIP's video evaluation)."""
@@ -320,7 +330,7 @@ class BLIP(Backbone):
     def encode_text(self, ids: Tensor, mask: Tensor, tokens: bool = False) -> TextFeatures:
         """Features of texts alone, read at [CLS]."""
         if not tokens:
-            ids, mask = _cut(ids, mask)
+            ids, mask = without_padding(ids, mask)
         x = self.text.embed(ids)
         x = self.text.run(x, Context(attention_mask=mask[:, None, None]), None if tokens else _first(x))
         projected = self.text_proj(x[:, 0])  # (M, E)
@@ -338,7 +348,7 @@ class BLIP(Backbone):
     ) -> Tensor:
         if self.purpose != "retrieval":
             raise UsageError(f"{self.name} with purpose {self.purpose} has no matching head: set purpose to retrieval")
-        ids, mask = _cut(ids, mask)
+        ids, mask = without_padding(ids, mask)
         x = self.text.embed(_starting_with(self.enc_token, ids))
         x = self.text.run(x, _reading(mask, _video_memory(video_tokens, video_mask, key_scale)), _first(x))
         with torch.autocast(x.device.type, enabled=False):  # in low precision many pairs would tie
@@ -356,10 +366,34 @@ class BLIP(Backbone):
         Raises:
             UsageError: if the purpose is not `qa`.
         """
-        if self.purpose != "qa":
-            raise UsageError(f"{self.name} with purpose {self.purpose} has no answer decoder: set purpose to qa")
+        self._require_decoder()
         x = self.decoder.embed(_starting_with(self.dec_token, ids))
         return self.decoder.head(self.decoder.run(x, _reading(mask, Memory(states, states_mask))))
+
+    def decode_next(self, ids: Tensor, states: Tensor, states_mask: Tensor) -> Tensor:
+        """Logits of the token after the last one, (A, V); ids (A, n) without padding, the rest as in `decode`."""
+        self._require_decoder()
+        x = self.decoder.embed(_starting_with(self.dec_token, ids))
+        context = _reading(torch.ones_like(ids, dtype=torch.bool), Memory(states, states_mask))
+        last = torch.full_like(ids[:, 0], ids.shape[1] - 1)
+        return self.decoder.head(self.decoder.run(x, context, last)[:, 0])
+
+    def answer_ids(self, answers: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Answers as the decoder reads them: ids (A, n) with [DEC] first, and their mask; on the decoder's device."""
+        self._require_decoder()
+        assert isinstance(self.spec.tokenizer, WordPiece)
+        ids, mask = without_padding(*self.spec.tokenizer.encode(answers, self.spec.context_length))
+        device = self.decoder.bias.device
+        return _starting_with(self.dec_token, ids).to(device), mask.to(device)
+
+    def answer_texts(self, ids: Tensor) -> list[str]:
+        """What ids (A, n) say, without special tokens."""
+        assert isinstance(self.spec.tokenizer, WordPiece)
+        return self.spec.tokenizer.decode(ids)
+
+    def _require_decoder(self) -> None:
+        if self.purpose != "qa":
+            raise UsageError(f"{self.name} with purpose {self.purpose} has no answer decoder: set purpose to qa")
 
     def _require_joint_space(self) -> None:
         if self.purpose != "retrieval":
@@ -388,7 +422,7 @@ def _starting_with(token: int, ids: Tensor) -> Tensor:
     return torch.cat([torch.full_like(ids[:, :1], token), ids[:, 1:]], dim=1)
 
 
-def _cut(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def without_padding(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Without what is padding in all rows, which nobody reads."""
     longest = int(mask.sum(1).max())
     return ids[:, :longest], mask[:, :longest]

@@ -54,9 +54,10 @@ class WordPiece:
         return ids, mask
 
     def decode(self, ids: Tensor) -> list[str]:
-        """Texts of ids (M, N), without special tokens."""
+        """Texts of ids (M, N), without special tokens; `don ' t` becomes `don't`, as when the released code ran."""
         tokenizer = self._tokenizer()
-        return [tokenizer.decode(row, skip_special_tokens=True) for row in ids.tolist()]
+        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": True}
+        return [tokenizer.decode(row, **options) for row in ids.tolist()]
 
     def _tokenizer(self) -> Any:
         tokenizer = _load(self.vocabulary)

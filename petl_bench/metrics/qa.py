@@ -123,7 +123,8 @@ class AnswerResult:
     Attributes:
         accuracy: mean score of all questions, in percent.
         per_type: the same by question type, the most frequent type first.
-        coverage: questions with an annotated answer in the vocabulary, in percent: what exact match can reach at most.
+        coverage: questions with an annotated answer in the vocabulary, in percent: what exact match can reach at most;
+            100 without a vocabulary.
         scores: float64 (M,), 0 to 1.
         types: question types, text (M,).
         predictions: answers given, text (M,); empty where the video could not be read.
@@ -142,7 +143,7 @@ class AnswerMetric(Metric):
 
     Args:
         score: of one prediction against the annotated answers, 0 to 1.
-        vocabulary: the answers that can be given, for `coverage`.
+        vocabulary: the answers that can be given, for `coverage`; None where any text can.
         expected: number of questions of the split, or None for one more than the largest index seen.
     """
 
@@ -153,9 +154,10 @@ class AnswerMetric(Metric):
     types: list[Tensor]
     predictions: list[Tensor]
 
-    def __init__(self, score: Score, vocabulary: Collection[str], expected: int | None = None) -> None:
+    def __init__(self, score: Score, vocabulary: Collection[str] | None, expected: int | None = None) -> None:
         super().__init__(dist_sync_fn=gather_on_cpu)
-        self.score, self.vocabulary, self.expected = score, frozenset(vocabulary), expected
+        self.score, self.expected = score, expected
+        self.vocabulary = None if vocabulary is None else frozenset(vocabulary)
         for state in ("index", "scores", "covered", "types", "predictions"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
@@ -181,7 +183,7 @@ class AnswerMetric(Metric):
         if not all(answers):
             raise DataError("a question has no annotated answer, so accuracy is unknown; `predict` writes the answers")
         scores = [0.0 if given is None else self.score(given, truth) for given, truth in pairs]
-        covered = [not self.vocabulary.isdisjoint(truth) for truth in answers]
+        covered = [self.vocabulary is None or not self.vocabulary.isdisjoint(truth) for truth in answers]
         if not len(index) == len(pairs) == len(types):
             raise ValueError(f"{len(index)} indices, {len(pairs)} predictions and {len(types)} types")
         self.index.append(to_cpu(index, torch.long))

@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
+from methods.full import Full
+from methods.uniadapter import UniAdapter
+from petl_bench.backbones.blip import BLIP
 from petl_bench.backbones.clip import CLIP
-from petl_bench.data.batch import Question
+from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import DistributedError
 from petl_bench.method import Method
 from petl_bench.metrics.qa import AnswerMetric, AnswerResult, exact_match
-from petl_bench.tasks.qa import AnswerClassifier
+from petl_bench.tasks.qa_classifier import AnswerClassifier
+from petl_bench.tasks.qa_generation import AnswerGeneration
 from tests.contract.battery import make_batch
 from tests.distributed.pool import Pool, pool
 
@@ -64,8 +68,6 @@ def test_a_padding_sampler_is_refused_everywhere(pool: Pool) -> None:
 
 def gradients(answer_list: Path, rank: int = 0, world: int = 1) -> dict[str, Tensor]:
     """Of this process's rows of the batch, averaged over processes as DDP does."""
-    from methods.full import Full
-
     torch.manual_seed(0)
     task = AnswerClassifier(answer_list, hidden_dim=8, dropout=0.0)
     method: Method = Full(backbone=CLIP("tiny", None), task=task).adapt().double()
@@ -96,3 +98,55 @@ def test_gradients_do_not_depend_on_the_number_of_processes(pool: Pool, tmp_path
         assert found.keys() == expected.keys()
         for name, gradient in found.items():
             assert torch.allclose(gradient, expected[name], rtol=1e-9, atol=1e-12), name
+
+
+class Loss(nn.Module):
+    """The loss of a method as a forward pass, as DDP needs it."""
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.method.task.loss(self.method.backbone, batch)[0]
+
+
+def train_generation(rank: int = 0, world: int = 1) -> tuple[list[float], dict[str, Tensor]]:
+    """Mean losses of two steps, and the last gradients; the rows have different numbers of answers."""
+    torch.manual_seed(0)
+    backbone = BLIP("tiny", None, "qa", dropout=0.0)
+    method = UniAdapter(backbone=backbone, task=AnswerGeneration(), bottleneck_dim=8).adapt().double()
+    answers = (("red", "blue", "left"), ("blue",), ("up", "a red circle"), ("down",))
+    batch = make_batch(backbone, frames=3)
+    batch = batch._replace(questions=tuple(Question(n, "what", own, 0.5) for n, own in enumerate(answers)))
+    rows = slice(rank * 4 // world, (rank + 1) * 4 // world)
+    batch = batch._make(field[rows] for field in batch)
+    batch = batch._replace(frames=backbone.normalise(batch.frames).double())
+    # DDP raises in the second step if a trained parameter has no gradient.
+    module = nn.parallel.DistributedDataParallel(Loss(method)) if world > 1 else Loss(method)
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
+    losses = []
+    for _ in range(2):
+        optimizer.zero_grad()
+        loss = module(batch)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+        if world > 1:
+            dist.all_reduce(losses[-1])
+            losses[-1] /= world
+    gradients = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
+    return [float(loss) for loss in losses], gradients
+
+
+def train_generation_on_rank() -> tuple[list[float], dict[str, Tensor]]:
+    return train_generation(dist.get_rank(), dist.get_world_size())
+
+
+def test_generation_does_not_depend_on_the_number_of_processes(pool: Pool) -> None:
+    losses, gradients = train_generation()
+    for other_losses, other_gradients in pool.run(train_generation_on_rank):
+        np.testing.assert_allclose(other_losses, losses, rtol=1e-10)
+        assert other_gradients.keys() == gradients.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(other_gradients[name], gradient, rtol=1e-7, atol=1e-10)

@@ -229,24 +229,3 @@ def test_matching(path: Path, tmp_path: Path) -> None:
         cosines = torch.cat([case.tensors["out.frame_weight_pos"], case.tensors["out.frame_weight_neg"]])
         expected = key_factors(cosines, real[v], video.tokens.shape[2], RELEASED_TEMPERATURE)
         assert_output(key_scale, expected, "key_scale")
-
-
-@pytest.mark.parametrize("path", golden_files("uni_blip_vqa__*"))
-def test_answer_losses(path: Path, tmp_path: Path) -> None:
-    """States of questions and losses of their answers; the decoder has the encoders' adapters."""
-    case = Case(path)
-    blip = build_uniadapter(case, tmp_path, "qa").blip
-    inputs = case.group("in")
-    clips = inputs["image"] if inputs["image"].ndim == 5 else inputs["image"][:, None]
-    real = torch.ones(clips.shape[:2], dtype=torch.bool)
-    question_mask, answer_mask = inputs["question_mask"].bool(), inputs["answer_mask"].bool()
-    with torch.no_grad():
-        tokens = blip.encode_video(clips, real, tokens=True).tokens
-        assert tokens is not None
-        states = blip.fuse(inputs["question_ids"], question_mask, tokens, real)
-        question = torch.arange(len(clips)).repeat_interleave(inputs["n"])
-        logits = blip.decode(inputs["answer_ids"], answer_mask, states[question], question_mask[question])
-    labels = inputs["answer_ids"].masked_fill(~answer_mask, -100)[:, 1:]
-    losses = F.cross_entropy(logits[:, :-1].mT, labels, reduction="none", label_smoothing=0.1).sum(1)
-    assert_output(states, case.tensors["out.question_states"], "question_states")
-    assert_output(losses, case.tensors["out.row_loss"], "row_loss")

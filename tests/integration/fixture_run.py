@@ -36,6 +36,13 @@ def tiny_backbone(config: str) -> str:
     return named.replace("base", "tiny") if named.startswith("backbone/blip") else "backbone/clip_tiny.yaml"
 
 
+def lists_answers(config: str) -> bool:
+    """Whether a configuration's task takes its answers from a file."""
+    task = yaml.safe_load(find_config(config).read_text(encoding="utf-8"))["model"]["init_args"]["task"]
+    fragment = yaml.safe_load(find_config(task).read_text(encoding="utf-8"))
+    return fragment["init_args"].get("answer_list") is not None
+
+
 def answers_of(root: Path) -> str:
     """The option that takes the answers of question answering from the dataset at `root`."""
     return f"--model.init_args.task.init_args.answer_list={root / 'train_qa.json'}"

@@ -10,7 +10,7 @@ from petl_bench.data.base import VideoTextDataModule
 from petl_bench.main import main
 from petl_bench.named_configs import config_folder, list_configs
 from petl_bench.registry import import_plugins
-from tests.integration.fixture_run import answers_of, only_record, run, tiny_backbone
+from tests.integration.fixture_run import answers_of, lists_answers, only_record, run, tiny_backbone
 
 LEAVES = [name for name in list_configs() if "/" not in name]
 
@@ -59,7 +59,7 @@ DEEP = (
 @pytest.mark.parametrize("name", LEAVES)
 def test_a_leaf_runs(name: str, dataset: Path, tmp_path: Path) -> None:
     more = () if name.startswith("fixture") or "blip" in tiny_backbone(name) else DEEP
-    if "qa_" in name:
+    if lists_answers(name):
         more = (*more, answers_of(dataset))
     assert run("fit", name, dataset, tmp_path, "--trainer.fast_dev_run=2", *more) == 0
     assert not list(tmp_path.rglob("result.json"))

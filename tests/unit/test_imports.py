@@ -34,8 +34,10 @@ MAY_IMPORT = {
     "blocks": {"backbones", "layers", "errors"},
     "data": {"backbones.base", "fixture", "results", "errors"},
     "momentum": {"errors"},
+    "beam_search": {"errors"},
     "tasks": {
-        *("backbones", "data.answers", "data.batch", "layers", "losses", "metrics", "momentum", "similarity", "errors"),
+        *("backbones", "beam_search", "data.answers", "data.batch", "layers", "losses", "metrics", "momentum"),
+        *("similarity", "errors"),
     },
     "method": {"adapters", "backbones", "data.batch", "optimizers", "tasks", "errors"},
 }

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from petl_bench.losses import (
+    answer_losses,
     contrastive_loss,
     gather_index,
     gather_with_grad,
@@ -130,3 +131,17 @@ def test_hard_negatives_say_where_there_are_none() -> None:
     found, exist = hard_negatives(torch.zeros(2, 2), same, torch.zeros(2, 2))
     assert exist.tolist() == [False, True]
     assert found[1] == 1
+
+
+def test_answer_losses_by_hand() -> None:
+    """The token after each one; padding and what follows the end are left out."""
+    logits = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ids, mask = torch.tensor([[4, 1, 2, 3], [4, 3, 0, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]).bool()
+    log = logits.log_softmax(-1)
+    expected = [
+        sum(-0.9 * log[row, place, ids[row, place + 1]] - 0.1 * log[row, place].mean() for place in range(count))
+        for row, count in enumerate((3, 1))
+    ]
+    found = answer_losses(logits, ids, mask, label_smoothing=0.1)
+    torch.testing.assert_close(found, torch.stack([torch.as_tensor(loss) for loss in expected]))
+    assert answer_losses(logits.bfloat16(), ids, mask, 0.1).dtype == torch.float32

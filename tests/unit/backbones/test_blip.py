@@ -103,6 +103,29 @@ def test_answer_logits_equal_transformers(qa: Reference) -> None:
     assert_same(ours[answer_words], theirs.logits[answer_words])
 
 
+def test_next_token_is_the_last_of_all_logits(qa: Reference) -> None:
+    model = qa.ours("qa")
+    ids, words = captions(model)
+    states = model.fuse(ids, words, video_tokens(model), real_frames())
+    answers = ids[:, :3]  # no caption is shorter
+    logits = model.decode(answers, torch.ones_like(answers, dtype=torch.bool), states, words)
+    assert_same(model.decode_next(answers, states, words), logits[:, -1])
+    shared = model.decode_next(answers, states[:1], words[:1])
+    assert_same(shared[0], logits[0, -1])
+
+
+def test_answers_are_not_cleaned(qa: Reference) -> None:
+    """[DEC], pieces, [SEP]; as long as the longest."""
+    model = qa.ours("qa")
+    ids, mask = model.answer_ids(["red", "a red circle", ""])
+    assert mask.sum(1).tolist() == [3, 5, 2]
+    assert ids.shape == (3, 5)
+    assert (ids[:, 0] == model.dec_token).all()
+    assert ids[mask].eq(model.sep_token).sum() == 3
+    assert ids[~mask].eq(model.pad_token).all()
+    assert model.answer_texts(ids) == ["red", "a red circle", ""]
+
+
 def test_decoder_reads_states_of_the_width_of_text(tmp_path: Path) -> None:
     model = BLIP(str(write_architecture(tmp_path, CONFIG)), None, "qa").eval()
     assert model.vision.width != model.text.width
@@ -404,6 +427,8 @@ def test_parts_of_the_other_purpose() -> None:
         answering.projections,
         lambda: fused(answering, "match"),
         lambda: ranking.decode(ids, words, torch.zeros(1, 2, 64), torch.ones(1, 2, dtype=torch.bool)),
+        lambda: ranking.decode_next(ids, torch.zeros(1, 2, 64), torch.ones(1, 2, dtype=torch.bool)),
+        lambda: ranking.answer_ids(["red"]),
     )
     for call in calls:
         with pytest.raises(UsageError) as caught:

@@ -53,6 +53,14 @@ def test_decode_leaves_special_tokens_out(tokenizer: WordPiece) -> None:
     assert tokenizer.decode(ids) == ["a man playing?", "a"]
 
 
+def test_decode_joins_apostrophes(tmp_path: Path) -> None:
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join([*PIECES, "'", "don", "t"]) + "\n", encoding="utf-8")
+    tokenizer = WordPiece(str(path), str, len(PIECES) + 3)
+    ids, _ = tokenizer.encode(["don't play"], 9)
+    assert tokenizer.decode(ids) == ["don't play"]
+
+
 def test_copies_for_other_processes(tokenizer: WordPiece) -> None:
     ids, mask = tokenizer(["a man"], 5)
     again = pickle.loads(pickle.dumps(tokenizer))(["a man"], 5)

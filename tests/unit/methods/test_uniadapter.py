@@ -23,8 +23,9 @@ from petl_bench.adapters import Adapter, read_adapter, write_adapter
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.blip import BLIP
 from petl_bench.backbones.clip import CLIP
-from petl_bench.data.batch import Batch
+from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import UsageError
+from petl_bench.tasks.qa_generation import AnswerGeneration
 from petl_bench.tasks.retrieval import Retrieval
 from tests.contract.battery import make_batch
 from tests.unit.methods.trials import trainable
@@ -46,19 +47,10 @@ class Both(Retrieval):
         return contrastive + F.cross_entropy(match(backbone, batch), torch.arange(len(batch.frames)) % 2), logs
 
 
-class Answers(Retrieval):
-    """Reads the decoder; a stand-in for a generative task."""
-
-    def unread(self, backbone: Backbone) -> list[nn.Parameter]:
-        return []
-
-    def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        assert isinstance(backbone, BLIP)
-        video = backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
-        assert video.tokens is not None
-        states = backbone.fuse(batch.ids, batch.text_mask, video.tokens, batch.frame_mask)
-        logits = backbone.decode(batch.ids, batch.text_mask, states, batch.text_mask)
-        return F.cross_entropy(logits.flatten(0, 1), batch.ids.flatten()), {}
+def questions(method: UniAdapter) -> Batch:
+    """A batch that any task can train on."""
+    asked = tuple(Question(place, "what", (answer,)) for place, answer in enumerate(("red", "a red circle", "up", "")))
+    return make_batch(method.backbone, frames=3)._replace(questions=asked)
 
 
 def match(backbone: Backbone, batch: Batch) -> Tensor:
@@ -72,7 +64,7 @@ def match(backbone: Backbone, batch: Batch) -> Tensor:
 
 def on_tiny(purpose: Purpose = "retrieval", dropout: float = 0.0, **options: Any) -> UniAdapter:
     torch.manual_seed(0)
-    task = Both() if purpose == "retrieval" else Answers()
+    task = Both() if purpose == "retrieval" else AnswerGeneration()
     method = UniAdapter(backbone=BLIP("tiny", None, purpose, dropout=dropout), task=task, **SMALL | options)
     method.adapt()
     return method.eval()
@@ -118,7 +110,8 @@ COUNTS = {
 @pytest.mark.parametrize(("purpose", "options", "expected"), COUNTS.values(), ids=COUNTS.keys())
 def test_counts(purpose: Purpose, options: dict[str, Any], expected: int) -> None:
     with torch.device("meta"):
-        method = UniAdapter(backbone=BLIP("base", None, purpose), task=Both(), **options)
+        task = Both() if purpose == "retrieval" else AnswerGeneration()
+        method = UniAdapter(backbone=BLIP("base", None, purpose), task=task, **options)
         before = sum(p.numel() for p in method.backbone.parameters())
         counts = method.adapt().parameter_counts()
     assert counts["trainable"] == expected
@@ -131,6 +124,17 @@ def test_two_encoders_train_nothing_of_the_fusion() -> None:
     with torch.device("meta"):
         method = UniAdapter(backbone=BLIP("base", None), task=Retrieval(), kv_lora_dim=64).adapt()
     assert method.parameter_counts()["trainable"] == 4_784_640 - 1_188_864 - 18_432 + HEADS - 1_538
+
+
+def test_what_only_the_fusion_reads_is_in_no_encoder() -> None:
+    """The decoder has the encoders' adapters: they are not the fusion's alone."""
+    backbone = on_tiny("qa", kv_lora_dim=4).backbone
+    fusion = {id(parameter) for parameter in backbone.fusion_parameters()}
+    for vision, text in zip(*(backbone.towers[kind].blocks for kind in ("vision", "text")), strict=True):
+        assert isinstance(vision, AdaptedBlock)
+        assert isinstance(text, FusionBlock)
+        assert not fusion & {id(p) for module in (vision, text.adapter) for p in module.parameters()}
+        assert fusion > {id(p) for p in text.cross_modal.parameters()}
 
 
 # --- sharing ------------------------------------------------------------------------------------------------------
@@ -161,7 +165,7 @@ def test_shared_tensors_are_trained_and_saved_once(purpose: Purpose, tmp_path: P
     write_adapter(path, Adapter(method.trained_state(), method.identity()))
     adapter = read_adapter(path)
     assert sum(tensor.numel() for tensor in adapter.tensors.values()) == method.parameter_counts()["trainable"]
-    fresh, batch = on_tiny(purpose, kv_lora_dim=4), make_batch(method.backbone, frames=3)
+    fresh, batch = on_tiny(purpose, kv_lora_dim=4), questions(method)
     fresh.load_trained_state(adapter, str(path))
     assert fresh.task.loss(fresh.backbone, batch)[0].equal(method.task.loss(method.backbone, batch)[0])
 
@@ -180,6 +184,25 @@ def test_released_start() -> None:
     mine, theirs = (b.encode_text(batch.ids, batch.text_mask).pooled for b in (method.backbone, plain))
     torch.testing.assert_close(mine, theirs)  # only texts alone start as in the plain BLIP
     assert not torch.allclose(match(method.backbone, batch), match(plain, batch), atol=1e-3)
+
+
+def test_released_start_of_question_answering() -> None:
+    """All projections N(0, 0.02), also down and textual ones."""
+    method = on_tiny("qa", bottleneck_dim=64)
+    for vision, text in zip(*(method.backbone.towers[kind].blocks for kind in ("vision", "text")), strict=True):
+        assert isinstance(vision, AdaptedBlock)
+        assert isinstance(text, FusionBlock)
+        for layer in (text.adapter.shared.down, text.adapter.up, vision.adapter.up, text.cross_modal.up):
+            assert float(layer.weight.detach().std()) == pytest.approx(0.02, rel=0.1)
+            assert not layer.bias.any()
+    assert not method.identity_at_init
+
+
+@pytest.mark.parametrize("init", ["released", "zero_up"])
+def test_question_answering_weighs_no_frames(init: str) -> None:
+    method = on_tiny("qa", init=init)
+    assert method.backbone.frame_attention is None
+    assert method.label == on_tiny("qa", init=init, frame_aware="none").label == "UniAdapter (r=8)"
 
 
 @pytest.mark.parametrize("kv_lora_dim", [None, 4])
@@ -304,7 +327,7 @@ def test_padded_frames_change_nothing() -> None:
 @pytest.mark.parametrize("init", ["released", "zero_up"])
 def test_every_tensor_learns_and_nothing_else(purpose: Purpose, init: str) -> None:
     method = on_tiny(purpose, init=init, kv_lora_dim=4, learnable_scale=True)
-    batch, own = make_batch(method.backbone, frames=3), trainable(method)
+    batch, own = questions(method), trainable(method)
     optimizer, moved = torch.optim.SGD(own.values(), lr=0.1), set()
     for _ in range(3):
         found = gradients(method, batch)

@@ -91,6 +91,13 @@ def test_every_question_counts_in_any_order(order: list[int], batch: int) -> Non
     assert result.predictions.tolist() == ["red", "blue", "left", "red", ""]
 
 
+def test_any_answer_can_be_given_without_a_vocabulary() -> None:
+    answers = AnswerMetric(exact_match, None)
+    answers.update(torch.arange(2), ["red", "crimson"], [("crimson",), ("crimson",)], ["what", "what"])
+    result = answers.compute()
+    assert (result.accuracy, result.coverage) == (50, 100)
+
+
 def test_texts_survive_as_they_are() -> None:
     texts = ["étouffée", "", "two words", "a\nb", "苹果"]
     answers = AnswerMetric(exact_match, texts)

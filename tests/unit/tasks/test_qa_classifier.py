@@ -11,16 +11,22 @@ import torch
 from torch import nn
 
 from methods.adaptformer import AdaptFormer
+from methods.bitfit import BitFit
+from methods.convpass import Convpass
 from methods.full import Full
 from methods.linear import Linear
+from methods.lora import LoRA
 from methods.mv_adapter import MVAdapter
+from methods.st_adapter import STAdapter
+from methods.uniadapter import UniAdapter
 from methods.zero_shot import ZeroShot
 from petl_bench.adapters import Adapter
+from petl_bench.backbones.blip import BLIP
 from petl_bench.backbones.clip import CLIP
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import CheckpointError, DataError, NonFiniteError, UsageError
 from petl_bench.method import Method
-from petl_bench.tasks.qa import AnswerClassifier, AnswerHead
+from petl_bench.tasks.qa_classifier import AnswerClassifier, AnswerHead
 from tests.contract.battery import make_batch, train
 
 ANSWERS = ("red", "blue", "left", "up", "circle")
@@ -34,9 +40,9 @@ def answer_list(tmp_path: Path) -> Path:
     return path
 
 
-def build(kind: type[Method], answer_list: Path, **options: Any) -> Method:
+def build(kind: type[Method], answer_list: Path, on: type[CLIP] | type[BLIP] = CLIP, **options: Any) -> Method:
     torch.manual_seed(0)
-    return kind(backbone=CLIP("tiny", None), task=AnswerClassifier(answer_list, hidden_dim=8, **options)).adapt()
+    return kind(backbone=on("tiny", None), task=AnswerClassifier(answer_list, hidden_dim=8, **options)).adapt()
 
 
 def head_of(method: Method) -> AnswerHead:
@@ -165,10 +171,13 @@ def test_ties_go_to_the_first_answer(answer_list: Path) -> None:
     assert {answer for _, answer in given} == {ANSWERS[0]}
 
 
-@pytest.mark.parametrize("kind", METHODS)
-def test_everything_trainable_is_trained(kind: type[Method], answer_list: Path) -> None:
+ON_BOTH = [(kind, on) for kind in (*METHODS, LoRA, BitFit, STAdapter, Convpass) for on in (CLIP, BLIP)]
+
+
+@pytest.mark.parametrize(("kind", "on"), [*ON_BOTH, (UniAdapter, BLIP)])
+def test_everything_trainable_is_trained(kind: type[Method], on: type[CLIP] | type[BLIP], answer_list: Path) -> None:
     """DDP waits for ever for a parameter without a gradient."""
-    method = build(kind, answer_list)
+    method = build(kind, answer_list, on)
     batch = training_batch(method, "red", "left", "circle", "elsewhere")
     moved = set().union(*train(method, batch, 4))
     parameters = dict(method.named_parameters())
@@ -176,7 +185,12 @@ def test_everything_trainable_is_trained(kind: type[Method], answer_list: Path) 
     assert not [name for name in trainable if parameters[name].grad is None]
     assert {name for name in trainable - moved if "token_embedding" not in name} == set()
     assert {"task.head.layers.0.weight", "task.head.layers.3.bias"} <= trainable
-    assert "backbone.logit_scale" not in trainable
+    assert not trainable & {"backbone.logit_scale", "backbone.temp", "backbone.itm_head.weight"}
+
+
+def test_a_backbone_with_a_decoder_is_refused(answer_list: Path) -> None:
+    with pytest.raises(UsageError, match=r"set backbone\.purpose to retrieval"):
+        Full(backbone=BLIP("tiny", None, "qa"), task=AnswerClassifier(answer_list)).adapt()
 
 
 @pytest.mark.parametrize("kind", METHODS)

@@ -1,0 +1,136 @@
+"""Question answering by a classifier over a fixed vocabulary of answers, for every backbone with two encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from petl_bench.backbones.base import Backbone
+from petl_bench.data.answers import read_vocabulary
+from petl_bench.data.batch import Batch, Question
+from petl_bench.errors import NonFiniteError, UsageError
+from petl_bench.tasks.qa import QuestionAnswering, Score
+
+
+class AnswerHead(nn.Module):
+    """Scores answers from the pooled features of a clip and a question.
+
+    h = [v, q, v * q] with v and q normalised to mean 0 and variance 1; logits = W2 dropout(GELU(W1 h)).
+    The product lets the question select what to read from the clip; a sum of two linear maps could not.
+    Computed in the precision of its parameters, whatever autocast says, so that rounding makes no ties.
+
+    Args:
+        width: E, of both features.
+        hidden_dim: between the two layers.
+        answers: A, number of answers.
+        dropout: before the second layer.
+    """
+
+    def __init__(self, width: int, hidden_dim: int, answers: int, dropout: float) -> None:
+        super().__init__()
+        self.width = width
+        self.layers = nn.Sequential(
+            nn.Linear(3 * width, hidden_dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden_dim, answers)
+        )
+
+    def forward(self, video: Tensor, question: Tensor) -> Tensor:
+        """Logits (M, A) of M questions: video and question features (M, E), the clip of each question."""
+        dtype = next(self.parameters()).dtype
+        with torch.autocast(video.device.type, enabled=False):
+            v, q = (nn.functional.layer_norm(x.to(dtype), (self.width,)) for x in (video, question))
+            return self.layers(torch.cat([v, q, v * q], dim=-1))
+
+
+class AnswerClassifier(QuestionAnswering):
+    """Answers from a fixed vocabulary, by a head on the pooled features of a dual encoder.
+
+    The loss is cross-entropy with the annotated answers as soft targets, summed with their weights and averaged over
+    the questions of the batch. An annotated answer outside the vocabulary adds nothing to the loss, and in evaluation
+    its question counts as wrong. The head is part of what is trained and saved, with every method.
+
+    Source: the classifier convention of specs/datasets.md sections 3.1 and 5.4; the fusion is ours (`AnswerHead`).
+
+    Args:
+        answer_list: a list of answers, or an annotation file whose most frequent answers are taken
+            (`petl_bench.data.answers.read_vocabulary`).
+        max_answers: how many answers to take from an annotation file; null for a list.
+        hidden_dim: of the head.
+        dropout: of the head.
+        score: `exact_match` (video QA), or `vqa` (the official accuracy of VQAv2).
+
+    Raises:
+        UsageError: if an argument is out of range, or the backbone has a decoder in the place of a joint space.
+        DataError: if the answer list cannot be read.
+    """
+
+    name = "qa_classifier"
+    tie_rule = "the answer listed first"
+    pooling = "mean"
+
+    def __init__(
+        self,
+        answer_list: Path,
+        max_answers: int | None = None,
+        hidden_dim: int = 512,
+        dropout: float = 0.1,
+        score: Score = "exact_match",
+    ) -> None:
+        if hidden_dim < 1 or not 0 <= dropout < 1:
+            raise UsageError(f"task.hidden_dim {hidden_dim} must be positive, and task.dropout {dropout} in [0, 1)")
+        vocabulary = read_vocabulary(Path(answer_list).expanduser(), max_answers)
+        super().__init__(score, vocabulary)
+        self.vocabulary = vocabulary  # here there always is one
+        self.hidden_dim, self.dropout = hidden_dim, dropout
+
+    @property
+    def answering(self) -> str:
+        return "classifier"
+
+    @property
+    def identity(self) -> str:
+        return f"{self.name} with answers {self.vocabulary.sha256[:16]}"
+
+    def prepare(self, backbone: Backbone) -> None:
+        if "decoder" in backbone.towers:
+            raise UsageError(
+                f"task {self.name} reads video and text encoders alone, but {backbone.name} is loaded with an answer "
+                "decoder: set backbone.purpose to retrieval, or choose task/qa_generation.yaml"
+            )
+        self.head = AnswerHead(backbone.embed_dim, self.hidden_dim, len(self.vocabulary), self.dropout)
+
+    def unread(self, backbone: Backbone) -> list[nn.Parameter]:
+        return [*backbone.scale_parameters(), *backbone.fusion_parameters()]
+
+    def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        video = backbone.encode_video(batch.frames, batch.frame_mask)
+        text = backbone.encode_text(batch.ids, batch.text_mask)
+        logits = self.head(video.pooled, text.pooled)  # (B, A)
+        targets = self._targets(batch.questions).to(logits)
+        return -(targets * logits.log_softmax(dim=-1)).sum(dim=-1).mean(), {}
+
+    def _targets(self, questions: Sequence[Question]) -> Tensor:
+        """Weights of the annotated answers (M, A)."""
+        targets = torch.zeros(len(questions), len(self.vocabulary))
+        for row, question in enumerate(questions):
+            for answer, weight in question.weights.items():
+                if answer in self.vocabulary.index:
+                    targets[row, self.vocabulary.index[answer]] = weight
+        return targets
+
+    def answer(self, backbone: Backbone, batch: Batch) -> list[str | None]:
+        """The most likely answer to each question; None where its video could not be read."""
+        video = backbone.encode_video(batch.frames, batch.frame_mask)
+        text = backbone.encode_text(batch.ids, batch.text_mask)
+        clip = (batch.text_video[:, None] == batch.video_index).int().argmax(dim=1)  # (M,) row of the question's clip
+        logits = self.head(video.pooled[clip], text.pooled)
+        read = batch.decoded[clip]
+        if not logits[read].isfinite().all():
+            raise NonFiniteError("NaN or infinite logits of answers; check the model")
+        best = logits.argmax(dim=-1)
+        return [
+            self.vocabulary.answers[place] if ok else None
+            for place, ok in zip(best.tolist(), read.tolist(), strict=True)
+        ]

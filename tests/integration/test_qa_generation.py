@@ -1,0 +1,93 @@
+"""Generated answers from the command line: fit, reload, both ways of answering, predict, memory savers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from petl_bench.main import main
+from tests.integration.fixture_run import answers_of, only_record, run
+
+TASK = "--model.init_args.task.init_args"
+
+
+def test_fit_test_predict(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("fit", "fixtureqa_uniadapter", dataset, tmp_path) == 0
+    assert "accuracy" in capsys.readouterr().out
+    folder, record = only_record(tmp_path)
+    assert record["model"]["method"] == "UniAdapter (r=64)"
+    assert record["eval"]["n"] == 16
+    assert "vocabulary" not in record["eval"]
+    assert record["protocol"]["inference"]["answers"] == "generate, num_beams 1, max_length 10"
+    with np.load(folder / "ranks.npz") as file:
+        first = dict(file)
+    assert 100 * first["correct"].mean() == record["eval"]["accuracy"]
+    assert not [name for name in load_file(folder / "adapter.safetensors") if name.startswith("task.")]
+
+    adapter = f"--ckpt_path={folder / 'adapter.safetensors'}"
+    assert main(["test", adapter]) == 0
+    _, again = only_record(tmp_path, "test.json")
+    assert {**again["eval"], "cost": None} == {**record["eval"], "cost": None}
+    with np.load(folder / "test_ranks.npz") as second:
+        assert all(np.array_equal(first[key], second[key]) for key in first)
+
+    assert main(["predict", adapter]) == 0
+    answers = json.loads((folder / "answers.json").read_text(encoding="utf-8"))
+    questions = json.loads((dataset / "test_qa.json").read_text(encoding="utf-8"))
+    assert [answer["question_id"] for answer in answers] == [question["id"] for question in questions]
+    assert [answer["answer"] for answer in answers] == first["prediction"].tolist()
+
+    ranked = (f"{TASK}.inference=rank", answers_of(dataset), f"{TASK}.k_test=4")
+    assert main(["test", adapter, *ranked]) == 0
+    _, other = only_record(tmp_path, "test.json")
+    listed = {question["answer"] for question in json.loads((dataset / "train_qa.json").read_text(encoding="utf-8"))}
+    with np.load(folder / "test_ranks.npz") as file:
+        assert set(file["prediction"].tolist()) <= listed
+    assert other["protocol"]["inference"]["answers"] == f"rank, k_test 4 of {len(listed)}, label_smoothing 0.0"
+    assert other["eval"]["vocabulary"]["size"] == len(listed)
+
+
+@pytest.mark.parametrize("config", ["fixtureqa_uniadapter", "fixtureqa_blip_adaptformer"])
+def test_training_lowers_the_loss(config: str, dataset: Path, tmp_path: Path) -> None:
+    more = ("--trainer.max_epochs=6", "--trainer.log_every_n_steps=1", "--data.init_args.frames=2")
+    assert run("fit", config, dataset, tmp_path, *more) == 0
+    folder, _ = only_record(tmp_path)
+    lines = (folder / "metrics.csv").read_text(encoding="utf-8").splitlines()
+    place = lines[0].split(",").index("loss")
+    losses = [float(value) for line in lines[1:] if (value := line.split(",")[place])]
+    assert np.mean(losses[-7:]) < 0.5 * np.mean(losses[:7])
+
+
+def test_low_precision_and_checkpointing(dataset: Path, tmp_path: Path) -> None:
+    more = (
+        "--trainer.precision=bf16-mixed",
+        "--model.init_args.backbone.init_args.gradient_checkpointing=true",
+        "--best_on_val=true",
+    )
+    assert run("fit", "fixtureqa_uniadapter", dataset, tmp_path, *more) == 0
+    folder, record = only_record(tmp_path)
+    assert record["train"]["precision"] == "bf16-mixed"
+    assert (folder / "best.ckpt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--model.init_args.backbone=backbone/clip_tiny.yaml",), "clip-tiny has no answer decoder"),
+        ((f"{TASK}.inference=rank",), "task.inference rank needs task.answer_list"),
+        (("--model.init_args.task=task/qa_classifier_fixture.yaml",), "set backbone.purpose to retrieval"),
+    ],
+)
+def test_what_does_not_go_together(
+    options: tuple[str, ...], told: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = (answers_of(dataset),) if "classifier" in options[0] else ()
+    assert run("fit", "fixtureqa_blip_adaptformer", dataset, tmp_path, *options, *more) == 2
+    error = capsys.readouterr().err.strip()
+    assert told in error
+    assert "\n" not in error
+    assert not list(tmp_path.iterdir())

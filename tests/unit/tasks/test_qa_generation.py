@@ -1,0 +1,352 @@
+"""Generated answers: the loss by hand, both ways of answering question by question, and what is trained with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from methods.adaptformer import AdaptFormer
+from methods.bitfit import BitFit
+from methods.convpass import Convpass
+from methods.full import Full
+from methods.linear import Linear
+from methods.lora import LoRA
+from methods.mv_adapter import MVAdapter
+from methods.st_adapter import STAdapter
+from methods.uniadapter import UniAdapter
+from methods.zero_shot import ZeroShot
+from petl_bench.adapters import Adapter
+from petl_bench.backbones.blip import BLIP
+from petl_bench.backbones.clip import CLIP
+from petl_bench.data.batch import Batch, Question
+from petl_bench.errors import DataError, NonFiniteError, UsageError
+from petl_bench.method import Method
+from petl_bench.tasks.qa_generation import AnswerGeneration
+from tests.contract.battery import make_batch, train
+
+ANSWERS = ("red", "blue", "a red circle", "a green square", "up", "left then up", "down")
+METHODS = (UniAdapter, AdaptFormer, MVAdapter, STAdapter, Convpass, LoRA, BitFit, Full)
+SIZE: dict[type[Method], dict[str, Any]] = {UniAdapter: {"bottleneck_dim": 8}, AdaptFormer: {"bottleneck_dim": 8}}
+
+
+@pytest.fixture
+def answer_list(tmp_path: Path) -> Path:
+    path = tmp_path / "answers.json"
+    path.write_text(json.dumps(ANSWERS), encoding="utf-8")
+    return path
+
+
+def build(kind: type[Method] = UniAdapter, **options: Any) -> Method:
+    """On the tiny BLIP without dropout."""
+    torch.manual_seed(0)
+    backbone = BLIP("tiny", None, "qa", dropout=0.0)
+    return kind(backbone=backbone, task=AnswerGeneration(**options), **SIZE.get(kind, {})).adapt()
+
+
+def blip_of(method: Method) -> BLIP:
+    assert isinstance(method.backbone, BLIP)
+    return method.backbone
+
+
+def training_batch(method: Method, *answers: tuple[str, ...], weight: float = 1.0) -> Batch:
+    questions = tuple(Question(place, "what", own, weight) for place, own in enumerate(answers))
+    return make_batch(method.backbone, frames=3)._replace(questions=questions)
+
+
+def some_batch(method: Method) -> Batch:
+    return training_batch(method, ("red",), ("blue", "a red circle"), ("up", "up"), ("down",))
+
+
+def evaluation_batch(method: Method) -> Batch:
+    """Three clips with two, three and one question, not in the order of the clips."""
+    batch = make_batch(method.backbone, frames=3, clips=3)
+    texts = ("what colour?", "which way first?", "what shape?", "which way then?", "what moves?", "what?")
+    ids, mask = method.backbone.spec.tokenize(texts, 32)
+    return batch._replace(
+        ids=ids,
+        text_mask=mask,
+        video_index=torch.tensor([7, 3, 5]),
+        text_index=torch.arange(6),
+        text_video=torch.tensor([7, 3, 3, 5, 7, 3]),
+        questions=tuple(Question(10 + number, "what", ("red",)) for number in range(6)),
+    )
+
+
+CLIPS = (0, 1, 1, 2, 0, 1)  # of the questions of `evaluation_batch`
+
+
+def states_of(method: Method, batch: Batch, clip: int, text: int) -> Tensor:
+    """Of one question about one clip, computed alone and without padding: (1, N, D)."""
+    blip, one = blip_of(method), slice(clip, clip + 1)
+    words = int(batch.text_mask[text].sum())
+    tokens = blip.encode_video(batch.frames[one], batch.frame_mask[one], tokens=True).tokens
+    assert tokens is not None
+    ids = batch.ids[text : text + 1, :words]
+    return blip.fuse(ids, torch.ones_like(ids, dtype=torch.bool), tokens, batch.frame_mask[one])
+
+
+def log_probability(blip: BLIP, states: Tensor, answer: str, smoothing: float) -> Tensor:
+    """Of an answer to a question, token after token."""
+    (ids,), _ = blip.answer_ids([answer])
+    total = torch.zeros(())
+    for place in range(1, len(ids)):
+        logits = blip.decode_next(ids[None, :place], states, torch.ones(states.shape[:2], dtype=torch.bool))[0]
+        log = logits.log_softmax(-1)
+        total = total + (1 - smoothing) * log[ids[place]] + smoothing * log.mean()
+    return total
+
+
+# --- loss ---------------------------------------------------------------------------------------------------------
+
+
+def test_loss_by_hand() -> None:
+    """Sum over tokens, weights of answers, mean over questions; distinct answers once, with their summed weight."""
+    method = build(label_smoothing=0.2)
+    batch = training_batch(method, ("red",), ("blue", "a red circle", "blue"), ("left then up",), ("down",), weight=0.3)
+    loss, logs = method.task.loss(method.backbone, batch)
+    expected = torch.zeros(())
+    for row, question in enumerate(batch.questions):
+        states = states_of(method, batch, row, row)
+        for answer in question.answers:
+            expected = expected - 0.3 * log_probability(blip_of(method), states, answer, 0.2) / 4
+    assert not logs
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_question_without_an_answer_cannot_train() -> None:
+    method = build()
+    with pytest.raises(DataError, match="no annotated answer"):
+        method.task.loss(method.backbone, training_batch(method, ("red",), (), ("up",), ("down",)))
+
+
+def test_loss_learns_to_answer() -> None:
+    """A few steps make the annotated answers the generated ones."""
+    method = build(Full, label_smoothing=0.0, num_beams=2)
+    batch = training_batch(method, ("red",), ("a red circle",), ("left then up",), ("down",))
+    optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=3e-3)
+    for _ in range(40):
+        optimizer.zero_grad()
+        method.task.loss(method.backbone, batch)[0].backward()
+        optimizer.step()
+    with torch.no_grad():
+        given = method.eval().task.predict(method.backbone, batch)
+    assert given == list(enumerate(["red", "a red circle", "left then up", "down"]))
+
+
+# --- answers ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k_test", [1, 3, 100, None])
+def test_rank_by_hand(k_test: int | None, answer_list: Path) -> None:
+    method = build(inference="rank", answer_list=answer_list, k_test=k_test, label_smoothing=0.1).eval()
+    batch, blip, expected = evaluation_batch(method), blip_of(method), []
+    with torch.no_grad():
+        for text, clip in enumerate(CLIPS):
+            states = states_of(method, batch, clip, text)
+            ids, _ = blip.answer_ids(ANSWERS)
+            first = blip.decode_next(ids[:1, :1], states, torch.ones(states.shape[:2], dtype=torch.bool))[0, ids[:, 1]]
+            likely = first.argsort(descending=True, stable=True)[:k_test].tolist()
+            best = max(likely, key=lambda place: float(log_probability(blip, states, ANSWERS[place], 0.1)))
+            expected.append(ANSWERS[best])
+        assert method.task.predict(method.backbone, batch) == [(10 + n, answer) for n, answer in enumerate(expected)]
+
+
+def test_long_lists_are_scored_in_parts(answer_list: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = build(inference="rank", answer_list=answer_list, k_test=None).eval()
+    batch = evaluation_batch(method)
+    with torch.no_grad():
+        whole = method.task.predict(method.backbone, batch)
+        monkeypatch.setattr("petl_bench.tasks.qa_generation._CHUNK", 2)
+        assert method.task.predict(method.backbone, batch) == whole
+
+
+def test_generate_by_hand() -> None:
+    """With one beam, the likeliest token each time, about the question's own clip."""
+    method = build(num_beams=1, max_length=5).eval()
+    batch, blip, expected = evaluation_batch(method), blip_of(method), []
+    with torch.no_grad():
+        for text, clip in enumerate(CLIPS):
+            states = states_of(method, batch, clip, text)
+            ids = torch.tensor([[blip.dec_token]])
+            while ids.shape[1] < 5 and ids[0, -1] != blip.sep_token:
+                logits = blip.decode_next(ids, states, torch.ones(states.shape[:2], dtype=torch.bool))
+                ids = torch.cat([ids, logits.argmax(1, keepdim=True)], 1)
+            expected += blip.answer_texts(ids)
+        assert method.task.predict(method.backbone, batch) == [(10 + n, answer) for n, answer in enumerate(expected)]
+    assert len(set(expected)) > 1
+
+
+@pytest.mark.parametrize("inference", ["rank", "generate"])
+def test_a_clip_is_encoded_once(inference: Any, answer_list: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = build(inference=inference, answer_list=answer_list if inference == "rank" else None).eval()
+    blip, seen = blip_of(method), []
+    encode = blip.encode_video
+    monkeypatch.setattr(blip, "encode_video", lambda *args, **more: seen.append(len(args[0])) or encode(*args, **more))
+    with torch.no_grad():
+        method.task.predict(blip, evaluation_batch(method))
+    assert seen == [3]
+
+
+@pytest.mark.parametrize("inference", ["rank", "generate"])
+def test_a_video_that_could_not_be_read_is_answered_wrongly(inference: Any, answer_list: Path) -> None:
+    method = build(inference=inference, answer_list=answer_list if inference == "rank" else None).eval()
+    batch = evaluation_batch(method)
+    frame_mask = batch.frame_mask.clone()
+    frame_mask[0] = False
+    lost = batch._replace(frame_mask=frame_mask, decoded=torch.tensor([False, True, True]))
+    with torch.no_grad():
+        whole, rest = (method.task.predict(method.backbone, b) for b in (batch, lost))
+        right = tuple(Question(number, "what", (answer,)) for number, answer in whole)
+        method.task.expect(3, 6)
+        method.task.update(method.backbone, lost._replace(questions=right))
+        none = method.task.predict(method.backbone, lost._replace(decoded=torch.tensor([False] * 3)))
+    assert rest == [(n, answer if n not in (10, 14) else "") for n, answer in whole]
+    assert none == [(n, "") for n, _ in whole]
+    found = method.task.compute()
+    assert found.ranks["correct"].tolist() == [0, 1, 1, 1, 0, 1]
+    assert found.metrics["accuracy"] == found.record["accuracy"] == pytest.approx(400 / 6)
+    assert found.videos == 3
+
+
+def test_questions_without_annotated_answers_are_answered() -> None:
+    """A test split whose answers only EvalAI has."""
+    method = build().eval()
+    batch = evaluation_batch(method)
+    unlabelled = batch._replace(questions=tuple(question._replace(answers=()) for question in batch.questions))
+    with torch.no_grad():
+        assert method.task.predict(method.backbone, unlabelled) == method.task.predict(method.backbone, batch)
+        with pytest.raises(DataError, match="no annotated answer"):
+            method.task.update(method.backbone, unlabelled)
+
+
+def test_what_the_record_says(answer_list: Path) -> None:
+    def evaluate(**options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        method = build(**options).eval()
+        with torch.no_grad():
+            method.task.update(method.backbone, evaluation_batch(method))
+        found = method.task.compute()
+        return found.record, found.inference
+
+    record, inference = evaluate(num_beams=2, max_length=6)
+    assert "vocabulary" not in record  # any text can be given
+    assert inference["answers"] == "generate, num_beams 2, max_length 6"
+    record, inference = evaluate(inference="rank", answer_list=answer_list)
+    assert record["vocabulary"]["size"] == len(ANSWERS)
+    assert record["vocabulary"]["coverage"] == 100
+    assert inference["answers"] == "rank, k_test 128 of 7, label_smoothing 0.1"
+
+
+def test_nan_is_an_error() -> None:
+    method = build().eval()
+    with torch.no_grad():
+        blip_of(method).vision.ln_post.weight.fill_(torch.nan)
+        with pytest.raises(NonFiniteError, match="states of questions"):
+            method.task.predict(method.backbone, evaluation_batch(method))
+
+
+# --- training -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_everything_trainable_is_trained(kind: type[Method]) -> None:
+    """DDP waits for ever for a parameter without a gradient."""
+    method = build(kind)
+    moved = set().union(*train(method, some_batch(method), 4))
+    parameters = dict(method.named_parameters())
+    trainable = {name for name, p in parameters.items() if p.requires_grad}
+    assert not [name for name in trainable if parameters[name].grad is None]
+    assert {name for name in trainable - moved if "token_embedding" not in name} == set()
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_reload_gives_the_same_loss(kind: type[Method]) -> None:
+    method, fresh = build(kind), build(kind)
+    batch = some_batch(method)
+    train(method, batch, 2)
+    fresh.load_trained_state(Adapter(method.trained_state(), method.identity()), "adapter.safetensors")
+    losses = [m.eval().task.loss(m.backbone, batch)[0] for m in (method, fresh)]
+    assert losses[0].equal(losses[1])
+
+
+def test_an_adapter_answers_in_both_ways(answer_list: Path) -> None:
+    """What is trained does not depend on the way."""
+    method, other = build(), build(inference="rank", answer_list=answer_list)
+    other.load_trained_state(Adapter(method.trained_state(), method.identity()), "adapter.safetensors")
+
+
+@pytest.mark.parametrize("kind", [UniAdapter, Full])
+def test_memory_savers(kind: type[Method]) -> None:
+    method = build(kind).train()
+    batch = some_batch(method)
+
+    def gradients() -> dict[str, Tensor]:
+        method.zero_grad()
+        method.task.loss(method.backbone, batch)[0].backward()
+        return {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}
+
+    plain = gradients()
+    with torch.autocast("cpu", torch.bfloat16):
+        low = gradients()
+    assert low.keys() == plain.keys()
+    assert all(gradient.isfinite().all() for gradient in low.values())
+    method.backbone.set_gradient_checkpointing(True)
+    for name, gradient in gradients().items():
+        torch.testing.assert_close(gradient, plain[name], rtol=1e-4, atol=1e-5)
+
+
+def test_logits_are_in_full_precision_under_autocast() -> None:
+    method = build().eval()
+    batch, blip = evaluation_batch(method), blip_of(method)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        states = states_of(method, batch, 0, 0)
+        ids, mask = blip.answer_ids(ANSWERS)
+        question = torch.ones(states.shape[:2], dtype=torch.bool)
+        assert blip.decode(ids, mask, states, question).dtype == torch.float32
+        method.task.predict(blip, batch)
+
+
+# --- what does not go together ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"inference": "rank"}, "needs task.answer_list"),
+        ({"answer_list": Path("answers.json")}, "takes no answer_list"),
+        ({"max_answers": 3}, "takes no answer_list"),
+        ({"k_test": 0}, "k_test is 0"),
+        ({"num_beams": 0}, "num_beams is 0"),
+        ({"max_length": 2}, "max_length is 2"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
+    ],
+)
+def test_wrong_arguments(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        AnswerGeneration(**options)
+
+
+def test_missing_answer_list(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere"):
+        AnswerGeneration(inference="rank", answer_list=tmp_path / "nowhere.json")
+
+
+def test_a_backbone_without_decoder_is_refused() -> None:
+    for backbone in (CLIP("tiny", None), BLIP("tiny", None, "retrieval")):
+        with pytest.raises(UsageError, match=f"{backbone.name} has no answer decoder"):
+            AdaptFormer(backbone=backbone, task=AnswerGeneration()).adapt()
+
+
+def test_linear_has_nothing_to_train() -> None:
+    with pytest.raises(UsageError, match="no joint space"):
+        build(Linear)
+
+
+def test_zero_shot_answers() -> None:
+    method = build(ZeroShot).eval()
+    with torch.no_grad():
+        assert len(method.task.predict(method.backbone, evaluation_batch(method))) == 6
