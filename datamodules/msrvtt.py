@@ -67,11 +67,13 @@ class MSRVTT(VideoTextDataModule):
         files = {"captions": self.root / self.captions_file}
         return files | {f"{split}_list": self.root / name for split, name in self.lists.items()}
 
+    def video_ids(self, split: Split) -> list[str]:
+        return read_column(self.root / self.lists[split], "video_id") if split in self.lists else []
+
     def annotations(self, split: Split) -> list[Sample]:
         if split not in self.lists:
             return []
-        path = self.root / self.lists[split]
-        ids = read_column(path, "video_id")
+        path, ids = self.root / self.lists[split], self.video_ids(split)
         if split == "test" and self.split_protocol != "full":
             sentences = read_column(path, "sentence")
             return [Sample(video, (text,)) for video, text in zip(ids, sentences, strict=True)]

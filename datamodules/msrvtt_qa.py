@@ -9,7 +9,7 @@ from typing import Any
 from petl_bench.data.annotations import read_records, require_keys
 from petl_bench.data.base import VIDEO_SUFFIXES
 from petl_bench.data.batch import Question
-from petl_bench.data.qa import Asked, QuestionAnswerDataModule
+from petl_bench.data.qa import Asked, QuestionAnswerDataModule, first_file, question_number
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError
 
@@ -58,23 +58,14 @@ class MSRVTTQA(QuestionAnswerDataModule):
             yield _read_question(record, place, f"{path}, record {place}")
 
     def _file(self, split: str) -> Path:
-        given = self.files[split]
-        if given:
-            return self.root / given
-        names = [name.format(split) for name in _NAMES]
-        found = next((self.root / name for name in names if (self.root / name).is_file()), None)
-        if found is None:
-            raise DataError(f"no {split} questions in {self.root}: none of {', '.join(names)}; set data.{split}_file")
-        return found
+        return first_file(self.root, split, self.files[split], _NAMES)
 
 
 def _read_question(record: Any, place: int, where: str) -> Asked:
     """A question in any of the distributed shapes: `video_id` is 7 or `video7`, or `video` is `video7.mp4`."""
     text, answer = require_keys(record, ("question", "answer"), where)
-    given = record.get("id", record.get("question_id"))
-    number = given if isinstance(given, int) and not isinstance(given, bool) else place
     kind = text.split()[0].lower() if text.split() else ""
-    return Asked(_video(record, where), text, Question(number, kind, (answer,)))
+    return Asked(_video(record, where), text, Question(question_number(record, place), kind, (answer,)))
 
 
 def _video(record: dict[str, Any], where: str) -> str:

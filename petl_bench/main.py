@@ -26,6 +26,10 @@ look at a configuration, without weights and data:
   profile   GMACs, memory and speed of training steps
   plan      memory, steps, hours and disk of a run
 
+prepare a dataset (`petl-bench data COMMAND --config data/msrvtt.yaml --data.root DIR`):
+  data      describe: what its annotation files hold
+            cache: decode its clips once into a frame cache that all runs share
+
 look and report:
   list      methods, datamodules or configs
   report    collect the runs below a folder into a leaderboard
@@ -92,9 +96,14 @@ def _dispatch(arguments: list[str]) -> int:
         from petl_bench.plan import run
 
         return run(rest, plugins)
+    if command == "data":
+        from petl_bench.data_commands import run
+
+        return run(rest, plugins)
     if command in _LIGHT_COMMANDS:
         return _LIGHT_COMMANDS[command](rest)
-    raise UsageError(_unknown("command", command, [*_RUN_COMMANDS, *_INSPECT_COMMANDS, "plan", *_LIGHT_COMMANDS]))
+    known = [*_RUN_COMMANDS, *_INSPECT_COMMANDS, "plan", "data", *_LIGHT_COMMANDS]
+    raise UsageError(_unknown("command", command, known))
 
 
 def _take_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -15,7 +15,15 @@ from petl_bench.errors import UsageError
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("methods", "datamodules")
 #: bases that mark a class as one a user can name
-BASES = {"methods": {"Method"}, "datamodules": {"VideoTextDataModule", "QuestionAnswerDataModule"}}
+BASES = {
+    "methods": {"Method"},
+    "datamodules": {
+        "VideoTextDataModule",
+        "QuestionAnswerDataModule",
+        "ParagraphDataModule",
+        "KarpathyDataModule",
+    },
+}
 
 
 class Entry(NamedTuple):

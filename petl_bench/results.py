@@ -30,6 +30,9 @@ IGNORED_CONFIG_KEYS = (
     "*.root",
     "*_root",
     "*.cache_dir",
+    # cached frames are those that decoding gives
+    "data.init_args.cache",
+    "data.init_args.on_cache_miss",
     "*.dirpath",
     "trainer.default_root_dir",
     # the seed: runs that differ in it only are aggregated
@@ -106,16 +109,22 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write UTF-8 text through a temporary file of the same folder, flushed to disk, then renamed.
+    """Write UTF-8 text so that the file is either the old or the new one, see `write_bytes_atomically`."""
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Write through a temporary file of the same folder, flushed to disk, then renamed.
 
     Raises:
         ResultError: The file cannot be written; a previous version stays as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Machines that share the folder may have processes of the same number.
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
     try:
         try:
-            with temporary.open("w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
+            with temporary.open("wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)

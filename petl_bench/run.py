@@ -241,6 +241,7 @@ def _hardware(trainer: Trainer, data: VideoTextDataModule) -> dict[str, Any]:
     decoder = {"pyav": "av"}.get(data.reader, data.reader)
     found: dict[str, Any] = {
         "decoder": f"{data.reader} {importlib.metadata.version(decoder)}",
+        "frame_cache": data.frame_cache_record(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
     if trainer.strategy.root_device.type != "cuda":

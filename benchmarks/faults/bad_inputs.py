@@ -6,8 +6,6 @@ Every case runs in a process of its own. It passes if that process ends by itsel
 one line that names what is wrong; dying, hanging, a traceback and success are faults (specs/reliability.md 2.8).
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -92,7 +90,7 @@ def configurations(folder: Path, mark: Path) -> Iterator[Case]:
         yield Case("config", name, ["fit", "--config=fixture_linear", TINY, option], told)
 
 
-def annotations(data: Path, folder: Path) -> Iterator[Case]:
+def annotation_files(data: Path, folder: Path) -> Iterator[Case]:
     """Damaged copies of the annotation files of an MSR-VTT layout."""
     captions, test, train = "MSRVTT_data.json", "MSRVTT_JSFUSION_test.csv", "MSRVTT_train.9k.csv"
     rows = list(csv.DictReader(io.StringIO((data / test).read_text())))
@@ -274,7 +272,7 @@ def main() -> int:
             folder.mkdir()
         cases = [
             *configurations(folders[0], mark),
-            *annotations(data, folders[1]),
+            *annotation_files(data, folders[1]),
             *checkpoints(data, folders[2], mark),
             *clips(data, folders[3]),
         ]

@@ -58,6 +58,11 @@ def read_records(path: Path) -> list[Any]:
     return records
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file without surrounding white space, empty ones left out: one id each."""
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
 def read_column(path: Path, column: str) -> list[str]:
     """One column of a CSV file with a header, in file order, without surrounding white space.
 
@@ -82,6 +87,35 @@ def read_column(path: Path, column: str) -> list[str]:
     if not values:
         raise DataError(f"{path} has a header and no records")
     return values
+
+
+def read_table(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The records of a CSV file with a header, or of JSON or jsonl, each with its place for messages.
+
+    Values of a CSV file are text without surrounding white space; an empty field is left out of its record.
+
+    Raises:
+        DataError: if the file is cut, or a record is no object.
+    """
+    if path.suffix in (".json", ".jsonl"):
+        records = [(f"{path}, record {place}", record) for place, record in enumerate(read_records(path))]
+        wrong = next((where for where, record in records if not isinstance(record, dict)), None)
+        if wrong:
+            raise DataError(f"{wrong}: expected an object with named values")
+        return records
+    lines = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    records = []
+    try:
+        header = [name.strip() for name in next(lines)]
+        for fields in lines:
+            where = f"{path}, line {lines.line_num}"
+            if len(fields) != len(header):
+                raise DataError(f"{where}: {len(fields)} fields, the header has {len(header)}")
+            values = zip(header, (field.strip() for field in fields), strict=True)
+            records.append((where, {name: value for name, value in values if value}))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {lines.line_num}: {error}; the file is cut or damaged") from error
+    return records
 
 
 def require_keys(record: Any, keys: Sequence[str], where: str) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +17,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
 from petl_bench.backbones.base import InputSpec
+from petl_bench.data.cache import Clip, FrameCache
 from petl_bench.data.datasets import ClipLoader, EvaluationDataset, TrainingDataset, collate
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.data.sampling import SAMPLERS
@@ -24,7 +27,11 @@ from petl_bench.errors import DataError, UsageError
 from petl_bench.fixture import MARK as FIXTURE_MARK
 from petl_bench.results import file_sha256
 
-VIDEO_SUFFIXES = tuple(".mp4 .webm .mkv .avi .mov .m4v .mpg .mpeg .wmv .3gp .flv .ts .gif".split())  # noqa: SIM905  # readable
+#: of two files with one stem, the one whose suffix comes first is taken
+VIDEO_SUFFIXES = tuple(
+    f".{name}"
+    for name in "mp4 webm mkv avi mov m4v mpg mpeg wmv 3gp 3gpp 3g2 flv ts mts m2ts qt divx asf ogv gif".split()  # noqa: SIM905  # readable
+)
 
 
 class VideoTextDataModule(LightningDataModule):
@@ -40,6 +47,9 @@ class VideoTextDataModule(LightningDataModule):
         max_words: tokens per caption, start and end included; longer ones are cut.
         train_captions: `all` is one row per caption and epoch, `one` is one random caption per video and epoch.
         reader: `pyav` or `decord`.
+        cache: folder of a frame cache (`petl-bench data cache`) to read frames from, the same to the last bit; null
+            decodes.
+        on_cache_miss: `error` stops at the start when clips are not in the cache; `decode` decodes them every time.
         videos: folder of the clips below `root`; searched with all its sub-folders.
         num_workers: loader processes per process.
         val_videos: training videos held out for validation, for protocols without a validation split.
@@ -54,6 +64,8 @@ class VideoTextDataModule(LightningDataModule):
     name: str
     #: what the texts are, as `Task.texts` says what a task reads
     texts: ClassVar[str] = "captions"
+    #: of the files that are clips
+    suffixes: ClassVar[tuple[str, ...]] = VIDEO_SUFFIXES
 
     def __init__(
         self,
@@ -66,6 +78,8 @@ class VideoTextDataModule(LightningDataModule):
         max_words: int = 32,
         train_captions: Literal["all", "one"] = "all",
         reader: Literal["pyav", "decord"] = "pyav",
+        cache: Path | None = None,
+        on_cache_miss: Literal["error", "decode"] = "error",
         videos: str = "videos",
         num_workers: int = 4,
         val_videos: int = 0,
@@ -81,11 +95,13 @@ class VideoTextDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.frames, self.frame_rate, self.sampling = frames, frame_rate, sampling
         self.max_words, self.train_captions, self.reader = max_words, train_captions, reader
+        self.cache, self.on_cache_miss = None if cache is None else Path(cache), on_cache_miss
         self.videos, self.num_workers, self.val_videos = videos, num_workers, val_videos
         self.bad_videos, self.partial, self.seed, self.spec = bad_videos, partial, seed, spec
         self._samples: dict[str, list[Sample]] = {}
         self._datasets: dict[str, TrainingDataset | EvaluationDataset] = {}
         self._missing: dict[str, list[str]] = {}
+        self._not_cached: dict[str, int] = {}
 
     # --- what a dataset defines -----------------------------------------------------------------------------------
 
@@ -102,18 +118,34 @@ class VideoTextDataModule(LightningDataModule):
     def annotation_files(self) -> dict[str, Path]:
         """The annotation files in use by role, for the record of a run."""
 
+    def video_ids(self, split: Split) -> list[str]:
+        """The videos of a split, also where their captions are in a file that is not there."""
+        return [sample.video for sample in self.annotations(split)]
+
+    def file_id(self, path: Path) -> str:
+        """The video id that a clip file is for."""
+        return path.stem
+
     # --- splits ---------------------------------------------------------------------------------------------------
 
     def samples(self, split: Split) -> list[Sample]:
         """The checked samples of a split: counts asserted, held-out videos moved from train to val."""
-        if not self._samples:
-            self._samples = self._read_splits()
+        if split not in self._samples:
+            self._samples |= {"test": self.checked("test")} if split == "test" else self._train_and_val()
         return self._samples[split]
 
-    def _read_splits(self) -> dict[str, list[Sample]]:
-        train, val, test = (self.annotations(split) for split in ("train", "val", "test"))
-        for split, samples in (("train", train), ("val", val), ("test", test)):
-            self._check(split, samples)
+    def checked(self, split: Split) -> list[Sample]:
+        """The samples of a split as the protocol has them.
+
+        Raises:
+            DataError: ids or texts cannot be, or their number is not the protocol's.
+        """
+        samples = self.annotations(split)
+        self._check(split, samples)
+        return samples
+
+    def _train_and_val(self) -> dict[str, list[Sample]]:
+        train, val = self.checked("train"), self.checked("val")
         if self.val_videos and val:
             raise UsageError(f"data.val_videos: {self.protocol.id} has a validation split of its own")
         if self.val_videos and not 0 < self.val_videos < len(train):
@@ -123,7 +155,7 @@ class VideoTextDataModule(LightningDataModule):
             held = sorted(train, key=lambda s: hashlib.sha256(s.video.encode()).digest())[: self.val_videos]
             ids = {sample.video for sample in held}
             train, val = [s for s in train if s.video not in ids], [s for s in train if s.video in ids]
-        return {"train": train, "val": val, "test": test}
+        return {"train": train, "val": val}
 
     def _check(self, split: str, samples: Sequence[Sample]) -> None:
         for video, count in Counter(sample.video for sample in samples).items():
@@ -151,22 +183,29 @@ class VideoTextDataModule(LightningDataModule):
         splits: tuple[Split, ...] = ("train", "val", "test") if stage == "fit" else ("test",)
         if stage == "validate":
             splits = ("val",)
+        if stage == "fit":
+            self._require_unseen()
         for split in splits:
             if split not in self._datasets:
                 self._datasets[split] = self._dataset(split)
+
+    def _require_unseen(self) -> None:
+        """Refuses test videos that are trained on, where the run is not marked as partial."""
+        test = {sample.video for sample in self.samples("test")}
+        seen = [sample.video for sample in self.samples("train") if sample.video in test]
+        if seen and not self.partial:
+            raise DataError(
+                f"{len(seen)} videos are in the training and in the test split (first: {', '.join(seen[:3])}); set "
+                "data.partial true if that is on purpose, which marks the run"
+            )
 
     def _dataset(self, split: Split) -> TrainingDataset | EvaluationDataset:
         assert self.spec is not None
         samples = self.samples(split)
         paths = self._find(split, samples)
-        loader = ClipLoader(
-            count=self.frames,
-            sampling=self.sampling,
-            rate=self.frame_rate,
-            image_size=self.spec.image_size,
-            resize=self.spec.resize,
-            reader=self.reader,
-        )
+        loader = self.clip_loader
+        if loader.cache is not None:
+            self._look_up(split, loader.cache, _clips(samples, paths))
         tolerate = self.bad_videos == "tolerate"
         if split == "train":
             found = [(s, p) for s, p in zip(samples, paths, strict=True) if p is not None]
@@ -176,12 +215,44 @@ class VideoTextDataModule(LightningDataModule):
         self._report_truncation(split, samples)
         return EvaluationDataset(samples, paths, loader, self.spec, self.max_words, tolerate)
 
+    @functools.cached_property
+    def clip_loader(self) -> ClipLoader:
+        """How clips are read: from the cache where there is one."""
+        assert self.spec is not None
+        loader = ClipLoader(
+            count=self.frames,
+            sampling=self.sampling,
+            rate=self.frame_rate,
+            image_size=self.spec.image_size,
+            resize=self.spec.resize,
+            reader=self.reader,
+        )
+        if self.cache is None:
+            return loader
+        cache = FrameCache(self.cache, loader.profile)
+        return replace(loader, cache=cache, decode_misses=self.on_cache_miss == "decode")
+
+    def clips(self) -> list[Clip]:
+        """The clips of all splits, each once; without the missing ones where that is tolerated."""
+        splits: tuple[Split, ...] = ("train", "val", "test")
+        found = [_clips(self.samples(split), self._find(split, self.samples(split))) for split in splits]
+        return list(dict.fromkeys(clip for clips in found for clip in clips))
+
+    def _look_up(self, split: Split, cache: FrameCache, clips: Sequence[Clip]) -> None:
+        """Tells before the first step which clips the cache lacks."""
+        if self.on_cache_miss == "error":
+            cache.require(clips)
+            return
+        missing = len(cache.missing(clips))
+        self._not_cached[split] = missing
+        if missing:
+            rank_zero_warn(f"{split} split: {missing} of {len(clips)} clips are not in {cache.folder}: decoding them")
+
     def _find(self, split: Split, samples: Sequence[Sample]) -> list[Path | None]:
         """The file of each sample; None for a missing one where that is tolerated."""
-        folder = self.root / self.videos
-        if not folder.is_dir():
+        folder, files = self.root / self.videos, self.clip_files()
+        if files is None:
             raise DataError(f"no folder of clips at {folder}: set data.root and data.videos")
-        files = self._index(folder)
         missing = [sample.video for sample in samples if sample.video not in files]
         self._missing[split] = missing
         if missing:
@@ -192,18 +263,23 @@ class VideoTextDataModule(LightningDataModule):
             rank_zero_warn(message)
         return [files.get(sample.video) for sample in samples]
 
-    @staticmethod
-    def _index(folder: Path) -> dict[str, Path]:
-        """Clips by stem; where two files share a stem, the suffix that comes first in VIDEO_SUFFIXES wins."""
-        rank = {suffix: place for place, suffix in enumerate(VIDEO_SUFFIXES)}
+    def clip_files(self) -> dict[str, Path] | None:
+        """Clips by video id; where two files are for one, the suffix that comes first in `suffixes` wins.
+
+        None if there is no folder of clips.
+        """
+        folder = self.root / self.videos
+        if not folder.is_dir():
+            return None
+        rank = {suffix: place for place, suffix in enumerate(self.suffixes)}
         files = [path for path in folder.rglob("*") if path.suffix.lower() in rank and path.is_file()]
         files.sort(key=lambda path: (rank[path.suffix.lower()], str(path)), reverse=True)
-        return {path.stem: path for path in files}
+        return {self.file_id(path): path for path in files}
 
     def _report_truncation(self, split: str, samples: Sequence[Sample]) -> None:
         assert self.spec is not None
         captions = [caption for sample in samples for caption in sample.captions]
-        cut = sum(_is_cut(self.spec, captions[i : i + 1000], self.max_words) for i in range(0, len(captions), 1000))
+        cut = sum(is_cut(self.spec, captions[i : i + 1000], self.max_words) for i in range(0, len(captions), 1000))
         if cut:
             share = 100 * cut / len(captions)
             rank_zero_info(
@@ -300,6 +376,12 @@ class VideoTextDataModule(LightningDataModule):
             "preprocess_sha256": _hash(self.profile()),
         }
 
+    def frame_cache_record(self) -> dict[str, Any] | None:
+        """Which cache frames were read from, and how many clips it lacked; None where all were decoded."""
+        if self.cache is None:
+            return None
+        return {"profile_sha256": self.clip_loader.profile.sha256, "clips_decoded": sum(self._not_cached.values())}
+
     @property
     def dataset(self) -> str:
         """The dataset's name in folders and tables; generated data has a name of its own."""
@@ -310,11 +392,16 @@ class VideoTextDataModule(LightningDataModule):
         return (self.root / FIXTURE_MARK).is_file()
 
 
+def _clips(samples: Sequence[Sample], paths: Sequence[Path | None]) -> list[Clip]:
+    """The clip of each sample whose file is there."""
+    return [Clip(p, s.start, s.end) for s, p in zip(samples, paths, strict=True) if p is not None]
+
+
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _is_cut(spec: InputSpec, captions: Sequence[str], max_words: int) -> int:
+def is_cut(spec: InputSpec, captions: Sequence[str], max_words: int) -> int:
     """How many captions lose words at `max_words`."""
     if max_words >= spec.context_length:
         return 0

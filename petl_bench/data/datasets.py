@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from petl_bench.backbones.base import InputSpec, Resize
 from petl_bench.data import sampling
 from petl_bench.data.batch import Batch, Question
+from petl_bench.data.cache import CacheMiss, Clip, DamagedEntry, FrameCache, Profile
 from petl_bench.data.samples import Sample
 from petl_bench.data.video import VideoError, load_frames, pad_frames
 from petl_bench.errors import DataError
@@ -39,7 +40,18 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class ClipLoader:
-    """Reads the frames of a clip as the protocol says; the fields are arguments of `load_frames`."""
+    """Reads the frames of a clip as the protocol says.
+
+    Attributes:
+        count: as the fields up to `reader`, an argument of `load_frames`.
+        sampling: see there.
+        rate: see there.
+        image_size: see there.
+        resize: see there.
+        reader: see there.
+        cache: where frames are looked up before they are decoded; None decodes.
+        decode_misses: whether a clip that the cache does not have is decoded, instead of an error.
+    """
 
     count: int
     sampling: str
@@ -47,9 +59,58 @@ class ClipLoader:
     image_size: int
     resize: Resize
     reader: str
+    cache: FrameCache | None = None
+    decode_misses: bool = False
+
+    @property
+    def profile(self) -> Profile:
+        """What a cache for this loader holds."""
+        return Profile.of(
+            image_size=self.image_size,
+            resize=self.resize,
+            reader=self.reader,
+            rate=self.rate,
+            sampling=self.sampling,
+            count=self.count,
+        )
 
     def load(self, path: Path, sample: Sample, rng: np.random.Generator | None = None) -> tuple[Tensor, Tensor]:
         """uint8 frames (T, 3, S, S), zeros after the last real one, and their mask (T,)."""
+        frames = self._cached(path, sample, rng)
+        if frames is None:
+            frames = self._decoded(path, sample, rng)
+        return pad_frames(frames, self.count)
+
+    def _cached(self, path: Path, sample: Sample, rng: np.random.Generator | None) -> Tensor | None:
+        """The frames in the cache, (n, 3, S, S); None if they are to be decoded."""
+        if self.cache is None:
+            return None
+
+        def choose(num_frames: int, fps: float) -> np.ndarray:
+            return sampling.choose_frames(
+                num_frames,
+                fps,
+                count=self.count,
+                sampling=self.sampling,
+                rate=self.rate,
+                rng=rng,
+                start=sample.start,
+                end=sample.end,
+            )
+
+        state = None if rng is None else rng.bit_generator.state
+        try:
+            return self.cache.read(Clip(path, sample.start, sample.end), choose)
+        except CacheMiss as error:
+            if not self.decode_misses:
+                raise
+            if isinstance(error, DamagedEntry):
+                warnings.warn(f"{error}; decoded this time", stacklevel=1)
+            if rng is not None and state is not None:
+                rng.bit_generator.state = state  # decoding draws the same frames
+            return None
+
+    def _decoded(self, path: Path, sample: Sample, rng: np.random.Generator | None) -> Tensor:
         frames, _ = load_frames(
             path,
             count=self.count,
@@ -62,7 +123,7 @@ class ClipLoader:
             start=sample.start,
             end=sample.end,
         )
-        return pad_frames(frames, self.count)
+        return frames
 
     def blank(self) -> tuple[Tensor, Tensor]:
         """What stands for a clip that could not be read; its mask has no real frame."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from petl_bench.data.batch import Question
@@ -38,8 +38,10 @@ class Protocol:
         id: versioned name, e.g. `msrvtt-1kA-9k/v1`.
         videos: the expected number of videos by split.
         captions: the expected number of captions (or questions) by split, where it is known.
+        sentences: the expected number of sentences that the captions are joined from, where they are paragraphs.
     """
 
     id: str
     videos: Mapping[str, int]
     captions: Mapping[str, int]
+    sentences: Mapping[str, int] = field(default_factory=dict)

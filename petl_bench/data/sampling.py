@@ -187,7 +187,7 @@ def choose_frames(
         raise ValueError(f"count is {count}; at least one frame must be wanted")
     if is_random(sampling) and rng is None:
         raise ValueError(f"sampling {sampling!r} is random and needs rng")
-    grid = _grid(num_frames, fps, rate, start, end)
+    grid = frame_grid(num_frames, fps, rate, start, end)
     if len(grid) == 0:
         return grid
     if rng is not None and sampling in RANDOM_SAMPLERS:
@@ -201,7 +201,13 @@ def _check_span(start: int | None, end: int | None) -> None:
         raise ValueError(f"start {start} and end {end} must be seconds with 0 <= start < end")
 
 
-def _grid(num_frames: int, fps: float, rate: int | None, start: int | None, end: int | None) -> np.ndarray:
+def frame_grid(num_frames: int, fps: float, rate: int | None, start: int | None, end: int | None) -> np.ndarray:
+    """The frames that `choose_frames` chooses from, ascending; the arguments are its own.
+
+    Raises:
+        DataError: The frame rate cannot be used.
+        ValueError: `start` and `end` are not 0 <= start < end.
+    """
     if rate is not None:
         return seconds_grid(num_frames, fps, rate, start, end)
     _check_span(start, end)

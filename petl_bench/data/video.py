@@ -210,14 +210,18 @@ READERS: dict[str, type[VideoReader]] = {"pyav": PyAVReader, "decord": DecordRea
 
 
 def open_video(path: str | Path, reader: str = "pyav") -> VideoReader:
-    """Opens a video with the named reader.
+    """Opens a video with the named reader; a file named as a still image is a video of one frame.
 
     Raises:
         UsageError: No such reader, or its package is missing.
         VideoError: The file cannot be read as a video.
     """
+    from petl_bench.data.images import IMAGE_SUFFIXES, ImageReader  # it is a reader itself, so it imports this module
+
     if reader not in READERS:
         raise UsageError(f"reader: {reader!r} is unknown; choose one of {', '.join(READERS)}")
+    if Path(path).suffix.lower() in IMAGE_SUFFIXES:
+        return ImageReader(path)
     return READERS[reader](path)
 
 

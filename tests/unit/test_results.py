@@ -164,6 +164,8 @@ def test_file_sha256(tmp_path: Path) -> None:
         ("trainer.callbacks.0.init_args.dirpath", "b"),
         ("data.init_args.root", "/b"),
         ("data.init_args.num_workers", 0),
+        ("data.init_args.cache", "/c"),
+        ("data.init_args.on_cache_miss", "decode"),
         ("ckpt_path", "last.ckpt"),
     ],
 )

@@ -72,6 +72,11 @@ def append(path: Path, text: str) -> None:
     path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
 
 
+def split_of(name: str) -> str:
+    """The split that an annotation file is for."""
+    return "test" if "test" in name else "train"
+
+
 def refusal(error: type[Exception], function: Callable[..., Any], *arguments: Any) -> str:
     with pytest.raises(error) as caught:
         function(*arguments)
@@ -143,13 +148,13 @@ def test_ids_that_are_no_file_names(video: str, root: Path) -> None:
 def test_duplicates(name: str, root: Path) -> None:
     last = (root / name).read_text(encoding="utf-8").splitlines()[-1]
     append(root / name, last + "\n")
-    assert "listed 2 times" in refusal(DataError, module(root).samples, "test")
+    assert "listed 2 times" in refusal(DataError, module(root).samples, split_of(name))
 
 
 @pytest.mark.parametrize("name", ["MSRVTT_data.json", "MSRVTT_train.9k.csv", "MSRVTT_JSFUSION_test.csv"])
 def test_missing_annotation_file(name: str, root: Path) -> None:
     (root / name).unlink()
-    assert name in refusal(DataError, module(root).samples, "train")
+    assert name in refusal(DataError, module(root).samples, split_of(name))
 
 
 def test_counts_are_asserted_unless_partial(written: Path) -> None:
@@ -203,7 +208,7 @@ def test_a_real_list_that_lost_its_last_line(name: str, real: Path, tmp_path: Pa
     lines = (folder / name).read_text(encoding="utf-8").splitlines()
     (folder / name).unlink()
     (folder / name).write_text("\n".join(lines[:-1]), encoding="utf-8")
-    message = refusal(DataError, module(folder, partial=False).samples, "test")
+    message = refusal(DataError, module(folder, partial=False).samples, split_of(name))
     assert f"{len(lines) - 2} videos, expected {len(lines) - 1}" in message
 
 
@@ -372,3 +377,24 @@ def test_record_of_the_protocol(root: Path) -> None:
     (root / MARK).unlink()
     assert module(root).dataset == "msrvtt"
     assert module(root).protocol_record()["partial"]
+
+
+def test_a_test_needs_no_training_files(root: Path) -> None:
+    (root / "MSRVTT_train.9k.csv").unlink()
+    (root / "MSRVTT_data.json").unlink()
+    assert len(module(root).samples("test")) == NUM_TEST
+
+
+def test_trained_test_videos_are_refused_unless_partial(root: Path) -> None:
+    seen = listed(root, "MSRVTT_JSFUSION_test.csv")[0]
+    append(root / "MSRVTT_train.9k.csv", f"{seen}\n")
+
+    def add_caption(data: Any) -> Any:
+        data["sentences"].append({"video_id": seen, "caption": "a", "sen_id": 0})
+        return data
+
+    change_json(root, add_caption)
+    data = module(root)
+    data.setup("fit")
+    data.partial = False
+    assert seen in refusal(DataError, data._require_unseen)

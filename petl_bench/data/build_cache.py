@@ -1,0 +1,209 @@
+"""Decodes the clips of a dataset once, into frames that all runs share (`petl-bench data cache`)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from rich.filesize import decimal
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch.utils.data import DataLoader, Dataset
+
+from petl_bench.data.base import VideoTextDataModule
+from petl_bench.data.cache import Clip, DamagedEntry, FrameCache, Source
+from petl_bench.data.video import VideoError
+from petl_bench.errors import CheckpointError, DataError, PetlBenchError, UsageError
+
+#: clips opened to estimate the size of all
+_SAMPLED = 32
+#: seconds after which an unfinished file belongs to a builder that is gone
+_ABANDONED = 3600
+
+
+class Outcome(NamedTuple):
+    """What became of one clip.
+
+    Attributes:
+        clip: the clip.
+        did: `found` sound frames, `decoded` it, `mended` a damaged entry, or found it `unreadable`; `unwritable`
+            says that the cache cannot be written.
+        source: the video file, where it could be read.
+        reason: of a failure.
+    """
+
+    clip: Clip
+    did: Literal["found", "decoded", "mended", "unreadable", "unwritable"]
+    source: Source | None = None
+    reason: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("--cache", type=Path, help="folder of the cache (default: data.cache of the configuration)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="decoding processes (default: %(default)s)")
+    parser.add_argument("--recheck", action="store_true", help="read all frames again, and decode the damaged ones")
+
+
+def run(data: VideoTextDataModule, options: argparse.Namespace) -> int:
+    """Builds the cache of a data module whose `spec` is set, and says what it did.
+
+    Raises:
+        UsageError: No folder is given.
+        CheckpointError: The cache cannot be written, or the disk has too little room.
+        DataError: A clip cannot be read and `bad_videos` is `error`; all others are cached then.
+    """
+    if options.workers < 0:
+        raise UsageError(f"--workers {options.workers}: it must not be negative")
+    data.cache = options.cache or data.cache
+    cache = data.clip_loader.cache
+    if cache is None:
+        raise UsageError("no folder for the cache: give --cache DIR, or set data.cache")
+    outcomes = build(cache, data.clips(), options.workers, recheck=options.recheck)
+    print(f"{cache.folder}\n{summary(outcomes)}")
+    unreadable = [f"{o.clip.path.name} ({o.reason})" for o in outcomes if o.did == "unreadable"]
+    if unreadable and data.bad_videos == "error":
+        raise DataError(
+            f"{len(unreadable)} of {len(outcomes)} clips cannot be cached: {'; '.join(unreadable[:10])}"
+            + ("; ..." if len(unreadable) > 10 else "")
+        )
+    return 0
+
+
+def build(cache: FrameCache, clips: Sequence[Clip], workers: int, recheck: bool = False) -> list[Outcome]:
+    """Decodes the clips that the cache lacks. What an earlier, killed build committed is kept.
+
+    Args:
+        cache: where to.
+        clips: what to.
+        workers: decoding processes; 0 decodes in this one.
+        recheck: read the entries that are there, too, and decode the damaged ones again.
+
+    Returns:
+        What became of each clip, in the order of their completion.
+
+    Raises:
+        CheckpointError: The cache cannot be written, or the disk has too little room.
+        DataError: A decoding process died.
+    """
+    cache.write_profile()
+    _sweep(cache.folder)
+    require_space(cache, clips)
+    # The loader is what ends its processes when this one is killed.
+    loader = DataLoader(_Clips(cache, clips, recheck), batch_size=None, num_workers=workers, in_order=False)
+    outcomes: list[Outcome] = []
+    with _progress() as progress:
+        for outcome in progress.track(_alive(loader), total=len(clips), description="caching"):
+            if outcome.did == "unwritable":
+                raise CheckpointError(outcome.reason)
+            if outcome.source:
+                cache.sources.record(outcome.source)
+            outcomes.append(outcome)
+    return outcomes
+
+
+def require_space(cache: FrameCache, clips: Sequence[Clip]) -> None:
+    """Estimates what is still to be written from a sample of the clips that are not there, and compares with the disk.
+
+    Raises:
+        CheckpointError: There is less room than that.
+    """
+    missing = [clip for clip in clips if not _is_there(cache, clip)]
+    if not missing:
+        return
+    sample = missing[:: -(-len(missing) // _SAMPLED)]
+    counts = [count for clip in sample if (count := _frames_of(cache, clip))]
+    expected = sum(counts) * len(missing) * cache.profile.frame_bytes // max(len(counts), 1)
+    free = shutil.disk_usage(cache.folder).free
+    print(f"{len(missing)} of {len(clips)} clips to decode, about {decimal(expected)}; {decimal(free)} free")
+    if expected > free:
+        raise CheckpointError(
+            f"{cache.folder}: the frames need about {decimal(expected)} and {decimal(free)} are free: give "
+            "another --cache, or lower data.frame_rate"
+        )
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """How many clips had which outcome, in one line."""
+    counts = {did: sum(o.did == did for o in outcomes) for did in ("decoded", "found", "mended", "unreadable")}
+    return ", ".join(f"{count} {did}" for did, count in counts.items())
+
+
+class _Clips(Dataset[Outcome]):
+    """Reading item i caches clip i."""
+
+    def __init__(self, cache: FrameCache, clips: Sequence[Clip], recheck: bool) -> None:
+        self.cache, self.clips, self.recheck = cache, clips, recheck
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Outcome:
+        clip = self.clips[index]
+        try:
+            did = self._cached(clip)
+            return Outcome(clip, did, self.cache.sources.find(clip.path))
+        except VideoError as error:
+            return Outcome(clip, "unreadable", reason=_without_path(error, clip.path))
+        except PetlBenchError as error:
+            return Outcome(clip, "unwritable", reason=str(error))
+
+    def _cached(self, clip: Clip) -> Literal["found", "decoded", "mended"]:
+        try:
+            if self.recheck:
+                self.cache.check(clip)
+            elif not self.cache.entry(clip).is_file():
+                raise FileNotFoundError
+        except FileNotFoundError:
+            self.cache.store(clip)
+            return "decoded"
+        except DamagedEntry:
+            self.cache.store(clip)
+            return "mended"
+        return "found"
+
+
+def _alive(loader: DataLoader[Outcome]) -> Iterable[Outcome]:
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"a decoding process died ({str(error).splitlines()[0]}): find the file with petl-bench data verify, or "
+            "use fewer --workers if memory ran out; what was cached is kept"
+        ) from error
+
+
+def _is_there(cache: FrameCache, clip: Clip) -> bool:
+    try:
+        return cache.entry(clip).is_file()
+    except VideoError:  # told when its turn comes
+        return False
+
+
+def _frames_of(cache: FrameCache, clip: Clip) -> int:
+    try:
+        return cache.number_of_frames(clip)
+    except VideoError:  # told when its turn comes
+        return 0
+
+
+def _sweep(folder: Path) -> None:
+    """Deletes what killed builders left unfinished; the files of one at work are younger."""
+    for path in folder.glob("**/.*.tmp"):
+        if time.time() - path.stat().st_mtime > _ABANDONED:
+            path.unlink(missing_ok=True)
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+
+
+def _without_path(error: VideoError, path: Path) -> str:
+    return str(error).removeprefix(f"{path}: ").removeprefix(f"{path.absolute()}: ")

@@ -1,0 +1,114 @@
+"""`petl-bench data describe`: what the annotation files of a dataset hold, as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from petl_bench.data.base import VideoTextDataModule, is_cut
+from petl_bench.data.paragraphs import ParagraphDataModule
+from petl_bench.data.samples import Sample, Split
+from petl_bench.errors import DataError
+
+_SPLITS: tuple[Split, ...] = ("train", "val", "test")
+#: captions tokenised at once
+_CHUNK = 1000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command: none of its own."""
+
+
+def run(data: VideoTextDataModule, options: argparse.Namespace) -> int:
+    """Prints the description; fails if a split is not whole, after printing what is there.
+
+    Raises:
+        DataError: for splits that cannot be read or do not have what the protocol expects.
+    """
+    described = describe(data)
+    print(json.dumps(described, indent=2, ensure_ascii=False))
+    wrong = {name: split["error"] for name, split in described["splits"].items() if "error" in split}
+    if wrong:
+        raise DataError("; ".join(f"{name}: {message}" for name, message in wrong.items()))
+    return 0
+
+
+def describe(data: VideoTextDataModule) -> dict[str, Any]:
+    """What a data module with a `spec` reads: protocol, counts by split, what is cut.
+
+    A split that cannot be read has an `error`, and the number of its videos where a list says it.
+    """
+    splits: dict[str, dict[str, Any]] = {}
+    found: dict[str, set[str]] = {}
+    for split in _SPLITS:
+        try:
+            samples = data.checked(split)
+            splits[split] = _describe_split(data, split, samples)
+            found[split] = {sample.video for sample in samples}
+        except DataError as error:
+            ids = _listed(data, split)
+            splits[split] = {"videos": ids, "error": str(error)}
+    return {
+        "protocol": data.protocol.id,
+        "dataset": data.dataset,
+        "partial": data.partial,
+        "frames": data.frames,
+        "max_words": data.max_words,
+        "splits": splits,
+        "videos_in_train_and_test": len(found.get("train", set()) & found.get("test", set())),
+    }
+
+
+def _listed(data: VideoTextDataModule, split: Split) -> int | None:
+    try:
+        return len(data.video_ids(split))
+    except DataError:
+        return None
+
+
+def _describe_split(data: VideoTextDataModule, split: Split, samples: Sequence[Sample]) -> dict[str, Any]:
+    if not samples:
+        return {"videos": 0}
+    captions = [caption for sample in samples for caption in sample.captions]
+    sentences = {"sentences": data.sentence_count(split)} if isinstance(data, ParagraphDataModule) else {}
+    return {
+        "videos": len(samples),
+        data.texts: len(captions),
+        **sentences,
+        "queries": len(captions),
+        f"{data.texts}_per_video": _spread([len(sample.captions) for sample in samples]),
+        "words": _spread([len(caption.split()) for caption in captions]),
+        "cut_share": _cut_share(data, captions),
+        "duplicates": len(captions) - len(set(captions)),
+        "not_ascii": sum(not caption.isascii() for caption in captions),
+        **_about_answers(samples),
+        "missing_files": _missing(data, samples),
+    }
+
+
+def _spread(values: Sequence[int]) -> dict[str, float]:
+    return {"min": min(values), "mean": round(sum(values) / len(values), 2), "max": max(values)}
+
+
+def _cut_share(data: VideoTextDataModule, captions: Sequence[str]) -> float:
+    """Share of texts that are longer than `max_words` tokens of the backbone."""
+    assert data.spec is not None
+    chunks = (captions[first : first + _CHUNK] for first in range(0, len(captions), _CHUNK))
+    return round(sum(is_cut(data.spec, chunk, data.max_words) for chunk in chunks) / len(captions), 5)
+
+
+def _about_answers(samples: Sequence[Sample]) -> dict[str, Any]:
+    questions = [question for sample in samples for question in sample.questions]
+    if not questions:
+        return {}
+    answers = Counter(answer for question in questions for answer in question.answers)
+    return {"answers": len(answers), "question_types": dict(Counter(q.type for q in questions).most_common(10))}
+
+
+def _missing(data: VideoTextDataModule, samples: Sequence[Sample]) -> int | None:
+    """Videos without a file; None where there is no folder of clips."""
+    files = data.clip_files()
+    return None if files is None else sum(sample.video not in files for sample in samples)
