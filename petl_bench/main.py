@@ -33,7 +33,7 @@ prepare a dataset (`petl-bench data COMMAND --config data/msrvtt.yaml --data.roo
 look and report:
   list      methods, datamodules or configs
   report    collect the runs below a folder into a leaderboard
-  fixture   write a small generated dataset in the MSR-VTT layout
+  fixture   write a small generated dataset in the layout of a real one
 
 options:
   --plugins PACKAGE  import your own methods and data modules first (repeatable)
@@ -118,20 +118,27 @@ def _list(arguments: list[str]) -> int:
     parser.add_argument("what", choices=["methods", "datamodules", "configs"])
     what = parser.parse_args(arguments).what
     if what == "configs":
-        from petl_bench.named_configs import list_configs
-
-        leaves = [name for name in list_configs() if os.sep not in name]
-        groups: dict[str, list[str]] = {}
-        for name in leaves:
-            groups.setdefault(name.split("_")[0], []).append(name)
-        for dataset, names in groups.items():
-            print(f"{dataset}:\n  " + "\n  ".join(names))
+        _list_configs()
         return 0
     from petl_bench.registry import list_entries
 
     for entry in list_entries(what):
         print(f"{entry.name:<16} {entry.module:<28} {entry.summary}")
     return 0
+
+
+def _list_configs() -> None:
+    """Configurations that `--config` can name, by dataset."""
+    from itertools import groupby
+
+    from petl_bench.named_configs import list_configs, summary_of
+
+    leaves = [name for name in list_configs() if os.sep not in name]
+    width = max(map(len, leaves))
+    for dataset, names in groupby(leaves, key=lambda name: name.split("_")[0]):
+        print(f"{dataset}:")
+        for name in names:
+            print(f"  {name:<{width}}  {summary_of(name)}")
 
 
 def _report(arguments: list[str]) -> int:
@@ -146,7 +153,7 @@ def _fixture(arguments: list[str]) -> int:
     from petl_bench import fixture
 
     parser = argparse.ArgumentParser(
-        prog="petl-bench fixture", description="Writes a small generated dataset in the MSR-VTT layout."
+        prog="petl-bench fixture", description="Writes a small generated dataset in the layout of a real one."
     )
     fixture.add_arguments(parser)
     return fixture.run(parser.parse_args(arguments))

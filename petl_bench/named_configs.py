@@ -24,6 +24,12 @@ def list_configs() -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml"))
 
 
+def summary_of(name: str) -> str:
+    """What the first comment of a packaged configuration says before its recipe: dataset, backbone, method."""
+    line = (config_folder() / name).read_text(encoding="utf-8").split("\n", 1)[0]
+    return ". ".join(line.lstrip("# ").rstrip(".").split(". ")[:2])
+
+
 def find_config(name: str) -> Path:
     """The file a `--config` value means: an existing file, or a packaged one.
 

@@ -1,4 +1,4 @@
-"""Runs the command line in this process, on a small generated dataset and the tiny random backbone."""
+"""Runs the command line in this process, on small generated datasets and the tiny random backbones."""
 
 from __future__ import annotations
 
@@ -43,9 +43,17 @@ def lists_answers(config: str) -> bool:
     return fragment["init_args"].get("answer_list") is not None
 
 
+def layout_of(config: str) -> str:
+    """The layout of generated data that a configuration's data module reads; it has the name of the module."""
+    data = yaml.safe_load(find_config(config).read_text(encoding="utf-8"))["data"]
+    fragment = yaml.safe_load(find_config(data).read_text(encoding="utf-8"))
+    return str(fragment["class_path"]).split(".")[1]
+
+
 def answers_of(root: Path) -> str:
     """The option that takes the answers of question answering from the dataset at `root`."""
-    return f"--model.init_args.task.init_args.answer_list={root / 'train_qa.json'}"
+    (path,) = (path for name in ("train_qa.json", "answer_list.json") if (path := root / name).is_file())
+    return f"--model.init_args.task.init_args.answer_list={path}"
 
 
 def only_record(runs: Path, name: str = "result.json") -> tuple[Path, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Every packaged configuration spells out its method and runs on generated data."""
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from petl_bench.data.base import VideoTextDataModule
 from petl_bench.main import main
 from petl_bench.named_configs import config_folder, list_configs
 from petl_bench.registry import import_plugins
-from tests.integration.fixture_run import answers_of, lists_answers, only_record, run, tiny_backbone
+from tests.integration.fixture_run import answers_of, layout_of, lists_answers, only_record, run, tiny_backbone
 
 LEAVES = [name for name in list_configs() if "/" not in name]
 
@@ -56,12 +57,19 @@ DEEP = (
 )
 
 
+#: the layouts whose clips are still images
+IMAGES = ("vqav2", "coco", "flickr30k")
+ONE_FRAME = ("--data.init_args.frames=1", "--data.init_args.frame_rate=null")
+
+
 @pytest.mark.parametrize("name", LEAVES)
-def test_a_leaf_runs(name: str, dataset: Path, tmp_path: Path) -> None:
+def test_a_leaf_runs(name: str, written: Callable[[str], Path], tmp_path: Path) -> None:
+    layout = layout_of(name)
+    root = written(layout)
     more = () if name.startswith("fixture") or "blip" in tiny_backbone(name) else DEEP
-    if lists_answers(name):
-        more = (*more, answers_of(dataset))
-    assert run("fit", name, dataset, tmp_path, "--trainer.fast_dev_run=2", *more) == 0
+    more += ONE_FRAME if layout in IMAGES else ()
+    more += (answers_of(root),) if lists_answers(name) else ()
+    assert run("fit", name, root, tmp_path, "--trainer.fast_dev_run=2", *more) == 0
     assert not list(tmp_path.rglob("result.json"))
 
 

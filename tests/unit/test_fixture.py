@@ -15,6 +15,7 @@ from av.codec.codec import UnknownCodecError
 
 from petl_bench import fixture
 from petl_bench.errors import UsageError
+from petl_bench.fixture import scenes as drawn
 
 NUM_TRAIN, NUM_TEST, CAPTIONS = 32, 12, 2
 
@@ -52,16 +53,16 @@ def decode(path: Path) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-def parse(caption: str) -> fixture.Scene:
+def parse(caption: str) -> drawn.Scene:
     """Reads colour, shape and both motions, in order, out of any of the wordings."""
     words = re.findall(r"[a-z]+", caption)
-    (colour,) = set(words) & set(fixture.COLOURS)
-    (shape,) = set(words) & set(fixture.SHAPES)
-    first, second = [word for word in words if word in fixture.DIRECTIONS]
-    return fixture.Scene(colour, shape, first, second)
+    (colour,) = set(words) & set(drawn.COLOURS)
+    (shape,) = set(words) & set(drawn.SHAPES)
+    first, second = [word for word in words if word in drawn.DIRECTIONS]
+    return drawn.Scene(colour, shape, first, second)
 
 
-def scenes(folder: Path) -> dict[str, fixture.Scene]:
+def scenes(folder: Path) -> dict[str, drawn.Scene]:
     document = json.loads((folder / "MSRVTT_data.json").read_text(encoding="utf-8"))
     return {row["video_id"]: parse(row["caption"]) for row in document["sentences"]}
 
@@ -143,22 +144,21 @@ def test_clips_show_what_their_captions_say(folder):
         path = centres(frames)
         for direction, start, end in ((scene.first, 0, 7), (scene.second, 8, 15)):
             moved = path[end] - path[start]
-            assert moved @ np.array(fixture.DIRECTIONS[direction]) > 8, (video, scene, moved)
+            assert moved @ np.array(drawn.DIRECTIONS[direction]) > 8, (video, scene, moved)
         x, y = path[0].round().astype(int)
         shown = frames[0, y - 1 : y + 2, x - 1 : x + 2].reshape(-1, 3).mean(axis=0)
-        distances = {name: np.abs(shown - rgb).sum() for name, rgb in fixture.COLOURS.items()}
+        distances = {name: np.abs(shown - rgb).sum() for name, rgb in drawn.COLOURS.items()}
         assert min(distances, key=lambda name: distances[name]) == scene.colour, video
 
 
 def test_a_test_clip_and_its_reversal_hold_the_same_frames(folder):
     by_video = scenes(folder)
     videos = {by_video[video]: video for video in ids(folder, "MSRVTT_JSFUSION_test.csv")}
-    turns = [scene for scene in videos if fixture.OPPOSITE[scene.first] != scene.second]
+    turns = [scene for scene in videos if drawn.OPPOSITE[scene.first] != scene.second]
     pairs = [
         (scene, partner)
         for scene in turns
-        if (partner := scene._replace(first=fixture.OPPOSITE[scene.second], second=fixture.OPPOSITE[scene.first]))
-        in videos
+        if (partner := scene._replace(first=drawn.OPPOSITE[scene.second], second=drawn.OPPOSITE[scene.first])) in videos
     ]
     assert pairs
     for scene, partner in pairs:
@@ -180,8 +180,8 @@ def test_same_seed_same_bytes(folder, tmp_path):
 
 def test_training_scenes_repeat_when_there_are_more_videos_than_combinations():
     rng = np.random.default_rng(0)
-    test = fixture._test_scenes(rng, 144)
-    train = fixture._train_scenes(rng, test, 100)
+    test = drawn.test_scenes(rng, 144)
+    train = drawn.train_scenes(rng, test, 100)
     assert len(train) == 100
     assert len(set(train)) == 216 - 144
     assert not set(train) & set(test)
@@ -189,12 +189,12 @@ def test_training_scenes_repeat_when_there_are_more_videos_than_combinations():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_test_set_has_all_motions_of_a_colour_and_shape_and_leaves_each_colour_to_train_on(seed):
-    test = fixture._test_scenes(np.random.default_rng(seed), 144)
+    test = drawn.test_scenes(np.random.default_rng(seed), 144)
     looks = [(scene.colour, scene.shape) for scene in test]
     assert looks == [looks[12 * (number // 12)] for number in range(144)]
     assert len(set(test)) == 144
     assert {looks.count(look) for look in looks} == {12}
-    assert {colour for colour in fixture.COLOURS if len({shape for own, shape in looks if own == colour}) > 2} == set()
+    assert {colour for colour in drawn.COLOURS if len({shape for own, shape in looks if own == colour}) > 2} == set()
 
 
 @pytest.fixture(scope="module")
@@ -205,13 +205,13 @@ def stills(tmp_path_factory) -> Path:
     return path
 
 
-def parse_still(caption: str) -> fixture.Still:
+def parse_still(caption: str) -> drawn.Still:
     words = re.findall(r"[a-z]+", caption)
-    (colour,) = set(words) & set(fixture.COLOURS)
-    (shape,) = set(words) & set(fixture.SHAPES)
-    places = {phrase: place for place, (_, phrases) in fixture.PLACES.items() for phrase in phrases}
+    (colour,) = set(words) & set(drawn.COLOURS)
+    (shape,) = set(words) & set(drawn.SHAPES)
+    places = {phrase: place for place, (_, phrases) in drawn.PLACES.items() for phrase in phrases}
     longest = max((phrase for phrase in places if caption.endswith(phrase)), key=len)  # "on the left" ends others
-    return fixture.Still(colour, shape, places[longest])
+    return drawn.Still(colour, shape, places[longest])
 
 
 def test_stills_have_the_files_of_msrvtt(stills, folder):
@@ -235,15 +235,15 @@ def test_stills_show_what_their_captions_say(stills):
         shown = np.abs(frame - np.median(frame, axis=(0, 1))).sum(axis=-1) > 120  # (H, W), the shape
         centre = np.array([x[shown].mean(), y[shown].mean()])
         third = (centre // 16 - 1).astype(int)
-        assert tuple(third) == fixture.PLACES[still.place][0], (number, still, centre)
+        assert tuple(third) == drawn.PLACES[still.place][0], (number, still, centre)
         colour = frame[shown].mean(axis=0)
-        distances = {name: np.abs(colour - rgb).sum() for name, rgb in fixture.COLOURS.items()}
+        distances = {name: np.abs(colour - rgb).sum() for name, rgb in drawn.COLOURS.items()}
         assert min(distances, key=lambda name: distances[name]) == still.colour, (number, still)
 
 
 def test_stills_name_the_directions_that_moving_captions_use():
-    phrases = " ".join(phrase for _, own in fixture.PLACES.values() for phrase in own)
-    assert set(fixture.DIRECTIONS) <= set(phrases.split())
+    phrases = " ".join(phrase for _, own in drawn.PLACES.values() for phrase in own)
+    assert set(drawn.DIRECTIONS) <= set(phrases.split())
 
 
 @pytest.mark.parametrize(
@@ -263,8 +263,8 @@ def test_arguments_of_stills_out_of_range(options, message, tmp_path):
 
 def test_every_still_can_be_captioned_the_most_often_allowed():
     rng = np.random.default_rng(0)
-    for place in fixture.PLACES:
-        assert len(set(fixture._still_captions(rng, fixture.Still("red", "circle", place), 8))) == 8
+    for place in drawn.PLACES:
+        assert len(set(drawn.still_captions(rng, drawn.Still("red", "circle", place), 8))) == 8
 
 
 def test_refuses_a_folder_with_content(tmp_path):
@@ -297,7 +297,7 @@ def test_encoder_missing(tmp_path, monkeypatch):
     def no_codec(name: str, mode: str) -> None:
         raise UnknownCodecError(name)
 
-    monkeypatch.setattr(fixture, "Codec", no_codec)
+    monkeypatch.setattr(drawn, "Codec", no_codec)
     with pytest.raises(UsageError, match="no libx264 encoder"):
         write(tmp_path / "new")
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from petl_bench.fixture import COLOURS, DIRECTIONS, QUESTIONS, SHAPES, Scene, write_fixture
+from petl_bench.fixture import write_fixture
+from petl_bench.fixture.scenes import COLOURS, DIRECTIONS, QUESTIONS, SHAPES, Scene
 
 SPLITS = ("train", "val", "test")
 NUM_TRAIN, NUM_TEST = 32, 12
