@@ -31,7 +31,7 @@ prepare a dataset (`petl-bench data COMMAND --config data/msrvtt.yaml --data.roo
             cache: decode its clips once into a frame cache that all runs share
 
 look and report:
-  list      methods, datamodules or configs
+  list      methods, datamodules, configs, or the matrix of methods, backbones and tasks
   report    collect the runs below a folder into a leaderboard
   fixture   write a small generated dataset in the layout of a real one
 
@@ -115,11 +115,17 @@ def _take_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def _list(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="petl-bench list", description="Shows what configurations can name.")
-    parser.add_argument("what", choices=["methods", "datamodules", "configs"])
-    what = parser.parse_args(arguments).what
+    parser.add_argument("what", choices=["methods", "datamodules", "configs", "matrix"])
+    parser.add_argument("--json", action="store_true", help="of the matrix: print JSON")
+    options = parser.parse_args(arguments)
+    what = options.what
     if what == "configs":
         _list_configs()
         return 0
+    if what == "matrix":
+        from petl_bench import matrix
+
+        return matrix.run(options.json)
     from petl_bench.registry import list_entries
 
     for entry in list_entries(what):

@@ -54,7 +54,8 @@ def test_every_clip_can_be_read(name: str, folders: dict[str, Path]) -> None:
 def test_msvd(folders: dict[str, Path]) -> None:
     captions = pickle.loads((folders["msvd"] / "raw-captions.pkl").read_bytes())  # our own file
     train = (folders["msvd"] / "train_list.txt").read_text().splitlines()
-    assert train[0].startswith("-") and train[1].startswith("v_")
+    assert train[0].startswith("-")
+    assert train[1].startswith("v_")
     assert all(isinstance(word, str) for tokens in captions[train[0]] for word in tokens)
     assert len({len(texts) for texts in captions.values()}) > 1
 

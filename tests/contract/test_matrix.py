@@ -1,0 +1,45 @@
+"""The matrix of methods, backbones and tasks says what really runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from petl_bench.matrix import BACKBONES, TASKS, Cell, matrix, render
+from petl_bench.registry import list_entries
+from tests.contract.test_methods import HOLES
+
+#: what has to run on BLIP for retrieval and question answering, as it does on CLIP
+EVERYWHERE = ("MVAdapter", "AdaptFormer", "STAdapter", "Convpass", "LoRA", "BitFit", "Full")
+
+
+@pytest.fixture(scope="module")
+def cells() -> list[Cell]:
+    return matrix()
+
+
+def test_every_combination_stands_once(cells: list[Cell]) -> None:
+    methods = {entry.name for entry in list_entries("methods")}
+    places = [(cell.method, cell.backbone, cell.task) for cell in cells]
+    assert len(set(places)) == len(places) == len(methods) * len(BACKBONES) * len(TASKS)
+
+
+def test_what_has_to_run_runs(cells: list[Cell]) -> None:
+    runs = {(cell.method, cell.backbone, cell.task) for cell in cells if cell.reason is None}
+    for method in EVERYWHERE:
+        assert {("BLIP", task) for task in TASKS.values()} <= {(b, t) for m, b, t in runs if m == method}
+        assert {(method, "CLIP", "retrieval"), (method, "CLIP", "qa_classifier")} <= runs
+    assert {("Linear", "BLIP", task) for task in ("retrieval", "matching", "qa_classifier")} <= runs
+    assert {("UniAdapter", "BLIP", task) for task in TASKS.values()} <= runs
+
+
+def test_holes_are_those_of_the_battery(cells: list[Cell]) -> None:
+    holes = {(c.method.lower(), c.backbone.lower()) for c in cells if c.reason and c.task == "retrieval"}
+    battery = {(config.removeprefix("fixture_"), backbone) for config, backbone in HOLES}
+    assert {hole for hole in holes if hole[1] != "wholeclip"} == battery
+
+
+def test_a_reason_is_one_line_below_the_table(cells: list[Cell]) -> None:
+    text = render(cells)
+    for reason in {cell.reason for cell in cells if cell.reason}:
+        assert "\n" not in reason
+        assert text.count(reason) == 1
