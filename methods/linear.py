@@ -1,15 +1,17 @@
-"""Linear: only the projections into the joint space are trained."""
+"""Linear: only what stands behind the towers is trained."""
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.method import Method
 
 
 class Linear(Method):
-    """Linear probe for retrieval: the two projection matrices, 655,360 parameters on CLIP ViT-B.
+    """Linear probe for retrieval: the projections into the joint space, 655,360 parameters on CLIP ViT-B.
+
+    On BLIP the matching head is trained with them, where the task matches: 395,266 parameters on BLIP base.
 
     Source: specs/other_methods.md sections 1 and 5 ("head only").
     """
 
     def inject(self, backbone: Backbone) -> None:
-        for projection in backbone.projections():
-            projection.requires_grad_(True)
+        for parameter in backbone.heads():
+            parameter.requires_grad_(True)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petl_bench.backbones.base import Backbone, Block, Context, CrossAttention, Tower, WrappedBlock
-from petl_bench.backbones.blip import BLIP
 from petl_bench.errors import UsageError
 from petl_bench.layers import Bottleneck, LayerNormOption
 from petl_bench.method import Method
@@ -331,8 +330,9 @@ class UniAdapter(Method):
 
     def inject(self, backbone: Backbone) -> None:
         width = self._common_width(backbone)
-        for head in _heads(backbone):
-            head.requires_grad_(True)
+        # As the released code does; what decodes answers has no heads.
+        for parameter in [] if _decodes_answers(backbone) else backbone.heads():
+            parameter.requires_grad_(True)
         towers = list(backbone.towers.values())
         start = self._start(backbone)
         for index in range(max(len(tower.blocks) for tower in towers)):
@@ -389,13 +389,6 @@ class UniAdapter(Method):
 def _decodes_answers(backbone: Backbone) -> bool:
     """Whether the backbone writes answers, where it could have a joint space of video and text."""
     return "decoder" in backbone.towers
-
-
-def _heads(backbone: Backbone) -> list[nn.Parameter]:
-    """What the released code trains behind the towers; a BLIP that decodes answers has no such heads."""
-    if not isinstance(backbone, BLIP):
-        return backbone.projections()
-    return [] if backbone.purpose == "qa" else [*backbone.projections(), *backbone.itm_head.parameters()]
 
 
 def _up_projection(bottleneck_dim: int, width: int, std: float) -> nn.Linear:

@@ -26,6 +26,7 @@ from petl_bench.backbones.base import Backbone, InputSpec
 from petl_bench.config_safety import ClassPathGuard
 from petl_bench.cost import CostMeter
 from petl_bench.data.base import VideoTextDataModule
+from petl_bench.data.current_files import named_when_lost
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
 from petl_bench.method import Method
 from petl_bench.named_configs import config_folder, find_config, with_found_fragments
@@ -150,7 +151,8 @@ class PetlBenchCLI(LightningCLI):
         """Trains, writes the adapter, tests the reported epoch, writes the record."""
         if model.trainable:
             self._announce(model)
-            self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **kwargs)
+            with named_when_lost(datamodule.current_files):
+                self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **kwargs)
         if self.options.trainer.fast_dev_run:
             return
         if self.options.best_on_val:
@@ -158,7 +160,8 @@ class PetlBenchCLI(LightningCLI):
             model.load_state_dict(state, strict=False)
         if model.trainable:
             self.run.write_adapter(model)
-        self.trainer.test(model, datamodule=datamodule, verbose=False)
+        with named_when_lost(datamodule.current_files):
+            self.trainer.test(model, datamodule=datamodule, verbose=False)
         self.run.finish(self.trainer, model, datamodule, self.meter, "best-val" if self.options.best_on_val else "last")
 
     @staticmethod
@@ -173,7 +176,8 @@ class PetlBenchCLI(LightningCLI):
     def test(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Tests an adapter, or a method that trains nothing."""
         self._load(model, ckpt_path)
-        self.trainer.test(model, datamodule=datamodule, verbose=False)
+        with named_when_lost(datamodule.current_files):
+            self.trainer.test(model, datamodule=datamodule, verbose=False)
         if not self.options.trainer.fast_dev_run:
             self.run.finish(self.trainer, model, datamodule, self.meter, "last")
 
@@ -184,7 +188,8 @@ class PetlBenchCLI(LightningCLI):
         if not datamodule.samples("val"):
             raise UsageError(f"{datamodule.protocol.id} has no validation split; set data.val_videos, or use test")
         self._load(model, ckpt_path)
-        self.trainer.validate(model, datamodule=datamodule, verbose=False)
+        with named_when_lost(datamodule.current_files):
+            self.trainer.validate(model, datamodule=datamodule, verbose=False)
         self.run.show(model, datamodule)
 
     def predict(
@@ -192,7 +197,8 @@ class PetlBenchCLI(LightningCLI):
     ) -> None:
         """Writes what the task predicts for the test split: features (retrieval), or answers."""
         self._load(model, ckpt_path)
-        batches = self.trainer.predict(model, datamodule=datamodule)
+        with named_when_lost(datamodule.current_files):
+            batches = self.trainer.predict(model, datamodule=datamodule)
         self.run.write_predictions(batches or [], model, self.trainer)
 
     def _load(self, model: Method, ckpt_path: str | None) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +19,7 @@ from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.batch import Batch, Question
 from petl_bench.method import Method
 from petl_bench.optimizers import OptimizerRecipe
-from petl_bench.tasks.base import Evaluation
+from petl_bench.tasks.base import Evaluation, Task
 
 
 class Gmacs(NamedTuple):
@@ -26,32 +28,45 @@ class Gmacs(NamedTuple):
     Attributes:
         vision: the vision tower on one clip, all tokens of all layers: what the literature prints as "GFLOPs"
             (specs/other_methods.md section 0). CLIP with 12 frames: 52.91 (ViT-B/32), 210.76 (ViT-B/16).
-        total: the same plus the text tower on one caption of full length.
+        total: the same plus what the task computes behind it for that clip and one text of full length: the text
+            tower; where a second stage ranks, also the text reading the clip; where answers are written, the question
+            reading the clip and the decoder reading one answer. A query that is matched with k clips, or an answer
+            that is searched for, takes the latter parts as many times.
     """
 
     vision: float
     total: float
 
 
-def count_gmacs(backbone: Backbone, frames: int, max_words: int) -> Gmacs:
+def count_gmacs(backbone: Backbone, task: Task, frames: int, max_words: int) -> Gmacs:
     """Counts on one made clip and caption, on whatever device the backbone is (`meta` computes nothing).
 
     Args:
         backbone: in evaluation mode.
+        task: what is done with it.
         frames: T.
         max_words: tokens of the caption.
     """
     device = next(backbone.parameters()).device
     made = made_batch(backbone.spec, 1, frames, max_words)
-    pixels, frame_mask, ids, text_mask = (
-        tensor.to(device) for tensor in (made.frames, made.frame_mask, made.ids, made.text_mask)
-    )
-    # The counter does not know the fused attention of CPUs; the plain one it counts as two products.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        backbone.encode_video(pixels, frame_mask, tokens=True)
+    batch = Batch(*(field.to(device) if isinstance(field, Tensor) else field for field in made))
+    with torch.no_grad(), _plain_attention(), FlopCounterMode(display=False) as counter:
+        video = backbone.encode_video(batch.frames, batch.frame_mask, tokens=backbone.has_tokens)
         vision = counter.get_total_flops()
-        backbone.encode_text(ids, text_mask, tokens=True)
+        task.after_vision(backbone, batch, video)
     return Gmacs(vision / 2e9, counter.get_total_flops() / 2e9)
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """The counter knows neither the fused attention of CPUs nor torch's fast path; plain, it is two products."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def made_batch(spec: InputSpec, clips: int, frames: int, max_words: int) -> Batch:
@@ -129,7 +144,7 @@ class CostMeter(Callback):
         assert isinstance(pl_module, Method), "this suite trains methods only"
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, and declares it nowhere
         with trainer.precision_plugin.test_step_context():
-            self.gmacs = count_gmacs(pl_module.backbone, data.frames, data.max_words)
+            self.gmacs = count_gmacs(pl_module.backbone, pl_module.task, data.frames, data.max_words)
         self._test_started = time.perf_counter()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

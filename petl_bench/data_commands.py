@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from petl_bench import cli
-from petl_bench.data import build_cache, describe
+from petl_bench.data import build_cache, describe, verify
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import UsageError
 from petl_bench.inspect_model import Params
@@ -19,7 +19,7 @@ from petl_bench.method import Method
 from petl_bench.named_configs import find_config
 
 #: modules with `add_arguments(parser)` and `run(data module, options) -> exit code`
-COMMANDS: dict[str, ModuleType] = {"describe": describe, "cache": build_cache}
+COMMANDS: dict[str, ModuleType] = {"describe": describe, "verify": verify, "cache": build_cache}
 #: the configuration around a data fragment, which alone says neither size nor resize of frames
 _AROUND = "msrvtt_zeroshot"
 

@@ -168,7 +168,7 @@ class Profile(_Inspection):
     def fit(self, model: Method, datamodule: VideoTextDataModule, **kwargs: Any) -> None:
         """Takes training steps exactly as `fit` does, on made batches."""
         counts = model.parameter_counts()
-        gmacs = count_gmacs(model.eval().backbone, datamodule.frames, datamodule.max_words)
+        gmacs = count_gmacs(model.eval().backbone, model.task, datamodule.frames, datamodule.max_words)
         figures: dict[str, Any] = {
             "method": model.label,
             "backbone": model.backbone.name,

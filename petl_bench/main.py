@@ -28,6 +28,7 @@ look at a configuration, without weights and data:
 
 prepare a dataset (`petl-bench data COMMAND --config data/msrvtt.yaml --data.root DIR`):
   data      describe: what its annotation files hold
+            verify: decode every clip and say which are bad or missing
             cache: decode its clips once into a frame cache that all runs share
 
 look and report:

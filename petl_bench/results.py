@@ -33,12 +33,14 @@ IGNORED_CONFIG_KEYS = (
     # cached frames are those that decoding gives
     "data.init_args.cache",
     "data.init_args.on_cache_miss",
+    "data.init_args.manifest",
     "*.dirpath",
     "trainer.default_root_dir",
     # the seed: runs that differ in it only are aggregated
     "seed_everything",
     # how the work is spread and shown; the batch size of a configuration is the global one
     "*.num_workers",
+    "*.loader_timeout",
     "trainer.devices",
     "trainer.num_nodes",
     "trainer.accelerator",

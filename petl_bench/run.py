@@ -242,6 +242,7 @@ def _hardware(trainer: Trainer, data: VideoTextDataModule) -> dict[str, Any]:
     found: dict[str, Any] = {
         "decoder": f"{data.reader} {importlib.metadata.version(decoder)}",
         "frame_cache": data.frame_cache_record(),
+        "manifest_sha256": data.manifest_sha256(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
     if trainer.strategy.root_device.type != "cuda":

@@ -430,6 +430,8 @@ class Backbone(nn.Module, ABC):
     embed_dim: int
     logit_scale: nn.Parameter
     weights: dict[str, str | None]
+    #: False if features are all that it gives; then nobody may ask for `tokens`
+    has_tokens: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -517,8 +519,12 @@ class Backbone(nn.Module, ABC):
             self.logit_scale.clamp_(max=math.log(100))
 
     def projections(self) -> list[nn.Parameter]:
-        """The parameters that map tower outputs to the joint space (what `linear` trains)."""
+        """The parameters that map tower outputs to the joint space."""
         raise UsageError(f"{self.name} has no projections into a joint space")
+
+    def heads(self) -> list[nn.Parameter]:
+        """The parameters behind the towers (what `Linear` trains): the projections, and a matching head if any."""
+        return self.projections()
 
     def embeddings(self) -> list[nn.Parameter]:
         """The parameters in front of the towers' first blocks: patches, tokens, positions and the norm after them."""

@@ -300,6 +300,9 @@ class BLIP(Backbone):
         self._require_joint_space()
         return [*self.vision_proj.parameters(), *self.text_proj.parameters()]
 
+    def heads(self) -> list[nn.Parameter]:
+        return [*self.projections(), *self.itm_head.parameters()]
+
     def embeddings(self) -> list[nn.Parameter]:
         vision = self.vision
         found = [vision.class_embedding, vision.positional_embedding, *vision.patch_embedding.parameters()]

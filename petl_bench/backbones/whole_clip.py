@@ -57,6 +57,8 @@ class WholeCLIP(Backbone):
         CheckpointError: if weights or tokeniser cannot be had.
     """
 
+    has_tokens = False
+
     def __init__(
         self, architecture: str, pretrained: str | None, image_size: int | None = None, init_seed: int = 0
     ) -> None:

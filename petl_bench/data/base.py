@@ -18,7 +18,9 @@ from torch.utils.data import DataLoader
 
 from petl_bench.backbones.base import InputSpec
 from petl_bench.data.cache import Clip, FrameCache
+from petl_bench.data.current_files import CurrentFiles
 from petl_bench.data.datasets import ClipLoader, EvaluationDataset, TrainingDataset, collate
+from petl_bench.data.manifest import read_manifest, refused
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.data.sampling import SAMPLERS
 from petl_bench.data.shards import EpochBatches, UnpaddedShard
@@ -50,8 +52,11 @@ class VideoTextDataModule(LightningDataModule):
         cache: folder of a frame cache (`petl-bench data cache`) to read frames from, the same to the last bit; null
             decodes.
         on_cache_miss: `error` stops at the start when clips are not in the cache; `decode` decodes them every time.
+        manifest: what `petl-bench data verify` wrote; clips that it does not call good, or that changed since, count as
+            unreadable. Null reads whatever is there.
         videos: folder of the clips below `root`; searched with all its sub-folders.
         num_workers: loader processes per process.
+        loader_timeout: seconds without a batch after which a run stops and names the files; 0 waits for ever.
         val_videos: training videos held out for validation, for protocols without a validation split.
         bad_videos: `error` stops at a missing or unreadable video. `tolerate` trains without it, and in evaluation
             ranks it last and marks the run as incomplete; a test split never shrinks.
@@ -80,8 +85,10 @@ class VideoTextDataModule(LightningDataModule):
         reader: Literal["pyav", "decord"] = "pyav",
         cache: Path | None = None,
         on_cache_miss: Literal["error", "decode"] = "error",
+        manifest: Path | None = None,
         videos: str = "videos",
         num_workers: int = 4,
+        loader_timeout: int = 600,
         val_videos: int = 0,
         bad_videos: Literal["error", "tolerate"] = "error",
         partial: bool = False,
@@ -90,13 +97,19 @@ class VideoTextDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         _require_positive(batch_size=batch_size, eval_batch_size=eval_batch_size, frames=frames)
+        if num_workers < 0 or loader_timeout < 0:
+            raise UsageError(
+                f"data.num_workers {num_workers} and data.loader_timeout {loader_timeout} must not be negative"
+            )
         _require_known(sampling=(sampling, SAMPLERS), reader=(reader, READERS))
         self.root = Path(root).expanduser()
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.frames, self.frame_rate, self.sampling = frames, frame_rate, sampling
         self.max_words, self.train_captions, self.reader = max_words, train_captions, reader
         self.cache, self.on_cache_miss = None if cache is None else Path(cache), on_cache_miss
+        self.manifest = None if manifest is None else Path(manifest).expanduser()
         self.videos, self.num_workers, self.val_videos = videos, num_workers, val_videos
+        self.loader_timeout = loader_timeout
         self.bad_videos, self.partial, self.seed, self.spec = bad_videos, partial, seed, spec
         self._samples: dict[str, list[Sample]] = {}
         self._datasets: dict[str, TrainingDataset | EvaluationDataset] = {}
@@ -226,11 +239,17 @@ class VideoTextDataModule(LightningDataModule):
             image_size=self.spec.image_size,
             resize=self.spec.resize,
             reader=self.reader,
+            board=self.current_files,
         )
         if self.cache is None:
             return loader
         cache = FrameCache(self.cache, loader.profile)
         return replace(loader, cache=cache, decode_misses=self.on_cache_miss == "decode")
+
+    @functools.cached_property
+    def current_files(self) -> CurrentFiles:
+        """The files that loader processes are at."""
+        return CurrentFiles(self.num_workers)
 
     def clips(self) -> list[Clip]:
         """The clips of all splits, each once; without the missing ones where that is tolerated."""
@@ -253,6 +272,7 @@ class VideoTextDataModule(LightningDataModule):
         folder, files = self.root / self.videos, self.clip_files()
         if files is None:
             raise DataError(f"no folder of clips at {folder}: set data.root and data.videos")
+        self._require_verified(split, samples, files)
         missing = [sample.video for sample in samples if sample.video not in files]
         self._missing[split] = missing
         if missing:
@@ -262,6 +282,25 @@ class VideoTextDataModule(LightningDataModule):
                 raise DataError(f"{message}; get them, or set data.bad_videos tolerate, which marks the run")
             rank_zero_warn(message)
         return [files.get(sample.video) for sample in samples]
+
+    def _require_verified(self, split: Split, samples: Sequence[Sample], files: dict[str, Path]) -> None:
+        """Takes away the files that the manifest does not vouch for, where that is tolerated."""
+        if self.manifest is None:
+            return
+        entries = read_manifest(self.manifest)
+        reasons = {s.video: refused(entries, s.video, files[s.video]) for s in samples if s.video in files}
+        wrong = {video: reason for video, reason in reasons.items() if reason}
+        if not wrong:
+            return
+        shown = "; ".join(f"{video} ({reason})" for video, reason in list(wrong.items())[:10])
+        message = f"{split} split: {self.manifest} refuses {len(wrong)} of {len(samples)} videos: {shown}"
+        if self.bad_videos == "error":
+            raise DataError(
+                f"{message}; run petl-bench data verify, or set data.bad_videos tolerate, which marks the run"
+            )
+        rank_zero_warn(message)
+        for video in wrong:
+            del files[video]
 
     def clip_files(self) -> dict[str, Path] | None:
         """Clips by video id; where two files are for one, the suffix that comes first in `suffixes` wins.
@@ -303,6 +342,7 @@ class VideoTextDataModule(LightningDataModule):
             batch_sampler=batches,
             collate_fn=collate,
             num_workers=self.num_workers,
+            timeout=self.loader_timeout if self.num_workers else 0,
             pin_memory=self._on_gpu(),
         )
 
@@ -324,6 +364,7 @@ class VideoTextDataModule(LightningDataModule):
             sampler=UnpaddedShard(len(dataset), rank, world),
             collate_fn=collate,
             num_workers=self.num_workers,
+            timeout=self.loader_timeout if self.num_workers else 0,
             pin_memory=self._on_gpu(),
         )
 
@@ -381,6 +422,10 @@ class VideoTextDataModule(LightningDataModule):
         if self.cache is None:
             return None
         return {"profile_sha256": self.clip_loader.profile.sha256, "clips_decoded": sum(self._not_cached.values())}
+
+    def manifest_sha256(self) -> str | None:
+        """Of the manifest that clips were held to; None if there was none."""
+        return None if self.manifest is None else file_sha256(self.manifest)
 
     @property
     def dataset(self) -> str:

@@ -17,6 +17,7 @@ from petl_bench.backbones.base import InputSpec, Resize
 from petl_bench.data import sampling
 from petl_bench.data.batch import Batch, Question
 from petl_bench.data.cache import CacheMiss, Clip, DamagedEntry, FrameCache, Profile
+from petl_bench.data.current_files import CurrentFiles
 from petl_bench.data.samples import Sample
 from petl_bench.data.video import VideoError, load_frames, pad_frames
 from petl_bench.errors import DataError
@@ -51,6 +52,7 @@ class ClipLoader:
         reader: see there.
         cache: where frames are looked up before they are decoded; None decodes.
         decode_misses: whether a clip that the cache does not have is decoded, instead of an error.
+        board: where the file that is being read is written down.
     """
 
     count: int
@@ -61,6 +63,7 @@ class ClipLoader:
     reader: str
     cache: FrameCache | None = None
     decode_misses: bool = False
+    board: CurrentFiles | None = None
 
     @property
     def profile(self) -> Profile:
@@ -76,6 +79,8 @@ class ClipLoader:
 
     def load(self, path: Path, sample: Sample, rng: np.random.Generator | None = None) -> tuple[Tensor, Tensor]:
         """uint8 frames (T, 3, S, S), zeros after the last real one, and their mask (T,)."""
+        if self.board is not None:
+            self.board.publish(path)
         frames = self._cached(path, sample, rng)
         if frames is None:
             frames = self._decoded(path, sample, rng)

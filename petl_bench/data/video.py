@@ -11,6 +11,7 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -30,6 +31,9 @@ from petl_bench.errors import DataError, UsageError
 
 Resize = Literal["shorter_side_crop", "squash"]
 
+#: frames per second below which no video is: what a damaged time scale gives, with most frames hidden
+_SLOWEST = Fraction(1, 60)
+
 
 class VideoError(DataError):
     """A video file is missing, damaged or has no readable frame; the message names file and cause."""
@@ -42,6 +46,14 @@ class VideoInfo(NamedTuple):
     fps: float
     width: int
     height: int
+
+
+class WholeStream(NamedTuple):
+    """What decoding a whole stream showed: frames, FFmpeg's name of the codec, rotation in degrees (applied)."""
+
+    frames: int
+    codec: str
+    rotation: int
 
 
 class VideoReader(ABC):
@@ -135,6 +147,8 @@ class PyAVReader(VideoReader):
             self._frame_number = {pts: number for number, pts in enumerate(shown)} if distinct else None
             num_frames = len(timestamps) if trusted else decoded
             rate = stream.average_rate or stream.guessed_rate
+            if rate and len(stream.index_entries) > 1 and rate < _SLOWEST:
+                raise VideoError(f"{self.path}: a frame every {1 / rate} seconds; its times are damaged")
             return VideoInfo(num_frames, float(rate or 0), width, height)
 
     def _decode(self, wanted: set[int]) -> dict[int, np.ndarray]:
@@ -149,6 +163,24 @@ class PyAVReader(VideoReader):
                 if len(frames) == len(wanted):
                     break
         return frames
+
+    def decode_whole(self) -> WholeStream:
+        """Decodes every frame, wanted or not.
+
+        Raises:
+            VideoError: a frame is damaged, or the size changes.
+        """
+        count, sizes = 0, set()
+        frame: av.VideoFrame | None = None
+        with _av_stream(self.path) as (container, stream):
+            for count, frame in enumerate(container.decode(stream), 1):
+                sizes.add((frame.width, frame.height))
+                if frame.is_corrupt:
+                    raise VideoError(f"{self.path}: frame {count - 1} is damaged")
+                if len(sizes) > 1:
+                    raise VideoError(f"{self.path}: the frame size changes within the video")
+            codec = stream.codec_context.name
+        return WholeStream(count, codec, frame.rotation if frame else 0)
 
     def _numbered(
         self, container: InputContainer, stream: VideoStream, wanted: set[int]
@@ -344,6 +376,8 @@ def _av_stream(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             stream = container.streams.best("video")
             if not isinstance(stream, VideoStream) or Disposition.attached_pic in stream.disposition:
                 raise VideoError(f"{path}: no video stream")
+            if stream.codec_context is None:
+                raise VideoError(f"{path}: no decoder for its video stream; the file is damaged or of an unknown kind")
             stream.codec_context.thread_count = 1
             yield container, stream
     except (FFmpegError, OSError, ValueError) as error:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.base import Backbone, VideoFeatures
 from petl_bench.data.batch import Batch
 
 
@@ -100,6 +100,16 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def reset(self) -> None:
         """Forgets what `update` took in."""
+
+    def after_vision(self, backbone: Backbone, batch: Batch, video: VideoFeatures) -> None:
+        """What is computed for one clip and one text behind the vision tower; `petl_bench.cost` counts it.
+
+        Args:
+            backbone: in evaluation mode.
+            batch: one clip and one text.
+            video: of the clip, with all tokens where the backbone has any.
+        """
+        backbone.encode_text(batch.ids, batch.text_mask, tokens=backbone.has_tokens)
 
     @abstractmethod
     def predict(self, backbone: Backbone, batch: Batch) -> Any:

@@ -287,6 +287,12 @@ class MatchingRetrieval(Retrieval):
                 self.metric.update_pairs(texts, index, logits[:, 1])
         self._clips = {}
 
+    def after_vision(self, backbone: Backbone, batch: Batch, video: VideoFeatures) -> None:
+        super().after_vision(backbone, batch, video)
+        if self.k_test is not None:
+            assert video.tokens is not None
+            backbone.fuse(batch.ids, batch.text_mask, video.tokens, batch.frame_mask)
+
     def _inference(self) -> dict[str, Any]:
         if self.k_test is None:
             return super()._inference()

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.base import Backbone, VideoFeatures
 from petl_bench.backbones.blip import BLIP, without_padding
 from petl_bench.beam_search import beam_search
 from petl_bench.data.answers import Vocabulary, read_vocabulary
@@ -118,6 +118,13 @@ class AnswerGeneration(QuestionAnswering):
             for place, answer in zip(rows.tolist(), self._find(blip, *part), strict=True):
                 found[place] = answer
         return found
+
+    def after_vision(self, backbone: Backbone, batch: Batch, video: VideoFeatures) -> None:
+        blip = _with_decoder(backbone)
+        assert video.tokens is not None
+        states = blip.fuse(batch.ids, batch.text_mask, video.tokens, batch.frame_mask)
+        answer, mask = batch.ids[:, : self.max_length], batch.text_mask[:, : self.max_length]
+        blip.decode(answer, mask, states, batch.text_mask)
 
     def _find(self, blip: BLIP, states: Tensor, mask: Tensor) -> list[str]:
         """Answers to m questions with states (m, N, D) and mask (m, N)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,40 @@ from petl_bench.adapters import Adapter, read_adapter, write_adapter
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.blip import BLIP
 from petl_bench.backbones.clip import CLIP
-from petl_bench.data.batch import Batch
+from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import CheckpointError
 from petl_bench.method import Method
+from petl_bench.tasks.base import Task
+from petl_bench.tasks.matching import MatchingRetrieval
+from petl_bench.tasks.qa_classifier import AnswerClassifier
+from petl_bench.tasks.qa_generation import AnswerGeneration
 from petl_bench.tasks.retrieval import Retrieval
 
 Build = Callable[[], Method]
 
 BACKBONES: dict[str, type[CLIP] | type[BLIP]] = {"clip": CLIP, "blip": BLIP}
 
+
+def _answer_classifier() -> Task:
+    with tempfile.TemporaryDirectory() as folder:
+        answers = Path(folder) / "answers.json"
+        answers.write_text('["red", "blue"]', encoding="utf-8")
+        return AnswerClassifier(answers)
+
+
+TASKS: dict[str, Callable[[], Task]] = {
+    "retrieval": Retrieval,
+    "matching": lambda: MatchingRetrieval(queue_size=8, momentum=0.9),
+    "qa_classifier": _answer_classifier,
+    "qa_generation": AnswerGeneration,
+}
+
 CAPTIONS = ("a red circle moves left, then up", "a blue square", "first down, then right: a green triangle", "it")
+
+
+def method_of(config: Path) -> str:
+    """The class path of the method that a packaged configuration names."""
+    return yaml.safe_load(config.read_text(encoding="utf-8"))["model"]["class_path"]
 
 
 def own_backbone(config: Path) -> str:
@@ -34,7 +59,14 @@ def own_backbone(config: Path) -> str:
     return "blip" if named.startswith("backbone/blip") else "clip"
 
 
-def builder(config: Path, backbone: str = "clip", init_seed: int = 0) -> Build:
+def tiny_backbone(kind: str, task: str, init_seed: int = 0) -> Backbone:
+    """One of `BACKBONES` with random weights, fit for a task."""
+    if kind == "clip":
+        return CLIP("tiny", None, init_seed=init_seed)
+    return BLIP("tiny", None, purpose="qa" if task == "qa_generation" else "retrieval", init_seed=init_seed)
+
+
+def builder(config: Path, backbone: str = "clip", task: str = "retrieval", init_seed: int = 0) -> Build:
     """Builds the method of a packaged configuration on a tiny backbone with random weights."""
     model: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]
     module, name = model["class_path"].rsplit(".", 1)
@@ -43,8 +75,8 @@ def builder(config: Path, backbone: str = "clip", init_seed: int = 0) -> Build:
 
     def build() -> Method:
         torch.manual_seed(0)
-        tiny = BACKBONES[backbone]("tiny", None, init_seed=init_seed)
-        return method_class(backbone=tiny, task=Retrieval(), **options).adapt()
+        tiny = tiny_backbone(backbone, task, init_seed)
+        return method_class(backbone=tiny, task=TASKS[task](), **options).adapt()
 
     return build
 
@@ -59,7 +91,8 @@ def make_batch(backbone: Any, frames: int = 8, clips: int = 4) -> Batch:
     ids, text_mask = backbone.spec.tokenize(CAPTIONS[:clips], 32)
     index = torch.arange(clips)
     decoded = torch.ones(clips, dtype=torch.bool)
-    return Batch(pixels, frame_mask, ids, text_mask, index, index, index, decoded)
+    questions = tuple(Question(clip, "what", ("red", "blue")[clip % 2 :]) for clip in range(clips))
+    return Batch(pixels, frame_mask, ids, text_mask, index, index, index, decoded, questions)
 
 
 def features(method: Method, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -77,12 +110,14 @@ def train(method: Method, batch: Batch, steps: int) -> list[set[str]]:
     parameters = {name: p for name, p in method.named_parameters() if p.requires_grad}
     optimizer = torch.optim.SGD(parameters.values(), lr=0.1)
     moved = []
-    for _ in range(steps):
+    for step in range(steps):
+        method.task.before_step(1.0, step)
         optimizer.zero_grad()
         loss, _ = method.task.loss(method.backbone, batch)
         loss.backward()
         moved.append({name for name, p in parameters.items() if p.grad is not None and p.grad.abs().max() > 0})
         optimizer.step()
+        method.task.after_step(method.backbone)
     return moved
 
 

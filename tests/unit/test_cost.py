@@ -4,8 +4,13 @@ from torch import nn
 
 from methods.adaptformer import AdaptFormer
 from methods.lora import LoRA
+from petl_bench.backbones.base import Tower
+from petl_bench.backbones.blip import BLIP
 from petl_bench.backbones.clip import CLIP
+from petl_bench.backbones.whole_clip import WholeCLIP
 from petl_bench.cost import SavedActivations, count_gmacs, made_batch
+from petl_bench.tasks.matching import MatchingRetrieval
+from petl_bench.tasks.qa_generation import AnswerGeneration
 from petl_bench.tasks.retrieval import Retrieval
 from tests.backbones import adapt_on_meta, meta_clip
 
@@ -15,10 +20,10 @@ VIT_B = {"ViT-B-32-quickgelu": 50, "ViT-B-16-quickgelu": 197}
 @pytest.mark.parametrize(("architecture", "published"), [("ViT-B-32-quickgelu", 52.90), ("ViT-B-16-quickgelu", 210.76)])
 def test_vision_gmacs_are_those_of_the_literature(architecture: str, published: float) -> None:
     """specs/other_methods.md section 0: CLIP with 12 frames, and what LoRA adds."""
-    plain = count_gmacs(meta_clip(architecture).eval(), frames=12, max_words=32)
+    plain = count_gmacs(meta_clip(architecture).eval(), Retrieval(), frames=12, max_words=32)
     assert plain.vision == pytest.approx(published, abs=0.01)
     lora = adapt_on_meta(LoRA(backbone=meta_clip(architecture), task=Retrieval(), rank=8)).eval()
-    added = count_gmacs(lora.backbone, frames=12, max_words=32).vision - plain.vision
+    added = count_gmacs(lora.backbone, lora.task, frames=12, max_words=32).vision - plain.vision
     assert added == pytest.approx(12 * 12 * VIT_B[architecture] * 4 * 768 * 8 / 1e9)
     assert round(added, 2) == {52.90: 0.18, 210.76: 0.70}[published]
 
@@ -38,9 +43,49 @@ def test_gmacs_by_formula(frames: int) -> None:
     per_frame = patches * pixels * vision.width + vision.width * backbone.embed_dim
     per_frame += tower(patches + 1, vision.width, len(vision.blocks))
     per_caption = tower(10, text.width, len(text.blocks)) + text.width * backbone.embed_dim
-    gmacs = count_gmacs(backbone, frames, max_words=10)
+    gmacs = count_gmacs(backbone, Retrieval(), frames, max_words=10)
     assert gmacs.vision == pytest.approx(frames * per_frame / 1e9)
     assert gmacs.total - gmacs.vision == pytest.approx(per_caption / 1e9)
+
+
+def layers(tower: Tower, tokens: int, read: int = 0) -> int:
+    """Multiply-adds of a BERT whose tokens read themselves and, where it is not zero, `read` others as wide."""
+    width = tower.width
+    cross = 2 * tokens * width**2 + 2 * read * width**2 + 2 * tokens * read * width if read else 0
+    return len(tower.blocks) * (12 * tokens * width**2 + 2 * tokens**2 * width + cross)
+
+
+def test_gmacs_of_matching_by_formula() -> None:
+    """The text alone, then the text that reads all tokens of all frames; nothing of it without a second stage."""
+    backbone, frames, words = BLIP("tiny", None).eval(), 3, 10
+    text, grid = backbone.towers["text"], backbone.towers["vision"].grid
+    assert grid is not None
+    read = frames * (1 + grid[0] * grid[1])
+    alone = layers(text, words) + text.width * backbone.embed_dim
+    one_stage = count_gmacs(backbone, MatchingRetrieval(queue_size=1, k_test=None), frames, words)
+    assert one_stage == count_gmacs(backbone, Retrieval(), frames, words)
+    assert one_stage.total - one_stage.vision == pytest.approx(alone / 1e9)
+    two_stages = count_gmacs(backbone, MatchingRetrieval(queue_size=1), frames, words)
+    assert two_stages.vision == one_stage.vision
+    assert two_stages.total - one_stage.total == pytest.approx(layers(text, words, read) / 1e9)
+
+
+def test_gmacs_of_generated_answers_by_formula() -> None:
+    """The question that reads the clip, and an answer of `max_length` tokens that reads the question."""
+    backbone, frames, words, length = BLIP("tiny", None, purpose="qa").eval(), 3, 10, 4
+    text, grid = backbone.towers["text"], backbone.towers["vision"].grid
+    assert grid is not None
+    question = layers(text, words, frames * (1 + grid[0] * grid[1]))
+    vocabulary = len(backbone.decoder.bias)
+    answer = layers(backbone.decoder, length, words) + length * text.width * (text.width + vocabulary)
+    gmacs = count_gmacs(backbone, AnswerGeneration(max_length=length), frames, words)
+    assert gmacs.total - gmacs.vision == pytest.approx((question + answer) / 1e9)
+
+
+def test_gmacs_of_a_whole_model() -> None:
+    """The same weights as one piece cost the same; its text tower reads captions padded to the full context."""
+    whole = count_gmacs(WholeCLIP("tiny", None).eval(), Retrieval(), 2, 10)
+    assert whole == count_gmacs(CLIP("tiny", None).eval(), Retrieval(), 2, 77)
 
 
 def test_counting_leaves_the_model_and_the_random_state_alone() -> None:
@@ -48,10 +93,10 @@ def test_counting_leaves_the_model_and_the_random_state_alone() -> None:
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     random = torch.get_rng_state()
     with torch.inference_mode():  # as in Lightning's test loop
-        counted = count_gmacs(backbone, 2, 8)
+        counted = count_gmacs(backbone, Retrieval(), 2, 8)
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
-    assert counted == count_gmacs(backbone, 2, 8)
+    assert counted == count_gmacs(backbone, Retrieval(), 2, 8)
     assert all(p.grad is None for p in backbone.parameters())
 
 

@@ -1,0 +1,106 @@
+"""What `petl-bench data verify` found out about each clip, as a file that training can be held to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from petl_bench.errors import DataError
+from petl_bench.results import write_atomically
+
+FILE_NAME = "manifest.jsonl"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One clip.
+
+    Attributes:
+        id: of the video.
+        path: relative to the dataset's root; empty if there is no file.
+        status: `ok`; `bad`, if it cannot be decoded as a whole; `missing`, if there is no file; `extra`, if no split
+            names it (it is not decoded).
+        reason: of anything but `ok`.
+        bytes: of the file.
+        mtime_ns: when it was last changed.
+        sha256: of the file.
+        codec: FFmpeg's name, or the kind of picture.
+        width: as shown, in pixels.
+        height: as shown, in pixels.
+        frames: decoded.
+        fps: frames per second on average.
+        duration: in seconds.
+        rotation: in degrees, already applied to width and height.
+        warnings: what does not make it bad: other decoders that disagree.
+    """
+
+    id: str
+    path: str
+    status: Literal["ok", "bad", "missing", "extra"]
+    reason: str = ""
+    bytes: int = 0
+    mtime_ns: int = 0
+    sha256: str = ""
+    codec: str = ""
+    width: int = 0
+    height: int = 0
+    frames: int = 0
+    fps: float = 0.0
+    duration: float = 0.0
+    rotation: int = 0
+    warnings: list[str] = field(default_factory=list)
+
+    def line(self) -> str:
+        """The entry as one line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False) + "\n"
+
+
+def read_manifest(path: Path, tolerate_cut: bool = False) -> dict[str, Entry]:
+    """Entries by video id; a later line replaces an earlier one.
+
+    Args:
+        path: the file.
+        tolerate_cut: leave out a last line that a kill has cut short.
+
+    Raises:
+        DataError: if the file cannot be read, or a line is no entry; it is named.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the manifest {path}: {getattr(error, 'strerror', None) or error}") from error
+    entries = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = Entry(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            if tolerate_cut and number == len(lines):
+                continue
+            raise DataError(
+                f"{path}, line {number} is no entry of a manifest: run petl-bench data verify again"
+            ) from error
+        entries[entry.id] = entry
+    return entries
+
+
+def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
+    """Replaces the file by these entries, sorted by id."""
+    write_atomically(path, "".join(entry.line() for entry in sorted(entries, key=lambda entry: entry.id)))
+
+
+def refused(entries: dict[str, Entry], video: str, path: Path) -> str | None:
+    """Why a clip must not be read, or None if the manifest calls the file good as it is now."""
+    entry = entries.get(video)
+    if entry is None or entry.status in ("missing", "extra"):
+        return "not verified"
+    if entry.status != "ok":
+        return entry.reason
+    status = path.stat()
+    if (status.st_size, status.st_mtime_ns) != (entry.bytes, entry.mtime_ns):
+        return "changed since it was verified"
+    return None

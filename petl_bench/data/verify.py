@@ -1,0 +1,272 @@
+"""`petl-bench data verify`: decodes every clip of a dataset in a process of its own and writes what it found.
+
+A file can end its decoder, fill the memory or block for ever (specs/reliability.md 2.2): nothing of that must reach the
+process that asks. So each file gets a process, which is killed after a while and has an upper limit of memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import multiprocessing
+import os
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from petl_bench.data.base import VideoTextDataModule
+from petl_bench.data.images import IMAGE_SUFFIXES
+from petl_bench.data.manifest import FILE_NAME, Entry, read_manifest, write_manifest
+from petl_bench.data.samples import Split
+from petl_bench.data.video import PyAVReader, VideoError, open_video
+from petl_bench.errors import DataError, UsageError
+from petl_bench.results import ResultError, file_sha256
+
+_SPLITS: tuple[Split, ...] = ("train", "val", "test")
+#: frames that both decoders are asked for, and the mean difference in levels beyond which they disagree
+_COMPARED, _TOLERANCE = 5, 5.0
+#: frames decoded at once
+_CHUNK = 32
+
+
+class Task(NamedTuple):
+    """A file to look at: the id of its video, the file, the dataset's root."""
+
+    id: str
+    path: Path
+    root: Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command."""
+    parser.add_argument("--manifest", type=Path, help=f"what to write (default: {FILE_NAME} in the dataset's root)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="files at once (default: %(default)s)")
+    parser.add_argument("--timeout", type=float, default=20, help="seconds for one file (default: %(default)s)")
+    parser.add_argument("--memory", type=float, default=4, help="GiB for one file (default: %(default)s)")
+    parser.add_argument("--recheck", action="store_true", help="look at files again that are in the manifest unchanged")
+
+
+def run(data: VideoTextDataModule, options: argparse.Namespace) -> int:
+    """Verifies the clips of all splits, writes the manifest, and says what is wrong.
+
+    Raises:
+        UsageError: an option is out of range.
+        DataError: clips are bad or missing; they are listed, and the manifest is complete.
+    """
+    if options.workers < 1 or options.timeout <= 0 or options.memory <= 0:
+        raise UsageError("--workers, --timeout and --memory must be positive")
+    path = options.manifest or data.root / FILE_NAME
+    entries = verify(data, path, Limits(options.workers, options.timeout, options.memory), options.recheck)
+    counts = {status: sum(entry.status == status for entry in entries) for status in ("ok", "bad", "missing", "extra")}
+    warned = [entry for entry in entries if entry.warnings]
+    print(f"{path}\n" + ", ".join(f"{count} {status}" for status, count in counts.items()))
+    for entry in warned[:10]:
+        print(f"{entry.path}: {'; '.join(entry.warnings)}")
+    if len(warned) > 10:
+        print(f"... and warnings about {len(warned) - 10} more files")
+    wrong = [entry for entry in entries if entry.status in ("bad", "missing")]
+    if wrong:
+        shown = "; ".join(f"{entry.path or entry.id} ({entry.reason})" for entry in wrong[:20])
+        raise DataError(f"{len(wrong)} of {len(entries) - counts['extra']} clips: {shown}{'; ...' * (len(wrong) > 20)}")
+    return 0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Files at once, seconds and GiB for one file."""
+
+    workers: int
+    seconds: float
+    gibibytes: float
+
+
+def verify(data: VideoTextDataModule, manifest: Path, limits: Limits, recheck: bool = False) -> list[Entry]:
+    """Looks at every clip that a split names; what an earlier, killed call found is kept.
+
+    Args:
+        data: the dataset.
+        manifest: appended to while this runs, replaced as a whole at the end.
+        limits: of the processes.
+        recheck: look at unchanged files again.
+
+    Returns:
+        Entries of all clips, those without a file and those that no split names included.
+
+    Raises:
+        DataError: there is no folder of clips, or the manifest cannot be read or written.
+    """
+    files = data.clip_files()
+    if files is None:
+        raise DataError(f"no folder of clips at {data.root / data.videos}: set data.root and data.videos")
+    known = read_manifest(manifest, tolerate_cut=True) if manifest.is_file() and not recheck else {}
+    named = dict.fromkeys(video for split in _SPLITS for video in data.video_ids(split))
+    found = {video: known[video] for video in named if video in files and _unchanged(known.get(video), files[video])}
+    tasks = [Task(video, files[video], data.root) for video in named if video in files and video not in found]
+    try:
+        with manifest.open("a", encoding="utf-8") as log:
+            log.write("\n")  # a line that a kill has cut short ends here
+            for entry in inspect_all(tasks, limits):
+                found[entry.id] = entry
+                log.write(entry.line())
+                log.flush()
+        absent = [Entry(video, "", "missing", "no file") for video in named if video not in files]
+        extra = [
+            Entry(video, str(path.relative_to(data.root)), "extra", "in no split")
+            for video, path in files.items()
+            if video not in named
+        ]
+        entries = [*found.values(), *absent, *extra]
+        write_manifest(manifest, entries)
+    except OSError as error:
+        raise DataError(f"cannot write the manifest {manifest}: {error.strerror}; set --manifest") from error
+    return entries
+
+
+def _unchanged(entry: Entry | None, path: Path) -> bool:
+    if entry is None or entry.status not in ("ok", "bad"):
+        return False
+    status = path.stat()
+    return (entry.bytes, entry.mtime_ns) == (status.st_size, status.st_mtime_ns)
+
+
+class _Running(NamedTuple):
+    """A process that looks at a file, what it speaks through, and when it is killed."""
+
+    task: Task
+    process: BaseProcess
+    pipe: Connection
+    deadline: float
+
+
+def inspect_all(tasks: Sequence[Task], limits: Limits) -> Iterator[Entry]:
+    """Entries in the order in which the files are done, with a progress bar."""
+    # A server that has imported everything forks quickly, and has no threads that a fork would leave behind.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    waiting = iter(tasks)
+    running: dict[Any, _Running] = {}
+    with Progress(*columns, disable=not tasks) as progress:
+        bar = progress.add_task("verifying", total=len(tasks))
+        try:
+            while True:
+                for task in waiting:
+                    mine, its = context.Pipe(duplex=False)
+                    process = context.Process(target=_inspect, args=(its, task, limits.gibibytes), daemon=True)
+                    process.start()
+                    its.close()
+                    running[process.sentinel] = _Running(task, process, mine, time.monotonic() + limits.seconds)
+                    if len(running) == limits.workers:
+                        break
+                if not running:
+                    return
+                soonest = min(one.deadline for one in running.values())
+                ended = wait(list(running), timeout=max(0.0, soonest - time.monotonic()))
+                late = [key for key, one in running.items() if one.deadline <= time.monotonic()]
+                for key in dict.fromkeys([*ended, *late]):
+                    yield _outcome(running.pop(key), limits.seconds)
+                    progress.advance(bar)
+        finally:
+            for one in running.values():
+                one.process.kill()
+
+
+def _outcome(one: _Running, seconds: float) -> Entry:
+    """What a process said about its file, or why it said nothing; the process is gone afterwards.
+
+    It speaks twice: about the file, and then the warnings of decord, which may be the end of it.
+    """
+    late = one.process.is_alive()
+    if late:
+        one.process.kill()
+    one.process.join()
+    end = f"takes more than {seconds:g} s" if late else f"ends the process (exit code {one.process.exitcode})"
+    said: list[Any] = []
+    try:
+        while one.pipe.poll():
+            said.append(one.pipe.recv())
+    except EOFError:
+        pass
+    finally:
+        one.pipe.close()
+    if not said:
+        return _about(one.task, "bad", f"decoding {end}")
+    entry: Entry = said[0]
+    if entry.status == "ok" and len(said) == 1:
+        return replace(entry, warnings=[f"decord: decoding {end}"])
+    return entry if len(said) == 1 else replace(entry, warnings=said[1])
+
+
+def _about(task: Task, status: Literal["ok", "bad"], reason: str = "", **found: Any) -> Entry:
+    size = task.path.stat()
+    path = str(task.path.relative_to(task.root))
+    return Entry(task.id, path, status, reason, bytes=size.st_size, mtime_ns=size.st_mtime_ns, **found)
+
+
+def _inspect(pipe: Connection, task: Task, gibibytes: float) -> None:
+    """In the process of a file: says what PyAV finds, then where decord disagrees."""
+    _limit_memory(gibibytes)
+    entry = inspect_file(task)
+    pipe.send(entry)
+    if entry.status == "ok" and task.path.suffix.lower() not in IMAGE_SUFFIXES:
+        pipe.send(disagreements(task.path))
+    pipe.close()
+
+
+def _limit_memory(gibibytes: float) -> None:
+    """Lets this process take that much more than it has; the libraries' address space is large and costs nothing."""
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (limit := used + int(gibibytes * 1024**3), limit))
+
+
+def inspect_file(task: Task) -> Entry:
+    """Decodes a whole file; the entry says what it is, or why it is bad."""
+    found: dict[str, Any] = {}
+    try:
+        with open_video(task.path) as video:
+            found["sha256"] = file_sha256(task.path)
+            found |= {"width": video.info.width, "height": video.info.height}
+            if not isinstance(video, PyAVReader):
+                return _about(task, "ok", codec=task.path.suffix[1:].lower(), frames=1, **found)
+            stream = video.decode_whole()
+        found |= {"codec": stream.codec, "frames": stream.frames, "rotation": stream.rotation}
+        fps = video.info.fps
+        found |= {"fps": round(fps, 3), "duration": round(stream.frames / fps, 3) if fps else 0.0}
+        if stream.frames != video.info.num_frames:
+            told = f"{video.info.num_frames} frames are announced and {stream.frames} can be decoded"
+            return _about(task, "bad", told, **found)
+        return _about(task, "ok", **found)
+    except (VideoError, ResultError) as error:
+        return _about(task, "bad", str(error).removeprefix(f"{task.path.absolute()}: "), **found)
+    except MemoryError:
+        return _about(task, "bad", "decoding takes more memory than --memory", **found)
+
+
+def disagreements(path: Path) -> list[str]:
+    """Where decord gives other frames than PyAV; empty if it does not, or is not installed."""
+    if importlib.util.find_spec("decord") is None:
+        return []
+    with open_video(path) as ours:
+        wanted = np.linspace(0, ours.info.num_frames - 1, _COMPARED).astype(int)
+        frames = ours.read(wanted)
+        try:
+            with open_video(path, "decord") as theirs:
+                if theirs.info.num_frames != ours.info.num_frames:
+                    return [f"decord counts {theirs.info.num_frames} frames, PyAV {ours.info.num_frames}"]
+                others = theirs.read(wanted)
+        except VideoError as error:
+            return [f"decord cannot read it ({str(error).rsplit(': ', 1)[-1]})"]
+    if others.shape != frames.shape:
+        return [
+            f"decord gives frames of {others.shape[2]}x{others.shape[1]}, PyAV of {frames.shape[2]}x{frames.shape[1]}"
+        ]
+    differ = np.abs(frames.astype(int) - others).mean(axis=(1, 2, 3)) > _TOLERANCE
+    return [f"decord gives other pictures for frames {', '.join(map(str, wanted[differ]))}"] if differ.any() else []
