@@ -12,17 +12,17 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, Namespace  # pyright: ignore[reportPrivateImportUsage]  # public in its manual
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from petl_bench.adapters import read_adapter
 from petl_bench.backbones.base import Backbone, InputSpec
+from petl_bench.checkpoints import EveryEpoch, SafeCheckpointIO, read_checkpoint
 from petl_bench.config_safety import ClassPathGuard
 from petl_bench.cost import CostMeter
 from petl_bench.data.base import VideoTextDataModule
@@ -32,7 +32,7 @@ from petl_bench.method import Method
 from petl_bench.named_configs import config_folder, find_config, with_found_fragments
 from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.registry import import_plugins, list_entries
-from petl_bench.run import Run, open_run
+from petl_bench.run import Run, earlier_metrics, locked, open_run
 from petl_bench.tasks.base import Task
 
 
@@ -83,7 +83,12 @@ class PetlBenchCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--runs_dir", type=str, default="runs", help="Folder below which runs get their folders.")
-        parser.add_argument("--overwrite", type=bool, default=False, help="Replace a complete run of the same name.")
+        parser.add_argument(
+            "--overwrite",
+            type=bool,
+            default=False,
+            help="Begin anew where a run of this name is complete or interrupted.",
+        )
         parser.add_argument(
             "--zero_shot", type=bool, default=False, help="Test a method that trains without a checkpoint."
         )
@@ -123,17 +128,28 @@ class PetlBenchCLI(LightningCLI):
             "use_distributed_sampler": False,
             "default_root_dir": str(self.run.folder),
             "callbacks": [*(self.config_init[str(self.subcommand)].trainer.callbacks or []), *self._callbacks(dry)],
+            "plugins": [*(self.config_init[str(self.subcommand)].trainer.plugins or []), SafeCheckpointIO()],
         }
         if self.options.trainer.logger is None:
-            settings["logger"] = False if dry else CSVLogger(self.run.folder, name="", version="")
+            settings["logger"] = False if dry else self._logger()
         return super().instantiate_trainer(**settings, **kwargs)
+
+    def _logger(self) -> CSVLogger:
+        """A table of the run; a resumed one begins with the rows before its checkpoint."""
+        resumed = self.run.resumed
+        steps = SafeCheckpointIO().load_checkpoint(resumed)["global_step"] if resumed else 0
+        rows = earlier_metrics(self.run.folder, steps)
+        logger = CSVLogger(self.run.folder, name="", version="")
+        if rows and rank_zero_only.rank == 0:
+            logger.experiment.metrics.extend(rows)  # type: ignore[arg-type]  # text is written as it is
+        return logger
 
     def _callbacks(self, dry: bool) -> list[Callback]:
         callbacks: list[Callback] = [self.meter]
-        if self.subcommand == "fit" and not dry:
-            callbacks.append(_last_epoch(self.run.folder))
         if self.options.best_on_val:
             callbacks.append(self._best_on_val())
+        if self.subcommand == "fit" and not dry:
+            callbacks.append(EveryEpoch(self.run.folder))  # the last: it saves what the others have found
         return callbacks
 
     def _best_on_val(self) -> ModelCheckpoint:
@@ -149,6 +165,16 @@ class PetlBenchCLI(LightningCLI):
 
     def fit(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Trains, writes the adapter, tests the reported epoch, writes the record."""
+        if self.options.trainer.fast_dev_run or rank_zero_only.rank:
+            self._fit(model, datamodule, ckpt_path, **kwargs)
+            return
+        with locked(self.run.folder):
+            self._fit(model, datamodule, ckpt_path, **kwargs)
+
+    def _fit(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None, **kwargs: Any) -> None:
+        if ckpt_path is None and self.run.resumed:
+            ckpt_path = str(self.run.resumed)
+            rank_zero_info(f"an interrupted run goes on from {ckpt_path} (--overwrite true begins anew)")
         if model.trainable:
             self._announce(model)
             with named_when_lost(datamodule.current_files):
@@ -156,7 +182,7 @@ class PetlBenchCLI(LightningCLI):
         if self.options.trainer.fast_dev_run:
             return
         if self.options.best_on_val:
-            state = torch.load(self.run.folder / "best.ckpt", map_location="cpu", weights_only=True)["state_dict"]
+            state = read_checkpoint(self.run.folder / "best.ckpt")["state_dict"]
             model.load_state_dict(state, strict=False)
         if model.trainable:
             self.run.write_adapter(model)
@@ -219,10 +245,6 @@ def _require_match(task: Task, data: VideoTextDataModule) -> None:
             f"task {task.name} reads {task.texts}, but data {data.name} has {data.texts}: "
             "choose a task and a dataset that belong together"
         )
-
-
-def _last_epoch(folder: Path) -> ModelCheckpoint:
-    return ModelCheckpoint(folder, save_last=True, save_top_k=0, enable_version_counter=False)
 
 
 def run(

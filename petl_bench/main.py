@@ -86,9 +86,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"petl-bench {__version__}")
         return 0
     if command in _RUN_COMMANDS:
-        from petl_bench.cli import run
-
-        return run(command, rest, plugins)
+        return _run_command(command, rest, plugins)
     if command in _INSPECT_COMMANDS:
         from petl_bench.inspect_model import run
 
@@ -105,6 +103,21 @@ def _dispatch(arguments: list[str]) -> int:
         return _LIGHT_COMMANDS[command](rest)
     known = [*_RUN_COMMANDS, *_INSPECT_COMMANDS, "plan", "data", *_LIGHT_COMMANDS]
     raise UsageError(_unknown("command", command, known))
+
+
+def _run_command(command: str, arguments: list[str], plugins: list[str]) -> int:
+    """One of Lightning's subcommands; a signal ends it with 128 plus its number."""
+    from petl_bench import signals
+
+    try:
+        with signals.raised():
+            from petl_bench.cli import run
+
+            return run(command, arguments, plugins)
+    except signals.Stopped as stopped:
+        goes_on = "; the same command goes on after the last whole epoch" if command == "fit" else ""
+        print(f"petl-bench: stopped by {stopped}{goes_on}", file=sys.stderr)
+        return stopped.exit_code
 
 
 def _take_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import fcntl
 import importlib.metadata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only
 
 from petl_bench.adapters import Adapter, write_adapter
+from petl_bench.checkpoints import BEFORE_LAST, LAST, resumable, sweep
 from petl_bench.cost import CostMeter
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import CheckpointError, UsageError
@@ -34,6 +39,40 @@ from petl_bench.tasks.base import Evaluation
 CONFIG_NAME, ADAPTER_NAME, RANKS_NAME = "config.yaml", "adapter.safetensors", "ranks.npz"
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes of this machine out of a run's folder; the lock ends with the process, however it ends.
+
+    Raises:
+        UsageError: another process is at work in it.
+        CheckpointError: the folder cannot be written to.
+    """
+    path = folder.with_name(f".{folder.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise CheckpointError(f"cannot write to {path.parent}: {error.strerror}; set --runs_dir") from error
+    with file:
+        try:
+            # Of this process alone: loader processes that outlive a kill for seconds must not hold it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(
+                f"another process is at work in {folder}: wait for it, or change seed_everything or --runs_dir"
+            ) from error
+        yield
+
+
+def earlier_metrics(folder: Path, steps: int) -> list[dict[str, str]]:
+    """The rows of `metrics.csv` before a step, which a resumed run would otherwise lose."""
+    path = folder / "metrics.csv"
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if (row.get("step") or "").isdigit() and int(row["step"]) < steps]
+
+
 @dataclass(frozen=True)
 class Run:
     """One run and where its files go.
@@ -45,6 +84,7 @@ class Run:
         config_hash: of what is measured, without seed and paths.
         seed: of training.
         record_name: file name of the record in `folder`.
+        resumed: the checkpoint of an interrupted run of this name, which it is continued from.
     """
 
     folder: Path
@@ -53,6 +93,7 @@ class Run:
     config_hash: str
     seed: int
     record_name: str
+    resumed: Path | None = None
 
     @property
     def run_id(self) -> str:
@@ -173,8 +214,8 @@ def open_run(
 ) -> Run:
     """Chooses and creates the folder of a run.
 
-    A test of a checkpoint writes `test.json` beside it. An incomplete folder of the same name is set aside, never
-    written into; a complete one is refused without `overwrite`.
+    A test of a checkpoint writes `test.json` beside it. A complete folder of the same name is refused without
+    `overwrite`; an interrupted run goes on after its last whole epoch, or with `overwrite` is set aside.
 
     Raises:
         UsageError: if the run is complete already.
@@ -186,8 +227,9 @@ def open_run(
     folder = run_directory(
         Path(options.runs_dir).expanduser(), data.dataset, method.slug, method.backbone.name, digest, seed
     )
-    run = Run(folder, "fit", resolved, digest, seed, FILE_NAME)
     dry = bool(options.trainer.fast_dev_run) or command in ("validate", "predict")
+    resumed = None if dry or options.overwrite or command != "fit" else resumable(folder)
+    run = Run(folder, "fit", resolved, digest, seed, FILE_NAME, resumed)
     if rank_zero_only.rank == 0 and not dry:
         _create(run, options.overwrite)
     return run
@@ -199,9 +241,11 @@ def _create(run: Run, overwrite: bool) -> None:
             f"this run is complete: {run.folder}; add --overwrite true to repeat it, or change seed_everything"
         )
     try:
-        if any((run.folder / name).exists() for name in (FILE_NAME, ADAPTER_NAME, "last.ckpt")):
+        leftovers = any((run.folder / name).exists() for name in (FILE_NAME, ADAPTER_NAME, LAST, BEFORE_LAST))
+        if leftovers and run.resumed is None:
             _set_aside(run.folder)
         run.folder.mkdir(parents=True, exist_ok=True)
+        sweep(run.folder)
         run.write_config()
     except OSError as error:
         raise CheckpointError(f"cannot write to {run.folder}: {error.strerror}; set --runs_dir") from error

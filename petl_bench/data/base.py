@@ -204,8 +204,8 @@ class VideoTextDataModule(LightningDataModule):
 
     def _require_unseen(self) -> None:
         """Refuses test videos that are trained on, where the run is not marked as partial."""
-        test = {sample.video for sample in self.samples("test")}
-        seen = [sample.video for sample in self.samples("train") if sample.video in test]
+        train = {sample.video for sample in self.samples("train")}
+        seen = [sample.video for sample in self.samples("test") if sample.video in train]
         if seen and not self.partial:
             raise DataError(
                 f"{len(seen)} videos are in the training and in the test split (first: {', '.join(seen[:3])}); set "

@@ -16,6 +16,7 @@ def test_fit_writes_a_complete_run_and_test_reproduces_it(
     assert run("fit", "fixture_adaptformer", dataset, tmp_path) == 0
     folder, record = only_record(tmp_path)
     expected = {"adapter.safetensors", "config.yaml", "last.ckpt", "metrics.csv", "ranks.npz", "result.json"}
+    expected.add("last.ckpt.sha256")
     assert {path.name for path in folder.iterdir()} == expected
     assert record["status"] == "complete"
     assert record["origin"] == "fixture"

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from petl_bench import fixture
 from petl_bench.backbones import wordpiece
 from petl_bench.backbones.wordpiece import WordPiece
 from petl_bench.data.text import pre_caption
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.fixture import scenes as drawn
 from tests.unit.backbones.blip_reference import VOCABULARY
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "man", "play", "##ing", "##s", "?", "a"]
@@ -119,10 +119,10 @@ def test_vocabulary_that_is_no_text(tmp_path: Path) -> None:
 def test_tiny_vocabulary_has_the_words_of_the_fixture_and_spells_others() -> None:
     tokenizer = WordPiece(str(VOCABULARY), partial(pre_caption, max_words=30), 173)
     rng = np.random.default_rng(0)
-    scenes = [fixture.Scene("purple", "triangle", first, second) for first, second in fixture._motions()]
-    stills = [fixture.Still("white", "square", place) for place in fixture.PLACES]
-    captions = [c for scene in scenes for c in fixture._captions(rng, scene, len(fixture.TEMPLATES))]
-    captions += [c for still in stills for c in fixture._still_captions(rng, still, len(fixture.STILL_TEMPLATES))]
+    scenes = [drawn.Scene("purple", "triangle", first, second) for first, second in drawn._motions()]
+    stills = [drawn.Still("white", "square", place) for place in drawn.PLACES]
+    captions = [c for scene in scenes for c in drawn.captions_of(rng, scene, len(drawn.TEMPLATES))]
+    captions += [c for still in stills for c in drawn.still_captions(rng, still, len(drawn.STILL_TEMPLATES))]
     ids, mask = tokenizer(captions, 32)
     words = [len(pre_caption(c, 30).replace(",", " ,").split()) for c in captions]
     assert (mask.sum(1) - 2).tolist() == words  # a colon is cleaned away, a comma is a token

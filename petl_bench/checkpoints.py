@@ -1,0 +1,176 @@
+"""Checkpoints that survive a kill, a full disk and a damaged file (specs/reliability.md 2.4)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import shutil
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins import CheckpointIO
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from torch import Tensor
+
+from petl_bench.errors import CheckpointError
+
+#: the checkpoint that a run is continued from, and the one before it
+LAST, BEFORE_LAST = "last.ckpt", "last-1.ckpt"
+_DIGEST = ".sha256"
+#: what must be free beyond the tensors of a checkpoint
+_MARGIN = 1.2
+
+
+class SafeCheckpointIO(CheckpointIO):
+    """Writes beside the file, flushes to disk, renames; keeps a digest beside each file, and the one before the last.
+
+    Lightning's own writer needs the temporary folder on the same device for that, flushes nothing, and says nothing
+    where it may not write.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Replaces a checkpoint by a whole one or leaves it as it is.
+
+        Raises:
+            CheckpointError: the disk is full, or the folder cannot be written to.
+        """
+        path = Path(path)
+        fresh, digest = path.with_name(f".{path.name}.{os.getpid()}.tmp"), _digest_of(path)
+        fresh_digest = digest.with_name(f".{digest.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _require_space(checkpoint, path.parent)
+            with fresh.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            with fresh_digest.open("w", encoding="ascii") as file:
+                file.write(_sha256(fresh))
+                file.flush()
+                os.fsync(file.fileno())
+            if path.name == LAST and path.is_file():
+                before = path.with_name(BEFORE_LAST)
+                before.unlink(missing_ok=True)  # or a kill would leave it with the digest of another file
+                if digest.is_file():
+                    digest.replace(_digest_of(before))
+                path.replace(before)
+            # The digest first: without its checkpoint it means nothing, and the one before the last is still there.
+            fresh_digest.replace(digest)
+            fresh.replace(path)
+            _flush(path.parent)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            with suppress(OSError):
+                for left in (fresh, fresh_digest):
+                    left.unlink(missing_ok=True)
+            reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+            raise CheckpointError(f"cannot write the checkpoint {path}: {reason}; the one before is kept") from error
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Reads a checkpoint that is whole; of `last.ckpt`, else the one before it.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or holds anything but tensors and plain values.
+        """
+        path = Path(path)
+        try:
+            return read_checkpoint(path)
+        except CheckpointError as error:
+            before = path.with_name(BEFORE_LAST)
+            if path.name != LAST or not before.is_file():
+                raise
+            warnings.warn(f"{error}; going back to {before.name}", stacklevel=2)
+            return read_checkpoint(before)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        for file in (Path(path), _digest_of(Path(path))):
+            file.unlink(missing_ok=True)
+
+
+class EveryEpoch(Checkpoint):
+    """Saves `last.ckpt` after every epoch: where an interrupted run goes on.
+
+    Lightning's ModelCheckpoint writes its last checkpoint only beside another one.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.save_checkpoint(self.folder / LAST)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint whose digest is right, on the CPU; nothing in it is run.
+
+    Raises:
+        CheckpointError: naming the file and what is wrong with it.
+    """
+    if "://" in str(path) or str(path).startswith(("http:/", "https:/", "s3:/", "gs:/")):
+        raise CheckpointError(f"{path}: checkpoints are read from disk only; download it first")
+    try:
+        size = path.stat().st_size
+        digest = _digest_of(path).read_text(encoding="ascii") if _digest_of(path).is_file() else None
+        if digest is not None and _sha256(path) != digest:
+            raise CheckpointError(f"{path} ({size} bytes) is damaged: its SHA-256 is not the one beside it")
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
+    # A damaged archive makes torch raise almost anything, also KeyError and EOFError without a word.
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, UnicodeDecodeError) as error:
+        reason = str(error).split("\n")[0][:150] or type(error).__name__
+        raise CheckpointError(f"{path} is no whole checkpoint of plain values: {reason}") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise CheckpointError(f"{path} is no checkpoint: it holds no 'state_dict'")
+    return checkpoint
+
+
+def resumable(folder: Path) -> Path | None:
+    """The checkpoint that an interrupted run is continued from; None if it has not finished an epoch."""
+    return next((folder / name for name in (LAST, BEFORE_LAST) if (folder / name).is_file()), None)
+
+
+def sweep(folder: Path) -> None:
+    """Deletes what a kill left of a checkpoint that was being written."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def _digest_of(path: Path) -> Path:
+    return path.with_name(path.name + _DIGEST)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _require_space(checkpoint: dict[str, Any], folder: Path) -> None:
+    needed, free = int(_MARGIN * _bytes(checkpoint)), shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(28, f"it needs {needed} bytes and {free} are free")
+
+
+def _bytes(value: Any) -> int:
+    """Of all tensors in nested dictionaries and lists."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if isinstance(value, dict):
+        return sum(map(_bytes, value.values()))
+    return sum(map(_bytes, value)) if isinstance(value, (list, tuple)) else 0
+
+
+def _flush(folder: Path) -> None:
+    """Makes the renames in a folder last."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
