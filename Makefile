@@ -7,7 +7,7 @@ RUNS   ?= runs
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format report clean
+.PHONY: help setup demo test lint format report faults clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ format: setup ## rewrite files as ruff wants them
 
 report: setup ## leaderboard of the runs below RUNS (default: runs)
 	$(BIN)/petl-bench report $(RUNS)
+
+faults: setup ## give bad files and values to the suite, print how each is refused
+	$(BIN)/python -m benchmarks.faults.bad_inputs
 
 clean: ## remove what can be made again; runs and reports stay
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .ruff_cache

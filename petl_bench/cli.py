@@ -357,7 +357,14 @@ def _quiet() -> None:
 
 def _worth_reading(record: logging.LogRecord) -> bool:
     text = record.getMessage()
-    noise = ("💡", "GPU available", "TPU available", "HPU available", "Loading `train_dataloader`")
+    noise = (
+        "💡",
+        "`weights_only` was not set",
+        "GPU available",
+        "TPU available",
+        "HPU available",
+        "Loading `train_dataloader`",
+    )
     return not text.startswith(noise)
 
 
