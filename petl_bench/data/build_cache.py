@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.cache import Clip, DamagedEntry, FrameCache, Source
-from petl_bench.data.video import VideoError
+from petl_bench.data.reader import VideoError
 from petl_bench.errors import CheckpointError, DataError, PetlBenchError, UsageError
 
 #: clips opened to estimate the size of all

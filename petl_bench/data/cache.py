@@ -38,8 +38,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from petl_bench.backbones.base import Resize
+from petl_bench.data.reader import VideoError, VideoReader
 from petl_bench.data.sampling import choose_frames, frame_grid, is_random
-from petl_bench.data.video import VideoError, VideoReader, open_video, resize_frames
+from petl_bench.data.video import open_video, resize_frames
 from petl_bench.errors import CheckpointError, DataError
 from petl_bench.results import ResultError, file_sha256, write_atomically, write_bytes_atomically
 

@@ -18,8 +18,9 @@ from petl_bench.data import sampling
 from petl_bench.data.batch import Batch, Question
 from petl_bench.data.cache import CacheMiss, Clip, DamagedEntry, FrameCache, Profile
 from petl_bench.data.current_files import CurrentFiles
+from petl_bench.data.reader import VideoError
 from petl_bench.data.samples import Sample
-from petl_bench.data.video import VideoError, load_frames, pad_frames
+from petl_bench.data.video import load_frames, pad_frames
 from petl_bench.errors import DataError
 
 #: how many other rows are tried in place of one whose video cannot be read

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from petl_bench.data.video import VideoError, VideoInfo, VideoReader
+from petl_bench.data.reader import VideoError, VideoInfo, VideoReader
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 #: what Pillow may take a file for, whatever its suffix says; its other decoders are not needed

@@ -25,8 +25,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.images import IMAGE_SUFFIXES
 from petl_bench.data.manifest import FILE_NAME, Entry, read_manifest, write_manifest
+from petl_bench.data.reader import VideoError
 from petl_bench.data.samples import Split
-from petl_bench.data.video import PyAVReader, VideoError, open_video
+from petl_bench.data.video import PyAVReader, open_video
 from petl_bench.errors import DataError, UsageError
 from petl_bench.results import ResultError, file_sha256
 

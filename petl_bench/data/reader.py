@@ -1,0 +1,96 @@
+"""What a reader of clips is; `petl_bench.data.video` and `petl_bench.data.images` have the ones there are."""
+
+from __future__ import annotations
+
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from petl_bench.errors import DataError
+
+
+class VideoError(DataError):
+    """A video file is missing, damaged or has no readable frame; the message names file and cause."""
+
+
+class VideoInfo(NamedTuple):
+    """Number of frames, frames per second (0 when unknown), width and height in pixels as shown."""
+
+    num_frames: int
+    fps: float
+    width: int
+    height: int
+
+
+class VideoReader(ABC):
+    """An open video, used as a context manager and dropped at once, since decoders hold much memory.
+
+    Args:
+        path: A regular file.
+
+    Raises:
+        VideoError: The file cannot be read as a video.
+    """
+
+    info: VideoInfo
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+        _require_regular_file(self.path)
+        self.info = self._open()
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Decodes frames by number, in the order asked for; repeats are allowed.
+
+        Returns:
+            uint8 (n, H, W, 3), RGB.
+
+        Raises:
+            IndexError: A number is outside the video.
+            VideoError: A wanted frame cannot be decoded.
+        """
+        numbers = [int(index) for index in indices]
+        if any(not 0 <= number < self.info.num_frames for number in numbers):
+            raise IndexError(f"{self.path}: frames {numbers} asked of {self.info.num_frames}")
+        shape = (self.info.height, self.info.width, 3)
+        if not numbers:
+            return np.empty((0, *shape), dtype=np.uint8)
+        frames = self._decode(set(numbers))
+        if missing := sorted(set(numbers) - frames.keys()):
+            raise VideoError(f"{self.path}: frame {missing[0]} of {self.info.num_frames} is missing in the stream")
+        if any(frame.shape != shape for frame in frames.values()):
+            raise VideoError(f"{self.path}: the frame size changes within the video")
+        return np.stack([frames[number] for number in numbers])
+
+    @abstractmethod
+    def _open(self) -> VideoInfo:
+        """Opens the file and describes it."""
+
+    @abstractmethod
+    def _decode(self, wanted: set[int]) -> dict[int, np.ndarray]:
+        """The wanted frames (H, W, 3) by number; one that the stream does not give is left out."""
+
+    def close(self) -> None:  # noqa: B027 (a reader that keeps nothing open has nothing to close)
+        """Releases the decoder."""
+
+
+def _require_regular_file(path: Path) -> None:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise VideoError(f"{path}: {error.strerror or error}") from error
+    # Opening a FIFO would wait for a writer for ever.
+    if not stat.S_ISREG(status.st_mode):
+        raise VideoError(f"{path}: not a regular file")
+    if status.st_size == 0:
+        raise VideoError(f"{path}: the file is empty")
