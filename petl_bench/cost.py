@@ -48,8 +48,9 @@ def count_gmacs(backbone: Backbone, task: Task, frames: int, max_words: int) -> 
         max_words: tokens of the caption.
     """
     device = next(backbone.parameters()).device
-    made = made_batch(backbone.spec, 1, frames, max_words)
-    batch = Batch(*(field.to(device) if isinstance(field, Tensor) else field for field in made))
+    batch = made_batch(backbone.spec, 1, frames, max_words)
+    moved = {name: field.to(device) for name, field in batch._asdict().items() if isinstance(field, Tensor)}
+    batch = batch._replace(**moved)
     with torch.no_grad(), _plain_attention(), FlopCounterMode(display=False) as counter:
         video = backbone.encode_video(batch.frames, batch.frame_mask, tokens=backbone.has_tokens)
         vision = counter.get_total_flops()

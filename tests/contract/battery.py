@@ -47,6 +47,9 @@ TASKS: dict[str, Callable[[], Task]] = {
 
 CAPTIONS = ("a red circle moves left, then up", "a blue square", "first down, then right: a green triangle", "it")
 
+#: what the captions ask, for tasks that answer
+QUESTIONS = tuple(Question(clip, "what", ("red", "blue")[clip % 2 :]) for clip in range(len(CAPTIONS)))
+
 
 def method_of(config: Path) -> str:
     """The class path of the method that a packaged configuration names."""
@@ -91,8 +94,7 @@ def make_batch(backbone: Any, frames: int = 8, clips: int = 4) -> Batch:
     ids, text_mask = backbone.spec.tokenize(CAPTIONS[:clips], 32)
     index = torch.arange(clips)
     decoded = torch.ones(clips, dtype=torch.bool)
-    questions = tuple(Question(clip, "what", ("red", "blue")[clip % 2 :]) for clip in range(clips))
-    return Batch(pixels, frame_mask, ids, text_mask, index, index, index, decoded, questions)
+    return Batch(pixels, frame_mask, ids, text_mask, index, index, index, decoded)
 
 
 def features(method: Method, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -145,7 +147,7 @@ def check_gradients(build: Build) -> None:
     method = build()
     if not method.trainable:
         return
-    batch = make_batch(method.backbone)
+    batch = make_batch(method.backbone)._replace(questions=QUESTIONS)
     frozen = {name: p.detach().clone() for name, p in method.named_parameters() if not p.requires_grad}
     trainable = {name for name, p in method.named_parameters() if p.requires_grad}
     moved = train(method, batch, 4)

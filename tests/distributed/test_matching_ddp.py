@@ -89,6 +89,26 @@ def test_training_does_not_depend_on_the_number_of_processes(pool: Pool) -> None
             torch.testing.assert_close(other_state[name], tensor, rtol=1e-9, atol=1e-12)
 
 
+def queue_behind_ddp() -> tuple[float, float]:
+    """What a queue that differs between processes holds after a forward pass, and a trained parameter."""
+    method, rank = build(), dist.get_rank()
+    batch = rows_of(make_batch(method.backbone, frames=3), rank, dist.get_world_size())
+    batch = batch._replace(frames=method.backbone.normalise(batch.frames).double())
+    trained = next(p for p in method.parameters() if p.requires_grad)
+    with torch.no_grad():
+        cast(MatchingRetrieval, method.task).queue.video.fill_(rank)
+        trained.fill_(rank)
+    method.forward = lambda batch: method.task.loss(method.backbone, batch)[0]  # type: ignore[method-assign]  # as Lightning
+    nn.parallel.DistributedDataParallel(method)(batch)
+    return float(cast(MatchingRetrieval, method.task).queue.video.mean()), float(trained.mean())
+
+
+def test_queues_are_not_sent_between_processes(pool: Pool) -> None:
+    """They are the same everywhere by construction; DDP sends what it does not know to be, as the parameters here."""
+    assert [queue for queue, _ in pool.run(queue_behind_ddp)] == [0.0, 1.0]
+    assert [trained for _, trained in pool.run(queue_behind_ddp)] == [0.0, 0.0]
+
+
 def negatives_within_rank() -> tuple[list[int], list[int]]:
     """Which captions and videos are drawn, by video index, where only the own rank is asked."""
     method = build(negatives="rank")
