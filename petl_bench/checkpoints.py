@@ -92,19 +92,35 @@ class SafeCheckpointIO(CheckpointIO):
 
 
 class EveryEpoch(Checkpoint):
-    """Saves `last.ckpt` after every epoch: where an interrupted run goes on.
+    """Saves `last.ckpt` after every epoch: where an interrupted run goes on, if nothing it depends on has changed.
 
     Lightning's ModelCheckpoint writes its last checkpoint only beside another one.
 
     Args:
         folder: of the run.
+        annotations: SHA-256 of the annotation files.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, annotations: str) -> None:
+        self.folder, self.annotations = folder, annotations
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.save_checkpoint(self.folder / LAST)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["run"] = self._depends_on(trainer)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        given, mine = checkpoint.get("run", {}), self._depends_on(trainer)
+        changed = [f"{key} was {given.get(key)}, is {mine[key]}" for key in mine if given.get(key) != mine[key]]
+        if changed:
+            raise CheckpointError(
+                f"the interrupted run in {self.folder} cannot go on: {'; '.join(changed)}; restore that, or begin anew "
+                "with --overwrite true"
+            )
+
+    def _depends_on(self, trainer: Trainer) -> dict[str, Any]:
+        return {"processes": trainer.world_size, "annotation files": self.annotations}
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

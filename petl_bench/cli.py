@@ -149,7 +149,8 @@ class PetlBenchCLI(LightningCLI):
         if self.options.best_on_val:
             callbacks.append(self._best_on_val())
         if self.subcommand == "fit" and not dry:
-            callbacks.append(EveryEpoch(self.run.folder))  # the last: it saves what the others have found
+            # The last: it saves what the others have found.
+            callbacks.append(EveryEpoch(self.run.folder, self.datamodule.protocol_record()["split_sha256"]))
         return callbacks
 
     def _best_on_val(self) -> ModelCheckpoint:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -165,3 +166,15 @@ def test_a_damaged_checkpoint_is_left_for_the_one_before(
     expected_weights, _, expected_losses = uninterrupted("fixture_adaptformer")
     assert losses == expected_losses
     assert all(np.array_equal(weights[name], tensor) for name, tensor in expected_weights.items())
+
+
+def test_changed_annotations_are_noticed(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy, runs = tmp_path / "copy", tmp_path / "runs"
+    shutil.copytree(dataset, copy)
+    arguments = ("fit", "fixture_adaptformer", copy, runs, *MORE)
+    assert killed(arguments, trap(Method, "on_train_batch_end", STEPS + 1)) == -signal.SIGKILL
+    path = copy / "MSRVTT_data.json"
+    path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    assert run(*arguments) == 5
+    assert "annotation files was" in capsys.readouterr().err
+    assert run(*arguments, "--overwrite=true") == 0
