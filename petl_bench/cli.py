@@ -354,6 +354,8 @@ def _quiet() -> None:
         warnings.filterwarnings("ignore", message)
     for name in ("pytorch_lightning", "lightning_fabric"):  # advertisements and what was left at its default
         logging.getLogger(f"{name}.utilities.rank_zero").addFilter(_worth_reading)
+    # We read plain values only, whatever it says (petl_bench.checkpoints).
+    logging.getLogger("pytorch_lightning.trainer.connectors.checkpoint_connector").addFilter(_worth_reading)
 
 
 def _worth_reading(record: logging.LogRecord) -> bool:

@@ -40,7 +40,7 @@ from torch import Tensor
 from petl_bench.backbones.base import Resize
 from petl_bench.data.reader import VideoError, VideoReader
 from petl_bench.data.sampling import choose_frames, frame_grid, is_random
-from petl_bench.data.video import open_video, resize_frames
+from petl_bench.data.video import in_time, open_video, resize_frames
 from petl_bench.errors import CheckpointError, DataError
 from petl_bench.results import ResultError, file_sha256, write_atomically, write_bytes_atomically
 
@@ -255,7 +255,8 @@ class FrameCache:
             info = video.info
             numbers = self._numbers(video, clip)
             at_once = max(_DECODED_BYTES // (3 * info.width * info.height), 1)
-            parts = [self._square(video.read(numbers[i : i + at_once])) for i in range(0, len(numbers), at_once)]
+            shown = video.shown_at(numbers) if in_time(self.profile.rate, clip.start, clip.end) else numbers
+            parts = [self._square(video.read(shown[i : i + at_once])) for i in range(0, len(shown), at_once)]
         frames = torch.cat(parts)
         description = {
             "num_frames": info.num_frames,

@@ -49,6 +49,10 @@ class VideoReader(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def shown_at(self, numbers: np.ndarray) -> np.ndarray:
+        """The frames that are shown when frames (n,) of a constant rate would be: the same, unless the rate varies."""
+        return numbers
+
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Decodes frames by number, in the order asked for; repeats are allowed.
 

@@ -76,6 +76,7 @@ class PyAVReader(VideoReader):
             self._frame_number = {pts: number for number, pts in enumerate(shown)} if distinct else None
             num_frames = len(timestamps) if trusted else decoded
             rate = stream.average_rate or stream.guessed_rate
+            self._seconds = _varying_seconds(shown, stream.time_base, rate) if distinct else None
             if rate and len(stream.index_entries) > 1 and rate < _SLOWEST:
                 raise VideoError(f"{self.path}: a frame every {1 / rate} seconds; its times are damaged")
             return VideoInfo(num_frames, float(rate or 0), width, height)
@@ -92,6 +93,12 @@ class PyAVReader(VideoReader):
                 if len(frames) == len(wanted):
                     break
         return frames
+
+    def shown_at(self, numbers: np.ndarray) -> np.ndarray:
+        if self._seconds is None:
+            return numbers
+        # A frame is shown until the next one comes; half a tick guards against rounding.
+        return np.searchsorted(self._seconds, numbers / self.info.fps + 1e-4, side="right") - 1
 
     def decode_whole(self) -> WholeStream:
         """Decodes every frame, wanted or not.
@@ -203,7 +210,8 @@ def load_frames(
         path: The video file.
         count: Frames wanted.
         sampling: Selection rule, a name in `sampling.SAMPLERS`.
-        rate: Frames per second considered (CLIP4Clip: 1); None considers all.
+        rate: Frames per second considered (CLIP4Clip: 1), those shown at that time where the frame rate varies; None
+            considers all by number.
         image_size: S, the side of the square result in pixels.
         resize: How the square is made, see `resize_frames`.
         reader: A name in `READERS`.
@@ -229,10 +237,17 @@ def load_frames(
             raise VideoError(f"{path}: {error}") from error
         if len(indices) == 0:
             raise VideoError(f"{path}: no frame between second {start} and {end}; {num_frames} frames at {fps:g} fps")
+        if in_time(rate, start, end):
+            indices = video.shown_at(indices)
         pixels = video.read(indices)  # (n, H, W, 3)
     # The permuted view keeps channels last in memory, which torchvision resizes at twice the speed.
     frames = resize_frames(torch.from_numpy(pixels).permute(0, 3, 1, 2), image_size, resize)
     return frames, len(frames)
+
+
+def in_time(rate: int | None, start: int | None, end: int | None) -> bool:
+    """Whether frames are chosen by seconds, so that a variable rate matters; else by their number."""
+    return rate is not None or start is not None or end is not None
 
 
 def resize_frames(frames: torch.Tensor, image_size: int, resize: Resize) -> torch.Tensor:
@@ -297,6 +312,15 @@ def _av_stream(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             yield container, stream
     except (FFmpegError, OSError, ValueError) as error:
         raise VideoError(f"{path}: {_first_line(error)}") from error
+
+
+def _varying_seconds(pts: list[int], time_base: Fraction | None, rate: Fraction | None) -> np.ndarray | None:
+    """When each frame is shown, from the first one on (n,), if that is ever a frame away from a constant rate."""
+    if not (time_base and rate and pts):
+        return None
+    seconds = (np.array(pts) - pts[0]) * float(time_base)
+    even = np.arange(len(pts)) / float(rate)
+    return seconds if np.abs(seconds - even).max() > 1 / rate else None
 
 
 def _packets_are_frames(container: InputContainer, stream: VideoStream) -> bool:

@@ -115,6 +115,41 @@ def test_a_copied_part_begins_where_its_edit_list_says(tmp_path: Path, name: str
         assert [number_of(frame) for frame in video.read(wanted)] == [shown[index] for index in wanted]
 
 
+def write_slowing(path: Path) -> list[float]:
+    """A clip whose frames come every 20 ms at first and every 180 ms at last; returns when each is shown."""
+    times = np.cumsum([0, *np.linspace(20, 180, FRAMES - 1)]).astype(int)
+    with av.open(str(path), "w") as container:
+        stream = cast(VideoStream, container.add_stream("libx264", rate=FPS))
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, time in enumerate(times.tolist()):
+            frame = av.VideoFrame.from_ndarray(barcode(number), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return [time / 1000 for time in times.tolist()]
+
+
+@pytest.mark.parametrize("name", ["slowing.mp4", "slowing.mkv"])
+def test_seconds_are_those_of_the_clip_where_its_rate_varies(tmp_path: Path, name: str) -> None:
+    times = write_slowing(tmp_path / name)
+    with open_video(tmp_path / name) as video:
+        chosen = choose_frames(FRAMES, video.info.fps, count=50, sampling="head", rate=1)
+        numbers = [number_of(frame) for frame in video.read(video.shown_at(chosen))]
+        by_number = [number_of(frame) for frame in video.read(chosen)]
+    seconds = chosen / video.info.fps
+    late = [second - times[number] for second, number in zip(seconds, numbers, strict=True)]
+    assert all(-0.002 < off <= 0.18 for off in late)  # the frame shown at that second
+    assert max(abs(second - times[number]) for second, number in zip(seconds, by_number, strict=True)) > 1
+
+
+def test_a_constant_rate_is_left_as_it_is(tmp_path: Path) -> None:
+    for name in ("plain.mp4", "matroska.mkv", "vp9.webm"):
+        with open_video(write(tmp_path / name, **CLIPS[name])) as video:
+            numbers = np.arange(FRAMES)
+            assert video.shown_at(numbers) is numbers
+
+
 def test_a_moment_of_a_clip(clip: Path) -> None:
     if clip.suffix == ".gif" or "variable" in clip.name:
         return  # their frame rates are not what was asked for
