@@ -150,7 +150,7 @@ class PetlBenchCLI(LightningCLI):
             callbacks.append(self._best_on_val())
         if self.subcommand == "fit" and not dry:
             # The last: it saves what the others have found.
-            callbacks.append(EveryEpoch(self.run.folder, self.datamodule.protocol_record()["split_sha256"]))
+            callbacks.append(EveryEpoch(self.run.folder, self.datamodule.annotations_sha256()))
         return callbacks
 
     def _best_on_val(self) -> ModelCheckpoint:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parent.parent
 
+# Before torch is imported: models this small gain nothing from threads, and a forked child of OpenMP's threads hangs.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 #: tests that may be skipped in CI: nothing but what needs a GPU
 _MAY_SKIP = ("needs a GPU",)
 _skipped: list[str] = []

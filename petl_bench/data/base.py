@@ -27,7 +27,7 @@ from petl_bench.data.shards import EpochBatches, UnpaddedShard
 from petl_bench.data.video import READERS
 from petl_bench.errors import DataError, UsageError
 from petl_bench.fixture import MARK as FIXTURE_MARK
-from petl_bench.results import file_sha256
+from petl_bench.results import ResultError, file_sha256
 
 #: of two files with one stem, the one whose suffix comes first is taken
 VIDEO_SUFFIXES = tuple(
@@ -398,14 +398,13 @@ class VideoTextDataModule(LightningDataModule):
 
     def protocol_record(self, split: Split = "test") -> dict[str, Any]:
         """The protocol block of a run record (specs/report.md 3.2)."""
-        samples = self.samples(split)
-        files = {role: file_sha256(path) for role, path in sorted(self.annotation_files().items())}
+        samples, files = self.samples(split), self._annotation_digests()
         queries = sum(len(sample.captions) for sample in samples)
         missing = self._missing.get(split, [])
         return {
             "id": self.protocol.id,
             "dataset": self.dataset,
-            "split_sha256": _hash(files),
+            "split_sha256": self.annotations_sha256(),
             "annotation_files": files,
             "n_queries": queries,
             "n_gallery": len(samples),
@@ -416,6 +415,20 @@ class VideoTextDataModule(LightningDataModule):
             "preprocess": self.profile(),
             "preprocess_sha256": _hash(self.profile()),
         }
+
+    def annotations_sha256(self) -> str:
+        """Of all annotation files in use together.
+
+        Raises:
+            DataError: one of them cannot be read.
+        """
+        return _hash(self._annotation_digests())
+
+    def _annotation_digests(self) -> dict[str, str]:
+        try:
+            return {role: file_sha256(path) for role, path in sorted(self.annotation_files().items())}
+        except ResultError as error:
+            raise DataError(f"{error}; set data.root") from error
 
     def frame_cache_record(self) -> dict[str, Any] | None:
         """Which cache frames were read from, and how many clips it lacked; None where all were decoded."""
