@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import shlex
 import shutil
 import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
 from petl_bench.errors import CheckpointError
+from petl_bench.signals import Stopped, StopRequest
 
 #: the checkpoint that a run is continued from, and the one before it
 LAST, BEFORE_LAST = "last.ckpt", "last-1.ckpt"
@@ -91,36 +94,105 @@ class SafeCheckpointIO(CheckpointIO):
             file.unlink(missing_ok=True)
 
 
-class EveryEpoch(Checkpoint):
-    """Saves `last.ckpt` after every epoch: where an interrupted run goes on, if nothing it depends on has changed.
+class ResumePoints(Checkpoint):
+    """Saves `last.ckpt`: where an interrupted run goes on, if nothing it depends on has changed.
 
-    Lightning's ModelCheckpoint writes its last checkpoint only beside another one.
+    After every epoch, every so many steps, and when a signal asks the run to end. Lightning's ModelCheckpoint writes
+    its last checkpoint only beside another one.
 
     Args:
         folder: of the run.
-        annotations: SHA-256 of the annotation files.
+        basis: what the course of training depends on, by name.
+        every_n_steps: batches between two saves inside an epoch; null saves at its end only.
+        allowed: names in `basis` that may have changed since the checkpoint; `key` covers `key.anything`.
+        request: what signals ask for.
+
+    Attributes:
+        resumed: how often the run was continued.
+        changed: what was allowed to change, with its values before and after.
     """
 
-    def __init__(self, folder: Path, annotations: str) -> None:
-        self.folder, self.annotations = folder, annotations
+    def __init__(
+        self,
+        folder: Path,
+        basis: Mapping[str, Any],
+        every_n_steps: int | None,
+        allowed: Sequence[str],
+        request: StopRequest,
+    ) -> None:
+        self.folder, self.basis, self.every_n_steps = folder, dict(basis), every_n_steps
+        self.allowed, self.request = allowed, request
+        self.resumed = 0
+        self.changed: dict[str, list[str]] = {}
+        self._stopped_by = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.request.install()  # Lightning has put a handler before ours
+        self.request.deferred = True
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        # Not where it was saved: the figures of that step are logged in between.
+        if self._stopped_by:
+            raise Stopped(self._stopped_by)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        done = batch_idx + 1
+        if done == trainer.num_training_batches or done % trainer.accumulate_grad_batches:
+            return  # the end of the epoch saves; half a step cannot be saved
+        self._stopped_by = self._asked(trainer)
+        if self._stopped_by or (self.every_n_steps and done % self.every_n_steps == 0):
+            trainer.save_checkpoint(self.folder / LAST)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.save_checkpoint(self.folder / LAST)
+        if number := self._asked(trainer):
+            raise Stopped(number)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.request.deferred = False
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.request.deferred = False
+
+    def history(self) -> dict[str, Any]:
+        """For the record of the run."""
+        return {"resumed": self.resumed, "changed": self.changed}
+
+    def _asked(self, trainer: Trainer) -> int:
+        """The signal that any process got, the same in all of them; 0 if there was none."""
+        mine = torch.tensor(self.request.number, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(mine, reduce_op="max"))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["run"] = self._depends_on(trainer)
+        checkpoint["run"] = {
+            "basis": self._basis(trainer),
+            **self.history(),
+        }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        given, mine = checkpoint.get("run", {}), self._depends_on(trainer)
-        changed = [f"{key} was {given.get(key)}, is {mine[key]}" for key in mine if given.get(key) != mine[key]]
-        if changed:
+        run = checkpoint.get("run")
+        if run is None:
+            raise CheckpointError("the checkpoint does not say what it depends on: begin anew with --overwrite true")
+        before, now = run["basis"], self._basis(trainer)
+        changed = {
+            key: [str(before.get(key)), str(now.get(key))]
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key)
+        }
+        refused = [key for key in changed if not any(f"{key}.".startswith(f"{name}.") for name in self.allowed)]
+        if refused:
+            shown = "; ".join(f"{key} was {changed[key][0]}, is {changed[key][1]}" for key in refused)
             raise CheckpointError(
-                f"the interrupted run in {self.folder} cannot go on: {'; '.join(changed)}; restore that, or begin anew "
-                "with --overwrite true"
+                f"the interrupted run in {self.folder} cannot go on: {shown}; restore that, begin anew with "
+                f"--overwrite true, or accept another course with --allow_change {' '.join(map(shlex.quote, refused))}"
             )
+        self.resumed = run["resumed"] + 1
+        self.changed = run["changed"] | changed
 
-    def _depends_on(self, trainer: Trainer) -> dict[str, Any]:
-        return {"processes": trainer.world_size, "annotation files": self.annotations}
+    def _basis(self, trainer: Trainer) -> dict[str, Any]:
+        return self.basis | {"processes": trainer.world_size}
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -149,7 +221,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def resumable(folder: Path) -> Path | None:
-    """The checkpoint that an interrupted run is continued from; None if it has not finished an epoch."""
+    """The checkpoint that an interrupted run is continued from; None if it has saved none."""
     return next((folder / name for name in (LAST, BEFORE_LAST) if (folder / name).is_file()), None)
 
 

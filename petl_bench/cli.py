@@ -22,7 +22,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from petl_bench.adapters import read_adapter
 from petl_bench.backbones.base import Backbone, InputSpec
-from petl_bench.checkpoints import EveryEpoch, SafeCheckpointIO, read_checkpoint
+from petl_bench.checkpoints import ResumePoints, SafeCheckpointIO, read_checkpoint
 from petl_bench.config_safety import ClassPathGuard
 from petl_bench.cost import CostMeter
 from petl_bench.data.base import VideoTextDataModule
@@ -31,8 +31,11 @@ from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
 from petl_bench.method import Method
 from petl_bench.named_configs import config_folder, find_config, with_found_fragments
 from petl_bench.optimizers import OptimizerRecipe
+from petl_bench.processes import configure_ddp, ended_together
 from petl_bench.registry import import_plugins, list_entries
+from petl_bench.results import measured_settings
 from petl_bench.run import Run, earlier_metrics, locked, open_run
+from petl_bench.signals import StopRequest
 from petl_bench.tasks.base import Task
 
 
@@ -58,8 +61,10 @@ class PetlBenchCLI(LightningCLI):
     """LightningCLI whose runs end in a folder of their own with an adapter and a record."""
 
     run: Run
+    resume_points: ResumePoints | None = None
 
-    def __init__(self, args: list[str]) -> None:
+    def __init__(self, args: list[str], stop_request: StopRequest | None = None) -> None:
+        self.stop_request = stop_request or StopRequest()
         super().__init__(
             Method,
             VideoTextDataModule,
@@ -88,6 +93,26 @@ class PetlBenchCLI(LightningCLI):
             type=bool,
             default=False,
             help="Begin anew where a run of this name is complete or interrupted.",
+        )
+        parser.add_argument(
+            "--allow_change",
+            nargs="+",
+            type=str,
+            default=[],
+            metavar="KEY",
+            help="What may differ from the interrupted run that is continued; the record will say so.",
+        )
+        parser.add_argument(
+            "--save_every_n_steps",
+            type=int | None,
+            default=500,
+            help="Batches between two checkpoints inside an epoch; null saves at its end only.",
+        )
+        parser.add_argument(
+            "--collective_timeout",
+            type=int,
+            default=600,
+            help="Seconds after which a process that the others wait for counts as lost.",
         )
         parser.add_argument(
             "--zero_shot", type=bool, default=False, help="Test a method that trains without a checkpoint."
@@ -122,6 +147,8 @@ class PetlBenchCLI(LightningCLI):
         resolved = yaml.safe_load(self._parser(self.subcommand).dump(self.options, skip_none=False))
         resolved.pop("config", None)  # which files it came from is no part of what is measured
         dry = bool(self.options.trainer.fast_dev_run)
+        static = self.options.trainer.accumulate_grad_batches == 1  # accumulating leaves steps out of the graph
+        configure_ddp(self.options.trainer.strategy, self.options.collective_timeout, static)
         self.run = open_run(str(self.subcommand), self.options, resolved, self.model, self.datamodule)
         self.meter = CostMeter()
         settings: dict[str, Any] = {
@@ -149,9 +176,19 @@ class PetlBenchCLI(LightningCLI):
         if self.options.best_on_val:
             callbacks.append(self._best_on_val())
         if self.subcommand == "fit" and not dry:
-            # The last: it saves what the others have found.
-            callbacks.append(EveryEpoch(self.run.folder, self.datamodule.annotations_sha256()))
+            callbacks.append(self._resume_points())  # the last: it saves what the others have found
         return callbacks
+
+    def _resume_points(self) -> ResumePoints:
+        basis = measured_settings(self.run.config) | {
+            "seed_everything": self.run.seed,
+            "annotation files": self.datamodule.annotations_sha256(),
+        }
+        every = self.options.save_every_n_steps
+        if every is not None and every < 1:
+            raise UsageError(f"save_every_n_steps is {every}: it must be at least 1, or null")
+        self.resume_points = ResumePoints(self.run.folder, basis, every, self.options.allow_change, self.stop_request)
+        return self.resume_points
 
     def _best_on_val(self) -> ModelCheckpoint:
         if not self.datamodule.samples("val"):
@@ -178,7 +215,7 @@ class PetlBenchCLI(LightningCLI):
             rank_zero_info(f"an interrupted run goes on from {ckpt_path} (--overwrite true begins anew)")
         if model.trainable:
             self._announce(model)
-            with named_when_lost(datamodule.current_files):
+            with ended_together(self.trainer), named_when_lost(datamodule.current_files):
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **kwargs)
         if self.options.trainer.fast_dev_run:
             return
@@ -187,9 +224,10 @@ class PetlBenchCLI(LightningCLI):
             model.load_state_dict(state, strict=False)
         if model.trainable:
             self.run.write_adapter(model)
-        with named_when_lost(datamodule.current_files):
+        with ended_together(self.trainer), named_when_lost(datamodule.current_files):
             self.trainer.test(model, datamodule=datamodule, verbose=False)
-        self.run.finish(self.trainer, model, datamodule, self.meter, "best-val" if self.options.best_on_val else "last")
+        selection = "best-val" if self.options.best_on_val else "last"
+        self.run.finish(self.trainer, model, datamodule, self.meter, selection, self.resume_points)
 
     @staticmethod
     def _announce(model: Method) -> None:
@@ -203,7 +241,7 @@ class PetlBenchCLI(LightningCLI):
     def test(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Tests an adapter, or a method that trains nothing."""
         self._load(model, ckpt_path)
-        with named_when_lost(datamodule.current_files):
+        with ended_together(self.trainer), named_when_lost(datamodule.current_files):
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         if not self.options.trainer.fast_dev_run:
             self.run.finish(self.trainer, model, datamodule, self.meter, "last")
@@ -215,7 +253,7 @@ class PetlBenchCLI(LightningCLI):
         if not datamodule.samples("val"):
             raise UsageError(f"{datamodule.protocol.id} has no validation split; set data.val_videos, or use test")
         self._load(model, ckpt_path)
-        with named_when_lost(datamodule.current_files):
+        with ended_together(self.trainer), named_when_lost(datamodule.current_files):
             self.trainer.validate(model, datamodule=datamodule, verbose=False)
         self.run.show(model, datamodule)
 
@@ -224,7 +262,7 @@ class PetlBenchCLI(LightningCLI):
     ) -> None:
         """Writes what the task predicts for the test split: features (retrieval), or answers."""
         self._load(model, ckpt_path)
-        with named_when_lost(datamodule.current_files):
+        with ended_together(self.trainer), named_when_lost(datamodule.current_files):
             batches = self.trainer.predict(model, datamodule=datamodule)
         self.run.write_predictions(batches or [], model, self.trainer)
 
@@ -349,6 +387,7 @@ def _quiet() -> None:
         "Total length of `list` across ranks is zero",  # no validation split
         "It is recommended to use `self.log.*sync_dist=True",  # every process has the figures of all samples
         "You have overridden `configure_gradient_clipping`",
+        "You're resuming from a checkpoint that ended before the epoch ended",  # our loaders begin where it ended
         "You defined a `validation_step` but have no `val_dataloader`",  # profile
     ):
         warnings.filterwarnings("ignore", message)

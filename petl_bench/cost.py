@@ -111,11 +111,13 @@ class SavedActivations(torch.autograd.graph.saved_tensors_hooks):
 
 
 class CostMeter(Callback):
-    """Measures the training and the evaluation of one process.
+    """Measures the training and the evaluation of one process; of a resumed run also what came before.
 
     Attributes:
         gmacs: of the evaluated model; None before the evaluation.
     """
+
+    _KEPT = ("_train_seconds", "_steps_seconds", "_steps")
 
     def __init__(self) -> None:
         self.gmacs: Gmacs | None = None
@@ -137,8 +139,22 @@ class CostMeter(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._steps_started = 0.0
 
+    def state_dict(self) -> dict[str, Any]:
+        self._count_up()
+        return {name: getattr(self, name) for name in self._KEPT}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name in self._KEPT:
+            setattr(self, name, state_dict[name])
+
+    def _count_up(self) -> None:
+        """Adds the time since the start, or since the last call."""
+        now = time.perf_counter()
+        self._train_seconds += now - self._train_started
+        self._train_started = now
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._train_seconds = time.perf_counter() - self._train_started
+        self._count_up()
         self._peak = _peak_memory(trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -167,7 +183,6 @@ class CostMeter(Callback):
             "peak_allocated_bytes": self._peak.get("allocated"),
             "peak_reserved_bytes": self._peak.get("reserved"),
             "clips_per_s": clips / self._steps_seconds if self._steps_seconds else None,
-            "resumed": 0,
         }
 
     def evaluation(self, evaluation: Evaluation) -> dict[str, Any]:

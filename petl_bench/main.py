@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from petl_bench import __version__
 from petl_bench.errors import PetlBenchError, UsageError
@@ -113,13 +114,14 @@ def _run_command(command: str, arguments: list[str], plugins: list[str]) -> int:
     from petl_bench import signals
 
     try:
-        with signals.raised():
-            from petl_bench.cli import run
+        with signals.handled() as stop_request:
+            from petl_bench.cli import PetlBenchCLI, run
 
-            return run(command, arguments, plugins)
+            return run(command, arguments, plugins, partial(PetlBenchCLI, stop_request=stop_request))
     except signals.Stopped as stopped:
-        goes_on = "; the same command goes on after the last whole epoch" if command == "fit" else ""
-        print(f"petl-bench: stopped by {stopped}{goes_on}", file=sys.stderr)
+        goes_on = "; the same command goes on from there" if command == "fit" else ""
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"petl-bench: stopped by {stopped}{goes_on}", file=sys.stderr)
         return stopped.exit_code
 
 

@@ -129,8 +129,9 @@ class Method(LightningModule, ABC):
             "at these samples"
         )
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        self.task.after_step(self.backbone)
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.task.after_step(self.backbone)  # here, so that callbacks find the step complete
 
     def configure_optimizers(self) -> Any:
         parameters = self.trainable_parameters()

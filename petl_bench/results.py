@@ -27,6 +27,9 @@ IGNORED_CONFIG_KEYS = (
     "ckpt_path",
     "runs_dir",
     "overwrite",
+    "allow_change",
+    "save_every_n_steps",
+    "collective_timeout",
     "*.root",
     "*_root",
     "*.cache_dir",
@@ -164,6 +167,11 @@ def config_hash(config: dict[str, Any]) -> str:
     except (TypeError, ValueError) as error:
         raise UsageError(f"the configuration cannot be hashed: {error}") from error
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def measured_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The values that `config_hash` covers, by dotted key."""
+    return dict(_leaves(_without_ignored(config, ""), ""))
 
 
 def environment() -> dict[str, Any]:

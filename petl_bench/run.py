@@ -19,7 +19,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only
 
 from petl_bench.adapters import Adapter, write_adapter
-from petl_bench.checkpoints import BEFORE_LAST, LAST, resumable, sweep
+from petl_bench.checkpoints import BEFORE_LAST, LAST, ResumePoints, resumable, sweep
 from petl_bench.cost import CostMeter
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import CheckpointError, UsageError
@@ -134,12 +134,18 @@ class Run:
 
     @rank_zero_only
     def finish(
-        self, trainer: Trainer, method: Method, data: VideoTextDataModule, meter: CostMeter, selection: str
+        self,
+        trainer: Trainer,
+        method: Method,
+        data: VideoTextDataModule,
+        meter: CostMeter,
+        selection: str,
+        points: ResumePoints | None = None,
     ) -> None:
         """Writes ranks and, last, the record; a folder without a record is not a complete run."""
         evaluation = _evaluation(method)
         np.savez_compressed(self.folder / self._ranks_name, allow_pickle=False, **evaluation.ranks)
-        record = self._record(trainer, method, data, meter, selection, evaluation)
+        record = self._record(trainer, method, data, meter, selection, evaluation, points)
         write_result(self.folder / self.record_name, record)
         self.show(method, data)
         print(f"record: {self.folder / self.record_name}")
@@ -156,11 +162,14 @@ class Run:
         meter: CostMeter,
         selection: str,
         evaluation: Evaluation,
+        points: ResumePoints | None,
     ) -> dict[str, Any]:
         counts = method.parameter_counts()
         adapter = self.folder / ADAPTER_NAME
-        trained = trainer.global_step > 0
         protocol = data.protocol_record()
+        train = None
+        if points is not None and trainer.global_step:
+            train = meter.training(trainer, data, method.recipe) | points.history()
         return {
             "schema": SCHEMA,
             "status": "complete",
@@ -198,7 +207,7 @@ class Run:
                 "gmacs_vision": meter.gmacs.vision if meter.gmacs else None,
                 "gmacs_total": meter.gmacs.total if meter.gmacs else None,
             },
-            "train": meter.training(trainer, data, method.recipe) if trained else None,
+            "train": train,
             "eval": evaluation.record | {"cost": meter.evaluation(evaluation)},
             "env": environment() | _hardware(trainer, data),
             "integrity": {

@@ -1,7 +1,8 @@
-"""Signals end a run with their own exit code, and say how it goes on."""
+"""Signals end a run with their own exit code; a training step is finished and saved first."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,21 +19,54 @@ class Stopped(BaseException):
         self.exit_code = 128 + number
 
 
-@contextmanager
-def raised() -> Iterator[None]:
-    """Inside the block a signal raises `Stopped`, once: a second one ends the process at once.
+class StopRequest:
+    """Handles the signals that ask a process to end.
 
-    Lightning leaves handlers alone that are there before it.
+    Attributes:
+        deferred: whether somebody will look at `number` soon; else a signal raises `Stopped` on the spot.
+        number: of the signal that came while `deferred`; 0 if there was none. A second one raises at once.
     """
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def __init__(self) -> None:
+        self.deferred = False
+        self.number = 0
+
+    def install(self) -> None:
+        """Takes the handlers over, also from libraries that have put theirs in the meantime."""
+        for asked in _ASKED:
+            signal.signal(asked, self._receive)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.deferred and not self.number:
+            self.number = number
+            # print may be what was interrupted
+            os.write(2, b"\npetl-bench: stopping when this step is saved (once more: at once)\n")
+            return
         for asked in _ASKED:
             signal.signal(asked, signal.SIG_DFL)
         raise Stopped(number)
 
-    before = {asked: signal.signal(asked, stop) for asked in _ASKED}
+
+@contextmanager
+def handled() -> Iterator[StopRequest]:
+    """Inside the block signals raise `Stopped`, at once or when the request that it gives is looked at."""
+    request = StopRequest()
+    before = {asked: signal.getsignal(asked) for asked in _ASKED}
+    request.install()
     try:
-        yield
+        yield request
+    except Exception as error:
+        # What a signal broke in another process (a loader, a rank) is no fault of its own.
+        if request.number:
+            raise Stopped(request.number) from error
+        raise
     finally:
         for asked, handler in before.items():
             signal.signal(asked, handler)
+
+
+def left_to_the_parent(worker: int) -> None:
+    """Makes a loader process ignore what a terminal or a scheduler sends to all: its parent ends it."""
+    for asked in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(asked, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -23,11 +23,12 @@ from petl_bench.data.datasets import ClipLoader, EvaluationDataset, TrainingData
 from petl_bench.data.manifest import read_manifest, refused
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.data.sampling import SAMPLERS
-from petl_bench.data.shards import EpochBatches, UnpaddedShard
+from petl_bench.data.shards import EpochBatches, LateLoader, UnpaddedShard
 from petl_bench.data.video import READERS
 from petl_bench.errors import DataError, UsageError
 from petl_bench.fixture import MARK as FIXTURE_MARK
 from petl_bench.results import ResultError, file_sha256
+from petl_bench.signals import left_to_the_parent
 
 #: of two files with one stem, the one whose suffix comes first is taken
 VIDEO_SUFFIXES = tuple(
@@ -336,12 +337,13 @@ class VideoTextDataModule(LightningDataModule):
             raise UsageError(
                 f"data.batch_size {self.batch_size} exceeds the {len(dataset)} rows of the training split: lower it"
             )
-        batches = EpochBatches(len(dataset), self.batch_size, self.seed, rank, world)
-        return DataLoader(
+        batches = EpochBatches(len(dataset), self.batch_size, self.seed, rank, world, self._batches_done)
+        return LateLoader(
             dataset,
             batch_sampler=batches,
             collate_fn=collate,
             num_workers=self.num_workers,
+            worker_init_fn=left_to_the_parent,
             timeout=self.loader_timeout if self.num_workers else 0,
             pin_memory=self._on_gpu(),
         )
@@ -364,6 +366,7 @@ class VideoTextDataModule(LightningDataModule):
             sampler=UnpaddedShard(len(dataset), rank, world),
             collate_fn=collate,
             num_workers=self.num_workers,
+            worker_init_fn=left_to_the_parent,
             timeout=self.loader_timeout if self.num_workers else 0,
             pin_memory=self._on_gpu(),
         )
@@ -373,6 +376,13 @@ class VideoTextDataModule(LightningDataModule):
         if self.trainer is None:
             return 1, 0
         return self.trainer.world_size, self.trainer.global_rank
+
+    def _batches_done(self) -> int:
+        """How many batches of the current epoch are done; not 0 where a checkpoint was loaded."""
+        if self.trainer is None:
+            return 0
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current  # declared without what it counts
+        return progress.processed
 
     def _on_gpu(self) -> bool:
         from pytorch_lightning.accelerators import CUDAAccelerator

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
@@ -19,11 +20,20 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         seed: of the order.
         rank: of this process.
         world: number of processes.
+        done: says how many batches of the current epoch an interrupted run has had.
     """
 
-    def __init__(self, rows: int, batch_size: int, seed: int, rank: int, world: int) -> None:
+    def __init__(
+        self,
+        rows: int,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world: int,
+        done: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.rows, self.batch_size, self.seed = rows, batch_size, seed
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.done = rank, world, done
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -31,14 +41,21 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.rows // self.batch_size
+        return self.rows // self.batch_size  # of a whole epoch: Lightning counts on from where a run was interrupted
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.rows)
         local = self.batch_size // self.world
-        for batch in range(len(self)):
+        for batch in range(self.done(), len(self)):
             first = batch * self.batch_size + self.rank * local
             yield [(self.epoch, int(row)) for row in order[first : first + local]]
+
+
+class LateLoader(DataLoader[Any]):
+    """Starts its processes with the first batch: Lightning asks for an iterator before it has read a checkpoint."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator is all that anybody needs
+        yield from super().__iter__()
 
 
 class UnpaddedShard(Sampler[int]):

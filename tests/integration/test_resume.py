@@ -19,11 +19,12 @@ from safetensors.torch import load_file
 from petl_bench.checkpoints import SafeCheckpointIO
 from petl_bench.method import Method
 from petl_bench.run import locked
-from tests.integration.fixture_run import only_record, run
+from tests.integration.fixture_run import answers_of, only_record, run
 
 EPOCHS, STEPS = 3, 4  # 16 videos x 2 captions in batches of 8
 MORE = (f"--trainer.max_epochs={EPOCHS}", "--trainer.log_every_n_steps=1")
 UNIADAPTER = ("--model.init_args.task.init_args.queue_size=16", "--model.init_args.task.init_args.k_test=2")
+EACH_STEP = "--save_every_n_steps=1"
 CONFIGS = {
     "fixture_adaptformer": (),
     "fixture_uniadapter": UNIADAPTER,  # with queue and momentum encoder
@@ -123,12 +124,95 @@ def test_killed_during_validation(dataset: Path, tmp_path: Path, uninterrupted: 
     assert all(np.array_equal(outcome(tmp_path)[0][name], t) for name, t in uninterrupted(config)[0].items())
 
 
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("saves", [1, STEPS - 1, STEPS + 2])
+def test_killed_and_resumed_inside_an_epoch(
+    config: str,
+    saves: int,
+    dataset: Path,
+    tmp_path: Path,
+    uninterrupted: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    arguments = ("fit", config, dataset, tmp_path, *MORE, *CONFIGS[config], EACH_STEP)
+    # One batch later than the checkpoint: the row of a step is written after the step was saved.
+    assert killed(arguments, trap(Method, "on_train_batch_start", saves + 1)) == -signal.SIGKILL
+    (path,) = tmp_path.rglob("last.ckpt")
+    steps = SafeCheckpointIO().load_checkpoint(path)["global_step"]
+    assert steps == saves  # every step was saved
+    per_epoch = len(uninterrupted(config)[2]) // EPOCHS
+    batches: list[int] = []
+    original = Method.training_step
+    monkeypatch.setattr(
+        Method, "training_step", lambda self, batch, index: (batches.append(index), original(self, batch, index))[1]
+    )
+    assert run(*arguments) == 0
+    assert batches == [index % per_epoch for index in range(saves, EPOCHS * per_epoch)]
+    weights, ranks, losses = outcome(tmp_path)
+    expected_weights, expected_ranks, expected_losses = uninterrupted(config)
+    assert losses == expected_losses
+    assert all(np.array_equal(weights[name], tensor) for name, tensor in expected_weights.items())
+    assert all(np.array_equal(ranks[name], expected) for name, expected in expected_ranks.items())
+    assert only_record(tmp_path)[1]["train"]["resumed"] == 1
+
+
+def test_half_a_step_is_not_saved(dataset: Path, tmp_path: Path) -> None:
+    """Two batches make a step: what the first of them left in the gradients is in no checkpoint."""
+    accumulating = ("--trainer.accumulate_grad_batches=2", *MORE, EACH_STEP)
+    answers = answers_of(dataset)
+    whole = ("fit", "fixtureqa_adaptformer", dataset, tmp_path / "whole", *accumulating, answers)
+    assert run(*whole) == 0
+    broken = ("fit", "fixtureqa_adaptformer", dataset, tmp_path / "broken", *accumulating, answers)
+    assert killed(broken, trap(Method, "on_train_batch_start", STEPS + 4)) == -signal.SIGKILL
+    assert run(*broken) == 0
+    weights, expected = outcome(tmp_path / "broken")[0], outcome(tmp_path / "whole")[0]
+    assert all(np.array_equal(weights[name], tensor) for name, tensor in expected.items())
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
-def test_a_signal_has_its_exit_code(number: signal.Signals, dataset: Path, tmp_path: Path) -> None:
+def test_a_signal_saves_the_step_and_has_its_exit_code(
+    number: signal.Signals, dataset: Path, tmp_path: Path, uninterrupted: Callable[[str], Any]
+) -> None:
     arguments = ("fit", "fixture_adaptformer", dataset, tmp_path, *MORE)
-    assert killed(arguments, trap(Method, "on_train_batch_end", STEPS + 1, number)) == 128 + number
+    assert killed(arguments, trap(Method, "training_step", STEPS + 2, number)) == 128 + number
     assert not list(tmp_path.rglob("result.json"))
-    assert list(tmp_path.rglob("last.ckpt"))
+    (path,) = tmp_path.rglob("last.ckpt")
+    assert SafeCheckpointIO().load_checkpoint(path)["global_step"] == STEPS + 2
+    assert run(*arguments) == 0
+    assert outcome(tmp_path)[2] == uninterrupted("fixture_adaptformer")[2]
+
+
+def test_a_second_signal_ends_at_once(dataset: Path, tmp_path: Path) -> None:
+    def twice() -> None:
+        trap(Method, "training_step", STEPS + 2, signal.SIGTERM)()
+        trap(Method, "optimizer_step", STEPS + 2, signal.SIGTERM)()
+
+    arguments = ("fit", "fixture_adaptformer", dataset, tmp_path, *MORE)
+    assert killed(arguments, twice) == 128 + signal.SIGTERM
+    (path,) = tmp_path.rglob("last.ckpt")
+    assert SafeCheckpointIO().load_checkpoint(path)["global_step"] == STEPS
+
+
+def test_a_signal_to_the_whole_group(dataset: Path, tmp_path: Path) -> None:
+    """A terminal and a scheduler signal loader processes, too."""
+
+    def prepare() -> None:
+        os.setpgrp()
+        original, calls = Method.training_step, [0]
+
+        def counted(self: Method, *args: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == 2:
+                os.killpg(os.getpgrp(), signal.SIGINT)
+            return original(self, *args)
+
+        Method.training_step = counted  # type: ignore[method-assign]
+
+    config = "fixture_lora"
+    arguments = ("fit", config, dataset, tmp_path, *MORE, *CONFIGS[config])
+    assert killed(arguments, prepare) == 128 + signal.SIGINT
+    (path,) = tmp_path.rglob("last.ckpt")
+    assert SafeCheckpointIO().load_checkpoint(path)["global_step"] == 2
 
 
 def test_overwrite_begins_anew(dataset: Path, tmp_path: Path, uninterrupted: Callable[[str], Any]) -> None:
@@ -177,4 +261,24 @@ def test_changed_annotations_are_noticed(dataset: Path, tmp_path: Path, capsys: 
     path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     assert run(*arguments) == 5
     assert "annotation files was" in capsys.readouterr().err
-    assert run(*arguments, "--overwrite=true") == 0
+    assert run(*arguments, "--allow_change", "annotation files") == 0
+    train = only_record(runs)[1]["train"]
+    assert train["changed"].keys() == {"annotation files"}
+    assert train["resumed"] == 1
+
+
+def test_another_configuration_is_noticed(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = tmp_path / "runs"
+    arguments = ("fit", "fixture_adaptformer", dataset, runs, *MORE)
+    assert killed(arguments, trap(Method, "on_train_batch_end", STEPS + 1)) == -signal.SIGKILL
+    (path,) = runs.rglob("last.ckpt")
+    rate = "model.init_args.optimizer.init_args.lr"
+    other = (*arguments, f"--ckpt_path={path}", f"--{rate}=0.5", "--data.init_args.max_words=9")
+    assert run(*other) == 5
+    told = capsys.readouterr().err
+    assert f"{rate} was " in told
+    assert "is 0.5" in told
+    assert run(*other, "--allow_change", rate, "data") == 0
+    changed = only_record(runs)[1]["train"]["changed"]
+    assert changed.keys() == {rate, "data.init_args.max_words"}
+    assert changed[rate][1] == "0.5"

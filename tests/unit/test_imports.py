@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "backbones": {"adapters", "data.text", "layers", "results", "errors"},
     "data.text": set(),
     "blocks": {"backbones", "layers", "errors"},
-    "data": {"backbones.base", "fixture", "results", "errors"},
+    "data": {"backbones.base", "fixture", "results", "signals", "errors"},
     "momentum": {"errors"},
     "beam_search": {"errors"},
     "tasks": {
