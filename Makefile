@@ -47,8 +47,8 @@ format: setup ## rewrite files as ruff wants them
 report: setup ## leaderboard of the runs below RUNS (default: runs)
 	$(BIN)/petl-bench report $(RUNS)
 
-faults: setup ## give bad files and values to the suite, print how each is refused
-	$(BIN)/python -m benchmarks.faults.bad_inputs
+faults: setup ## kill, fill disks, flip bits, give bad files to the suite, print what held (20 minutes)
+	$(BIN)/python -m benchmarks.faults
 
 clean: ## remove what can be made again; runs and reports stay
 	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .ruff_cache

@@ -88,7 +88,7 @@ class ClassPathGuard:
             return
         if class_path.endswith((".yaml", ".yml")) and not _would_import(class_path):
             return
-        if class_path.split(".")[0] not in self.allowed:
+        if not any(f"{class_path}.".startswith(f"{package}.") for package in self.allowed):
             raise UsageError(
                 f"{where}: class path '{class_path}' is from outside; if you trust its code, add "
                 f"--plugins {class_path.split('.')[0]}"

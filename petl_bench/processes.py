@@ -62,10 +62,10 @@ def ended_together(trainer: Trainer) -> Iterator[None]:
             _end(_launched(trainer))
             raise
         ended = _end(_launched(trainer))
-        reason = " ".join(str(error).split())[-200:]
+        reason = " ".join(str(error).split()).rsplit("] ", 1)[-1].split(". ")[0][:150]
         raise DistributedError(
-            f"rank {trainer.global_rank} lost the other processes{ended}; the first error that was printed tells why, "
-            f"and without one a process was killed, or hung for --collective_timeout seconds ({reason})"
+            f"rank {trainer.global_rank} lost the other processes{ended}; the first error printed says why; "
+            f"without one, a process was killed or hung for --collective_timeout seconds ({reason})"
         ) from error
     except BaseException:
         _end(_launched(trainer))
@@ -85,8 +85,8 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> str:
     ended = []
     for rank, process in enumerate(processes, 1):
         with suppress(subprocess.TimeoutExpired):
-            process.wait(_GRACE)
-            ended.append(f"rank {rank} ended with exit code {process.returncode}")
+            code = process.wait(_GRACE)
+            ended.append(f"rank {rank} was killed by signal {-code}" if code < 0 else f"rank {rank} ended with {code}")
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             process.wait()

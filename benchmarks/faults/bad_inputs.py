@@ -13,21 +13,24 @@ import os
 import pickle
 import shutil
 import signal
+import struct
 import sys
 import tempfile
 import traceback
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 from petl_bench.main import main as petl_bench
 
 #: seconds after which a case counts as hanging
 PATIENCE = 60
 #: exit codes of a refusal: configuration, data, checkpoint
-REFUSALS = {"config": (2,), "annotation": (4,), "checkpoint": (5,), "clip": (4,)}
+REFUSALS = {"config": (2,), "annotation": (4,), "layout": (4,), "checkpoint": (5,), "clip": (4,), "picture": (4,)}
 TINY = "--model.init_args.backbone=backbone/clip_tiny.yaml"
 
 
@@ -202,12 +205,133 @@ def clips(data: Path, folder: Path) -> Iterator[Case]:
         "half of it zeros": whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2),
     }
     for fault, content in damaged.items():
-        root = folder / fault.replace(" ", "_")
-        shutil.copytree(data, root, copy_function=os.link)
-        (root / "videos" / name).unlink()
-        (root / "videos" / name).write_bytes(content)
-        options = [TINY, "--data.init_args.num_workers=0", f"--data.init_args.root={root}"]
-        yield Case("clip", fault, ["test", "--config=fixture_zeroshot", *options], name)
+        root = _damaged_copy(data, folder / fault.replace(" ", "_"), Path("videos") / name, content)
+        yield Case("clip", fault, _tested("fixture", root), name)
+
+
+def pictures(folder: Path) -> Iterator[Case]:
+    """Files in place of a test image."""
+    data = _generated("flickr30k", folder)
+    name = json.loads((data / "flickr30k_test.json").read_text())[0]["image"]
+    whole = (data / "images" / name).read_bytes()
+    damaged = {
+        "empty": b"",
+        "zeros": bytes(5000),
+        "text": b"this is no picture\n" * 100,
+        "an HTML page": b"<html><body>404</body></html>",
+        "cut to 10 %": whole[: len(whole) // 10],
+        "cut to 50 %": whole[: len(whole) // 2],
+        "header only": whole[:20],
+        "PNG cut": _encoded("PNG")[:-30],
+        "GIF by another name": _encoded("GIF"),
+        "PNG of 3.6 billion pixels": _claims_to_be_huge(_encoded("PNG")),
+    }
+    for fault, content in damaged.items():
+        root = _damaged_copy(data, folder / fault.replace(" ", "_"), Path("images") / name, content)
+        yield Case("picture", fault, _tested("flickr30k", root), Path(name).name)
+
+
+def _encoded(kind: str) -> bytes:
+    out = io.BytesIO()
+    Image.effect_noise((64, 64), 50).convert("RGB").save(out, kind)
+    return out.getvalue()
+
+
+def _claims_to_be_huge(png: bytes) -> bytes:
+    """Width and height in the header of a PNG, with the checksum that belongs to them."""
+    header = b"IHDR" + struct.pack(">II", 60_000, 60_000) + png[24:29]
+    return png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
+
+
+def layouts(folder: Path, mark: Path) -> Iterator[Case]:
+    """Damaged annotation files of other datasets than MSR-VTT."""
+    damaged: dict[str, list[tuple[str, str, Callable[[bytes], bytes], str]]] = {
+        "msvd": [
+            ("pickle that runs code", "raw-captions.pkl", lambda _: pickle.dumps(Bomb(mark)), "raw-captions.pkl"),
+            ("pickle cut", "raw-captions.pkl", lambda content: content[:-50], "raw-captions.pkl"),
+            ("pickle of another shape", "raw-captions.pkl", lambda _: pickle.dumps({"a": [1]}), "raw-captions.pkl"),
+            ("pickle that unfolds", "raw-captions.pkl", lambda _: _unfolding(), "raw-captions.pkl"),
+            ("video without captions", "test_list.txt", lambda content: content + b"\nnobody_0_1\n", "nobody_0_1"),
+        ],
+        "lsmdc": [
+            ("row with too few columns", _LSMDC, lambda content: content + b"a_b\tc\n", _LSMDC),
+            ("row without caption", _LSMDC, lambda content: content.rpartition(b"\t")[0] + b"\t\n", _LSMDC),
+        ],
+        "didemo": [
+            ("JSON cut", "test_data.json", lambda content: content[:-20], "test_data.json"),
+            ("sentence without times", "test_data.json", _without("times"), "times"),
+            ("id that leaves the folder", "test_data.json", _with("video", "../../x.mp4"), "x.mp4"),
+        ],
+        "activitynet": [
+            ("record that is a list", "val_1.json", lambda _: b'{"v_a": [1, 2]}', "v_a"),
+            ("sentences without timestamps", "val_1.json", _without("timestamps"), "timestamps"),
+            ("JSON of another shape", "val_1.json", lambda _: b"[1, 2]", "val_1.json"),
+        ],
+        "flickr30k": [
+            ("image outside the folder", "flickr30k_test.json", _with("image", "../../../etc/passwd"), "passwd"),
+            ("caption that is no text", "flickr30k_test.json", _with("caption", 5), "caption"),
+        ],
+    }
+    for layout, faults in damaged.items():
+        data = _generated(layout, folder)
+        for number, (fault, file, damage, told) in enumerate(faults):
+            root = folder / f"{layout}-{number}"
+            content = damage((data / file).read_bytes())
+            _damaged_copy(data, root, Path(file), content)
+            yield Case("layout", f"{layout}: {fault}", _tested(layout, root), told)
+
+
+_LSMDC = "LSMDC16_challenge_1000_publictect.csv"
+
+
+def _with(key: str, value: object) -> Callable[[bytes], bytes]:
+    """Changes a field of the first record."""
+
+    def changed(content: bytes) -> bytes:
+        records = json.loads(content)
+        first = records[0] if isinstance(records, list) else next(iter(records.values()))
+        first[key] = value
+        return json.dumps(records).encode()
+
+    return changed
+
+
+def _without(key: str) -> Callable[[bytes], bytes]:
+    """Takes a field of the first record away."""
+
+    def changed(content: bytes) -> bytes:
+        records = json.loads(content)
+        first = records[0] if isinstance(records, list) else next(iter(records.values()))
+        del first[key]
+        return json.dumps(records).encode()
+
+    return changed
+
+
+def _unfolding() -> bytes:
+    """A few hundred bytes that are a billion words when they are walked."""
+    value: list[object] = ["word"]
+    for _ in range(30):
+        value = [value, value]
+    return pickle.dumps({"video": value})
+
+
+def _generated(layout: str, folder: Path) -> Path:
+    data = folder / layout
+    petl_bench(["fixture", str(data), f"--layout={layout}", "--train-videos=4", "--test-videos=4"])
+    return data
+
+
+def _damaged_copy(data: Path, root: Path, file: Path, content: bytes) -> Path:
+    shutil.copytree(data, root, copy_function=os.link)
+    (root / file).unlink()
+    (root / file).write_bytes(content)
+    return root
+
+
+def _tested(dataset: str, root: Path) -> list[str]:
+    options = [TINY, "--data.init_args.num_workers=0", "--data.init_args.partial=true", f"--data.init_args.root={root}"]
+    return ["test", f"--config={dataset}_zeroshot", *options]
 
 
 def verdict(case: Case, scratch: Path) -> str:
@@ -273,8 +397,10 @@ def main() -> int:
         cases = [
             *configurations(folders[0], mark),
             *annotation_files(data, folders[1]),
-            *checkpoints(data, folders[2], mark),
-            *clips(data, folders[3]),
+            *layouts(folders[2], mark),
+            *checkpoints(data, folders[3], mark),
+            *clips(data, folders[4]),
+            *pictures(folders[5]),
         ]
         faults = 0
         for case in cases:

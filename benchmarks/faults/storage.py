@@ -1,0 +1,223 @@
+"""F4, F5, F6, F8, F17, F18: full and lost disks, damaged and foreign files, changed runs, two runs in one place."""
+
+import json
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from benchmarks.faults.trials import HELD, Bench, Trial, completed, first_problem, loadable, refused
+from petl_bench.checkpoints import LAST
+
+
+def trials() -> Iterator[Trial]:
+    """All of them."""
+    yield Trial("F4", "disk full at the first checkpoint", partial(_full_disk, 0.5))
+    yield Trial("F4", "disk full at a later checkpoint", partial(_full_disk, 2.5))
+    yield Trial("F4", "TMPDIR full", _full_tmpdir)
+    yield Trial("F4", "TMPDIR on another device", _other_tmpdir)
+    yield Trial("F5", "runs_dir is a file", _runs_dir_is_a_file)
+    yield Trial("F5", "runs_dir is read-only", _read_only_runs)
+    yield Trial("F5", "folder removed during the run", _removed)
+    for name, damage in _DAMAGES.items():
+        yield Trial("F6", f"checkpoint {name}", partial(_damaged, damage))
+    yield Trial("F6", "last damaged, the one before whole", _falls_back)
+    yield Trial(
+        "F6", "checkpoint of another method", partial(_foreign, "--model.class_path=methods.bitfit.BitFit", "method")
+    )
+    yield Trial("F6", "checkpoint of other weights", _other_weights)
+    yield Trial(
+        "F8", "configuration changed", partial(_changed, "--model.init_args.optimizer.init_args.lr=0.5", "lr was")
+    )
+    yield Trial("F8", "number of processes changed", _processes_changed)
+    yield Trial("F8", "annotation files changed", _annotations_changed)
+    yield Trial("F8", "change allowed by name", _change_allowed)
+    yield Trial("F17", "the run is complete", _complete)
+    yield Trial("F17", "two at once", _two_at_once)
+    for name, edit in _RECORDS.items():
+        yield Trial("F18", f"record {name}", partial(_bad_record, edit))
+
+
+# --- disks --------------------------------------------------------------------------------------------------------
+
+
+def _full_disk(checkpoints: float, bench: Bench) -> str:
+    """Room for so many checkpoints; with some left, they must be loadable."""
+    size = _checkpoint_bytes(bench)
+    runs, kept = bench.new(), bench.new("kept")
+    room = f"-t tmpfs -o size={int(checkpoints * size) // 4096 * 4}k none"
+    copied = ["sh", "-c", '"$@"; code=$?; cp -r "$0"/. ' + str(kept) + "; exit $code", str(runs)]
+    ended = bench.run(bench.mounted(room, runs, [*copied, *bench.fit(runs)]))
+    found = refused(ended, 5, LAST if checkpoints > 1 else "")
+    return first_problem(found, loadable(kept) if checkpoints > 1 else HELD)
+
+
+def _full_tmpdir(bench: Bench) -> str:
+    place = bench.new("tmp")
+    command = bench.fit(bench.new(), "--data.init_args.num_workers=1")
+    filled = ["sh", "-c", 'dd if=/dev/zero of="$0"/full bs=4k 2>/dev/null; exec "$@"', str(place), *command]
+    return completed(bench.run(bench.mounted("-t tmpfs -o size=16k none", place, filled), TMPDIR=str(place)))
+
+
+def _other_tmpdir(bench: Bench) -> str:
+    place = bench.new("tmp")
+    ended = bench.run(bench.mounted("-t tmpfs -o size=64m none", place, bench.fit(bench.new())), TMPDIR=str(place))
+    return completed(ended)
+
+
+def _runs_dir_is_a_file(bench: Bench) -> str:
+    path = bench.new() / "file"
+    path.write_text("")
+    return refused(bench.run(bench.fit(path)), 5, str(path))
+
+
+def _read_only_runs(bench: Bench) -> str:
+    runs = bench.new()
+    ended = bench.run(bench.mounted("-t tmpfs -o ro none", runs, bench.fit(runs)))
+    return refused(ended, 5, str(runs))
+
+
+def _removed(bench: Bench) -> str:
+    runs = bench.new()
+    ended = bench.run(bench.fit(runs), FAULT="remove")
+    complete = list(runs.rglob("result.json"))
+    return first_problem(refused(ended, 5, str(runs)), "the run counts as complete" if complete else HELD)
+
+
+def _checkpoint_bytes(bench: Bench) -> int:
+    runs = bench.new()
+    bench.run(bench.fit(runs))
+    return next(runs.rglob(LAST)).stat().st_size
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------------
+
+
+def _interrupted(bench: Bench, *more: str) -> Path:
+    """A folder of runs with one that was killed in its second epoch."""
+    runs = bench.new()
+    ended = bench.run(bench.fit(runs, *more), FAULT="kill")
+    if ended.code not in (-signal.SIGKILL, 6):
+        raise RuntimeError(f"the run that was to be interrupted ended with {ended.code}: {ended.text[-300:]}")
+    return runs
+
+
+def _flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+_DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut in half": lambda content: content[: len(content) // 2],
+    "of zero bytes": lambda content: b"",
+    "of text": lambda content: b"this is no checkpoint",
+    "with one bit flipped": _flipped,
+}
+
+
+def _damaged(damage: Callable[[bytes], bytes], bench: Bench) -> str:
+    """The only checkpoint there is."""
+    runs = _interrupted(bench)
+    (path,) = runs.rglob(LAST)
+    path.write_bytes(damage(path.read_bytes()))
+    return refused(bench.run(bench.fit(runs)), 5, LAST)
+
+
+def _falls_back(bench: Bench) -> str:
+    runs = _interrupted(bench, "--save_every_n_steps=1")
+    (path,) = runs.rglob(LAST)
+    path.write_bytes(_flipped(path.read_bytes()))
+    more = ("--save_every_n_steps=1",)
+    return first_problem(completed(bench.run(bench.fit(runs, *more))), bench.compared(runs, *more))
+
+
+def _foreign(option: str, told: str, bench: Bench) -> str:
+    (path,) = _interrupted(bench).rglob(LAST)
+    ended = bench.run([*bench.fit(bench.new()), option, f"--ckpt_path={path}"])
+    return refused(ended, 5, told)
+
+
+def _other_weights(bench: Bench) -> str:
+    """The same method on the same architecture with the weights that a training left behind."""
+    runs = bench.new()
+    bench.run(bench.fit(runs, method="methods.full.Full"))
+    (weights,) = runs.rglob("adapter.safetensors")
+    option = f"--model.init_args.backbone.init_args.pretrained={weights}"
+    return _foreign(option, "backbone_sha256", bench)
+
+
+# --- changes ------------------------------------------------------------------------------------------------------
+
+
+def _changed(option: str, told: str, bench: Bench) -> str:
+    (path,) = _interrupted(bench).rglob(LAST)
+    return refused(bench.run(bench.fit(bench.new(), option, f"--ckpt_path={path}")), 5, told)
+
+
+def _processes_changed(bench: Bench) -> str:
+    runs = _interrupted(bench)
+    ended = bench.run(bench.fit(runs, "--trainer.devices=2", "--trainer.strategy=ddp"))
+    return refused(ended, 5, "processes was 1, is 2")
+
+
+def _annotations_changed(bench: Bench) -> str:
+    copy = bench.new("data") / "data"
+    shutil.copytree(bench.data, copy)
+    runs = _interrupted(bench, f"--data.init_args.root={copy}")
+    path = copy / "MSRVTT_data.json"
+    path.write_text(path.read_text() + "\n")
+    return refused(bench.run(bench.fit(runs, f"--data.init_args.root={copy}")), 5, "annotation files was")
+
+
+def _change_allowed(bench: Bench) -> str:
+    runs = _interrupted(bench)
+    ended = bench.run(bench.fit(runs, "--trainer.devices=2", "--trainer.strategy=ddp", "--allow_change", "processes"))
+    if problem := completed(ended):
+        return problem
+    train = json.loads(next(runs.rglob("result.json")).read_text())["train"]
+    return HELD if train["changed"] == {"processes": ["1", "2"]} else f"the record says {train['changed']}"
+
+
+# --- folders and records ------------------------------------------------------------------------------------------
+
+
+def _complete(bench: Bench) -> str:
+    runs = bench.new()
+    first = bench.run(bench.fit(runs))
+    return first_problem(completed(first), refused(bench.run(bench.fit(runs)), 2, "complete"))
+
+
+def _two_at_once(bench: Bench) -> str:
+    runs = bench.new()
+    with (bench.new("output") / "output.txt").open("w") as output:
+        first = bench.start(bench.fit(runs, "--trainer.max_epochs=60"), output)
+        while first.poll() is None and not list(runs.rglob(LAST)):
+            pass
+        second = bench.run(bench.fit(runs, "--trainer.max_epochs=60"))
+        code = first.wait()
+    return first_problem(refused(second, 2, "another process"), HELD if code == 0 else f"the first ended with {code}")
+
+
+_RECORDS: dict[str, Callable[[str], str]] = {
+    "half-written": lambda text: text[: len(text) // 2],
+    "of a foreign schema": lambda text: text.replace("petl_bench.result/1", "someone.else/9"),
+    "with NaN for a metric": lambda text: text.replace('"R1": ', '"R1": NaN, "was": ', 1),
+}
+
+
+def _bad_record(edit: Callable[[str], str], bench: Bench) -> str:
+    """A good run and a bad record below one folder: the report has the one and names the other."""
+    runs = bench.new()
+    bench.run(bench.fit(runs))
+    (good,) = runs.rglob("result.json")
+    bad = runs / "bad" / "result.json"
+    bad.parent.mkdir()
+    bad.write_text(edit(good.read_text()))
+    output = bench.new("report")
+    ended = bench.run([sys.executable, "-m", "petl_bench", "report", str(runs), f"--output={output}"])
+    if ended.code:
+        return f"exit code {ended.code}: {ended.text[-300:]}"
+    told = ended.text + "".join(path.read_text(errors="replace") for path in output.rglob("*.md"))
+    return HELD if "bad/result.json" in told else "the report does not name the bad record"
