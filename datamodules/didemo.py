@@ -107,8 +107,10 @@ def read_sentences(path: Path, order: str) -> dict[str, tuple[str, ...]]:
     for place, record in enumerate(read_records(path)):
         where = f"{path}, record {place}"
         video, moments, sentences = _read_record(record, order, where)
-        if not video or not all(sentence.strip() for sentence in sentences):
-            raise DataError(f"{where}: no {'description' if video else 'video'}")
+        if not video_id(video):
+            raise DataError(f"{where}: video '{video}' is no file name")
+        if not all(sentence.strip() for sentence in sentences):
+            raise DataError(f"{where}: no description")
         described.setdefault(video_id(video), []).extend(zip(moments, sentences, strict=True))
     if order == "time":
         described = {video: sorted(parts, key=lambda part: part[0]) for video, parts in described.items()}

@@ -259,12 +259,12 @@ def layouts(folder: Path, mark: Path) -> Iterator[Case]:
         ],
         "didemo": [
             ("JSON cut", "test_data.json", lambda content: content[:-20], "test_data.json"),
-            ("sentence without times", "test_data.json", _without("times"), "times"),
+            ("record without description", "test_data.json", _without("description"), "description"),
             ("id that leaves the folder", "test_data.json", _with("video", "../../x.mp4"), "x.mp4"),
         ],
         "activitynet": [
             ("record that is a list", "val_1.json", lambda _: b'{"v_a": [1, 2]}', "v_a"),
-            ("sentences without timestamps", "val_1.json", _without("timestamps"), "timestamps"),
+            ("record without sentences", "val_1.json", _without("sentences"), "sentences"),
             ("JSON of another shape", "val_1.json", lambda _: b"[1, 2]", "val_1.json"),
         ],
         "flickr30k": [
@@ -318,7 +318,7 @@ def _unfolding() -> bytes:
 
 def _generated(layout: str, folder: Path) -> Path:
     data = folder / layout
-    petl_bench(["fixture", str(data), f"--layout={layout}", "--train-videos=4", "--test-videos=4"])
+    petl_bench(["fixture", str(data), f"--layout={layout}", "--train-videos=8", "--test-videos=8"])
     return data
 
 

@@ -30,19 +30,20 @@ def trials() -> Iterator[Trial]:
 
 
 def _at_random(number: int, bench: Bench) -> str:
-    """Kills somewhere between the start and the end of a run, then runs the same command again."""
-    more = (*_SAVING, f"--data.init_args.num_workers={2 * (number % 2)}")
+    """Kills somewhere between the first and the last file of a run, then gives the same command again."""
+    more = (*_SAVING, "--trainer.max_epochs=20", f"--data.init_args.num_workers={2 * (number % 2)}")
     bench.uninterrupted(*more)
     runs = bench.new()
     command = bench.fit(runs, *more)
-    started = time.monotonic()
-    if bench.run(bench.fit(bench.new(), *more)).code:
-        return "the run without a kill fails"
-    # Most of the time of a run this short is spent on importing.
-    moment = (time.monotonic() - started) * random.Random(number).uniform(0.4, 0.98)
-    killed = bench.run(command, patience=moment)
-    if killed.code != -signal.SIGKILL:
-        return f"it had ended before it was killed, with {killed.code}"
+    with (bench.new("output") / "output.txt").open("w") as output:
+        process = bench.start(command, output)
+        if problem := _wait_for(runs, process, "config.yaml"):
+            return problem
+        time.sleep(bench.seconds(*more) * random.Random(number).uniform(0.02, 0.9))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if list(runs.rglob("result.json")):
+        return "it was complete before it was killed"
     again = bench.run(command)
     return first_problem(HELD if again.code == 0 else again.text[-300:], bench.compared(runs, *more))
 
@@ -111,12 +112,12 @@ def _one_of_two(bench: Bench) -> str:
     return first_problem(HELD if code == 143 else f"exit code {code}, expected 143", loadable(runs), orphans(runs))
 
 
-def _wait_for(runs: Path, process: "subprocess.Popen[bytes]") -> str:
-    """Waits for the first checkpoint below a folder."""
+def _wait_for(runs: Path, process: "subprocess.Popen[bytes]", name: str = LAST) -> str:
+    """Waits for a file below a folder."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        if list(runs.rglob(LAST)):
+        if list(runs.rglob(name)):
             return HELD
         time.sleep(0.01)
     process.kill()
-    return "no checkpoint within 60 s"
+    return f"no {name} within 60 s"

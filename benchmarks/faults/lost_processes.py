@@ -50,12 +50,13 @@ def _under_torchrun(fault: str, bench: Bench) -> str:
     runs = bench.new()
     command = bench.fit(runs, *_TWO)[1:]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    ended = bench.run([*launcher, *command], patience=_PATIENCE, FAULT=fault, FAULT_RANK="1")
-    return first_problem(_ended_in_time(ended), loadable(runs), orphans(runs))
+    patience = _PATIENCE + 30  # which torchrun gives a process that does not answer before it kills it
+    ended = bench.run([*launcher, *command], patience=patience, FAULT=fault, FAULT_RANK="1")
+    return first_problem(_ended_in_time(ended, patience), loadable(runs), orphans(runs))
 
 
-def _ended_in_time(ended: Ended) -> str:
-    if ended.seconds >= _PATIENCE:
+def _ended_in_time(ended: Ended, patience: float = _PATIENCE) -> str:
+    if ended.seconds >= patience:
         return f"still running after {ended.seconds:.0f} s"
     return HELD if ended.code else "exit code 0"
 

@@ -1,6 +1,7 @@
 """F15, F19, F20: scores that mean nothing, and machines that lack something."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -39,7 +40,7 @@ def _constant(bench: Bench) -> str:
     if problem := completed(ended):
         return problem
     found = json.loads(next(runs.rglob("result.json")).read_text())["eval"]["t2v"]
-    chance = (found["n"] + 1) / 2
+    chance = math.ceil((found["n"] + 1) / 2)  # a rank shared by all is their mean, rounded up
     return HELD if found["MnR"] == chance and found["R1"] < 50 else f"mean rank {found['MnR']}, R@1 {found['R1']}"
 
 

@@ -65,7 +65,7 @@ class Bench:
     folder: Path
     data: Path
     _count: int = 0
-    _whole: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    _whole: dict[str, Path] = field(default_factory=dict)
 
     def new(self, name: str = "runs") -> Path:
         """A folder that no other trial uses."""
@@ -120,20 +120,25 @@ class Bench:
         (path,) = runs.rglob("adapter.safetensors")
         return load_file(path)
 
-    def uninterrupted(self, *more: str) -> dict[str, np.ndarray]:
-        """What a run with these options gives that nothing happens to."""
+    def uninterrupted(self, *more: str) -> Path:
+        """The folder of runs with one with these options that nothing happens to."""
         key = " ".join(more)
         if key not in self._whole:
             runs = self.new("whole")
             ended = self.run(self.fit(runs, *more))
             if ended.code:
                 raise RuntimeError(f"the run that others are compared with failed: {ended.text[-500:]}")
-            self._whole[key] = self.weights(runs)
+            self._whole[key] = runs
         return self._whole[key]
+
+    def seconds(self, *more: str) -> float:
+        """How long an uninterrupted run takes from its first file to its last."""
+        (record,) = self.uninterrupted(*more).rglob("result.json")
+        return record.stat().st_mtime - record.with_name("config.yaml").stat().st_mtime
 
     def compared(self, runs: Path, *more: str) -> str:
         """`HELD` if the run below a folder has the weights of an uninterrupted one, to the last bit."""
-        found, expected = self.weights(runs), self.uninterrupted(*more)
+        found, expected = self.weights(runs), self.weights(self.uninterrupted(*more))
         same = found.keys() == expected.keys() and all(np.array_equal(found[name], expected[name]) for name in expected)
         return HELD if same else "the weights differ from those of an uninterrupted run"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import shutil
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -35,6 +36,10 @@ VIDEO_SUFFIXES = tuple(
     f".{name}"
     for name in "mp4 webm mkv avi mov m4v mpg mpeg wmv 3gp 3gpp 3g2 flv ts mts m2ts qt divx asf ogv gif".split()  # noqa: SIM905  # readable
 )
+
+
+#: where loader processes put batches, and how many each of them holds (torch's default)
+_SHARED_MEMORY, _PREFETCHED = Path("/dev/shm"), 2
 
 
 class VideoTextDataModule(LightningDataModule):
@@ -338,15 +343,7 @@ class VideoTextDataModule(LightningDataModule):
                 f"data.batch_size {self.batch_size} exceeds the {len(dataset)} rows of the training split: lower it"
             )
         batches = EpochBatches(len(dataset), self.batch_size, self.seed, rank, world, self._batches_done)
-        return LateLoader(
-            dataset,
-            batch_sampler=batches,
-            collate_fn=collate,
-            num_workers=self.num_workers,
-            worker_init_fn=left_to_the_parent,
-            timeout=self.loader_timeout if self.num_workers else 0,
-            pin_memory=self._on_gpu(),
-        )
+        return LateLoader(dataset, batch_sampler=batches, **self._loading(self.batch_size // world))
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         return self._evaluation_loader("val") if len(self._datasets["val"]) else []
@@ -364,11 +361,30 @@ class VideoTextDataModule(LightningDataModule):
             dataset,
             batch_size=self.eval_batch_size,
             sampler=UnpaddedShard(len(dataset), rank, world),
-            collate_fn=collate,
-            num_workers=self.num_workers,
-            worker_init_fn=left_to_the_parent,
-            timeout=self.loader_timeout if self.num_workers else 0,
-            pin_memory=self._on_gpu(),
+            **self._loading(min(self.eval_batch_size, len(dataset))),
+        )
+
+    def _loading(self, clips: int) -> dict[str, Any]:
+        """How batches of so many clips reach this process."""
+        if self.num_workers:
+            self._require_shared_memory(clips)
+        return {
+            "collate_fn": collate,
+            "num_workers": self.num_workers,
+            "worker_init_fn": left_to_the_parent,
+            "timeout": self.loader_timeout if self.num_workers else 0,
+            "pin_memory": self._on_gpu(),
+        }
+
+    def _require_shared_memory(self, clips: int) -> None:
+        """Refuses to begin where batches would not fit: a loader process without memory hangs, and says nothing."""
+        assert self.spec is not None
+        needed = self.num_workers * _PREFETCHED * clips * self.frames * 3 * self.spec.image_size**2
+        if not _SHARED_MEMORY.is_dir() or needed <= (free := shutil.disk_usage(_SHARED_MEMORY).free):
+            return
+        raise DataError(
+            f"{self.num_workers} loader processes need {needed / 1e6:,.1f} MB of {_SHARED_MEMORY}, {free / 1e6:,.1f} "
+            "are free: lower data.num_workers (0 needs none), or raise it (docker run --shm-size)"
         )
 
     def _processes(self) -> tuple[int, int]:

@@ -76,7 +76,7 @@ def test_jsonl_of_paragraphs_is_in_the_order_of_time(root: Path) -> None:
     [
         ({"video": FIRST}, "record 0: 'description'"),
         (record(f"{FIRST}.mp4", " ", (0, 0)), "record 0: no description"),
-        (record("", "text", (0, 0)), "record 0: no video"),
+        (record("../x.mp4", "text", (0, 0)), "record 0: video '../x.mp4' is no file name"),
         (record(f"{FIRST}.mp4", "text") | {"times": None}, "record 0: no 'times'"),
         (record(f"{FIRST}.mp4", "text") | {"times": [[1]]}, "record 0: 'times' are no pairs"),
     ],
