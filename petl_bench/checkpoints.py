@@ -162,14 +162,13 @@ class ResumePoints(Checkpoint):
 
     def _asked(self, trainer: Trainer) -> int:
         """The signal that any process got, the same in all of them; 0 if there was none."""
+        if trainer.world_size == 1:  # the reduction would wait for the GPU
+            return self.request.number
         mine = torch.tensor(self.request.number, device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(mine, reduce_op="max"))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["run"] = {
-            "basis": self._basis(trainer),
-            **self.history(),
-        }
+        checkpoint["run"] = {"basis": self._basis(trainer), **self.history()}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         run = checkpoint.get("run")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def tried(trial: Trial, bench: Bench) -> str:
         return f"{type(error).__name__}: {error}"
 
 
-def tested(fault: str) -> str:
+def _tested(fault: str, bench: Bench) -> str:
     """What the tests of a fault say."""
     files = [
         f"tests/{'integration' if name == 'test_resume' else 'distributed'}/{name}.py" for name in TESTS[fault].split()
@@ -50,7 +51,7 @@ def main() -> int:
         size = ["--train-videos=32", "--test-videos=6", "--captions-per-video=1"]
         subprocess.run([sys.executable, "-m", "petl_bench", "fixture", bench.data, *size], check=True, cwd=ROOT)
         scripted = chain(kills.trials(), storage.trials(), lost_processes.trials(), surroundings.trials())
-        trials = [*scripted, *(Trial(fault, TESTS[fault], lambda bench, fault=fault: tested(fault)) for fault in TESTS)]
+        trials = [*scripted, *(Trial(fault, f"tests: {TESTS[fault]}", partial(_tested, fault)) for fault in TESTS)]
         chosen = [trial for trial in trials if not wanted or trial.fault in wanted]
         failures = 0
         for trial in sorted(chosen, key=lambda trial: int(trial.fault[1:])):

@@ -22,6 +22,7 @@ def trials() -> Iterator[Trial]:
     """All of them."""
     for number in range(RANDOM_KILLS):
         yield Trial("F1", f"kill -9 at random moment {number + 1}, resume", partial(_at_random, number))
+    yield Trial("F1", "kill -9 of one of two processes, resume", _two_processes)
     yield Trial("F3", f"{SAVE_KILLS} times kill -9 while saving", _while_saving)
     for asked in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         yield Trial("F9", f"{asked.name} saves the step and ends", partial(_signalled, asked, False))
@@ -45,6 +46,17 @@ def _at_random(number: int, bench: Bench) -> str:
     if list(runs.rglob("result.json")):
         return "it was complete before it was killed"
     again = bench.run(command)
+    return first_problem(HELD if again.code == 0 else again.text[-300:], bench.compared(runs, *more))
+
+
+def _two_processes(bench: Bench) -> str:
+    """In the middle of the second epoch; both must go on from there together."""
+    more = (*_SAVING, "--trainer.devices=2", "--trainer.strategy=ddp")
+    runs = bench.new()
+    killed = bench.run(bench.fit(runs, *more), FAULT="kill", FAULT_RANK="1")
+    if killed.code == 0:
+        return "exit code 0"
+    again = bench.run(bench.fit(runs, *more))
     return first_problem(HELD if again.code == 0 else again.text[-300:], bench.compared(runs, *more))
 
 

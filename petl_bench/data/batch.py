@@ -42,7 +42,7 @@ class Batch(NamedTuple):
         video_index: long (B,), position of the video in its split.
         text_index: long (M,), position of the caption in its split.
         text_video: long (M,), position in the split of the video that the caption belongs to.
-        decoded: bool (B,), False for a video that could not be read (evaluation only; it ranks last).
+        decoded: bool (B,), False for a video that could not be read (evaluation only; it counts as failed).
         questions: (M,), where the captions are questions; else empty.
     """
 

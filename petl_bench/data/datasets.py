@@ -209,7 +209,8 @@ class EvaluationDataset(Dataset[Row]):
         loader: how frames are read.
         spec: of the backbone.
         max_words: tokens per caption.
-        tolerate: keep an unreadable video as one that ranks last, instead of stopping.
+        tolerate: keep an unreadable video as one that fails (it ranks last, its questions are answered wrongly); else
+            stop.
     """
 
     def __init__(
@@ -251,7 +252,7 @@ class EvaluationDataset(Dataset[Row]):
         except VideoError as error:
             if not self.tolerate:
                 raise
-            warnings.warn(f"{error}; it ranks last", stacklevel=1)
+            warnings.warn(f"{error}; it counts as failed", stacklevel=1)
             return self.loader.blank(), False
 
 

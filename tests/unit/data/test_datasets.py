@@ -173,7 +173,7 @@ def test_unreadable_clip_stops_evaluation_or_is_blank(paths: list[Path]) -> None
     broken = [paths[4], *paths[1:4]]
     with pytest.raises(VideoError, match=r"broken\.mp4"):
         evaluation(broken)[0]
-    with pytest.warns(UserWarning, match=r"broken\.mp4.*ranks last"):
+    with pytest.warns(UserWarning, match=r"broken\.mp4.*counts as failed"):
         row = evaluation(broken, tolerate=True)[0]
     assert_blank(row)
 
