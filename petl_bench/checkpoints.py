@@ -125,10 +125,13 @@ class ResumePoints(Checkpoint):
         self.resumed = 0
         self.changed: dict[str, list[str]] = {}
         self._stopped_by = 0
+        self._saved_at = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.request.install()  # Lightning has put a handler before ours
         self.request.deferred = True
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._saved_at = 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         # Not where it was saved: the figures of that step are logged in between.
@@ -139,11 +142,12 @@ class ResumePoints(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         done = batch_idx + 1
-        if done == trainer.num_training_batches or done % trainer.accumulate_grad_batches:
-            return  # the end of the epoch saves; half a step cannot be saved
+        if done == trainer.num_training_batches or done % trainer.accumulate_grad_batches or _validates(trainer):
+            return  # the end of the epoch saves; half a step cannot be saved, nor a step without its validation
         self._stopped_by = self._asked(trainer)
-        if self._stopped_by or (self.every_n_steps and done % self.every_n_steps == 0):
+        if self._stopped_by or (self.every_n_steps and done - self._saved_at >= self.every_n_steps):
             trainer.save_checkpoint(self.folder / LAST)
+            self._saved_at = done
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.save_checkpoint(self.folder / LAST)
@@ -152,6 +156,8 @@ class ResumePoints(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.request.deferred = False
+        if number := self._asked(trainer):  # it came after the last epoch was saved
+            raise Stopped(number)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self.request.deferred = False
@@ -188,10 +194,18 @@ class ResumePoints(Checkpoint):
                 f"--overwrite true, or accept another course with --allow_change {' '.join(map(shlex.quote, refused))}"
             )
         self.resumed = run["resumed"] + 1
-        self.changed = run["changed"] | changed
+        first = {key: values[0] for key, values in run["changed"].items()}
+        self.changed = run["changed"] | {key: [first.get(key, was), now] for key, (was, now) in changed.items()}
 
     def _basis(self, trainer: Trainer) -> dict[str, Any]:
-        return self.basis | {"processes": trainer.world_size}
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, and declares it nowhere
+        return self.basis | {"processes": trainer.world_size, "training rows": data.training_rows_sha256()}
+
+
+def _validates(trainer: Trainer) -> bool:
+    """Whether a validation follows the step at hand: a run that is continued here would leave it out."""
+    loop: Any = trainer.fit_loop  # nothing public tells
+    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
 
 from petl_bench.adapters import read_adapter
 from petl_bench.backbones.base import Backbone, InputSpec
-from petl_bench.checkpoints import ResumePoints, SafeCheckpointIO, read_checkpoint
+from petl_bench.checkpoints import LAST, ResumePoints, SafeCheckpointIO, read_checkpoint, resumable
 from petl_bench.config_safety import ClassPathGuard
 from petl_bench.cost import CostMeter
 from petl_bench.data.base import VideoTextDataModule
@@ -31,11 +31,11 @@ from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
 from petl_bench.method import Method
 from petl_bench.named_configs import config_folder, find_config, with_found_fragments
 from petl_bench.optimizers import OptimizerRecipe
-from petl_bench.processes import configure_ddp, ended_together
+from petl_bench.processes import Ranks, configure_ddp
 from petl_bench.registry import import_plugins, list_entries
 from petl_bench.results import measured_settings
 from petl_bench.run import Run, earlier_metrics, locked, open_run
-from petl_bench.signals import StopRequest
+from petl_bench.signals import Stopped, StopRequest
 from petl_bench.tasks.base import Task
 
 
@@ -65,6 +65,7 @@ class PetlBenchCLI(LightningCLI):
 
     def __init__(self, args: list[str], stop_request: StopRequest | None = None) -> None:
         self.stop_request = stop_request or StopRequest()
+        self.ranks = Ranks()
         super().__init__(
             Method,
             VideoTextDataModule,
@@ -159,7 +160,10 @@ class PetlBenchCLI(LightningCLI):
         }
         if self.options.trainer.logger is None:
             settings["logger"] = False if dry else self._logger()
-        return super().instantiate_trainer(**settings, **kwargs)
+        trainer = super().instantiate_trainer(**settings, **kwargs)
+        # Its handler of SIGTERM talks to the other processes, whatever they are doing; ours are there already.
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        return trainer
 
     def _logger(self) -> CSVLogger:
         """A table of the run; a resumed one begins with the rows before its checkpoint."""
@@ -172,7 +176,7 @@ class PetlBenchCLI(LightningCLI):
         return logger
 
     def _callbacks(self, dry: bool) -> list[Callback]:
-        callbacks: list[Callback] = [self.meter]
+        callbacks: list[Callback] = [self.meter, self.ranks]
         if self.options.best_on_val:
             callbacks.append(self._best_on_val())
         if self.subcommand == "fit" and not dry:
@@ -206,8 +210,14 @@ class PetlBenchCLI(LightningCLI):
         if self.options.trainer.fast_dev_run or rank_zero_only.rank:
             self._fit(model, datamodule, ckpt_path, **kwargs)
             return
-        with locked(self.run.folder):
-            self._fit(model, datamodule, ckpt_path, **kwargs)
+        try:
+            with locked(self.run.folder):
+                self._fit(model, datamodule, ckpt_path, **kwargs)
+        except Stopped as stopped:
+            if resumable(self.run.folder):
+                again = "without --overwrite true " if self.options.overwrite else ""
+                stopped.advice = f"; the same command {again}goes on from {self.run.folder / LAST}"
+            raise
 
     def _fit(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None, **kwargs: Any) -> None:
         if ckpt_path is None and self.run.resumed:
@@ -215,7 +225,7 @@ class PetlBenchCLI(LightningCLI):
             rank_zero_info(f"an interrupted run goes on from {ckpt_path} (--overwrite true begins anew)")
         if model.trainable:
             self._announce(model)
-            with ended_together(self.trainer), named_when_lost(datamodule.current_files):
+            with self.ranks.together(self.trainer), named_when_lost(datamodule.current_files):
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **kwargs)
         if self.options.trainer.fast_dev_run:
             return
@@ -224,7 +234,7 @@ class PetlBenchCLI(LightningCLI):
             model.load_state_dict(state, strict=False)
         if model.trainable:
             self.run.write_adapter(model)
-        with ended_together(self.trainer), named_when_lost(datamodule.current_files):
+        with self.ranks.together(self.trainer), named_when_lost(datamodule.current_files):
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         selection = "best-val" if self.options.best_on_val else "last"
         self.run.finish(self.trainer, model, datamodule, self.meter, selection, self.resume_points)
@@ -241,7 +251,7 @@ class PetlBenchCLI(LightningCLI):
     def test(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Tests an adapter, or a method that trains nothing."""
         self._load(model, ckpt_path)
-        with ended_together(self.trainer), named_when_lost(datamodule.current_files):
+        with self.ranks.together(self.trainer), named_when_lost(datamodule.current_files):
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         if not self.options.trainer.fast_dev_run:
             self.run.finish(self.trainer, model, datamodule, self.meter, "last")
@@ -253,7 +263,7 @@ class PetlBenchCLI(LightningCLI):
         if not datamodule.samples("val"):
             raise UsageError(f"{datamodule.protocol.id} has no validation split; set data.val_videos, or use test")
         self._load(model, ckpt_path)
-        with ended_together(self.trainer), named_when_lost(datamodule.current_files):
+        with self.ranks.together(self.trainer), named_when_lost(datamodule.current_files):
             self.trainer.validate(model, datamodule=datamodule, verbose=False)
         self.run.show(model, datamodule)
 
@@ -262,7 +272,7 @@ class PetlBenchCLI(LightningCLI):
     ) -> None:
         """Writes what the task predicts for the test split: features (retrieval), or answers."""
         self._load(model, ckpt_path)
-        with ended_together(self.trainer), named_when_lost(datamodule.current_files):
+        with self.ranks.together(self.trainer), named_when_lost(datamodule.current_files):
             batches = self.trainer.predict(model, datamodule=datamodule)
         self.run.write_predictions(batches or [], model, self.trainer)
 

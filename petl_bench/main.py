@@ -119,9 +119,8 @@ def _run_command(command: str, arguments: list[str], plugins: list[str]) -> int:
 
             return run(command, arguments, plugins, partial(PetlBenchCLI, stop_request=stop_request))
     except signals.Stopped as stopped:
-        goes_on = "; the same command goes on from there" if command == "fit" else ""
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"petl-bench: stopped by {stopped}{goes_on}", file=sys.stderr)
+            print(f"petl-bench: stopped by {stopped}{stopped.advice}", file=sys.stderr)
         return stopped.exit_code
 
 

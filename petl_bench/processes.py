@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
 
 from petl_bench.errors import DistributedError, UsageError
 
 #: what gloo, NCCL and torch's store say when another process is gone or does not answer
 _LOST = re.compile(r"gloo|nccl|closed by peer|connection (reset|refused|closed)|timed? ?out|TCPStore|broken pipe", re.I)
-#: seconds that launched processes get to end by themselves
+#: seconds that processes get to end by themselves
 _GRACE = 5.0
 
 
@@ -48,46 +51,67 @@ def configure_ddp(strategy: object, timeout: int, static_graph: bool) -> None:
     )
 
 
-@contextmanager
-def ended_together(trainer: Trainer) -> Iterator[None]:
-    """Ends the processes that Lightning launched when this one fails in the block.
+class Ranks(Callback):
+    """Ends all processes that Lightning launched when one of them fails; torchrun and SLURM do that themselves.
 
-    Raises:
-        DistributedError: this process failed only because another one is gone or hangs.
+    Lightning's own watchdog kills the first process without a word as soon as another one ends with an error, and
+    leaves the others alone where the first one fails.
     """
-    try:
-        yield
-    except RuntimeError as error:
-        if trainer.world_size == 1 or not _LOST.search(str(error)):
-            _end(_launched(trainer))
+
+    def __init__(self) -> None:
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        launched = getattr(trainer.strategy.launcher, "procs", [])
+        if not launched:
+            return
+        self._processes = list(launched)
+        launched.clear()  # which leaves Lightning's watchdog nothing to watch
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    @contextmanager
+    def together(self, trainer: Trainer) -> Iterator[None]:
+        """Ends the other processes when this one fails in the block.
+
+        Raises:
+            DistributedError: this process failed only because another one is gone or hangs.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            ended = self._end()
+            if trainer.world_size == 1 or not _LOST.search(str(error)):
+                raise
+            reason = " ".join(str(error).split()).rsplit("] ", 1)[-1].split(". ")[0][:150]
+            raise DistributedError(
+                f"rank {trainer.global_rank} lost the other processes{ended}; the first error printed says why; "
+                f"without one, a process was killed or hung for --collective_timeout seconds ({reason})"
+            ) from error
+        except BaseException:
+            self._end()
             raise
-        ended = _end(_launched(trainer))
-        reason = " ".join(str(error).split()).rsplit("] ", 1)[-1].split(". ")[0][:150]
-        raise DistributedError(
-            f"rank {trainer.global_rank} lost the other processes{ended}; the first error printed says why; "
-            f"without one, a process was killed or hung for --collective_timeout seconds ({reason})"
-        ) from error
-    except BaseException:
-        _end(_launched(trainer))
-        raise
 
+    def _watch(self) -> None:
+        """Ends this process, too, where it does not notice by itself that another one has failed."""
+        while not any(process.poll() for process in self._processes):
+            time.sleep(1)
+        time.sleep(2 * _GRACE)
+        ended = self._end()
+        stopped = [code - 128 for process in self._processes if 128 < (code := process.returncode) < 128 + signal.NSIG]
+        if not stopped:
+            message = f"petl-bench: error: rank 0 is ended{ended}; the first error printed says why\n"
+            os.write(2, message.encode())
+        os._exit(128 + stopped[0] if stopped else DistributedError.exit_code)
 
-def _launched(trainer: Trainer) -> list[subprocess.Popen[bytes]]:
-    """The processes that this one started; none under torchrun and SLURM, which end them themselves."""
-    watched = getattr(trainer.strategy.launcher, "procs", [])
-    processes = list(watched)
-    watched.clear()  # Lightning's watchdog would kill this process, too, before it can say what happened
-    return processes
-
-
-def _end(processes: list[subprocess.Popen[bytes]]) -> str:
-    """Waits a little, then kills; says how those ended that did so by themselves."""
-    ended = []
-    for rank, process in enumerate(processes, 1):
-        with suppress(subprocess.TimeoutExpired):
-            code = process.wait(_GRACE)
-            ended.append(f"rank {rank} was killed by signal {-code}" if code < 0 else f"rank {rank} ended with {code}")
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-    return f": {', '.join(ended)}" if ended else ""
+    def _end(self) -> str:
+        """Waits a little, then kills; says how those ended that did so by themselves."""
+        ended = []
+        for rank, process in enumerate(self._processes, 1):
+            with suppress(subprocess.TimeoutExpired):
+                code = process.wait(_GRACE)
+                how = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
+                ended.append(f"rank {rank} {how}")
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        return f": {', '.join(ended)}" if ended else ""

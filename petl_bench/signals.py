@@ -12,11 +12,17 @@ _ASKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Stopped(BaseException):
-    """A signal asked the process to end; no `Exception`, so that nobody takes it for a fault."""
+    """A signal asked the process to end; no `Exception`, so that nobody takes it for a fault.
+
+    Attributes:
+        exit_code: 128 and the number of the signal.
+        advice: how the work goes on, where it does.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.exit_code = 128 + number
+        self.advice = ""
 
 
 class StopRequest:
@@ -31,16 +37,14 @@ class StopRequest:
         self.deferred = False
         self.number = 0
 
-    def install(self) -> None:
-        """Takes the handlers over, also from libraries that have put theirs in the meantime."""
-        for asked in _ASKED:
-            signal.signal(asked, self._receive)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
+    def receive(self, number: int, frame: FrameType | None) -> None:
+        """The handler."""
         if self.deferred and not self.number:
             self.number = number
+            # Loader processes may have got the signal, too; their death must not break the step that has its batch.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             # print may be what was interrupted
-            os.write(2, b"\npetl-bench: stopping when this step is saved (once more: at once)\n")
+            os.write(2, b"\npetl-bench: stopping after this step, or this validation (once more: at once)\n")
             return
         for asked in _ASKED:
             signal.signal(asked, signal.SIG_DFL)
@@ -51,8 +55,7 @@ class StopRequest:
 def handled() -> Iterator[StopRequest]:
     """Inside the block signals raise `Stopped`, at once or when the request that it gives is looked at."""
     request = StopRequest()
-    before = {asked: signal.getsignal(asked) for asked in _ASKED}
-    request.install()
+    before = {asked: signal.signal(asked, request.receive) for asked in _ASKED}
     try:
         yield request
     except Exception as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.faults.trials import HELD, Bench, Trial, first_problem, loadable, orphans
+from benchmarks.faults.trials import HELD, Bench, Trial, completed, first_problem, loadable, orphans, resumed
 from petl_bench.checkpoints import LAST, SafeCheckpointIO, sweep
 
 RANDOM_KILLS, SAVE_KILLS = 10, 100
@@ -26,7 +26,8 @@ def trials() -> Iterator[Trial]:
     yield Trial("F3", f"{SAVE_KILLS} times kill -9 while saving", _while_saving)
     for asked in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         yield Trial("F9", f"{asked.name} saves the step and ends", partial(_signalled, asked, False))
-    yield Trial("F9", "SIGINT to loader processes, too", partial(_signalled, signal.SIGINT, True))
+    for asked in (signal.SIGTERM, signal.SIGINT):
+        yield Trial("F9", f"{asked.name} to loader processes, too", partial(_signalled, asked, True))
     yield Trial("F9", "SIGTERM to one of two processes", _one_of_two)
 
 
@@ -45,8 +46,10 @@ def _at_random(number: int, bench: Bench) -> str:
         process.wait()
     if list(runs.rglob("result.json")):
         return "it was complete before it was killed"
-    again = bench.run(command)
-    return first_problem(HELD if again.code == 0 else again.text[-300:], bench.compared(runs, *more))
+    had_saved = bool(list(runs.rglob(LAST)))
+    return first_problem(
+        completed(bench.run(command)), bench.compared(runs, *more), resumed(runs) if had_saved else HELD
+    )
 
 
 def _two_processes(bench: Bench) -> str:
@@ -57,7 +60,7 @@ def _two_processes(bench: Bench) -> str:
     if killed.code == 0:
         return "exit code 0"
     again = bench.run(bench.fit(runs, *more))
-    return first_problem(HELD if again.code == 0 else again.text[-300:], bench.compared(runs, *more))
+    return first_problem(completed(again), bench.compared(runs, *more), resumed(runs))
 
 
 def _while_saving(bench: Bench) -> str:
@@ -107,8 +110,7 @@ def _signalled(asked: signal.Signals, to_all: bool, bench: Bench) -> str:
         return f"exit code {code}, expected {128 + asked}"
     if list(runs.rglob("result.json")):
         return "the run counts as complete"
-    again = bench.run(command)
-    return first_problem(loadable(runs), HELD if again.code == 0 else again.text[-300:], bench.compared(runs, *more))
+    return first_problem(loadable(runs), completed(bench.run(command)), bench.compared(runs, *more), resumed(runs))
 
 
 def _one_of_two(bench: Bench) -> str:

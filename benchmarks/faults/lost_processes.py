@@ -43,7 +43,10 @@ def _not_finite(rank: int, bench: Bench) -> str:
 def _lost_rank(fault: str, rank: int, bench: Bench) -> str:
     runs = bench.new()
     ended = bench.run(bench.fit(runs, *_TWO), patience=_PATIENCE, FAULT=fault, FAULT_RANK=str(rank))
-    return first_problem(_ended_in_time(ended), loadable(runs), orphans(runs))
+    # Of a first process that is killed or ends at once nobody can choose the code.
+    expected = {"kill": -9, "exit": 9, "hang": 6, "error": 1}[fault] if rank == 0 else 6
+    code = HELD if ended.code == expected else f"exit code {ended.code}, expected {expected}"
+    return first_problem(_ended_in_time(ended), code, loadable(runs), orphans(runs))
 
 
 def _under_torchrun(fault: str, bench: Bench) -> str:

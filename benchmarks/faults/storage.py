@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks.faults.trials import HELD, Bench, Trial, completed, first_problem, loadable, refused
+from benchmarks.faults.trials import HELD, Bench, Trial, completed, first_problem, loadable, refused, resumed
 from petl_bench.checkpoints import LAST
 
 
@@ -130,7 +130,9 @@ def _falls_back(bench: Bench) -> str:
     (path,) = runs.rglob(LAST)
     path.write_bytes(_flipped(path.read_bytes()))
     more = ("--save_every_n_steps=1",)
-    return first_problem(completed(bench.run(bench.fit(runs, *more))), bench.compared(runs, *more))
+    ended = bench.run(bench.fit(runs, *more))
+    back = HELD if "going back to last-1.ckpt" in ended.text else "it does not say that it goes back"
+    return first_problem(completed(ended), back, bench.compared(runs, *more), resumed(runs))
 
 
 def _foreign(option: str, told: str, bench: Bench) -> str:

@@ -1,5 +1,6 @@
 """What a trial of a fault is, and the runs that it is tried on."""
 
+import json
 import os
 import signal
 import subprocess
@@ -141,6 +142,12 @@ class Bench:
         found, expected = self.weights(runs), self.weights(self.uninterrupted(*more))
         same = found.keys() == expected.keys() and all(np.array_equal(found[name], expected[name]) for name in expected)
         return HELD if same else "the weights differ from those of an uninterrupted run"
+
+
+def resumed(runs: Path) -> str:
+    """`HELD` if the record of the only run below a folder says that it was continued once."""
+    times = json.loads(next(runs.rglob("result.json")).read_text())["train"]["resumed"]
+    return HELD if times == 1 else f"the record says that it was continued {times} times"
 
 
 def refused(ended: Ended, code: int, told: str, messages: int = 1) -> str:

@@ -9,7 +9,7 @@ import shutil
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -379,12 +379,13 @@ class VideoTextDataModule(LightningDataModule):
     def _require_shared_memory(self, clips: int) -> None:
         """Refuses to begin where batches would not fit: a loader process without memory hangs, and says nothing."""
         assert self.spec is not None
-        needed = self.num_workers * _PREFETCHED * clips * self.frames * 3 * self.spec.image_size**2
+        processes = 1 if self.trainer is None else self.trainer.num_devices  # of this machine
+        needed = processes * self.num_workers * _PREFETCHED * clips * self.frames * 3 * self.spec.image_size**2
         if not _SHARED_MEMORY.is_dir() or needed <= (free := shutil.disk_usage(_SHARED_MEMORY).free):
             return
         raise DataError(
-            f"{self.num_workers} loader processes need {needed / 1e6:,.1f} MB of {_SHARED_MEMORY}, {free / 1e6:,.1f} "
-            "are free: lower data.num_workers (0 needs none), or raise it (docker run --shm-size)"
+            f"{processes * self.num_workers} loader processes need {needed / 1e6:,.1f} MB of {_SHARED_MEMORY}, "
+            f"{free / 1e6:,.1f} are free: lower data.num_workers (0 needs none), or raise it (docker run --shm-size)"
         )
 
     def _processes(self) -> tuple[int, int]:
@@ -449,6 +450,12 @@ class VideoTextDataModule(LightningDataModule):
             DataError: one of them cannot be read.
         """
         return _hash(self._annotation_digests())
+
+    def training_rows_sha256(self) -> str:
+        """Of what is trained on, in order; videos that are missing or held out are not among it."""
+        dataset = self._datasets["train"]
+        assert isinstance(dataset, TrainingDataset)
+        return _hash([astuple(sample) for sample, _ in dataset.samples])
 
     def _annotation_digests(self) -> dict[str, str]:
         try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import extract_tb
 
 import torch
 from torch.utils.data import get_worker_info
@@ -49,12 +51,20 @@ def named_when_lost(files: CurrentFiles) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        text = " ".join(str(error).split())
-        if not re.search(r"DataLoader (worker|timed out)", text):
+    except (RuntimeError, EOFError, OSError) as error:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch tells of a death a second time, wherever we are then
+        if not _tells_of_a_loss(error):
             raise
+        text = " ".join(str(error).split()) or type(error).__name__
         reading = ", ".join(files.names()) or "unknown"
         raise DataError(
             f"a loader process is lost ({text.split('. ')[0][:120]}); files being read: {reading}; look at them with "
             "petl-bench data verify"
         ) from error
+
+
+def _tells_of_a_loss(error: Exception) -> bool:
+    if re.search(r"DataLoader (worker|timed out)", str(error)):
+        return True
+    # A process that dies between two batches closes the socket that hands the first one over before it counts as dead.
+    return any(Path(frame.filename).parent.name == "multiprocessing" for frame in extract_tb(error.__traceback__))

@@ -106,7 +106,9 @@ def test_killed_and_resumed(
     arguments = ("fit", config, dataset, tmp_path, *MORE, *CONFIGS[config])
     assert killed(arguments, trap(*TRAPS[moment])) == -signal.SIGKILL
     assert not list(tmp_path.rglob("result.json"))
+    had_saved = bool(list(tmp_path.rglob("last.ckpt")))
     assert run(*arguments) == 0
+    assert only_record(tmp_path)[1]["train"]["resumed"] == had_saved
     weights, ranks, losses = outcome(tmp_path)
     expected_weights, expected_ranks, expected_losses = uninterrupted(config)
     assert losses == expected_losses
@@ -156,6 +158,49 @@ def test_killed_and_resumed_inside_an_epoch(
     assert only_record(tmp_path)[1]["train"]["resumed"] == 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_validation_inside_an_epoch_is_not_left_out(
+    number: signal.Signals, dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    validating = ("--trainer.val_check_interval=2", "--data.init_args.val_videos=4", "--best_on_val=true", EACH_STEP)
+    whole = ("fit", "fixture_lora", dataset, tmp_path / "whole", *MORE, *validating)
+    assert run(*whole) == 0
+    broken = ("fit", "fixture_lora", dataset, tmp_path / "broken", *MORE, *validating)
+    assert killed(broken, trap(Method, "training_step", 5, number)) in (-number, 128 + number)
+    assert run(*broken) == 0
+    assert only_record(tmp_path / "broken")[1]["train"]["resumed"] == 1
+    logs = [next((tmp_path / name).rglob("metrics.csv")).read_text() for name in ("whole", "broken")]
+    assert logs[0] == logs[1]
+    weights, expected = outcome(tmp_path / "broken")[0], outcome(tmp_path / "whole")[0]
+    assert all(np.array_equal(weights[name], tensor) for name, tensor in expected.items())
+
+
+def test_saves_fall_on_whole_steps(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    original = SafeCheckpointIO.save_checkpoint
+
+    def save(self: SafeCheckpointIO, checkpoint: dict[str, Any], *more: Any, **options: Any) -> None:
+        saved.append(checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"])
+        original(self, checkpoint, *more, **options)
+
+    monkeypatch.setattr(SafeCheckpointIO, "save_checkpoint", save)
+    fit = ("--trainer.accumulate_grad_batches=2", "--trainer.max_epochs=1", "--data.init_args.batch_size=4")
+    every = ("--save_every_n_steps=3", answers_of(dataset))
+    assert run("fit", "fixtureqa_adaptformer", dataset, tmp_path, *fit, *every) == 0
+    batches = saved[-1]
+    assert saved[:-1] == list(range(4, batches, 4))
+
+
+def test_other_training_rows_are_noticed(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset, copy)
+    arguments = ("fit", "fixture_adaptformer", copy, tmp_path / "runs", *MORE, "--data.init_args.bad_videos=tolerate")
+    assert killed(arguments, trap(Method, "on_train_batch_start", STEPS + 2)) == -signal.SIGKILL
+    (copy / "videos" / "video3.mp4").unlink()
+    assert run(*arguments) == 5
+    assert "training rows was" in capsys.readouterr().err
+
+
 def test_half_a_step_is_not_saved(dataset: Path, tmp_path: Path) -> None:
     """Two batches make a step: what the first of them left in the gradients is in no checkpoint."""
     accumulating = ("--trainer.accumulate_grad_batches=2", *MORE, EACH_STEP)
@@ -165,6 +210,7 @@ def test_half_a_step_is_not_saved(dataset: Path, tmp_path: Path) -> None:
     broken = ("fit", "fixtureqa_adaptformer", dataset, tmp_path / "broken", *accumulating, answers)
     assert killed(broken, trap(Method, "on_train_batch_start", STEPS + 4)) == -signal.SIGKILL
     assert run(*broken) == 0
+    assert only_record(tmp_path / "broken")[1]["train"]["resumed"] == 1
     weights, expected = outcome(tmp_path / "broken")[0], outcome(tmp_path / "whole")[0]
     assert all(np.array_equal(weights[name], tensor) for name, tensor in expected.items())
 
@@ -193,7 +239,8 @@ def test_a_second_signal_ends_at_once(dataset: Path, tmp_path: Path) -> None:
     assert SafeCheckpointIO().load_checkpoint(path)["global_step"] == STEPS
 
 
-def test_a_signal_to_the_whole_group(dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group(number: signal.Signals, dataset: Path, tmp_path: Path) -> None:
     """A terminal and a scheduler signal loader processes, too."""
 
     def prepare() -> None:
@@ -203,14 +250,14 @@ def test_a_signal_to_the_whole_group(dataset: Path, tmp_path: Path) -> None:
         def counted(self: Method, *args: Any) -> Any:
             calls[0] += 1
             if calls[0] == 2:
-                os.killpg(os.getpgrp(), signal.SIGINT)
+                os.killpg(os.getpgrp(), number)
             return original(self, *args)
 
         Method.training_step = counted  # type: ignore[method-assign]
 
     config = "fixture_lora"
     arguments = ("fit", config, dataset, tmp_path, *MORE, *CONFIGS[config])
-    assert killed(arguments, prepare) == 128 + signal.SIGINT
+    assert killed(arguments, prepare) == 128 + number
     (path,) = tmp_path.rglob("last.ckpt")
     assert SafeCheckpointIO().load_checkpoint(path)["global_step"] == 2
 
@@ -246,6 +293,7 @@ def test_a_damaged_checkpoint_is_left_for_the_one_before(
     if damage != "gone":
         path.write_bytes({"cut": whole[:1000], "bit": whole, "zeros": bytes(len(whole))}[damage])
     assert run(*arguments) == 0
+    assert only_record(tmp_path)[1]["train"]["resumed"] == 1
     weights, _, losses = outcome(tmp_path)
     expected_weights, _, expected_losses = uninterrupted("fixture_adaptformer")
     assert losses == expected_losses
