@@ -8,6 +8,7 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.processes import Ranks, configure_ddp
 from petl_bench.registry import import_plugins, list_entries
 from petl_bench.results import measured_settings
-from petl_bench.run import Run, earlier_metrics, locked, open_run
+from petl_bench.run import Run, earlier_metrics, open_run
 from petl_bench.signals import Stopped, StopRequest
 from petl_bench.tasks.base import Task
 
@@ -66,17 +67,18 @@ class PetlBenchCLI(LightningCLI):
     def __init__(self, args: list[str], stop_request: StopRequest | None = None) -> None:
         self.stop_request = stop_request or StopRequest()
         self.ranks = Ranks()
-        super().__init__(
-            Method,
-            VideoTextDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=args,
-        )
+        with ExitStack() as self.held:  # the lock of the run's folder
+            super().__init__(
+                Method,
+                VideoTextDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=None,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                args=args,
+            )
 
     # --- parsing --------------------------------------------------------------------------------------------------
 
@@ -150,7 +152,7 @@ class PetlBenchCLI(LightningCLI):
         dry = bool(self.options.trainer.fast_dev_run)
         static = self.options.trainer.accumulate_grad_batches == 1  # accumulating leaves steps out of the graph
         configure_ddp(self.options.trainer.strategy, self.options.collective_timeout, static)
-        self.run = open_run(str(self.subcommand), self.options, resolved, self.model, self.datamodule)
+        self.run = open_run(str(self.subcommand), self.options, resolved, self.model, self.datamodule, self.held)
         self.meter = CostMeter()
         settings: dict[str, Any] = {
             "use_distributed_sampler": False,
@@ -211,8 +213,7 @@ class PetlBenchCLI(LightningCLI):
             self._fit(model, datamodule, ckpt_path, **kwargs)
             return
         try:
-            with locked(self.run.folder):
-                self._fit(model, datamodule, ckpt_path, **kwargs)
+            self._fit(model, datamodule, ckpt_path, **kwargs)
         except Stopped as stopped:
             if resumable(self.run.folder):
                 again = "without --overwrite true " if self.options.overwrite else ""

@@ -6,7 +6,7 @@ import csv
 import fcntl
 import importlib.metadata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -219,15 +219,21 @@ class Run:
 
 
 def open_run(
-    command: str, options: Namespace, resolved: dict[str, Any], method: Method, data: VideoTextDataModule
+    command: str,
+    options: Namespace,
+    resolved: dict[str, Any],
+    method: Method,
+    data: VideoTextDataModule,
+    held: ExitStack,
 ) -> Run:
     """Chooses and creates the folder of a run.
 
     A test of a checkpoint writes `test.json` beside it. A complete folder of the same name is refused without
-    `overwrite`; an interrupted run goes on after its last whole epoch, or with `overwrite` is set aside.
+    `overwrite`; an interrupted run goes on after its last checkpoint, or with `overwrite` is set aside. Until `held`
+    is closed no other process gets the folder.
 
     Raises:
-        UsageError: if the run is complete already.
+        UsageError: if the run is complete already, or another process is at work in its folder.
         CheckpointError: if the folder cannot be created.
     """
     seed, digest = options.seed_everything, config_hash(resolved)
@@ -237,9 +243,12 @@ def open_run(
         Path(options.runs_dir).expanduser(), data.dataset, method.slug, method.backbone.name, digest, seed
     )
     dry = bool(options.trainer.fast_dev_run) or command in ("validate", "predict")
+    writes = rank_zero_only.rank == 0 and not dry
+    if writes:
+        held.enter_context(locked(folder))  # before its files are looked at
     resumed = None if dry or options.overwrite or command != "fit" else resumable(folder)
     run = Run(folder, "fit", resolved, digest, seed, FILE_NAME, resumed)
-    if rank_zero_only.rank == 0 and not dry:
+    if writes:
         _create(run, options.overwrite)
     return run
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ def trials() -> Iterator[Trial]:
     yield Trial("F8", "change allowed by name", _change_allowed)
     yield Trial("F17", "the run is complete", _complete)
     yield Trial("F17", "two at once", _two_at_once)
+    yield Trial("F17", "two at once, the second to overwrite", partial(_two_at_once, more=("--overwrite=true",)))
     for name, edit in _RECORDS.items():
         yield Trial("F18", f"record {name}", partial(_bad_record, edit))
 
@@ -191,15 +193,18 @@ def _complete(bench: Bench) -> str:
     return first_problem(completed(first), refused(bench.run(bench.fit(runs)), 2, "complete"))
 
 
-def _two_at_once(bench: Bench) -> str:
+def _two_at_once(bench: Bench, more: tuple[str, ...] = ()) -> str:
     runs = bench.new()
     with (bench.new("output") / "output.txt").open("w") as output:
-        first = bench.start(bench.fit(runs, "--trainer.max_epochs=60"), output)
+        first = bench.start(bench.fit(runs), output)
         while first.poll() is None and not list(runs.rglob(LAST)):
-            pass
-        second = bench.run(bench.fit(runs, "--trainer.max_epochs=60"))
+            time.sleep(0.01)
+        first.send_signal(signal.SIGSTOP)  # else it may be complete too soon
+        second = bench.run(bench.fit(runs, *more))
+        first.send_signal(signal.SIGCONT)
         code = first.wait()
-    return first_problem(refused(second, 2, "another process"), HELD if code == 0 else f"the first ended with {code}")
+    ended = HELD if code == 0 else f"the first ended with {code}"
+    return first_problem(refused(second, 2, "another process"), ended, bench.compared(runs))
 
 
 _RECORDS: dict[str, Callable[[str], str]] = {

@@ -270,13 +270,22 @@ def test_overwrite_begins_anew(dataset: Path, tmp_path: Path, uninterrupted: Cal
     assert outcome(tmp_path)[2] == uninterrupted("fixture_adaptformer")[2]
 
 
-def test_two_processes_in_one_folder(dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("more", [(), ("--overwrite=true",)])
+def test_two_processes_in_one_folder(
+    more: tuple[str, ...], dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     arguments = ("fit", "fixture_adaptformer", dataset, tmp_path, *MORE)
     assert killed(arguments, trap(Method, "on_train_batch_end", STEPS + 1)) == -signal.SIGKILL
     (checkpoint,) = tmp_path.rglob("last.ckpt")
+    (checkpoint.parent / ".being-written.tmp").touch()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     with locked(checkpoint.parent):
-        assert killed(arguments, lambda: None) == 2
+        assert killed((*arguments, *more), lambda: None) == 2
     assert "another process is at work" in capfd.readouterr().err
+    lock = checkpoint.parent.with_name(".seed0.lock")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path != lock} == {
+        path: time for path, time in before.items() if path != lock
+    }
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "zeros", "gone"])
