@@ -35,7 +35,7 @@ from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.processes import Ranks, configure_ddp
 from petl_bench.registry import import_plugins, list_entries
 from petl_bench.results import measured_settings
-from petl_bench.run import Run, earlier_metrics, open_run
+from petl_bench.run import ADAPTER_NAME, Run, earlier_metrics, open_run
 from petl_bench.signals import Stopped, StopRequest
 from petl_bench.tasks.base import Task
 
@@ -208,7 +208,7 @@ class PetlBenchCLI(LightningCLI):
     # --- subcommands ----------------------------------------------------------------------------------------------
 
     def fit(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
-        """Trains, writes the adapter, tests the reported epoch, writes the record."""
+        """Trains, writes the adapter, tests the reported epoch if its truth is known, writes the record."""
         if self.options.trainer.fast_dev_run or rank_zero_only.rank:
             self._fit(model, datamodule, ckpt_path, **kwargs)
             return
@@ -235,6 +235,12 @@ class PetlBenchCLI(LightningCLI):
             model.load_state_dict(state, strict=False)
         if model.trainable:
             self.run.write_adapter(model)
+        if not datamodule.has_truth("test"):
+            rank_zero_info(
+                f"no figures and no record: {datamodule.protocol.id} has no answers to test questions; petl-bench "
+                f"predict --ckpt_path {self.run.folder / ADAPTER_NAME} writes those of the model"
+            )
+            return
         with self.ranks.together(self.trainer), named_when_lost(datamodule.current_files):
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         selection = "best-val" if self.options.best_on_val else "last"

@@ -153,6 +153,10 @@ class VideoTextDataModule(LightningDataModule):
             self._samples |= {"test": self.checked("test")} if split == "test" else self._train_and_val()
         return self._samples[split]
 
+    def has_truth(self, split: Split) -> bool:
+        """Whether figures can be had: the answers of some test splits are not public."""
+        return all(question.answers for sample in self.samples(split) for question in sample.questions)
+
     def checked(self, split: Split) -> list[Sample]:
         """The samples of a split as the protocol has them.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +92,21 @@ def test_what_does_not_go_together(
     assert told in error
     assert "\n" not in error
     assert not list(tmp_path.iterdir())
+
+
+def test_a_test_split_without_answers(
+    written: Callable[[str], Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """VQAv2's: the adapter is there, figures are EvalAI's to give."""
+    parts = ("--data.init_args.train_on=train+val", "--data.init_args.test_on=test")
+    root = written("vqav2")
+    frames = ("--data.init_args.frames=1", "--data.init_args.frame_rate=null")
+    assert run("fit", "vqav2_uniadapter", root, tmp_path, *frames, *parts, answers_of(root)) == 0
+    assert not list(tmp_path.rglob("result.json"))
+    (adapter,) = tmp_path.rglob("adapter.safetensors")
+    assert f"petl-bench predict --ckpt_path {adapter} writes" in caplog.text
+    assert main(["predict", f"--ckpt_path={adapter}"]) == 0
+    answers = json.loads(adapter.with_name("answers.json").read_text(encoding="utf-8"))
+    questions = json.loads((root / "v2_OpenEnded_mscoco_test2015_questions.json").read_text(encoding="utf-8"))
+    assert [answer["question_id"] for answer in answers] == [asked["question_id"] for asked in questions["questions"]]
+    assert main(["test", f"--ckpt_path={adapter}"]) == 4
