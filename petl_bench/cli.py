@@ -161,7 +161,8 @@ class PetlBenchCLI(LightningCLI):
             "plugins": [*(self.config_init[str(self.subcommand)].trainer.plugins or []), SafeCheckpointIO()],
         }
         if self.options.trainer.logger is None:
-            settings["logger"] = False if dry else self._logger()
+            # Evaluations print; a log of theirs would take the place of the training's.
+            settings["logger"] = self._logger() if self.subcommand == "fit" and not dry else False
         trainer = super().instantiate_trainer(**settings, **kwargs)
         # Its handler of SIGTERM talks to the other processes, whatever they are doing; ours are there already.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]

@@ -26,12 +26,18 @@ def test_fit_writes_a_complete_run_and_test_reproduces_it(
     assert record["model"]["adapter_bytes"] < 4 * record["model"]["trainable_params"] + 10_000
     assert record["train"]["steps"] == 4  # 16 videos x 2 captions in batches of 8
 
-    assert main(["test", f"--ckpt_path={folder / 'adapter.safetensors'}"]) == 0
+    written = {path.name: path.read_bytes() for path in folder.iterdir()}
+    adapter = f"--ckpt_path={folder / 'adapter.safetensors'}"
+    assert main(["test", adapter]) == 0
     _, again = only_record(tmp_path, "test.json")
     assert again["eval"]["t2v"] == record["eval"]["t2v"]
     assert again["eval"]["v2t"] == record["eval"]["v2t"]
     with np.load(folder / "ranks.npz") as first, np.load(folder / "test_ranks.npz") as second:
         assert all(np.array_equal(first[key], second[key]) for key in first)
+
+    assert main(["validate", adapter, "--data.init_args.val_videos=4"]) == 0
+    assert main(["predict", adapter]) == 0
+    assert {name: (folder / name).read_bytes() for name in written} == written
 
     capsys.readouterr()
     assert main(["report", str(tmp_path), f"--output={tmp_path / 'report'}"]) == 0
