@@ -279,10 +279,12 @@ class PetlBenchCLI(LightningCLI):
         self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any
     ) -> None:
         """Writes what the task predicts for the test split: features (retrieval), or answers."""
+        if self.trainer.world_size > 1:
+            raise UsageError("predict writes one file: run it with --trainer.devices 1")
         self._load(model, ckpt_path)
         with self.ranks.together(self.trainer), named_when_lost(datamodule.current_files):
             batches = self.trainer.predict(model, datamodule=datamodule)
-        self.run.write_predictions(batches or [], model, self.trainer)
+        self.run.write_predictions(batches or [], model)
 
     def _load(self, model: Method, ckpt_path: str | None) -> None:
         if ckpt_path is not None:

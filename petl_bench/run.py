@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import fcntl
 import importlib.metadata
+import io
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -32,6 +34,7 @@ from petl_bench.results import (
     file_sha256,
     run_directory,
     write_atomically,
+    write_bytes_atomically,
     write_result,
 )
 from petl_bench.tasks.base import Evaluation
@@ -110,10 +113,9 @@ class Run:
         write_adapter(self.folder / ADAPTER_NAME, Adapter(method.trained_state(), method.identity()))
 
     @rank_zero_only
-    def write_predictions(self, batches: list[Any], method: Method, trainer: Trainer) -> None:
+    def write_predictions(self, batches: list[Any], method: Method) -> None:
         """What a `predict` pass on one process gave, in the order of the split."""
-        if trainer.world_size > 1:
-            raise UsageError("predict writes one file: run it with --trainer.devices 1")
+        self.folder.mkdir(parents=True, exist_ok=True)
         print(method.task.write_predictions(batches, self.folder))
 
     @rank_zero_only
@@ -144,7 +146,9 @@ class Run:
     ) -> None:
         """Writes ranks and, last, the record; a folder without a record is not a complete run."""
         evaluation = _evaluation(method)
-        np.savez_compressed(self.folder / self._ranks_name, allow_pickle=False, **evaluation.ranks)
+        ranks = io.BytesIO()
+        np.savez_compressed(ranks, allow_pickle=False, **evaluation.ranks)
+        write_bytes_atomically(self.folder / self._ranks_name, ranks.getvalue())
         record = self._record(trainer, method, data, meter, selection, evaluation, points)
         write_result(self.folder / self.record_name, record)
         self.show(method, data)
@@ -234,11 +238,14 @@ def open_run(
 
     Raises:
         UsageError: if the run is complete already, or another process is at work in its folder.
-        CheckpointError: if the folder cannot be created.
+        CheckpointError: if the folder cannot be created or written to.
     """
     seed, digest = options.seed_everything, config_hash(resolved)
     if command != "fit" and options.ckpt_path:
-        return Run(Path(options.ckpt_path).expanduser().parent, "test", resolved, digest, seed, "test.json")
+        folder = Path(options.ckpt_path).expanduser().parent
+        if command != "validate":
+            _require_writable(folder)
+        return Run(folder, "test", resolved, digest, seed, "test.json")
     folder = run_directory(
         Path(options.runs_dir).expanduser(), data.dataset, method.slug, method.backbone.name, digest, seed
     )
@@ -267,6 +274,19 @@ def _create(run: Run, overwrite: bool) -> None:
         run.write_config()
     except OSError as error:
         raise CheckpointError(f"cannot write to {run.folder}: {error.strerror}; set --runs_dir") from error
+
+
+def _require_writable(folder: Path) -> None:
+    if not folder.is_dir():
+        return  # whoever reads the adapter says so
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write to {folder}, where the results go: {error.strerror}; copy the adapter and config.yaml to "
+            "another folder"
+        ) from error
 
 
 def _set_aside(folder: Path) -> None:

@@ -9,6 +9,8 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,8 +34,8 @@ class Faulty(Linear):
     def on_test_epoch_start(self) -> None:
         """As always, or with weights that give no features."""
         super().on_test_epoch_start()
-        if os.environ["FAULT"] in _OF_TESTS:
-            _fill(self, _OF_TESTS[os.environ["FAULT"]])
+        if fault := _OF_TESTS.get(os.environ["FAULT"]):
+            fault(self)
 
 
 def _fill(method: Faulty, value: float) -> None:
@@ -67,6 +69,12 @@ def _remove(method: Faulty) -> None:
     shutil.rmtree(method.trainer.default_root_dir)
 
 
+def _full_disk(method: Faulty) -> None:
+    with suppress(OSError), (Path(method.trainer.default_root_dir) / "full").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+
+
 def _clock(method: Faulty) -> None:
     now = time.time
     time.time = lambda: now() - 1e9  # three decades back
@@ -82,7 +90,11 @@ _OF_STEPS: dict[str, Callable[[Faulty], None]] = {
     "remove": _remove,
     "clock": _clock,
 }
-_OF_TESTS = {"test nan": float("nan"), "test constant": 0.0}
+_OF_TESTS: dict[str, Callable[[Faulty], None]] = {
+    "test nan": _not_a_number,
+    "test constant": lambda method: _fill(method, 0.0),
+    "test disk full": _full_disk,
+}
 _OF_LOADERS: dict[str, Callable[[], None]] = {
     "loader dies": lambda: os._exit(3),
     "loader hangs": lambda: time.sleep(10_000),

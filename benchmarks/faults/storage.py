@@ -17,10 +17,12 @@ def trials() -> Iterator[Trial]:
     """All of them."""
     yield Trial("F4", "disk full at the first checkpoint", partial(_full_disk, 0.5))
     yield Trial("F4", "disk full at a later checkpoint", partial(_full_disk, 2.5))
+    yield Trial("F4", "disk full when the results are written", _full_for_results)
     yield Trial("F4", "TMPDIR full", _full_tmpdir)
     yield Trial("F4", "TMPDIR on another device", _other_tmpdir)
     yield Trial("F5", "runs_dir is a file", _runs_dir_is_a_file)
     yield Trial("F5", "runs_dir is read-only", _read_only_runs)
+    yield Trial("F5", "adapter in a read-only folder", _read_only_adapter)
     yield Trial("F5", "folder removed during the run", _removed)
     for name, damage in _DAMAGES.items():
         yield Trial("F6", f"checkpoint {name}", partial(_damaged, damage))
@@ -56,6 +58,15 @@ def _full_disk(checkpoints: float, bench: Bench) -> str:
     return first_problem(found, loadable(kept) if checkpoints > 1 else HELD)
 
 
+def _full_for_results(bench: Bench) -> str:
+    runs, kept = bench.new(), bench.new("kept")
+    copied = ["sh", "-c", '"$@"; code=$?; cp -r "$0"/. ' + str(kept) + "; exit $code", str(runs)]
+    command = bench.mounted("-t tmpfs -o size=16m none", runs, [*copied, *bench.fit(runs)])
+    found = refused(bench.run(command, FAULT="test disk full"), 5, "No space left")
+    complete = list(kept.rglob("result.json"))
+    return first_problem(found, loadable(kept), "the run counts as complete" if complete else HELD)
+
+
 def _full_tmpdir(bench: Bench) -> str:
     place = bench.new("tmp")
     command = bench.fit(bench.new(), "--data.init_args.num_workers=1")
@@ -79,6 +90,20 @@ def _read_only_runs(bench: Bench) -> str:
     runs = bench.new()
     ended = bench.run(bench.mounted("-t tmpfs -o ro none", runs, bench.fit(runs)))
     return refused(ended, 5, str(runs))
+
+
+def _read_only_adapter(bench: Bench) -> str:
+    (adapter,) = bench.uninterrupted().rglob("adapter.safetensors")
+    folder = adapter.parent
+    command = [
+        sys.executable,
+        "-m",
+        "petl_bench",
+        "test",
+        f"--ckpt_path={adapter}",
+        "--plugins=benchmarks.faults.faulty",
+    ]
+    return refused(bench.run(bench.mounted(f"--bind -o ro {folder}", folder, command)), 5, str(folder))
 
 
 def _removed(bench: Bench) -> str:

@@ -25,6 +25,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from petl_bench.errors import DataError
 from petl_bench.metrics.by_index import gather_on_cpu, order_of, to_cpu
+from petl_bench.results import write_atomically
 
 Score = Callable[[str, Sequence[str]], float]
 
@@ -112,7 +113,7 @@ def write_submission(path: Path, answers: Iterable[tuple[int, str]]) -> int:
     twice = [question for question, count in Counter(r["question_id"] for r in records).items() if count > 1]
     if twice:
         raise DataError(f"question {twice[0]} has more than one answer; question ids must be unique in their file")
-    path.write_text(json.dumps(records), encoding="utf-8")
+    write_atomically(path, json.dumps(records))
     return len(records)
 
 

@@ -13,6 +13,7 @@ from petl_bench.data.batch import Batch
 from petl_bench.errors import UsageError
 from petl_bench.losses import contrastive_loss, text_conditioned_contrastive_loss
 from petl_bench.metrics.retrieval import RetrievalMetric, TextConditionedRetrievalMetric, summarise
+from petl_bench.results import write_bytes_atomically
 from petl_bench.tasks.base import Evaluation, Task
 
 
@@ -119,9 +120,9 @@ class Retrieval(Task):
 
     def write_predictions(self, predictions: list[dict[str, Tensor]], folder: Path) -> str:
         """`features.safetensors`, in the order of the split."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         columns = {key: torch.cat([batch[key] for batch in predictions]) for key in predictions[0]}
         path = folder / "features.safetensors"
-        save_file({key: value.contiguous() for key, value in columns.items()}, path)
+        write_bytes_atomically(path, save({key: value.contiguous() for key, value in columns.items()}))
         return f"features of {len(columns['video'])} videos and {len(columns['text'])} captions: {path}"

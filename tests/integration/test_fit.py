@@ -67,6 +67,20 @@ def test_training_lowers_the_loss(dataset: Path, tmp_path: Path) -> None:
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
 
 
+def test_predict_of_a_method_without_training(dataset: Path, tmp_path: Path) -> None:
+    assert run("predict", "fixture_zeroshot", dataset, tmp_path) == 0
+    (features,) = tmp_path.rglob("features.safetensors")
+    assert load_file(features)["video"].shape == (4, 64)
+
+
+def test_predict_on_two_processes_is_refused_at_once(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two = ("--trainer.devices=2", "--trainer.strategy=ddp")
+    assert run("predict", "fixture_zeroshot", dataset, tmp_path, *two) == 2
+    assert "--trainer.devices 1" in capsys.readouterr().err
+
+
 def test_zero_shot_has_nothing_to_train(dataset: Path, tmp_path: Path) -> None:
     assert run("test", "fixture_zeroshot", dataset, tmp_path) == 0
     folder, record = only_record(tmp_path)
