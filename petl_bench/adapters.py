@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from petl_bench.errors import CheckpointError
 
-FORMAT = "petl_bench.adapter/1"
+FORMAT = "petl_bench.adapter/2"
+_ENTRY = "petl_bench"
 
 
 class Adapter(NamedTuple):
@@ -28,7 +30,9 @@ def write_adapter(path: Path, adapter: Adapter) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.tensors.items()}
     try:
-        save_file(tensors, temporary, {**adapter.metadata, "format": FORMAT})
+        # One entry, as safetensors writes several in random order: the same adapter is the same file.
+        described = json.dumps({**adapter.metadata, "format": FORMAT}, sort_keys=True)
+        save_file(tensors, temporary, {_ENTRY: described})
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -48,9 +52,11 @@ def read_adapter(path: Path) -> Adapter:
 
     if not path.is_file():
         raise CheckpointError(f"no adapter file at {path}")
+    if path.suffix == ".ckpt":
+        raise CheckpointError(f"{path} is a checkpoint of training; the adapter is adapter.safetensors beside it")
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+            metadata = _described(file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     except (SafetensorError, OSError) as error:
         size = path.stat().st_size
@@ -68,6 +74,15 @@ def is_adapter_file(path: Path) -> bool:
         return False
     try:
         with safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get("format") == FORMAT
+            return _described(file.metadata()).get("format") == FORMAT
     except SafetensorError:
         return False
+
+
+def _described(metadata: dict[str, str] | None) -> dict[str, str]:
+    """What an adapter file says of itself; nothing for other files."""
+    try:
+        described = json.loads((metadata or {}).get(_ENTRY, "{}"))
+    except ValueError:
+        return {}
+    return described if isinstance(described, dict) else {}

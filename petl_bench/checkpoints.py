@@ -19,7 +19,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 
-from petl_bench.errors import CheckpointError
+from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.signals import Stopped, StopRequest
 
 #: the checkpoint that a run is continued from, and the one before it
@@ -181,16 +181,19 @@ class ResumePoints(Checkpoint):
         if run is None:
             raise CheckpointError("the checkpoint does not say what it depends on: begin anew with --overwrite true")
         before, now = run["basis"], self._basis(trainer)
+        unknown = [name for name in self.allowed if not any(_covers(name, key) for key in now)]
+        if unknown:
+            raise UsageError(f"allow_change {unknown[0]}: nothing that a run depends on has that name")
         changed = {
             key: [str(before.get(key)), str(now.get(key))]
             for key in sorted(before.keys() | now.keys())
             if before.get(key) != now.get(key)
         }
-        refused = [key for key in changed if not any(f"{key}.".startswith(f"{name}.") for name in self.allowed)]
+        refused = [key for key in changed if not any(_covers(name, key) for name in self.allowed)]
         if refused:
             shown = "; ".join(f"{key} was {changed[key][0]}, is {changed[key][1]}" for key in refused)
             raise CheckpointError(
-                f"the interrupted run in {self.folder} cannot go on: {shown}; restore that, begin anew with "
+                f"{trainer.ckpt_path} cannot be continued: {shown}; restore that, begin anew with "
                 f"--overwrite true, or accept another course with --allow_change {' '.join(map(shlex.quote, refused))}"
             )
         self.resumed = run["resumed"] + 1
@@ -199,7 +202,11 @@ class ResumePoints(Checkpoint):
 
     def _basis(self, trainer: Trainer) -> dict[str, Any]:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, and declares it nowhere
-        return self.basis | {"processes": trainer.world_size, "training rows": data.training_rows_sha256()}
+        return self.basis | {"processes": trainer.world_size, "training_rows": data.training_rows_sha256()}
+
+
+def _covers(name: str, key: str) -> bool:
+    return f"{key}.".startswith(f"{name}.")
 
 
 def _validates(trainer: Trainer) -> bool:

@@ -15,11 +15,12 @@ from typing import Any
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, Namespace  # pyright: ignore[reportPrivateImportUsage]  # public in its manual
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_only
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from petl_bench.adapters import read_adapter
 from petl_bench.backbones.base import Backbone, InputSpec
@@ -90,7 +91,12 @@ class PetlBenchCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--runs_dir", type=str, default="runs", help="Folder below which runs get their folders.")
+        parser.add_argument(
+            "--runs_dir",
+            type=str,
+            default="runs",
+            help="Folder below which new runs get their folders; results of an adapter go beside it.",
+        )
         parser.add_argument(
             "--overwrite",
             type=bool,
@@ -142,6 +148,9 @@ class PetlBenchCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         if not isinstance(self.options.seed_everything, int) or isinstance(self.options.seed_everything, bool):
             raise UsageError("seed_everything must be a number: a random seed cannot be repeated")
+        _require_whole_splits(self.options.trainer)
+        if self.subcommand == "fit" and self.options.zero_shot:
+            raise UsageError("zero_shot is for test, validate and predict: fit trains")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         # Whatever refuses this combination does so before the run gets a folder.
@@ -163,7 +172,10 @@ class PetlBenchCLI(LightningCLI):
         if self.options.trainer.logger is None:
             # Evaluations print; a log of theirs would take the place of the training's.
             settings["logger"] = self._logger() if self.subcommand == "fit" and not dry else False
-        trainer = super().instantiate_trainer(**settings, **kwargs)
+        try:
+            trainer = super().instantiate_trainer(**settings, **kwargs)
+        except ValueError as error:
+            raise UsageError(f"trainer: {error}") from error
         # Its handler of SIGTERM talks to the other processes, whatever they are doing; ours are there already.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         return trainer
@@ -189,7 +201,7 @@ class PetlBenchCLI(LightningCLI):
     def _resume_points(self) -> ResumePoints:
         basis = measured_settings(self.run.config) | {
             "seed_everything": self.run.seed,
-            "annotation files": self.datamodule.annotations_sha256(),
+            "annotation_files": self.datamodule.annotations_sha256(),
         }
         every = self.options.save_every_n_steps
         if every is not None and every < 1:
@@ -290,6 +302,8 @@ class PetlBenchCLI(LightningCLI):
         if ckpt_path is not None:
             path = Path(ckpt_path).expanduser()
             model.load_trained_state(read_adapter(path), str(path))
+            for key, (before, now) in sorted(self.run.changed_options().items()):
+                rank_zero_warn(f"{path} was trained with {key} {before}, and is used with {now}")
             return
         if model.trainable and not self.options.zero_shot:
             raise UsageError(
@@ -304,6 +318,19 @@ def _require_match(task: Task, data: VideoTextDataModule) -> None:
             f"task {task.name} reads {task.texts}, but data {data.name} has {data.texts}: "
             "choose a task and a dataset that belong together"
         )
+
+
+def _require_whole_splits(options: Namespace) -> None:
+    """Refuses what Lightning takes to leave samples out of an evaluation."""
+    for name in ("limit_val_batches", "limit_test_batches", "limit_predict_batches"):
+        value = options[name]
+        if name == "limit_val_batches" and value == 0:
+            continue  # no validation
+        if value is not None and str(value) != "1.0":  # 1 is one batch
+            raise UsageError(f"trainer.{name} {value}: evaluations count every sample; for a trial set fast_dev_run")
+    every = options.check_val_every_n_epoch
+    if every is not None and every < 1:
+        raise UsageError(f"trainer.check_val_every_n_epoch is {every}: it must be at least 1")
 
 
 def run(
@@ -327,6 +354,8 @@ def run(
         cli(arguments)
     except ArgumentError as error:
         raise UsageError(_readable(str(error))) from error
+    except MisconfigurationException as error:
+        raise UsageError(str(error)) from error
     except (ValueError, TypeError) as error:  # jsonargparse wraps what a constructor raises
         raise _cause(error) from error
     except SystemExit as stop:  # --help and --print_config end this way
@@ -375,7 +404,12 @@ def _with_config_beside(command: str, arguments: list[str]) -> list[str]:
     checkpoint = _value_of("--ckpt_path", arguments)
     if command == "fit" or given or checkpoint is None:
         return arguments
-    beside = Path(checkpoint).expanduser().parent / "config.yaml"
+    path = Path(checkpoint).expanduser()
+    if path.is_dir():
+        raise CheckpointError(f"{checkpoint} is a folder: give {path / ADAPTER_NAME}")
+    if not path.is_file():
+        raise CheckpointError(f"no adapter file at {checkpoint}")
+    beside = path.parent / "config.yaml"
     if not beside.is_file():
         raise CheckpointError(f"no config.yaml beside {checkpoint}: give --config")
     return ["--config", str(beside), *arguments]

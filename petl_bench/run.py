@@ -32,6 +32,7 @@ from petl_bench.results import (
     config_hash,
     environment,
     file_sha256,
+    read_result,
     run_directory,
     write_atomically,
     write_bytes_atomically,
@@ -103,6 +104,14 @@ class Run:
         """Short name of a run: configuration and seed."""
         return f"{self.config_hash[:8]}-seed{self.seed}"
 
+    def changed_options(self) -> dict[str, tuple[Any, Any]]:
+        """Options of the method that are not those in `config.yaml`, which an adapter was trained with: before, now."""
+        path = self.folder / CONFIG_NAME
+        if self.kind != "test" or not path.is_file():
+            return {}
+        before, now = _method_options(yaml.safe_load(path.read_text(encoding="utf-8"))), _method_options(self.config)
+        return {key: (before[key], now[key]) for key in before.keys() & now.keys() if before[key] != now[key]}
+
     def write_config(self) -> None:
         """`config.yaml`, fully resolved: `petl-bench fit --config` of it repeats the run."""
         write_atomically(self.folder / CONFIG_NAME, yaml.safe_dump(self.config, sort_keys=False))
@@ -116,7 +125,9 @@ class Run:
     def write_predictions(self, batches: list[Any], method: Method) -> None:
         """What a `predict` pass on one process gave, in the order of the split."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        print(method.task.write_predictions(batches, self.folder))
+        file = method.task.prediction_file(batches)
+        write_bytes_atomically(self.folder / file.name, file.content)
+        print(f"{file.summary}: {self.folder / file.name}")
 
     @rank_zero_only
     def show(self, method: Method, data: VideoTextDataModule) -> None:
@@ -173,7 +184,7 @@ class Run:
         protocol = data.protocol_record()
         train = None
         if points is not None and trainer.global_step:
-            train = meter.training(trainer, data, method.recipe) | points.history()
+            train = meter.training(trainer, data, method.recipe) | points.history() | {"limits": _limits(self.config)}
         return {
             "schema": SCHEMA,
             "status": "complete",
@@ -256,15 +267,13 @@ def open_run(
     resumed = None if dry or options.overwrite or command != "fit" else resumable(folder)
     run = Run(folder, "fit", resolved, digest, seed, FILE_NAME, resumed)
     if writes:
-        _create(run, options.overwrite)
+        _create(run, options.overwrite, data)
     return run
 
 
-def _create(run: Run, overwrite: bool) -> None:
+def _create(run: Run, overwrite: bool, data: VideoTextDataModule) -> None:
     if (run.folder / FILE_NAME).is_file() and not overwrite:
-        raise UsageError(
-            f"this run is complete: {run.folder}; add --overwrite true to repeat it, or change seed_everything"
-        )
+        raise UsageError(_complete(run.folder, data))
     try:
         leftovers = any((run.folder / name).exists() for name in (FILE_NAME, ADAPTER_NAME, LAST, BEFORE_LAST))
         if leftovers and run.resumed is None:
@@ -274,6 +283,15 @@ def _create(run: Run, overwrite: bool) -> None:
         run.write_config()
     except OSError as error:
         raise CheckpointError(f"cannot write to {run.folder}: {error.strerror}; set --runs_dir") from error
+
+
+def _complete(folder: Path, data: VideoTextDataModule) -> str:
+    if read_result(folder / FILE_NAME)["protocol"]["split_sha256"] == data.annotations_sha256():
+        return f"this run is complete: {folder}; add --overwrite true to repeat it, or change seed_everything"
+    return (
+        f"{folder} holds a complete run of this configuration on other annotation files: set another --runs_dir, or "
+        "--overwrite true to put that run aside"
+    )
 
 
 def _require_writable(folder: Path) -> None:
@@ -311,6 +329,13 @@ def _figures(record: dict[str, Any]) -> list[list[str]]:
 def _evaluation(method: Method) -> Evaluation:
     assert method.evaluation is not None, "an evaluation ends before its record is written"
     return method.evaluation
+
+
+def _limits(config: dict[str, Any]) -> dict[str, str]:
+    """What a user set to train on less than the recipe says."""
+    given = {name: config["trainer"].get(name) for name in ("limit_train_batches", "overfit_batches", "max_time")}
+    whole = {("limit_train_batches", "1.0"), ("overfit_batches", "0.0")}  # 1 is one batch
+    return {key: str(value) for key, value in given.items() if value is not None and (key, str(value)) not in whole}
 
 
 def _method_options(config: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def read_text(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise DataError(f"cannot read annotation file {path}: {error.strerror}") from error
+        raise DataError(f"cannot read annotation file {path.absolute()}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: byte {error.start} is not UTF-8; the file is damaged or of another kind") from error
     if not text.strip():
@@ -35,7 +35,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not whole JSON: {error}; download it again") from error
+        raise DataError(f"{path} is not whole JSON: {error}; cut, or of another kind?") from error
 
 
 def read_records(path: Path) -> list[Any]:
@@ -54,7 +54,9 @@ def read_records(path: Path) -> list[Any]:
         try:
             records += [json.loads(line)] if line.strip() else []
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {number} is not whole JSON: {error}; download it again") from error
+            raise DataError(
+                f"{path}, line {number} is not whole JSON: {error}; it is cut, or of another kind"
+            ) from error
     return records
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from petl_bench.data.annotations import read_json, read_records, read_text, require_keys
+from petl_bench.data.annotations import read_json, read_records, read_table, read_text, require_keys
 from petl_bench.errors import DataError, UsageError
 
 
@@ -45,8 +45,8 @@ def read_vocabulary(path: Path, max_answers: int | None = None) -> Vocabulary:
     """Reads an answer list, or takes the most frequent answers of an annotation file.
 
     Lists, taken whole: a JSON object from answer to place (`train_ans2label.json`), a JSON list of answers
-    (`answer_list.json`), or text with one answer per line (`.txt`). Annotation files: a JSON list or `.jsonl` of
-    records with an `answer`; equally frequent answers come in alphabetical order.
+    (`answer_list.json`), or text with one answer per line (`.txt`). Annotation files: a JSON list, `.jsonl` or `.csv`
+    of records with an `answer`; equally frequent answers come in alphabetical order.
 
     Args:
         path: the file.
@@ -58,8 +58,14 @@ def read_vocabulary(path: Path, max_answers: int | None = None) -> Vocabulary:
     """
     if max_answers is not None and max_answers < 1:
         raise UsageError(f"max_answers is {max_answers}: it must be at least 1, or null")
+    if not path.is_file():
+        raise DataError(
+            f"no file {path.absolute()} to take the answers from: set --model.init_args.task.init_args.answer_list"
+        )
     if path.suffix == ".txt":
         listed: Any = read_text(path).splitlines()
+    elif path.suffix == ".csv":
+        listed = [record for _, record in read_table(path)]
     else:
         listed = read_records(path) if path.suffix == ".jsonl" else read_json(path)
     if _is_annotation(listed):

@@ -102,7 +102,7 @@ class VideoTextDataModule(LightningDataModule):
         spec: InputSpec | None = None,
     ) -> None:
         super().__init__()
-        _require_positive(batch_size=batch_size, eval_batch_size=eval_batch_size, frames=frames)
+        _require_positive(batch_size=batch_size, eval_batch_size=eval_batch_size, frames=frames, max_words=max_words)
         if num_workers < 0 or loader_timeout < 0:
             raise UsageError(
                 f"data.num_workers {num_workers} and data.loader_timeout {loader_timeout} must not be negative"
@@ -181,6 +181,9 @@ class VideoTextDataModule(LightningDataModule):
         return {"train": train, "val": val}
 
     def _check(self, split: str, samples: Sequence[Sample]) -> None:
+        if not samples and split != "val":
+            files = ", ".join(map(str, self.annotation_files().values()))
+            raise DataError(f"{split} split: no videos in the annotation files ({files})")
         for video, count in Counter(sample.video for sample in samples).items():
             if count > 1:
                 raise DataError(f"{split} split: video '{video}' is listed {count} times; ids must be unique")

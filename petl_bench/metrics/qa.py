@@ -15,7 +15,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,7 +24,6 @@ from torchmetrics.utilities import dim_zero_cat
 
 from petl_bench.errors import DataError
 from petl_bench.metrics.by_index import gather_on_cpu, order_of, to_cpu
-from petl_bench.results import write_atomically
 
 Score = Callable[[str, Sequence[str]], float]
 
@@ -100,11 +98,8 @@ def mean_by_group(scores: np.ndarray, groups: np.ndarray) -> dict[str, float]:
     return {name: 100 * float(scores[groups == name].mean()) for name, _ in sizes.most_common()}
 
 
-def write_submission(path: Path, answers: Iterable[tuple[int, str]]) -> int:
-    """Writes the result file that EvalAI takes for VQAv2 test: `[{"question_id": int, "answer": str}]`.
-
-    Returns:
-        The number of answers.
+def submission(answers: Iterable[tuple[int, str]]) -> str:
+    """The text of the result file that EvalAI takes for VQAv2 test: `[{"question_id": int, "answer": str}]`.
 
     Raises:
         DataError: if a question is answered twice.
@@ -113,8 +108,7 @@ def write_submission(path: Path, answers: Iterable[tuple[int, str]]) -> int:
     twice = [question for question, count in Counter(r["question_id"] for r in records).items() if count > 1]
     if twice:
         raise DataError(f"question {twice[0]} has more than one answer; question ids must be unique in their file")
-    write_atomically(path, json.dumps(records))
-    return len(records)
+    return json.dumps(records)
 
 
 @dataclass

@@ -39,12 +39,13 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(f"no valid run below {folders} ({len(rejected)} rejected); nothing to report")
 
     tables = build_tables(runs)
+    markdown, table = render.render_markdown(tables, rejected), render.render_csv(tables)
     try:
         args.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultError(args.output, f"cannot be created: {error.strerror}") from error
-    write_atomically(args.output / "leaderboard.md", render.render_markdown(tables, rejected))
-    write_atomically(args.output / "leaderboard.csv", render.render_csv(tables))
+    write_atomically(args.output / "leaderboard.md", markdown)
+    write_atomically(args.output / "leaderboard.csv", table)
     render.print_tables(tables)
     render.print_rejected(rejected)
     return 1 if args.strict and rejected else 0

@@ -67,7 +67,9 @@ def render_csv(tables: list[Table]) -> str:
     """Tidy CSV: one line per run and metric, with the fields that decide what it may be compared with."""
     lines = [line for table in tables for row in table.rows for run in row.runs for line in _lines(table, run)]
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(lines[0]) if lines else [], lineterminator="\n")
+    # Retrieval and the ways of answering have settings of their own.
+    names = dict.fromkeys(name for line in lines for name in line)
+    writer = csv.DictWriter(text, fieldnames=list(names), lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: csv_cell(value) for name, value in line.items()} for line in lines)
     return text.getvalue()

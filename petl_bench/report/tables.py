@@ -145,6 +145,7 @@ def _marks(records: list[Record], most: int, used: list[str], hardware: list[str
     if any(record["env"]["dirty"] for record in records):
         marks.append("dirty")
     trained = records[0]["model"]["trainable_params"] > 0
+    marks += sorted({mark for record in records for mark in _training_marks(record)}) if trained else []
     if trained and len(records) < most:
         marks.append("fewer seeds")
     if len(used) > 1:
@@ -152,6 +153,15 @@ def _marks(records: list[Record], most: int, used: list[str], hardware: list[str
     elif used and len(hardware) > 1:
         marks.append(f"hardware {hardware.index(used[0]) + 1}")
     return marks
+
+
+def _training_marks(record: Record) -> list[str]:
+    """How the training behind an adapter was not the one that its configuration describes."""
+    train = record["train"]
+    if train is None:
+        return [] if record["kind"] == "test" else ["untrained"]
+    changed = ["changed on resuming"] if train.get("changed") else []
+    return changed + [f"{name} {value}" for name, value in train.get("limits", {}).items()]
 
 
 def _partial_mark(protocol: dict[str, Any]) -> str | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
@@ -31,6 +30,14 @@ class Evaluation:
     ranks: dict[str, np.ndarray] = field(default_factory=dict)
     inference: dict[str, Any] = field(default_factory=dict)
     videos: int = 0
+
+
+class PredictionFile(NamedTuple):
+    """A file that `petl-bench predict` writes: its name, its bytes, and what it holds in a few words."""
+
+    name: str
+    content: bytes
+    summary: str
 
 
 class Task(nn.Module, ABC):
@@ -116,5 +123,5 @@ class Task(nn.Module, ABC):
         """What `petl-bench predict` keeps of one evaluation batch."""
 
     @abstractmethod
-    def write_predictions(self, predictions: list[Any], folder: Path) -> str:
-        """Writes what `predict` gave for all batches of a split; returns one line about it."""
+    def prediction_file(self, predictions: list[Any]) -> PredictionFile:
+        """What `predict` gave for all batches of a split, as a file."""

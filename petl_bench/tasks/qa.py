@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.data.answers import Vocabulary
 from petl_bench.data.batch import Batch
-from petl_bench.metrics.qa import AnswerMetric, exact_match, vqa_accuracy, write_submission
-from petl_bench.tasks.base import Evaluation, Task
+from petl_bench.metrics.qa import AnswerMetric, exact_match, submission, vqa_accuracy
+from petl_bench.tasks.base import Evaluation, PredictionFile, Task
 
 Score = Literal["exact_match", "vqa"]
 
@@ -99,8 +98,7 @@ class QuestionAnswering(Task):
         answers = self.answer(backbone, batch)
         return [(question.id, answer or "") for question, answer in zip(batch.questions, answers, strict=True)]
 
-    def write_predictions(self, predictions: list[list[tuple[int, str]]], folder: Path) -> str:
+    def prediction_file(self, predictions: list[list[tuple[int, str]]]) -> PredictionFile:
         """`answers.json`, the form that EvalAI takes for VQAv2 test."""
-        path = folder / "answers.json"
-        count = write_submission(path, (pair for batch in predictions for pair in batch))
-        return f"answers to {count} questions: {path}"
+        answers = [pair for batch in predictions for pair in batch]
+        return PredictionFile("answers.json", submission(answers).encode(), f"answers to {len(answers)} questions")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,8 +12,7 @@ from petl_bench.data.batch import Batch
 from petl_bench.errors import UsageError
 from petl_bench.losses import contrastive_loss, text_conditioned_contrastive_loss
 from petl_bench.metrics.retrieval import RetrievalMetric, TextConditionedRetrievalMetric, summarise
-from petl_bench.results import write_bytes_atomically
-from petl_bench.tasks.base import Evaluation, Task
+from petl_bench.tasks.base import Evaluation, PredictionFile, Task
 
 
 class Retrieval(Task):
@@ -118,11 +116,11 @@ class Retrieval(Task):
             "text_index": batch.text_index,
         }
 
-    def write_predictions(self, predictions: list[dict[str, Tensor]], folder: Path) -> str:
+    def prediction_file(self, predictions: list[dict[str, Tensor]]) -> PredictionFile:
         """`features.safetensors`, in the order of the split."""
         from safetensors.torch import save
 
         columns = {key: torch.cat([batch[key] for batch in predictions]) for key in predictions[0]}
-        path = folder / "features.safetensors"
-        write_bytes_atomically(path, save({key: value.contiguous() for key, value in columns.items()}))
-        return f"features of {len(columns['video'])} videos and {len(columns['text'])} captions: {path}"
+        content = save({key: value.contiguous() for key, value in columns.items()})
+        summary = f"features of {len(columns['video'])} videos and {len(columns['text'])} captions"
+        return PredictionFile("features.safetensors", content, summary)

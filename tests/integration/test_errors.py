@@ -28,7 +28,13 @@ WRONG = [
     (["fit", "--config", "fixture_adaptformer", "--data.init_args.root", "/nowhere"], 4, "/nowhere"),
     (["test", "--config", "fixture_adaptformer"], 2, "--ckpt_path"),
     (["test", "--config", "fixture_adaptformer", "--ckpt_path", "/nowhere/adapter.safetensors"], 5, "/nowhere"),
-    (["test", "--ckpt_path", "/nowhere/adapter.safetensors"], 5, "config.yaml"),
+    (["test", "--ckpt_path", "/nowhere/adapter.safetensors"], 5, "no adapter file"),
+    (["test", "--ckpt_path", "tests"], 5, "is a folder"),
+    (["fit", "--config", "fixture_adaptformer", "--trainer.limit_test_batches", "2"], 2, "count every sample"),
+    (["fit", "--config", "fixture_adaptformer", "--trainer.check_val_every_n_epoch", "0"], 2, "at least 1"),
+    (["fit", "--config", "fixture_adaptformer", "--zero_shot", "true"], 2, "fit trains"),
+    (["fit", "--config", "fixture_adaptformer", "--data.init_args.max_words", "0"], 2, "max_words is 0"),
+    (["fit", "--config", "fixtureqa_adaptformer", "--data.init_args.root", "/nowhere"], 4, "answer_list"),
     (["list", "methods", "--plugins", "no_such_package"], 0, ""),
     (["fit", "--config", "fixture_full", "--plugins", "no_such_package"], 2, "no_such_package"),
     (["fit", "--config", "fixture_full", "--seed_everything", "true"], 2, "seed"),
@@ -40,13 +46,55 @@ def test_wrong_input(
     arguments: list[str], code: int, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if arguments[0] in ("fit", "test"):
-        tiny = ["--model.init_args.backbone=backbone/clip_tiny.yaml"] if "fixture_adaptformer" in arguments else []
+        configs = {"fixture_adaptformer", "fixtureqa_adaptformer"} & set(arguments)
+        tiny = ["--model.init_args.backbone=backbone/clip_tiny.yaml"] if configs else []
         arguments = [*arguments, *tiny, f"--runs_dir={tmp_path}"]
     assert main(arguments) == code
     errors = capsys.readouterr().err
     assert told in errors
     assert "Traceback" not in errors
     assert errors.count("petl-bench: error:") == (code != 0)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--trainer.devices=0",
+        "--trainer.barebones=true",
+        "--trainer.profiler=foo",
+        "--trainer.enable_checkpointing=false",
+    ],
+)
+def test_what_the_trainer_refuses(
+    option: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = ("--best_on_val=true", "--data.init_args.val_videos=4")
+    assert run("fit", "fixture_linear", dataset, tmp_path, *best, option) == 2
+    assert "petl-bench: error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["train.csv", "test.csv"])
+def test_an_empty_split_ends_before_training(
+    name: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, video in (("train.csv", "video0"), ("test.csv", "video16")):
+        row = "" if split == name else f"{video}.mp4,a red circle\n"
+        (tmp_path / split).write_text(f"video,caption\n{row}", encoding="utf-8")
+    (tmp_path / "videos").symlink_to(dataset / "videos")
+    custom = ("--data=data/custom.yaml", f"--data.init_args.root={tmp_path}", "--data.init_args.batch_size=1")
+    assert run("fit", "fixture_linear", tmp_path, tmp_path / "runs", *custom) == 4
+    assert name in capsys.readouterr().err
+    assert not list(tmp_path.rglob("adapter.safetensors"))
+
+
+def test_a_complete_run_on_other_data(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset, copy)
+    assert run("test", "fixture_zeroshot", copy, tmp_path / "runs") == 0
+    path = copy / "MSRVTT_data.json"
+    path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    assert run("test", "fixture_zeroshot", copy, tmp_path / "runs") == 2
+    assert "other annotation files" in capsys.readouterr().err
 
 
 def test_a_cut_annotation_file(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

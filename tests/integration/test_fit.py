@@ -57,6 +57,16 @@ def test_the_same_command_gives_the_same_result(dataset: Path, tmp_path: Path) -
     assert all(np.array_equal(ranks[0][name], ranks[1][name]) for name in ranks[0])
 
 
+def test_what_is_not_the_recipe_is_told(dataset: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    assert run("fit", "fixture_adaptformer", dataset, tmp_path, "--trainer.limit_train_batches=2") == 0
+    folder, record = only_record(tmp_path)
+    assert record["train"]["limits"] == {"limit_train_batches": "2"}
+    adapter = f"--ckpt_path={folder / 'adapter.safetensors'}"
+    recwarn.clear()
+    assert main(["test", adapter, "--model.init_args.scale=4"]) == 0
+    assert [str(w.message) for w in recwarn if "was trained with scale 1.0, and is used with 4" in str(w.message)]
+
+
 def test_training_lowers_the_loss(dataset: Path, tmp_path: Path) -> None:
     more = ("--trainer.max_epochs=8", "--trainer.log_every_n_steps=1", "--model.init_args.optimizer.init_args.lr=2e-3")
     assert run("fit", "fixture_full", dataset, tmp_path, *more) == 0

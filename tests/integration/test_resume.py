@@ -198,7 +198,7 @@ def test_other_training_rows_are_noticed(dataset: Path, tmp_path: Path, capsys: 
     assert killed(arguments, trap(Method, "on_train_batch_start", STEPS + 2)) == -signal.SIGKILL
     (copy / "videos" / "video3.mp4").unlink()
     assert run(*arguments) == 5
-    assert "training rows was" in capsys.readouterr().err
+    assert "training_rows was" in capsys.readouterr().err
 
 
 def test_half_a_step_is_not_saved(dataset: Path, tmp_path: Path) -> None:
@@ -317,10 +317,10 @@ def test_changed_annotations_are_noticed(dataset: Path, tmp_path: Path, capsys: 
     path = copy / "MSRVTT_data.json"
     path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     assert run(*arguments) == 5
-    assert "annotation files was" in capsys.readouterr().err
-    assert run(*arguments, "--allow_change", "annotation files") == 0
+    assert "annotation_files was" in capsys.readouterr().err
+    assert run(*arguments, "--allow_change", "annotation_files") == 0
     train = only_record(runs)[1]["train"]
-    assert train["changed"].keys() == {"annotation files"}
+    assert train["changed"].keys() == {"annotation_files"}
     assert train["resumed"] == 1
 
 

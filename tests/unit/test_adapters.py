@@ -113,3 +113,16 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 
 def test_other_suffix_is_no_adapter_file(path: Path) -> None:
     assert not is_adapter_file(path.rename(path.with_suffix(".bin")))
+
+
+def test_the_same_adapter_is_the_same_file(path: Path) -> None:
+    first = path.read_bytes()
+    for _ in range(10):
+        write_adapter(path, Adapter(TENSORS, METADATA))
+        assert path.read_bytes() == first
+
+
+def test_a_checkpoint_of_training_is_no_adapter(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    path.touch()
+    assert "adapter.safetensors beside it" in refusal(path)

@@ -36,6 +36,11 @@ def test_lists_keep_their_order(name: str, value: Any, tmp_path: Path) -> None:
     assert len(vocabulary) == 3
 
 
+def test_an_annotation_file_as_csv(tmp_path: Path) -> None:
+    path = save(tmp_path, "train.csv", "video,question,answer\na,?,yes\nb,?,no\nc,?,yes\n")
+    assert read_vocabulary(path, 1).answers == ("yes",)
+
+
 @pytest.mark.parametrize("name", ["train_qa.json", "train.jsonl"])
 @pytest.mark.parametrize(("count", "expected"), [(None, "b c a d null"), (3, "b c a"), (1, "b"), (9, "b c a d null")])
 def test_most_frequent_training_answers(name: str, count: int | None, expected: str, tmp_path: Path) -> None:

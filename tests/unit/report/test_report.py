@@ -205,6 +205,32 @@ def test_rows_of_the_same_name_show_their_configuration() -> None:
     assert [cells[0] for cells in table.body] == ["MVAdapter (cccccccc)", "MVAdapter (dddddddd)"]
 
 
+def test_training_that_was_not_the_recipe_is_marked() -> None:
+    train = make_record()["train"]
+    (table,) = tables(
+        make_record(id__config_hash="a" * 64, model__method="Untrained", train=None),
+        make_record(id__config_hash="b" * 64, model__method="Changed", train=train | {"changed": {"lr": ["1", "2"]}}),
+        make_record(id__config_hash="d" * 64, model__method="Half", train=train | {"limits": {"max_time": "1"}}),
+        make_record(id__config_hash="e" * 64, model__method="ZeroShot", model__trainable_params=0, train=None),
+    )
+    assert {row.method: row.state for row in table.rows} == {
+        "Untrained": "untrained",
+        "Changed": "changed on resuming",
+        "Half": "max_time 1",
+        "ZeroShot": "ok",
+    }
+
+
+def test_a_csv_of_different_tasks(tmp_path: Path) -> None:
+    """Each kind of table has settings that others lack."""
+    save(tmp_path / "runs" / "a", protocol__dataset="a")
+    inference = make_record()["protocol"]["inference"] | {"answers": "generate"}
+    save(tmp_path / "runs" / "b", protocol__dataset="b", protocol__inference=inference)
+    assert main(tmp_path / "runs", "--output", tmp_path / "report") == 0
+    rows = list(csv.DictReader((tmp_path / "report" / "leaderboard.csv").open(encoding="utf-8")))
+    assert {row["protocol.inference.answers"] for row in rows} == {"", "generate"}
+
+
 def test_marks() -> None:
     (table,) = tables(
         make_record(id__seed=0),
