@@ -50,10 +50,7 @@ def read_adapter(path: Path) -> Adapter:
     """
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise CheckpointError(f"no adapter file at {path}")
-    if path.suffix == ".ckpt":
-        raise CheckpointError(f"{path} is a checkpoint of training; the adapter is adapter.safetensors beside it")
+    require_adapter_path(path)
     try:
         with safe_open(path, "pt") as file:
             metadata = _described(file.metadata())
@@ -64,6 +61,20 @@ def read_adapter(path: Path) -> Adapter:
     if metadata.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a petl_bench adapter (format {metadata.get('format')})")
     return Adapter(tensors, metadata)
+
+
+def require_adapter_path(path: Path) -> None:
+    """Refuses what cannot be an adapter file, without a look inside.
+
+    Raises:
+        CheckpointError: if it is missing, a folder, or a checkpoint of training.
+    """
+    if path.is_dir():
+        raise CheckpointError(f"no adapter file at {path}, which is a folder: give {path / 'adapter.safetensors'}")
+    if not path.is_file():
+        raise CheckpointError(f"no adapter file at {path}")
+    if path.suffix == ".ckpt":
+        raise CheckpointError(f"{path} is a checkpoint of training; the adapter is adapter.safetensors beside it")
 
 
 def is_adapter_file(path: Path) -> bool:

@@ -202,7 +202,7 @@ class ResumePoints(Checkpoint):
 
     def _basis(self, trainer: Trainer) -> dict[str, Any]:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, and declares it nowhere
-        return self.basis | {"processes": trainer.world_size, "training_rows": data.training_rows_sha256()}
+        return self.basis | {"processes": trainer.world_size, "training_rows": data.training_rows_sha256}
 
 
 def _covers(name: str, key: str) -> bool:

@@ -7,8 +7,8 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from petl_bench.adapters import read_adapter
+from petl_bench.adapters import read_adapter, require_adapter_path
 from petl_bench.backbones.base import Backbone, InputSpec
 from petl_bench.checkpoints import LAST, ResumePoints, SafeCheckpointIO, read_checkpoint, resumable
 from petl_bench.config_safety import ClassPathGuard
@@ -222,13 +222,10 @@ class PetlBenchCLI(LightningCLI):
 
     def fit(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Trains, writes the adapter, tests the reported epoch if its truth is known, writes the record."""
-        if self.options.trainer.fast_dev_run or rank_zero_only.rank:
-            self._fit(model, datamodule, ckpt_path, **kwargs)
-            return
         try:
             self._fit(model, datamodule, ckpt_path, **kwargs)
         except Stopped as stopped:
-            if resumable(self.run.folder):
+            if self.resume_points and rank_zero_only.rank == 0 and resumable(self.run.folder):
                 again = "without --overwrite true " if self.options.overwrite else ""
                 stopped.advice = f"; the same command {again}goes on from {self.run.folder / LAST}"
             raise
@@ -239,7 +236,7 @@ class PetlBenchCLI(LightningCLI):
             rank_zero_info(f"an interrupted run goes on from {ckpt_path} (--overwrite true begins anew)")
         if model.trainable:
             self._announce(model)
-            with self.ranks.together(self.trainer), named_when_lost(datamodule.current_files):
+            with self._losses_told():
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **kwargs)
         if self.options.trainer.fast_dev_run:
             return
@@ -254,10 +251,16 @@ class PetlBenchCLI(LightningCLI):
                 f"predict --ckpt_path {self.run.folder / ADAPTER_NAME} writes those of the model"
             )
             return
-        with self.ranks.together(self.trainer), named_when_lost(datamodule.current_files):
+        with self._losses_told():
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         selection = "best-val" if self.options.best_on_val else "last"
         self.run.finish(self.trainer, model, datamodule, self.meter, selection, self.resume_points)
+
+    @contextmanager
+    def _losses_told(self) -> Iterator[None]:
+        """Says which process was lost, or which file a lost loader process was at."""
+        with self.ranks.together(self.trainer), named_when_lost(self.datamodule.current_files):
+            yield
 
     @staticmethod
     def _announce(model: Method) -> None:
@@ -271,7 +274,7 @@ class PetlBenchCLI(LightningCLI):
     def test(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Tests an adapter, or a method that trains nothing."""
         self._load(model, ckpt_path)
-        with self.ranks.together(self.trainer), named_when_lost(datamodule.current_files):
+        with self._losses_told():
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         if not self.options.trainer.fast_dev_run:
             self.run.finish(self.trainer, model, datamodule, self.meter, "last")
@@ -283,7 +286,7 @@ class PetlBenchCLI(LightningCLI):
         if not datamodule.samples("val"):
             raise UsageError(f"{datamodule.protocol.id} has no validation split; set data.val_videos, or use test")
         self._load(model, ckpt_path)
-        with self.ranks.together(self.trainer), named_when_lost(datamodule.current_files):
+        with self._losses_told():
             self.trainer.validate(model, datamodule=datamodule, verbose=False)
         self.run.show(model, datamodule)
 
@@ -294,7 +297,7 @@ class PetlBenchCLI(LightningCLI):
         if self.trainer.world_size > 1:
             raise UsageError("predict writes one file: run it with --trainer.devices 1")
         self._load(model, ckpt_path)
-        with self.ranks.together(self.trainer), named_when_lost(datamodule.current_files):
+        with self._losses_told():
             batches = self.trainer.predict(model, datamodule=datamodule)
         self.run.write_predictions(batches or [], model)
 
@@ -405,10 +408,7 @@ def _with_config_beside(command: str, arguments: list[str]) -> list[str]:
     if command == "fit" or given or checkpoint is None:
         return arguments
     path = Path(checkpoint).expanduser()
-    if path.is_dir():
-        raise CheckpointError(f"{checkpoint} is a folder: give {path / ADAPTER_NAME}")
-    if not path.is_file():
-        raise CheckpointError(f"no adapter file at {checkpoint}")
+    require_adapter_path(path)
     beside = path.parent / "config.yaml"
     if not beside.is_file():
         raise CheckpointError(f"no config.yaml beside {checkpoint}: give --config")

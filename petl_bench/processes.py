@@ -78,18 +78,16 @@ class Ranks(Callback):
         """
         try:
             yield
-        except RuntimeError as error:
+        except BaseException as error:  # whatever ends this process, a signal too, must leave no other one behind
             ended = self._end()
-            if trainer.world_size == 1 or not _LOST.search(str(error)):
+            lost = isinstance(error, RuntimeError) and trainer.world_size > 1 and _LOST.search(str(error))
+            if not lost:
                 raise
             reason = " ".join(str(error).split()).rsplit("] ", 1)[-1].split(". ")[0][:150]
             raise DistributedError(
                 f"rank {trainer.global_rank} lost the other processes{ended}; the first error printed says why; "
                 f"without one, a process was killed or hung for --collective_timeout seconds ({reason})"
             ) from error
-        except BaseException:
-            self._end()
-            raise
 
     def _watch(self) -> None:
         """Ends this process, too, where it does not notice by itself that another one has failed."""

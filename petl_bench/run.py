@@ -44,6 +44,14 @@ CONFIG_NAME, ADAPTER_NAME, RANKS_NAME = "config.yaml", "adapter.safetensors", "r
 
 
 @contextmanager
+def _writing_to(folder: Path, advice: str = "set --runs_dir") -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"cannot write to {folder}: {error.strerror}; {advice}") from error
+
+
+@contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keeps other processes of this machine out of a run's folder; the lock ends with the process, however it ends.
 
@@ -52,11 +60,9 @@ def locked(folder: Path) -> Iterator[None]:
         CheckpointError: the folder cannot be written to.
     """
     path = folder.with_name(f".{folder.name}.lock")
-    try:
+    with _writing_to(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("w")
-    except OSError as error:
-        raise CheckpointError(f"cannot write to {path.parent}: {error.strerror}; set --runs_dir") from error
     with file:
         try:
             # Of this process alone: loader processes that outlive a kill for seconds must not hold it.
@@ -124,7 +130,8 @@ class Run:
     @rank_zero_only
     def write_predictions(self, batches: list[Any], method: Method) -> None:
         """What a `predict` pass on one process gave, in the order of the split."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with _writing_to(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         file = method.task.prediction_file(batches)
         write_bytes_atomically(self.folder / file.name, file.content)
         print(f"{file.summary}: {self.folder / file.name}")
@@ -274,15 +281,13 @@ def open_run(
 def _create(run: Run, overwrite: bool, data: VideoTextDataModule) -> None:
     if (run.folder / FILE_NAME).is_file() and not overwrite:
         raise UsageError(_complete(run.folder, data))
-    try:
+    with _writing_to(run.folder):
         leftovers = any((run.folder / name).exists() for name in (FILE_NAME, ADAPTER_NAME, LAST, BEFORE_LAST))
         if leftovers and run.resumed is None:
             _set_aside(run.folder)
         run.folder.mkdir(parents=True, exist_ok=True)
         sweep(run.folder)
         run.write_config()
-    except OSError as error:
-        raise CheckpointError(f"cannot write to {run.folder}: {error.strerror}; set --runs_dir") from error
 
 
 def _complete(folder: Path, data: VideoTextDataModule) -> str:
@@ -297,14 +302,9 @@ def _complete(folder: Path, data: VideoTextDataModule) -> str:
 def _require_writable(folder: Path) -> None:
     if not folder.is_dir():
         return  # whoever reads the adapter says so
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot write to {folder}, where the results go: {error.strerror}; copy the adapter and config.yaml to "
-            "another folder"
-        ) from error
+    advice = "results go beside the adapter: copy it and config.yaml to another folder"
+    with _writing_to(folder, advice), tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def _set_aside(folder: Path) -> None:

@@ -20,6 +20,7 @@ import traceback
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -191,15 +192,21 @@ def checkpoints(data: Path, folder: Path, mark: Path) -> Iterator[Case]:
     )
 
 
+#: what a download leaves in place of a clip or picture
+_NO_MEDIA = {
+    "empty": b"",
+    "zeros": bytes(5000),
+    "text": b"neither a video nor a picture\n" * 100,
+    "an HTML page": b"<html><body>404</body></html>",
+}
+
+
 def clips(data: Path, folder: Path) -> Iterator[Case]:
     """Files in place of a test clip."""
     name = next(csv.DictReader(io.StringIO((data / "MSRVTT_JSFUSION_test.csv").read_text())))["video_id"] + ".mp4"
     whole = (data / "videos" / name).read_bytes()
     damaged = {
-        "empty": b"",
-        "zeros": bytes(5000),
-        "text": b"this is no video\n" * 100,
-        "an HTML page": b"<html><body>404</body></html>",
+        **_NO_MEDIA,
         "a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n",
         **{f"cut to {share} %": whole[: len(whole) * share // 100] for share in (1, 10, 50, 90, 99)},
         "half of it zeros": whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2),
@@ -215,10 +222,7 @@ def pictures(folder: Path) -> Iterator[Case]:
     name = json.loads((data / "flickr30k_test.json").read_text())[0]["image"]
     whole = (data / "images" / name).read_bytes()
     damaged = {
-        "empty": b"",
-        "zeros": bytes(5000),
-        "text": b"this is no picture\n" * 100,
-        "an HTML page": b"<html><body>404</body></html>",
+        **_NO_MEDIA,
         "cut to 10 %": whole[: len(whole) // 10],
         "cut to 50 %": whole[: len(whole) // 2],
         "header only": whole[:20],
@@ -287,25 +291,18 @@ _LSMDC = "LSMDC16_challenge_1000_publictect.csv"
 def _with(key: str, value: object) -> Callable[[bytes], bytes]:
     """Changes a field of the first record."""
 
-    def changed(content: bytes) -> bytes:
-        records = json.loads(content)
-        first = records[0] if isinstance(records, list) else next(iter(records.values()))
-        first[key] = value
-        return json.dumps(records).encode()
-
-    return changed
+    return partial(_edited, lambda record: record.update({key: value}))
 
 
 def _without(key: str) -> Callable[[bytes], bytes]:
     """Takes a field of the first record away."""
+    return partial(_edited, lambda record: record.pop(key))
 
-    def changed(content: bytes) -> bytes:
-        records = json.loads(content)
-        first = records[0] if isinstance(records, list) else next(iter(records.values()))
-        del first[key]
-        return json.dumps(records).encode()
 
-    return changed
+def _edited(edit: Callable[[dict[str, object]], object], content: bytes) -> bytes:
+    records = json.loads(content)
+    edit(records[0] if isinstance(records, list) else next(iter(records.values())))
+    return json.dumps(records).encode()
 
 
 def _unfolding() -> bytes:

@@ -11,7 +11,17 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.faults.trials import HELD, Bench, Trial, completed, first_problem, loadable, orphans, resumed
+from benchmarks.faults.trials import (
+    HELD,
+    Bench,
+    Trial,
+    completed,
+    first_problem,
+    incomplete,
+    loadable,
+    orphans,
+    resumed,
+)
 from petl_bench.checkpoints import LAST, SafeCheckpointIO, sweep
 
 RANDOM_KILLS, SAVE_KILLS = 10, 100
@@ -37,13 +47,12 @@ def _at_random(number: int, bench: Bench) -> str:
     bench.uninterrupted(*more)
     runs = bench.new()
     command = bench.fit(runs, *more)
-    with (bench.new("output") / "output.txt").open("w") as output:
-        process = bench.start(command, output)
-        if problem := _wait_for(runs, process, "config.yaml"):
-            return problem
-        time.sleep(bench.seconds(*more) * random.Random(number).uniform(0.02, 0.9))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    process = bench.start(command)
+    if problem := _wait_for(runs, process, "config.yaml"):
+        return problem
+    time.sleep(bench.seconds(*more) * random.Random(number).uniform(0.02, 0.9))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     if list(runs.rglob("result.json")):
         return "it was complete before it was killed"
     had_saved = bool(list(runs.rglob(LAST)))
@@ -100,16 +109,15 @@ def _signalled(asked: signal.Signals, to_all: bool, bench: Bench) -> str:
     more = ("--trainer.max_epochs=40", f"--data.init_args.num_workers={2 * to_all}")
     runs = bench.new()
     command = bench.fit(runs, *more)
-    with (bench.new("output") / "output.txt").open("w") as output:
-        process = bench.start(command, output)
-        if problem := _wait_for(runs, process):
-            return problem
-        (os.killpg if to_all else os.kill)(process.pid, asked)
-        code = process.wait(60)
+    process = bench.start(command)
+    if problem := _wait_for(runs, process):
+        return problem
+    (os.killpg if to_all else os.kill)(process.pid, asked)
+    code = process.wait(60)
     if code != 128 + asked:
         return f"exit code {code}, expected {128 + asked}"
-    if list(runs.rglob("result.json")):
-        return "the run counts as complete"
+    if problem := incomplete(runs):
+        return problem
     return first_problem(loadable(runs), completed(bench.run(command)), bench.compared(runs, *more), resumed(runs))
 
 
@@ -117,12 +125,11 @@ def _one_of_two(bench: Bench) -> str:
     """Only the process that launched the other gets the signal; both save and end."""
     runs = bench.new()
     command = bench.fit(runs, "--trainer.max_epochs=200", "--trainer.devices=2", "--trainer.strategy=ddp")
-    with (bench.new("output") / "output.txt").open("w") as output:
-        process = bench.start(command, output)
-        if problem := _wait_for(runs, process):
-            return problem
-        os.kill(process.pid, signal.SIGTERM)
-        code = process.wait(60)
+    process = bench.start(command)
+    if problem := _wait_for(runs, process):
+        return problem
+    os.kill(process.pid, signal.SIGTERM)
+    code = process.wait(60)
     return first_problem(HELD if code == 143 else f"exit code {code}, expected 143", loadable(runs), orphans(runs))
 
 

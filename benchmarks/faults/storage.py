@@ -9,7 +9,18 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks.faults.trials import HELD, Bench, Trial, completed, first_problem, loadable, refused, resumed
+from benchmarks.faults.trials import (
+    HELD,
+    Bench,
+    Ended,
+    Trial,
+    completed,
+    first_problem,
+    incomplete,
+    loadable,
+    refused,
+    resumed,
+)
 from petl_bench.checkpoints import LAST
 
 
@@ -50,21 +61,22 @@ def trials() -> Iterator[Trial]:
 def _full_disk(checkpoints: float, bench: Bench) -> str:
     """Room for so many checkpoints; with some left, they must be loadable."""
     size = _checkpoint_bytes(bench)
-    runs, kept = bench.new(), bench.new("kept")
-    room = f"-t tmpfs -o size={int(checkpoints * size) // 4096 * 4}k none"
-    copied = ["sh", "-c", '"$@"; code=$?; cp -r "$0"/. ' + str(kept) + "; exit $code", str(runs)]
-    ended = bench.run(bench.mounted(room, runs, [*copied, *bench.fit(runs)]))
+    ended, kept = _on_a_disk_of(f"{int(checkpoints * size) // 4096 * 4}k", bench)
     found = refused(ended, 5, LAST if checkpoints > 1 else "")
     return first_problem(found, loadable(kept) if checkpoints > 1 else HELD)
 
 
 def _full_for_results(bench: Bench) -> str:
+    ended, kept = _on_a_disk_of("16m", bench, "test disk full")
+    return first_problem(refused(ended, 5, "No space left"), loadable(kept), incomplete(kept))
+
+
+def _on_a_disk_of(size: str, bench: Bench, fault: str = "none") -> tuple[Ended, Path]:
+    """A run whose folder is a disk of its own, and a copy of what it left there."""
     runs, kept = bench.new(), bench.new("kept")
     copied = ["sh", "-c", '"$@"; code=$?; cp -r "$0"/. ' + str(kept) + "; exit $code", str(runs)]
-    command = bench.mounted("-t tmpfs -o size=16m none", runs, [*copied, *bench.fit(runs)])
-    found = refused(bench.run(command, FAULT="test disk full"), 5, "No space left")
-    complete = list(kept.rglob("result.json"))
-    return first_problem(found, loadable(kept), "the run counts as complete" if complete else HELD)
+    command = bench.mounted(f"-t tmpfs -o size={size} none", runs, [*copied, *bench.fit(runs)])
+    return bench.run(command, FAULT=fault), kept
 
 
 def _full_tmpdir(bench: Bench) -> str:
@@ -95,28 +107,19 @@ def _read_only_runs(bench: Bench) -> str:
 def _read_only_adapter(bench: Bench) -> str:
     (adapter,) = bench.uninterrupted().rglob("adapter.safetensors")
     folder = adapter.parent
-    command = [
-        sys.executable,
-        "-m",
-        "petl_bench",
-        "test",
-        f"--ckpt_path={adapter}",
-        "--plugins=benchmarks.faults.faulty",
-    ]
-    return refused(bench.run(bench.mounted(f"--bind -o ro {folder}", folder, command)), 5, str(folder))
+    test = (*(sys.executable, "-m", "petl_bench", "test"), "--plugins=benchmarks.faults.faulty")
+    command = bench.mounted(f"--bind -o ro {folder}", folder, [*test, f"--ckpt_path={adapter}"])
+    return refused(bench.run(command), 5, str(folder))
 
 
 def _removed(bench: Bench) -> str:
     runs = bench.new()
     ended = bench.run(bench.fit(runs), FAULT="remove")
-    complete = list(runs.rglob("result.json"))
-    return first_problem(refused(ended, 5, str(runs)), "the run counts as complete" if complete else HELD)
+    return first_problem(refused(ended, 5, str(runs)), incomplete(runs))
 
 
 def _checkpoint_bytes(bench: Bench) -> int:
-    runs = bench.new()
-    bench.run(bench.fit(runs))
-    return next(runs.rglob(LAST)).stat().st_size
+    return next(bench.uninterrupted().rglob(LAST)).stat().st_size
 
 
 # --- checkpoints --------------------------------------------------------------------------------------------------
@@ -153,10 +156,10 @@ def _damaged(damage: Callable[[bytes], bytes], bench: Bench) -> str:
 
 
 def _falls_back(bench: Bench) -> str:
-    runs = _interrupted(bench, "--save_every_n_steps=1")
+    more = ("--save_every_n_steps=1",)
+    runs = _interrupted(bench, *more)
     (path,) = runs.rglob(LAST)
     path.write_bytes(_flipped(path.read_bytes()))
-    more = ("--save_every_n_steps=1",)
     ended = bench.run(bench.fit(runs, *more))
     back = HELD if "going back to last-1.ckpt" in ended.text else "it does not say that it goes back"
     return first_problem(completed(ended), back, bench.compared(runs, *more), resumed(runs))
@@ -213,21 +216,18 @@ def _change_allowed(bench: Bench) -> str:
 
 
 def _complete(bench: Bench) -> str:
-    runs = bench.new()
-    first = bench.run(bench.fit(runs))
-    return first_problem(completed(first), refused(bench.run(bench.fit(runs)), 2, "complete"))
+    return refused(bench.run(bench.fit(bench.uninterrupted())), 2, "complete")
 
 
 def _two_at_once(bench: Bench, more: tuple[str, ...] = ()) -> str:
     runs = bench.new()
-    with (bench.new("output") / "output.txt").open("w") as output:
-        first = bench.start(bench.fit(runs), output)
-        while first.poll() is None and not list(runs.rglob(LAST)):
-            time.sleep(0.01)
-        first.send_signal(signal.SIGSTOP)  # else it may be complete too soon
-        second = bench.run(bench.fit(runs, *more))
-        first.send_signal(signal.SIGCONT)
-        code = first.wait()
+    first = bench.start(bench.fit(runs))
+    while first.poll() is None and not list(runs.rglob(LAST)):
+        time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)  # else it may be complete too soon
+    second = bench.run(bench.fit(runs, *more))
+    first.send_signal(signal.SIGCONT)
+    code = first.wait()
     ended = HELD if code == 0 else f"the first ended with {code}"
     return first_problem(refused(second, 2, "another process"), ended, bench.compared(runs))
 
@@ -240,15 +240,13 @@ _RECORDS: dict[str, Callable[[str], str]] = {
 
 
 def _bad_record(edit: Callable[[str], str], bench: Bench) -> str:
-    """A good run and a bad record below one folder: the report has the one and names the other."""
-    runs = bench.new()
-    bench.run(bench.fit(runs))
-    (good,) = runs.rglob("result.json")
-    bad = runs / "bad" / "result.json"
+    """A good run and a bad record: the report has the one and names the other."""
+    runs, bad = bench.uninterrupted(), bench.new() / "bad" / "result.json"
     bad.parent.mkdir()
-    bad.write_text(edit(good.read_text()))
+    bad.write_text(edit(next(runs.rglob("result.json")).read_text()))
     output = bench.new("report")
-    ended = bench.run([sys.executable, "-m", "petl_bench", "report", str(runs), f"--output={output}"])
+    folders = (str(runs), str(bad.parents[1]))
+    ended = bench.run([sys.executable, "-m", "petl_bench", "report", *folders, f"--output={output}"])
     if ended.code:
         return f"exit code {ended.code}: {ended.text[-300:]}"
     told = ended.text + "".join(path.read_text(errors="replace") for path in output.rglob("*.md"))

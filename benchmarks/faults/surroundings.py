@@ -4,10 +4,12 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 from benchmarks.faults.trials import HELD, Bench, Trial, completed, first_problem, refused
 
 _UNTRAINED = ("--model.class_path=benchmarks.faults.faulty.Faulty", "--zero_shot=true")
+_SHARED_MEMORY = Path("/dev/shm")
 _WORKERS = "--data.init_args.num_workers=2"
 
 
@@ -69,12 +71,11 @@ def _few_files(bench: Bench) -> str:
 
 def _shared_memory(size: str, bench: Bench) -> str:
     runs = bench.new()
-    command = ["sh", "-c", f'mount -t tmpfs -o size={size} none /dev/shm || exit 99; exec "$@"', "sh"]
-    ended = bench.run(["unshare", "--mount", *command, *bench.fit(runs, _WORKERS)])
+    ended = bench.run(bench.mounted(f"-t tmpfs -o size={size} none", _SHARED_MEMORY, bench.fit(runs, _WORKERS)))
     return first_problem(completed(ended), bench.compared(runs, _WORKERS))
 
 
 def _no_shared_memory(bench: Bench) -> str:
-    command = ["sh", "-c", 'mount -t tmpfs -o size=100k none /dev/shm || exit 99; exec "$@"', "sh"]
-    ended = bench.run(["unshare", "--mount", *command, *bench.fit(bench.new(), _WORKERS)])
+    command = bench.fit(bench.new(), _WORKERS)
+    ended = bench.run(bench.mounted("-t tmpfs -o size=100k none", _SHARED_MEMORY, command))
     return refused(ended, 4, "/dev/shm")

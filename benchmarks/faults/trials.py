@@ -93,7 +93,9 @@ class Bench:
             *more,
         ]
 
-    def start(self, command: Sequence[str], output: IO[str], **environment: str) -> "subprocess.Popen[bytes]":
+    def start(
+        self, command: Sequence[str], output: IO[str] | int = subprocess.DEVNULL, **environment: str
+    ) -> "subprocess.Popen[bytes]":
         """Starts a command in a process group of its own."""
         variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "FAULT": "none", **environment}
         return subprocess.Popen(
@@ -177,6 +179,11 @@ def loadable(runs: Path, at_least: int = 1) -> str:
         return f"{len(paths)} checkpoints"
     step = int(read_checkpoint(paths[0])["global_step"])
     return HELD if step >= at_least else f"the checkpoint is of step {step}"
+
+
+def incomplete(runs: Path) -> str:
+    """`HELD` if no run below a folder counts as complete."""
+    return "the run counts as complete" if list(runs.rglob("result.json")) else HELD
 
 
 def first_problem(*verdicts: str) -> str:

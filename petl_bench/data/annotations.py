@@ -54,9 +54,7 @@ def read_records(path: Path) -> list[Any]:
         try:
             records += [json.loads(line)] if line.strip() else []
         except (ValueError, RecursionError) as error:
-            raise DataError(
-                f"{path}, line {number} is not whole JSON: {error}; it is cut, or of another kind"
-            ) from error
+            raise DataError(f"{path}, line {number} is not whole JSON: {error}; cut, or of another kind?") from error
     return records
 
 

@@ -458,6 +458,7 @@ class VideoTextDataModule(LightningDataModule):
         """
         return _hash(self._annotation_digests())
 
+    @functools.cached_property
     def training_rows_sha256(self) -> str:
         """Of what is trained on, in order; videos that are missing or held out are not among it."""
         dataset = self._datasets["train"]
