@@ -24,7 +24,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 
 from petl_bench.adapters import read_adapter, require_adapter_path
 from petl_bench.backbones.base import Backbone, InputSpec
-from petl_bench.checkpoints import LAST, ResumePoints, SafeCheckpointIO, read_checkpoint, resumable
+from petl_bench.checkpoints import ResumePoints, SafeCheckpointIO, read_checkpoint, resumable
 from petl_bench.config_safety import ClassPathGuard
 from petl_bench.cost import CostMeter
 from petl_bench.data.base import VideoTextDataModule
@@ -37,7 +37,7 @@ from petl_bench.processes import Ranks, configure_ddp
 from petl_bench.registry import import_plugins, list_entries
 from petl_bench.results import measured_settings
 from petl_bench.run import ADAPTER_NAME, Run, earlier_metrics, open_run
-from petl_bench.signals import Stopped, StopRequest
+from petl_bench.signals import STOP
 from petl_bench.tasks.base import Task
 
 
@@ -65,8 +65,7 @@ class PetlBenchCLI(LightningCLI):
     run: Run
     resume_points: ResumePoints | None = None
 
-    def __init__(self, args: list[str], stop_request: StopRequest | None = None) -> None:
-        self.stop_request = stop_request or StopRequest()
+    def __init__(self, args: list[str]) -> None:
         self.ranks = Ranks()
         with ExitStack() as self.held:  # the lock of the run's folder
             super().__init__(
@@ -160,8 +159,10 @@ class PetlBenchCLI(LightningCLI):
         resolved.pop("config", None)  # which files it came from is no part of what is measured
         dry = bool(self.options.trainer.fast_dev_run)
         static = self.options.trainer.accumulate_grad_batches == 1  # accumulating leaves steps out of the graph
-        configure_ddp(self.options.trainer.strategy, self.options.collective_timeout, static)
+        configure_ddp(self.options.trainer.strategy, self.options.collective_timeout, static, self.ranks)
         self.run = open_run(str(self.subcommand), self.options, resolved, self.model, self.datamodule, self.held)
+        if self.subcommand == "fit":
+            STOP.advice = "; a dry run keeps nothing".__str__ if dry else self._how_to_go_on
         self.meter = CostMeter()
         settings: dict[str, Any] = {
             "use_distributed_sampler": False,
@@ -206,7 +207,7 @@ class PetlBenchCLI(LightningCLI):
         every = self.options.save_every_n_steps
         if every is not None and every < 1:
             raise UsageError(f"save_every_n_steps is {every}: it must be at least 1, or null")
-        self.resume_points = ResumePoints(self.run.folder, basis, every, self.options.allow_change, self.stop_request)
+        self.resume_points = ResumePoints(self.run.folder, basis, every, self.options.allow_change)
         return self.resume_points
 
     def _best_on_val(self) -> ModelCheckpoint:
@@ -222,15 +223,6 @@ class PetlBenchCLI(LightningCLI):
 
     def fit(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Trains, writes the adapter, tests the reported epoch if its truth is known, writes the record."""
-        try:
-            self._fit(model, datamodule, ckpt_path, **kwargs)
-        except Stopped as stopped:
-            if self.resume_points and rank_zero_only.rank == 0 and resumable(self.run.folder):
-                again = "without --overwrite true " if self.options.overwrite else ""
-                stopped.advice = f"; the same command {again}goes on from {self.run.folder / LAST}"
-            raise
-
-    def _fit(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None, **kwargs: Any) -> None:
         if ckpt_path is None and self.run.resumed:
             ckpt_path = str(self.run.resumed)
             rank_zero_info(f"an interrupted run goes on from {ckpt_path} (--overwrite true begins anew)")
@@ -256,9 +248,22 @@ class PetlBenchCLI(LightningCLI):
         selection = "best-val" if self.options.best_on_val else "last"
         self.run.finish(self.trainer, model, datamodule, self.meter, selection, self.resume_points)
 
+    def _how_to_go_on(self) -> str:
+        """What is left of an interrupted fit, and what to do."""
+        if (record := self.run.folder / self.run.record_name).is_file():
+            return f"; the run is complete: {record}"
+        failure = f"; {self.resume_points.failure}" if self.resume_points and self.resume_points.failure else ""
+        if (kept := resumable(self.run.folder)) is None:
+            steps = getattr(getattr(self, "trainer", None), "global_step", 0)
+            return failure or ("; no checkpoint could be saved" if steps else "; no step was made, so nothing is lost")
+        unwanted = {"--overwrite true": self.options.overwrite, "--ckpt_path": self.options.ckpt_path}
+        without = " and ".join(option for option, given in unwanted.items() if given)
+        return f"{failure}; the same command {f'without {without} ' if without else ''}goes on from {kept}"
+
     @contextmanager
     def _losses_told(self) -> Iterator[None]:
         """Says which process was lost, or which file a lost loader process was at."""
+        STOP.unwinds = True
         with self.ranks.together(self.trainer), named_when_lost(self.datamodule.current_files):
             yield
 

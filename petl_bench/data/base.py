@@ -29,7 +29,7 @@ from petl_bench.data.video import READERS
 from petl_bench.errors import DataError, UsageError
 from petl_bench.fixture import MARK as FIXTURE_MARK
 from petl_bench.results import ResultError, file_sha256
-from petl_bench.signals import left_to_the_parent
+from petl_bench.signals import as_helper
 
 #: of two files with one stem, the one whose suffix comes first is taken
 VIDEO_SUFFIXES = tuple(
@@ -364,7 +364,7 @@ class VideoTextDataModule(LightningDataModule):
     def _evaluation_loader(self, split: Split) -> DataLoader[Any]:
         world, rank = self._processes()
         dataset = self._datasets[split]
-        return DataLoader(
+        return LateLoader(
             dataset,
             batch_size=self.eval_batch_size,
             sampler=UnpaddedShard(len(dataset), rank, world),
@@ -378,7 +378,7 @@ class VideoTextDataModule(LightningDataModule):
         return {
             "collate_fn": collate,
             "num_workers": self.num_workers,
-            "worker_init_fn": left_to_the_parent,
+            "worker_init_fn": as_helper,
             "timeout": self.loader_timeout if self.num_workers else 0,
             "pin_memory": self._on_gpu(),
         }
