@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from petl_bench.data.annotations import read_table, require_keys
 from petl_bench.data.base import VIDEO_SUFFIXES, VideoTextDataModule
 from petl_bench.data.batch import Question
+from petl_bench.data.clip_files import ClipFiles, normal, outside
+from petl_bench.data.images import IMAGE_SUFFIXES
 from petl_bench.data.qa import Asked, QuestionAnswerDataModule
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.errors import DataError, UsageError
+
+CLIP_SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
 
 
 class Custom(VideoTextDataModule):
     """Retrieval on your own clips: CSV with a header, JSON or jsonl, with `video` and `caption`, one caption per row.
 
-    `video` is the name of a file in the folder of clips, with or without suffix and sub-folders; names must differ in
-    more than these. `start` and `end`, in whole seconds, restrict all rows of a video to a part of it. Rows of one
-    video are its captions.
+    `video` is the path of a file below the folder of clips; folders and suffix may be left out where that leaves no
+    doubt. A file is a video or a still image, which is a clip of one frame. `start` and `end`, in whole seconds,
+    restrict all rows of a video to a part of it. Rows of one video are its captions.
 
     Args:
         root: folder with the files and, below it, the clips.
@@ -32,6 +37,7 @@ class Custom(VideoTextDataModule):
     """
 
     name = "custom"
+    suffixes = CLIP_SUFFIXES
 
     def __init__(
         self,
@@ -57,18 +63,20 @@ class Custom(VideoTextDataModule):
         name = self.files[split]
         if not name:
             return []
-        clips: dict[str, _Clip] = {}
+        parts: dict[str, _Part] = {}
+        forms: dict[str, str] = {}
         captions: dict[str, list[str]] = {}
         for where, record in read_table(self.root / name):
-            video, caption = require_keys(record, ("video", "caption"), where)
-            clip = _Clip(video, *_span(record, where))
-            stem = video_id(video, where)
-            if clips.setdefault(stem, clip) != clip:
-                raise DataError(
-                    f"{where}: video '{stem}' stands above as {clips[stem]}; it must be the same file and part"
-                )
-            captions.setdefault(stem, []).append(caption)
-        return [Sample(stem, tuple(captions[stem]), clip.start, clip.end) for stem, clip in clips.items()]
+            given, caption = require_keys(record, ("video", "caption"), where)
+            video, part = one_spelling(plain_path(given, where), forms, self.clip_files), _span(record, where)
+            if parts.setdefault(video, part) != part:
+                raise DataError(f"{where}: video '{given}' stands above {parts[video]}, and here {part}")
+            captions.setdefault(video, []).append(caption)
+        ids = ids_of(captions)
+        return [Sample(ids[v], tuple(captions[v]), part.start, part.end, names=(v,)) for v, part in parts.items()]
+
+    def video_names(self, split: Split) -> dict[str, tuple[str, ...]]:
+        return {sample.video: sample.names for sample in self.annotations(split)}
 
 
 class CustomQA(QuestionAnswerDataModule):
@@ -87,6 +95,7 @@ class CustomQA(QuestionAnswerDataModule):
     """
 
     name = "customqa"
+    suffixes = CLIP_SUFFIXES
 
     def __init__(
         self,
@@ -110,22 +119,29 @@ class CustomQA(QuestionAnswerDataModule):
 
     def questions(self, split: Split) -> Iterator[Asked]:
         name = self.files[split]
-        for place, (where, record) in enumerate(read_table(self.root / name) if name else []):
-            video, text = require_keys(record, ("video", "question"), where)
+        rows = read_table(self.root / name) if name else []
+        given = [plain_path(require_keys(record, ("video",), where)[0], where) for where, record in rows]
+        forms: dict[str, str] = {}
+        videos = [one_spelling(video, forms, self.clip_files) for video in given]
+        ids = ids_of(videos)
+        for place, ((where, record), video) in enumerate(zip(rows, videos, strict=True)):
+            (text,) = require_keys(record, ("question",), where)
             kind = record.get("type") or text.split()[0].lower()
             question = Question(_number(record.get("id", place), where), str(kind), _answers(record, where))
-            yield Asked(video_id(video, where), text, question)
+            yield Asked(ids[video], text, question, (video,))
+
+    def video_names(self, split: Split) -> dict[str, tuple[str, ...]]:
+        return {sample.video: sample.names for sample in self.annotations(split)}
 
 
-class _Clip(NamedTuple):
-    """Which part of which file a row is about."""
+class _Part(NamedTuple):
+    """Which seconds of a file a row is about."""
 
-    file: str
     start: int | None
     end: int | None
 
     def __str__(self) -> str:
-        return self.file if self.start is None and self.end is None else f"{self.file} from {self.start} to {self.end}"
+        return "as a whole" if self.start is None and self.end is None else f"from second {self.start} to {self.end}"
 
 
 def plain_name(name: str) -> str:
@@ -139,23 +155,42 @@ def plain_name(name: str) -> str:
     return name
 
 
-def video_id(name: str, where: str) -> str:
-    """The stem of a file's name, without sub-folders.
+def plain_path(name: str, where: str) -> str:
+    """A file's path below the folder of clips, without what says nothing.
 
     Raises:
-        DataError: if the path leads out of the folder of clips.
+        DataError: if it leads out of the folder.
     """
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise DataError(f"{where}: video {name!r} is not inside the folder of clips")
-    return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
+    if reason := outside(name):
+        raise DataError(f"{where}: video {name!r} {reason}")
+    return str(PurePosixPath(name))
 
 
-def _span(record: dict[str, Any], where: str) -> tuple[int | None, int | None]:
+def one_spelling(name: str, known: dict[str, str], clip_files: Callable[[], ClipFiles | None]) -> str:
+    """The form in which a name was given first, if it was; unless its Unicode normal form tells two files apart."""
+    first = known.setdefault(normal(name), name)
+    if first == name or (files := clip_files()) is None:
+        return first
+    return first if files.find([first]) == files.find([name]) else name
+
+
+def ids_of(names: Iterable[str]) -> dict[str, str]:
+    """The id of each file: its stem, as long as no other one has the same, else its whole path."""
+    stems = {name: _stem(name) for name in names}
+    shared = {stem for stem, count in Counter(stems.values()).items() if count > 1}
+    return {name: name if stem in shared else stem for name, stem in stems.items()}
+
+
+def _stem(name: str) -> str:
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.stem if path.suffix.lower() in CLIP_SUFFIXES else path.name
+
+
+def _span(record: dict[str, Any], where: str) -> _Part:
     start, end = (None if record.get(key) is None else _number(record[key], where) for key in ("start", "end"))
     if (start or 0) < 0 or (end is not None and end <= (start or 0)):
         raise DataError(f"{where}: a part from second {start} to {end} is empty")
-    return start, end
+    return _Part(start, end)
 
 
 def _number(value: Any, where: str) -> int:

@@ -77,7 +77,7 @@ class DiDeMo(ParagraphDataModule):
 
     def paragraphs(self, split: Split) -> list[Paragraph]:
         path, name = self.root / self.files[split], self.lists[split]
-        found = read_sentences(path, self.sentence_order)
+        found = read_paragraphs(path, self.sentence_order, self.last_second)
         if name:
             listed = {video_id(line): line for line in read_lines(self.root / name)}
             without = [line for video, line in listed.items() if video not in found]
@@ -86,7 +86,10 @@ class DiDeMo(ParagraphDataModule):
                     f"{path}: {len(without)} videos of {name} have no description (first: {', '.join(without[:3])})"
                 )
             found = {video: found[video] for video in listed}
-        return [Paragraph(video, sentences, None, self.last_second) for video, sentences in found.items()]
+        return list(found.values())
+
+    def video_names(self, split: Split) -> dict[str, tuple[str, ...]]:
+        return {paragraph.video: paragraph.names for paragraph in self.paragraphs(split)}
 
     def profile(self) -> dict[str, Any]:
         return super().profile() | {"last_second": self.last_second}
@@ -97,13 +100,14 @@ def video_id(name: str) -> str:
     return name.partition(".")[0]
 
 
-def read_sentences(path: Path, order: str) -> dict[str, tuple[str, ...]]:
+def read_paragraphs(path: Path, order: str, last_second: int | None) -> dict[str, Paragraph]:
     """The descriptions of each video in the order asked for; videos in the order of the file.
 
     Raises:
         DataError: if a record is of neither shape, or a description is empty; it names the record.
     """
     described: dict[str, list[tuple[tuple[int, int], str]]] = {}
+    names: dict[str, dict[str, None]] = {}
     for place, record in enumerate(read_records(path)):
         where = f"{path}, record {place}"
         video, moments, sentences = _read_record(record, order, where)
@@ -112,9 +116,13 @@ def read_sentences(path: Path, order: str) -> dict[str, tuple[str, ...]]:
         if not all(sentence.strip() for sentence in sentences):
             raise DataError(f"{where}: no description")
         described.setdefault(video_id(video), []).extend(zip(moments, sentences, strict=True))
+        names.setdefault(video_id(video), {})[video] = None
     if order == "time":
         described = {video: sorted(parts, key=lambda part: part[0]) for video, parts in described.items()}
-    return {video: tuple(sentence for _, sentence in parts) for video, parts in described.items()}
+    return {
+        video: Paragraph(video, tuple(text for _, text in parts), None, last_second, (*names[video], video))
+        for video, parts in described.items()
+    }
 
 
 def _read_record(record: Any, order: str, where: str) -> tuple[str, list[tuple[int, int]], list[str]]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from petl_bench.data.annotations import read_json, read_records, require_keys
 from petl_bench.data.batch import Question
 from petl_bench.data.images import IMAGE_SUFFIXES
-from petl_bench.data.karpathy import image_id
+from petl_bench.data.karpathy import image_id, image_names
 from petl_bench.data.qa import Asked, QuestionAnswerDataModule
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError, UsageError
@@ -117,6 +117,7 @@ def read_official(part: str, questions: Path, annotations: Path | None = None) -
     """
     answers = {} if annotations is None else _official_answers(annotations)
     folder = "test2015" if part == "test-dev" else _COCO[part]
+    names: dict[int, tuple[str, str]] = {}  # one copy for all questions about an image
     for place, record in enumerate(_section(questions, "questions")):
         where = f"{questions}: questions[{place}]"
         (text,) = require_keys(record, ("question",), where)
@@ -124,7 +125,10 @@ def read_official(part: str, questions: Path, annotations: Path | None = None) -
         if annotations is not None and number not in answers:
             raise DataError(f"{where}: question {number} has no annotation in {annotations.name}")
         kind, given = answers.get(number, ("unknown", ()))
-        yield Asked(f"COCO_{folder}_{image:012d}", text, Question(number, kind, given, _VOTE))
+        if image not in names:
+            name = f"COCO_{folder}_{image:012d}"
+            names[image] = (f"{folder}/{name}", name)
+        yield Asked(names[image][1], text, Question(number, kind, given, _VOTE), names[image])
 
 
 def _official_answers(path: Path) -> dict[int, tuple[str, tuple[str, ...]]]:
@@ -152,7 +156,8 @@ def read_blip(path: Path) -> Iterator[Asked]:
         where = f"{path}, record {place}"
         image, text = require_keys(record, ("image", "question"), where)
         answers = _listed_answers(record, where) if "answer" in record else ()
-        yield Asked(image_id(image), text, Question(_whole(record, "question_id", where), "unknown", answers, _VOTE))
+        question = Question(_whole(record, "question_id", where), "unknown", answers, _VOTE)
+        yield Asked(image_id(image), text, question, image_names(image))
 
 
 def read_visual_genome(path: Path, weight: float) -> Iterator[Asked]:
@@ -164,7 +169,8 @@ def read_visual_genome(path: Path, weight: float) -> Iterator[Asked]:
     for place, record in enumerate(read_records(path)):
         where = f"{path}, record {place}"
         image, text = require_keys(record, ("image", "question"), where)
-        yield Asked(image_id(image), text, Question(-1 - place, "vg", _listed_answers(record, where), weight))
+        question = Question(-1 - place, "vg", _listed_answers(record, where), weight)
+        yield Asked(image_id(image), text, question, image_names(image))
 
 
 def _listed_answers(record: dict[str, Any], where: str) -> tuple[str, ...]:

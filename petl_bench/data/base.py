@@ -19,10 +19,11 @@ from torch.utils.data import DataLoader
 
 from petl_bench.backbones.base import InputSpec
 from petl_bench.data.cache import Clip, FrameCache
+from petl_bench.data.clip_files import AmbiguousClip, ClipFiles, outside, relative
 from petl_bench.data.current_files import CurrentFiles
 from petl_bench.data.datasets import ClipLoader, EvaluationDataset, TrainingDataset, collate
 from petl_bench.data.manifest import read_manifest, refused
-from petl_bench.data.samples import Protocol, Sample, Split
+from petl_bench.data.samples import Protocol, Sample, Split, looked_up_by
 from petl_bench.data.sampling import SAMPLERS
 from petl_bench.data.shards import EpochBatches, LateLoader, UnpaddedShard
 from petl_bench.data.video import READERS
@@ -31,13 +32,14 @@ from petl_bench.fixture import MARK as FIXTURE_MARK
 from petl_bench.results import ResultError, file_sha256
 from petl_bench.signals import as_helper
 
-#: of two files with one stem, the one whose suffix comes first is taken
 VIDEO_SUFFIXES = tuple(
     f".{name}"
     for name in "mp4 webm mkv avi mov m4v mpg mpeg wmv 3gp 3gpp 3g2 flv ts mts m2ts qt divx asf ogv gif".split()  # noqa: SIM905  # readable
 )
 
 
+#: missing videos for which something like them is looked for
+_HINTS = 3
 #: where loader processes put batches, and how many each of them holds (torch's default)
 _SHARED_MEMORY, _PREFETCHED = Path("/dev/shm"), 2
 
@@ -141,6 +143,10 @@ class VideoTextDataModule(LightningDataModule):
         """The videos of a split, also where their captions are in a file that is not there."""
         return [sample.video for sample in self.annotations(split)]
 
+    def video_names(self, split: Split) -> dict[str, tuple[str, ...]]:
+        """By video id, what to look for its file by: see `Sample.names`."""
+        return {video: (video,) for video in self.video_ids(split)}
+
     def file_id(self, path: Path) -> str:
         """The video id that a clip file is for."""
         return path.stem
@@ -187,8 +193,11 @@ class VideoTextDataModule(LightningDataModule):
         for video, count in Counter(sample.video for sample in samples).items():
             if count > 1:
                 raise DataError(f"{split} split: video '{video}' is listed {count} times; ids must be unique")
-            if not video or any(c in video for c in "/\\\0") or video in (".", "..") or not video.isprintable():
-                raise DataError(f"{split} split: video id {video!r} is no file name; refusing it")
+        for sample in samples:
+            if not sample.names and (outside(sample.video) or any(c in sample.video for c in "/\\")):
+                raise DataError(f"{split} split: video id {sample.video!r} is no file name; refusing it")
+            if reason := next(filter(None, map(outside, sample.names)), ""):
+                raise DataError(f"{split} split: video {sample.names[0]!r} {reason}")
         empty = [s.video for s in samples if not s.captions or not all(c.strip() for c in s.captions)]
         if empty:
             raise DataError(f"{split} split: {len(empty)} videos have no or empty {self.texts} (first: {empty[:3]})")
@@ -217,13 +226,19 @@ class VideoTextDataModule(LightningDataModule):
 
     def _require_unseen(self) -> None:
         """Refuses test videos that are trained on, where the run is not marked as partial."""
-        train = {sample.video for sample in self.samples("train")}
-        seen = [sample.video for sample in self.samples("test") if sample.video in train]
+        train, test = self._told_apart("train"), self._told_apart("test")
+        seen = [video for key, video in test.items() if key in train]
         if seen and not self.partial:
             raise DataError(
                 f"{len(seen)} videos are in the training and in the test split (first: {', '.join(seen[:3])}); set "
                 "data.partial true if that is on purpose, which marks the run"
             )
+
+    def _told_apart(self, split: Split) -> dict[Path | str, str]:
+        """The videos of a split by what tells one from another: its file, or where there is none, its id."""
+        samples, files = self.samples(split), self.clip_files()
+        found = {} if files is None else self._looked_up(split, files, samples)
+        return {found.get(sample.video, sample.video): sample.video for sample in samples}
 
     def _dataset(self, split: Split) -> TrainingDataset | EvaluationDataset:
         assert self.spec is not None
@@ -282,51 +297,64 @@ class VideoTextDataModule(LightningDataModule):
 
     def _find(self, split: Split, samples: Sequence[Sample]) -> list[Path | None]:
         """The file of each sample; None for a missing one where that is tolerated."""
-        folder, files = self.root / self.videos, self.clip_files()
+        files = self.clip_files()
         if files is None:
-            raise DataError(f"no folder of clips at {folder}: set data.root and data.videos")
-        self._require_verified(split, samples, files)
-        missing = [sample.video for sample in samples if sample.video not in files]
-        self._missing[split] = missing
+            raise DataError(f"no folder of clips at {self.root / self.videos}: set data.root and data.videos")
+        found = self._looked_up(split, files, samples)
+        self._leave_out_unverified(split, found, len(samples))
+        missing = [sample for sample in samples if sample.video not in found]
+        self._missing[split] = [sample.video for sample in missing]
         if missing:
-            shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
-            message = f"{split} split: {len(missing)} of {len(samples)} videos are not below {folder}: {shown}"
+            where = f"{files.folder} ({len(files.paths)} clips with all sub-folders)"
+            told = _missed(files, missing, set(found.values()))
+            message = f"{split} split: {len(missing)} of {len(samples)} videos are not below {where}: {told}"
             if self.bad_videos == "error":
                 raise DataError(f"{message}; get them, or set data.bad_videos tolerate, which marks the run")
             rank_zero_warn(message)
-        return [files.get(sample.video) for sample in samples]
+        return [found.get(sample.video) for sample in samples]
 
-    def _require_verified(self, split: Split, samples: Sequence[Sample], files: dict[str, Path]) -> None:
+    def _looked_up(self, split: Split, files: ClipFiles, samples: Sequence[Sample]) -> dict[str, Path]:
+        """The files that are there, by video id."""
+        found: dict[str, Path] = {}
+        videos: dict[Path, str] = {}
+        for sample in samples:
+            try:
+                path = files.find(looked_up_by(sample))
+            except AmbiguousClip as error:
+                raise DataError(f"{split} split: {error}") from error
+            if path is None:
+                continue
+            if (other := videos.setdefault(path, sample.video)) != sample.video:
+                raise DataError(f"{split} split: videos '{other}' and '{sample.video}' are one file, {path}")
+            found[sample.video] = path
+        return found
+
+    def _leave_out_unverified(self, split: Split, found: dict[str, Path], videos: int) -> None:
         """Takes away the files that the manifest does not vouch for, where that is tolerated."""
         if self.manifest is None:
             return
-        entries = read_manifest(self.manifest)
-        reasons = {s.video: refused(entries, s.video, files[s.video]) for s in samples if s.video in files}
+        entries = {entry.path: entry for entry in read_manifest(self.manifest).values()}
+        reasons = {video: refused(entries.get(relative(path, self.root)), path) for video, path in found.items()}
         wrong = {video: reason for video, reason in reasons.items() if reason}
         if not wrong:
             return
         shown = "; ".join(f"{video} ({reason})" for video, reason in list(wrong.items())[:10])
-        message = f"{split} split: {self.manifest} refuses {len(wrong)} of {len(samples)} videos: {shown}"
+        message = f"{split} split: {self.manifest} refuses {len(wrong)} of {videos} videos: {shown}"
         if self.bad_videos == "error":
             raise DataError(
                 f"{message}; run petl-bench data verify, or set data.bad_videos tolerate, which marks the run"
             )
         rank_zero_warn(message)
         for video in wrong:
-            del files[video]
+            del found[video]
 
-    def clip_files(self) -> dict[str, Path] | None:
-        """Clips by video id; where two files are for one, the suffix that comes first in `suffixes` wins.
+    def clip_files(self) -> ClipFiles | None:
+        """The clips that there are; None if there is no folder of clips."""
+        return self._clip_files if (self.root / self.videos).is_dir() else None
 
-        None if there is no folder of clips.
-        """
-        folder = self.root / self.videos
-        if not folder.is_dir():
-            return None
-        rank = {suffix: place for place, suffix in enumerate(self.suffixes)}
-        files = [path for path in folder.rglob("*") if path.suffix.lower() in rank and path.is_file()]
-        files.sort(key=lambda path: (rank[path.suffix.lower()], str(path)), reverse=True)
-        return {self.file_id(path): path for path in files}
+    @functools.cached_property
+    def _clip_files(self) -> ClipFiles:
+        return ClipFiles(self.root / self.videos, self.suffixes, self.file_id)
 
     def _report_truncation(self, split: str, samples: Sequence[Sample]) -> None:
         assert self.spec is not None
@@ -463,7 +491,8 @@ class VideoTextDataModule(LightningDataModule):
         """Of what is trained on, in order; videos that are missing or held out are not among it."""
         dataset = self._datasets["train"]
         assert isinstance(dataset, TrainingDataset)
-        return _hash([astuple(sample) for sample, _ in dataset.samples])
+        # Not what files are called, which may change: resuming an earlier version's checkpoint must not fail for it.
+        return _hash([astuple(sample)[:-1] for sample, _ in dataset.samples])
 
     def _annotation_digests(self) -> dict[str, str]:
         try:
@@ -489,6 +518,15 @@ class VideoTextDataModule(LightningDataModule):
     def is_fixture(self) -> bool:
         """True for generated data, whose figures are no benchmark."""
         return (self.root / FIXTURE_MARK).is_file()
+
+
+def _missed(files: ClipFiles, missing: Sequence[Sample], used: Collection[Path]) -> str:
+    """Which videos are missing, and what there is that is like the first ones."""
+    shown = ", ".join(sample.video for sample in missing[:10]) + (", ..." if len(missing) > 10 else "")
+    gone = [sample for sample in missing if files.find(looked_up_by(sample)) is None]
+    hints = {sample.video: files.hint(looked_up_by(sample)[0], used) for sample in gone[:_HINTS]}
+    near = "; ".join(f"in place of {video} there is {hint}" for video, hint in hints.items() if hint)
+    return f"{shown} ({near})" if near else shown
 
 
 def _clips(samples: Sequence[Sample], paths: Sequence[Path | None]) -> list[Clip]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from petl_bench.data.base import VideoTextDataModule, is_cut
 from petl_bench.data.paragraphs import ParagraphDataModule
-from petl_bench.data.samples import Sample, Split
+from petl_bench.data.samples import Sample, Split, looked_up_by
 from petl_bench.errors import DataError
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -111,4 +111,4 @@ def _about_answers(samples: Sequence[Sample]) -> dict[str, Any]:
 def _missing(data: VideoTextDataModule, samples: Sequence[Sample]) -> int | None:
     """Videos without a file; None where there is no folder of clips."""
     files = data.clip_files()
-    return None if files is None else sum(sample.video not in files for sample in samples)
+    return None if files is None else sum(files.find(looked_up_by(sample)) is None for sample in samples)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from petl_bench.data.annotations import read_json, read_lines, read_records, require_keys
 from petl_bench.data.base import VideoTextDataModule
+from petl_bench.data.clip_files import outside
 from petl_bench.data.images import IMAGE_SUFFIXES
 from petl_bench.data.samples import Sample, Split
 from petl_bench.errors import DataError
@@ -61,24 +62,33 @@ class KarpathyDataModule(VideoTextDataModule):
         return {split: self.root / name for split, name in self.files.items()}
 
     def video_ids(self, split: Split) -> list[str]:
+        return list(self.video_names(split))
+
+    def video_names(self, split: Split) -> dict[str, tuple[str, ...]]:
         lists = [self.root / name for name in self.list_names.get(split, ())]
         if self.karpathy_file or (self.root / self.files[split]).is_file() or not all(path.is_file() for path in lists):
-            return super().video_ids(split)
-        return [image_id(line.split()[0]) for path in lists for line in read_lines(path)]
+            return {sample.video: sample.names for sample in self.annotations(split)}
+        listed = [line.split()[0] for path in lists for line in read_lines(path)]
+        return {image_id(name): image_names(name) for name in listed}
 
     def annotations(self, split: Split) -> list[Sample]:
-        captions = self._karpathy(split) if self.karpathy_file else read_captions(self.root / self.files[split])
+        rows = self._karpathy(split) if self.karpathy_file else read_captions(self.root / self.files[split])
+        captions: dict[str, list[str]] = {}
+        names: dict[str, tuple[str, ...]] = {}
+        for name, texts in rows:
+            captions.setdefault(image_id(name), []).extend(texts)
+            names.setdefault(image_id(name), image_names(name))
         if not self.partial and (hint := self.hint(split, len(captions))):
             raise DataError(f"{self.protocol.id}: {split} split has {len(captions)} images: {hint}")
-        return [Sample(image, tuple(texts)) for image, texts in captions.items()]
+        return [Sample(image, tuple(texts), names=names[image]) for image, texts in captions.items()]
 
-    def _karpathy(self, split: Split) -> dict[str, list[str]]:
+    def _karpathy(self, split: Split) -> list[tuple[str, list[str]]]:
         path = self.root / str(self.karpathy_file)
         data = read_json(path)
         images = data.get("images") if isinstance(data, dict) else None
         if not isinstance(images, list):
             raise DataError(f"{path}: no list 'images'; is it Karpathy's JSON?")
-        captions: dict[str, list[str]] = {}
+        rows = []
         for place, record in enumerate(images):
             where = f"{path}: images[{place}]"
             name, own = require_keys(record, ("filename", "split"), where)
@@ -86,17 +96,19 @@ class KarpathyDataModule(VideoTextDataModule):
             if not isinstance(sentences, list):
                 raise DataError(f"{where}: no list 'sentences'")
             if own in _KARPATHY[split]:
-                captions[image_id(name)] = [require_keys(s, ("raw",), where)[0] for s in sentences]
-        return captions
+                folder = record.get("filepath")
+                name = f"{folder}/{name}" if isinstance(folder, str) else name
+                rows.append((name, [require_keys(s, ("raw",), where)[0] for s in sentences]))
+        return rows
 
 
-def read_captions(path: Path) -> dict[str, list[str]]:
-    """Captions by image of a JSON file in BLIP's shape, where an image may stand in several rows.
+def read_captions(path: Path) -> list[tuple[str, list[str]]]:
+    """Images and captions of a JSON file in BLIP's shape, where an image may stand in several rows.
 
     Raises:
         DataError: if a record is of another shape; it is named.
     """
-    captions: dict[str, list[str]] = {}
+    rows = []
     for place, record in enumerate(read_records(path)):
         where = f"{path}, record {place}"
         (image,) = require_keys(record, ("image",), where)
@@ -104,8 +116,8 @@ def read_captions(path: Path) -> dict[str, list[str]]:
         texts = [given] if isinstance(given, str) else given
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise DataError(f"{where}: 'caption' is neither text nor a list of texts")
-        captions.setdefault(image_id(image), []).extend(texts)
-    return captions
+        rows.append((image, texts))
+    return rows
 
 
 def image_id(name: str) -> str:
@@ -113,3 +125,8 @@ def image_id(name: str) -> str:
     base = name.rsplit("/", 1)[-1]
     stem, dot, suffix = base.rpartition(".")
     return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else base
+
+
+def image_names(name: str) -> tuple[str, ...]:
+    """What to look for an image by: its path, and its id, as folders of images are named in many ways."""
+    return () if outside(name) else (name, image_id(name))

@@ -93,9 +93,8 @@ def write_manifest(path: Path, entries: Iterable[Entry]) -> None:
     write_atomically(path, "".join(entry.line() for entry in sorted(entries, key=lambda entry: entry.id)))
 
 
-def refused(entries: dict[str, Entry], video: str, path: Path) -> str | None:
-    """Why a clip must not be read, or None if the manifest calls the file good as it is now."""
-    entry = entries.get(video)
+def refused(entry: Entry | None, path: Path) -> str | None:
+    """Why a clip must not be read, or None if its entry in the manifest calls the file good as it is now."""
     if entry is None or entry.status in ("missing", "extra"):
         return "not verified"
     if entry.status != "ok":

@@ -12,12 +12,13 @@ from petl_bench.errors import DataError
 
 
 class Paragraph(NamedTuple):
-    """The sentences about one clip, in the order of the protocol; start and end of the clip in whole seconds."""
+    """The sentences about one clip in the order of the protocol; whole seconds of the clip; `names` as in `Sample`."""
 
     video: str
     sentences: tuple[str, ...]
     start: int | None = None
     end: int | None = None
+    names: tuple[str, ...] = ()
 
 
 class ParagraphDataModule(VideoTextDataModule):
@@ -39,7 +40,7 @@ class ParagraphDataModule(VideoTextDataModule):
                 f"{self.protocol.id}: {split} split has {found} sentences, expected {expected}: a file is cut or of "
                 "another protocol; for a subset on purpose set data.partial true, which marks the run"
             )
-        return [Sample(p.video, (join(p.sentences),), p.start, p.end) for p in paragraphs]
+        return [Sample(p.video, (join(p.sentences),), p.start, p.end, names=p.names) for p in paragraphs]
 
 
 def join(sentences: Sequence[str]) -> str:

@@ -14,11 +14,12 @@ from petl_bench.errors import DataError
 
 
 class Asked(NamedTuple):
-    """One question about a clip, as an annotation file lists it."""
+    """One question about a clip, as an annotation file lists it; `names` as in `Sample`."""
 
     video: str
     text: str
     question: Question
+    names: tuple[str, ...] = ()
 
 
 class QuestionAnswerDataModule(VideoTextDataModule):
@@ -39,7 +40,12 @@ class QuestionAnswerDataModule(VideoTextDataModule):
         for asked in self.questions(split):
             by_video.setdefault(asked.video, []).append(asked)
         return [
-            Sample(video, tuple(a.text for a in group), questions=tuple(a.question for a in group))
+            Sample(
+                video,
+                tuple(a.text for a in group),
+                questions=tuple(a.question for a in group),
+                names=group[0].names,
+            )
             for video, group in by_video.items()
         ]
 

@@ -16,11 +16,13 @@ class Sample:
     """One clip of a split and its captions.
 
     Attributes:
-        video: id, unique in its split; the stem of the file name.
+        video: id, unique in its split.
         captions: at least one; in question answering, the questions about the clip.
         start: first second of the clip in the file, or None for its beginning.
         end: last second, or None for its end.
         questions: what belongs to each caption that is a question; else empty.
+        names: what annotations call the file, with suffix and folders where they do; the first one that a file is
+            found by counts. Empty where that is the id, the name without suffix.
     """
 
     video: str
@@ -28,6 +30,12 @@ class Sample:
     start: int | None = None
     end: int | None = None
     questions: tuple[Question, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+def looked_up_by(sample: Sample) -> tuple[str, ...]:
+    """What a sample's file is found by."""
+    return sample.names or (sample.video,)
 
 
 @dataclass(frozen=True)

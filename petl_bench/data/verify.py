@@ -24,6 +24,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from petl_bench.data.base import VideoTextDataModule
+from petl_bench.data.clip_files import AmbiguousClip, ClipFiles, relative
 from petl_bench.data.images import IMAGE_SUFFIXES
 from petl_bench.data.manifest import FILE_NAME, Entry, read_manifest, write_manifest
 from petl_bench.data.reader import VideoError
@@ -36,6 +37,8 @@ from petl_bench.signals import STOP, as_helper, starting_helpers
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 #: frames that both decoders are asked for, and the mean difference in levels beyond which they disagree
 _COMPARED, _TOLERANCE = 5, 5.0
+#: missing clips for which something like them is looked for
+_HINTS = 3
 #: what the server of processes imports first
 _SERVER = "petl_bench.data.decoders"
 #: frames decoded at once
@@ -112,23 +115,26 @@ def verify(data: VideoTextDataModule, manifest: Path, limits: Limits, recheck: b
     if files is None:
         raise DataError(f"no folder of clips at {data.root / data.videos}: set data.root and data.videos")
     known = read_manifest(manifest, tolerate_cut=True) if manifest.is_file() and not recheck else {}
-    named = dict.fromkeys(video for split in _SPLITS for video in data.video_ids(split))
-    found = {video: known[video] for video in named if video in files and _unchanged(known.get(video), files[video])}
-    tasks = [Task(video, files[video], data.root) for video in named if video in files and video not in found]
+    entry_of = {entry.path: entry for entry in known.values()}
+    tasks, absent = _named(data, files)
+    found = {
+        task.id: replace(entry, id=task.id)
+        for task in tasks
+        if (entry := entry_of.get(relative(task.path, data.root))) and _unchanged(entry, task.path)
+    }
     STOP.advice = f"; what was found is kept in {manifest}: the same command goes on from there".__str__
     try:
         with manifest.open("a", encoding="utf-8") as log:
             log.write("\n")  # a line that a kill has cut short ends here
-            for entry in inspect_all(tasks, limits):
+            for entry in inspect_all([task for task in tasks if task.id not in found], limits):
                 found[entry.id] = entry
                 log.write(entry.line())
                 log.flush()
-        absent = [Entry(video, "", "missing", "no file") for video in named if video not in files]
-        extra = [
-            Entry(video, str(path.relative_to(data.root)), "extra", "in no split")
-            for video, path in files.items()
-            if video not in named
-        ]
+        used = {task.path for task in tasks}
+        taken = {task.id for task in tasks} | {entry.id for entry in absent}
+        others = [(path, relative(path, data.root)) for path in files.paths if path not in used]
+        ids = [place if data.file_id(path) in taken else data.file_id(path) for path, place in others]
+        extra = [Entry(id, place, "extra", "in no split") for id, (_, place) in zip(ids, others, strict=True)]
         entries = [*found.values(), *absent, *extra]
         write_manifest(manifest, entries)
     except OSError as error:
@@ -136,8 +142,31 @@ def verify(data: VideoTextDataModule, manifest: Path, limits: Limits, recheck: b
     return entries
 
 
-def _unchanged(entry: Entry | None, path: Path) -> bool:
-    if entry is None or entry.status not in ("ok", "bad"):
+def _named(data: VideoTextDataModule, files: ClipFiles) -> tuple[list[Task], list[Entry]]:
+    """The files that splits name, each once, and the videos that have none or may have several."""
+    tasks: dict[Path, Task] = {}
+    absent: dict[tuple[str, ...], Entry] = {}
+    ids: set[str] = set()
+    named = [item for split in _SPLITS for item in data.video_names(split).items()]
+    for video, names in named:
+        # Two splits may have other files of one id, where it is no more than a stem.
+        id = video if video not in ids else names[0]
+        ids.add(id)
+        try:
+            if path := files.find(names):
+                tasks.setdefault(path, Task(id, path, data.root))
+            else:
+                absent[names] = Entry(id, "", "missing", "no file")
+        except AmbiguousClip as error:
+            absent[names] = Entry(id, "", "missing", str(error))
+    for names in [names for names, entry in absent.items() if entry.reason == "no file"][:_HINTS]:
+        if hint := files.hint(names[0], tasks):
+            absent[names] = replace(absent[names], reason=f"no file; there is {hint}")
+    return list(tasks.values()), list(absent.values())
+
+
+def _unchanged(entry: Entry, path: Path) -> bool:
+    if entry.status not in ("ok", "bad"):
         return False
     status = path.stat()
     return (entry.bytes, entry.mtime_ns) == (status.st_size, status.st_mtime_ns)
@@ -216,8 +245,9 @@ def _outcome(one: _Running, seconds: float) -> Entry:
 
 def _about(task: Task, status: Literal["ok", "bad"], reason: str = "", **found: Any) -> Entry:
     size = task.path.stat()
-    path = str(task.path.relative_to(task.root))
-    return Entry(task.id, path, status, reason, bytes=size.st_size, mtime_ns=size.st_mtime_ns, **found)
+    return Entry(
+        task.id, relative(task.path, task.root), status, reason, bytes=size.st_size, mtime_ns=size.st_mtime_ns, **found
+    )
 
 
 def _inspect(pipe: Connection, task: Task, gibibytes: float) -> None:

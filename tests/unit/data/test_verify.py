@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.forkserver
 import os
 import shutil
 import signal
@@ -10,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from datamodules.custom import Custom
 from petl_bench.data import verify
 from petl_bench.data.manifest import Entry, read_manifest, write_manifest
 from petl_bench.data.verify import Limits, Task, inspect_all
@@ -84,7 +87,11 @@ def test_only_new_and_changed_files_are_looked_at_again(root: Path, monkeypatch:
 
 
 def test_a_signal_to_the_whole_group_keeps_what_was_found(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert in_child(lambda: run(root), group_trap(Entry, "line", 4, signal.SIGUSR1)) == 138
+    def prepare() -> None:
+        multiprocessing.forkserver._forkserver.__init__()  # type: ignore[attr-defined,misc]  # that of this process is not its child's
+        group_trap(Entry, "line", 4, signal.SIGUSR1)()
+
+    assert in_child(lambda: run(root), prepare) == 138
     path = root / "manifest.jsonl"
     told = f"petl-bench: stopped by SIGUSR1; what was found is kept in {path}: the same command goes on from there\n"
     captured = capfd.readouterr().err
@@ -174,3 +181,35 @@ def test_real_clips(shared: Path) -> None:
         390,
         480,
     )  # the better of its streams
+
+
+def test_the_files_of_own_clips_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One stem in two folders, each in another split; another file of that stem that no split names; a picture."""
+    source = tmp_path / "source"
+    write_fixture(source, train_videos=8, test_videos=4, captions_per_video=1, size=64, seconds=1)
+    for number, name in enumerate(("a/x.mp4", "b/x.mp4", "x.mp4", "y.mp4")):
+        (tmp_path / "data" / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / "videos" / f"video{number}.mp4", tmp_path / "data" / "videos" / name)
+    Image.new("RGB", (64, 64)).save(tmp_path / "data" / "videos" / "z.png")
+    (tmp_path / "data" / "train.csv").write_text("video,caption\na/x.mp4,one\nz,two\n")
+    (tmp_path / "data" / "test.csv").write_text("video,caption\nb/x,three\ny.mkv,four\n")
+    options = ["--config=data/custom.yaml", f"--data.root={tmp_path / 'data'}", "--workers=2"]
+    assert main(["data", "verify", *options]) == 0
+    path = tmp_path / "data" / "manifest.jsonl"
+    found = {entry.path: (entry.id, entry.status) for entry in read_manifest(path).values()}
+    assert found == {
+        "videos/a/x.mp4": ("x", "ok"),
+        "videos/b/x.mp4": ("b/x", "ok"),
+        "videos/x.mp4": ("videos/x.mp4", "extra"),
+        "videos/y.mp4": ("y", "ok"),
+        "videos/z.png": ("z", "ok"),
+    }
+    data = Custom(tmp_path / "data", manifest=path)
+    assert [p and p.name for p in data._find("test", data.samples("test"))] == ["x.mp4", "y.mp4"]
+    (tmp_path / "data" / "videos" / "more").mkdir()
+    shutil.copy(source / "videos" / "video5.mp4", tmp_path / "data" / "videos" / "more" / "y.mp4")
+    capsys.readouterr()
+    assert main(["data", "verify", *options]) == 4
+    told = capsys.readouterr().err
+    assert "y ('y.mkv' may be " in told
+    assert "more/y.mp4" in told

@@ -10,6 +10,7 @@ import pytest
 
 from datamodules.didemo import DiDeMo
 from petl_bench.errors import DataError, UsageError
+from tests.unit.datamodules.files import found
 
 FIRST, SECOND = "10015567@N08_3655084291_d8b58466fa", "10052357@N03_7585070382_5762149bfc"
 
@@ -60,7 +61,15 @@ def test_a_list_restricts_the_file(root: Path) -> None:
 def test_clips_are_found_by_any_spelling(root: Path, name: str) -> None:
     (root / "videos").mkdir()
     (root / "videos" / name).touch()
-    assert DiDeMo(root).clip_files() == {FIRST: root / "videos" / name}
+    assert found(DiDeMo(root, partial=True), FIRST) == root / "videos" / name
+
+
+def test_the_name_in_the_annotations_decides_between_files_of_one_video(root: Path) -> None:
+    (root / "videos").mkdir()
+    given = RECORDS[0]["video"]
+    for name in (given, f"{FIRST}.converted.mp4"):
+        (root / "videos" / name).touch()
+    assert found(DiDeMo(root, partial=True), FIRST) == root / "videos" / given
 
 
 def test_jsonl_of_paragraphs_is_in_the_order_of_time(root: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from datamodules.coco import COCO
 from datamodules.flickr30k import Flickr30K
 from petl_bench.errors import DataError
+from tests.unit.datamodules.files import found
 
 FIRST, SECOND = "COCO_val2014_000000391895", "COCO_train2014_000000057870"
 
@@ -26,6 +27,26 @@ def test_blip_s_lists(tmp_path: Path) -> None:
     data = COCO(tmp_path, partial=True)
     assert [(s.video, s.captions) for s in data.checked("train")] == [(FIRST, ("one", "three")), (SECOND, ("two",))]
     assert [(s.video, s.captions) for s in data.checked("test")] == [(FIRST, ("a", "b"))]
+
+
+@pytest.mark.parametrize("folder", ["val2014", "", "coco/val2014", "elsewhere"])
+def test_images_are_found_in_any_folder(tmp_path: Path, folder: str) -> None:
+    rows = [{"image": f"val2014/{FIRST}.jpg", "caption": "a"}]
+    (tmp_path / "coco_karpathy_test.json").write_text(json.dumps(rows))
+    path = tmp_path / "images" / folder / f"{FIRST}.jpg"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert found(COCO(tmp_path, videos="images", partial=True), FIRST) == path
+
+
+def test_the_path_in_the_annotations_decides_between_two_images(tmp_path: Path) -> None:
+    images = [{"filepath": "val2014", "filename": f"{FIRST}.jpg", "split": "test", "sentences": [{"raw": "One."}]}]
+    (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": images}))
+    for folder in ("val2014", "thumbs"):
+        (tmp_path / "images" / folder).mkdir(parents=True)
+        (tmp_path / "images" / folder / f"{FIRST}.jpg").touch()
+    data = COCO(tmp_path, videos="images", karpathy_file="dataset_coco.json", partial=True)
+    assert found(data, FIRST) == tmp_path / "images" / "val2014" / f"{FIRST}.jpg"
 
 
 def test_karpathy_s_own_file(tmp_path: Path) -> None:

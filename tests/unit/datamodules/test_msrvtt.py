@@ -278,11 +278,30 @@ def test_tolerated_gaps_shrink_training_but_never_the_test_split(root: Path) -> 
 def test_clips_in_sub_folders_and_with_other_suffixes(root: Path) -> None:
     (root / "videos" / "deep" / "er").mkdir(parents=True)
     (root / "videos" / "video0.mp4").rename(root / "videos" / "deep" / "er" / "video0.MKV")
-    (root / "videos" / "video1.webm").write_bytes(b"mp4 comes first")
     (root / "videos" / "video2.txt").write_bytes(b"no clip")
     data = module(root)
     found = data._find("train", data.samples("train"))
-    assert {path.name for path in found if path} >= {"video0.MKV", "video1.mp4", "video2.mp4"}
+    assert {path.name for path in found if path} >= {"video0.MKV", "video2.mp4"}
+
+
+@pytest.mark.parametrize("other", ["video1.webm", "copy/video1.mp4"])
+def test_two_clips_of_one_id_are_refused(other: str, root: Path) -> None:
+    path = root / "videos" / other
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"which of them?")
+    message = refusal(DataError, module(root, bad_videos="tolerate").setup, "fit")
+    assert message.startswith("train split: 'video1' may be ")
+    assert str(path) in message
+    assert str(root / "videos" / "video1.mp4") in message
+
+
+def test_where_missing_clips_were_looked_for_and_what_there_is_like_them(root: Path) -> None:
+    (root / "videos" / "video0.mp4").rename(root / "videos" / "Video0.mp4")
+    (root / "videos" / "video1.mp4").rename(root / "videos" / "video1.mp4.part")
+    message = refusal(DataError, module(root).setup, "fit")
+    assert f"are not below {root / 'videos'} (" in message
+    assert "in place of video0 there is Video0.mp4, in other letters" in message
+    assert "in place of video1 there is video1.mp4.part, no clip by its suffix" in message
 
 
 def test_no_folder_of_clips(root: Path) -> None:

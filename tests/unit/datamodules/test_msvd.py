@@ -13,6 +13,7 @@ import pytest
 from datamodules.msvd import MSVD
 from petl_bench.data.plain_pickle import read_plain_pickle
 from petl_bench.errors import DataError
+from tests.unit.datamodules.files import found
 
 LISTS = {"train": ["-wa0umYJVGg_1_9", "aB_c-dEfGhi_10_25"], "val": ["00000000000_0_5"], "test": ["v_234567890_3_4"]}
 CAPTIONS = {
@@ -33,6 +34,13 @@ def refused(function: Callable[..., Any], *arguments: Any) -> str:
     with pytest.raises(DataError) as caught:
         function(*arguments)
     return str(caught.value)
+
+
+def test_ids_that_begin_like_an_option_are_found(root: Path) -> None:
+    (root / "videos").mkdir()
+    for name in ("-wa0umYJVGg_1_9.avi", "wa0umYJVGg_1_9.avi"):
+        (root / "videos" / name).touch()
+    assert found(MSVD(root, partial=True), "-wa0umYJVGg_1_9", "train") == root / "videos" / "-wa0umYJVGg_1_9.avi"
 
 
 def test_token_lists_of_the_pickle_are_joined(root: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from datamodules.vqav2 import VQAv2
 from petl_bench.errors import DataError, UsageError
+from tests.unit.datamodules.files import found
 
 IMAGE = "COCO_val2014_000000262148"
 
@@ -83,7 +84,11 @@ def test_images_are_found_in_their_sub_folders(root: Path) -> None:
     (root / "images" / "val2014").mkdir(parents=True)
     (root / "images" / "val2014" / f"{IMAGE}.jpg").touch()
     (root / "images" / "movie.mp4").touch()
-    assert set(VQAv2(root, videos="images").clip_files() or ()) == {IMAGE}
+    data = VQAv2(root, videos="images", partial=True)
+    assert found(data, IMAGE) == root / "images" / "val2014" / f"{IMAGE}.jpg"
+    (root / "images" / "thumbs").mkdir()
+    (root / "images" / "thumbs" / f"{IMAGE}.jpg").touch()
+    assert found(VQAv2(root, videos="images", partial=True), IMAGE) == root / "images" / "val2014" / f"{IMAGE}.jpg"
 
 
 @pytest.mark.parametrize(
