@@ -47,14 +47,14 @@ class ClipFiles:
         if not folder.is_dir():
             raise DataError(f"no folder of clips at {folder}: set data.root and data.videos")
         self.folder, self._id_of, self._suffixes = folder, id_of, frozenset(suffixes)
-        names = sorted(_walk(folder, "", set()))
-        reasons = {name: self._why_no_clip(name) for name in names}
+        there = dict(sorted(_walk(folder, "", set())))
+        reasons = {name: self._why_no_clip(name, is_file) for name, is_file in there.items()}
         self._no_clips = {name: why for name, why in reasons.items() if why}
-        clips = [name for name in names if not reasons[name]]
+        clips = [name for name in there if not reasons[name]]
         self.paths = [folder / name for name in clips]
         self._found: dict[str, Path | None] = {}
         self._by_path = _grouped(clips, clips)
-        self._by_name = _grouped((path.name for path in self.paths), clips)
+        self._by_name = _grouped((name.rpartition("/")[2] for name in clips), clips)
         self._by_id = _grouped(map(id_of, self.paths), clips)
 
     def find(self, names: Sequence[str]) -> Path | None:
@@ -103,10 +103,10 @@ class ClipFiles:
         near = get_close_matches(normal(stem), free, 1, _NEAR)
         return _shown(free[near[0]]) if near else ""
 
-    def _why_no_clip(self, name: str) -> str:
+    def _why_no_clip(self, name: str, is_file: bool) -> str:
         if _suffix(name) not in self._suffixes:
             return "no clip by its suffix"
-        if (self.folder / name).is_file():
+        if is_file:
             return ""
         return "a link to nothing" if (self.folder / name).is_symlink() else "no file"
 
@@ -117,7 +117,8 @@ class ClipFiles:
         for path in ("/".join(parts) for parts in (parts, *inside)):
             if found := self._by_path.get(normal(path)):
                 return self._only(name, found, lambda known: known, path)
-            if "/" in path and not self._why_no_clip(path):  # in a folder that was visited under another name
+            # A folder may have been visited under another name.
+            if "/" in path and _suffix(path) in self._suffixes and (self.folder / path).is_file():
                 return path
         return None
 
@@ -167,8 +168,8 @@ def relative(path: Path, root: Path) -> str:
     return Path(os.path.relpath(path, root)).as_posix()
 
 
-def _walk(folder: Path, below: str, seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Paths of all files and dangling links, relative to the folder."""
+def _walk(folder: Path, below: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, bool]]:
+    """Paths relative to the folder of all that is no folder, and whether it is a file."""
     try:
         if (identity := _identity(folder / below)) in seen:
             return
@@ -178,23 +179,20 @@ def _walk(folder: Path, below: str, seen: set[tuple[int, int]]) -> Iterator[str]
         return
     # Real folders before links to them, so that their clips have the names that one would give them.
     for entry in sorted(entries, key=lambda entry: (entry.is_symlink(), entry.name)):
-        if _is_folder(entry):
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError:  # a link to itself
+            is_folder = is_file = False
+        if is_folder:
             yield from _walk(folder, f"{below}{entry.name}/", seen)
         else:
-            yield below + entry.name
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
+            yield below + entry.name, is_file
 
 
 def _grouped(keys: Iterator[str] | Sequence[str], names: Sequence[str]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = defaultdict(list)
     for key, name in zip(keys, names, strict=True):
-        groups[normal(key)].append(name)
+        groups[key if key.isascii() else normal(key)].append(name)
     return dict(groups)
 
 

@@ -208,6 +208,8 @@ def frame_grid(num_frames: int, fps: float, rate: int | None, start: int | None,
         DataError: The frame rate cannot be used.
         ValueError: `start` and `end` are not 0 <= start < end.
     """
+    if num_frames == 1 and fps == 0:  # a still image, which is there at any time
+        return np.arange(1)
     if rate is not None:
         return seconds_grid(num_frames, fps, rate, start, end)
     _check_span(start, end)
