@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.utilities import rank_zero_warn
+
 from petl_bench.data.annotations import read_json, read_records, read_table, read_text, require_keys
 from petl_bench.errors import DataError, UsageError
 
@@ -41,6 +43,26 @@ class Vocabulary:
         return hashlib.sha256(json.dumps(self.answers).encode()).hexdigest()
 
 
+def find_answer_list(answer_list: Path, root: Path | None) -> Path:
+    """The file that `task.answer_list` names: below the dataset's folder, as annotation files are.
+
+    Without such a file one in the current folder is taken, with a warning: earlier versions wrote those into
+    `config.yaml`.
+
+    Args:
+        answer_list: absolute, or relative to `root`.
+        root: folder of the dataset; None for the current folder.
+    """
+    own = Path(answer_list).expanduser()
+    if root is None:
+        return own
+    below = Path(root).expanduser() / own  # own itself where it is absolute
+    if below.is_file() or not own.is_file():
+        return below
+    rank_zero_warn(f"task.answer_list: {below} does not exist; taking {own.absolute()}, from the current folder")
+    return own
+
+
 def read_vocabulary(path: Path, max_answers: int | None = None) -> Vocabulary:
     """Reads an answer list, or takes the most frequent answers of an annotation file.
 
@@ -60,7 +82,8 @@ def read_vocabulary(path: Path, max_answers: int | None = None) -> Vocabulary:
         raise UsageError(f"max_answers is {max_answers}: it must be at least 1, or null")
     if not path.is_file():
         raise DataError(
-            f"no file {path.absolute()} to take the answers from: set --model.init_args.task.init_args.answer_list"
+            f"no file {path.absolute()} to take the answers from: set data.root to the folder that holds it, or "
+            "--model.init_args.task.init_args.answer_list to a file below data.root or to an absolute path"
         )
     if path.suffix == ".txt":
         listed: Any = read_text(path).splitlines()

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from petl_bench.checkpoints import SafeCheckpointIO
 from petl_bench.method import Method
 from petl_bench.run import locked
-from tests.integration.fixture_run import answers_of, only_record, run
+from tests.integration.fixture_run import only_record, run
 
 EPOCHS, STEPS = 3, 4  # 16 videos x 2 captions in batches of 8
 MORE = (f"--trainer.max_epochs={EPOCHS}", "--trainer.log_every_n_steps=1")
@@ -185,8 +185,7 @@ def test_saves_fall_on_whole_steps(dataset: Path, tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(SafeCheckpointIO, "save_checkpoint", save)
     fit = ("--trainer.accumulate_grad_batches=2", "--trainer.max_epochs=1", "--data.init_args.batch_size=4")
-    every = ("--save_every_n_steps=3", answers_of(dataset))
-    assert run("fit", "fixtureqa_adaptformer", dataset, tmp_path, *fit, *every) == 0
+    assert run("fit", "fixtureqa_adaptformer", dataset, tmp_path, *fit, "--save_every_n_steps=3") == 0
     batches = saved[-1]
     assert saved[:-1] == list(range(4, batches, 4))
 
@@ -204,10 +203,9 @@ def test_other_training_rows_are_noticed(dataset: Path, tmp_path: Path, capsys: 
 def test_half_a_step_is_not_saved(dataset: Path, tmp_path: Path) -> None:
     """Two batches make a step: what the first of them left in the gradients is in no checkpoint."""
     accumulating = ("--trainer.accumulate_grad_batches=2", *MORE, EACH_STEP)
-    answers = answers_of(dataset)
-    whole = ("fit", "fixtureqa_adaptformer", dataset, tmp_path / "whole", *accumulating, answers)
+    whole = ("fit", "fixtureqa_adaptformer", dataset, tmp_path / "whole", *accumulating)
     assert run(*whole) == 0
-    broken = ("fit", "fixtureqa_adaptformer", dataset, tmp_path / "broken", *accumulating, answers)
+    broken = ("fit", "fixtureqa_adaptformer", dataset, tmp_path / "broken", *accumulating)
     assert killed(broken, trap(Method, "on_train_batch_start", STEPS + 4)) == -signal.SIGKILL
     assert run(*broken) == 0
     assert only_record(tmp_path / "broken")[1]["train"]["resumed"] == 1
