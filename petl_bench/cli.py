@@ -134,7 +134,8 @@ class PetlBenchCLI(LightningCLI):
         )
         parser.link_arguments("model", "data.init_args.spec", compute_fn=spec_of, apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed")
-        parser.link_arguments("data.init_args.root", "model.init_args.task.init_args.root")  # of tasks with an answer list
+        # Of tasks with an answer list; where a task has no root, nothing is linked.
+        parser.link_arguments("data.init_args.root", "model.init_args.task.init_args.root")
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let values inside a checkpoint beat the configuration and the command line."""

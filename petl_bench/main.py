@@ -36,6 +36,7 @@ look and report:
   list      methods, datamodules, configs, or the matrix of methods, backbones and tasks
   report    collect the runs below a folder into a leaderboard
   fixture   write a small generated dataset in the layout of a real one
+  demo      all of it in minutes on a CPU: generated clips, a small CLIP, several methods, the leaderboard
 
 options:
   --plugins PACKAGE  import your own methods and data modules first (repeatable)
@@ -103,9 +104,13 @@ def _dispatch(arguments: list[str]) -> int:
         from petl_bench.data_commands import run
 
         return run(rest, plugins)
+    if command == "demo":
+        from petl_bench import demo
+
+        return demo.run(rest, partial(_with_plugins, plugins))
     if command in _LIGHT_COMMANDS:
         return _LIGHT_COMMANDS[command](rest)
-    known = [*_RUN_COMMANDS, *_INSPECT_COMMANDS, "plan", "data", *_LIGHT_COMMANDS]
+    known = [*_RUN_COMMANDS, *_INSPECT_COMMANDS, "plan", "data", "demo", *_LIGHT_COMMANDS]
     raise UsageError(_unknown("command", command, known))
 
 
@@ -122,6 +127,11 @@ def _run_command(command: str, arguments: list[str], plugins: list[str]) -> int:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             print(f"petl-bench: stopped by {stopped}{stopped.advice}", file=sys.stderr)
         return stopped.exit_code
+
+
+def _with_plugins(plugins: list[str], arguments: list[str]) -> int:
+    """One command of those that `demo` consists of; errors pass to who called the demo."""
+    return _dispatch([*arguments, *(f"--plugins={plugin}" for plugin in plugins)])
 
 
 def _take_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:

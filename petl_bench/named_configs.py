@@ -13,9 +13,9 @@ def config_folder() -> Path:
     """Where the packaged YAML files are: in an installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent
     for folder in (package / "configs", package.parent / "configs"):
-        if folder.is_dir():
+        if (folder / "data").is_dir():
             return folder
-    raise UsageError(f"no configs folder in or beside {package}: the installation is incomplete")
+    raise UsageError(f"no configurations in or beside {package}: the installation is incomplete")
 
 
 def list_configs() -> list[str]:

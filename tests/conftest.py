@@ -44,7 +44,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if not report.skipped or hasattr(report, "wasxfail"):
         return
-    lacking = [marker for key, marker in report.user_properties if key == _LACKING]
+    lacking = [str(marker) for key, marker in report.user_properties if key == _LACKING]
     _needed.update(lacking)
     if not lacking:
         _unexpected.append(f"{report.nodeid}: {_reason(report)}")
@@ -76,9 +76,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def own_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder of a test: empty, and its own. What lies in the checkout (`demo/`, `runs/`) is not seen."""
     with tempfile.TemporaryDirectory(prefix="petl_bench_") as folder:
-        with monkeypatch.context() as there:
-            there.chdir(folder)
-            yield Path(folder)
+        monkeypatch.chdir(folder)  # undone after this fixture
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "registry": {"errors"},
     "fixture": {"errors"},
     "report": {"results", "errors"},
+    "demo": {"named_configs", "errors"},
     "layers": {"errors"},
     "similarity": {"errors"},
     "losses": {"similarity", "errors"},
@@ -43,7 +44,7 @@ MAY_IMPORT = {
 }
 #: what `data` may know of backbones
 OF_BACKBONES = {"InputSpec", "Resize"}
-WITHOUT_TORCH = ("errors", "fixture", "main", "named_configs", "registry", "report", "results")
+WITHOUT_TORCH = ("demo", "errors", "fixture", "main", "named_configs", "registry", "report", "results")
 TORCH = {"torch", "torchvision", "torchmetrics", "pytorch_lightning", "lightning_fabric"}
 HEAVY = {"open_clip", "transformers", "decord"}
 

@@ -70,5 +70,5 @@ def test_folder_in_or_beside_the_package(where: str, tmp_path: Path, monkeypatch
     with pytest.raises(UsageError, match="installation is incomplete"):
         config_folder()
     folder = (package if where == "inside" else package.parent) / "configs"
-    folder.mkdir()
+    (folder / "data").mkdir(parents=True)
     assert config_folder() == folder
