@@ -1,6 +1,6 @@
 """Trains a method for a few steps on fixed clips; the figures are what the regression test compares.
 
-`python -m tests.regression.training` records them anew (`figures.json`), after a change that is meant to move them and is
+`python -m tests.regression.training` records them anew (`figures.json`), once a change that is meant to move them is
 committed: the figures name the commit that gave them.
 """
 
