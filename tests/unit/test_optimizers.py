@@ -65,6 +65,7 @@ def test_empty_groups_are_left_out(recipe: OptimizerRecipe) -> None:
         (AdamWCosine, {"lr": math.nan}, r"optimizer\.lr is nan"),
         (AdamWCosine, {"weight_decay": -1.0}, r"optimizer\.weight_decay is -1\.0"),
         (AdamWCosine, {"warmup": 1.0}, r"optimizer\.warmup is 1\.0"),
+        (AdamWCosine, {"eps": 0.0}, r"optimizer\.eps is 0\.0"),
         (OfficialMVAdapter, {"lr": -1.0}, r"optimizer\.lr is -1\.0"),
         (OfficialMVAdapter, {"pretrained_lr": math.inf}, r"optimizer\.pretrained_lr is inf"),
         (OfficialMVAdapter, {"eps": 0.0}, r"optimizer\.eps is 0\.0"),

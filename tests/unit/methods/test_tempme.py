@@ -11,7 +11,7 @@ from petl_bench.cost import count_gmacs
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.tasks.retrieval import Retrieval
-from tests.backbones import UnevenCLIP, adapt_on_meta, meta_clip, noise
+from tests.backbones import UnevenCLIP, adapt_on_meta, meta_clip, noise, token_schedule
 
 TINY: dict[str, Any] = {"merge_layers": [-3, -2], "join_clips": [2, 4]}  # up to 8 frames, four blocks
 
@@ -62,19 +62,8 @@ def test_parameter_counts(architecture: str, options: dict[str, Any], vision: in
 
 
 def schedule(architecture: str, frames: int, **options: Any) -> list[tuple[int, int, int]]:
-    """(clips, tokens at the attention, tokens at the feed-forward layers) of each block, as they really run."""
-    backbone = meta_clip(architecture)
-    method = adapt_on_meta(TempMe(backbone=backbone, task=Retrieval(), **options))
-    read: list[Tensor] = []
-    for block in backbone.vision.blocks:
-        block.attention.qkv.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
-        first = next(layer for layer in block.mlp.modules() if isinstance(layer, nn.Linear))
-        first.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
-    with torch.device("meta"):
-        size = method.backbone.spec.image_size
-        backbone.encode_video(torch.empty(1, frames, 3, size, size), torch.ones(1, frames).bool(), tokens=True)
-    shapes = [(x.shape[0], x.shape[1]) for x in read]
-    return [(a[0], a[1], m[1]) for a, m in zip(shapes[::2], shapes[1::2], strict=True)]
+    """`token_schedule` of a CLIP of full size."""
+    return token_schedule(adapt_on_meta(TempMe(backbone=meta_clip(architecture), task=Retrieval(), **options)), frames)
 
 
 def gmacs(
