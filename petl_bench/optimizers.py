@@ -58,8 +58,8 @@ class AdamWCosine(OptimizerRecipe):
         weight_decay: decoupled weight decay of matrices.
         warmup: share of all steps in which the rate rises.
         betas: AdamW's decay rates.
-        clip_norm: bound on the global gradient norm per step, or null.
         eps: added to the root of the second moment.
+        clip_norm: bound on the global gradient norm per step, or null.
     """
 
     def __init__(
@@ -68,15 +68,15 @@ class AdamWCosine(OptimizerRecipe):
         weight_decay: float = 0.2,
         warmup: float = 0.1,
         betas: tuple[float, float] = (0.9, 0.98),
-        clip_norm: float | None = 1.0,
         eps: float = 1e-8,
+        clip_norm: float | None = 1.0,
     ) -> None:
         require_rate("lr", lr)
         require_rate("eps", eps)
         require_decay(weight_decay)
         require_warmup(warmup)
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
-        self.betas, self.clip_norm, self.eps = betas, clip_norm, eps
+        self.betas, self.eps, self.clip_norm = betas, eps, clip_norm
 
     def build(self, parameters: Sequence[TrainableParameter], steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
         matrices = [p.parameter for p in parameters if p.parameter.ndim >= 2]

@@ -25,12 +25,12 @@ def check(path: Path, matrices: bool) -> None:
     options = case.options(*OPTIONS)
     steps = options["total_steps"]
     recipe = AdamWCosine(
-        options["lr"],
-        options["weight_decay"],
-        options["warmup_steps"] / steps,
-        tuple(options["betas"]),
-        options["clip_grad_norm"],
-        options["eps"],
+        lr=options["lr"],
+        weight_decay=options["weight_decay"],
+        warmup=options["warmup_steps"] / steps,
+        betas=tuple(options["betas"]),
+        eps=options["eps"],
+        clip_norm=options["clip_grad_norm"],
     )
     own = {name: nn.Parameter(torch.atleast_2d(p) if matrices else p) for name, p in case.group("param").items()}
     optimizer, schedule = recipe.build([TrainableParameter(n, p, False, False) for n, p in own.items()], steps)
