@@ -1,4 +1,4 @@
-"""Augmentation is part of the recipe: recorded, hashed, marked, no ground for another table; refused on cached frames."""
+"""Augmentation is part of the recipe: recorded, hashed, marked, no ground for another table."""
 
 from __future__ import annotations
 
