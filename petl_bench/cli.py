@@ -157,6 +157,8 @@ class PetlBenchCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         # Whatever refuses this combination does so before the run gets a folder.
         _require_match(self.model.task, self.datamodule)
+        if self.subcommand == "fit":
+            self.datamodule.require_frames_to_train_on()
         self.model.configure_model()
         resolved = yaml.safe_load(self._parser(self.subcommand).dump(self.options, skip_none=False))
         resolved.pop("config", None)  # which files it came from is no part of what is measured

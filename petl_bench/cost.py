@@ -178,6 +178,7 @@ class CostMeter(Callback):
             "world_size": trainer.world_size,
             "precision": str(trainer.precision),
             "optimizer": type(recipe).__name__,
+            "augmentation": data.augmentation,
             "wall_s": self._train_seconds,
             "gpu_hours": self._train_seconds * trainer.world_size / 3600 if on_gpu else None,
             "peak_allocated_bytes": self._peak.get("allocated"),

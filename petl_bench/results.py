@@ -67,6 +67,8 @@ _PACKAGES = (
     "torchvision",
     "av",
     "decord",
+    "pillow",
+    "timm",
 )
 
 

@@ -18,6 +18,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
 from petl_bench.backbones.base import InputSpec
+from petl_bench.data.augmentation import RandAugment, require_recipe
 from petl_bench.data.cache import Clip, FrameCache
 from petl_bench.data.current_files import CurrentFiles
 from petl_bench.data.datasets import ClipLoader, EvaluationDataset, TrainingDataset, collate
@@ -52,6 +53,9 @@ class VideoTextDataModule(LightningDataModule):
         frames: T, frames per clip; shorter clips are padded and masked.
         frame_rate: frames per second of the grid that frames are chosen from; null takes every frame.
         sampling: how T frames are chosen from the grid (`petl_bench.data.sampling.SAMPLERS`).
+        augmentation: random changes of training clips (`petl_bench.data.augmentation.RandAugment`), such as
+            `rand-m7-n4-mstd0.5-inc1`; they follow from seed, epoch and row, and need decoded frames, not cached ones;
+            null for none.
         max_words: tokens per caption, start and end included; longer ones are cut.
         train_captions: `all` is one row per caption and epoch, `one` is one random caption per video and epoch.
         reader: `pyav` or `decord`.
@@ -67,7 +71,7 @@ class VideoTextDataModule(LightningDataModule):
         bad_videos: `error` stops at a missing or unreadable video. `tolerate` trains without it, and in evaluation
             ranks it last and marks the run as incomplete; a test split never shrinks.
         partial: the files are a subset of the protocol's, so its counts are not asserted; marks the run.
-        seed: of order, caption choice and random frames; follows `seed_everything`.
+        seed: of order, caption choice, random frames and augmentation; follows `seed_everything`.
         spec: what the backbone expects; linked from the model.
     """
 
@@ -86,6 +90,7 @@ class VideoTextDataModule(LightningDataModule):
         frames: int = 12,
         frame_rate: int | None = 1,
         sampling: str = "uniform",
+        augmentation: str | None = None,
         max_words: int = 32,
         train_captions: Literal["all", "one"] = "all",
         reader: Literal["pyav", "decord"] = "pyav",
@@ -108,9 +113,12 @@ class VideoTextDataModule(LightningDataModule):
                 f"data.num_workers {num_workers} and data.loader_timeout {loader_timeout} must not be negative"
             )
         _require_known(sampling=(sampling, SAMPLERS), reader=(reader, READERS))
+        if augmentation is not None:
+            require_recipe(augmentation)
         self.root = Path(root).expanduser()
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.frames, self.frame_rate, self.sampling = frames, frame_rate, sampling
+        self.augmentation = augmentation
         self.max_words, self.train_captions, self.reader = max_words, train_captions, reader
         self.cache, self.on_cache_miss = None if cache is None else Path(cache), on_cache_miss
         self.manifest = None if manifest is None else Path(manifest).expanduser()
@@ -210,10 +218,19 @@ class VideoTextDataModule(LightningDataModule):
         if stage == "validate":
             splits = ("val",)
         if stage == "fit":
+            self.require_frames_to_train_on()
             self._require_unseen()
         for split in splits:
             if split not in self._datasets:
                 self._datasets[split] = self._dataset(split)
+
+    def require_frames_to_train_on(self) -> None:
+        """Refuses to train on cached frames with an augmentation, which changes frames before they are resized."""
+        if self.augmentation is not None and self.cache is not None:
+            raise UsageError(
+                f"data.augmentation {self.augmentation} changes frames before they are resized, and data.cache holds "
+                "resized ones: set data.cache null to decode, or data.augmentation null to train without it"
+            )
 
     def _require_unseen(self) -> None:
         """Refuses test videos that are trained on, where the run is not marked as partial."""
@@ -235,9 +252,9 @@ class VideoTextDataModule(LightningDataModule):
         tolerate = self.bad_videos == "tolerate"
         if split == "train":
             found = [(s, p) for s, p in zip(samples, paths, strict=True) if p is not None]
-            return TrainingDataset(
-                found, loader, self.train_captions == "all", self.spec, self.max_words, self.seed, tolerate
-            )
+            augmentation = None if self.augmentation is None else RandAugment(self.augmentation)
+            expand = self.train_captions == "all"
+            return TrainingDataset(found, loader, expand, self.spec, self.max_words, self.seed, tolerate, augmentation)
         self._report_truncation(split, samples)
         return EvaluationDataset(samples, paths, loader, self.spec, self.max_words, tolerate)
 

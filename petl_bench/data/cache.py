@@ -39,7 +39,7 @@ from torch import Tensor
 
 from petl_bench.backbones.base import Resize
 from petl_bench.data.reader import VideoError, VideoReader
-from petl_bench.data.sampling import choose_frames, frame_grid, is_random
+from petl_bench.data.sampling import FILLED, choose_frames, frame_grid, is_random
 from petl_bench.data.video import in_time, open_video, resize_frames
 from petl_bench.errors import CheckpointError, DataError
 from petl_bench.results import ResultError, file_sha256, write_atomically, write_bytes_atomically
@@ -68,7 +68,8 @@ class Profile:
         resize: how frames are made square.
         reader: name in `petl_bench.data.video.READERS`.
         rate: frames per second of the grid; None for every frame.
-        sampling: the fixed rule that chooses from every frame, if only its choice is kept; else None.
+        sampling: the fixed rule that chooses from every frame, if only its choice is kept; else None. That is any fixed
+            rule without a grid, and `filled`, which leaves the grid.
         count: how many frames that rule chooses; else None.
         reader_version: of the package that decodes.
         torch_version: of the package that resizes.
@@ -88,7 +89,7 @@ class Profile:
         cls, *, image_size: int, resize: Resize, reader: str, rate: int | None, sampling: str, count: int
     ) -> Profile:
         """The profile that serves a loader of these settings, with the packages installed here."""
-        chosen = rate is None and not is_random(sampling)
+        chosen = (rate is None or sampling == FILLED) and not is_random(sampling)
         return cls(
             image_size=image_size,
             resize=resize,

@@ -138,7 +138,9 @@ RANDOM_SAMPLERS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]
     "blip_random": lambda available, num_frames, rng: blip_random(available, num_frames, _python_rng(rng)),
     "blip_headtail": lambda available, num_frames, rng: blip_headtail(available, num_frames, _python_rng(rng)),
 }
-SAMPLERS: tuple[str, ...] = (*FIXED_SAMPLERS, *RANDOM_SAMPLERS)
+#: the rule that chooses from every frame where the grid has too few (`filled`)
+FILLED = "filled"
+SAMPLERS: tuple[str, ...] = (*FIXED_SAMPLERS, FILLED, *RANDOM_SAMPLERS)
 
 
 def is_random(name: str) -> bool:
@@ -170,7 +172,7 @@ def choose_frames(
         fps: Frames per second; used only with `rate`, `start` or `end`.
         count: Frames wanted.
         sampling: A name in `SAMPLERS`.
-        rate: Grid of `rate` frames per second (`seconds_grid`); None considers every frame.
+        rate: Grid of `rate` frames per second (`seconds_grid`; `filled` has its own); None considers every frame.
         rng: Source of randomness for the random rules.
         start: First second of the moment, None for the start of the video.
         end: End of the moment in seconds: included with `rate` (CLIP4Clip), excluded without.
@@ -187,12 +189,52 @@ def choose_frames(
         raise ValueError(f"count is {count}; at least one frame must be wanted")
     if is_random(sampling) and rng is None:
         raise ValueError(f"sampling {sampling!r} is random and needs rng")
+    if sampling == FILLED:
+        return filled(num_frames, fps, count, rate, start, end)
     grid = frame_grid(num_frames, fps, rate, start, end)
     if len(grid) == 0:
         return grid
     if rng is not None and sampling in RANDOM_SAMPLERS:
         return grid[RANDOM_SAMPLERS[sampling](len(grid), count, rng)]
     return grid[FIXED_SAMPLERS[sampling](len(grid), count)][:count]
+
+
+def filled(
+    num_frames: int, fps: float, count: int, rate: int | None, start: int | None = None, end: int | None = None
+) -> np.ndarray:
+    """Exactly `count` frames of every clip, as TempMe and DiscoVLA take them.
+
+    Every `round(fps / rate)`-th frame, evenly thinned out if these are more than `count`; where they are fewer, frames
+    spread evenly over the whole clip instead, some of them repeatedly if it is shorter than `count` frames. A moment
+    ends with the frame at `end`. Source: LunarShen/DsicoVLA 6ace76f, tvr/dataloaders/dataloader_retrieval.py.
+
+    Args:
+        num_frames: Frames in the video.
+        fps: Frames per second; used only with `rate`, `start` or `end`.
+        count: Frames wanted.
+        rate: Frames per second considered; None considers every frame.
+        start: First second of the moment, None for the start of the video.
+        end: Last second of the moment, None for the end of the video.
+
+    Returns:
+        Ascending frame numbers, (count,) int64; empty when the video ends before `start`.
+
+    Raises:
+        DataError: The frame rate cannot be used.
+        ValueError: `start` and `end` are not 0 <= start < end.
+    """
+    _check_span(start, end)
+    if not (rate is start is end is None) and not (math.isfinite(fps) and fps > 0):
+        raise DataError(f"a frame rate of {fps:g} cannot locate seconds; set rate: null")
+    first = 0 if start is None else int(start * fps)
+    last = num_frames - 1 if end is None else min(int(end * fps), num_frames - 1)
+    stride = 1 if rate is None else round(fps / rate)
+    if stride < 1:
+        raise DataError(f"a frame rate of {fps:g} cannot give {rate} frames per second; set rate: null")
+    grid = np.arange(first, last + 1, stride)
+    if len(grid) < count and last >= first:
+        return np.linspace(first, last, num=count, dtype=np.int64)
+    return grid[uniform(len(grid), count)] if len(grid) else grid
 
 
 def _check_span(start: int | None, end: int | None) -> None:

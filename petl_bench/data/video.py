@@ -7,7 +7,7 @@ specs/performance.md section 1 and specs/reliability.md section 2.2.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -203,6 +203,7 @@ def load_frames(
     rng: np.random.Generator | None = None,
     start: int | None = None,
     end: int | None = None,
+    augment: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tuple[torch.Tensor, int]:
     """Samples, decodes and resizes the frames of one clip.
 
@@ -218,6 +219,7 @@ def load_frames(
         rng: Source of randomness for random sampling.
         start: First second of the moment, None for the start of the video.
         end: End of the moment in seconds.
+        augment: Changes the decoded frames, uint8 (n, H, W, 3), before they are resized.
 
     Returns:
         uint8 frames (n, 3, S, S) and n, with 1 <= n <= count.
@@ -240,6 +242,8 @@ def load_frames(
         if in_time(rate, start, end):
             indices = video.shown_at(indices)
         pixels = video.read(indices)  # (n, H, W, 3)
+    if augment is not None:
+        pixels = augment(pixels)
     # The permuted view keeps channels last in memory, which torchvision resizes at twice the speed.
     frames = resize_frames(torch.from_numpy(pixels).permute(0, 3, 1, 2), image_size, resize)
     return frames, len(frames)

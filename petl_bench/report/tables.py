@@ -156,11 +156,12 @@ def _marks(records: list[Record], most: int, used: list[str], hardware: list[str
 
 
 def _training_marks(record: Record) -> list[str]:
-    """How the training behind an adapter was not the one that its configuration describes."""
+    """How the training behind an adapter was not the one that its configuration describes, and its augmentation."""
     train = record["train"]
     if train is None:
         return [] if record["kind"] == "test" else ["untrained"]
     changed = ["changed on resuming"] if train.get("changed") else []
+    changed += [f"augmentation {train['augmentation']}"] if train.get("augmentation") else []
     return changed + [f"{name} {value}" for name, value in train.get("limits", {}).items()]
 
 

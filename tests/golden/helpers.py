@@ -25,6 +25,12 @@ class Case:
         tensors = path.with_suffix(".safetensors")
         self.tensors = load_file(tensors) if tensors.exists() else {}
 
+    def options(self, *known: str) -> dict[str, Any]:
+        """The json's `kwargs`, which must be among those that a test reads: one it does not know is no case for it."""
+        options: dict[str, Any] = self.json["kwargs"]
+        assert options.keys() <= set(known), f"{self.name}: this test reads no {sorted(options.keys() - set(known))}"
+        return options
+
     def group(self, prefix: str) -> dict[str, torch.Tensor]:
         """All tensors below `prefix.`, with the prefix removed."""
         return {k[len(prefix) + 1 :]: v for k, v in self.tensors.items() if k.startswith(prefix + ".")}

@@ -45,6 +45,11 @@ def test_adamw_decays_matrices_only() -> None:
     ]
 
 
+def test_adamw_takes_all_its_options() -> None:
+    optimizer, _ = AdamWCosine(lr=0.1, betas=(0.8, 0.999), eps=1e-6).build(ALL, 10)
+    assert all((group["betas"], group["eps"]) == ((0.8, 0.999), 1e-6) for group in optimizer.param_groups)
+
+
 def test_official_groups_know_the_backbone_from_what_was_added() -> None:
     assert groups(OfficialMVAdapter(lr=0.1, pretrained_lr=0.01, weight_decay=0.3), ALL) == [
         ({"down.weight", "norm.weight"}, 0.1, 0.3),
@@ -65,6 +70,7 @@ def test_empty_groups_are_left_out(recipe: OptimizerRecipe) -> None:
         (AdamWCosine, {"lr": math.nan}, r"optimizer\.lr is nan"),
         (AdamWCosine, {"weight_decay": -1.0}, r"optimizer\.weight_decay is -1\.0"),
         (AdamWCosine, {"warmup": 1.0}, r"optimizer\.warmup is 1\.0"),
+        (AdamWCosine, {"eps": 0.0}, r"optimizer\.eps is 0\.0"),
         (OfficialMVAdapter, {"lr": -1.0}, r"optimizer\.lr is -1\.0"),
         (OfficialMVAdapter, {"pretrained_lr": math.inf}, r"optimizer\.pretrained_lr is inf"),
         (OfficialMVAdapter, {"eps": 0.0}, r"optimizer\.eps is 0\.0"),

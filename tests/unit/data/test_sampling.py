@@ -136,6 +136,36 @@ def test_a_moment_without_a_grid():
         choose(100, 50, "head", fps=0.0, start=2)
 
 
+@pytest.mark.parametrize(
+    ("num_frames", "fps", "options", "expected"),
+    [
+        (500, 25.0, {}, [0, 150, 300, 475]),  # 20 of the grid thinned out
+        (100, 25.0, {}, [0, 25, 50, 75]),  # as many as wanted
+        (90, 25.0, {}, [0, 25, 50, 75]),
+        (75, 25.0, {}, [0, 24, 49, 74]),  # 3 on the grid: spread over all frames
+        (3, 25.0, {}, [0, 0, 1, 2]),  # fewer frames than wanted: repeated
+        (1, 25.0, {}, [0, 0, 0, 0]),
+        (91, 29.97, {}, [0, 30, 60, 90]),  # a stride of 30: the frame rate is rounded, not cut
+        (200, 25.0, {"rate": 2}, [0, 60, 120, 192]),
+        (500, 25.0, {"start": 2, "end": 5}, [50, 75, 100, 125]),
+        (500, 25.0, {"start": 2, "end": 4}, [50, 66, 83, 100]),
+        (60, 25.0, {"start": 2, "end": 9}, [50, 53, 56, 59]),
+        (40, 25.0, {"start": 2, "end": 9}, []),
+        (3, 0.0, {"rate": None}, [0, 0, 1, 2]),  # a picture has no frame rate
+    ],
+)
+def test_filled_gives_every_clip_all_its_frames(num_frames, fps, options, expected):
+    options = {"rate": 1, "fps": fps} | options
+    assert choose(num_frames, 4, "filled", **options).tolist() == expected
+
+
+def test_filled_refuses_a_rate_that_the_clip_does_not_have():
+    with pytest.raises(DataError, match=r"frame rate of 0\.4 cannot give 1"):
+        choose(10, 4, "filled", rate=1, fps=0.4)
+    with pytest.raises(DataError, match="frame rate of 0 cannot locate"):
+        choose(10, 4, "filled", rate=1, fps=0.0)
+
+
 def test_unknown_rule():
     with pytest.raises(UsageError, match="'unifrom' is unknown; choose one of head"):
         choose(10, 4, "unifrom")
