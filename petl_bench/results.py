@@ -16,10 +16,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from petl_bench import old_records
 from petl_bench.errors import PetlBenchError, UsageError
 
-SCHEMA = "petl_bench.result/1"
-FILE_NAME = "result.json"
+SCHEMA = "petl_bench.result/2"
+FILE_NAME, CONFIG_NAME = "result.json", "config.yaml"
 
 IGNORED_CONFIG_KEYS = (
     # which files were given; where things lie and are written
@@ -30,6 +33,8 @@ IGNORED_CONFIG_KEYS = (
     "allow_change",
     "save_every_n_steps",
     "collective_timeout",
+    # what the report holds a training against
+    "recipe",
     "*.root",
     "*_root",
     "*.cache_dir",
@@ -97,7 +102,7 @@ def write_result(path: Path, record: dict[str, Any]) -> None:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Read and validate a run record.
+    """Read and validate a run record; one of an earlier version is given in this one's layout.
 
     Raises:
         ResultError: The file is missing, damaged, of another schema, or breaks this one.
@@ -107,6 +112,8 @@ def read_result(path: Path) -> dict[str, Any]:
         raise ResultError(path, "is missing or not a file")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(record, dict) and record.get("schema") == old_records.FIRST:
+            record = old_records.upgraded(record, _config_beside(path, record), SCHEMA)
         _validate(path, record)
     except (OSError, ValueError, RecursionError) as error:
         raise ResultError(path, f"cannot be read as JSON: {error}") from error
@@ -206,6 +213,24 @@ def run_directory(root: Path, dataset: str, method: str, backbone: str, config_h
         if not part or part.startswith(".") or not part.isprintable() or set(part) & set("/\\:"):
             raise UsageError(f"{key} {part!r} cannot name a folder: use letters, digits, '-', '_' and '.'")
     return root.joinpath(*parts.values(), f"seed{int(seed)}")
+
+
+def _config_beside(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of the run that wrote a record; empty if it is not there, or not known to be that one.
+
+    A test of an adapter lies beside the configuration of its training, which need not be its own.
+    """
+    integrity, config = record.get("integrity"), path.with_name(CONFIG_NAME)
+    if record.get("kind") != "fit" or not isinstance(integrity, dict) or not config.is_file():
+        return {}
+    try:
+        content = config.read_bytes()
+        if hashlib.sha256(content).hexdigest() != integrity.get("config_sha256"):
+            return {}
+        found = yaml.safe_load(content)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _validate(path: Path, record: Any) -> None:

@@ -97,7 +97,7 @@ def test_contradicting_duplicates_are_both_rejected(tmp_path: Path) -> None:
 
 def test_equal_duplicates_count_once_and_the_training_is_kept(tmp_path: Path) -> None:
     save(tmp_path / "a", kind="test", train=None)
-    save(tmp_path / "b", eval__cost__ms_per_query=9.0)
+    save(tmp_path / "b", eval__cost__clips_per_s=9.0)
     runs, rejected = collect([tmp_path])
     assert [run.path.parent.name for run in runs] == ["b"]
     assert rejected == []
@@ -161,7 +161,7 @@ def test_one_seed_has_no_deviation_and_cells_have_their_precision() -> None:
         ("protocol__id", "msrvtt-full"),
         ("protocol__split_sha256", "a" * 64),
         ("protocol__metric_version", "2"),
-        ("protocol__inference__frames", 8),
+        ("protocol__preprocess__frames", 8),
         ("protocol__inference__dual_softmax", True),
         ("protocol__inference__rerank_k", 16),
         ("protocol__selection", "best-test"),
@@ -264,7 +264,7 @@ def test_costs_of_different_hardware_are_neither_averaged_nor_silently_compared(
 
 
 def test_question_answering_has_an_accuracy_column() -> None:
-    cost = {"clips_per_s": None, "texts_per_s": None, "ms_per_query": None}
+    cost = {"clips_per_s": None}
     answers = {"accuracy": 41.25, "per_type": {"what": 33.0}, "n": 10, "cost": cost}
     (table,) = tables(make_record(eval=answers))
     assert cell(table, 0, "Accuracy") == "41.2"
@@ -272,7 +272,7 @@ def test_question_answering_has_an_accuracy_column() -> None:
 
 
 def test_question_answering_shows_types_and_what_can_be_answered() -> None:
-    cost = {"clips_per_s": None, "texts_per_s": None, "ms_per_query": None}
+    cost = {"clips_per_s": None}
     vocabulary = {"file": "train_qa.json", "sha256": "9" * 64, "size": 1500, "coverage": 93.04}
     answers = {"accuracy": 41.25, "per_type": {"what": 33.0, "who": 50.0}, "n": 10, "cost": cost}
     other = {**answers, "per_type": {"what": 34.0}, "vocabulary": {**vocabulary, "size": 1000}}
@@ -290,7 +290,7 @@ def test_question_answering_shows_types_and_what_can_be_answered() -> None:
 
 
 def test_many_question_types_get_no_columns() -> None:
-    cost = {"clips_per_s": None, "texts_per_s": None, "ms_per_query": None}
+    cost = {"clips_per_s": None}
     types = {f"type {n}": 50.0 for n in range(MOST_TYPES + 1)}
     (table,) = tables(make_record(eval={"accuracy": 50.0, "per_type": types, "n": 10, "cost": cost}))
     assert [title for title in table.header if title.startswith("Accuracy")] == ["Accuracy"]
@@ -330,7 +330,7 @@ def test_csv_has_one_line_per_run_and_metric(tmp_path: Path) -> None:
     assert len(values) == len(lines)
     assert values["0", "eval.t2v.R1"] == str(100 / 3)
     assert values["1", "train.peak_allocated_bytes.1"] == "8000000000"
-    assert {line["protocol.inference.frames"] for line in lines} == {"12"}
+    assert {line["protocol.preprocess.frames"] for line in lines} == {"12"}
 
 
 def test_fixtures_are_stamped_and_apart(tmp_path: Path) -> None:
