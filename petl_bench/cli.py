@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from petl_bench.named_configs import config_folder, find_config, read_recipe, re
 from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.processes import Ranks, configure_ddp
 from petl_bench.registry import import_plugins, list_entries
-from petl_bench.results import measured_settings
+from petl_bench.results import by_present_rules, measured_settings
 from petl_bench.run import ADAPTER_NAME, Run, Training, earlier_metrics, open_run
 from petl_bench.signals import Stopped, StopRequest
 from petl_bench.tasks.base import Task
@@ -166,12 +167,13 @@ class PetlBenchCLI(LightningCLI):
         # Whatever refuses this combination does so before the run gets a folder.
         _require_match(self.model.task, self.datamodule)
         self.model.configure_model()
-        resolved = yaml.safe_load(self._parser(self.subcommand).dump(self.options, skip_none=False))
-        resolved.pop("config", None)  # which files it came from is no part of what is measured
+        resolved = self._dumped(self.options)
         dry = bool(self.options.trainer.fast_dev_run)
         static = self.options.trainer.accumulate_grad_batches == 1  # accumulating leaves steps out of the graph
         configure_ddp(self.options.trainer.strategy, self.options.collective_timeout, static)
-        self.run = open_run(str(self.subcommand), self.options, resolved, self.model, self.datamodule, self.held)
+        self.run = open_run(
+            str(self.subcommand), self.options, resolved, self._resolve, self.model, self.datamodule, self.held
+        )
         self.meter = CostMeter()
         settings: dict[str, Any] = {
             "use_distributed_sampler": False,
@@ -189,6 +191,15 @@ class PetlBenchCLI(LightningCLI):
         # Its handler of SIGTERM talks to the other processes, whatever they are doing; ours are there already.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         return trainer
+
+    def _dumped(self, options: Namespace) -> dict[str, Any]:
+        resolved = yaml.safe_load(self._parser(self.subcommand).dump(options, skip_none=False))
+        resolved.pop("config", None)  # which files it came from is no part of what is measured
+        return resolved
+
+    def _resolve(self, config: dict[str, Any]) -> dict[str, Any]:
+        """A configuration with the defaults of what it does not say."""
+        return self._dumped(self._parser(self.subcommand).parse_object(config))
 
     def _logger(self) -> CSVLogger:
         """A table of the run; a resumed one begins with the rows before its checkpoint."""
@@ -216,7 +227,14 @@ class PetlBenchCLI(LightningCLI):
         every = self.options.save_every_n_steps
         if every is not None and every < 1:
             raise UsageError(f"save_every_n_steps is {every}: it must be at least 1, or null")
-        self.resume_points = ResumePoints(self.run.folder, basis, every, self.options.allow_change, self.stop_request)
+        self.resume_points = ResumePoints(
+            self.run.folder,
+            basis,
+            every,
+            self.options.allow_change,
+            self.stop_request,
+            partial(by_present_rules, config=self.run.config, resolve=self._resolve),
+        )
         return self.resume_points
 
     def _best_on_val(self) -> ModelCheckpoint:

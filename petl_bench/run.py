@@ -32,12 +32,15 @@ from petl_bench.results import (
     CONFIG_NAME,
     FILE_NAME,
     SCHEMA,
+    Resolve,
     ResultError,
     config_hash,
     environment,
     file_sha256,
+    measured_settings,
     read_result,
     run_directory,
+    same_settings,
     write_atomically,
     write_bytes_atomically,
     write_result,
@@ -258,6 +261,7 @@ def open_run(
     command: str,
     options: Namespace,
     resolved: dict[str, Any],
+    resolve: Resolve,
     method: Method,
     data: VideoTextDataModule,
     held: ExitStack,
@@ -266,7 +270,7 @@ def open_run(
 
     A test of a checkpoint writes `test.json` beside it. A complete folder of the same name is refused without
     `overwrite`; an interrupted run goes on after its last checkpoint, or with `overwrite` is set aside. Until `held`
-    is closed no other process gets the folder.
+    is closed no other process gets the folder. A run that an earlier version began goes on in the folder that it has.
 
     Raises:
         UsageError: if the run is complete already, or another process is at work in its folder.
@@ -282,6 +286,8 @@ def open_run(
         Path(options.runs_dir).expanduser(), data.dataset, method.slug, method.backbone.name, digest, seed
     )
     dry = bool(options.trainer.fast_dev_run) or command in ("validate", "predict")
+    if not dry and not folder.exists():
+        folder = _named_before(folder, resolved, resolve) or folder
     writes = rank_zero_only.rank == 0 and not dry
     if writes:
         held.enter_context(locked(folder))  # before its files are looked at
@@ -290,6 +296,18 @@ def open_run(
     if writes:
         _create(run, options.overwrite, data)
     return run
+
+
+def _named_before(folder: Path, resolved: dict[str, Any], resolve: Resolve) -> Path | None:
+    """The folder of a run of this configuration and seed that an earlier version hashed by other rules."""
+    for path in sorted(folder.parent.parent.glob(f"*/{folder.name}/{CONFIG_NAME}")):
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            continue  # whatever lies there, this run does not depend on it
+        if isinstance(config, dict) and same_settings(measured_settings(config), resolved, resolve):
+            return path.parent
+    return None
 
 
 def _create(run: Run, overwrite: bool, data: VideoTextDataModule) -> None:
