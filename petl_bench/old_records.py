@@ -27,7 +27,7 @@ def upgraded(record: dict[str, Any], config: dict[str, Any], schema: str) -> dic
     new = record | {"schema": schema}
     protocol, model, train, found = (_block(record, name) for name in ("protocol", "model", "train", "eval"))
     if protocol:
-        new["protocol"] = protocol | _evaluation(protocol, model, config)
+        new["protocol"] = protocol | _evaluation(protocol, model, _block(found, "vocabulary"), config)
     if model:
         new["model"] = _without(model, "extra_inference_params", "extra_inference_flops")
     if train:
@@ -37,12 +37,17 @@ def upgraded(record: dict[str, Any], config: dict[str, Any], schema: str) -> dic
     return new
 
 
-def _evaluation(protocol: dict[str, Any], model: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    """Preprocessing and inference, of which the first version did not write down two options."""
+def _evaluation(
+    protocol: dict[str, Any], model: dict[str, Any], vocabulary: dict[str, Any], config: dict[str, Any]
+) -> dict[str, Any]:
+    """Preprocessing and inference, of which the first version did not write down all."""
     inference, preprocess = _block(protocol, "inference"), _block(protocol, "preprocess")
     if not inference or not preprocess:
         return {}
     kept = _without(inference, "frames", "sampler") | _temperature(inference, config)
+    if "answers" in kept:
+        chosen = str(kept["answers"]).startswith("rank")
+        kept["answer_list"] = vocabulary.get("sha256") if chosen else None
     if kept.get("qb_norm") is False:  # true would be another evaluation: the schema refuses it
         del kept["qb_norm"]
     preprocess = preprocess | _text_words(model, config)

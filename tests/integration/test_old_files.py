@@ -245,9 +245,7 @@ def test_a_new_option_that_is_set_is_a_change(
     assert "model.init_args.scale was 0.1, is 1.0" in capsys.readouterr().err
 
 
-def test_an_option_that_is_gone_is_named(
-    interrupted: Path, data: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_option_that_is_gone_is_named(interrupted: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rewritten(interrupted, lambda config, basis: basis.update({"data.init_args.gone": 3}))
     assert fit(ADAPTFORMER, runs_of(interrupted), data) == 5
     assert "data.init_args.gone was 3, is None" in capsys.readouterr().err

@@ -221,6 +221,71 @@ def test_training_that_was_not_the_recipe_is_marked() -> None:
     }
 
 
+RECIPE = {"name": "msrvtt_adaptformer", "max_epochs": 5}
+
+
+@pytest.mark.parametrize(
+    ("train", "state"),
+    [
+        ({"epochs": 5.0}, "ok"),
+        ({"epochs": 7.0}, "ok"),  # more is another recipe, and no cut
+        ({"epochs": 1.0}, "1 of 5 epochs"),
+        ({"epochs": 4.9999}, "4.99 of 5 epochs"),
+        ({"epochs": 0.25, "limits": {"max_steps": "20"}}, "0.25 of 5 epochs, max_steps 20"),
+        ({"epochs": 0.25, "recipe": None, "limits": {"max_steps": "20"}}, "max_steps 20"),
+        ({"epochs": 1.0, "recipe": None}, "ok"),
+        ({"epochs": 1.0, "changed": {"lr": ["1", "2"]}}, "1 of 5 epochs, changed on resuming"),
+    ],
+)
+def test_a_training_that_was_cut_is_marked(train: dict[str, Any], state: str) -> None:
+    found = make_record()["train"] | {"recipe": RECIPE} | train
+    (table,) = tables(make_record(train=found))
+    assert table.rows[0].state == state
+    trained = {name: found[name] for name in ("epochs", "steps", "recipe", "changed", "limits") if name in found}
+    (table,) = tables(make_record(kind="test", train=None, model__trained=trained))
+    assert table.rows[0].state == state
+
+
+def test_an_adapter_of_unknown_training_is_marked() -> None:
+    (table,) = tables(make_record(kind="test", train=None, model__trained=None))
+    assert table.rows[0].state == "training unknown"
+    (table,) = tables(make_record(kind="test", train=None, model__trainable_params=0))
+    assert table.rows[0].state == "ok"
+
+
+def test_costs_of_small_models_are_no_zeros() -> None:
+    train = make_record()["train"] | {"wall_s": 0.1234, "peak_allocated_bytes": [1_234_567], "clips_per_s": 0.04567}
+    (table,) = tables(
+        make_record(
+            model__trainable_params=321,
+            model__total_params=9_876_543,
+            model__adapter_bytes=1234,
+            model__gmacs_vision=0.0053724,
+            train=train,
+        )
+    )
+    shown = dict(zip(table.header, table.body[0], strict=True))
+    costs = {title: shown[title] for title in ("Trainable M", "%", "Adapter MB", "GMACs", "Peak GB", "wall s")}
+    assert costs == {
+        "Trainable M": "0.000321",
+        "%": "0.00325",
+        "Adapter MB": "0.00123",
+        "GMACs": "0.00537",
+        "Peak GB": "0.00123",
+        "wall s": "0.123",
+    }
+    assert shown["clips/s train"] == "0.0457"
+    assert shown["t2v MnR"] == "12.5"
+
+
+def test_memory_of_a_cpu_is_labelled() -> None:
+    on_cpu = make_record(env__gpu=None, env__gpu_count=None, id__config_hash="d" * 64)
+    (table,) = tables(make_record(), on_cpu)
+    assert any("Peak GB of a CPU: what training added" in note for note in table.notes)
+    (table,) = tables(make_record())
+    assert not any("of a CPU" in note for note in table.notes)
+
+
 def test_a_csv_of_different_tasks(tmp_path: Path) -> None:
     """Each kind of table has settings that others lack."""
     save(tmp_path / "runs" / "a", protocol__dataset="a")
