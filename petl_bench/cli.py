@@ -7,9 +7,10 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,14 @@ from petl_bench.cost import CostMeter
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.current_files import named_when_lost
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
+from petl_bench.formats import number
 from petl_bench.method import Method
-from petl_bench.named_configs import config_folder, find_config, with_found_fragments
+from petl_bench.named_configs import config_folder, find_config, read_recipe, recipe_name, with_found_fragments
 from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.processes import Ranks, configure_ddp
 from petl_bench.registry import import_plugins, list_entries
-from petl_bench.results import measured_settings
-from petl_bench.run import ADAPTER_NAME, Run, earlier_metrics, open_run
+from petl_bench.results import by_present_rules, measured_settings
+from petl_bench.run import ADAPTER_NAME, Run, Training, earlier_metrics, open_run
 from petl_bench.signals import Stopped, StopRequest
 from petl_bench.tasks.base import Task
 
@@ -132,6 +134,13 @@ class PetlBenchCLI(LightningCLI):
             default=False,
             help="Report the best epoch on the validation split (by Rsum or accuracy) instead of the last one.",
         )
+        parser.add_argument(
+            "--recipe",
+            type=str | None,
+            default=None,
+            metavar="NAME",
+            help="The packaged configuration whose epochs the record is held against; found among --config.",
+        )
         parser.link_arguments("model", "data.init_args.spec", compute_fn=spec_of, apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed")
         # Of tasks with an answer list; where a task has no root, nothing is linked.
@@ -153,6 +162,8 @@ class PetlBenchCLI(LightningCLI):
         _require_whole_splits(self.options.trainer)
         if self.subcommand == "fit" and self.options.zero_shot:
             raise UsageError("zero_shot is for test, validate and predict: fit trains")
+        # An adapter's own record says what its training was held against.
+        self.recipe = read_recipe(self.options.recipe) if self.subcommand == "fit" and self.options.recipe else None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         # Whatever refuses this combination does so before the run gets a folder.
@@ -160,12 +171,13 @@ class PetlBenchCLI(LightningCLI):
         if self.subcommand == "fit":
             self.datamodule.require_frames_to_train_on()
         self.model.configure_model()
-        resolved = yaml.safe_load(self._parser(self.subcommand).dump(self.options, skip_none=False))
-        resolved.pop("config", None)  # which files it came from is no part of what is measured
+        resolved = self._dumped(self.options)
         dry = bool(self.options.trainer.fast_dev_run)
         static = self.options.trainer.accumulate_grad_batches == 1  # accumulating leaves steps out of the graph
         configure_ddp(self.options.trainer.strategy, self.options.collective_timeout, static)
-        self.run = open_run(str(self.subcommand), self.options, resolved, self.model, self.datamodule, self.held)
+        self.run = open_run(
+            str(self.subcommand), self.options, resolved, self._resolve, self.model, self.datamodule, self.held
+        )
         self.meter = CostMeter()
         settings: dict[str, Any] = {
             "use_distributed_sampler": False,
@@ -183,6 +195,15 @@ class PetlBenchCLI(LightningCLI):
         # Its handler of SIGTERM talks to the other processes, whatever they are doing; ours are there already.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         return trainer
+
+    def _dumped(self, options: Namespace) -> dict[str, Any]:
+        resolved = yaml.safe_load(self._parser(self.subcommand).dump(options, skip_none=False))
+        resolved.pop("config", None)  # which files it came from is no part of what is measured
+        return resolved
+
+    def _resolve(self, config: dict[str, Any]) -> dict[str, Any]:
+        """A configuration with the defaults of what it does not say."""
+        return self._dumped(self._parser(self.subcommand).parse_object(config))
 
     def _logger(self) -> CSVLogger:
         """A table of the run; a resumed one begins with the rows before its checkpoint."""
@@ -210,7 +231,14 @@ class PetlBenchCLI(LightningCLI):
         every = self.options.save_every_n_steps
         if every is not None and every < 1:
             raise UsageError(f"save_every_n_steps is {every}: it must be at least 1, or null")
-        self.resume_points = ResumePoints(self.run.folder, basis, every, self.options.allow_change, self.stop_request)
+        self.resume_points = ResumePoints(
+            self.run.folder,
+            basis,
+            every,
+            self.options.allow_change,
+            self.stop_request,
+            partial(by_present_rules, config=self.run.config, resolve=self._resolve),
+        )
         return self.resume_points
 
     def _best_on_val(self) -> ModelCheckpoint:
@@ -258,7 +286,8 @@ class PetlBenchCLI(LightningCLI):
         with self._losses_told():
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         selection = "best-val" if self.options.best_on_val else "last"
-        self.run.finish(self.trainer, model, datamodule, self.meter, selection, self.resume_points)
+        training = Training(self.resume_points, self.recipe) if self.resume_points else None
+        self.run.finish(self.trainer, model, datamodule, self.meter, selection, training)
 
     @contextmanager
     def _losses_told(self) -> Iterator[None]:
@@ -269,10 +298,10 @@ class PetlBenchCLI(LightningCLI):
     @staticmethod
     def _announce(model: Method) -> None:
         counts = model.parameter_counts()
-        share = 100 * counts["trainable"] / counts["total"]
+        share = number(100 * counts["trainable"] / counts["total"], 3)
         rank_zero_info(
             f"{model.label} on {model.backbone.name}: {counts['trainable']:,} of {counts['total']:,} parameters "
-            f"({share:.3f} %) are trained"
+            f"({share} %) are trained"
         )
 
     def test(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
@@ -356,7 +385,7 @@ def run(
     arguments = [_packaged(argument) for argument in arguments]
     NamedConfig.guard = ClassPathGuard(plugins)
     NamedConfig.guard.check_arguments(arguments)
-    arguments = [command, *_with_nulls(_with_config_beside(command, arguments))]
+    arguments = [command, *_with_nulls(_with_recipe(_with_config_beside(command, arguments)))]
     try:
         cli(arguments)
     except ArgumentError as error:
@@ -419,13 +448,24 @@ def _with_config_beside(command: str, arguments: list[str]) -> list[str]:
     return ["--config", str(beside), *arguments]
 
 
+def _with_recipe(arguments: list[str]) -> list[str]:
+    """Says which packaged configuration was named, before anything that may say otherwise."""
+    name = recipe_name(_values_of(("-c", "--config"), arguments))
+    return arguments if name is None else [f"--recipe={name}", *arguments]
+
+
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:
-    for place, argument in enumerate(arguments):
-        if argument == option and place + 1 < len(arguments):
-            return arguments[place + 1]
-        if argument.startswith(option + "="):
-            return argument.partition("=")[2]
-    return None
+    return next(iter(_values_of((option,), arguments)), None)
+
+
+def _values_of(options: Collection[str], arguments: Sequence[str]) -> list[str]:
+    """What options are given, in order."""
+    values = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, equals, value = argument.partition("=")
+        if option in options and (equals or following):
+            values.append(value if equals else following)
+    return values
 
 
 def _quiet() -> None:

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
+
+import yaml
 
 from petl_bench.errors import UsageError
+
+
+class Recipe(NamedTuple):
+    """A packaged configuration that a training is held against: its bare name, and the epochs it trains for."""
+
+    name: str
+    max_epochs: int
 
 
 def config_folder() -> Path:
@@ -36,16 +47,47 @@ def find_config(name: str) -> Path:
     Raises:
         UsageError: if there is neither; it suggests close names.
     """
-    own = Path(name).expanduser()
-    if own.is_file():
-        return own
-    folder = config_folder()
-    for packaged in (folder / name, folder / f"{name}.yaml"):
-        if packaged.is_file():
-            return packaged
+    path = _found(name)
+    if path is not None:
+        return path
     close = get_close_matches(name, list_configs(), 3, 0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else "`petl-bench list configs` shows the packaged ones"
     raise UsageError(f"no file and no packaged configuration '{name}': {hint}")
+
+
+def _found(name: str) -> Path | None:
+    folder = config_folder()
+    candidates = (Path(name).expanduser(), folder / name, folder / f"{name}.yaml")
+    try:
+        return next((path for path in candidates if path.is_file()), None)
+    except (OSError, ValueError):  # it is too long, or cannot be a name of a file
+        return None
+
+
+def recipe_name(values: Iterable[str]) -> str | None:
+    """The bare name of the last packaged configuration among `--config` values; fragments are no recipes."""
+    folder = config_folder().resolve()
+    paths = [path.resolve() for path in map(_found, values) if path is not None]
+    return next((path.stem for path in reversed(paths) if path.parent == folder), None)
+
+
+def read_recipe(name: str) -> Recipe:
+    """The recipe of a packaged configuration.
+
+    Raises:
+        UsageError: there is none of that name, or it does not say how long it trains.
+    """
+    path = config_folder() / f"{name}.yaml"
+    if not path.is_file():
+        raise UsageError(f"recipe '{name}' is no packaged configuration: `petl-bench list configs` shows them, or null")
+    trainer = yaml.safe_load(path.read_text(encoding="utf-8")).get("trainer")
+    if isinstance(trainer, str):
+        fragment = find_fragment(trainer, path.parent)
+        trainer = yaml.safe_load(fragment.read_text(encoding="utf-8")) if fragment else None
+    epochs = trainer.get("max_epochs") if isinstance(trainer, dict) else None
+    if not isinstance(epochs, int):
+        raise UsageError(f"recipe '{name}' does not say trainer.max_epochs: set recipe null")
+    return Recipe(name, epochs)
 
 
 def find_fragment(name: str, folder: Path) -> Path | None:

@@ -10,16 +10,23 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from petl_bench import old_records
 from petl_bench.errors import PetlBenchError, UsageError
 
-SCHEMA = "petl_bench.result/1"
-FILE_NAME = "result.json"
+SCHEMA = "petl_bench.result/2"
+FILE_NAME, CONFIG_NAME = "result.json", "config.yaml"
+
+#: gives a configuration the defaults of what it does not say
+Resolve = Callable[[dict[str, Any]], dict[str, Any]]
 
 IGNORED_CONFIG_KEYS = (
     # which files were given; where things lie and are written
@@ -30,6 +37,8 @@ IGNORED_CONFIG_KEYS = (
     "allow_change",
     "save_every_n_steps",
     "collective_timeout",
+    # what the report holds a training against
+    "recipe",
     "*.root",
     "*_root",
     "*.cache_dir",
@@ -99,7 +108,7 @@ def write_result(path: Path, record: dict[str, Any]) -> None:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Read and validate a run record.
+    """Read and validate a run record; one of an earlier version is given in this one's layout.
 
     Raises:
         ResultError: The file is missing, damaged, of another schema, or breaks this one.
@@ -109,6 +118,8 @@ def read_result(path: Path) -> dict[str, Any]:
         raise ResultError(path, "is missing or not a file")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(record, dict) and record.get("schema") == old_records.FIRST:
+            record = old_records.upgraded(record, _config_beside(path, record), SCHEMA)
         _validate(path, record)
     except (OSError, ValueError, RecursionError) as error:
         raise ResultError(path, f"cannot be read as JSON: {error}") from error
@@ -163,7 +174,7 @@ def config_hash(config: dict[str, Any]) -> str:
     Raises:
         UsageError: The configuration holds NaN, infinity, or something that is no JSON.
     """
-    kept = _without_ignored(config, "")
+    kept = _measured(config)
     try:
         canonical = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
     except (TypeError, ValueError) as error:
@@ -173,7 +184,38 @@ def config_hash(config: dict[str, Any]) -> str:
 
 def measured_settings(config: dict[str, Any]) -> dict[str, Any]:
     """The values that `config_hash` covers, by dotted key."""
-    return dict(_leaves(_without_ignored(config, ""), ""))
+    return dict(_leaves(_measured(config), ""))
+
+
+def same_settings(before: Mapping[str, Any], config: dict[str, Any], resolve: Resolve) -> bool:
+    """Whether what an earlier version measured is what this configuration measures, see `by_present_rules`."""
+    now = measured_settings(config)
+    if any(key in now and now[key] != value for key, value in before.items()):
+        return False
+    return by_present_rules(before, now, config, resolve) == now
+
+
+def by_present_rules(
+    before: Mapping[str, Any], now: Mapping[str, Any], config: dict[str, Any], resolve: Resolve
+) -> dict[str, Any]:
+    """Settings that an earlier version wrote down, as this one would have written them.
+
+    Options that count no more are left out. Those that the earlier version did not have get the values that they have
+    where nothing is said about them.
+
+    Args:
+        before: its settings by dotted key.
+        now: those of this version.
+        config: the resolved configuration of `now`, with options that do not count.
+        resolve: gives a configuration the defaults of what it does not say.
+    """
+    options = dict(_leaves(config, ""))
+    kept = {key: value for key, value in before.items() if key in now or key not in options}
+    new = {_option(key) for key in now.keys() - before.keys()}
+    if not new:
+        return kept
+    unsaid = measured_settings(resolve(_without(config, new.__contains__)))
+    return kept | {key: value for key, value in unsaid.items() if _option(key) in new}
 
 
 def environment() -> dict[str, Any]:
@@ -210,6 +252,24 @@ def run_directory(root: Path, dataset: str, method: str, backbone: str, config_h
     return root.joinpath(*parts.values(), f"seed{int(seed)}")
 
 
+def _config_beside(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of the run that wrote a record; empty if it is not there, or not known to be that one.
+
+    A test of an adapter lies beside the configuration of its training, which need not be its own.
+    """
+    integrity, config = record.get("integrity"), path.with_name(CONFIG_NAME)
+    if record.get("kind") != "fit" or not isinstance(integrity, dict) or not config.is_file():
+        return {}
+    try:
+        content = config.read_bytes()
+        if hashlib.sha256(content).hexdigest() != integrity.get("config_sha256"):
+            return {}
+        found = yaml.safe_load(content)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _validate(path: Path, record: Any) -> None:
     found = record.get("schema") if isinstance(record, dict) else None
     if found != SCHEMA:
@@ -242,14 +302,24 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield from _leaves(item, f"{key}.{name}" if key else str(name))
 
 
-def _without_ignored(value: Any, key: str) -> Any:
+def _option(key: str) -> str:
+    """The option that a dotted key belongs to; what is inside a list is no option of its own."""
+    return re.split(r"\.\d+(?:\.|$)", key, maxsplit=1)[0]
+
+
+def _measured(config: dict[str, Any]) -> dict[str, Any]:
+    return _without(config, lambda key: any(fnmatchcase(key, pattern) for pattern in IGNORED_CONFIG_KEYS))
+
+
+def _without(value: Any, left_out: Callable[[str], bool], key: str = "") -> Any:
+    """A configuration without the dotted keys that a rule leaves out."""
     if not isinstance(value, dict | list):
         return value
     kept = {}
     for name, item in _items(value):
         below = f"{key}.{name}" if key else str(name)
-        if not any(fnmatchcase(below, pattern) for pattern in IGNORED_CONFIG_KEYS):
-            kept[str(name)] = _without_ignored(item, below)
+        if not left_out(below):
+            kept[str(name)] = _without(item, left_out, below)
     return kept if isinstance(value, dict) else list(kept.values())
 
 

@@ -6,12 +6,13 @@ import csv
 import fcntl
 import importlib.metadata
 import io
+import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,21 +27,29 @@ from petl_bench.cost import CostMeter
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.method import Method
+from petl_bench.named_configs import Recipe
 from petl_bench.results import (
+    CONFIG_NAME,
     FILE_NAME,
     SCHEMA,
+    Resolve,
+    ResultError,
     config_hash,
     environment,
     file_sha256,
+    measured_settings,
     read_result,
     run_directory,
+    same_settings,
     write_atomically,
     write_bytes_atomically,
     write_result,
 )
 from petl_bench.tasks.base import Evaluation
 
-CONFIG_NAME, ADAPTER_NAME, RANKS_NAME = "config.yaml", "adapter.safetensors", "ranks.npz"
+ADAPTER_NAME, RANKS_NAME = "adapter.safetensors", "ranks.npz"
+#: what the record of a test says of the training behind its adapter
+TRAINED = ("epochs", "steps", "recipe", "changed", "limits")
 
 
 @contextmanager
@@ -81,6 +90,13 @@ def earlier_metrics(folder: Path, steps: int) -> list[dict[str, str]]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         return [row for row in csv.DictReader(file) if (row.get("step") or "").isdigit() and int(row["step"]) < steps]
+
+
+class Training(NamedTuple):
+    """What the record says of a training beside its costs: how it was resumed, what it is held against."""
+
+    points: ResumePoints
+    recipe: Recipe | None
 
 
 @dataclass(frozen=True)
@@ -160,17 +176,23 @@ class Run:
         data: VideoTextDataModule,
         meter: CostMeter,
         selection: str,
-        points: ResumePoints | None = None,
+        training: Training | None = None,
     ) -> None:
         """Writes ranks and, last, the record; a folder without a record is not a complete run."""
         evaluation = _evaluation(method)
         ranks = io.BytesIO()
         np.savez_compressed(ranks, allow_pickle=False, **evaluation.ranks)
         write_bytes_atomically(self.folder / self._ranks_name, ranks.getvalue())
-        record = self._record(trainer, method, data, meter, selection, evaluation, points)
+        record = self._record(trainer, method, data, meter, selection, evaluation, training)
         write_result(self.folder / self.record_name, record)
         self.show(method, data)
         print(f"record: {self.folder / self.record_name}")
+
+    @property
+    def _adapter(self) -> Path:
+        """What was tested, or trained."""
+        given = self.config.get("ckpt_path") if self.kind == "test" else None
+        return Path(given).expanduser() if given else self.folder / ADAPTER_NAME
 
     @property
     def _ranks_name(self) -> str:
@@ -184,14 +206,14 @@ class Run:
         meter: CostMeter,
         selection: str,
         evaluation: Evaluation,
-        points: ResumePoints | None,
+        training: Training | None,
     ) -> dict[str, Any]:
-        counts = method.parameter_counts()
-        adapter = self.folder / ADAPTER_NAME
+        counts, adapter = method.parameter_counts(), self._adapter
         protocol = data.protocol_record()
         train = None
-        if points is not None and trainer.global_step:
-            train = meter.training(trainer, data, method.recipe) | points.history() | {"limits": _limits(self.config)}
+        if training is not None and trainer.global_step:
+            train = meter.training(trainer, data, method.recipe) | training.points.history()
+            train |= {"recipe": _plain(training.recipe), "limits": _limits(self.config, train)}
         return {
             "schema": SCHEMA,
             "status": "complete",
@@ -204,13 +226,9 @@ class Run:
                 "tie_rule": method.task.tie_rule,
                 "selection": selection,
                 "inference": {
-                    "frames": data.frames,
-                    "sampler": f"{data.sampling}@{data.frame_rate or 'all'}fps",
                     "clips": 1,
                     "precision": str(trainer.precision),
-                    "qb_norm": False,
-                    "pooling": None,
-                    "rerank_beta": None,
+                    "temperature": None,
                     **evaluation.inference,
                 },
             },
@@ -224,10 +242,9 @@ class Run:
                 "total_params": counts["total"],
                 "trainable_by_modality": {k: v for k, v in counts.items() if k not in ("trainable", "total")},
                 "adapter_bytes": adapter.stat().st_size if adapter.is_file() else None,
-                "extra_inference_params": None,
-                "extra_inference_flops": None,
                 "gmacs_vision": meter.gmacs.vision if meter.gmacs else None,
                 "gmacs_total": meter.gmacs.total if meter.gmacs else None,
+                **({"trained": _trained(adapter)} if self.kind == "test" else {}),
             },
             "train": train,
             "eval": evaluation.record | {"cost": meter.evaluation(evaluation)},
@@ -244,6 +261,7 @@ def open_run(
     command: str,
     options: Namespace,
     resolved: dict[str, Any],
+    resolve: Resolve,
     method: Method,
     data: VideoTextDataModule,
     held: ExitStack,
@@ -252,7 +270,7 @@ def open_run(
 
     A test of a checkpoint writes `test.json` beside it. A complete folder of the same name is refused without
     `overwrite`; an interrupted run goes on after its last checkpoint, or with `overwrite` is set aside. Until `held`
-    is closed no other process gets the folder.
+    is closed no other process gets the folder. A run that an earlier version began goes on in the folder that it has.
 
     Raises:
         UsageError: if the run is complete already, or another process is at work in its folder.
@@ -268,6 +286,8 @@ def open_run(
         Path(options.runs_dir).expanduser(), data.dataset, method.slug, method.backbone.name, digest, seed
     )
     dry = bool(options.trainer.fast_dev_run) or command in ("validate", "predict")
+    if not dry and not folder.exists():
+        folder = _named_before(folder, resolved, resolve) or folder
     writes = rank_zero_only.rank == 0 and not dry
     if writes:
         held.enter_context(locked(folder))  # before its files are looked at
@@ -276,6 +296,18 @@ def open_run(
     if writes:
         _create(run, options.overwrite, data)
     return run
+
+
+def _named_before(folder: Path, resolved: dict[str, Any], resolve: Resolve) -> Path | None:
+    """The folder of a run of this configuration and seed that an earlier version hashed by other rules."""
+    for path in sorted(folder.parent.parent.glob(f"*/{folder.name}/{CONFIG_NAME}")):
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
+            continue  # whatever lies there, this run does not depend on it
+        if isinstance(config, dict) and same_settings(measured_settings(config), resolved, resolve):
+            return path.parent
+    return None
 
 
 def _create(run: Run, overwrite: bool, data: VideoTextDataModule) -> None:
@@ -331,11 +363,30 @@ def _evaluation(method: Method) -> Evaluation:
     return method.evaluation
 
 
-def _limits(config: dict[str, Any]) -> dict[str, str]:
-    """What a user set to train on less than the recipe says."""
-    given = {name: config["trainer"].get(name) for name in ("limit_train_batches", "overfit_batches", "max_time")}
+def _limits(config: dict[str, Any], train: dict[str, Any]) -> dict[str, str]:
+    """What a user set to train on less than the recipe says, if it did that."""
+    options = config["trainer"]
+    given = {name: options.get(name) for name in ("limit_train_batches", "overfit_batches", "max_time")}
     whole = {("limit_train_batches", "1.0"), ("overfit_batches", "0.0")}  # 1 is one batch
-    return {key: str(value) for key, value in given.items() if value is not None and (key, str(value)) not in whole}
+    limits = {key: str(value) for key, value in given.items() if value is not None and (key, str(value)) not in whole}
+    epochs, steps = options.get("max_epochs"), options.get("max_steps")
+    ended = epochs is not None and train["epochs"] == epochs
+    return limits if steps != train["steps"] or ended else limits | {"max_steps": str(steps)}
+
+
+def _plain(recipe: Recipe | None) -> dict[str, Any] | None:
+    return None if recipe is None else recipe._asdict()
+
+
+def _trained(adapter: Path) -> dict[str, Any] | None:
+    """What the record beside an adapter says of its training; None unless it is that of this adapter."""
+    try:
+        record = read_result(adapter.with_name(FILE_NAME))
+        if record["train"] is None or record["integrity"]["adapter_sha256"] != file_sha256(adapter):
+            return None
+    except ResultError:  # no record, or a faulty one, is no reason to lose an evaluation
+        return None
+    return {name: record["train"][name] for name in TRAINED if name in record["train"]}
 
 
 def _method_options(config: dict[str, Any]) -> dict[str, Any]:
@@ -356,6 +407,15 @@ def _hardware(trainer: Trainer, data: VideoTextDataModule) -> dict[str, Any]:
         return found
     return found | {
         "cuda": torch.version.cuda,
+        "driver": _driver(Path("/proc/driver/nvidia/version")),
         "gpu": torch.cuda.get_device_name(trainer.strategy.root_device),
         "gpu_count": trainer.world_size,
     }
+
+
+def _driver(version: Path) -> str | None:
+    """The version of NVIDIA's kernel driver, as the driver itself writes it into a file."""
+    with suppress(OSError):
+        found = re.search(r"NVRM version:.*?\s(\d+\.[\d.]+)\s", version.read_text(encoding="utf-8", errors="replace"))
+        return found[1] if found else None
+    return None

@@ -33,6 +33,7 @@ class InputSpec:
         resize: how a frame becomes square.
         context_length: the most tokens a caption may have.
         tokenizer: `(captions, max_words) -> ids (M, N) long, mask (M, N) bool`, N = max_words.
+        text_words: words of a text that `tokenizer` keeps before it makes tokens of them; None for all.
     """
 
     image_size: int
@@ -41,6 +42,7 @@ class InputSpec:
     resize: Resize
     context_length: int
     tokenizer: Tokenizer
+    text_words: int | None = None
 
     def tokenize(self, captions: Sequence[str], max_words: int) -> tuple[Tensor, Tensor]:
         """Token ids (M, max_words) and their mask; longer captions are cut and keep their end token.

@@ -246,19 +246,15 @@ class BLIP(Backbone):
         text = model.config.text_config
         self.dec_token, self.enc_token = int(text.bos_token_id), int(text.bos_token_id) + 1
         self.sep_token, self.pad_token = int(text.sep_token_id), int(text.pad_token_id)
+        clean, text_words = (pre_caption, caption_words) if purpose == "retrieval" else (pre_question, _QUESTION_WORDS)
         self.spec = InputSpec(
             image_size=model.config.vision_config.image_size,
             mean=_MEAN,
             std=_STD,
             resize="squash",
             context_length=text.max_position_embeddings,
-            tokenizer=WordPiece(
-                vocabulary or own_vocabulary,
-                partial(pre_caption, max_words=caption_words)
-                if purpose == "retrieval"
-                else partial(pre_question, max_words=_QUESTION_WORDS),
-                self.dec_token,
-            ),
+            tokenizer=WordPiece(vocabulary or own_vocabulary, partial(clean, max_words=text_words), self.dec_token),
+            text_words=text_words,
         )
         self.set_gradient_checkpointing(gradient_checkpointing)
 

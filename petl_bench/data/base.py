@@ -445,6 +445,7 @@ class VideoTextDataModule(LightningDataModule):
             "mean": list(self.spec.mean),
             "std": list(self.spec.std),
             "max_words": self.max_words,
+            "text_words": self.spec.text_words,
         }
 
     def protocol_record(self, split: Split = "test") -> dict[str, Any]:

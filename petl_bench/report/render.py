@@ -19,8 +19,8 @@ _TEMPLATE = """\
 # Leaderboard
 
 Mean ± sample standard deviation over seeds. R@K and accuracy in percent; ranks start at 1. MB = 10⁶ bytes,
-GB = 10⁹ bytes; Peak GB: memory allocated by the largest process. GMACs: 10⁹ multiply-adds of the vision tower on
-one clip. {{ missing }}: unknown or not applicable.
+GB = 10⁹ bytes; Peak GB: memory that the largest process allocated on its GPU, or that training added to it on a CPU.
+GMACs: 10⁹ multiply-adds of the vision tower on one clip. {{ missing }}: unknown or not applicable.
 {% for table in tables %}
 
 ## {{ table.title }}

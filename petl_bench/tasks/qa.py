@@ -30,6 +30,8 @@ class QuestionAnswering(Task):
     monitor = "accuracy"
     #: how frames become what answers follow from; None: they are not pooled
     pooling: ClassVar[str | None] = None
+    #: whether one trained model can be tested with other vocabularies
+    chooses: ClassVar[bool] = False
 
     def __init__(self, score: Score, vocabulary: Vocabulary | None) -> None:
         super().__init__()
@@ -86,6 +88,7 @@ class QuestionAnswering(Task):
                 "dual_softmax": False,
                 "pooling": self.pooling,
                 "answers": self.answering,
+                "answer_list": self.vocabulary.sha256 if self.chooses and self.vocabulary else None,
             },
             videos=self._videos,
         )

@@ -55,6 +55,7 @@ class AnswerGeneration(QuestionAnswering):
     """
 
     name = "qa_generation"
+    chooses = True
     tie_rule = "the answer found first"
 
     def __init__(

@@ -102,7 +102,13 @@ class Retrieval(Task):
         )
 
     def _inference(self) -> dict[str, Any]:
-        return {"rerank_k": None, "rerank_beta": None, "dual_softmax": False, "pooling": self.pooling}
+        return {
+            "rerank_k": None,
+            "rerank_beta": None,
+            "dual_softmax": False,
+            "pooling": self.pooling,
+            "temperature": self.temperature,
+        }
 
     def reset(self) -> None:
         self.metric.reset()

@@ -18,11 +18,13 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 #: parts of petl_bench -> what else of petl_bench they may import
 MAY_IMPORT = {
     "errors": set(),
-    "results": {"errors"},
+    "formats": set(),
+    "old_records": set(),
+    "results": {"old_records", "errors"},
     "named_configs": {"errors"},
     "registry": {"errors"},
     "fixture": {"errors"},
-    "report": {"results", "errors"},
+    "report": {"formats", "results", "errors"},
     "demo": {"named_configs", "errors"},
     "layers": {"errors"},
     "similarity": {"errors"},
@@ -44,7 +46,10 @@ MAY_IMPORT = {
 }
 #: what `data` may know of backbones
 OF_BACKBONES = {"InputSpec", "Resize"}
-WITHOUT_TORCH = ("demo", "errors", "fixture", "main", "named_configs", "registry", "report", "results")
+WITHOUT_TORCH = (
+    *("demo", "errors", "fixture", "formats", "main", "named_configs"),
+    *("old_records", "registry", "report", "results"),
+)
 TORCH = {"torch", "torchvision", "torchmetrics", "pytorch_lightning", "lightning_fabric"}
 HEAVY = {"open_clip", "transformers", "decord"}
 
