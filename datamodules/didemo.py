@@ -133,8 +133,8 @@ def _moment(record: Record) -> tuple[int, int]:
     times = record.items("times")
     if not all(isinstance(moment, list) and len(moment) == 2 for moment in times):
         raise record.error("times", "pairs of segments")
-    moments = [tuple(map(whole_number, moment)) for moment in times]
-    if not all(start is not None and end is not None and 0 <= start <= end for start, end in moments):
-        raise record.error("times", "pairs of segments, each from the first to the last of a moment")
-    start, end = Counter(moments).most_common(1)[0][0]
-    return start, end
+    ends = [(whole_number(first), whole_number(last)) for first, last in times]
+    moments = [(first, last) for first, last in ends if first is not None and last is not None and 0 <= first <= last]
+    if len(moments) < len(times):
+        raise record.error("times", "pairs of segments, the first and the last of a moment")
+    return Counter(moments).most_common(1)[0][0]

@@ -131,12 +131,9 @@ def _official_answers(path: Path) -> dict[int, tuple[str, tuple[str, ...]]]:
     """Answer type and answers by question."""
     found = {}
     for record in read_section(path, "annotations"):
-        answers = record.items("answers")
-        texts = [answer.get("answer") if isinstance(answer, dict) else None for answer in answers]
-        if not all(isinstance(text, str) for text in texts):
-            raise record.error("answers", "a list of objects with an 'answer'")
+        answers = record.strings_of("answers", "answer")
         kind = record.name("answer_type") if record.has("answer_type") else "unknown"  # some extracts leave it out
-        found[_number(record, "question_id")] = (sys.intern(kind), _interned(texts))
+        found[_number(record, "question_id")] = (sys.intern(kind), _interned(answers))
     return found
 
 

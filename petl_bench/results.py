@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from petl_bench.errors import PetlBenchError, UsageError
+from petl_bench.untrusted import UnreadableError, is_file, parse_json, plain_text, read_text, shown
 
 SCHEMA = "petl_bench.result/1"
 FILE_NAME = "result.json"
@@ -70,6 +71,10 @@ _PACKAGES = (
 )
 
 
+#: of a number in a record
+_LARGEST = 2**63
+
+
 class ResultError(PetlBenchError):
     """A run record or report cannot be read, is not valid, or cannot be written.
 
@@ -102,13 +107,13 @@ def read_result(path: Path) -> dict[str, Any]:
     Raises:
         ResultError: The file is missing, damaged, of another schema, or breaks this one.
     """
-    # A FIFO of that name would block for ever.
-    if not path.is_file():
+    if not is_file(path):
         raise ResultError(path, "is missing or not a file")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(read_text(path))
         _validate(path, record)
-    except (OSError, ValueError, RecursionError) as error:
+        _require_usable(path, record)
+    except (UnreadableError, RecursionError) as error:
         raise ResultError(path, f"cannot be read as JSON: {error}") from error
     return record
 
@@ -222,6 +227,16 @@ def _validate(path: Path, record: Any) -> None:
     if error is not None:
         key = error.json_path.removeprefix("$").removeprefix(".") or "the record"
         raise ResultError(path, f"{key}: {error.message[:200]}")
+
+
+def _require_usable(path: Path, record: Any) -> None:
+    """Refuses what no run writes, and a report can neither calculate with nor print."""
+    for key, value in _leaves(record, ""):
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise ResultError(path, f"{shown(key)} is {shown(value)}, beyond what a run can count")
+        for text in (key, value):
+            if isinstance(text, str) and text != plain_text(text):
+                raise ResultError(path, f"{shown(key)} holds {shown(text)}, which is no text")
 
 
 @functools.cache

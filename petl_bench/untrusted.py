@@ -12,13 +12,15 @@ from typing import Any
 
 #: bytes of a text file; the largest annotation files in use have half a gigabyte
 MAX_BYTES = 4_000_000_000
-#: how files begin that are taken for text, and what they are
+#: how files begin, in lower case, that are taken for something else, and what they are
 _MISTAKEN = {
-    b"PK\x03\x04": "a ZIP archive or an Excel workbook: unpack it, or save the sheet as CSV (UTF-8)",
+    b"pk\x03\x04": "a ZIP archive or an Excel workbook: unpack it, or save the sheet as CSV (UTF-8)",
     b"\x1f\x8b": "compressed by gzip: unpack it",
     b"\xff\xfe": "UTF-16 text: save it as UTF-8",
     b"\xfe\xff": "UTF-16 text: save it as UTF-8",
     b"version https://git-lfs": "a pointer of Git LFS in place of the file: git lfs pull gets it",
+    b"<!doctype html": "a web page in place of the file: download it again",
+    b"<html": "a web page in place of the file: download it again",
 }
 
 
@@ -57,6 +59,20 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
         raise UnreadableError(str(error)) from error
 
 
+def mistaken(path: Path) -> str:
+    """What a file that could not be read is instead; empty if it is nothing well-known."""
+    try:
+        with path.open("rb") as file:
+            return _kind(file.read(100))
+    except (OSError, ValueError):
+        return ""
+
+
+def _kind(start: bytes) -> str:
+    head = start[:100].lstrip().lower()
+    return next((f"this is {kind}" for known, kind in _MISTAKEN.items() if head.startswith(known)), "")
+
+
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file, without a byte order mark.
 
@@ -64,9 +80,8 @@ def read_text(path: Path) -> str:
         UnreadableError: if it cannot be read, is empty, or is no UTF-8 text.
     """
     data = read_bytes(path)
-    kind = next((kind for start, kind in _MISTAKEN.items() if data.startswith(start)), None)
-    if kind:
-        raise UnreadableError(f"this is {kind}")
+    if kind := _kind(data):
+        raise UnreadableError(kind)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

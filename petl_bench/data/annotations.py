@@ -73,9 +73,23 @@ class Record(NamedTuple):
         """
         value = self.values.get(key)
         listed = value if isinstance(value, list) else [value]
-        if not listed or not all(isinstance(item, str) for item in listed):
+        texts = tuple(plain_text(item) for item in listed if isinstance(item, str))
+        if not texts or len(texts) < len(listed):
             raise self.error(key, "text or a list of texts")
-        return tuple(map(plain_text, listed))
+        return texts
+
+    def strings_of(self, key: str, inner: str) -> tuple[str, ...]:
+        """The texts that the objects of a list have by the name of `inner`; they may be blank.
+
+        Raises:
+            DataError: if there is no such list, or a member of it has no such text.
+        """
+        listed = self.items(key)
+        found = [item.get(inner) for item in listed if isinstance(item, dict)]
+        texts = tuple(plain_text(text) for text in found if isinstance(text, str))
+        if len(texts) < len(listed):
+            raise self.error(key, f"a list of objects with '{inner}'")
+        return texts
 
     def items(self, key: str) -> list[Any]:
         """A list with at least one member.

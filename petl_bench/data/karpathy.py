@@ -11,7 +11,7 @@ from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.images import IMAGE_SUFFIXES
 from petl_bench.data.samples import Sample, Split
 from petl_bench.errors import DataError
-from petl_bench.untrusted import is_file, plain_text
+from petl_bench.untrusted import is_file
 
 #: Karpathy's own names of what belongs to each split
 _KARPATHY = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
@@ -76,12 +76,9 @@ class KarpathyDataModule(VideoTextDataModule):
     def _karpathy(self, split: Split) -> dict[str, list[str]]:
         captions: dict[str, list[str]] = {}
         for record in read_section(self.root / str(self.karpathy_file), "images"):
-            image, sentences = image_id(record.name("filename")), record.items("sentences")
-            texts = [sentence.get("raw") if isinstance(sentence, dict) else None for sentence in sentences]
-            if not all(isinstance(text, str) for text in texts):
-                raise record.error("sentences", "a list of objects with 'raw' text")
+            image, texts = image_id(record.name("filename")), record.strings_of("sentences", "raw")
             if record.name("split") in _KARPATHY[split]:
-                captions.setdefault(image, []).extend(map(plain_text, texts))
+                captions.setdefault(image, []).extend(texts)
         return captions
 
 

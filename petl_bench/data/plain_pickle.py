@@ -32,8 +32,11 @@ class _Named(dict[Any, Any]):
         super().__setitem__(key, value)
 
 
-# Not the unpickler in C: it takes memory for as many memo entries as four bytes of a file can say.
-class _PlainUnpickler(pickle._Unpickler):
+#: not the one in C, which takes memory for as many memo entries as four bytes of a file can say
+_PurePython: Any = pickle._Unpickler
+
+
+class _PlainUnpickler(_PurePython):
     """Builds dictionaries, lists, tuples, strings, bytes and numbers, and refuses everything else."""
 
     def load_dictionary(self) -> None:
@@ -48,7 +51,7 @@ class _PlainUnpickler(pickle._Unpickler):
 
     dispatch = {
         code: handler
-        for code, handler in pickle._Unpickler.dispatch.items()
+        for code, handler in _PurePython.dispatch.items()
         if code not in {ord(opcode.code) for opcode in pickletools.opcodes if opcode.name in _REFUSED}
     } | {pickle.EMPTY_DICT[0]: load_dictionary, pickle.DICT[0]: load_marked_dictionary}
 

@@ -58,24 +58,24 @@ class QuestionAnswerDataModule(VideoTextDataModule):
             for video, group in by_video.items()
         ]
 
-    def require_covered(self, vocabulary: Vocabulary, splits: Iterable[Split]) -> None:
+    def require_covered(self, vocabulary: Vocabulary, splits: Sequence[Split]) -> None:
         """Says what share of the questions a list of answers can answer at all, before anything costly is begun.
 
         Raises:
-            DataError: it can answer none of a split.
+            DataError: it can answer none of the first of the splits.
         """
         for split in splits:
             questions = [q for sample in self.samples(split) for q in sample.questions if q.answers]
             share = vocabulary.coverage(questions)
             told = f"{vocabulary.file} answers {100 * share:.1f} % of the {len(questions)} {split} questions"
-            if questions and not share:
+            if not share and split == splits[0]:
                 raise DataError(
                     f"{told}: they are answered with {shown(questions[0].answers[0])}, for one, and it lists "
                     f"{shown(vocabulary.answers[0])}{_differs_in_case(vocabulary, questions)}; give the list that "
                     "belongs to them: --model.init_args.task.init_args.answer_list"
                 )
             if share < _LOW_COVERAGE:
-                rank_zero_warn(f"{told}: all others count as wrong; does the list belong to them?")
+                rank_zero_warn(f"{told}: all others count as wrong. Does the list belong to them?")
             elif questions:
                 rank_zero_info(told)
 

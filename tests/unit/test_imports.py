@@ -18,7 +18,8 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 #: parts of petl_bench -> what else of petl_bench they may import
 MAY_IMPORT = {
     "errors": set(),
-    "results": {"errors"},
+    "untrusted": set(),
+    "results": {"errors", "untrusted"},
     "named_configs": {"errors"},
     "registry": {"errors"},
     "fixture": {"errors"},
@@ -27,12 +28,12 @@ MAY_IMPORT = {
     "similarity": {"errors"},
     "losses": {"similarity", "errors"},
     "metrics": {"similarity", "errors"},
-    "adapters": {"errors"},
+    "adapters": {"errors", "untrusted"},
     "optimizers": {"errors"},
     "backbones": {"adapters", "data.text", "layers", "results", "errors"},
     "data.text": set(),
     "blocks": {"backbones", "layers", "errors"},
-    "data": {"backbones.base", "fixture", "results", "signals", "errors"},
+    "data": {"backbones.base", "fixture", "results", "signals", "errors", "untrusted"},
     "momentum": {"errors"},
     "beam_search": {"errors"},
     "tasks": {
@@ -43,7 +44,10 @@ MAY_IMPORT = {
 }
 #: what `data` may know of backbones
 OF_BACKBONES = {"InputSpec", "Resize"}
-WITHOUT_TORCH = ("errors", "fixture", "main", "named_configs", "registry", "report", "results")
+WITHOUT_TORCH = (
+    *("errors", "fixture", "main", "named_configs", "registry", "report", "results", "untrusted"),
+    *("data.annotations", "data.answers", "data.plain_pickle"),
+)
 TORCH = {"torch", "torchvision", "torchmetrics", "pytorch_lightning", "lightning_fabric"}
 HEAVY = {"open_clip", "transformers", "decord"}
 

@@ -90,10 +90,8 @@ def test_json(path: Path) -> None:
     assert read_json(write(path, '\ufeff{"a": [1, "ü"]}')) == {"a": [1, "ü"]}
 
 
-@pytest.mark.parametrize("text", ['{"a": [1,', "<html>404</html>", "[" * 100_000, '{"a": 1} x'])
+@pytest.mark.parametrize("text", ['{"a": [1,', "Not found", "[" * 100_000, '{"a": 1} x'])
 def test_damaged_json(path: Path, text: str) -> None:
     message = refusal(read_json, write(path, text))
     assert str(path) in message
     assert "not whole JSON" in message
-
-
