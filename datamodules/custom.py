@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from petl_bench.data.annotations import read_table, require_keys
+from petl_bench.data.annotations import MAX_SECONDS, Record, read_table
+from petl_bench.data.answers import read_answers
 from petl_bench.data.base import VIDEO_SUFFIXES, VideoTextDataModule
 from petl_bench.data.batch import Question
-from petl_bench.data.qa import Asked, QuestionAnswerDataModule
+from petl_bench.data.qa import Asked, QuestionAnswerDataModule, question_id, question_type
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.errors import DataError, UsageError
+from petl_bench.untrusted import shown, whole_number
 
 
 class Custom(VideoTextDataModule):
@@ -59,15 +61,14 @@ class Custom(VideoTextDataModule):
             return []
         clips: dict[str, _Clip] = {}
         captions: dict[str, list[str]] = {}
-        for where, record in read_table(self.root / name):
-            video, caption = require_keys(record, ("video", "caption"), where)
-            clip = _Clip(video, *_span(record, where))
-            stem = video_id(video, where)
+        for record in read_table(self.root / name, ("video", "caption")):
+            video = record.name("video")
+            clip = _Clip(video, *_span(record))
+            stem = video_id(video, record.where)
             if clips.setdefault(stem, clip) != clip:
-                raise DataError(
-                    f"{where}: video '{stem}' stands above as {clips[stem]}; it must be the same file and part"
-                )
-            captions.setdefault(stem, []).append(caption)
+                told = f"video {shown(stem)} stands above as {clips[stem]}"
+                raise DataError(f"{record.where}: {told}; it must be the same file and part")
+            captions.setdefault(stem, []).append(record.text("caption"))
         return [Sample(stem, tuple(captions[stem]), clip.start, clip.end) for stem, clip in clips.items()]
 
 
@@ -75,7 +76,7 @@ class CustomQA(QuestionAnswerDataModule):
     """Questions about your own clips: CSV with a header, JSON or jsonl, with `video`, `question` and `answer`.
 
     `video` is as in `Custom`. `answer` may be a list in JSON, one answer per annotator. `type` is the group a question
-    is counted for, else its first word; `id` is a number, else the place of the row.
+    is counted for, else its first word; `id` is a number or text, else the place of the row.
 
     Args:
         root: folder with the files and, below it, the clips.
@@ -110,11 +111,12 @@ class CustomQA(QuestionAnswerDataModule):
 
     def questions(self, split: Split) -> Iterator[Asked]:
         name = self.files[split]
-        for place, (where, record) in enumerate(read_table(self.root / name) if name else []):
-            video, text = require_keys(record, ("video", "question"), where)
-            kind = record.get("type") or text.split()[0].lower()
-            question = Question(_number(record.get("id", place), where), str(kind), _answers(record, where))
-            yield Asked(video_id(video, where), text, question)
+        columns = ("video", "question", "answer")
+        for place, record in enumerate(read_table(self.root / name, columns) if name else []):
+            video, text = record.name("video"), record.text("question")
+            kind = _type(record) or question_type(text)
+            question = Question(question_id(record, place), kind, read_answers(record))
+            yield Asked(video_id(video, record.where), text, question, record.where)
 
 
 class _Clip(NamedTuple):
@@ -125,7 +127,8 @@ class _Clip(NamedTuple):
     end: int | None
 
     def __str__(self) -> str:
-        return self.file if self.start is None and self.end is None else f"{self.file} from {self.start} to {self.end}"
+        file = shown(self.file)[1:-1]
+        return file if self.start is None and self.end is None else f"{file} from {self.start} to {self.end}"
 
 
 def plain_name(name: str) -> str:
@@ -147,28 +150,21 @@ def video_id(name: str, where: str) -> str:
     """
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
-        raise DataError(f"{where}: video {name!r} is not inside the folder of clips")
+        raise DataError(f"{where}: video {shown(name)} is not inside the folder of clips")
     return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
 
 
-def _span(record: dict[str, Any], where: str) -> tuple[int | None, int | None]:
-    start, end = (None if record.get(key) is None else _number(record[key], where) for key in ("start", "end"))
-    if (start or 0) < 0 or (end is not None and end <= (start or 0)):
-        raise DataError(f"{where}: a part from second {start} to {end} is empty")
+def _span(record: Record) -> tuple[int | None, int | None]:
+    start, end = (record.whole(key, 0, MAX_SECONDS) if record.has(key) else None for key in ("start", "end"))
+    if end is not None and end <= (start or 0):
+        raise DataError(f"{record.where}: a part from second {start or 0} to {end} is empty")
     return start, end
 
 
-def _number(value: Any, where: str) -> int:
-    try:
-        return int(value)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{where}: {value!r} is no whole number") from error
-
-
-def _answers(record: dict[str, Any], where: str) -> tuple[str, ...]:
-    given = record.get("answer")
-    listed = given if isinstance(given, list) else [given]
-    answers = tuple(answer for answer in listed if isinstance(answer, str) and answer.strip())
-    if not answers or len(answers) < len(listed):
-        raise DataError(f"{where}: 'answer' is missing or not text")
-    return answers
+def _type(record: Record) -> str:
+    """The group of a question, which may be a number; empty if the file names none."""
+    if not record.has("type"):
+        return ""
+    given = record.values["type"]
+    number = None if isinstance(given, str) else whole_number(given)
+    return record.name("type") if number is None else str(number)

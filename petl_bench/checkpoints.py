@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import shlex
 import shutil
 import warnings
@@ -238,8 +237,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
+    except CheckpointError:
+        raise
     # A damaged archive makes torch raise almost anything, also KeyError and EOFError without a word.
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, UnicodeDecodeError) as error:
+    except Exception as error:
         reason = str(error).split("\n")[0][:150] or type(error).__name__
         raise CheckpointError(f"{path} is no whole checkpoint of plain values: {reason}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:

@@ -30,6 +30,8 @@ from petl_bench.config_safety import ClassPathGuard
 from petl_bench.cost import CostMeter
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.current_files import named_when_lost
+from petl_bench.data.qa import QuestionAnswerDataModule
+from petl_bench.data.samples import Split
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
 from petl_bench.formats import number
 from petl_bench.method import Method
@@ -41,6 +43,7 @@ from petl_bench.results import by_present_rules, measured_settings
 from petl_bench.run import ADAPTER_NAME, Run, Training, earlier_metrics, open_run
 from petl_bench.signals import Stopped, StopRequest
 from petl_bench.tasks.base import Task
+from petl_bench.tasks.qa import QuestionAnswering
 
 
 class NamedConfig(ActionConfigFile):
@@ -170,6 +173,7 @@ class PetlBenchCLI(LightningCLI):
         _require_match(self.model.task, self.datamodule)
         if self.subcommand == "fit":
             self.datamodule.require_frames_to_train_on()
+        _require_answers(str(self.subcommand), self.model.task, self.datamodule)
         self.model.configure_model()
         resolved = self._dumped(self.options)
         dry = bool(self.options.trainer.fast_dev_run)
@@ -354,6 +358,13 @@ def _require_match(task: Task, data: VideoTextDataModule) -> None:
             f"task {task.name} reads {task.texts}, but data {data.name} has {data.texts}: "
             "choose a task and a dataset that belong together"
         )
+
+
+def _require_answers(command: str, task: Task, data: VideoTextDataModule) -> None:
+    """Refuses a list of answers that answers none of the questions at hand."""
+    splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val", "test"), "validate": ("val",), "test": ("test",)}
+    if isinstance(task, QuestionAnswering) and isinstance(data, QuestionAnswerDataModule) and task.vocabulary:
+        data.require_covered(task.vocabulary, splits.get(command, ()))
 
 
 def _require_whole_splits(options: Namespace) -> None:

@@ -17,12 +17,15 @@ import yaml
 
 from petl_bench.errors import UsageError
 from petl_bench.named_configs import find_fragment
+from petl_bench.untrusted import UnreadableError, read_text
 
 ALLOWED = ("petl_bench", "methods", "datamodules", "torch", "pytorch_lightning", "lightning_fabric")
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 #: keys whose files are data that no class is read from, and may be large
 _DATA_KEYS = ("answer_list",)
+#: values in a configuration
+_MAX_VALUES = 1_000_000
 _FILE_SUFFIXES = ("csv", "json", "jsonl", "txt", "yaml", "yml", "pt", "bin", "safetensors", "ckpt")
 
 
@@ -45,7 +48,7 @@ class ClassPathGuard:
         for argument, value in _options(arguments):
             key = argument.rsplit(".", 1)[-1]
             if value.lstrip().startswith(("{", "[")):
-                self._check_value(_parse(value, argument), argument)
+                self._check_value(parse_yaml(value, argument), argument)
             elif key in ("class_path", "--model", "--data") or argument.endswith(("backbone", "task", "optimizer")):
                 self._require_allowed(value, argument)
             else:
@@ -64,10 +67,10 @@ class ClassPathGuard:
             return
         seen.add(path)
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_text(path)
+        except UnreadableError as error:
             raise UsageError(f"cannot read configuration {path}: {error}") from error
-        value = _parse(text, str(path))
+        value = parse_yaml(text, str(path))
         if not isinstance(value, dict):
             raise UsageError(f"configuration {path} is empty or no mapping of keys to values")
         self._check_value(value, str(path))
@@ -95,11 +98,37 @@ class ClassPathGuard:
             )
 
 
-def _parse(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text of plain values.
+
+    Raises:
+        UsageError: if it is no YAML, has tags or a key twice, or unfolds to too many values.
+    """
     try:
-        return yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
+        value = yaml.load(text, Loader=_UniqueKeys)
+    except RecursionError as error:
+        raise UsageError(f"{where} is not valid YAML: it nests too deeply") from error
+    # PyYAML lets pass what `!!int x`, an impossible date or a list as a key make Python raise.
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
         raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
+    _require_small(value, where)
+    return value
+
+
+def _require_small(value: Any, where: str) -> None:
+    """Refuses what unfolds beyond all measure, or for ever: in YAML a part can stand in many places, and in itself."""
+    stack, seen = [value], 0
+    while stack:
+        seen += 1
+        if seen > _MAX_VALUES:
+            raise UsageError(
+                f"{where} unfolds to more than {_MAX_VALUES} values (`&` and `*` repeat parts); refusing it"
+            )
+        item = stack.pop()
+        if isinstance(item, dict):
+            stack += [*item.keys(), *item.values()]
+        elif isinstance(item, (list, tuple, set)):
+            stack.extend(item)
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -123,7 +152,10 @@ def _would_import(text: str) -> bool:
         return False  # `test.csv`: Python has a package `test`, and importing it would do no harm
     if first in sys.modules:
         return True
-    spec = find_spec(first)
+    try:
+        spec = find_spec(first)
+    except ValueError:  # of what runs, `__main__`
+        return True
     is_folder = spec is not None and spec.origin is None and text.count(".") == 1  # `runs.old` beside a folder `runs`
     return spec is not None and not is_folder
 

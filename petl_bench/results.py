@@ -21,6 +21,7 @@ import yaml
 
 from petl_bench import old_records
 from petl_bench.errors import PetlBenchError, UsageError
+from petl_bench.untrusted import UnreadableError, is_file, parse_json, plain_text, read_text, shown
 
 SCHEMA = "petl_bench.result/2"
 FILE_NAME, CONFIG_NAME = "result.json", "config.yaml"
@@ -81,6 +82,10 @@ _PACKAGES = (
 )
 
 
+#: of a number in a record
+_LARGEST = 2**63
+
+
 class ResultError(PetlBenchError):
     """A run record or report cannot be read, is not valid, or cannot be written.
 
@@ -113,15 +118,15 @@ def read_result(path: Path) -> dict[str, Any]:
     Raises:
         ResultError: The file is missing, damaged, of another schema, or breaks this one.
     """
-    # A FIFO of that name would block for ever.
-    if not path.is_file():
+    if not is_file(path):
         raise ResultError(path, "is missing or not a file")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(read_text(path))
         if isinstance(record, dict) and record.get("schema") == old_records.FIRST:
             record = old_records.upgraded(record, _config_beside(path, record), SCHEMA)
         _validate(path, record)
-    except (OSError, ValueError, RecursionError) as error:
+        _require_usable(path, record)
+    except (UnreadableError, RecursionError) as error:
         raise ResultError(path, f"cannot be read as JSON: {error}") from error
     return record
 
@@ -284,6 +289,16 @@ def _validate(path: Path, record: Any) -> None:
     if error is not None:
         key = error.json_path.removeprefix("$").removeprefix(".") or "the record"
         raise ResultError(path, f"{key}: {error.message[:200]}")
+
+
+def _require_usable(path: Path, record: Any) -> None:
+    """Refuses what no run writes, and a report can neither calculate with nor print."""
+    for key, value in _leaves(record, ""):
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise ResultError(path, f"{shown(key)} is {shown(value)}, beyond what a run can count")
+        for text in (key, value):
+            if isinstance(text, str) and text != plain_text(text):
+                raise ResultError(path, f"{shown(key)} holds {shown(text)}, which is no text")
 
 
 @functools.cache

@@ -19,10 +19,11 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from pytorch_lightning import Trainer
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from petl_bench.adapters import Adapter, write_adapter
 from petl_bench.checkpoints import BEFORE_LAST, LAST, ResumePoints, resumable, sweep
+from petl_bench.config_safety import parse_yaml
 from petl_bench.cost import CostMeter
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import CheckpointError, UsageError
@@ -46,6 +47,7 @@ from petl_bench.results import (
     write_result,
 )
 from petl_bench.tasks.base import Evaluation
+from petl_bench.untrusted import UnreadableError, read_text
 
 ADAPTER_NAME, RANKS_NAME = "adapter.safetensors", "ranks.npz"
 #: what the record of a test says of the training behind its adapter
@@ -88,8 +90,12 @@ def earlier_metrics(folder: Path, steps: int) -> list[dict[str, str]]:
     path = folder / "metrics.csv"
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [row for row in csv.DictReader(file) if (row.get("step") or "").isdigit() and int(row["step"]) < steps]
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    except (UnreadableError, csv.Error) as error:
+        rank_zero_warn(f"{path} cannot be continued, it begins anew: {error}")
+        return []
+    return [row for row in rows if (row.get("step") or "").isdecimal() and int(row["step"]) < steps]
 
 
 class Training(NamedTuple):
@@ -131,7 +137,11 @@ class Run:
         path = self.folder / CONFIG_NAME
         if self.kind != "test" or not path.is_file():
             return {}
-        before, now = _method_options(yaml.safe_load(path.read_text(encoding="utf-8"))), _method_options(self.config)
+        try:
+            before = _method_options(parse_yaml(read_text(path), str(path)))
+        except (UnreadableError, UsageError, AttributeError, KeyError, TypeError):  # of something else than our runs
+            return {}
+        now = _method_options(self.config)
         return {key: (before[key], now[key]) for key in before.keys() & now.keys() if before[key] != now[key]}
 
     def write_config(self) -> None:

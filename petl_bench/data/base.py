@@ -31,6 +31,7 @@ from petl_bench.errors import DataError, UsageError
 from petl_bench.fixture import MARK as FIXTURE_MARK
 from petl_bench.results import ResultError, file_sha256
 from petl_bench.signals import left_to_the_parent
+from petl_bench.untrusted import shown
 
 #: of two files with one stem, the one whose suffix comes first is taken
 VIDEO_SUFFIXES = tuple(
@@ -189,17 +190,17 @@ class VideoTextDataModule(LightningDataModule):
         return {"train": train, "val": val}
 
     def _check(self, split: str, samples: Sequence[Sample]) -> None:
+        where = f"{split} split ({self._files_of(split)})"
         if not samples and split != "val":
-            files = ", ".join(map(str, self.annotation_files().values()))
-            raise DataError(f"{split} split: no videos in the annotation files ({files})")
+            raise DataError(f"{where}: no videos in the annotation files")
         for video, count in Counter(sample.video for sample in samples).items():
             if count > 1:
-                raise DataError(f"{split} split: video '{video}' is listed {count} times; ids must be unique")
+                raise DataError(f"{where}: video {shown(video)} is listed {count} times; ids must be unique")
             if not video or any(c in video for c in "/\\\0") or video in (".", "..") or not video.isprintable():
-                raise DataError(f"{split} split: video id {video!r} is no file name; refusing it")
+                raise DataError(f"{where}: video id {shown(video)} is no file name; refusing it")
         empty = [s.video for s in samples if not s.captions or not all(c.strip() for c in s.captions)]
         if empty:
-            raise DataError(f"{split} split: {len(empty)} videos have no or empty {self.texts} (first: {empty[:3]})")
+            raise DataError(f"{where}: {len(empty)} videos have no or empty {self.texts} (first: {empty[:3]})")
         if self.partial:
             return
         found = {"videos": len(samples), self.texts: sum(len(s.captions) for s in samples)}
@@ -210,6 +211,14 @@ class VideoTextDataModule(LightningDataModule):
                     f"{self.protocol.id}: {split} split has {found[what]} {what}, expected {count}: a file is cut or "
                     "of another protocol; for a subset on purpose set data.partial true, which marks the run"
                 )
+
+    def _files_of(self, split: str) -> str:
+        """The annotation files that a split is read from, for messages."""
+        others = tuple({"train", "val", "test"} - {split})
+        try:
+            return ", ".join(str(path) for role, path in self.annotation_files().items() if not role.startswith(others))
+        except DataError:  # a file of another split is not there
+            return str(self.root)
 
     def setup(self, stage: str) -> None:
         if self.spec is None:

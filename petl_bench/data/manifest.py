@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from petl_bench.errors import DataError
 from petl_bench.results import write_atomically
+from petl_bench.untrusted import UnreadableError, parse_json, read_bytes, shown
 
 FILE_NAME = "manifest.jsonl"
+
+Status = Literal["ok", "bad", "missing", "extra"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Entry:
 
     id: str
     path: str
-    status: Literal["ok", "bad", "missing", "extra"]
+    status: Status
     reason: str = ""
     bytes: int = 0
     mtime_ns: int = 0
@@ -69,23 +72,45 @@ def read_manifest(path: Path, tolerate_cut: bool = False) -> dict[str, Entry]:
         DataError: if the file cannot be read, or a line is no entry; it is named.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the manifest {path}: {getattr(error, 'strerror', None) or error}") from error
+        lines = read_bytes(path).split(b"\n")
+    except UnreadableError as error:
+        raise DataError(f"cannot read the manifest {path}: {error}") from error
     entries = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            entry = Entry(**json.loads(line))
-        except (ValueError, TypeError) as error:
+            entry = _entry(parse_json(line.decode()))
+        except (UnreadableError, ValueError) as error:
             if tolerate_cut and number == len(lines):
                 continue
             raise DataError(
-                f"{path}, line {number} is no entry of a manifest: run petl-bench data verify again"
+                f"{path}, line {number} is no entry of a manifest ({error}): run petl-bench data verify again"
             ) from error
         entries[entry.id] = entry
     return entries
+
+
+def _entry(given: Any) -> Entry:
+    """What a line of a manifest says, its values of the types that they are written with.
+
+    Raises:
+        ValueError: it is no entry.
+    """
+    known = {one.name: one for one in fields(Entry)}
+    needed = {name for name, one in known.items() if one.default is MISSING and one.default_factory is MISSING}
+    if not isinstance(given, dict) or not needed <= given.keys() <= known.keys():
+        raise ValueError(f"an object with {', '.join(sorted(needed))} is expected")
+    for name, value in given.items():
+        usual = known[name].default
+        wanted = str if name in needed else list if usual is MISSING else type(usual)
+        texts = value if isinstance(value, list) else []
+        fits = type(value) in ((int, float) if wanted is float else (wanted,))
+        if not fits or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"'{name}' is {shown(value)}")
+    if given["status"] not in get_args(Status):
+        raise ValueError(f"'status' is {shown(given['status'])}")
+    return Entry(**given)
 
 
 def write_manifest(path: Path, entries: Iterable[Entry]) -> None:

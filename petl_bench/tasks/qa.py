@@ -96,12 +96,12 @@ class QuestionAnswering(Task):
     def reset(self) -> None:
         self.metric.reset()
 
-    def predict(self, backbone: Backbone, batch: Batch) -> list[tuple[int, str]]:
+    def predict(self, backbone: Backbone, batch: Batch) -> list[tuple[int | str, str]]:
         """Question ids and answers; an empty answer where the video could not be read."""
         answers = self.answer(backbone, batch)
         return [(question.id, answer or "") for question, answer in zip(batch.questions, answers, strict=True)]
 
-    def prediction_file(self, predictions: list[list[tuple[int, str]]]) -> PredictionFile:
+    def prediction_file(self, predictions: list[list[tuple[int | str, str]]]) -> PredictionFile:
         """`answers.json`, the form that EvalAI takes for VQAv2 test."""
         answers = [pair for batch in predictions for pair in batch]
         return PredictionFile("answers.json", submission(answers).encode(), f"answers to {len(answers)} questions")

@@ -159,7 +159,7 @@ def test_packaged_configurations_pass(name: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "- a\n", "text\n", "3\n"])
 def test_file_that_is_no_mapping(text: str, tmp_path: Path) -> None:
-    assert "is empty or no mapping" in file_refusal(write(tmp_path, text))
+    assert "empty" in file_refusal(write(tmp_path, text))
 
 
 @pytest.mark.parametrize("text", ["a: [1,\n", "a: b: c\n", "\t- x\n", "a: !!python/object/apply:os.getcwd []\n"])
@@ -181,3 +181,34 @@ def test_unreadable_file(tmp_path: Path) -> None:
 
 def test_broken_value_names_its_argument() -> None:
     assert refusal("--trainer.callbacks", "[{class_path: ").startswith("--trainer.callbacks is not valid YAML")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: " + "[" * 5000, "nests too deeply"),
+        ("a: !!int x", "not valid YAML"),
+        ("a: 2001-99-99", "not valid YAML"),
+        ("a: &a [*a]", "unfolds"),
+        ("a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)), "unfolds"),
+        ("a: \0", "a zero byte in line 1"),
+        ("? {a: b}\n: c", "not valid YAML"),
+    ],
+)
+def test_yaml_that_is_made_to_harm(tmp_path: Path, text: str, told: str) -> None:
+    path = write(tmp_path, text)
+    message = file_refusal(path)
+    assert told in message
+    assert str(path) in message
+
+
+def test_a_configuration_that_is_no_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_bytes("a: b".encode("utf-16"))
+    assert "UTF-16" in file_refusal(path)
+    path.write_bytes(b"a: caf\xe9")
+    assert "byte 6 is not UTF-8" in file_refusal(path)
+
+
+def test_a_name_of_what_is_running_is_no_crash(tmp_path: Path) -> None:
+    assert "__main__.a" in file_refusal(write(tmp_path, "a: __main__.a"))

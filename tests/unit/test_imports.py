@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "errors": set(),
     "formats": set(),
     "old_records": set(),
-    "results": {"old_records", "errors"},
+    "untrusted": set(),
+    "results": {"old_records", "errors", "untrusted"},
     "named_configs": {"errors"},
     "registry": {"errors"},
     "fixture": {"errors"},
@@ -30,12 +31,12 @@ MAY_IMPORT = {
     "similarity": {"errors"},
     "losses": {"similarity", "errors"},
     "metrics": {"similarity", "errors"},
-    "adapters": {"errors"},
+    "adapters": {"errors", "untrusted"},
     "optimizers": {"errors"},
     "backbones": {"adapters", "data.text", "layers", "results", "errors"},
     "data.text": set(),
     "blocks": {"backbones", "layers", "errors"},
-    "data": {"backbones.base", "fixture", "results", "signals", "errors"},
+    "data": {"backbones.base", "fixture", "results", "signals", "errors", "untrusted"},
     "momentum": {"errors"},
     "beam_search": {"errors"},
     "tasks": {
@@ -47,8 +48,8 @@ MAY_IMPORT = {
 #: what `data` may know of backbones
 OF_BACKBONES = {"InputSpec", "Resize"}
 WITHOUT_TORCH = (
-    *("demo", "errors", "fixture", "formats", "main", "named_configs"),
-    *("old_records", "registry", "report", "results"),
+    *("demo", "errors", "fixture", "formats", "main", "named_configs", "old_records", "registry"),
+    *("report", "results", "untrusted", "data.annotations", "data.answers", "data.plain_pickle"),
 )
 TORCH = {"torch", "torchvision", "torchmetrics", "pytorch_lightning", "lightning_fabric"}
 HEAVY = {"open_clip", "transformers", "decord"}

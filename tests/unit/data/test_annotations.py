@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from petl_bench.data.annotations import read_column, read_json, read_text, require_keys
+from petl_bench.data.annotations import read_column, read_json, read_text
 from petl_bench.errors import DataError
 
 CSV = 'key,video_id,sentence\nret0,video0,a cat\nret1,video1,"a dog, running"\n'
@@ -57,9 +57,8 @@ def test_only_ends_of_lines_end_a_record(path: Path, text: str) -> None:
         ("key,video\nret0,video0\n", ["no column 'video_id'", "(key, video)"]),
         ("video_id,sentence\nvideo0,a cat\nvideo1\n", ["line 3", "1 fields, the header has 2"]),
         ("video_id,sentence\nvideo0,a cat, a dog\n", ["line 2", "3 fields, the header has 2"]),
-        ("video_id,sentence\nvideo0,a cat\n\nvideo2,a\n", ["line 3", "0 fields"]),
-        ("video_id,sentence\n ,a cat\n", ["line 2", "'video_id' is empty"]),
-        ('video_id,sentence\nvideo0,"a cat\nvideo1,a dog\n', ["cut or damaged"]),
+        ("video_id,sentence\n ,a cat\n", ["line 2", "'video_id' is missing or blank"]),
+        ('video_id,sentence\nvideo0,"a cat\nvideo1,a dog\n', ["line 3", "a quote is opened and never closed"]),
         ("video_id,sentence\n", ["a header and no records"]),
         ("", ["is empty"]),
         (" \n\n", ["is empty"]),
@@ -91,17 +90,8 @@ def test_json(path: Path) -> None:
     assert read_json(write(path, '\ufeff{"a": [1, "ü"]}')) == {"a": [1, "ü"]}
 
 
-@pytest.mark.parametrize("text", ['{"a": [1,', "<html>404</html>", "[" * 100_000, '{"a": 1} x'])
+@pytest.mark.parametrize("text", ['{"a": [1,', "Not found", "[" * 100_000, '{"a": 1} x'])
 def test_damaged_json(path: Path, text: str) -> None:
     message = refusal(read_json, write(path, text))
     assert str(path) in message
     assert "not whole JSON" in message
-
-
-def test_require_keys() -> None:
-    assert require_keys({"b": "2", "a": "1", "c": 3}, ("a", "b"), "file: x[0]") == ["1", "2"]
-
-
-@pytest.mark.parametrize("record", [{}, {"a": None}, {"a": 1}, {"a": ["x"]}, ["a"], "a", None])
-def test_record_without_a_key(record: Any) -> None:
-    assert refusal(require_keys, record, ("a",), "file: x[3]").startswith("file: x[3]")

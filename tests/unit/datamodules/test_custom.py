@@ -81,5 +81,5 @@ def test_questions(tmp_path: Path) -> None:
 def test_a_question_needs_an_answer(tmp_path: Path, answer: Any) -> None:
     row = {"video": "x.mp4", "question": "What?", "answer": answer}
     (tmp_path / "test.jsonl").write_text(json.dumps(row))
-    with pytest.raises(DataError, match=r"record 0: 'answer'"):
+    with pytest.raises(DataError, match=r"line 1: 'answer'"):
         CustomQA(tmp_path, test_file="test.jsonl").samples("test")

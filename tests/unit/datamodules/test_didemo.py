@@ -77,8 +77,8 @@ def test_jsonl_of_paragraphs_is_in_the_order_of_time(root: Path) -> None:
         ({"video": FIRST}, "record 0: 'description'"),
         (record(f"{FIRST}.mp4", " ", (0, 0)), "record 0: no description"),
         (record("../x.mp4", "text", (0, 0)), "record 0: video '../x.mp4' is no file name"),
-        (record(f"{FIRST}.mp4", "text") | {"times": None}, "record 0: no 'times'"),
-        (record(f"{FIRST}.mp4", "text") | {"times": [[1]]}, "record 0: 'times' are no pairs"),
+        (record(f"{FIRST}.mp4", "text") | {"times": None}, "record 0: 'times' is missing"),
+        (record(f"{FIRST}.mp4", "text") | {"times": [[1]]}, "record 0: 'times' is .*, not pairs of segments"),
     ],
 )
 def test_a_wrong_record_is_named(root: Path, wrong: dict[str, Any], told: str) -> None:
