@@ -40,6 +40,7 @@ NOT_OF_DATA: dict[str, Any] = {
     "loader_timeout": 1,
     "val_videos": 2,
     "bad_videos": "tolerate",
+    "augmentation": "rand-m7-n4-mstd0.5-inc1",
     "seed": 1,
 }
 #: linked from the model; where the dataset lies; what these four clips need, and marks a run
