@@ -16,7 +16,7 @@ from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import UsageError
 from petl_bench.inspect_model import Params
 from petl_bench.method import Method
-from petl_bench.named_configs import find_config
+from petl_bench.named_configs import find_config, read_text
 
 #: modules with `add_arguments(parser)` and `run(data module, options) -> exit code`
 COMMANDS: dict[str, ModuleType] = {"describe": describe, "verify": verify, "cache": build_cache}
@@ -67,8 +67,8 @@ def _configuration(name: str) -> list[str]:
     """The options that make a data fragment, or the configuration of a run, a whole configuration."""
     path = find_config(name)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
         raise UsageError(f"cannot read configuration {path}: {' '.join(str(error).split())[:200]}") from error
     if isinstance(content, dict) and "class_path" in content:
         return [f"--config={_AROUND}", f"--data={path}"]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import re
+import os
 from difflib import get_close_matches
 from pathlib import Path
 
 from petl_bench.errors import UsageError
+
+#: names that a file with a configuration has
+SUFFIXES = (".yaml", ".yml", ".json")
+#: more than any configuration has, and read in an instant
+MAX_BYTES = 1_000_000
 
 
 def config_folder() -> Path:
@@ -48,21 +53,31 @@ def find_config(name: str) -> Path:
     raise UsageError(f"no file and no packaged configuration '{name}': {hint}")
 
 
-def find_fragment(name: str, folder: Path) -> Path | None:
-    """The file that a configuration in `folder` includes by `name`: beside it, or a packaged one."""
-    if not name.endswith((".yaml", ".yml", ".json")):
-        return None
-    return next((path for path in (folder / name, config_folder() / name) if path.is_file()), None)
+def find_fragment(name: str, folder: Path) -> Path:
+    """The file that a configuration in `folder` includes by `name`: beside it, packaged, or in the current folder.
 
-
-def with_found_fragments(path: Path) -> str:
-    """The text of a configuration with the names of the files it includes made absolute.
-
-    A user's own YAML, wherever it lies, can thus include `data/msrvtt.yaml`.
+    Raises:
+        UsageError: if there is none; it suggests close names.
     """
-    text = path.read_text(encoding="utf-8")
-    for name in set(re.findall(r"[\w./~-]+\.(?:ya?ml|json)\b", text)):
-        fragment = find_fragment(name, path.resolve().parent)
-        if fragment is not None:
-            text = re.sub(rf"(?<![\w./~-]){re.escape(name)}\b", str(fragment.resolve()), text)
-    return text
+    own = Path(name).expanduser()
+    found = next((path for path in (folder / own, config_folder() / own, own) if path.is_file()), None)
+    if found is not None:
+        return found
+    close = get_close_matches(name, [fragment for fragment in list_configs() if os.sep in fragment], 3)
+    hint = f": did you mean {' or '.join(close)}?" if close else ""
+    raise UsageError(f"no file '{name}' in {folder.resolve()}, and no packaged one of that name{hint}")
+
+
+def read_text(path: Path) -> str:
+    """The text of a configuration.
+
+    Raises:
+        UsageError: if it is too large for one, or cannot be read.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise UsageError(f"{path} ({size:,} bytes) is too large for a configuration: is it a file of data?")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read configuration {path}: {getattr(error, 'strerror', None) or error}") from error
