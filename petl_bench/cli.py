@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from functools import partial
@@ -26,7 +26,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 from petl_bench.adapters import read_adapter, require_adapter_path
 from petl_bench.backbones.base import Backbone, InputSpec
 from petl_bench.checkpoints import LAST, ResumePoints, SafeCheckpointIO, read_checkpoint, resumable
-from petl_bench.config_safety import ClassPathGuard
+from petl_bench.config_safety import ClassPathGuard, holds
 from petl_bench.cost import CostMeter
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.current_files import named_when_lost
@@ -35,7 +35,7 @@ from petl_bench.data.samples import Split
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
 from petl_bench.formats import number
 from petl_bench.method import Method
-from petl_bench.named_configs import config_folder, find_config, read_recipe, recipe_name, with_found_fragments
+from petl_bench.named_configs import config_folder, find_config, list_configs, read_recipe, recipe_name
 from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.processes import Ranks, configure_ddp
 from petl_bench.registry import import_plugins, list_entries
@@ -54,9 +54,7 @@ class NamedConfig(ActionConfigFile):
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> Any:
         if str(values).startswith("{"):  # one of our own, see _with_nulls
             return super().__call__(parser, cfg, str(values), option_string)
-        path = find_config(str(values))
-        self.guard.check_file(path)
-        return super().__call__(parser, cfg, with_found_fragments(path), option_string)
+        return super().__call__(parser, cfg, self.guard.read(find_config(str(values))), option_string)
 
 
 def spec_of(model: Method) -> InputSpec:
@@ -144,6 +142,7 @@ class PetlBenchCLI(LightningCLI):
             metavar="NAME",
             help="The packaged configuration whose epochs the record is held against; found among --config.",
         )
+        _open_no_files(parser)
         parser.link_arguments("model", "data.init_args.spec", compute_fn=spec_of, apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed")
         # Of tasks with an answer list; where a task has no root, nothing is linked.
@@ -352,6 +351,17 @@ class PetlBenchCLI(LightningCLI):
             )
 
 
+def _open_no_files(parser: LightningArgumentParser) -> None:
+    """Keeps jsonargparse from files: it would read any one whose name is the value of a key that takes a class.
+
+    `ClassPathGuard` has put those that are meant in their places, and looked at them, before.
+    """
+    for action in parser._actions:
+        if hasattr(action, "_enable_path"):
+            action._enable_path = False  # type: ignore[attr-defined]  # nothing public turns this off
+            action.sub_add_kwargs = {**getattr(action, "sub_add_kwargs", {}), "sub_configs": False}  # type: ignore[attr-defined]
+
+
 def _require_match(task: Task, data: VideoTextDataModule) -> None:
     if task.texts != data.texts:
         raise UsageError(
@@ -393,14 +403,13 @@ def run(
     """
     _quiet()
     import_plugins(plugins)
-    arguments = [_packaged(argument) for argument in arguments]
-    NamedConfig.guard = ClassPathGuard(plugins)
-    NamedConfig.guard.check_arguments(arguments)
-    arguments = [command, *_with_nulls(_with_recipe(_with_config_beside(command, arguments)))]
+    guard = NamedConfig.guard = ClassPathGuard(plugins)
+    guard.check_arguments(arguments)
+    arguments = _with_nulls(_with_recipe(_with_config_beside(command, guard.with_fragments(arguments))))
     try:
-        cli(arguments)
+        cli([command, *arguments])
     except ArgumentError as error:
-        raise UsageError(_readable(str(error))) from error
+        raise UsageError(_readable(str(error), guard.files)) from error
     except MisconfigurationException as error:
         raise UsageError(str(error)) from error
     except (ValueError, TypeError) as error:  # jsonargparse wraps what a constructor raises
@@ -435,14 +444,6 @@ def _with_nulls(arguments: Sequence[str]) -> list[str]:
         else:
             out.append(argument)
     return out
-
-
-def _packaged(argument: str) -> str:
-    """Replaces the name of a packaged fragment, `--data data/fixture.yaml`, by its path, as `--config` does."""
-    option, equals, value = argument.rpartition("=")
-    if not value.endswith(".yaml") or Path(value).exists() or not (config_folder() / value).is_file():
-        return argument
-    return f"{option}{equals}{config_folder() / value}"
 
 
 def _with_config_beside(command: str, arguments: list[str]) -> list[str]:
@@ -522,6 +523,7 @@ def _worth_reading(record: logging.LogRecord) -> bool:
 #: what jsonargparse says deep inside its messages, from the most to the least telling
 _TELLING = (
     (r"Option '([^']+)' is not accepted", "unknown option '{0}'"),
+    (r"does not accept option '([^']+)'", "unknown option '{0}'"),
     (r"Expected a dot import path string: (\S+)", "unknown class '{0}'"),
     (r'Parser key "([^"]+)": Expected an? (.+?)\. Got value: (.+?) (?:- |Given|$)', "{0}: expected {1}, got {2}"),
     (r"[Uu]nrecognized arguments: (.+)", "unknown option {0}"),
@@ -529,8 +531,13 @@ _TELLING = (
 )
 
 
-def _readable(message: str) -> str:
-    """jsonargparse's message in one line, with a suggestion for a misspelt class or option."""
+def _readable(message: str, files: Mapping[Path, Any]) -> str:
+    """jsonargparse's message in one line, with the file it is about, and a suggestion for a misspelt class or option.
+
+    Args:
+        message: of jsonargparse.
+        files: configurations that were read, and what they hold.
+    """
     line = " ".join(message.split())
     if "arguments are required" in line:
         return "no configuration: add --config NAME (`petl-bench list configs` shows the packaged ones)"
@@ -541,16 +548,30 @@ def _readable(message: str) -> str:
             values = found[-1] if isinstance(found[-1], tuple) else (found[-1],)
             told = template.format(*(re.sub(r"<class '([\w.]+)'>|typing\.", r"\1", value) for value in values))
             break
-    for word in _unknown_words(line):
+    words = _unknown_words(line)
+    keys = [key.rsplit(".", 1)[-1] for key in re.findall(r'Parser key "([\w.]+)"', line)]
+    told += _where([*words, *reversed(keys)], files)
+    for word in words:
         close = get_close_matches(word, _known_words(), 1, 0.7)
         if close and close[0] != word:
             return f"{told}: did you mean '{close[0]}'?"
     return told
 
 
+def _where(words: Sequence[str], files: Mapping[Path, Any]) -> str:
+    """The user's own file that holds the first of these words, and whether it hides a packaged one."""
+    packaged = config_folder()
+    own = {path: value for path, value in files.items() if not path.resolve().is_relative_to(packaged.resolve())}
+    path = next((path for word in words for path, value in own.items() if holds(value, word)), None)
+    if path is None:
+        return ""
+    hidden = next((name for name in list_configs() if path.resolve().as_posix().endswith(f"/{name}")), None)
+    return f" in {path}" + (f", which is read in place of the packaged {hidden}" if hidden else "")
+
+
 def _unknown_words(line: str) -> list[str]:
     """The words a message of jsonargparse complains about."""
-    patterns = (r"Option '([\w.]+)'", r"import path string: ([\w.]+)", r"Key '([\w.]+)'", r"arguments: --([\w.]+)")
+    patterns = (r"[Oo]ption '([\w.]+)'", r"import path string: ([\w.]+)", r"Key '([\w.]+)'", r"arguments: --([\w.]+)")
     return [word.rsplit(".", 1)[-1] for pattern in patterns for word in re.findall(pattern, line)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,7 +10,14 @@ from typing import NamedTuple
 
 import yaml
 
+from petl_bench import untrusted
 from petl_bench.errors import UsageError
+from petl_bench.untrusted import is_file
+
+#: names that a file with a configuration has
+SUFFIXES = (".yaml", ".yml", ".json")
+#: more than any configuration has, and read in an instant
+MAX_BYTES = 1_000_000
 
 
 class Recipe(NamedTuple):
@@ -57,11 +64,9 @@ def find_config(name: str) -> Path:
 
 def _found(name: str) -> Path | None:
     folder = config_folder()
-    candidates = (Path(name).expanduser(), folder / name, folder / f"{name}.yaml")
-    try:
-        return next((path for path in candidates if path.is_file()), None)
-    except (OSError, ValueError):  # it is too long, or cannot be a name of a file
-        return None
+    return next(
+        (path for path in (Path(name).expanduser(), folder / name, folder / f"{name}.yaml") if is_file(path)), None
+    )
 
 
 def recipe_name(values: Iterable[str]) -> str | None:
@@ -78,33 +83,42 @@ def read_recipe(name: str) -> Recipe:
         UsageError: there is none of that name, or it does not say how long it trains.
     """
     path = config_folder() / f"{name}.yaml"
-    if not path.is_file():
+    if not is_file(path):
         raise UsageError(f"recipe '{name}' is no packaged configuration: `petl-bench list configs` shows them, or null")
     trainer = yaml.safe_load(path.read_text(encoding="utf-8")).get("trainer")
     if isinstance(trainer, str):
-        fragment = find_fragment(trainer, path.parent)
-        trainer = yaml.safe_load(fragment.read_text(encoding="utf-8")) if fragment else None
+        trainer = yaml.safe_load(find_fragment(trainer, path.parent).read_text(encoding="utf-8"))
     epochs = trainer.get("max_epochs") if isinstance(trainer, dict) else None
     if not isinstance(epochs, int):
         raise UsageError(f"recipe '{name}' does not say trainer.max_epochs: set recipe null")
     return Recipe(name, epochs)
 
 
-def find_fragment(name: str, folder: Path) -> Path | None:
-    """The file that a configuration in `folder` includes by `name`: beside it, or a packaged one."""
-    if not name.endswith((".yaml", ".yml", ".json")):
-        return None
-    return next((path for path in (folder / name, config_folder() / name) if path.is_file()), None)
+def find_fragment(name: str, folder: Path) -> Path:
+    """The file that a configuration in `folder` includes by `name`: beside it, packaged, or in the current folder.
 
-
-def with_found_fragments(path: Path) -> str:
-    """The text of a configuration with the names of the files it includes made absolute.
-
-    A user's own YAML, wherever it lies, can thus include `data/msrvtt.yaml`.
+    Raises:
+        UsageError: if there is none; it suggests close names.
     """
-    text = path.read_text(encoding="utf-8")
-    for name in set(re.findall(r"[\w./~-]+\.(?:ya?ml|json)\b", text)):
-        fragment = find_fragment(name, path.resolve().parent)
-        if fragment is not None:
-            text = re.sub(rf"(?<![\w./~-]){re.escape(name)}\b", str(fragment.resolve()), text)
-    return text
+    own = Path(name).expanduser()
+    found = next((path for path in (folder / own, config_folder() / own, own) if is_file(path)), None)
+    if found is not None:
+        return found
+    close = get_close_matches(name, [fragment for fragment in list_configs() if os.sep in fragment], 3)
+    hint = f": did you mean {' or '.join(close)}?" if close else ""
+    raise UsageError(f"no file '{name}' in {folder.resolve()}, and no packaged one of that name{hint}")
+
+
+def read_text(path: Path) -> str:
+    """The text of a configuration.
+
+    Raises:
+        UsageError: if it is too large for one, or cannot be read.
+    """
+    try:
+        size = path.stat().st_size if is_file(path) else 0
+        if size > MAX_BYTES:
+            raise UsageError(f"{path} ({size:,} bytes) is too large for a configuration: is it a file of data?")
+        return untrusted.read_text(path)
+    except untrusted.UnreadableError as error:
+        raise UsageError(f"cannot read configuration {path}: {error}") from error

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "old_records": set(),
     "untrusted": set(),
     "results": {"old_records", "errors", "untrusted"},
-    "named_configs": {"errors"},
+    "named_configs": {"errors", "untrusted"},
     "registry": {"errors"},
     "fixture": {"errors"},
     "report": {"formats", "results", "errors"},
