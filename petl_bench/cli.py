@@ -69,6 +69,7 @@ class PetlBenchCLI(LightningCLI):
     resume_points: ResumePoints | None = None
 
     def __init__(self, args: list[str], stop_request: StopRequest | None = None) -> None:
+        self.command = args[0]
         self.stop_request = stop_request or StopRequest()
         self.ranks = Ranks()
         with ExitStack() as self.held:  # the lock of the run's folder
@@ -92,6 +93,10 @@ class PetlBenchCLI(LightningCLI):
             "-c", "--config", action=NamedConfig, help="A YAML file, or the bare name of a packaged one; repeatable."
         )
         return parser
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # an instance knows which one it is
+        """The one subcommand that is run: a parser for each of the others would take a second together."""
+        return {self.command: super().subcommands()[self.command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(

@@ -22,7 +22,7 @@ from petl_bench.run import locked
 from tests.integration.fixture_run import only_record, run
 
 EPOCHS, STEPS = 3, 4  # 16 videos x 2 captions in batches of 8
-MORE = (f"--trainer.max_epochs={EPOCHS}", "--trainer.log_every_n_steps=1")
+MORE = (f"--trainer.max_epochs={EPOCHS}", "--trainer.log_every_n_steps=1", "--data.init_args.frames=3")
 UNIADAPTER = ("--model.init_args.task.init_args.queue_size=16", "--model.init_args.task.init_args.k_test=2")
 EACH_STEP = "--save_every_n_steps=1"
 CONFIGS = {
