@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import fcntl
-import importlib.metadata
 import io
 import tempfile
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from petl_bench.adapters import Adapter, write_adapter
 from petl_bench.checkpoints import BEFORE_LAST, LAST, ResumePoints, resumable, sweep
 from petl_bench.cost import CostMeter
 from petl_bench.data.base import VideoTextDataModule
+from petl_bench.data.video import reader_version
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.method import Method
 from petl_bench.results import (
@@ -345,9 +345,8 @@ def _method_options(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _hardware(trainer: Trainer, data: VideoTextDataModule) -> dict[str, Any]:
-    decoder = {"pyav": "av"}.get(data.reader, data.reader)
     found: dict[str, Any] = {
-        "decoder": f"{data.reader} {importlib.metadata.version(decoder)}",
+        "decoder": f"{data.reader} {reader_version(data.reader)}",
         "frame_cache": data.frame_cache_record(),
         "manifest_sha256": data.manifest_sha256(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),

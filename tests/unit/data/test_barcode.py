@@ -5,15 +5,17 @@ The clips are those that other readers get wrong (specs/performance.md section 1
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import av
 import numpy as np
 import pytest
 from av.video.stream import VideoStream
 
+from petl_bench.data.reader import VideoReader
 from petl_bench.data.sampling import SAMPLERS, choose_frames, is_random
 from petl_bench.data.video import open_video
 from tests.unit.data.test_video import cut
@@ -115,39 +117,127 @@ def test_a_copied_part_begins_where_its_edit_list_says(tmp_path: Path, name: str
         assert [number_of(frame) for frame in video.read(wanted)] == [shown[index] for index in wanted]
 
 
-def write_slowing(path: Path) -> list[float]:
-    """A clip whose frames come every 20 ms at first and every 180 ms at last; returns when each is shown."""
-    times = np.cumsum([0, *np.linspace(20, 180, FRAMES - 1)]).astype(int)
+#: milliseconds at which the frames of a clip are shown, all in multiples of 10
+TIMES = {
+    "slides": [*range(0, 9000, 900), *range(9000, 11400, 30)],  # a slide show that ends as a video
+    "slowing": [10 * round(time) for time in np.cumsum([0, *np.linspace(2, 18, FRAMES - 1)])],
+    "dropped": [100 * slot for slot in (0, 1, 2, 9, 10, 11, 19)],  # an encoder that drops frames of a 10 fps clip
+    "lapse": list(range(0, 40_000, 2000)),
+}
+
+
+class Timed(NamedTuple):
+    """What a clip with times of its own is written with."""
+
+    codec: str = "libx264"
+    pixels: str = "yuv420p"
+    rate: int = 25  # what the header says, where that is a word of its own
+    clock: Fraction = Fraction(1, 1000)
+    options: Mapping[str, str] = {}  # noqa: RUF012  # never changed
+
+
+TIMED = {
+    "h264.mp4": Timed(),
+    "h264.mov": Timed(),
+    "h264.mkv": Timed(),
+    "mpeg4.mkv": Timed("mpeg4"),
+    "vp9.webm": Timed("libvpx-vp9", options={"cpu-used": "8", "lag-in-frames": "16"}),
+    "vp8.webm": Timed("libvpx", options={"cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "16"}),
+    "h264.flv": Timed(),
+    "sorenson.flv": Timed("flv"),
+    "h264.ts": Timed(),
+    "wmv2.wmv": Timed("wmv2"),
+    "moving.gif": Timed("gif", "rgb8"),
+    "h264.avi": Timed(clock=Fraction(1, 100)),
+    "mpeg4.avi": Timed("mpeg4", clock=Fraction(1, 100)),
+    "mjpeg.avi": Timed("mjpeg", "yuvj420p", clock=Fraction(1, 100)),
+}
+WITHOUT_B_FRAMES = ("gif", "libvpx", "libvpx-vp9", "flv", "wmv2", "mjpeg")
+
+
+def write_timed(path: Path, timed: Timed, milliseconds: Sequence[int], start: int = 0) -> Path:
+    """A clip whose frames are shown at times of their own, the first at `start` milliseconds of the container's clock."""
     with av.open(str(path), "w") as container:
-        stream = cast(VideoStream, container.add_stream("libx264", rate=FPS))
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 1000)
-        for number, time in enumerate(times.tolist()):
-            frame = av.VideoFrame.from_ndarray(barcode(number), format="rgb24")
-            frame.pts, frame.time_base = time, Fraction(1, 1000)
+        stream = cast(VideoStream, container.add_stream(timed.codec, rate=timed.rate))
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, timed.pixels
+        stream.codec_context.thread_count, stream.codec_context.gop_size = 1, 24
+        if timed.codec not in WITHOUT_B_FRAMES:
+            stream.codec_context.max_b_frames = 2
+        stream.codec_context.time_base, stream.options = timed.clock, dict(timed.options)
+        for number, time in enumerate(milliseconds):
+            frame = av.VideoFrame.from_ndarray(barcode(number), format="rgb24").reformat(format=timed.pixels)
+            frame.pts, frame.time_base = int((time + start) / 1000 / timed.clock), timed.clock
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    return [time / 1000 for time in times.tolist()]
+    return path
 
 
-@pytest.mark.parametrize("name", ["slowing.mp4", "slowing.mkv"])
-def test_seconds_are_those_of_the_clip_where_its_rate_varies(tmp_path: Path, name: str) -> None:
-    times = write_slowing(tmp_path / name)
-    with open_video(tmp_path / name) as video:
-        chosen = choose_frames(FRAMES, video.info.fps, count=50, sampling="head", rate=1)
-        numbers = [number_of(frame) for frame in video.read(video.shown_at(chosen))]
-        by_number = [number_of(frame) for frame in video.read(chosen)]
-    seconds = chosen / video.info.fps
-    late = [second - times[number] for second, number in zip(seconds, numbers, strict=True)]
-    assert all(-0.002 < off <= 0.18 for off in late)  # the frame shown at that second
-    assert max(abs(second - times[number]) for second, number in zip(seconds, by_number, strict=True)) > 1
+def shown(milliseconds: Sequence[int], moments: Iterable[float]) -> list[int]:
+    """The frame that is shown at each moment."""
+    return [max(n for n, time in enumerate(milliseconds) if time <= 1000 * moment + 0.1) for moment in moments]
 
 
-def test_a_constant_rate_is_left_as_it_is(tmp_path: Path) -> None:
-    for name in ("plain.mp4", "matroska.mkv", "vp9.webm"):
-        with open_video(write(tmp_path / name, **CLIPS[name])) as video:
-            numbers = np.arange(FRAMES)
-            assert video.shown_at(numbers) is numbers
+def by_seconds(video: VideoReader, **options: Any) -> list[int]:
+    """The bar codes of all frames of a grid."""
+    info = video.info
+    grid = choose_frames(info.num_frames, info.fps, video.timing.times, count=999, sampling="head", **options)
+    return [number_of(frame) for frame in video.read(grid)]
+
+
+@pytest.fixture(scope="module", params=[(name, times) for name in TIMED for times in TIMES], ids="-".join)
+def timed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
+    name, times = request.param
+    path = tmp_path_factory.mktemp(times) / name
+    return write_timed(path, TIMED[name], TIMES[times]), TIMES[times]
+
+
+def known(path: Path, times: Sequence[int]) -> float:
+    """Seconds up to which a file says when its frames are shown: AVI does not, of frames that the decoder holds back."""
+    held_back = {"h264.avi": 2, "mpeg4.avi": 1}.get(path.name, 0)
+    return times[-1 - held_back] / 1000 + (0 if held_back else 99)
+
+
+@pytest.mark.parametrize("rate", [1, 3])
+def test_seconds_are_those_of_the_frames(timed: tuple[Path, list[int]], rate: int) -> None:
+    path, times = timed
+    with open_video(path) as video:
+        assert video.info.num_frames == len(times)
+        found = by_seconds(video, rate=rate)
+    moments = [moment / rate for moment in range(len(found))]
+    assert moments[-1] < times[-1] / 1000 + 2.1  # the last frame is not shown for ever
+    moments = [moment for moment in moments if moment < known(path, times)]
+    assert moments[-1] + 1 / rate >= min(known(path, times), times[-1] / 1000)
+    assert found[: len(moments)] == shown(times, moments)
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 2), (1, 2), (3, 7), (1, None), (None, 4)])
+def test_moments_are_those_of_the_frames(timed: tuple[Path, list[int]], start: int | None, end: int | None) -> None:
+    path, times = timed
+    first, last = start or 0, end or 99
+    if first > times[-1] / 1000:
+        return
+    inside = [number for number, time in enumerate(times) if 1000 * first <= time < 1000 * last]
+    with open_video(path) as video:
+        assert by_seconds(video, rate=None, start=start, end=end) == (inside or shown(times, [first]))
+        each_second = by_seconds(video, rate=1, start=start, end=end)
+    assert each_second == shown(times, range(first, first + len(each_second)))
+
+
+@pytest.mark.parametrize("name", ["h264.mkv", "h264.ts", "h264.flv", "h264.mp4"])
+@pytest.mark.parametrize("start", [5000, 95_442_000])
+def test_a_clock_that_does_not_begin_at_zero(tmp_path: Path, name: str, start: int) -> None:
+    """In a transport stream, 95,443 seconds is where the clock begins anew."""
+    times = TIMES["slides"]
+    with open_video(write_timed(tmp_path / name, TIMED[name], times, start)) as video:
+        assert by_seconds(video, rate=1) == shown(times, range(12))
+
+
+def test_a_constant_rate_is_left_to_counting(tmp_path: Path) -> None:
+    """Published figures count frames there, so that 29.97 frames per second are taken for 29."""
+    for name, made in CLIPS.items():
+        if "variable" not in name and ".gif" not in name:
+            with open_video(write(tmp_path / name, **made)) as video:
+                assert (video.info.fps, video.timing.times) == (FPS, None)
 
 
 def test_a_moment_of_a_clip(clip: Path) -> None:
