@@ -77,11 +77,11 @@ def orientation(a: int, b: int, c: int, d: int) -> Orientation:
     """
     if not (a or b or c or d):  # written by some muxers for "none"
         return Orientation()
-    if max(abs(b), abs(c)) <= _SLANT * min(abs(a), abs(d)):
+    if a and d and max(abs(b), abs(c)) <= _SLANT * min(abs(a), abs(d)):
         if d > 0:
             return Orientation(0, a < 0)
         return Orientation(180, a > 0)
-    if max(abs(a), abs(d)) <= _SLANT * min(abs(b), abs(c)):
+    if b and c and max(abs(a), abs(d)) <= _SLANT * min(abs(b), abs(c)):
         if b < 0:
             return Orientation(90, c < 0)
         return Orientation(270, c > 0)

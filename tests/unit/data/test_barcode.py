@@ -13,11 +13,13 @@ from typing import Any, NamedTuple, cast
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from petl_bench.data.reader import VideoReader
 from petl_bench.data.sampling import SAMPLERS, choose_frames, is_random
 from petl_bench.data.video import open_video
+from petl_bench.errors import DataError
 from tests.unit.data.test_video import cut
 
 FRAMES, BITS, BAR, HEIGHT, FPS = 90, 7, 16, 48, 15
@@ -133,7 +135,7 @@ class Timed(NamedTuple):
     pixels: str = "yuv420p"
     rate: int = 25  # what the header says, where that is a word of its own
     clock: Fraction = Fraction(1, 1000)
-    options: Mapping[str, str] = {}  # noqa: RUF012  # never changed
+    options: Mapping[str, str] = {}
 
 
 TIMED = {
@@ -156,7 +158,7 @@ WITHOUT_B_FRAMES = ("gif", "libvpx", "libvpx-vp9", "flv", "wmv2", "mjpeg")
 
 
 def write_timed(path: Path, timed: Timed, milliseconds: Sequence[int], start: int = 0) -> Path:
-    """A clip whose frames are shown at times of their own, the first at `start` milliseconds of the container's clock."""
+    """A clip whose frames are shown at times of their own; its clock begins at `start` milliseconds."""
     with av.open(str(path), "w") as container:
         stream = cast(VideoStream, container.add_stream(timed.codec, rate=timed.rate))
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, timed.pixels
@@ -192,7 +194,7 @@ def timed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def known(path: Path, times: Sequence[int]) -> float:
-    """Seconds up to which a file says when its frames are shown: AVI does not, of frames that the decoder holds back."""
+    """Seconds up to which a file says when frames are shown: AVI does not, of those that the decoder holds back."""
     held_back = {"h264.avi": 2, "mpeg4.avi": 1}.get(path.name, 0)
     return times[-1 - held_back] / 1000 + (0 if held_back else 99)
 
@@ -230,6 +232,96 @@ def test_a_clock_that_does_not_begin_at_zero(tmp_path: Path, name: str, start: i
     times = TIMES["slides"]
     with open_video(write_timed(tmp_path / name, TIMED[name], times, start)) as video:
         assert by_seconds(video, rate=1) == shown(times, range(12))
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "h264.mov"])
+def test_seconds_of_a_copied_part(tmp_path: Path, name: str) -> None:
+    """They count from the first frame that the edit list shows."""
+    times = TIMES["slides"]
+    path = cut(write_timed(tmp_path / name, TIMED[name], times), tmp_path / f"cut_{name}", 4)
+    with open_video(path) as video:
+        (first,) = (number_of(frame) for frame in video.read([0]))
+        found = by_seconds(video, rate=1)
+    assert times[first] >= 3000
+    assert found == shown(times, [times[first] / 1000 + second for second in range(len(found))])
+
+
+@pytest.mark.parametrize("order", ["back", "ahead", "again"])
+def test_joined_transport_streams_have_no_seconds(tmp_path: Path, order: str) -> None:
+    early = write_timed(tmp_path / "early.ts", TIMED["h264.ts"], TIMES["slides"]).read_bytes()
+    late = write_timed(tmp_path / "late.ts", TIMED["h264.ts"], TIMES["slides"], 60_000).read_bytes()
+    path = tmp_path / "joined.ts"
+    path.write_bytes({"back": late + early, "ahead": early + late, "again": early + early}[order])
+    with open_video(path) as video:
+        count = len(TIMES["slides"])
+        assert [number_of(frame) for frame in video.read(range(2 * count))] == [*range(count), *range(count)]
+        assert f"after frame {count - 1}" in video.timing.problem
+        with pytest.raises(DataError, match="carry no usable times"):
+            by_seconds(video, rate=1)
+
+
+@pytest.mark.parametrize("name", ["plain.h264", "hevc.hevc"])
+def test_a_stream_without_a_container_has_no_seconds(tmp_path: Path, name: str) -> None:
+    made = CLIPS["hevc.mp4"] if "hevc" in name else {}
+    with open_video(write(tmp_path / name, **made)) as video:
+        assert [number_of(frame) for frame in video.read([0, 40, FRAMES - 1])] == [0, 40, FRAMES - 1]
+        with pytest.raises(DataError, match="carry no usable times"):
+            by_seconds(video, rate=1)
+
+
+def write_with_cover(path: Path, cover_first: bool, marked: bool) -> Path:
+    """A clip with a picture as another video stream, marked as such or not."""
+    with av.open(str(path), "w") as container:
+
+        def add_cover() -> VideoStream:
+            stream = cast(VideoStream, container.add_stream("mjpeg", rate=FPS))
+            stream.width, stream.height, stream.pix_fmt = 8 * WIDTH, 8 * HEIGHT, "yuvj420p"
+            if marked:
+                stream.disposition = Disposition.attached_pic
+            return stream
+
+        cover = add_cover() if cover_first else None
+        stream = cast(VideoStream, container.add_stream("libx264", rate=FPS))
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        cover = cover or add_cover()
+        picture = av.VideoFrame.from_ndarray(np.full((8 * HEIGHT, 8 * WIDTH, 3), 200, np.uint8), format="rgb24")
+        picture.pts = 0
+        container.mux([*cover.encode(picture), *cover.encode()])
+        for number in range(FRAMES):
+            frame = av.VideoFrame.from_ndarray(barcode(number), format="rgb24")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def with_user_data_first(path: Path) -> Path:
+    """The file with the boxes of `moov` in another order, so that its cover is the first stream."""
+    whole = path.read_bytes()
+    start = whole.index(b"moov") - 4
+    end = start + int.from_bytes(whole[start : start + 4], "big")
+    boxes, place = [], start + 8
+    while place < end:
+        size = int.from_bytes(whole[place : place + 4], "big")
+        boxes.append(whole[place : place + size])
+        place += size
+    boxes.sort(key=lambda box: box[4:8] != b"udta")
+    path.write_bytes(whole[: start + 8] + b"".join(boxes) + whole[end:])
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].disposition == Disposition.attached_pic
+    return path
+
+
+@pytest.mark.parametrize("marked", [True, False])
+@pytest.mark.parametrize("cover_first", [True, False])
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "avi"])
+def test_a_cover_is_not_the_video(tmp_path: Path, suffix: str, cover_first: bool, marked: bool) -> None:
+    path = write_with_cover(tmp_path / f"covered.{suffix}", cover_first, marked)
+    if (suffix, cover_first, marked) == ("mp4", True, True):  # FFmpeg always writes it last
+        with_user_data_first(path)
+    with open_video(path) as video:
+        assert by_seconds(video, rate=1) == list(range(0, FRAMES, FPS))
+        assert by_seconds(video, rate=None, start=2, end=4) == list(range(2 * FPS, 4 * FPS))
 
 
 def test_a_constant_rate_is_left_to_counting(tmp_path: Path) -> None:
