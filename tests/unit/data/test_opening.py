@@ -47,8 +47,9 @@ def write_lossless(path: Path, codec: str, pixels: str) -> Path:
 )
 def test_other_codecs_are_refused_by_name_and_not_probed(codec: str, pixels: str, suffix: str, tmp_path: Path) -> None:
     path = write_lossless(tmp_path / f"clip.{suffix}", codec, pixels)
-    level = av.logging.get_level()
+    level, skips = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)
     try:
         with (
             av.logging.Capture() as said,
@@ -57,6 +58,7 @@ def test_other_codecs_are_refused_by_name_and_not_probed(codec: str, pixels: str
             open_video(path)
     finally:
         av.logging.set_level(level)
+        av.logging.set_skip_repeated(skips)
     # What FFmpeg would decode to find out size and colours it does not open either.
     assert any(f"Codec ({codec}) not on whitelist" in text for _, _, text in said)
 
