@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import fcntl
-import importlib.metadata
 import io
 import re
 import tempfile
@@ -26,6 +25,7 @@ from petl_bench.checkpoints import BEFORE_LAST, LAST, ResumePoints, resumable, s
 from petl_bench.config_safety import parse_yaml
 from petl_bench.cost import CostMeter
 from petl_bench.data.base import VideoTextDataModule
+from petl_bench.data.video import reader_version
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.method import Method
 from petl_bench.named_configs import Recipe
@@ -406,9 +406,8 @@ def _method_options(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _hardware(trainer: Trainer, data: VideoTextDataModule) -> dict[str, Any]:
-    decoder = {"pyav": "av"}.get(data.reader, data.reader)
     found: dict[str, Any] = {
-        "decoder": f"{data.reader} {importlib.metadata.version(decoder)}",
+        "decoder": f"{data.reader} {reader_version(data.reader)}",
         "frame_cache": data.frame_cache_record(),
         "manifest_sha256": data.manifest_sha256(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),

@@ -23,10 +23,11 @@ from petl_bench.data.cache import Clip, FrameCache
 from petl_bench.data.current_files import CurrentFiles
 from petl_bench.data.datasets import ClipLoader, EvaluationDataset, TrainingDataset, collate
 from petl_bench.data.manifest import read_manifest, refused
+from petl_bench.data.reader import READING_RULES
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.data.sampling import SAMPLERS
 from petl_bench.data.shards import EpochBatches, LateLoader, UnpaddedShard
-from petl_bench.data.video import READERS
+from petl_bench.data.video import require_reader
 from petl_bench.errors import DataError, UsageError
 from petl_bench.fixture import MARK as FIXTURE_MARK
 from petl_bench.results import ResultError, file_sha256
@@ -52,14 +53,15 @@ class VideoTextDataModule(LightningDataModule):
         batch_size: global: what one optimiser step sees, over all processes.
         eval_batch_size: videos per process and evaluation step; results do not depend on it.
         frames: T, frames per clip; shorter clips are padded and masked.
-        frame_rate: frames per second of the grid that frames are chosen from; null takes every frame.
+        frame_rate: moments per second of the grid that frames are chosen from; a clip with fewer frames than that shows
+            some of them at several moments. Null takes every frame once.
         sampling: how T frames are chosen from the grid (`petl_bench.data.sampling.SAMPLERS`).
         augmentation: random changes of training clips (`petl_bench.data.augmentation.RandAugment`), such as
             `rand-m7-n4-mstd0.5-inc1`; they follow from seed, epoch and row, and need decoded frames, not cached ones;
             null for none.
         max_words: tokens per caption, start and end included; longer ones are cut.
         train_captions: `all` is one row per caption and epoch, `one` is one random caption per video and epoch.
-        reader: `pyav` or `decord`.
+        reader: `pyav`, or `decord` for parity with published pipelines, where that package is installed.
         cache: folder of a frame cache (`petl-bench data cache`) to read frames from, the same to the last bit; null
             decodes.
         on_cache_miss: `error` stops at the start when clips are not in the cache; `decode` decodes them every time.
@@ -113,7 +115,8 @@ class VideoTextDataModule(LightningDataModule):
             raise UsageError(
                 f"data.num_workers {num_workers} and data.loader_timeout {loader_timeout} must not be negative"
             )
-        _require_known(sampling=(sampling, SAMPLERS), reader=(reader, READERS))
+        _require_known(sampling=(sampling, SAMPLERS))
+        require_reader(reader)
         if augmentation is not None:
             require_recipe(augmentation)
         self.root = Path(root).expanduser()
@@ -327,6 +330,12 @@ class VideoTextDataModule(LightningDataModule):
         if self.manifest is None:
             return
         entries = read_manifest(self.manifest)
+        former = sum(entry.rules < READING_RULES for entry in entries.values())
+        if former:
+            rank_zero_info(
+                f"{self.manifest}: {former} of {len(entries)} clips were verified by an earlier version; that they "
+                "decode as a whole still holds, and petl-bench data verify adds what it did not say"
+            )
         reasons = {s.video: refused(entries, s.video, files[s.video]) for s in samples if s.video in files}
         wrong = {video: reason for video, reason in reasons.items() if reason}
         if not wrong:

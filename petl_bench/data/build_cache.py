@@ -21,8 +21,13 @@ from petl_bench.errors import CheckpointError, DataError, PetlBenchError, UsageE
 
 #: clips opened to estimate the size of all
 _SAMPLED = 32
+#: clips that are named
+_NAMED = 50
 #: seconds after which an unfinished file belongs to a builder that is gone
 _ABANDONED = 3600
+
+
+Done = Literal["found", "decoded", "mended", "kept", "renewed"]
 
 
 class Outcome(NamedTuple):
@@ -30,14 +35,15 @@ class Outcome(NamedTuple):
 
     Attributes:
         clip: the clip.
-        did: `found` sound frames, `decoded` it, `mended` a damaged entry, or found it `unreadable`; `unwritable`
-            says that the cache cannot be written.
+        did: `found` sound frames, `decoded` it, `mended` a damaged entry, `kept` what an earlier version wrote,
+            `renewed` what an earlier version read otherwise, or found it `unreadable`; `unwritable` says that the cache
+            cannot be written.
         source: the video file, where it could be read.
         reason: of a failure.
     """
 
     clip: Clip
-    did: Literal["found", "decoded", "mended", "unreadable", "unwritable"]
+    did: Done | Literal["unreadable", "unwritable"]
     source: Source | None = None
     reason: str = ""
 
@@ -65,6 +71,10 @@ def run(data: VideoTextDataModule, options: argparse.Namespace) -> int:
         raise UsageError("no folder for the cache: give --cache DIR, or set data.cache")
     outcomes = build(cache, data.clips(), options.workers, recheck=options.recheck)
     print(f"{cache.folder}\n{summary(outcomes)}")
+    renewed = [o.clip.path.name for o in outcomes if o.did == "renewed"]
+    if renewed:
+        shown = ", ".join(renewed[:_NAMED]) + (", ..." if len(renewed) > _NAMED else "")
+        print(f"read otherwise than by the earlier version, and made again: {shown}")
     unreadable = [f"{o.clip.path.name} ({o.reason})" for o in outcomes if o.did == "unreadable"]
     if unreadable and data.bad_videos == "error":
         raise DataError(
@@ -129,8 +139,9 @@ def require_space(cache: FrameCache, clips: Sequence[Clip]) -> None:
 
 def summary(outcomes: Sequence[Outcome]) -> str:
     """How many clips had which outcome, in one line."""
-    counts = {did: sum(o.did == did for o in outcomes) for did in ("decoded", "found", "mended", "unreadable")}
-    return ", ".join(f"{count} {did}" for did, count in counts.items())
+    always = ("decoded", "found", "mended", "unreadable")
+    counts = {did: sum(o.did == did for o in outcomes) for did in (*always, "kept", "renewed")}
+    return ", ".join(f"{count} {did}" for did, count in counts.items() if count or did in always)
 
 
 class _Clips(Dataset[Outcome]):
@@ -152,7 +163,8 @@ class _Clips(Dataset[Outcome]):
         except PetlBenchError as error:
             return Outcome(clip, "unwritable", reason=str(error))
 
-    def _cached(self, clip: Clip) -> Literal["found", "decoded", "mended"]:
+    def _cached(self, clip: Clip) -> Done:
+        taken = None if self.cache.entry(clip).is_file() else self.cache.take_over(clip)
         try:
             if self.recheck:
                 self.cache.check(clip)
@@ -160,11 +172,11 @@ class _Clips(Dataset[Outcome]):
                 raise FileNotFoundError
         except FileNotFoundError:
             self.cache.store(clip)
-            return "decoded"
+            return "decoded" if taken is None else "renewed"
         except DamagedEntry:
             self.cache.store(clip)
             return "mended"
-        return "found"
+        return "kept" if taken else "found"
 
 
 def _alive(loader: DataLoader[Outcome]) -> Iterable[Outcome]:
@@ -180,8 +192,9 @@ def _alive(loader: DataLoader[Outcome]) -> Iterable[Outcome]:
 
 
 def _is_there(cache: FrameCache, clip: Clip) -> bool:
+    """Whether nothing is to be written, as far as can be told without opening the video."""
     try:
-        return cache.entry(clip).is_file()
+        return cache.entry(clip).is_file() or cache.has_former(clip)
     except VideoError:  # told when its turn comes
         return False
 

@@ -101,10 +101,11 @@ class ClipLoader:
         if self.cache is None:
             return None
 
-        def choose(num_frames: int, fps: float) -> np.ndarray:
+        def choose(num_frames: int, fps: float, times: np.ndarray | None) -> np.ndarray:
             return sampling.choose_frames(
                 num_frames,
                 fps,
+                times,
                 count=self.count,
                 sampling=self.sampling,
                 rate=self.rate,

@@ -10,7 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from petl_bench.data.timing import Timing
 from petl_bench.errors import DataError
+
+#: Version of what a reader makes of a file: which frame a number or a second means, and which way up it is. Caches and
+#: manifests carry it. 1: petl_bench 0.1.0 up to commit 3e531d0, which took a header's frame rate for the frames' times
+#: outside mp4 and Matroska, and a display matrix for an angle. 2: times of the frames, mirrors and transposes.
+READING_RULES = 2
 
 
 class VideoError(DataError):
@@ -37,6 +43,10 @@ class VideoReader(ABC):
     """
 
     info: VideoInfo
+    #: when frames are shown; unknown unless a reader says it
+    timing: Timing = Timing(0.0, problem="its frames carry no times")
+    #: whether a frame number meant the same pixels under `READING_RULES` 1
+    reads_as_rules_1: bool = True
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
@@ -48,10 +58,6 @@ class VideoReader(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def shown_at(self, numbers: np.ndarray) -> np.ndarray:
-        """The frames that are shown when frames (n,) of a constant rate would be: the same, unless the rate varies."""
-        return numbers
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Decodes frames by number, in the order asked for; repeats are allowed.

@@ -95,12 +95,12 @@ def test_what_needs_frames_of_its_own(change: dict[str, Any], own: bool) -> None
 def test_every_frame_serves_any_random_sampling() -> None:
     every = replace(DECODER, rate=None, sampling="segment_random").profile
     assert replace(DECODER, rate=None, sampling="blip_random", count=9).profile == every
-    assert every.numbers(40, 20.0, None, None).tolist() == list(range(40))
+    assert every.numbers(40, 20.0, None, None, None).tolist() == list(range(40))
 
 
 def test_a_fixed_choice_from_every_frame_keeps_that_choice() -> None:
     profile = replace(DECODER, rate=None, count=3).profile
-    assert profile.numbers(40, 20.0, None, None).tolist() == [0, 19, 39]
+    assert profile.numbers(40, 20.0, None, None, None).tolist() == [0, 19, 39]
     assert profile != replace(DECODER, rate=None, count=4).profile
 
 
@@ -145,7 +145,7 @@ def test_frames_outside_the_grid_are_never_guessed(clips: list[Clip], tmp_path: 
     _, store = with_cache(DECODER, tmp_path)
     build(store, clips[:1], workers=0)
     with pytest.raises(ValueError, match="not all among the cached"):
-        store.read(clips[0], lambda _n, _fps: np.array([1]))
+        store.read(clips[0], lambda *_: np.array([1]))
 
 
 def test_a_changed_video_never_gives_its_old_frames(movable: Clip, clips: list[Clip], tmp_path: Path) -> None:

@@ -62,9 +62,9 @@ def test_bad_missing_and_extra_clips_are_listed(root: Path, capsys: pytest.Captu
 def test_only_new_and_changed_files_are_looked_at_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[list[str]] = []
 
-    def spy(tasks: list[Task], limits: Limits) -> Any:
+    def spy(tasks: list[Task], *rest: Any) -> Any:
         looked.append([task.id for task in tasks])
-        return inspect_all(tasks, limits)
+        return inspect_all(tasks, *rest)
 
     monkeypatch.setattr(verify, "inspect_all", spy)
     assert run(root) == 0
@@ -150,10 +150,12 @@ def test_real_clips(shared: Path) -> None:
     """Every clip of the collection is read right, but the one that is damaged (specs/datasets.md section 7)."""
     root = shared / "data"
     files = [path for folder in ("odd_videos", "msrvtt_mini/videos") for path in (root / folder).rglob("*.m*")]
-    entries = {entry.id: entry for entry in inspect_all([Task(p.name, p, root) for p in files], Limits(2, 60, 8))}
+    tasks = [Task(path.name, path, root) for path in files]
+    entries = {entry.id: entry for entry in inspect_all(tasks, Limits(2, 60, 8), "decord")}
     assert len(entries) == len(files) >= 34
     assert {name for name, entry in entries.items() if entry.status != "ok"} == {"corrupted.mp4"}
     assert {name for name, entry in entries.items() if entry.warnings} == {"av1_video.mkv"}  # which decord cannot read
+    assert {entry.rate for entry in entries.values() if entry.status == "ok"} == {"constant"}
     turned = {name: (entry.width, entry.height) for name, entry in entries.items() if entry.rotation}
     assert turned == {"video_90.mov": (320, 568), "video_180.mov": (568, 320), "video_270.mov": (320, 568)}
     assert (entries["nasa_13013.mp4"].frames, entries["nasa_13013.mp4"].width) == (
