@@ -2,9 +2,9 @@
 
     python -m benchmarks.augmentation ../shared/data/msrvtt_mini/videos
 
-Reads each clip of a folder with PyAV as data/msrvtt.yaml does (12 frames of 224 pixels, uniformly out of one a second),
-with and without the augmentation in turn, and prints medians of CPU milliseconds per clip as JSON; every pass over the
-folder draws anew.
+Reads each clip of a folder with PyAV as data/msrvtt.yaml does (12 frames of 224 pixels, uniformly out of one per
+second), with and without the augmentation in turn, and prints medians of CPU milliseconds per clip as JSON; every pass
+over the folder draws anew.
 """
 
 from __future__ import annotations
