@@ -49,6 +49,7 @@ class ImageReader(VideoReader):
     def _image(self) -> Iterator[Image.Image]:
         try:
             with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about blocks that are not read
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 with Image.open(self.path, formats=_FORMATS) as image:
                     image.load()
@@ -76,9 +77,7 @@ def is_picture(path: Path) -> bool:
 def _upright(image: Image.Image) -> Image.Image:
     """The picture turned as its EXIF block says, if it says so."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            lies = image.getexif().get(ExifTags.Base.Orientation)
+        lies = image.getexif().get(ExifTags.Base.Orientation)
     # Foreign bytes again. `ImageOps.exif_transpose` would write the whole block anew, which fails for more of them.
     except Exception:
         return image
