@@ -508,12 +508,13 @@ def _require_config(config: dict[str, Any]) -> None:
 
 
 def _require_tokens(text: Any) -> None:
-    """Refuses special tokens that the embeddings do not have; [ENC] follows [DEC], which is the first of an answer."""
-    tokens = {"bos_token_id": text.bos_token_id, "sep_token_id": text.sep_token_id, "pad_token_id": text.pad_token_id}
-    for key, token in tokens.items():
-        last = text.vocab_size - (2 if key == "bos_token_id" else 1)
-        if not isinstance(token, int) or not 0 <= token <= last:
-            raise UsageError(
-                f"text_config.{key} of backbone.architecture is {token}: it must be 0 to {last}, as vocab_size is "
-                f"{text.vocab_size}"
-            )
+    """Refuses what is no token, and [DEC] without room for [ENC] behind it; the rest is up to the tokeniser's check."""
+    for key in ("bos_token_id", "sep_token_id", "pad_token_id"):
+        token = getattr(text, key)
+        if not isinstance(token, int) or token < 0:
+            raise UsageError(f"text_config.{key} of backbone.architecture is {token}: it must be the number of a token")
+    if text.bos_token_id > text.vocab_size - 2:
+        raise UsageError(
+            f"text_config.bos_token_id of backbone.architecture is {text.bos_token_id}: [DEC], and [ENC] behind it, "
+            f"must be within vocab_size {text.vocab_size}"
+        )
