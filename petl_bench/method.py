@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import petl_bench
 from petl_bench.adapters import Adapter
 from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.described import said_by
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, NonFiniteError, UsageError
 from petl_bench.optimizers import AdamWCosine, OptimizerRecipe, TrainableParameter
@@ -220,6 +221,7 @@ class Method(LightningModule, ABC):
             "backbone": self.backbone.name,
             "backbone_sha256": self.backbone.weights["sha256"] or "",
             "task": self.task.identity,
+            "pixels": said_by(self.backbone.spec),
         }
 
     def trained_state(self) -> dict[str, Tensor]:
