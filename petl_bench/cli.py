@@ -41,6 +41,7 @@ from petl_bench.results import by_present_rules, measured_settings
 from petl_bench.run import ADAPTER_NAME, Run, Training, earlier_metrics, open_run
 from petl_bench.signals import Stopped, StopRequest
 from petl_bench.tasks.base import Task
+from petl_bench.trainer import CountingTrainer
 
 
 class NamedConfig(ActionConfigFile):
@@ -74,6 +75,7 @@ class PetlBenchCLI(LightningCLI):
             super().__init__(
                 Method,
                 VideoTextDataModule,
+                trainer_class=CountingTrainer,
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 save_config_callback=None,
