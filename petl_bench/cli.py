@@ -44,6 +44,7 @@ from petl_bench.run import ADAPTER_NAME, Run, Training, earlier_metrics, open_ru
 from petl_bench.signals import Stopped, StopRequest
 from petl_bench.tasks.base import Task
 from petl_bench.tasks.qa import QuestionAnswering
+from petl_bench.trainer import CountingTrainer
 
 
 class NamedConfig(ActionConfigFile):
@@ -76,6 +77,7 @@ class PetlBenchCLI(LightningCLI):
             super().__init__(
                 Method,
                 VideoTextDataModule,
+                trainer_class=CountingTrainer,
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 save_config_callback=None,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import pkgutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -46,7 +48,19 @@ def import_plugins(extra: Iterable[str] = ()) -> None:
         for module in pkgutil.iter_modules(package.__path__):
             _import(f"{folder}.{module.name}")
     for name in extra:
-        _import(name)
+        _import_plugin(name)
+
+
+def _import_plugin(name: str) -> ModuleType:
+    try:
+        return _import(name)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever somebody else's module does when it is imported
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UsageError(
+            f"--plugins {name}: it cannot be imported ({reason[:300]}); give the name of a module that `import` takes"
+        ) from error
 
 
 def _import(name: str) -> ModuleType:
@@ -73,9 +87,36 @@ def list_entries(folder: str) -> list[Entry]:
     for path in sorted((ROOT / folder).glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and BASES[folder] & {_name(base) for base in node.bases}:
-                summary = (ast.get_docstring(node) or "").split("\n\n")[0].replace("\n", " ")
-                entries.append(Entry(node.name, f"{folder}.{path.stem}", summary))
+                entries.append(Entry(node.name, f"{folder}.{path.stem}", _summary(ast.get_docstring(node))))
     return entries
+
+
+def plugin_entries(folder: str, plugins: Iterable[str]) -> list[Entry]:
+    """The classes of a folder's kind that plug-ins define, themselves and in the modules that they import of their own.
+
+    Raises:
+        UsageError: if a plug-in is missing or broken.
+    """
+    entries = []
+    for plugin in plugins:
+        _import_plugin(plugin)
+        own = [module for name, module in sys.modules.items() if f"{name}.".startswith(f"{plugin}.")]
+        kinds = {kind for module in own for kind in vars(module).values() if isinstance(kind, type)}
+        entries += [
+            Entry(kind.__name__, kind.__module__, _summary(inspect.getdoc(kind)))
+            for kind in kinds
+            if f"{kind.__module__}.".startswith(f"{plugin}.") and _can_be_named(kind, folder)
+        ]
+    return sorted(entries)
+
+
+def _can_be_named(kind: type, folder: str) -> bool:
+    bases = {base.__name__ for base in kind.__mro__ if base.__module__.startswith("petl_bench.")}
+    return bool(bases & BASES[folder]) and not inspect.isabstract(kind)
+
+
+def _summary(docstring: str | None) -> str:
+    return " ".join((docstring or "").split("\n\n")[0].split())
 
 
 def _name(node: ast.expr) -> str:

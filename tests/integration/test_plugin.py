@@ -1,11 +1,13 @@
 """A method in a scratch file runs through `fit` and the battery; nothing else is touched."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from petl_bench.main import main
 from tests.contract import battery
 from tests.integration.fixture_run import only_record, run
 
@@ -80,6 +82,29 @@ def test_a_scratch_method_runs(config: Path, dataset: Path, tmp_path: Path) -> N
     _, record = only_record(runs)
     assert record["model"]["method"] == "Gain"
     assert record["model"]["trainable_params"] == 4 * 96 + 4 * 64
+
+
+def test_a_scratch_method_is_listed(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "methods"]) == 0
+    assert "Gain" not in capsys.readouterr().out
+    assert main(["list", "methods", "--plugins=scratch_gain"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Gain"))
+    assert line.split(maxsplit=2)[1:] == ["scratch_gain", "Learns one factor per channel of every feed-forward branch."]
+
+
+def test_the_matrix_has_plugins(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("petl_bench.matrix.list_entries", lambda what: [])  # which take their time
+    bare = TOY.replace("class Gain(", "class Bare(").replace('towers: str = "both"', "towers: str")
+    config.with_name("scratch_bare.py").write_text(bare, encoding="utf-8")
+    assert main(["list", "matrix", "--plugins=scratch_gain", "--plugins=scratch_bare", "--json"]) == 0
+    sys.modules.pop("scratch_bare")
+    reasons: dict[str, set[str | None]] = {}
+    for cell in json.loads(capsys.readouterr().out):
+        reasons.setdefault(cell["method"], set()).add(cell["reason"])
+    assert None in reasons["Gain"]
+    assert reasons["Bare"] == {"Bare has no default for towers, and no fixture configuration"}
 
 
 def test_a_scratch_method_passes_the_battery(config: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import methods
 from petl_bench import registry
 from petl_bench.errors import UsageError
-from petl_bench.registry import FOLDERS, ROOT, import_plugins, list_entries
+from petl_bench.registry import FOLDERS, ROOT, import_plugins, list_entries, plugin_entries
 
 
 def test_lists_what_a_configuration_can_name() -> None:
@@ -72,6 +72,79 @@ def test_plugin_that_needs_a_missing_package(needed: str, tmp_path: Path, monkey
     name = plugin(tmp_path, "registry_needy", f"import {needed}\n", monkeypatch)
     with pytest.raises(UsageError, match=f"'{name}' needs '{needed}', which is not installed"):
         import_plugins([name])
+
+
+BROKEN = {
+    "raises": "raise RuntimeError('on purpose')",
+    "no Python": "def",
+    "half an import": "from petl_bench.method import Methd",
+    "leaves": "1 / 0",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN.values(), ids=list(BROKEN))
+def test_a_broken_plugin(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = plugin(tmp_path, "registry_broken", text, monkeypatch)
+    for use in (import_plugins, lambda names: plugin_entries("methods", names)):
+        with pytest.raises(UsageError, match="--plugins registry_broken: it cannot be imported") as caught:
+            use([name])
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", ".", "./methods/mine.py", ".hidden", "a..b", "é", "a\0b"])
+def test_what_is_no_name_of_a_module(name: str) -> None:
+    with pytest.raises(UsageError):
+        import_plugins([name])
+
+
+OWN = '''
+from abc import abstractmethod
+from datamodules.msrvtt import MSRVTT
+from methods.lora import LoRA
+from petl_bench.method import Method
+
+class Base(Method):
+    """Not to be named."""
+    @abstractmethod
+    def part(self): ...
+
+class Mine(Base):
+    """First line,
+    second.
+
+    More.
+    """
+    def part(self): ...
+    def inject(self, backbone): ...
+
+class Other(LoRA): ...
+
+class Clips(MSRVTT):
+    """Clips of mine."""
+
+class Neither: ...
+'''
+
+
+def test_classes_of_plugins_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = plugin(tmp_path, "registry_own", OWN, monkeypatch)
+    found = plugin_entries("methods", [name])
+    assert [(entry.name, entry.module) for entry in found] == [("Mine", name), ("Other", name)]
+    assert found[0].summary == "First line, second."
+    assert plugin_entries("datamodules", [name]) == [("Clips", name, "Clips of mine.")]
+    assert plugin_entries("methods", []) == []
+    monkeypatch.delitem(sys.modules, name)
+
+
+def test_a_plugin_of_several_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "registry_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("from registry_package.part import Mine\n", encoding="utf-8")
+    (package / "part.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert ("Mine", "registry_package.part") in {e[:2] for e in plugin_entries("methods", ["registry_package"])}
+    for name in ("registry_package", "registry_package.part"):
+        monkeypatch.delitem(sys.modules, name)
 
 
 def test_another_package_of_our_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
