@@ -23,13 +23,13 @@ from petl_bench.data.cache import Clip, FrameCache
 from petl_bench.data.current_files import CurrentFiles
 from petl_bench.data.datasets import ClipLoader, EvaluationDataset, TrainingDataset, collate
 from petl_bench.data.manifest import read_manifest, refused
+from petl_bench.data.mark import MARK
 from petl_bench.data.reader import READING_RULES
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.data.sampling import SAMPLERS
 from petl_bench.data.shards import EpochBatches, LateLoader, UnpaddedShard
 from petl_bench.data.video import require_reader
 from petl_bench.errors import DataError, UsageError
-from petl_bench.fixture import MARK as FIXTURE_MARK
 from petl_bench.results import ResultError, file_sha256
 from petl_bench.signals import left_to_the_parent
 from petl_bench.untrusted import shown
@@ -41,6 +41,8 @@ VIDEO_SUFFIXES = tuple(
 )
 
 
+#: captions tokenised at once, where they are counted
+_CHUNK = 1000
 #: where loader processes put batches, and how many each of them holds (torch's default)
 _SHARED_MEMORY, _PREFETCHED = Path("/dev/shm"), 2
 
@@ -314,7 +316,7 @@ class VideoTextDataModule(LightningDataModule):
         folder, files = self.root / self.videos, self.clip_files()
         if files is None:
             raise DataError(f"no folder of clips at {folder}: set data.root and data.videos")
-        self._require_verified(split, samples, files)
+        files = self._without_refused(split, samples, files)
         missing = [sample.video for sample in samples if sample.video not in files]
         self._missing[split] = missing
         if missing:
@@ -325,10 +327,14 @@ class VideoTextDataModule(LightningDataModule):
             rank_zero_warn(message)
         return [files.get(sample.video) for sample in samples]
 
-    def _require_verified(self, split: Split, samples: Sequence[Sample], files: dict[str, Path]) -> None:
-        """Takes away the files that the manifest does not vouch for, where that is tolerated."""
+    def _without_refused(self, split: Split, samples: Sequence[Sample], files: dict[str, Path]) -> dict[str, Path]:
+        """The files that the manifest vouches for.
+
+        Raises:
+            DataError: it refuses one, and that is not tolerated.
+        """
         if self.manifest is None:
-            return
+            return files
         entries = read_manifest(self.manifest)
         former = sum(entry.rules < READING_RULES for entry in entries.values())
         if former:
@@ -339,7 +345,7 @@ class VideoTextDataModule(LightningDataModule):
         reasons = {s.video: refused(entries, s.video, files[s.video]) for s in samples if s.video in files}
         wrong = {video: reason for video, reason in reasons.items() if reason}
         if not wrong:
-            return
+            return files
         shown = "; ".join(f"{video} ({reason})" for video, reason in list(wrong.items())[:10])
         message = f"{split} split: {self.manifest} refuses {len(wrong)} of {len(samples)} videos: {shown}"
         if self.bad_videos == "error":
@@ -347,8 +353,7 @@ class VideoTextDataModule(LightningDataModule):
                 f"{message}; run petl-bench data verify, or set data.bad_videos tolerate, which marks the run"
             )
         rank_zero_warn(message)
-        for video in wrong:
-            del files[video]
+        return {video: path for video, path in files.items() if video not in wrong}
 
     def clip_files(self) -> dict[str, Path] | None:
         """Clips by video id; where two files are for one, the suffix that comes first in `suffixes` wins.
@@ -366,7 +371,7 @@ class VideoTextDataModule(LightningDataModule):
     def _report_truncation(self, split: str, samples: Sequence[Sample]) -> None:
         assert self.spec is not None
         captions = [caption for sample in samples for caption in sample.captions]
-        cut = sum(is_cut(self.spec, captions[i : i + 1000], self.max_words) for i in range(0, len(captions), 1000))
+        cut = count_cut(self.spec, captions, self.max_words)
         if cut:
             share = 100 * cut / len(captions)
             rank_zero_info(
@@ -524,7 +529,7 @@ class VideoTextDataModule(LightningDataModule):
 
     def is_fixture(self) -> bool:
         """True for generated data, whose figures are no benchmark."""
-        return (self.root / FIXTURE_MARK).is_file()
+        return (self.root / MARK).is_file()
 
 
 def _clips(samples: Sequence[Sample], paths: Sequence[Path | None]) -> list[Clip]:
@@ -536,12 +541,12 @@ def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def is_cut(spec: InputSpec, captions: Sequence[str], max_words: int) -> int:
+def count_cut(spec: InputSpec, captions: Sequence[str], max_words: int) -> int:
     """How many captions lose words at `max_words`."""
     if max_words >= spec.context_length:
         return 0
-    _, mask = spec.tokenize(captions, max_words + 1)
-    return int((mask.sum(1) > max_words).sum())
+    chunks = (captions[first : first + _CHUNK] for first in range(0, len(captions), _CHUNK))
+    return sum(int((spec.tokenize(chunk, max_words + 1)[1].sum(1) > max_words).sum()) for chunk in chunks)
 
 
 def _require_positive(**values: int) -> None:
