@@ -70,6 +70,7 @@ def comparability_key(record: dict[str, Any]) -> Key:
     fields |= {f"protocol.inference.{name}": value for name, value in sorted(protocol["inference"].items())}
     fields["model.weights_sha256"] = record["model"]["weights_sha256"]
     fields["protocol.selection"] = protocol["selection"]
+    fields["eval"] = "accuracy" if "accuracy" in record["eval"] else "ranks"  # no table has both
     return tuple(fields.items())
 
 
