@@ -81,7 +81,7 @@ def _each_in_a_process(
     work: Callable[[Target], dict[str, Any]], targets: Sequence[Target], processes: int
 ) -> Iterator[dict[str, Any]]:
     """The results of targets as they come, some at once, each from a process of its own."""
-    waiting, running = list(targets), dict[int, tuple[Target, Path]]()
+    waiting, running, failed = list(targets), dict[int, tuple[Target, Path]](), list[str]()
     with tempfile.TemporaryDirectory() as name:
         while waiting or running:
             while waiting and len(running) < processes:
@@ -93,8 +93,11 @@ def _each_in_a_process(
                 continue
             target, path = running.pop(process)
             if status:
-                raise RuntimeError(f"{target.name}: its process ended with {os.waitstatus_to_exitcode(status)}")
-            yield json.loads(path.read_text())
+                failed.append(target.name)
+            else:
+                yield json.loads(path.read_text())
+    if failed:
+        raise RuntimeError(f"could not be fuzzed (see above): {', '.join(failed)}")
 
 
 def _started(work: Callable[[], dict[str, Any]], path: Path) -> int:

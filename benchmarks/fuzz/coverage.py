@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator
 from types import CodeType, FrameType, FunctionType
 from typing import Any, NamedTuple
 
+#: characters of a constant that is no part of a message
+_LONGEST = 20
+
 
 class Line(NamedTuple):
     """A line of source."""
@@ -46,6 +49,13 @@ class LineCoverage:
     def _on_line(self, frame: FrameType, event: str, argument: Any) -> Any:
         self.reached.add(Line(frame.f_code.co_filename, frame.f_lineno))
         return self._on_line
+
+
+def constants_of(functions: Iterable[FunctionType]) -> list[Any]:
+    """Short texts and numbers in the code of functions: what they compare with, among others."""
+    codes = (code for function in functions for code in _with_nested(function.__code__))
+    plain = (constant for code in codes for constant in code.co_consts if isinstance(constant, (str, int, float)))
+    return list(dict.fromkeys(c for c in plain if not isinstance(c, str) or (len(c) <= _LONGEST and c.isprintable())))
 
 
 def _with_nested(code: CodeType) -> Iterator[CodeType]:

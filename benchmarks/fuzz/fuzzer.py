@@ -18,13 +18,13 @@ from typing import NoReturn
 
 import atheris
 
-from benchmarks.fuzz.coverage import Line, LineCoverage
-from benchmarks.fuzz.mutators import CELLS, mutated
+from benchmarks.fuzz.coverage import Line, LineCoverage, constants_of
+from benchmarks.fuzz.mutators import CELLS, Mutator
 from benchmarks.fuzz.targets import Target, Trial, functions
 
 _ROOT = Path(__file__).parents[2]
 #: bytes of an input, seconds for one, MB of the process
-_LONGEST, _PATIENCE, _MEMORY = 20_000, 20, 4000
+_LONGEST, _PATIENCE, _MEMORY = 20_000, 60, 4000
 #: different faults of a target after which it is left alone
 _ENOUGH = 20
 #: share of inputs that are changed as plain bytes, by libFuzzer's own mutator
@@ -110,8 +110,14 @@ def _fuzz_and_exit(trial: Trial, scratch: Path, limits: list[str], counter: mmap
             atheris.instrument_func(function)  # pyright: ignore[reportAttributeAccessIssue]  # not in its __all__
         options = (
             *(str(scratch / "corpus"), f"-dict={scratch / 'dictionary'}", f"-artifact_prefix={scratch / 'faults'}/"),
-            *(f"-max_len={_LONGEST}", "-len_control=0", f"-timeout={_PATIENCE}", f"-rss_limit_mb={_MEMORY}"),
-            *("-seed=1", "-detect_leaks=0", "-verbosity=0", *limits),
+            *(
+                f"-max_len={_LONGEST}",
+                "-len_control=0",
+                f"-timeout={_PATIENCE}",
+                f"-report_slow_units={_PATIENCE}",
+                f"-rss_limit_mb={_MEMORY}",
+            ),
+            *("-seed=1", "-use_value_profile=1", "-detect_leaks=0", "-verbosity=0", *limits),
         )
         atheris.Setup(["fuzz", *options], _harness(trial, scratch / "faults", counter), custom_mutator=_mutator(trial))
         atheris.Fuzz()
@@ -142,7 +148,8 @@ def _harness(trial: Trial, faults: Path, counter: mmap.mmap) -> Callable[[bytes]
             known.add(key)
             path = faults / f"fault-{hashlib.sha256(data).hexdigest()[:16]}"
             path.write_bytes(data)
-            path.with_suffix(".txt").write_text("".join(traceback.format_exception(error)), errors="backslashreplace")
+            text = f"found after {count} executions\n{''.join(traceback.format_exception(error))}"
+            path.with_suffix(".txt").write_text(text, errors="backslashreplace")
             if len(known) >= _ENOUGH:
                 raise
 
@@ -157,12 +164,15 @@ def _place(error: Exception) -> str:
 
 
 def _mutator(trial: Trial) -> Callable[[bytes, int, int], bytes]:
+    constants = constants_of(functions(*trial.target.readers()))
+
     def mutate(data: bytes, longest: int, seed: int) -> bytes:
         rng = Random(seed)
         if not data or rng.random() < _PLAIN:
             return atheris.Mutate(data, longest)
+        form = trial.form_of(data)
         first = rng.randrange(len(trial.forms)) if rng.random() < 0.02 else data[0]
-        return (bytes([first]) + mutated(data[1:], trial.form_of(data).kind, rng))[:longest]
+        return (bytes([first]) + Mutator(rng, constants, form.words).damaged(data[1:], form.kind))[:longest]
 
     return mutate
 

@@ -208,9 +208,11 @@ class VideoTextDataModule(LightningDataModule):
         """The annotation files that a split is read from, for messages."""
         others = tuple({"train", "val", "test"} - {split})
         try:
-            return ", ".join(str(path) for role, path in self.annotation_files().items() if not role.startswith(others))
+            files = self.annotation_files()
         except DataError:  # a file of another split is not there
             return str(self.root)
+        own = [path for role, path in files.items() if not role.startswith(others)]
+        return ", ".join(map(str, own or files.values()))  # the test split may be read from a part `val`
 
     def setup(self, stage: str) -> None:
         if self.spec is None:
