@@ -23,7 +23,7 @@ from petl_bench.errors import CheckpointError, DataError, UsageError
 from petl_bench.fixture import WRITERS
 
 #: of so many damaged records one is made a report of, which takes its time
-_REPORTED = 32
+_REPORTED = 256
 #: what is written of a dataset's layout; no more than the readers need, as every input is a copy of one file
 _SIZE = {"train_videos": 6, "test_videos": 1, "size": 32}
 
