@@ -11,7 +11,7 @@ from petl_bench.data.base import VIDEO_SUFFIXES
 from petl_bench.data.paragraphs import Paragraph, ParagraphDataModule
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError, UsageError
-from petl_bench.untrusted import shown, whole_number
+from petl_bench.untrusted import shown, shown_all, whole_number
 
 _VIDEOS, _SENTENCES = {"train": 8395, "val": 1065, "test": 1004}, {"train": 33_005, "val": 4_180, "test": 4_021}
 
@@ -83,9 +83,7 @@ class DiDeMo(ParagraphDataModule):
             listed = {video_id(line): line for line in read_lines(self.root / name)}
             without = [line for video, line in listed.items() if video not in found]
             if without:
-                raise DataError(
-                    f"{path}: {len(without)} videos of {name} have no description (first: {', '.join(without[:3])})"
-                )
+                raise DataError(f"{path}: {len(without)} videos of {name} have no description: {shown_all(without)}")
             found = {video: found[video] for video in listed}
         return [Paragraph(video, sentences, None, self.last_second) for video, sentences in found.items()]
 

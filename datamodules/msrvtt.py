@@ -9,6 +9,7 @@ from petl_bench.data.annotations import read_column, read_json, read_table, sect
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.errors import DataError, UsageError
+from petl_bench.untrusted import shown_all
 
 _PROTOCOLS = {
     "1kA-9k": Protocol("msrvtt-1kA-9k/v1", {"train": 9000, "test": 1000}, {"test": 1000}),
@@ -81,8 +82,8 @@ class MSRVTT(VideoTextDataModule):
         without = [video for video in ids if video not in captions]
         if without:
             raise DataError(
-                f"{self.root / self.captions_file}: {len(without)} videos of {path.name} have no caption "
-                f"(first: {', '.join(without[:3])}); the two files do not belong together"
+                f"{self.root / self.captions_file}: {len(without)} videos of {path.name} have no caption, "
+                f"{shown_all(without)}; the two files do not belong together"
             )
         return [Sample(video, tuple(captions[video])) for video in ids]
 

@@ -10,7 +10,7 @@ from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.plain_pickle import read_plain_pickle
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.errors import DataError
-from petl_bench.untrusted import described, is_file, plain_text, shown
+from petl_bench.untrusted import described, is_file, plain_text, shown, shown_all
 
 _PROTOCOL = Protocol(
     "msvd/v1", {"train": 1200, "val": 100, "test": 670}, {"train": 48_774, "val": 4_290, "test": 27_763}
@@ -71,8 +71,8 @@ class MSVD(VideoTextDataModule):
         without = [video for video in ids if video not in self._captions]
         if without:
             raise DataError(
-                f"{self._captions_path()}: {len(without)} videos of {self.lists[split]} have no caption (first: "
-                f"{', '.join(without[:3])}); the two files do not belong together"
+                f"{self._captions_path()}: {len(without)} videos of {self.lists[split]} have no caption, "
+                f"{shown_all(without)}; the two files do not belong together"
             )
         return [Sample(video, self._captions[video]) for video in ids]
 

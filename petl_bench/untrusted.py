@@ -7,6 +7,7 @@ import re
 import reprlib
 import stat
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,11 @@ def shown(value: Any, characters: int = 60) -> str:
         return short.repr(value)
     except ValueError:  # a number of too many digits
         return type(value).__name__
+
+
+def shown_all(names: Sequence[str], most: int = 3) -> str:
+    """The first of some names for a message."""
+    return ", ".join(map(shown, names[:most])) + (", ..." if len(names) > most else "")
 
 
 def described(value: Any) -> str:

@@ -32,7 +32,7 @@ from petl_bench.data.video import require_reader
 from petl_bench.errors import DataError, UsageError
 from petl_bench.results import ResultError, file_sha256
 from petl_bench.signals import left_to_the_parent
-from petl_bench.untrusted import shown
+from petl_bench.untrusted import shown, shown_all
 
 #: of two files with one stem, the one whose suffix comes first is taken
 VIDEO_SUFFIXES = tuple(
@@ -205,7 +205,7 @@ class VideoTextDataModule(LightningDataModule):
                 raise DataError(f"{where}: video id {shown(video)} is no file name; refusing it")
         empty = [s.video for s in samples if not s.captions or not all(c.strip() for c in s.captions)]
         if empty:
-            raise DataError(f"{where}: {len(empty)} videos have no or empty {self.texts} (first: {empty[:3]})")
+            raise DataError(f"{where}: {len(empty)} videos have no or empty {self.texts}: {shown_all(empty)}")
         if self.partial:
             return
         found = {"videos": len(samples), self.texts: sum(len(s.captions) for s in samples)}
@@ -221,9 +221,11 @@ class VideoTextDataModule(LightningDataModule):
         """The annotation files that a split is read from, for messages."""
         others = tuple({"train", "val", "test"} - {split})
         try:
-            return ", ".join(str(path) for role, path in self.annotation_files().items() if not role.startswith(others))
+            files = self.annotation_files()
         except DataError:  # a file of another split is not there
             return str(self.root)
+        own = [path for role, path in files.items() if not role.startswith(others)]
+        return ", ".join(map(str, own or files.values()))  # the test split may be read from a part `val`
 
     def setup(self, stage: str) -> None:
         if self.spec is None:
@@ -252,8 +254,8 @@ class VideoTextDataModule(LightningDataModule):
         seen = [sample.video for sample in self.samples("test") if sample.video in train]
         if seen and not self.partial:
             raise DataError(
-                f"{len(seen)} videos are in the training and in the test split (first: {', '.join(seen[:3])}); set "
-                "data.partial true if that is on purpose, which marks the run"
+                f"{len(seen)} videos are in the training and in the test split: {shown_all(seen)}; set data.partial "
+                "true if that is on purpose, which marks the run"
             )
 
     def _dataset(self, split: Split) -> TrainingDataset | EvaluationDataset:

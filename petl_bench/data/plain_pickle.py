@@ -69,26 +69,34 @@ def read_plain_pickle(path: Path) -> Any:
         DataError: if it cannot be read, is too large, is damaged, or holds anything that is not plain.
     """
     try:
-        data = read_bytes(path, MAX_BYTES)
+        return plain_value(read_bytes(path, MAX_BYTES))
     except UnreadableError as error:
         raise DataError(f"cannot read annotation file {path}: {error}") from error
+
+
+def plain_value(data: bytes) -> Any:
+    """The same of the bytes of a pickle.
+
+    Raises:
+        UnreadableError: if they are damaged, or hold anything that is not plain.
+    """
     try:
         value = _PlainUnpickler(io.BytesIO(data), encoding="latin1").load()
     # A damaged stream makes the unpickler raise almost anything, also for want of memory.
     except Exception as error:
         told = isinstance(error, pickle.UnpicklingError)
         reason = " ".join(str(error).split())[:200] if told else f"damaged, or more than that ({type(error).__name__})"
-        raise DataError(f"{path} is no pickle of plain values: {reason}; refusing it") from error
-    _require_small(value, path, _MAX_EXPANSION * len(data))
+        raise UnreadableError(f"no pickle of plain values: {reason}; refusing it") from error
+    _require_small(value, _MAX_EXPANSION * len(data))
     return value
 
 
-def _require_small(value: Any, path: Path, limit: int) -> None:
+def _require_small(value: Any, limit: int) -> None:
     stack, seen = [value], 0
     while stack:
         seen += 1
         if seen > limit:
-            raise DataError(f"{path} expands to more than {limit} values; refusing it")
+            raise UnreadableError(f"it expands to more than {limit} values; refusing it")
         item = stack.pop()
         if isinstance(item, dict):
             stack += [*item.keys(), *item.values()]
