@@ -18,32 +18,49 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 #: parts of petl_bench -> what else of petl_bench they may import
 MAY_IMPORT = {
     "errors": set(),
+    "ranges": set(),
+    "output": set(),
+    "messages": {"ranges"},
+    "course": {"errors"},
+    "freedoms": {"errors"},
+    "trainer_options": {"ranges", "errors"},
     "results": {"errors"},
     "named_configs": {"errors"},
     "registry": {"errors"},
-    "fixture": {"errors"},
+    "fixture": {"ranges", "errors"},
     "report": {"results", "errors"},
     "layers": {"errors"},
     "similarity": {"errors"},
     "losses": {"similarity", "errors"},
     "metrics": {"similarity", "errors"},
     "adapters": {"errors"},
-    "optimizers": {"errors"},
-    "backbones": {"adapters", "data.text", "layers", "results", "errors"},
+    "optimizers": {"ranges"},
+    "backbones": {"adapters", "data.text", "layers", "ranges", "results", "errors"},
     "data.text": set(),
     "blocks": {"backbones", "layers", "errors"},
-    "data": {"backbones.base", "fixture", "results", "signals", "errors"},
+    "data": {"backbones.base", "fixture", "ranges", "results", "signals", "errors"},
     "momentum": {"errors"},
     "beam_search": {"errors"},
     "tasks": {
         *("backbones", "beam_search", "data.answers", "data.batch", "layers", "losses", "metrics", "momentum"),
-        *("similarity", "errors"),
+        *("ranges", "similarity", "errors"),
     },
     "method": {"adapters", "backbones", "data.batch", "optimizers", "tasks", "errors"},
 }
 #: what `data` may know of backbones
 OF_BACKBONES = {"InputSpec", "Resize"}
-WITHOUT_TORCH = ("errors", "fixture", "main", "named_configs", "registry", "report", "results")
+WITHOUT_TORCH = (
+    "errors",
+    "fixture",
+    "main",
+    "messages",
+    "named_configs",
+    "output",
+    "ranges",
+    "registry",
+    "report",
+    "results",
+)
 TORCH = {"torch", "torchvision", "torchmetrics", "pytorch_lightning", "lightning_fabric"}
 HEAVY = {"open_clip", "transformers", "decord"}
 
