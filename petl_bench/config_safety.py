@@ -34,6 +34,7 @@ class ClassPathGuard:
     """
 
     def __init__(self, plugins: Sequence[str] = ()) -> None:
+        self.plugins = tuple(plugins)
         self.allowed = (*ALLOWED, *plugins)
 
     def check_arguments(self, arguments: Sequence[str]) -> None:

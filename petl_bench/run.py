@@ -9,7 +9,7 @@ import io
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -161,13 +161,14 @@ class Run:
         meter: CostMeter,
         selection: str,
         points: ResumePoints | None = None,
+        freedoms: dict[str, Any] | None = None,
     ) -> None:
         """Writes ranks and, last, the record; a folder without a record is not a complete run."""
         evaluation = _evaluation(method)
         ranks = io.BytesIO()
         np.savez_compressed(ranks, allow_pickle=False, **evaluation.ranks)
         write_bytes_atomically(self.folder / self._ranks_name, ranks.getvalue())
-        record = self._record(trainer, method, data, meter, selection, evaluation, points)
+        record = self._record(trainer, method, data, meter, selection, evaluation, points, freedoms or {})
         write_result(self.folder / self.record_name, record)
         self.show(method, data)
         print(f"record: {self.folder / self.record_name}")
@@ -185,13 +186,15 @@ class Run:
         selection: str,
         evaluation: Evaluation,
         points: ResumePoints | None,
+        freedoms: dict[str, Any],
     ) -> dict[str, Any]:
         counts = method.parameter_counts()
         adapter = self.folder / ADAPTER_NAME
         protocol = data.protocol_record()
         train = None
         if points is not None and trainer.global_step:
-            train = meter.training(trainer, data, method.recipe) | points.history() | {"limits": _limits(self.config)}
+            limits = _limits(self.config) | freedoms.get("limits", {})
+            train = meter.training(trainer, data, method.recipe) | points.history() | freedoms | {"limits": limits}
         return {
             "schema": SCHEMA,
             "status": "complete",
@@ -240,15 +243,21 @@ class Run:
         }
 
 
-def open_run(
-    command: str,
-    options: Namespace,
-    resolved: dict[str, Any],
-    method: Method,
-    data: VideoTextDataModule,
-    held: ExitStack,
+def name_run(
+    command: str, options: Namespace, resolved: dict[str, Any], method: Method, data: VideoTextDataModule
 ) -> Run:
-    """Chooses and creates the folder of a run.
+    """Chooses the folder of a run: of a test of a checkpoint that of the checkpoint. Nothing is written."""
+    seed, digest = options.seed_everything, config_hash(resolved)
+    if command != "fit" and options.ckpt_path:
+        return Run(Path(options.ckpt_path).expanduser().parent, "test", resolved, digest, seed, "test.json")
+    folder = run_directory(
+        Path(options.runs_dir).expanduser(), data.dataset, method.slug, method.backbone.name, digest, seed
+    )
+    return Run(folder, "fit", resolved, digest, seed, FILE_NAME)
+
+
+def open_run(run: Run, command: str, options: Namespace, data: VideoTextDataModule, held: ExitStack) -> Run:
+    """Creates the folder of a run and says whether it goes on.
 
     A test of a checkpoint writes `test.json` beside it. A complete folder of the same name is refused without
     `overwrite`; an interrupted run goes on after its last checkpoint, or with `overwrite` is set aside. Until `held`
@@ -258,21 +267,16 @@ def open_run(
         UsageError: if the run is complete already, or another process is at work in its folder.
         CheckpointError: if the folder cannot be created or written to.
     """
-    seed, digest = options.seed_everything, config_hash(resolved)
-    if command != "fit" and options.ckpt_path:
-        folder = Path(options.ckpt_path).expanduser().parent
+    if run.kind == "test":
         if command != "validate":
-            _require_writable(folder)
-        return Run(folder, "test", resolved, digest, seed, "test.json")
-    folder = run_directory(
-        Path(options.runs_dir).expanduser(), data.dataset, method.slug, method.backbone.name, digest, seed
-    )
+            _require_writable(run.folder)
+        return run
     dry = bool(options.trainer.fast_dev_run) or command in ("validate", "predict")
     writes = rank_zero_only.rank == 0 and not dry
     if writes:
-        held.enter_context(locked(folder))  # before its files are looked at
-    resumed = None if dry or options.overwrite or command != "fit" else resumable(folder)
-    run = Run(folder, "fit", resolved, digest, seed, FILE_NAME, resumed)
+        held.enter_context(locked(run.folder))  # before its files are looked at
+    resumed = None if dry or options.overwrite or command != "fit" else resumable(run.folder)
+    run = replace(run, resumed=resumed)
     if writes:
         _create(run, options.overwrite, data)
     return run

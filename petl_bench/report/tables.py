@@ -161,7 +161,8 @@ def _training_marks(record: Record) -> list[str]:
     if train is None:
         return [] if record["kind"] == "test" else ["untrained"]
     changed = ["changed on resuming"] if train.get("changed") else []
-    return changed + [f"{name} {value}" for name, value in train.get("limits", {}).items()]
+    limits = [f"{name} {value}" for name, value in train.get("limits", {}).items()]
+    return changed + limits + [f"callback {path}" for path in train.get("callbacks", [])]
 
 
 def _partial_mark(protocol: dict[str, Any]) -> str | None:
