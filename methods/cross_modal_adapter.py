@@ -11,6 +11,7 @@ from petl_bench.backbones.base import Backbone, Block, Context, WrappedBlock
 from petl_bench.errors import UsageError
 from petl_bench.layers import QuickGELU
 from petl_bench.method import Method
+from petl_bench.ranges import Size
 
 
 class PartlySharedAdapter(nn.Module):
@@ -85,10 +86,8 @@ class CrossModalAdapter(Method):
 
     identity_at_init = False  # nearly: the start is small, not zero
 
-    def __init__(self, bottleneck_dim: int = 8, shared_dim: int = 16, **kwargs: Any) -> None:
+    def __init__(self, bottleneck_dim: Size = 8, shared_dim: Size = 16, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if min(bottleneck_dim, shared_dim) < 1:
-            raise UsageError(f"bottleneck_dim {bottleneck_dim} and shared_dim {shared_dim} must be at least 1")
         self.bottleneck_dim, self.shared_dim = bottleneck_dim, shared_dim
 
     @property

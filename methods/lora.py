@@ -11,6 +11,7 @@ from petl_bench.backbones.base import Attention, Backbone
 from petl_bench.errors import NonFiniteError, UsageError
 from petl_bench.layers import LoRALinear, LowRank, add_to_weight
 from petl_bench.method import Method
+from petl_bench.ranges import Finite, Size
 
 
 class QueryValueLoRA(nn.Module):
@@ -56,17 +57,12 @@ class LoRA(Method):
             each with its own pair (the LoRA paper).
         scale: fixed factor on the update.
         **kwargs: see `Method`.
-
-    Raises:
-        UsageError: for a rank below 1.
     """
 
     def __init__(
-        self, rank: int = 8, targets: Literal["in_proj", "q_v"] = "in_proj", scale: float = 1.0, **kwargs: Any
+        self, rank: Size = 8, targets: Literal["in_proj", "q_v"] = "in_proj", scale: Finite = 1.0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        if rank < 1:
-            raise UsageError(f"model.rank is {rank}: it must be at least 1")
         self.rank, self.targets, self.scale = rank, targets, scale
         self._adapted_layers: list[tuple[str, Attention, LoRALinear | QueryValueLoRA]] = []  # place, where, what
         self._merged = False

@@ -15,6 +15,7 @@ from petl_bench.backbones.base import Backbone, Block, Context, Tower, WrappedBl
 from petl_bench.errors import UsageError
 from petl_bench.layers import LoRALinear
 from petl_bench.method import Method
+from petl_bench.ranges import NonNegativeCount, ShareBelowOne, Size
 
 #: added to attention logits of tokens of size 0; finite, so that a row of nothing else gives no NaN
 _UNREAD = -1e4
@@ -272,14 +273,14 @@ class TempMe(Method):
 
     def __init__(
         self,
-        rank: int = 8,
+        rank: Size = 8,
         cross_frame: bool = True,
         merging: bool = True,
         merge_layers: Sequence[int] = (-4, -3, -2),
-        join_clips: Sequence[int] = (2, 2, 3),
-        tokens_per_layer: int = 2,
-        cross_clip_share: float = 0.3,
-        in_clip_share: float = 0.1,
+        join_clips: Sequence[Size] = (2, 2, 3),
+        tokens_per_layer: NonNegativeCount = 2,
+        cross_clip_share: ShareBelowOne = 0.3,
+        in_clip_share: ShareBelowOne = 0.1,
         clip_positions: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -289,8 +290,6 @@ class TempMe(Method):
                 f"join_clips is {list(join_clips)} for merge_layers {list(merge_layers)}: give each of these layers "
                 "one number, of at least 2"
             )
-        if not (0 <= cross_clip_share < 1 and 0 <= in_clip_share < 1 and tokens_per_layer >= 0):
-            raise UsageError("cross_clip_share, in_clip_share: shares from 0 to below 1; tokens_per_layer: a count")
         self.rank, self.cross_frame, self.merging = rank, cross_frame, merging
         self.merge_layers, self.join_clips = list(merge_layers), list(join_clips)
         self.amounts = (tokens_per_layer, cross_clip_share, in_clip_share) if merging else (0, 0.0, 0.0)

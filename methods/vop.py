@@ -6,8 +6,8 @@ from typing import Any
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.blocks import add_prompts
-from petl_bench.errors import UsageError
 from petl_bench.method import Method
+from petl_bench.ranges import Size
 
 
 class VoP(Method):
@@ -31,10 +31,8 @@ class VoP(Method):
 
     identity_at_init = False
 
-    def __init__(self, vision_prompts: int = 8, text_prompts: int = 8, **kwargs: Any) -> None:
+    def __init__(self, vision_prompts: Size = 8, text_prompts: Size = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if min(vision_prompts, text_prompts) < 1:
-            raise UsageError(f"vision_prompts {vision_prompts} and text_prompts {text_prompts} must be at least 1")
         self.prompts = {"vision": vision_prompts, "text": text_prompts}
 
     def inject(self, backbone: Backbone) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,23 +26,28 @@ from petl_bench.backbones.base import Backbone, InputSpec
 from petl_bench.checkpoints import LAST, ResumePoints, SafeCheckpointIO, read_checkpoint, resumable
 from petl_bench.config_safety import ClassPathGuard, holds
 from petl_bench.cost import CostMeter
+from petl_bench.course import EarlyEnds, course_of, require_monitored, require_own_folder, require_validation
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.current_files import named_when_lost
 from petl_bench.data.qa import QuestionAnswerDataModule
 from petl_bench.data.samples import Split
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
 from petl_bench.formats import number
+from petl_bench.freedoms import foreign_classes, plain_defaults, refused_class, require_allowed
+from petl_bench.messages import is_about_configuration, readable
 from petl_bench.method import Method
 from petl_bench.named_configs import config_folder, find_config, list_configs, read_recipe, recipe_name
 from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.processes import Ranks, configure_ddp
+from petl_bench.ranges import Count, Seed
 from petl_bench.registry import import_plugins, list_entries
 from petl_bench.results import by_present_rules, measured_settings
-from petl_bench.run import ADAPTER_NAME, Run, Training, earlier_metrics, open_run
+from petl_bench.run import ADAPTER_NAME, Run, Training, earlier_metrics, name_run, open_run
 from petl_bench.signals import Stopped, StopRequest
 from petl_bench.tasks.base import Task
 from petl_bench.tasks.qa import QuestionAnswering
 from petl_bench.trainer import CountingTrainer
+from petl_bench.trainer_options import cluster_environment, require_in_range, require_processes
 
 
 class NamedConfig(ActionConfigFile):
@@ -100,6 +103,9 @@ class PetlBenchCLI(LightningCLI):
         """The one subcommand that is run: a parser for each of the others would take a second together."""
         return {self.command: super().subcommands()[self.command]}
 
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--seed_everything", type=Seed, default=0, help="Of everything that is random in a run.")
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--runs_dir",
@@ -123,13 +129,13 @@ class PetlBenchCLI(LightningCLI):
         )
         parser.add_argument(
             "--save_every_n_steps",
-            type=int | None,
+            type=Count | None,
             default=500,
             help="Batches between two checkpoints inside an epoch; null saves at its end only.",
         )
         parser.add_argument(
             "--collective_timeout",
-            type=int,
+            type=Count,
             default=600,
             help="Seconds after which a process that the others wait for counts as lost.",
         )
@@ -166,13 +172,21 @@ class PetlBenchCLI(LightningCLI):
         return self.config[str(self.subcommand)]
 
     def before_instantiate_classes(self) -> None:
-        if not isinstance(self.options.seed_everything, int) or isinstance(self.options.seed_everything, bool):
-            raise UsageError("seed_everything must be a number: a random seed cannot be repeated")
-        _require_whole_splits(self.options.trainer)
+        require_allowed(self.options.trainer, NamedConfig.guard.plugins)
+        require_in_range(self.options.trainer)
+        plain_defaults(self.options.trainer)
+        _require_no_effect(self.options)
         if self.subcommand == "fit" and self.options.zero_shot:
             raise UsageError("zero_shot is for test, validate and predict: fit trains")
         # An adapter's own record says what its training was held against.
         self.recipe = read_recipe(self.options.recipe) if self.subcommand == "fit" and self.options.recipe else None
+        self._require_machine()
+
+    def _require_machine(self) -> None:
+        """Refuses what this machine or its scheduler cannot do, before weights are loaded."""
+        self.processes = require_processes(self.options.trainer)
+        if self.subcommand == "predict" and self.processes > 1:
+            raise UsageError("predict writes one file: run it with --trainer.devices 1")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         # Whatever refuses this combination does so before the run gets a folder.
@@ -181,29 +195,36 @@ class PetlBenchCLI(LightningCLI):
             self.datamodule.require_frames_to_train_on()
         _require_answers(str(self.subcommand), self.model.task, self.datamodule)
         self.model.configure_model()
+        self._require_sense()
         resolved = self._dumped(self.options)
         dry = bool(self.options.trainer.fast_dev_run)
         static = self.options.trainer.accumulate_grad_batches == 1  # accumulating leaves steps out of the graph
         configure_ddp(self.options.trainer.strategy, self.options.collective_timeout, static)
-        self.run = open_run(
-            str(self.subcommand), self.options, resolved, self._resolve, self.model, self.datamodule, self.held
-        )
-        self.meter = CostMeter()
+        self.run = name_run(str(self.subcommand), self.options, resolved, self._resolve, self.model, self.datamodule)
+        self.meter, self.early_ends = CostMeter(), EarlyEnds()
+        logs = self.subcommand == "fit" and not dry and self.options.trainer.logger is not False
         settings: dict[str, Any] = {
             "use_distributed_sampler": False,
             "default_root_dir": str(self.run.folder),
-            "callbacks": [*(self.config_init[str(self.subcommand)].trainer.callbacks or []), *self._callbacks(dry)],
-            "plugins": [*(self.config_init[str(self.subcommand)].trainer.plugins or []), SafeCheckpointIO()],
-        }
-        if self.options.trainer.logger is None:
+            "callbacks": [*self._given("callbacks"), *self._callbacks(dry)],
+            "plugins": [
+                *self._given("plugins"),
+                *cluster_environment(self.options.trainer),
+                SafeCheckpointIO(),
+            ],
             # Evaluations print; a log of theirs would take the place of the training's.
-            settings["logger"] = self._logger() if self.subcommand == "fit" and not dry else False
+            "logger": [CSVLogger(self.run.folder, name="", version=""), *self._given("logger")] if logs else False,
+        }
+        require_own_folder(settings["callbacks"][: len(self._given("callbacks"))], self.run.folder)
         try:
             trainer = super().instantiate_trainer(**settings, **kwargs)
-        except ValueError as error:
-            raise UsageError(f"trainer: {error}") from error
+        except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
+            raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
         # Its handler of SIGTERM talks to the other processes, whatever they are doing; ours are there already.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        self.run = open_run(self.run, str(self.subcommand), self.options, self.datamodule, self.held)
+        if logs:
+            self._go_on_logging(trainer.loggers[0])
         return trainer
 
     def _dumped(self, options: Namespace) -> dict[str, Any]:
@@ -215,18 +236,61 @@ class PetlBenchCLI(LightningCLI):
         """A configuration with the defaults of what it does not say."""
         return self._dumped(self._parser(self.subcommand).parse_object(config))
 
-    def _logger(self) -> CSVLogger:
-        """A table of the run; a resumed one begins with the rows before its checkpoint."""
-        resumed = self.run.resumed
-        steps = SafeCheckpointIO().load_checkpoint(resumed)["global_step"] if resumed else 0
-        rows = earlier_metrics(self.run.folder, steps)
-        logger = CSVLogger(self.run.folder, name="", version="")
-        if rows and rank_zero_only.rank == 0:
-            logger.experiment.metrics.extend(rows)  # type: ignore[arg-type]  # text is written as it is
-        return logger
+    def _given(self, option: str) -> list[Any]:
+        """The objects that a configuration gives for an option of the trainer, which may be a list of them."""
+        value = self.config_init[str(self.subcommand)].trainer[option]
+        given = list(value) if isinstance(value, (list, tuple)) else [value]
+        return [item for item in given if item is not None and not isinstance(item, bool)]
+
+    def _require_sense(self) -> None:
+        """Refuses what would fail only after the costly part, or come to nothing: the cheapest checks first."""
+        if self.subcommand != "fit":
+            self._load(self.model, self.options.ckpt_path)
+        self.datamodule.setup(str(self.subcommand))
+        if self.subcommand == "fit" and self.model.trainable:
+            self._require_trainable()
+        if self.subcommand == "validate" and not self.datamodule.samples("val"):
+            raise UsageError(f"{self.datamodule.protocol.id} has no validation split; set data.val_videos, or use test")
+
+    def _require_trainable(self) -> None:
+        """Refuses a training that could teach nothing, or that waits for figures that never come."""
+        trainer, data, task = self.options.trainer, self.datamodule, self.model.task
+        if data.batch_size % self.processes:
+            raise UsageError(
+                f"data.batch_size {data.batch_size} is global and must be a multiple of {self.processes} processes"
+            )
+        if reason := task.untaught(data.batch_size, self.processes, data.training_videos()):
+            raise UsageError(reason)
+        if trainer.accumulate_grad_batches > 1 and not task.accumulates:
+            raise UsageError(
+                f"trainer.accumulate_grad_batches: {task.name} compares all samples of a batch, so a sum over smaller "
+                "batches is another loss; lower data.batch_size, or use backbone.gradient_checkpointing"
+            )
+        batches, held_out = data.training_batches(), data.samples("val")
+        if self.options.best_on_val and not held_out:
+            raise UsageError(
+                f"best_on_val: {data.protocol.id} has no validation split; set data.val_videos to hold some training "
+                "videos out (an epoch is never chosen on test)"
+            )
+        if trainer.fast_dev_run:
+            return
+        course = course_of(trainer, batches, bool(held_out))
+        if self.options.best_on_val:
+            require_validation(course, "best_on_val is true")
+        several = any(len(sample.captions) > 1 for sample in held_out)
+        types = {question.type for sample in held_out for question in sample.questions}
+        metrics = [f"val_{name}" for name in task.metric_names(several, types)] if held_out else []
+        require_monitored(self._given("callbacks"), course, ("loss", *task.logs), metrics)
+
+    def _go_on_logging(self, logger: Any) -> None:
+        """The table of a resumed run begins with the rows before its checkpoint."""
+        if self.run.resumed is None or rank_zero_only.rank:
+            return
+        steps = SafeCheckpointIO().load_checkpoint(self.run.resumed)["global_step"]
+        logger.experiment.metrics.extend(earlier_metrics(self.run.folder, steps))
 
     def _callbacks(self, dry: bool) -> list[Callback]:
-        callbacks: list[Callback] = [self.meter, self.ranks]
+        callbacks: list[Callback] = [self.meter, self.ranks, self.early_ends]
         if self.options.best_on_val:
             callbacks.append(self._best_on_val())
         if self.subcommand == "fit" and not dry:
@@ -239,8 +303,6 @@ class PetlBenchCLI(LightningCLI):
             "annotation_files": self.datamodule.annotations_sha256(),
         }
         every = self.options.save_every_n_steps
-        if every is not None and every < 1:
-            raise UsageError(f"save_every_n_steps is {every}: it must be at least 1, or null")
         self.resume_points = ResumePoints(
             self.run.folder,
             basis,
@@ -252,11 +314,6 @@ class PetlBenchCLI(LightningCLI):
         return self.resume_points
 
     def _best_on_val(self) -> ModelCheckpoint:
-        if not self.datamodule.samples("val"):
-            raise UsageError(
-                f"best_on_val: {self.datamodule.protocol.id} has no validation split; set data.val_videos to hold some "
-                "training videos out (an epoch is never chosen on test)"
-            )
         monitor = f"val_{self.model.task.monitor}"
         return ModelCheckpoint(self.run.folder, "best", monitor=monitor, mode="max", enable_version_counter=False)
 
@@ -296,8 +353,14 @@ class PetlBenchCLI(LightningCLI):
         with self._losses_told():
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         selection = "best-val" if self.options.best_on_val else "last"
-        training = Training(self.resume_points, self.recipe) if self.resume_points else None
+        training = self._training() if self.resume_points else None
         self.run.finish(self.trainer, model, datamodule, self.meter, selection, training)
+
+    def _training(self) -> Training:
+        """For the record: what training was held against and cut short by, and which classes of the user took part."""
+        assert self.resume_points is not None, "a training that ends has them"
+        classes = foreign_classes(self.options.trainer, NamedConfig.guard.plugins)
+        return Training(self.resume_points, self.recipe, self.early_ends.limits, classes)
 
     @contextmanager
     def _losses_told(self) -> Iterator[None]:
@@ -316,7 +379,7 @@ class PetlBenchCLI(LightningCLI):
 
     def test(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Tests an adapter, or a method that trains nothing."""
-        self._load(model, ckpt_path)
+        self._tell_changes()
         with self._losses_told():
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         if not self.options.trainer.fast_dev_run:
@@ -326,9 +389,7 @@ class PetlBenchCLI(LightningCLI):
         self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any
     ) -> None:
         """Evaluates on the validation split and prints; writes no record."""
-        if not datamodule.samples("val"):
-            raise UsageError(f"{datamodule.protocol.id} has no validation split; set data.val_videos, or use test")
-        self._load(model, ckpt_path)
+        self._tell_changes()
         with self._losses_told():
             self.trainer.validate(model, datamodule=datamodule, verbose=False)
         self.run.show(model, datamodule)
@@ -337,9 +398,7 @@ class PetlBenchCLI(LightningCLI):
         self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any
     ) -> None:
         """Writes what the task predicts for the test split: features (retrieval), or answers."""
-        if self.trainer.world_size > 1:
-            raise UsageError("predict writes one file: run it with --trainer.devices 1")
-        self._load(model, ckpt_path)
+        self._tell_changes()
         with self._losses_told():
             batches = self.trainer.predict(model, datamodule=datamodule)
         self.run.write_predictions(batches or [], model)
@@ -348,14 +407,17 @@ class PetlBenchCLI(LightningCLI):
         if ckpt_path is not None:
             path = Path(ckpt_path).expanduser()
             model.load_trained_state(read_adapter(path), str(path))
-            for key, (before, now) in sorted(self.run.changed_options().items()):
-                rank_zero_warn(f"{path} was trained with {key} {before}, and is used with {now}")
             return
         if model.trainable and not self.options.zero_shot:
             raise UsageError(
                 f"{self.subcommand} of {type(model).__name__} needs --ckpt_path adapter.safetensors; to evaluate it "
                 "untrained on purpose, add --zero_shot true"
             )
+
+    def _tell_changes(self) -> None:
+        """Says which options of the method are not those that the adapter was trained with."""
+        for key, (before, now) in sorted(self.run.changed_options().items()):
+            rank_zero_warn(f"{self.options.ckpt_path} was trained with {key} {before}, and is used with {now}")
 
 
 def _open_no_files(parser: LightningArgumentParser) -> None:
@@ -384,17 +446,11 @@ def _require_answers(command: str, task: Task, data: VideoTextDataModule) -> Non
         data.require_covered(task.vocabulary, splits.get(command, ()))
 
 
-def _require_whole_splits(options: Namespace) -> None:
-    """Refuses what Lightning takes to leave samples out of an evaluation."""
-    for name in ("limit_val_batches", "limit_test_batches", "limit_predict_batches"):
-        value = options[name]
-        if name == "limit_val_batches" and value == 0:
-            continue  # no validation
-        if value is not None and str(value) != "1.0":  # 1 is one batch
-            raise UsageError(f"trainer.{name} {value}: evaluations count every sample; for a trial set fast_dev_run")
-    every = options.check_val_every_n_epoch
-    if every is not None and every < 1:
-        raise UsageError(f"trainer.check_val_every_n_epoch is {every}: it must be at least 1")
+def _require_no_effect(options: Namespace) -> None:
+    """Refuses values of options that Lightning adds to its commands and nothing here reads."""
+    for name in ("weights_only", "verbose", "return_predictions"):
+        if options.get(name) not in (None, True):
+            raise UsageError(f"{name} is {options[name]}: leave it out, it has no effect here")
 
 
 def run(
@@ -416,11 +472,15 @@ def run(
     try:
         cli([command, *arguments])
     except ArgumentError as error:
-        raise UsageError(_readable(str(error), guard.files)) from error
+        told = readable(str(error), _known_words, partial(_where, files=guard.files))
+        raise UsageError(refused_class(str(error), plugins) or told) from error
     except MisconfigurationException as error:
         raise UsageError(str(error)) from error
     except (ValueError, TypeError) as error:  # jsonargparse wraps what a constructor raises
-        raise _cause(error) from error
+        cause = _cause(error)
+        if cause is error and is_about_configuration(str(error)):
+            raise UsageError(readable(str(error), _known_words)) from error
+        raise cause from error
     except SystemExit as stop:  # --help and --print_config end this way
         return int(stop.code or 0)
     return 0
@@ -527,46 +587,13 @@ def _worth_reading(record: logging.LogRecord) -> bool:
     return not text.startswith(noise)
 
 
-#: what jsonargparse says deep inside its messages, from the most to the least telling
-_TELLING = (
-    (r"Option '([^']+)' is not accepted", "unknown option '{0}'"),
-    (r"does not accept option '([^']+)'", "unknown option '{0}'"),
-    (r"Expected a dot import path string: (\S+)", "unknown class '{0}'"),
-    (r'Parser key "([^"]+)": Expected an? (.+?)\. Got value: (.+?) (?:- |Given|$)', "{0}: expected {1}, got {2}"),
-    (r"[Uu]nrecognized arguments: (.+)", "unknown option {0}"),
-    (r"Key '([^']+)' is not expected", "unknown key '{0}'"),
-)
-
-
-def _readable(message: str, files: Mapping[Path, Any]) -> str:
-    """jsonargparse's message in one line, with the file it is about, and a suggestion for a misspelt class or option.
+def _where(words: Sequence[str], files: Mapping[Path, Any]) -> str:
+    """The user's own file that holds the first of these words, and whether it hides a packaged one.
 
     Args:
-        message: of jsonargparse.
+        words: that a message is about.
         files: configurations that were read, and what they hold.
     """
-    line = " ".join(message.split())
-    if "arguments are required" in line:
-        return "no configuration: add --config NAME (`petl-bench list configs` shows the packaged ones)"
-    told = line[:400]
-    for pattern, template in _TELLING:
-        found = re.findall(pattern, line)
-        if found:
-            values = found[-1] if isinstance(found[-1], tuple) else (found[-1],)
-            told = template.format(*(re.sub(r"<class '([\w.]+)'>|typing\.", r"\1", value) for value in values))
-            break
-    words = _unknown_words(line)
-    keys = [key.rsplit(".", 1)[-1] for key in re.findall(r'Parser key "([\w.]+)"', line)]
-    told += _where([*words, *reversed(keys)], files)
-    for word in words:
-        close = get_close_matches(word, _known_words(), 1, 0.7)
-        if close and close[0] != word:
-            return f"{told}: did you mean '{close[0]}'?"
-    return told
-
-
-def _where(words: Sequence[str], files: Mapping[Path, Any]) -> str:
-    """The user's own file that holds the first of these words, and whether it hides a packaged one."""
     packaged = config_folder()
     own = {path: value for path, value in files.items() if not path.resolve().is_relative_to(packaged.resolve())}
     path = next((path for word in words for path, value in own.items() if holds(value, word)), None)
@@ -574,12 +601,6 @@ def _where(words: Sequence[str], files: Mapping[Path, Any]) -> str:
         return ""
     hidden = next((name for name in list_configs() if path.resolve().as_posix().endswith(f"/{name}")), None)
     return f" in {path}" + (f", which is read in place of the packaged {hidden}" if hidden else "")
-
-
-def _unknown_words(line: str) -> list[str]:
-    """The words a message of jsonargparse complains about."""
-    patterns = (r"[Oo]ption '([\w.]+)'", r"import path string: ([\w.]+)", r"Key '([\w.]+)'", r"arguments: --([\w.]+)")
-    return [word.rsplit(".", 1)[-1] for pattern in patterns for word in re.findall(pattern, line)]
 
 
 def _known_words() -> list[str]:

@@ -45,6 +45,7 @@ class ClassPathGuard:
     """
 
     def __init__(self, plugins: Sequence[str] = ()) -> None:
+        self.plugins = tuple(plugins)
         self.allowed = (*ALLOWED, *plugins)
         #: what was read, by file
         self.files: dict[Path, Any] = {}

@@ -15,6 +15,8 @@ from functools import partial
 from typing import Any
 
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.cli import LightningCLI
 from torch import Tensor, nn
@@ -26,6 +28,7 @@ from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import UsageError
 from petl_bench.formats import number
 from petl_bench.method import Method
+from petl_bench.ranges import Count, argument
 
 #: steps before the timed ones, and clips per step where memory is a laptop's
 WARM_UP_STEPS, CPU_CLIPS = 1, 2
@@ -99,6 +102,9 @@ class _Inspection(cli.PetlBenchCLI):
         if self.options.get(key) is not None:
             self.options[key] = None
 
+    def _require_machine(self) -> None:
+        """Nothing: one process, whatever the configuration spreads a run over."""
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer of one process that writes nothing."""
         self.model.configure_model()
@@ -122,8 +128,13 @@ class _Inspection(cli.PetlBenchCLI):
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "callbacks": [],
+            "profiler": None,
+            "plugins": [LightningEnvironment()],  # also in a job of several tasks
         }
-        return LightningCLI.instantiate_trainer(self, **(settings | kwargs))
+        try:
+            return LightningCLI.instantiate_trainer(self, **(settings | kwargs))
+        except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
+            raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 class Params(_Inspection):
@@ -301,17 +312,11 @@ def run(command: str, arguments: Sequence[str], plugins: Sequence[str] = ()) -> 
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     if command == "profile":
-        parser.add_argument("--steps", type=positive, default=5, help="timed training steps (5)")
+        parser.add_argument("--steps", type=argument(Count), default=5, help="timed training steps (5)")
         parser.add_argument(
-            "--clips", type=positive, help=f"clips per step (a GPU: the configuration's batch; a CPU: {CPU_CLIPS})"
+            "--clips",
+            type=argument(Count),
+            help=f"clips per step (a GPU: the configuration's batch; a CPU: {CPU_CLIPS})",
         )
     options, rest = parser.parse_known_args(arguments)
     return cli.run("fit", rest, plugins, partial(inspection, options=options))
-
-
-def positive(text: str) -> int:
-    """An option's value as a number of at least one."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value

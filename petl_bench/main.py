@@ -10,6 +10,7 @@ from functools import partial
 
 from petl_bench import __version__
 from petl_bench.errors import PetlBenchError, UsageError
+from petl_bench.output import make_printable
 
 _HELP = """\
 usage: petl-bench COMMAND ...
@@ -53,6 +54,7 @@ _INSPECT_COMMANDS = ("params", "profile")
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; `args` defaults to the process's own."""
+    make_printable()
     arguments = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]

@@ -99,13 +99,6 @@ class Method(LightningModule, ABC):
 
     # --- training -------------------------------------------------------------------------------------------------
 
-    def on_fit_start(self) -> None:
-        if self.trainer.accumulate_grad_batches > 1 and not self.task.accumulates:
-            raise UsageError(
-                f"trainer.accumulate_grad_batches: {self.task.name} compares all samples of a batch, so a sum over "
-                "smaller batches is another loss; lower data.batch_size, or use backbone.gradient_checkpointing"
-            )
-
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Everything random in a step follows from (seed, epoch, step, rank), so that a resumed run repeats it.
         step = (int(os.environ.get("PL_GLOBAL_SEED", "0")), self.current_epoch, batch_idx)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 from torch.optim.lr_scheduler import LambdaLR
 
-from petl_bench.errors import UsageError
+from petl_bench.ranges import NonNegative, Positive, ShareBelowOne
 
 _torch: Any = torch  # type checkers do not see the `_foreach_` operations, which torch's documentation lists
 
@@ -64,17 +64,13 @@ class AdamWCosine(OptimizerRecipe):
 
     def __init__(
         self,
-        lr: float = 6e-4,
-        weight_decay: float = 0.2,
-        warmup: float = 0.1,
-        betas: tuple[float, float] = (0.9, 0.98),
-        eps: float = 1e-8,
-        clip_norm: float | None = 1.0,
+        lr: Positive = 6e-4,
+        weight_decay: NonNegative = 0.2,
+        warmup: ShareBelowOne = 0.1,
+        betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.98),
+        eps: Positive = 1e-8,
+        clip_norm: NonNegative | None = 1.0,
     ) -> None:
-        require_rate("lr", lr)
-        require_rate("eps", eps)
-        require_decay(weight_decay)
-        require_warmup(warmup)
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.betas, self.eps, self.clip_norm = betas, eps, clip_norm
 
@@ -104,19 +100,14 @@ class OfficialMVAdapter(OptimizerRecipe):
 
     def __init__(
         self,
-        lr: float = 5e-6,
-        pretrained_lr: float = 1e-7,
-        weight_decay: float = 0.2,
-        warmup: float = 0.1,
-        betas: tuple[float, float] = (0.9, 0.98),
-        eps: float = 1e-6,
-        clip_norm: float | None = 1.0,
+        lr: Positive = 5e-6,
+        pretrained_lr: Positive = 1e-7,
+        weight_decay: NonNegative = 0.2,
+        warmup: ShareBelowOne = 0.1,
+        betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.98),
+        eps: Positive = 1e-6,
+        clip_norm: NonNegative | None = 1.0,
     ) -> None:
-        require_rate("lr", lr)
-        require_rate("pretrained_lr", pretrained_lr)
-        require_rate("eps", eps)
-        require_decay(weight_decay)
-        require_warmup(warmup)
         self.lr, self.pretrained_lr, self.weight_decay, self.warmup = lr, pretrained_lr, weight_decay, warmup
         self.betas, self.eps, self.clip_norm = betas, eps, clip_norm
 
@@ -231,21 +222,3 @@ def bert_warmup_cosine(progress: float, warmup: float) -> float:
     if progress < warmup:
         return progress / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def require_rate(key: str, value: float) -> None:
-    """Refuses a learning rate that is not finite and positive."""
-    if not (math.isfinite(value) and value > 0):
-        raise UsageError(f"optimizer.{key} is {value}: it must be finite and positive")
-
-
-def require_decay(value: float) -> None:
-    """Refuses a weight decay that is not finite or negative."""
-    if not (math.isfinite(value) and value >= 0):
-        raise UsageError(f"optimizer.weight_decay is {value}: it must be finite and not negative")
-
-
-def require_warmup(value: float) -> None:
-    """Refuses a warm-up that is no share of the steps."""
-    if not 0 <= value < 1:
-        raise UsageError(f"optimizer.warmup is {value}: it is a share of all steps, from 0 to below 1")

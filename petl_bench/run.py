@@ -7,9 +7,9 @@ import fcntl
 import io
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,10 +99,19 @@ def earlier_metrics(folder: Path, steps: int) -> list[dict[str, str]]:
 
 
 class Training(NamedTuple):
-    """What the record says of a training beside its costs: how it was resumed, what it is held against."""
+    """What the record says of a training beside its costs.
+
+    Attributes:
+        points: how it was resumed.
+        recipe: what it is held against.
+        limits: by what callbacks cut it short.
+        callbacks: class paths of the user's own classes that took part.
+    """
 
     points: ResumePoints
     recipe: Recipe | None
+    limits: Mapping[str, str]
+    callbacks: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -223,7 +232,9 @@ class Run:
         train = None
         if training is not None and trainer.global_step:
             train = meter.training(trainer, data, method.recipe) | training.points.history()
-            train |= {"recipe": _plain(training.recipe), "limits": _limits(self.config, train)}
+            limits = _limits(self.config, train) | dict(training.limits)
+            train |= {"recipe": _plain(training.recipe), "limits": limits}
+            train |= {"callbacks": list(training.callbacks)} if training.callbacks else {}
         return {
             "schema": SCHEMA,
             "status": "complete",
@@ -267,16 +278,29 @@ class Run:
         }
 
 
-def open_run(
+def name_run(
     command: str,
     options: Namespace,
     resolved: dict[str, Any],
     resolve: Resolve,
     method: Method,
     data: VideoTextDataModule,
-    held: ExitStack,
 ) -> Run:
-    """Chooses and creates the folder of a run.
+    """Chooses the folder of a run: of a test of a checkpoint that of the checkpoint. Nothing is written."""
+    seed, digest = options.seed_everything, config_hash(resolved)
+    if command != "fit" and options.ckpt_path:
+        return Run(Path(options.ckpt_path).expanduser().parent, "test", resolved, digest, seed, "test.json")
+    folder = run_directory(
+        Path(options.runs_dir).expanduser(), data.dataset, method.slug, method.backbone.name, digest, seed
+    )
+    dry = bool(options.trainer.fast_dev_run) or command in ("validate", "predict")
+    if not dry and not folder.exists():
+        folder = _named_before(folder, resolved, resolve) or folder
+    return Run(folder, "fit", resolved, digest, seed, FILE_NAME)
+
+
+def open_run(run: Run, command: str, options: Namespace, data: VideoTextDataModule, held: ExitStack) -> Run:
+    """Creates the folder of a run and says whether it goes on.
 
     A test of a checkpoint writes `test.json` beside it. A complete folder of the same name is refused without
     `overwrite`; an interrupted run goes on after its last checkpoint, or with `overwrite` is set aside. Until `held`
@@ -286,23 +310,16 @@ def open_run(
         UsageError: if the run is complete already, or another process is at work in its folder.
         CheckpointError: if the folder cannot be created or written to.
     """
-    seed, digest = options.seed_everything, config_hash(resolved)
-    if command != "fit" and options.ckpt_path:
-        folder = Path(options.ckpt_path).expanduser().parent
+    if run.kind == "test":
         if command != "validate":
-            _require_writable(folder)
-        return Run(folder, "test", resolved, digest, seed, "test.json")
-    folder = run_directory(
-        Path(options.runs_dir).expanduser(), data.dataset, method.slug, method.backbone.name, digest, seed
-    )
+            _require_writable(run.folder)
+        return run
     dry = bool(options.trainer.fast_dev_run) or command in ("validate", "predict")
-    if not dry and not folder.exists():
-        folder = _named_before(folder, resolved, resolve) or folder
     writes = rank_zero_only.rank == 0 and not dry
     if writes:
-        held.enter_context(locked(folder))  # before its files are looked at
-    resumed = None if dry or options.overwrite or command != "fit" else resumable(folder)
-    run = Run(folder, "fit", resolved, digest, seed, FILE_NAME, resumed)
+        held.enter_context(locked(run.folder))  # before its files are looked at
+    resumed = None if dry or options.overwrite or command != "fit" else resumable(run.folder)
+    run = replace(run, resumed=resumed)
     if writes:
         _create(run, options.overwrite, data)
     return run

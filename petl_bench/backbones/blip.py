@@ -32,6 +32,7 @@ from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha
 from petl_bench.backbones.wordpiece import WordPiece
 from petl_bench.data.text import pre_caption, pre_question
 from petl_bench.errors import UsageError
+from petl_bench.ranges import Seed, ShareBelowOne, Size
 
 _ARCHITECTURES = Path(__file__).parent / "architectures"
 _QUESTION_WORDS = 50
@@ -216,11 +217,11 @@ class BLIP(Backbone):
         pretrained: str | None,
         purpose: Purpose = "retrieval",
         vocabulary: str | None = None,
-        image_size: int | None = None,
-        caption_words: int = 30,
-        dropout: float = 0.1,
+        image_size: Size | None = None,
+        caption_words: Size = 30,
+        dropout: ShareBelowOne = 0.1,
         gradient_checkpointing: bool = False,
-        init_seed: int = 0,
+        init_seed: Seed = 0,
     ) -> None:
         super().__init__()
         config, name = _architecture(architecture)

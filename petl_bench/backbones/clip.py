@@ -31,6 +31,7 @@ from petl_bench.backbones.described import MEAN, STD, Pixels, pixels_of_open_cli
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
 from petl_bench.errors import UsageError
 from petl_bench.layers import QuickGELU
+from petl_bench.ranges import Seed, Size
 
 _ARCHITECTURES = Path(__file__).parent / "architectures"
 
@@ -135,9 +136,9 @@ class CLIP(Backbone):
         self,
         architecture: str,
         pretrained: str | None,
-        image_size: int | None = None,
+        image_size: Size | None = None,
         gradient_checkpointing: bool = False,
-        init_seed: int = 0,
+        init_seed: Seed = 0,
     ) -> None:
         super().__init__()
         config, name = find_architecture(architecture)

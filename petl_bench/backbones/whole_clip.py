@@ -23,6 +23,7 @@ from petl_bench.backbones.clip_weights import find_weights, load_weights, requir
 from petl_bench.backbones.described import Pixels, tell_assumed
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.ranges import Seed, Size
 
 
 class WholeTower(Tower):
@@ -61,7 +62,7 @@ class WholeCLIP(Backbone):
     has_tokens = False
 
     def __init__(
-        self, architecture: str, pretrained: str | None, image_size: int | None = None, init_seed: int = 0
+        self, architecture: str, pretrained: str | None, image_size: Size | None = None, init_seed: Seed = 0
     ) -> None:
         super().__init__()
         config, name = find_architecture(architecture)

@@ -30,6 +30,7 @@ from petl_bench.data.sampling import SAMPLERS
 from petl_bench.data.shards import EpochBatches, LateLoader, UnpaddedShard
 from petl_bench.data.video import require_reader
 from petl_bench.errors import DataError, UsageError
+from petl_bench.ranges import Count, NonNegativeCount, Processes, Size
 from petl_bench.results import ResultError, file_sha256
 from petl_bench.signals import left_to_the_parent
 from petl_bench.untrusted import shown, shown_all
@@ -90,33 +91,28 @@ class VideoTextDataModule(LightningDataModule):
     def __init__(
         self,
         root: Path,
-        batch_size: int = 128,
-        eval_batch_size: int = 32,
-        frames: int = 12,
-        frame_rate: int | None = 1,
+        batch_size: Count = 128,
+        eval_batch_size: Count = 32,
+        frames: Size = 12,
+        frame_rate: Count | None = 1,
         sampling: str = "uniform",
         augmentation: str | None = None,
-        max_words: int = 32,
+        max_words: Size = 32,
         train_captions: Literal["all", "one"] = "all",
         reader: Literal["pyav", "decord"] = "pyav",
         cache: Path | None = None,
         on_cache_miss: Literal["error", "decode"] = "error",
         manifest: Path | None = None,
         videos: str = "videos",
-        num_workers: int = 4,
-        loader_timeout: int = 600,
-        val_videos: int = 0,
+        num_workers: Processes = 4,
+        loader_timeout: NonNegativeCount = 600,
+        val_videos: NonNegativeCount = 0,
         bad_videos: Literal["error", "tolerate"] = "error",
         partial: bool = False,
         seed: int = 0,
         spec: InputSpec | None = None,
     ) -> None:
         super().__init__()
-        _require_positive(batch_size=batch_size, eval_batch_size=eval_batch_size, frames=frames, max_words=max_words)
-        if num_workers < 0 or loader_timeout < 0:
-            raise UsageError(
-                f"data.num_workers {num_workers} and data.loader_timeout {loader_timeout} must not be negative"
-            )
         _require_known(sampling=(sampling, SAMPLERS))
         require_reader(reader)
         if augmentation is not None:
@@ -382,15 +378,31 @@ class VideoTextDataModule(LightningDataModule):
 
     # --- loaders --------------------------------------------------------------------------------------------------
 
+    def training_batches(self) -> int:
+        """Global batches of an epoch, once `setup` has found the clips.
+
+        Raises:
+            UsageError: the training split has fewer rows than one batch.
+        """
+        rows = len(self._datasets["train"])
+        if rows < self.batch_size:
+            raise UsageError(
+                f"data.batch_size {self.batch_size} exceeds the {rows} rows of the training split: lower it"
+            )
+        return rows // self.batch_size
+
+    def training_videos(self) -> int:
+        """Videos that are trained on, once `setup` has found the clips."""
+        dataset = self._datasets["train"]
+        assert isinstance(dataset, TrainingDataset)
+        return len(dataset.samples)
+
     def train_dataloader(self) -> DataLoader[Any]:
         world, rank = self._processes()
         if self.batch_size % world:
             raise UsageError(f"data.batch_size {self.batch_size} is global and must be a multiple of {world} processes")
         dataset = self._datasets["train"]
-        if len(dataset) < self.batch_size:
-            raise UsageError(
-                f"data.batch_size {self.batch_size} exceeds the {len(dataset)} rows of the training split: lower it"
-            )
+        self.training_batches()  # fewer rows than a batch are refused
         batches = EpochBatches(len(dataset), self.batch_size, self.seed, rank, world, self._batches_done)
         return LateLoader(dataset, batch_sampler=batches, **self._loading(self.batch_size // world))
 
@@ -549,12 +561,6 @@ def count_cut(spec: InputSpec, captions: Sequence[str], max_words: int) -> int:
         return 0
     chunks = (captions[first : first + _CHUNK] for first in range(0, len(captions), _CHUNK))
     return sum(int((spec.tokenize(chunk, max_words + 1)[1].sum(1) > max_words).sum()) for chunk in chunks)
-
-
-def _require_positive(**values: int) -> None:
-    for key, value in values.items():
-        if value < 1:
-            raise UsageError(f"data.{key} is {value}: it must be at least 1")
 
 
 def _require_known(**values: tuple[str, Collection[str]]) -> None:

@@ -18,6 +18,7 @@ from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.cache import Clip, DamagedEntry, FrameCache, Source
 from petl_bench.data.reader import VideoError
 from petl_bench.errors import CheckpointError, DataError, PetlBenchError, UsageError
+from petl_bench.ranges import Processes, argument
 
 #: clips opened to estimate the size of all
 _SAMPLED = 32
@@ -51,7 +52,9 @@ class Outcome(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument("--cache", type=Path, help="folder of the cache (default: data.cache of the configuration)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="decoding processes (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=argument(Processes), default=os.cpu_count(), help="decoding processes (default: %(default)s)"
+    )
     parser.add_argument("--recheck", action="store_true", help="read all frames again, and decode the damaged ones")
 
 
@@ -63,8 +66,6 @@ def run(data: VideoTextDataModule, options: argparse.Namespace) -> int:
         CheckpointError: The cache cannot be written, or the disk has too little room.
         DataError: A clip cannot be read and `bad_videos` is `error`; all others are cached then.
     """
-    if options.workers < 0:
-        raise UsageError(f"--workers {options.workers}: it must not be negative")
     data.cache = options.cache or data.cache
     cache = data.clip_loader.cache
     if cache is None:

@@ -30,6 +30,7 @@ from petl_bench.data.reader import READING_RULES, VideoError, VideoReader
 from petl_bench.data.samples import Split
 from petl_bench.data.video import PyAVReader, WholeStream, open_video, require_reader
 from petl_bench.errors import DataError, UsageError
+from petl_bench.ranges import Positive, Processes, argument
 from petl_bench.results import ResultError, file_sha256
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -58,9 +59,13 @@ class Task(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument("--manifest", type=Path, help=f"what to write (default: {FILE_NAME} in the dataset's root)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="files at once (default: %(default)s)")
-    parser.add_argument("--timeout", type=float, default=20, help="seconds for one file (default: %(default)s)")
-    parser.add_argument("--memory", type=float, default=4, help="GiB for one file (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=argument(Processes), default=os.cpu_count() or 1, help="files at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--timeout", type=argument(Positive), default=20, help="seconds for one file (default: %(default)s)"
+    )
+    parser.add_argument("--memory", type=argument(Positive), default=4, help="GiB for one file (default: %(default)s)")
     parser.add_argument("--recheck", action="store_true", help="look at files again that are in the manifest unchanged")
     parser.add_argument(
         "--compare",
@@ -77,8 +82,8 @@ def run(data: VideoTextDataModule, options: argparse.Namespace) -> int:
         UsageError: an option is out of range.
         DataError: clips are bad or missing; they are listed, and the manifest is complete.
     """
-    if options.workers < 1 or options.timeout <= 0 or options.memory <= 0:
-        raise UsageError("--workers, --timeout and --memory must be positive")
+    if options.workers < 1:
+        raise UsageError(f"--workers {options.workers}: every file is looked at in a process of its own, so at least 1")
     if options.compare:
         require_reader(options.compare)
     path = options.manifest or data.root / FILE_NAME

@@ -178,7 +178,8 @@ def _training_marks(record: Record) -> list[str]:
     if recipe and train["epochs"] < recipe["max_epochs"]:
         done = math.floor(100 * train["epochs"]) / 100  # 4.999 are not 5
         marks.append(f"{done:g} of {recipe['max_epochs']} epochs")
-    return marks + [f"{name} {value}" for name, value in train.get("limits", {}).items()]
+    marks += [f"{name} {value}" for name, value in train.get("limits", {}).items()]
+    return marks + [f"callback {path}" for path in train.get("callbacks", [])]
 
 
 def _partial_mark(protocol: dict[str, Any]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
+from collections.abc import Collection
 from typing import Any, ClassVar, Literal
 
 from petl_bench.backbones.base import Backbone
@@ -39,6 +40,9 @@ class QuestionAnswering(Task):
         self.metric_version = _VERSIONS[score]
         self.metric = AnswerMetric(_SCORES[score], None if vocabulary is None else vocabulary.answers)
         self._videos = 0
+
+    def metric_names(self, several_texts: bool, types: Collection[str]) -> list[str]:
+        return ["accuracy", *(f"accuracy_{name}" for name in sorted(set(types)))]
 
     @abstractmethod
     def answer(self, backbone: Backbone, batch: Batch) -> list[str | None]:

@@ -12,6 +12,7 @@ from petl_bench.backbones.base import Backbone
 from petl_bench.data.answers import find_answer_list, read_vocabulary
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import NonFiniteError, UsageError
+from petl_bench.ranges import Count, ShareBelowOne, Size
 from petl_bench.tasks.qa import QuestionAnswering, Score
 
 
@@ -63,7 +64,7 @@ class AnswerClassifier(QuestionAnswering):
         root: folder of the dataset; linked from `data.root`. Null is the current folder.
 
     Raises:
-        UsageError: if an argument is out of range, or the backbone has a decoder in the place of a joint space.
+        UsageError: if the backbone has a decoder in the place of a joint space.
         DataError: if the answer list cannot be read.
     """
 
@@ -74,14 +75,12 @@ class AnswerClassifier(QuestionAnswering):
     def __init__(
         self,
         answer_list: Path,
-        max_answers: int | None = None,
-        hidden_dim: int = 512,
-        dropout: float = 0.1,
+        max_answers: Count | None = None,
+        hidden_dim: Size = 512,
+        dropout: ShareBelowOne = 0.1,
         score: Score = "exact_match",
         root: Path | None = None,
     ) -> None:
-        if hidden_dim < 1 or not 0 <= dropout < 1:
-            raise UsageError(f"task.hidden_dim {hidden_dim} must be positive, and task.dropout {dropout} in [0, 1)")
         vocabulary = read_vocabulary(find_answer_list(answer_list, root), max_answers)
         super().__init__(score, vocabulary)
         self.vocabulary = vocabulary  # here there always is one
@@ -90,6 +89,11 @@ class AnswerClassifier(QuestionAnswering):
     @property
     def answering(self) -> str:
         return "classifier"
+
+    def untaught(self, batch: int, processes: int, videos: int) -> str | None:
+        if len(self.vocabulary) < 2:
+            return f"task.answer_list gives {len(self.vocabulary)} answer: a classifier chooses between at least 2"
+        return None
 
     @property
     def identity(self) -> str:

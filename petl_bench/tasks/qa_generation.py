@@ -15,6 +15,7 @@ from petl_bench.data.answers import Vocabulary, find_answer_list, read_vocabular
 from petl_bench.data.batch import Batch
 from petl_bench.errors import DataError, NonFiniteError, UsageError
 from petl_bench.losses import answer_losses
+from petl_bench.ranges import Count, ShareBelowOne, Size
 from petl_bench.tasks.qa import QuestionAnswering, Score
 
 Inference = Literal["rank", "generate"]
@@ -50,7 +51,7 @@ class AnswerGeneration(QuestionAnswering):
         root: folder of the dataset; linked from `data.root`. Null is the current folder.
 
     Raises:
-        UsageError: if an argument is out of range, or the backbone has no answer decoder.
+        UsageError: for a length without room for an answer, or a backbone without an answer decoder.
         DataError: if the answer list cannot be read, or a training question has no answer.
     """
 
@@ -62,23 +63,17 @@ class AnswerGeneration(QuestionAnswering):
         self,
         inference: Inference = "generate",
         answer_list: Path | None = None,
-        max_answers: int | None = None,
-        k_test: int | None = 128,
-        num_beams: int = 3,
-        max_length: int = 10,
-        label_smoothing: float = 0.1,
+        max_answers: Count | None = None,
+        k_test: Count | None = 128,
+        num_beams: Size = 3,
+        max_length: Size = 10,
+        label_smoothing: ShareBelowOne = 0.1,
         score: Score = "exact_match",
         root: Path | None = None,
     ) -> None:
         super().__init__(score, _vocabulary(inference, answer_list, max_answers, root))
-        for option, value, fits in (
-            ("k_test", k_test, k_test is None or k_test > 0),
-            ("num_beams", num_beams, num_beams > 0),
-            ("max_length", max_length, max_length > 2),
-            ("label_smoothing", label_smoothing, 0 <= label_smoothing < 1),
-        ):
-            if not fits:
-                raise UsageError(f"task.{option} is {value}: out of range")
+        if max_length < 3:
+            raise UsageError(f"task.max_length is {max_length}: it counts the start and the end, so at least 3")
         self.k_test, self.num_beams, self.max_length = k_test, num_beams, max_length
         self.label_smoothing = label_smoothing
         self._listed: tuple[Tensor, Tensor] | None = None

@@ -20,11 +20,17 @@ MAY_IMPORT = {
     "errors": set(),
     "formats": set(),
     "old_records": set(),
+    "ranges": set(),
+    "output": set(),
+    "messages": {"ranges"},
+    "course": {"errors"},
+    "freedoms": {"errors"},
+    "trainer_options": {"ranges", "errors"},
     "untrusted": set(),
     "results": {"old_records", "errors", "untrusted"},
     "named_configs": {"errors", "untrusted"},
     "registry": {"errors"},
-    "fixture": {"data.mark", "errors"},
+    "fixture": {"data.mark", "ranges", "errors"},
     "report": {"formats", "results", "errors"},
     "demo": {"named_configs", "errors"},
     "layers": {"errors"},
@@ -32,25 +38,26 @@ MAY_IMPORT = {
     "losses": {"similarity", "errors"},
     "metrics": {"similarity", "errors"},
     "adapters": {"errors", "untrusted"},
-    "optimizers": {"errors"},
-    "backbones": {"adapters", "data.text", "layers", "results", "errors"},
+    "optimizers": {"ranges", "errors"},
+    "backbones": {"adapters", "data.text", "layers", "ranges", "results", "errors"},
     "data.text": set(),
     "blocks": {"backbones", "layers", "errors"},
     "data.mark": set(),
-    "data": {"backbones.base", "results", "signals", "errors", "untrusted"},
+    "data": {"backbones.base", "ranges", "results", "signals", "errors", "untrusted"},
     "momentum": {"errors"},
     "beam_search": {"errors"},
     "tasks": {
         *("backbones", "beam_search", "data.answers", "data.batch", "layers", "losses", "metrics", "momentum"),
-        *("similarity", "errors"),
+        *("ranges", "similarity", "errors"),
     },
     "method": {"adapters", "backbones", "data.batch", "optimizers", "tasks", "errors"},
 }
 #: what `data` may know of backbones
 OF_BACKBONES = {"InputSpec", "Resize"}
 WITHOUT_TORCH = (
-    *("demo", "errors", "fixture", "formats", "main", "named_configs", "old_records", "registry"),
-    *("report", "results", "untrusted", "data.annotations", "data.answers", "data.plain_pickle"),
+    *("demo", "errors", "fixture", "formats", "main", "messages", "named_configs", "old_records", "output"),
+    *("ranges", "registry", "report", "results", "untrusted"),
+    *("data.annotations", "data.answers", "data.plain_pickle"),
 )
 TORCH = {"torch", "torchvision", "torchmetrics", "pytorch_lightning", "lightning_fabric"}
 HEAVY = {"open_clip", "transformers", "decord"}

@@ -326,8 +326,6 @@ def test_attention_knows_sizes_from_the_first_merge_or_join_on(options: dict[str
         ({"merge_layers": [1, 2, 3]}, "one number"),
         ({"join_clips": [1, 8]}, "at least 2"),
         ({"merge_layers": [], "join_clips": []}, "at least 2"),
-        ({"in_clip_share": 1.0}, "in_clip_share"),
-        ({"tokens_per_layer": -1}, "tokens_per_layer"),
         ({"merge_layers": [2, 1]}, "ascending"),
         ({"merge_layers": [2, 4]}, "from 0 to 3"),
         ({"merge_layers": [-5, 2]}, "from 0 to 3"),
