@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,7 +66,8 @@ def test_all_eight_orientations(suffix: str, number: int, tmp_path: Path) -> Non
     exif = Image.Exif()
     exif[0x0112] = number
     path = tmp_path / f"a.{suffix}"
-    Image.fromarray(noise).save(path, exif=exif, **({"lossless": True} if suffix == "webp" else {}))
+    options: dict[str, Any] = {"lossless": True} if suffix == "webp" else {}
+    Image.fromarray(noise).save(path, exif=exif, **options)
     with Image.open(path) as image:
         upright = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     assert np.array_equal(read(path), upright)
