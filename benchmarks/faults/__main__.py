@@ -14,9 +14,11 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from benchmarks.faults import bad_inputs, frames, kills, lost_processes, storage, surroundings
+from benchmarks.faults import bad_inputs, frames, kills, lost_processes, old_files, storage, surroundings
 from benchmarks.faults.trials import HELD, ROOT, Bench, Trial
 
+#: modules with `trials()`
+SCRIPTED = (kills, storage, lost_processes, surroundings, frames, old_files)
 #: faults that tests of every change try already
 TESTS = {
     "F2": "test_resume",
@@ -48,9 +50,7 @@ def main() -> int:
         bench = Bench(Path(name), Path(name) / "data")
         size = ["--train-videos=32", "--test-videos=6", "--captions-per-video=1"]
         subprocess.run([sys.executable, "-m", "petl_bench", "fixture", bench.data, *size], check=True, cwd=ROOT)
-        scripted = chain(
-            kills.trials(), storage.trials(), lost_processes.trials(), surroundings.trials(), frames.trials()
-        )
+        scripted = chain.from_iterable(module.trials() for module in SCRIPTED)
         trials = [*scripted, *(Trial(fault, f"tests: {TESTS[fault]}", partial(_tested, fault)) for fault in TESTS)]
         chosen = [trial for trial in trials if not wanted or trial.fault in wanted]
         failures = 0
