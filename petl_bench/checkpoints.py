@@ -8,7 +8,7 @@ import pickle
 import shlex
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,7 @@ class ResumePoints(Checkpoint):
         every_n_steps: batches between two saves inside an epoch; null saves at its end only.
         allowed: names in `basis` that may have changed since the checkpoint; `key` covers `key.anything`.
         request: what signals ask for.
+        as_now: what a checkpoint depends on, in today's words.
 
     Attributes:
         resumed: how often the run was continued.
@@ -119,9 +120,10 @@ class ResumePoints(Checkpoint):
         every_n_steps: int | None,
         allowed: Sequence[str],
         request: StopRequest,
+        as_now: Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]] = lambda before, now: before,
     ) -> None:
         self.folder, self.basis, self.every_n_steps = folder, dict(basis), every_n_steps
-        self.allowed, self.request = allowed, request
+        self.allowed, self.request, self.as_now = allowed, request, as_now
         self.resumed = 0
         self.changed: dict[str, list[str]] = {}
         self._stopped_by = 0
@@ -180,7 +182,8 @@ class ResumePoints(Checkpoint):
         run = checkpoint.get("run")
         if run is None:
             raise CheckpointError("the checkpoint does not say what it depends on: begin anew with --overwrite true")
-        before, now = run["basis"], self._basis(trainer)
+        now = self._basis(trainer)
+        before = self.as_now(run["basis"], now)
         unknown = [name for name in self.allowed if not any(_covers(name, key) for key in now)]
         if unknown:
             raise UsageError(f"allow_change {unknown[0]}: nothing that a run depends on has that name")

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from petl_bench.config_safety import ClassPathGuard, holds
 from petl_bench.cost import CostMeter
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.current_files import named_when_lost
+from petl_bench.earlier import as_now
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
 from petl_bench.method import Method
 from petl_bench.named_configs import config_folder, find_config, list_configs
@@ -183,7 +185,7 @@ class PetlBenchCLI(LightningCLI):
         """A table of the run; a resumed one begins with the rows before its checkpoint."""
         resumed = self.run.resumed
         steps = SafeCheckpointIO().load_checkpoint(resumed)["global_step"] if resumed else 0
-        rows = earlier_metrics(self.run.folder, steps)
+        rows = earlier_metrics(resumed.parent, steps) if resumed else []
         logger = CSVLogger(self.run.folder, name="", version="")
         if rows and rank_zero_only.rank == 0:
             logger.experiment.metrics.extend(rows)  # type: ignore[arg-type]  # text is written as it is
@@ -198,14 +200,14 @@ class PetlBenchCLI(LightningCLI):
         return callbacks
 
     def _resume_points(self) -> ResumePoints:
-        basis = measured_settings(self.run.config) | {
-            "seed_everything": self.run.seed,
-            "annotation_files": self.datamodule.annotations_sha256(),
-        }
+        basis = measured_settings(self.run.config, self.run.contents) | {"seed_everything": self.run.seed}
         every = self.options.save_every_n_steps
         if every is not None and every < 1:
             raise UsageError(f"save_every_n_steps is {every}: it must be at least 1, or null")
-        self.resume_points = ResumePoints(self.run.folder, basis, every, self.options.allow_change, self.stop_request)
+        words = partial(as_now, config=self.run.config, annotations=self.datamodule.annotations_sha256())
+        self.resume_points = ResumePoints(
+            self.run.folder, basis, every, self.options.allow_change, self.stop_request, words
+        )
         return self.resume_points
 
     def _best_on_val(self) -> ModelCheckpoint:
@@ -250,10 +252,11 @@ class PetlBenchCLI(LightningCLI):
                 f"predict --ckpt_path {self.run.folder / ADAPTER_NAME} writes those of the model"
             )
             return
+        surroundings = self.run.surroundings(datamodule)
         with self._losses_told():
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         selection = "best-val" if self.options.best_on_val else "last"
-        self.run.finish(self.trainer, model, datamodule, self.meter, selection, self.resume_points)
+        self.run.finish(self.trainer, model, datamodule, self.meter, selection, surroundings, self.resume_points)
 
     @contextmanager
     def _losses_told(self) -> Iterator[None]:
@@ -273,10 +276,11 @@ class PetlBenchCLI(LightningCLI):
     def test(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Tests an adapter, or a method that trains nothing."""
         self._load(model, ckpt_path)
+        surroundings = self.run.surroundings(datamodule)
         with self._losses_told():
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         if not self.options.trainer.fast_dev_run:
-            self.run.finish(self.trainer, model, datamodule, self.meter, "last")
+            self.run.finish(self.trainer, model, datamodule, self.meter, "last", surroundings)
 
     def validate(
         self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import fcntl
-import importlib.metadata
+import hashlib
 import io
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,26 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from pytorch_lightning import Trainer
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from petl_bench.adapters import Adapter, write_adapter
 from petl_bench.checkpoints import BEFORE_LAST, LAST, ResumePoints, resumable, sweep
 from petl_bench.cost import CostMeter
 from petl_bench.data.base import VideoTextDataModule
+from petl_bench.earlier import earlier_checkpoint
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.method import Method
 from petl_bench.results import (
     FILE_NAME,
     SCHEMA,
+    Contents,
+    ResultError,
     config_hash,
     environment,
     file_sha256,
+    package_version,
     read_result,
+    require_validator,
     run_directory,
     write_atomically,
     write_bytes_atomically,
@@ -84,6 +89,20 @@ def earlier_metrics(folder: Path, steps: int) -> list[dict[str, str]]:
 
 
 @dataclass(frozen=True)
+class Surroundings:
+    """What the record says of files and of the machine, gathered before an evaluation.
+
+    Whatever is gone or broken afterwards, or was before, does not cost its figures.
+    """
+
+    env: dict[str, Any]
+    adapter_bytes: int | None
+    adapter_sha256: str | None
+    config_sha256: str | None
+    manifest_sha256: str | None
+
+
+@dataclass(frozen=True)
 class Run:
     """One run and where its files go.
 
@@ -91,10 +110,11 @@ class Run:
         folder: `runs/<dataset>/<method>/<backbone>/<hash>/seed<k>`.
         kind: `fit`, or `test` of what an earlier run trained.
         config: fully resolved.
-        config_hash: of what is measured, without seed and paths.
+        config_hash: of what is measured, without seed and with content in the place of paths.
         seed: of training.
         record_name: file name of the record in `folder`.
         resumed: the checkpoint of an interrupted run of this name, which it is continued from.
+        contents: what stands for paths in `config` where runs are compared.
     """
 
     folder: Path
@@ -104,6 +124,7 @@ class Run:
     seed: int
     record_name: str
     resumed: Path | None = None
+    contents: Contents = field(default_factory=dict)
 
     @property
     def run_id(self) -> str:
@@ -115,7 +136,12 @@ class Run:
         path = self.folder / CONFIG_NAME
         if self.kind != "test" or not path.is_file():
             return {}
-        before, now = _method_options(yaml.safe_load(path.read_text(encoding="utf-8"))), _method_options(self.config)
+        try:
+            before = _method_options(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+            rank_zero_warn(f"{path} cannot be read: whether the adapter was trained with these options is unknown")
+            return {}
+        now = _method_options(self.config)
         return {key: (before[key], now[key]) for key in before.keys() & now.keys() if before[key] != now[key]}
 
     def write_config(self) -> None:
@@ -160,17 +186,33 @@ class Run:
         data: VideoTextDataModule,
         meter: CostMeter,
         selection: str,
+        surroundings: Surroundings,
         points: ResumePoints | None = None,
     ) -> None:
-        """Writes ranks and, last, the record; a folder without a record is not a complete run."""
+        """Prints the figures, writes ranks and, last, the record; a folder without a record is not a complete run."""
         evaluation = _evaluation(method)
-        ranks = io.BytesIO()
-        np.savez_compressed(ranks, allow_pickle=False, **evaluation.ranks)
-        write_bytes_atomically(self.folder / self._ranks_name, ranks.getvalue())
-        record = self._record(trainer, method, data, meter, selection, evaluation, points)
-        write_result(self.folder / self.record_name, record)
-        self.show(method, data)
+        try:
+            ranks = io.BytesIO()
+            np.savez_compressed(ranks, allow_pickle=False, **evaluation.ranks)
+            write_bytes_atomically(self.folder / self._ranks_name, ranks.getvalue())
+            record = self._record(trainer, method, data, meter, selection, evaluation, surroundings, points)
+            record["integrity"]["ranks_sha256"] = hashlib.sha256(ranks.getvalue()).hexdigest()
+            write_result(self.folder / self.record_name, record)
+        finally:
+            self.show(method, data)  # also where they cannot be written
         print(f"record: {self.folder / self.record_name}")
+
+    def surroundings(self, data: VideoTextDataModule) -> Surroundings:
+        """What the record says of files and of this machine; unknown is null."""
+        adapter = self.folder / ADAPTER_NAME
+        version = package_version({"pyav": "av"}.get(data.reader, data.reader))
+        return Surroundings(
+            env=environment() | {"decoder": f"{data.reader} {version or '(version unknown)'}"},
+            adapter_bytes=adapter.stat().st_size if adapter.is_file() else None,
+            adapter_sha256=_known_sha256(adapter),
+            config_sha256=_known_sha256(self.folder / CONFIG_NAME),
+            manifest_sha256=_known_sha256(data.manifest),
+        )
 
     @property
     def _ranks_name(self) -> str:
@@ -184,10 +226,11 @@ class Run:
         meter: CostMeter,
         selection: str,
         evaluation: Evaluation,
+        surroundings: Surroundings,
         points: ResumePoints | None,
     ) -> dict[str, Any]:
         counts = method.parameter_counts()
-        adapter = self.folder / ADAPTER_NAME
+        weights = method.backbone.weights
         protocol = data.protocol_record()
         train = None
         if points is not None and trainer.global_step:
@@ -218,12 +261,13 @@ class Run:
                 "method": method.label,
                 "method_config": _method_options(self.config),
                 "backbone": method.backbone.name,
-                "weights_sha256": method.backbone.weights["sha256"],
-                "pretraining_data": method.backbone.weights["source"],
+                "weights_sha256": weights["sha256"],
+                "pretraining_data": weights["source"],
+                "weights": {key: weights.get(key) for key in ("file", "activation", "described_by", "assumed")},
                 "trainable_params": counts["trainable"],
                 "total_params": counts["total"],
                 "trainable_by_modality": {k: v for k, v in counts.items() if k not in ("trainable", "total")},
-                "adapter_bytes": adapter.stat().st_size if adapter.is_file() else None,
+                "adapter_bytes": surroundings.adapter_bytes,
                 "extra_inference_params": None,
                 "extra_inference_flops": None,
                 "gmacs_vision": meter.gmacs.vision if meter.gmacs else None,
@@ -231,11 +275,11 @@ class Run:
             },
             "train": train,
             "eval": evaluation.record | {"cost": meter.evaluation(evaluation)},
-            "env": environment() | _hardware(trainer, data),
+            "env": surroundings.env | _hardware(trainer, data) | {"manifest_sha256": surroundings.manifest_sha256},
             "integrity": {
-                "ranks_sha256": file_sha256(self.folder / self._ranks_name),
-                "adapter_sha256": file_sha256(adapter) if adapter.is_file() else None,
-                "config_sha256": file_sha256(self.folder / CONFIG_NAME),
+                "ranks_sha256": None,
+                "adapter_sha256": surroundings.adapter_sha256,
+                "config_sha256": surroundings.config_sha256,
             },
         }
 
@@ -258,24 +302,43 @@ def open_run(
         UsageError: if the run is complete already, or another process is at work in its folder.
         CheckpointError: if the folder cannot be created or written to.
     """
-    seed, digest = options.seed_everything, config_hash(resolved)
+    dry = bool(options.trainer.fast_dev_run) or command in ("validate", "predict")
+    if not dry:
+        require_validator()
+    annotations = "" if dry else data.annotations_sha256()  # what cannot be read is told now
+    contents = contents_of(method, data)
+    seed, digest = options.seed_everything, config_hash(resolved, contents)
     if command != "fit" and options.ckpt_path:
         folder = Path(options.ckpt_path).expanduser().parent
         if command != "validate":
-            _require_writable(folder)
-        return Run(folder, "test", resolved, digest, seed, "test.json")
+            _require_writable(folder, "test.json", "test_ranks.npz")
+        return Run(folder, "test", resolved, digest, seed, "test.json", contents=contents)
     folder = run_directory(
         Path(options.runs_dir).expanduser(), data.dataset, method.slug, method.backbone.name, digest, seed
     )
-    dry = bool(options.trainer.fast_dev_run) or command in ("validate", "predict")
     writes = rank_zero_only.rank == 0 and not dry
     if writes:
         held.enter_context(locked(folder))  # before its files are looked at
-    resumed = None if dry or options.overwrite or command != "fit" else resumable(folder)
-    run = Run(folder, "fit", resolved, digest, seed, FILE_NAME, resumed)
+    resumed = None
+    if not (dry or options.overwrite):
+        resumed = resumable(folder)
+        if not resumed and not (folder / FILE_NAME).is_file():
+            resumed = earlier_checkpoint(folder, resolved, annotations, method.backbone.weights["sha256"])
+    resumed = resumed if command == "fit" else None
+    run = Run(folder, "fit", resolved, digest, seed, FILE_NAME, resumed, contents)
     if writes:
         _create(run, options.overwrite, data)
     return run
+
+
+def contents_of(method: Method, data: VideoTextDataModule) -> Contents:
+    """What stands for paths in a resolved configuration, by block of options."""
+    return {
+        "data.init_args": data.contents(),
+        "model.init_args": method.contents(),
+        "model.init_args.backbone.init_args": method.backbone.contents(),
+        "model.init_args.task.init_args": method.task.contents(),
+    }
 
 
 def _create(run: Run, overwrite: bool, data: VideoTextDataModule) -> None:
@@ -299,10 +362,20 @@ def _complete(folder: Path, data: VideoTextDataModule) -> str:
     )
 
 
-def _require_writable(folder: Path) -> None:
+def _known_sha256(path: Path | None) -> str | None:
+    try:
+        return None if path is None else file_sha256(path)
+    except ResultError:
+        return None
+
+
+def _require_writable(folder: Path, *names: str) -> None:
     if not folder.is_dir():
         return  # whoever reads the adapter says so
     advice = "results go beside the adapter: copy it and config.yaml to another folder"
+    for name in names:
+        if (folder / name).is_dir():
+            raise CheckpointError(f"cannot write {folder / name}, which is a folder; {advice}")
     with _writing_to(folder, advice), tempfile.TemporaryFile(dir=folder):
         pass
 
@@ -345,11 +418,8 @@ def _method_options(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _hardware(trainer: Trainer, data: VideoTextDataModule) -> dict[str, Any]:
-    decoder = {"pyav": "av"}.get(data.reader, data.reader)
     found: dict[str, Any] = {
-        "decoder": f"{data.reader} {importlib.metadata.version(decoder)}",
         "frame_cache": data.frame_cache_record(),
-        "manifest_sha256": data.manifest_sha256(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
     if trainer.strategy.root_device.type != "cuda":

@@ -38,6 +38,12 @@ class QuestionAnswering(Task):
         self.metric = AnswerMetric(_SCORES[score], None if vocabulary is None else vocabulary.answers)
         self._videos = 0
 
+    def contents(self) -> dict[str, Any]:
+        """The answers in their order, in the place of the file and of how many of it are taken."""
+        if self.vocabulary is None:
+            return {}
+        return {"answer_list": f"sha256:{self.vocabulary.sha256}", "max_answers": None}
+
     @abstractmethod
     def answer(self, backbone: Backbone, batch: Batch) -> list[str | None]:
         """An answer to each question of an evaluation batch; None where its clip could not be read."""
