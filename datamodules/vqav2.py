@@ -91,6 +91,9 @@ class VQAv2(QuestionAnswerDataModule):
             files |= {role: self.root / name for role, name in self._names(part).items()}
         return files | ({"visual_genome": self.root / self.visual_genome} if self.visual_genome else {})
 
+    def file_option(self, role: str) -> str | None:
+        return role if role == "visual_genome" else "files"
+
     def _names(self, part: str) -> dict[str, str]:
         """Names of the files of a part by role."""
         if self.source == "blip":

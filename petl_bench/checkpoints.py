@@ -105,8 +105,7 @@ class ResumePoints(Checkpoint):
         every_n_steps: batches between two saves inside an epoch; null saves at its end only.
         allowed: names in `basis` that may have changed since the checkpoint; `key` covers `key.anything`.
         request: what signals ask for.
-        by_present_rules: turns the basis that an earlier version wrote down, and that of now, into one that can be
-            compared with the latter.
+        as_now: what a checkpoint depends on, in today's words.
 
     Attributes:
         resumed: how often the run was continued.
@@ -120,13 +119,10 @@ class ResumePoints(Checkpoint):
         every_n_steps: int | None,
         allowed: Sequence[str],
         request: StopRequest,
-        by_present_rules: Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]] = lambda before, _: (
-            before
-        ),
+        as_now: Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]] = lambda before, now: before,
     ) -> None:
-        self.by_present_rules = by_present_rules
         self.folder, self.basis, self.every_n_steps = folder, dict(basis), every_n_steps
-        self.allowed, self.request, self.by_present_rules = allowed, request, by_present_rules
+        self.allowed, self.request, self.as_now = allowed, request, as_now
         self.resumed = 0
         self.changed: dict[str, list[str]] = {}
         self._stopped_by = 0
@@ -186,7 +182,7 @@ class ResumePoints(Checkpoint):
         if run is None:
             raise CheckpointError("the checkpoint does not say what it depends on: begin anew with --overwrite true")
         now = self._basis(trainer)
-        before = self.by_present_rules(run["basis"], now)
+        before = self.as_now(run["basis"], now)
         unknown = [name for name in self.allowed if not any(_covers(name, key) for key in now)]
         if unknown:
             raise UsageError(f"allow_change {unknown[0]}: nothing that a run depends on has that name")

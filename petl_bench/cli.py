@@ -31,6 +31,7 @@ from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.current_files import named_when_lost
 from petl_bench.data.qa import QuestionAnswerDataModule
 from petl_bench.data.samples import Split
+from petl_bench.earlier import as_now
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
 from petl_bench.formats import number
 from petl_bench.freedoms import foreign_classes, plain_defaults, refused_class, require_allowed
@@ -41,7 +42,7 @@ from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.processes import Ranks, configure_ddp
 from petl_bench.ranges import Count, Seed
 from petl_bench.registry import import_plugins, list_entries
-from petl_bench.results import by_present_rules, measured_settings
+from petl_bench.results import measured_settings
 from petl_bench.run import ADAPTER_NAME, Run, Training, earlier_metrics, name_run, open_run
 from petl_bench.signals import Stopped, StopRequest
 from petl_bench.tasks.base import Task
@@ -200,7 +201,7 @@ class PetlBenchCLI(LightningCLI):
         dry = bool(self.options.trainer.fast_dev_run)
         static = self.options.trainer.accumulate_grad_batches == 1  # accumulating leaves steps out of the graph
         configure_ddp(self.options.trainer.strategy, self.options.collective_timeout, static)
-        self.run = name_run(str(self.subcommand), self.options, resolved, self._resolve, self.model, self.datamodule)
+        self.run = name_run(str(self.subcommand), self.options, resolved, self.model, self.datamodule)
         self.meter, self.early_ends = CostMeter(), EarlyEnds()
         logs = self.subcommand == "fit" and not dry and self.options.trainer.logger is not False
         settings: dict[str, Any] = {
@@ -222,7 +223,9 @@ class PetlBenchCLI(LightningCLI):
             raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
         # Its handler of SIGTERM talks to the other processes, whatever they are doing; ours are there already.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-        self.run = open_run(self.run, str(self.subcommand), self.options, self.datamodule, self.held)
+        self.run = open_run(
+            self.run, str(self.subcommand), self.options, self._resolve, self.model, self.datamodule, self.held
+        )
         if logs:
             self._go_on_logging(trainer.loggers[0])
         return trainer
@@ -287,7 +290,7 @@ class PetlBenchCLI(LightningCLI):
         if self.run.resumed is None or rank_zero_only.rank:
             return
         steps = SafeCheckpointIO().load_checkpoint(self.run.resumed)["global_step"]
-        logger.experiment.metrics.extend(earlier_metrics(self.run.folder, steps))
+        logger.experiment.metrics.extend(earlier_metrics(self.run.resumed.parent, steps))
 
     def _callbacks(self, dry: bool) -> list[Callback]:
         callbacks: list[Callback] = [self.meter, self.ranks, self.early_ends]
@@ -298,18 +301,16 @@ class PetlBenchCLI(LightningCLI):
         return callbacks
 
     def _resume_points(self) -> ResumePoints:
-        basis = measured_settings(self.run.config) | {
-            "seed_everything": self.run.seed,
-            "annotation_files": self.datamodule.annotations_sha256(),
-        }
+        basis = measured_settings(self.run.config, self.run.contents) | {"seed_everything": self.run.seed}
         every = self.options.save_every_n_steps
+        words = partial(
+            as_now,
+            config=self.run.config,
+            annotations=self.datamodule.annotations_sha256(),
+            resolve=self._resolve,
+        )
         self.resume_points = ResumePoints(
-            self.run.folder,
-            basis,
-            every,
-            self.options.allow_change,
-            self.stop_request,
-            partial(by_present_rules, config=self.run.config, resolve=self._resolve),
+            self.run.folder, basis, every, self.options.allow_change, self.stop_request, words
         )
         return self.resume_points
 
@@ -350,11 +351,12 @@ class PetlBenchCLI(LightningCLI):
                 f"predict --ckpt_path {self.run.folder / ADAPTER_NAME} writes those of the model"
             )
             return
+        surroundings = self.run.surroundings(datamodule)
         with self._losses_told():
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         selection = "best-val" if self.options.best_on_val else "last"
         training = self._training() if self.resume_points else None
-        self.run.finish(self.trainer, model, datamodule, self.meter, selection, training)
+        self.run.finish(self.trainer, model, datamodule, self.meter, selection, surroundings, training)
 
     def _training(self) -> Training:
         """For the record: what training was held against and cut short by, and which classes of the user took part."""
@@ -380,10 +382,11 @@ class PetlBenchCLI(LightningCLI):
     def test(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Tests an adapter, or a method that trains nothing."""
         self._tell_changes()
+        surroundings = self.run.surroundings(datamodule)
         with self._losses_told():
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         if not self.options.trainer.fast_dev_run:
-            self.run.finish(self.trainer, model, datamodule, self.meter, "last")
+            self.run.finish(self.trainer, model, datamodule, self.meter, "last", surroundings)
 
     def validate(
         self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any

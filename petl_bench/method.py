@@ -37,6 +37,8 @@ class Method(LightningModule, ABC):
     identity_at_init: ClassVar[bool] = True
     #: False for a method that has nothing to train (zero-shot).
     trainable: ClassVar[bool] = True
+    #: arguments that change no result
+    operational: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, backbone: Backbone, task: Task, optimizer: OptimizerRecipe | None = None) -> None:
         super().__init__()
@@ -205,6 +207,10 @@ class Method(LightningModule, ABC):
             for name, p in self.named_parameters()
             if p.requires_grad
         ]
+
+    def contents(self) -> dict[str, Any]:
+        """What stands for the paths among the arguments where runs are compared: the content of the files."""
+        return {}
 
     def identity(self) -> dict[str, str]:
         """What an adapter belongs to: method, its options that shape tensors, backbone and its weights."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ class OptimizerRecipe(ABC):
         clip_norm: bound on the global gradient norm per step, or None.
     """
 
+    #: arguments that change no result
+    operational: ClassVar[frozenset[str]] = frozenset()
     clip_norm: float | None
 
     @abstractmethod

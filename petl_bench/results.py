@@ -10,10 +10,10 @@ import json
 import math
 import os
 import platform
-import re
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
-from fnmatch import fnmatchcase
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,51 +23,35 @@ from petl_bench import old_records
 from petl_bench.errors import PetlBenchError, UsageError
 from petl_bench.untrusted import UnreadableError, is_file, parse_json, plain_text, read_text, shown
 
+Contents = Mapping[str, Mapping[str, Any]]
+
 SCHEMA = "petl_bench.result/2"
 FILE_NAME, CONFIG_NAME = "result.json", "config.yaml"
 
-#: gives a configuration the defaults of what it does not say
-Resolve = Callable[[dict[str, Any]], dict[str, Any]]
-
-IGNORED_CONFIG_KEYS = (
-    # which files were given; where things lie and are written
-    "config",
-    "ckpt_path",
-    "runs_dir",
-    "overwrite",
-    "allow_change",
-    "save_every_n_steps",
-    "collective_timeout",
+OPERATIONAL_OPTIONS = (
+    # of the command: which files were given; where things are written; how often, and what may differ
+    *("config", "ckpt_path", "runs_dir", "overwrite", "allow_change", "save_every_n_steps", "collective_timeout"),
     # what the report holds a training against
     "recipe",
-    "*.root",
-    "*_root",
-    "*.cache_dir",
-    # cached frames are those that decoding gives
-    "data.init_args.cache",
-    "data.init_args.on_cache_miss",
-    "data.init_args.manifest",
-    "*.dirpath",
-    "trainer.default_root_dir",
     # the seed: runs that differ in it only are aggregated
     "seed_everything",
-    # how the work is spread and shown; the batch size of a configuration is the global one
-    "*.num_workers",
-    "*.loader_timeout",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.accelerator",
-    "trainer.strategy",
-    "trainer.logger",
-    "trainer.log_every_n_steps",
-    "trainer.enable_progress_bar",
-    "trainer.enable_model_summary",
+    # of Lightning's trainer: how the work is spread and shown; the batch size of a configuration is the global one
+    *("trainer.devices", "trainer.num_nodes", "trainer.accelerator", "trainer.strategy", "trainer.default_root_dir"),
+    *("trainer.logger", "trainer.log_every_n_steps", "trainer.enable_progress_bar", "trainer.enable_model_summary"),
+    *("trainer.profiler", "trainer.detect_anomaly", "trainer.num_sanity_val_steps", "trainer.enable_checkpointing"),
 )
-"""Dotted keys of the resolved configuration that do not change what is measured.
+"""Dotted keys of the command and of Lightning's trainer that do not change what is measured.
 
-`*` stands for any characters, dots included (`*.root` covers `data.init_args.root`). List items are numbered
-(`trainer.callbacks.0.init_args.dirpath`). A key that matches is left out with everything below it.
+Constructors of ours name their own, as `operational` on the class. A key is left out with everything below it.
 """
+
+_OBSERVERS = frozenset(
+    {
+        *("DeviceStatsMonitor", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary", "ProgressBar"),
+        *("RichModelSummary", "RichProgressBar", "ThroughputMonitor", "TQDMProgressBar"),
+    }
+)
+"""Callbacks of Lightning that only watch, show or save."""
 
 _PACKAGES = (
     "torch",
@@ -171,56 +155,54 @@ def file_sha256(path: Path) -> str:
         raise ResultError(path, f"cannot be read: {error.strerror}") from error
 
 
-def config_hash(config: dict[str, Any]) -> str:
-    """SHA-256 of the resolved configuration as canonical JSON, without `IGNORED_CONFIG_KEYS`.
+def config_hash(config: dict[str, Any], contents: Contents | None = None) -> str:
+    """SHA-256 of what a resolved configuration measures, as canonical JSON.
 
-    Equal for runs that measure the same thing with different seeds, folders or machines.
+    Equal for runs that measure the same thing with different seeds, folders or machines: operational options are left
+    out, and files stand there with their content.
+
+    Args:
+        config: resolved.
+        contents: see `measured`.
 
     Raises:
         UsageError: The configuration holds NaN, infinity, or something that is no JSON.
     """
-    kept = _measured(config)
     try:
-        canonical = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
+        canonical = json.dumps(
+            measured(config, contents), sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain
+        )
     except (TypeError, ValueError) as error:
         raise UsageError(f"the configuration cannot be hashed: {error}") from error
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def measured_settings(config: dict[str, Any]) -> dict[str, Any]:
+def measured_settings(config: dict[str, Any], contents: Contents | None = None) -> dict[str, Any]:
     """The values that `config_hash` covers, by dotted key."""
-    return dict(_leaves(_measured(config), ""))
+    return dict(leaves(measured(config, contents)))
 
 
-def same_settings(before: Mapping[str, Any], config: dict[str, Any], resolve: Resolve) -> bool:
-    """Whether what an earlier version measured is what this configuration measures, see `by_present_rules`."""
-    now = measured_settings(config)
-    if any(key in now and now[key] != value for key, value in before.items()):
-        return False
-    return by_present_rules(before, now, config, resolve) == now
-
-
-def by_present_rules(
-    before: Mapping[str, Any], now: Mapping[str, Any], config: dict[str, Any], resolve: Resolve
-) -> dict[str, Any]:
-    """Settings that an earlier version wrote down, as this one would have written them.
-
-    Options that count no more are left out. Those that the earlier version did not have get the values that they have
-    where nothing is said about them.
+def measured(config: dict[str, Any], contents: Contents | None = None) -> dict[str, Any]:
+    """What a resolved configuration measures.
 
     Args:
-        before: its settings by dotted key.
-        now: those of this version.
-        config: the resolved configuration of `now`, with options that do not count.
-        resolve: gives a configuration the defaults of what it does not say.
+        config: resolved.
+        contents: by dotted key of a block of options: what stands for the values of some of them, such as the SHA-256
+            of a file for its path.
     """
-    options = dict(_leaves(config, ""))
-    kept = {key: value for key, value in before.items() if key in now or key not in options}
-    new = {_option(key) for key in now.keys() - before.keys()}
-    if not new:
-        return kept
-    unsaid = measured_settings(resolve(_without(config, new.__contains__)))
-    return kept | {key: value for key, value in unsaid.items() if _option(key) in new}
+    kept = _without_operational(config, "")
+    for key, options in (contents or {}).items():
+        block: Any = kept
+        for name in key.split("."):
+            block = block.get(name) if isinstance(block, dict) else None
+        if isinstance(block, dict):
+            block.update(options)
+    return kept
+
+
+def operational_options(kind: type) -> frozenset[str]:
+    """Arguments that a class and its bases declare to change no result."""
+    return frozenset().union(*(vars(base).get("operational", ()) for base in kind.__mro__))
 
 
 def environment() -> dict[str, Any]:
@@ -234,7 +216,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu_model(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: package_version(name) for name in _PACKAGES},
         "cuda": None,
         "driver": None,
         "gpu": None,
@@ -279,7 +261,7 @@ def _validate(path: Path, record: Any) -> None:
     found = record.get("schema") if isinstance(record, dict) else None
     if found != SCHEMA:
         raise ResultError(path, f"schema is {found!r}, not {SCHEMA!r}")
-    for key, value in _leaves(record, ""):
+    for key, value in leaves(record):
         if isinstance(value, float) and not math.isfinite(value):
             raise ResultError(path, f"{key} is {value}, not a finite number")
 
@@ -293,7 +275,7 @@ def _validate(path: Path, record: Any) -> None:
 
 def _require_usable(path: Path, record: Any) -> None:
     """Refuses what no run writes, and a report can neither calculate with nor print."""
-    for key, value in _leaves(record, ""):
+    for key, value in leaves(record):
         if isinstance(value, int) and abs(value) > _LARGEST:
             raise ResultError(path, f"{shown(key)} is {shown(value)}, beyond what a run can count")
         for text in (key, value):
@@ -309,37 +291,51 @@ def _validator() -> Any:
     return Draft202012Validator(json.loads(schema))
 
 
-def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in nested mappings and lists by dotted key; items of lists are numbered."""
     if not isinstance(value, dict | list):
         yield key, value
         return
-    for name, item in _items(value):
-        yield from _leaves(item, f"{key}.{name}" if key else str(name))
+    for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from leaves(item, f"{key}.{name}" if key else str(name))
 
 
-def _option(key: str) -> str:
-    """The option that a dotted key belongs to; what is inside a list is no option of its own."""
-    return re.split(r"\.\d+(?:\.|$)", key, maxsplit=1)[0]
-
-
-def _measured(config: dict[str, Any]) -> dict[str, Any]:
-    return _without(config, lambda key: any(fnmatchcase(key, pattern) for pattern in IGNORED_CONFIG_KEYS))
-
-
-def _without(value: Any, left_out: Callable[[str], bool], key: str = "") -> Any:
-    """A configuration without the dotted keys that a rule leaves out."""
-    if not isinstance(value, dict | list):
+def _without_operational(value: Any, key: str) -> Any:
+    if isinstance(value, list):
+        return [_without_operational(item, f"{key}.{place}") for place, item in enumerate(value)]
+    if not isinstance(value, dict):
         return value
     kept = {}
-    for name, item in _items(value):
+    for name, item in value.items():
         below = f"{key}.{name}" if key else str(name)
-        if not left_out(below):
-            kept[str(name)] = _without(item, left_out, below)
-    return kept if isinstance(value, dict) else list(kept.values())
+        if below == "trainer.callbacks":
+            item = _without_observers(item)
+        if below not in OPERATIONAL_OPTIONS:
+            kept[str(name)] = _without_operational(item, below)
+    kind = _loaded(value.get("class_path"))
+    if kind is not None and isinstance(kept.get("init_args"), dict):
+        left_out = operational_options(kind)
+        kept["init_args"] = {name: item for name, item in kept["init_args"].items() if name not in left_out}
+    return kept
 
 
-def _items(value: dict[Any, Any] | list[Any]) -> Iterator[tuple[Any, Any]]:
-    return iter(value.items()) if isinstance(value, dict) else iter(enumerate(value))
+def _without_observers(callbacks: Any) -> Any:
+    """The callbacks that may change a result, or null."""
+    if not isinstance(callbacks, list):
+        return callbacks
+    return [callback for callback in callbacks if not _observes(callback)] or None
+
+
+def _observes(callback: Any) -> bool:
+    package, _, name = str(callback.get("class_path") if isinstance(callback, dict) else callback).rpartition(".")
+    return name in _OBSERVERS and package.split(".")[0] in ("", "pytorch_lightning", "lightning")
+
+
+def _loaded(class_path: Any) -> type | None:
+    """The class of a path whose module is imported, as those of a run are; None for any other."""
+    module, _, name = str(class_path).rpartition(".")
+    kind = getattr(sys.modules.get(module), name, None)
+    return kind if isinstance(kind, type) else None
 
 
 def _plain(value: Any) -> str:
@@ -378,21 +374,39 @@ def _git(folder: Path, *arguments: str) -> bytes | None:
         # Without the lock, runs that start together do not fight over the index.
         command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
         done = subprocess.run(command, capture_output=True, check=False)
-    except FileNotFoundError:
+    except OSError:
         return None
     return done.stdout if done.returncode == 0 else None
 
 
 def _installed_sha256() -> str:
-    lines = {f"{d.metadata['Name']}=={d.version}\n" for d in importlib.metadata.distributions()}
+    lines = set()
+    for package in importlib.metadata.distributions():
+        with suppress(Exception):  # of metadata that is there in part, anything may come
+            lines.add(f"{package.metadata['Name']}=={package.version}\n")
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The version of an installed package; None where it is another's module, or its installation is cut."""
     try:
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+    except Exception:  # of metadata that is there in part, anything may come
         return None
+
+
+def require_validator() -> None:
+    """Refuses to begin what could not be recorded at its end.
+
+    Raises:
+        UsageError: The package that validates records cannot be imported.
+    """
+    try:
+        _validator()
+    except ImportError as error:
+        raise UsageError(
+            f"package {error.name} is missing, which records are checked with: install petl_bench again"
+        ) from error
 
 
 def _cpu_model() -> str | None:

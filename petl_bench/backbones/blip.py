@@ -211,6 +211,8 @@ class BLIP(Backbone):
         CheckpointError: if the weights cannot be read, were trained for something else or do not fit.
     """
 
+    operational = frozenset({"gradient_checkpointing"})
+
     def __init__(
         self,
         architecture: str,
@@ -228,6 +230,7 @@ class BLIP(Backbone):
         self.name = f"blip-{name}".lower()
         self.purpose: Purpose = purpose
         own_vocabulary = str(config.pop("vocabulary", "bert-base-uncased"))
+        self.config = copy.deepcopy(config)
         adapter = full_adapter(pretrained)
         weights = None if pretrained is None or adapter else find_weights(pretrained)
         _require_config(config)
@@ -289,6 +292,10 @@ class BLIP(Backbone):
         self.vision_proj, self.text_proj, self.itm_head = model.vision_proj, model.text_proj, model.itm_head
         self.temp = nn.Parameter(torch.tensor(temperature))
         self.embed_dim = self.vision_proj.out_features
+
+    def contents(self) -> dict[str, Any]:
+        assert isinstance(self.spec.tokenizer, WordPiece)
+        return super().contents() | {"vocabulary": f"sha256:{self.spec.tokenizer.sha256}"}
 
     @property
     def logit_scale(self) -> Tensor:  # type: ignore[override]  # BLIP's parameter is the temperature itself

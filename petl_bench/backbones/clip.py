@@ -132,6 +132,8 @@ class CLIP(Backbone):
         CheckpointError: if the weights cannot be read or do not fit.
     """
 
+    operational = frozenset({"gradient_checkpointing"})
+
     def __init__(
         self,
         architecture: str,
@@ -142,6 +144,7 @@ class CLIP(Backbone):
     ) -> None:
         super().__init__()
         config, name = find_architecture(architecture)
+        self.config = config
         if "hf_model_name" in config["text_cfg"]:
             raise _other_towers(name)  # before open_clip downloads the tower's configuration
         self.name = f"clip-{name}".lower()

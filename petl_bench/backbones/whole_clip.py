@@ -66,6 +66,7 @@ class WholeCLIP(Backbone):
     ) -> None:
         super().__init__()
         config, name = find_architecture(architecture)
+        self.config = config
         self.name = f"whole-clip-{name}".lower()
         adapter = full_adapter(pretrained)
         weights = None if pretrained is None or adapter else find_weights(name, pretrained)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -62,6 +64,16 @@ class WordPiece:
         tokenizer = self._tokenizer()
         options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": True}
         return [tokenizer.decode(row, **options) for row in ids.tolist()]
+
+    @property
+    def sha256(self) -> str:
+        """Of the pieces in the order of their ids, wherever they are read from.
+
+        Raises:
+            CheckpointError: if the vocabulary cannot be read.
+        """
+        pieces = _load(self.vocabulary).get_vocab()
+        return hashlib.sha256(json.dumps(sorted(pieces, key=pieces.__getitem__)).encode()).hexdigest()
 
     def check(self) -> None:
         """Refuses a vocabulary that is not the backbone's.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import json
 import shutil
 from abc import abstractmethod
@@ -22,7 +23,7 @@ from petl_bench.data.augmentation import RandAugment, require_recipe
 from petl_bench.data.cache import Clip, FrameCache
 from petl_bench.data.current_files import CurrentFiles
 from petl_bench.data.datasets import ClipLoader, EvaluationDataset, TrainingDataset, collate
-from petl_bench.data.manifest import read_manifest, refused
+from petl_bench.data.manifest import Entry, read_manifest, refused
 from petl_bench.data.mark import MARK
 from petl_bench.data.reader import READING_RULES
 from petl_bench.data.samples import Protocol, Sample, Split
@@ -87,6 +88,10 @@ class VideoTextDataModule(LightningDataModule):
     texts: ClassVar[str] = "captions"
     #: of the files that are clips
     suffixes: ClassVar[tuple[str, ...]] = VIDEO_SUFFIXES
+    #: arguments that change no result: where files lie, how they are read, how the work is cut up
+    operational: ClassVar[frozenset[str]] = frozenset(
+        {"root", "eval_batch_size", "cache", "on_cache_miss", "num_workers", "loader_timeout"}
+    )
 
     def __init__(
         self,
@@ -146,6 +151,11 @@ class VideoTextDataModule(LightningDataModule):
     @abstractmethod
     def annotation_files(self) -> dict[str, Path]:
         """The annotation files in use by role, for the record of a run."""
+
+    def file_option(self, role: str) -> str | None:
+        """The argument that names the annotation file of a role; None if there is none."""
+        given = {name for kind in type(self).__mro__ for name in inspect.signature(kind.__init__).parameters}
+        return next((name for name in (role, f"{role}_file") if name in given), None)
 
     def video_ids(self, split: Split) -> list[str]:
         """The videos of a split, also where their captions are in a file that is not there."""
@@ -333,7 +343,7 @@ class VideoTextDataModule(LightningDataModule):
         """
         if self.manifest is None:
             return files
-        entries = read_manifest(self.manifest)
+        entries = self._manifest_entries
         former = sum(entry.rules < READING_RULES for entry in entries.values())
         if former:
             rank_zero_info(
@@ -487,7 +497,7 @@ class VideoTextDataModule(LightningDataModule):
 
     def protocol_record(self, split: Split = "test") -> dict[str, Any]:
         """The protocol block of a run record (specs/report.md 3.2)."""
-        samples, files = self.samples(split), self._annotation_digests()
+        samples, files = self.samples(split), self._annotation_digests
         queries = sum(len(sample.captions) for sample in samples)
         missing = self._missing.get(split, [])
         return {
@@ -511,7 +521,32 @@ class VideoTextDataModule(LightningDataModule):
         Raises:
             DataError: one of them cannot be read.
         """
-        return _hash(self._annotation_digests())
+        return _hash(self._annotation_digests)
+
+    def contents(self) -> dict[str, Any]:
+        """What stands for the paths among the arguments: the SHA-256 of annotation files, the verdicts of a manifest.
+
+        Files that are not there are left out; who needs them says so.
+        """
+        try:
+            digests = self._annotation_digests
+        except DataError:
+            digests = {}
+        found: dict[str, Any] = {}
+        for role, digest in digests.items():
+            found.setdefault(self.file_option(role) or "annotation_files", {})[role] = f"sha256:{digest}"
+        one_file = {option: next(iter(roles.values())) for option, roles in found.items() if len(roles) == 1}
+        return found | one_file | {"manifest": self._left_out_by_the_manifest()}
+
+    def _left_out_by_the_manifest(self) -> list[str] | None:
+        """Videos that the manifest refuses, where a run goes on without them."""
+        if self.manifest is None or self.bad_videos == "error":
+            return None
+        return sorted(video for video, entry in self._manifest_entries.items() if entry.status in ("bad", "missing"))
+
+    @functools.cached_property
+    def _manifest_entries(self) -> dict[str, Entry]:
+        return {} if self.manifest is None else read_manifest(self.manifest)
 
     @functools.cached_property
     def training_rows_sha256(self) -> str:
@@ -520,7 +555,9 @@ class VideoTextDataModule(LightningDataModule):
         assert isinstance(dataset, TrainingDataset)
         return _hash([astuple(sample) for sample, _ in dataset.samples])
 
+    @functools.cached_property
     def _annotation_digests(self) -> dict[str, str]:
+        """By role; read once, as the files may have 100 MB."""
         try:
             return {role: file_sha256(path) for role, path in sorted(self.annotation_files().items())}
         except ResultError as error:

@@ -44,6 +44,12 @@ class QuestionAnswering(Task):
     def metric_names(self, several_texts: bool, types: Collection[str]) -> list[str]:
         return ["accuracy", *(f"accuracy_{name}" for name in sorted(set(types)))]
 
+    def contents(self) -> dict[str, Any]:
+        """The answers in their order, in the place of the file and of how many of it are taken."""
+        if self.vocabulary is None:
+            return {}
+        return {"answer_list": f"sha256:{self.vocabulary.sha256}", "max_answers": None}
+
     @abstractmethod
     def answer(self, backbone: Backbone, batch: Batch) -> list[str | None]:
         """An answer to each question of an evaluation batch; None where its clip could not be read."""

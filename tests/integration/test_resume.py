@@ -318,10 +318,10 @@ def test_changed_annotations_are_noticed(dataset: Path, tmp_path: Path, capsys: 
     path = copy / "MSRVTT_data.json"
     path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     assert run(*arguments) == 5
-    assert "annotation_files was" in capsys.readouterr().err
-    assert run(*arguments, "--allow_change", "annotation_files") == 0
+    assert "data.init_args.captions_file was sha256:" in capsys.readouterr().err
+    assert run(*arguments, "--allow_change", "data.init_args.captions_file") == 0
     train = only_record(runs)[1]["train"]
-    assert train["changed"].keys() == {"annotation_files"}
+    assert train["changed"].keys() == {"data.init_args.captions_file"}
     assert train["resumed"] == 1
 
 
