@@ -23,7 +23,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 
 from petl_bench.adapters import read_adapter, require_adapter_path
 from petl_bench.backbones.base import Backbone, InputSpec
-from petl_bench.checkpoints import LAST, ResumePoints, SafeCheckpointIO, read_checkpoint, resumable
+from petl_bench.checkpoints import ResumePoints, SafeCheckpointIO, read_checkpoint, resumable
 from petl_bench.config_safety import ClassPathGuard, holds
 from petl_bench.cost import CostMeter
 from petl_bench.course import EarlyEnds, course_of, require_monitored, require_own_folder, require_validation
@@ -44,7 +44,7 @@ from petl_bench.ranges import Count, Seed
 from petl_bench.registry import import_plugins, list_entries
 from petl_bench.results import measured_settings
 from petl_bench.run import ADAPTER_NAME, Run, Training, earlier_metrics, name_run, open_run
-from petl_bench.signals import Stopped, StopRequest
+from petl_bench.signals import STOP
 from petl_bench.tasks.base import Task
 from petl_bench.tasks.qa import QuestionAnswering
 from petl_bench.trainer import CountingTrainer
@@ -73,9 +73,8 @@ class PetlBenchCLI(LightningCLI):
     run: Run
     resume_points: ResumePoints | None = None
 
-    def __init__(self, args: list[str], stop_request: StopRequest | None = None) -> None:
+    def __init__(self, args: list[str]) -> None:
         self.command = args[0]
-        self.stop_request = stop_request or StopRequest()
         self.ranks = Ranks()
         with ExitStack() as self.held:  # the lock of the run's folder
             super().__init__(
@@ -200,7 +199,7 @@ class PetlBenchCLI(LightningCLI):
         resolved = self._dumped(self.options)
         dry = bool(self.options.trainer.fast_dev_run)
         static = self.options.trainer.accumulate_grad_batches == 1  # accumulating leaves steps out of the graph
-        configure_ddp(self.options.trainer.strategy, self.options.collective_timeout, static)
+        configure_ddp(self.options.trainer.strategy, self.options.collective_timeout, static, self.ranks)
         self.run = name_run(str(self.subcommand), self.options, resolved, self.model, self.datamodule)
         self.meter, self.early_ends = CostMeter(), EarlyEnds()
         logs = self.subcommand == "fit" and not dry and self.options.trainer.logger is not False
@@ -226,6 +225,8 @@ class PetlBenchCLI(LightningCLI):
         self.run = open_run(
             self.run, str(self.subcommand), self.options, self._resolve, self.model, self.datamodule, self.held
         )
+        if self.subcommand == "fit":
+            STOP.advice = "; a dry run keeps nothing".__str__ if dry else self._how_to_go_on
         if logs:
             self._go_on_logging(trainer.loggers[0])
         return trainer
@@ -309,9 +310,7 @@ class PetlBenchCLI(LightningCLI):
             annotations=self.datamodule.annotations_sha256(),
             resolve=self._resolve,
         )
-        self.resume_points = ResumePoints(
-            self.run.folder, basis, every, self.options.allow_change, self.stop_request, words
-        )
+        self.resume_points = ResumePoints(self.run.folder, basis, every, self.options.allow_change, words)
         return self.resume_points
 
     def _best_on_val(self) -> ModelCheckpoint:
@@ -322,15 +321,6 @@ class PetlBenchCLI(LightningCLI):
 
     def fit(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Trains, writes the adapter, tests the reported epoch if its truth is known, writes the record."""
-        try:
-            self._fit(model, datamodule, ckpt_path, **kwargs)
-        except Stopped as stopped:
-            if self.resume_points and rank_zero_only.rank == 0 and resumable(self.run.folder):
-                again = "without --overwrite true " if self.options.overwrite else ""
-                stopped.advice = f"; the same command {again}goes on from {self.run.folder / LAST}"
-            raise
-
-    def _fit(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None, **kwargs: Any) -> None:
         if ckpt_path is None and self.run.resumed:
             ckpt_path = str(self.run.resumed)
             rank_zero_info(f"an interrupted run goes on from {ckpt_path} (--overwrite true begins anew)")
@@ -364,9 +354,22 @@ class PetlBenchCLI(LightningCLI):
         classes = foreign_classes(self.options.trainer, NamedConfig.guard.plugins)
         return Training(self.resume_points, self.recipe, self.early_ends.limits, classes)
 
+    def _how_to_go_on(self) -> str:
+        """What is left of an interrupted fit, and what to do."""
+        if (record := self.run.folder / self.run.record_name).is_file():
+            return f"; the run is complete: {record}"
+        failure = f"; {self.resume_points.failure}" if self.resume_points and self.resume_points.failure else ""
+        if (kept := resumable(self.run.folder) or self.run.resumed) is None:
+            steps = getattr(getattr(self, "trainer", None), "global_step", 0)
+            return failure or ("; no checkpoint could be saved" if steps else "; no step was made, so nothing is lost")
+        unwanted = {"--overwrite true": self.options.overwrite, "--ckpt_path": self.options.ckpt_path}
+        without = " and ".join(option for option, given in unwanted.items() if given)
+        return f"{failure}; the same command {f'without {without} ' if without else ''}goes on from {kept}"
+
     @contextmanager
     def _losses_told(self) -> Iterator[None]:
         """Says which process was lost, or which file a lost loader process was at."""
+        STOP.unwinds = True
         with self.ranks.together(self.trainer), named_when_lost(self.datamodule.current_files):
             yield
 

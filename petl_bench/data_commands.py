@@ -15,6 +15,7 @@ from petl_bench.data.base import VideoTextDataModule
 from petl_bench.inspect_model import Params
 from petl_bench.method import Method
 from petl_bench.named_configs import find_config, read_text
+from petl_bench.signals import STOP
 
 #: modules with `add_arguments(parser)` and `run(data module, options) -> exit code`
 COMMANDS: dict[str, ModuleType] = {"describe": describe, "verify": verify, "cache": build_cache}
@@ -26,6 +27,7 @@ class DataCommand(Params):
     """Takes what `fit` takes, builds the model without memory for its `spec`, and hands over the data module."""
 
     def fit(self, model: Method, datamodule: VideoTextDataModule, **kwargs: Any) -> None:
+        STOP.unwinds = True  # a progress bar has hidden the cursor
         self.inspection.exit_code = self.inspection.command.run(datamodule, self.inspection)
 
 

@@ -6,11 +6,13 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from petl_bench import __version__
 from petl_bench.errors import PetlBenchError, UsageError
 from petl_bench.output import make_printable
+from petl_bench.signals import STOP, Stopped, exit_on_signals, handled, take_over
 
 _HELP = """\
 usage: petl-bench COMMAND ...
@@ -48,7 +50,13 @@ options:
 4 data, 5 checkpoint or storage, 6 distributed, 130 and 143 signals.
 """
 
-_RUN_COMMANDS = ("fit", "validate", "test", "predict")
+#: and what a signal leaves of each before it knows better
+_RUN_COMMANDS = {
+    "fit": "; no step was made, so nothing is lost",
+    "validate": "; nothing is kept of it: give the same command again",
+    "test": "; no figures were written: give the same command again",
+    "predict": "; nothing was written: give the same command again",
+}
 _INSPECT_COMMANDS = ("params", "profile")
 
 
@@ -59,14 +67,16 @@ def main(args: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        return _dispatch(arguments)
+        with handled():
+            return _dispatch(arguments)
+    except Stopped as stopped:
+        _tell_stopped()
+        return stopped.exit_code
     except PetlBenchError as error:
         if debug:
             raise
         print(f"petl-bench: error: {_one_line(error)}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:  # who read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -80,7 +90,17 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def console() -> None:
     """Entry of the installed `petl-bench` script."""
-    sys.exit(main())
+    take_over()
+    code = main()
+    exit_on_signals()
+    if not STOP.number:
+        sys.exit(code)
+    # Who is asked to end waits neither for threads nor for what other libraries do at the end.
+    with suppress(OSError):
+        sys.stdout.flush()
+    with suppress(OSError):
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -121,18 +141,17 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _run_command(command: str, arguments: list[str], plugins: list[str]) -> int:
-    """One of Lightning's subcommands; a signal ends it with 128 plus its number."""
-    from petl_bench import signals
+    """One of Lightning's subcommands."""
+    STOP.advice = _RUN_COMMANDS[command].__str__
+    from petl_bench.cli import run
 
-    try:
-        with signals.handled() as stop_request:
-            from petl_bench.cli import PetlBenchCLI, run
+    return run(command, arguments, plugins)
 
-            return run(command, arguments, plugins, partial(PetlBenchCLI, stop_request=stop_request))
-    except signals.Stopped as stopped:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"petl-bench: stopped by {stopped}{stopped.advice}", file=sys.stderr)
-        return stopped.exit_code
+
+def _tell_stopped() -> None:
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        with suppress(OSError):  # of a terminal that hung up
+            print(STOP.farewell(), file=sys.stderr, flush=True)
 
 
 def _with_plugins(plugins: list[str], arguments: list[str]) -> int:

@@ -33,7 +33,7 @@ from petl_bench.data.video import require_reader
 from petl_bench.errors import DataError, UsageError
 from petl_bench.ranges import Count, NonNegativeCount, Processes, Size
 from petl_bench.results import ResultError, file_sha256
-from petl_bench.signals import left_to_the_parent
+from petl_bench.signals import as_helper
 from petl_bench.untrusted import shown, shown_all
 
 #: of two files with one stem, the one whose suffix comes first is taken
@@ -428,7 +428,7 @@ class VideoTextDataModule(LightningDataModule):
     def _evaluation_loader(self, split: Split) -> DataLoader[Any]:
         world, rank = self._processes()
         dataset = self._datasets[split]
-        return DataLoader(
+        return LateLoader(
             dataset,
             batch_size=self.eval_batch_size,
             sampler=UnpaddedShard(len(dataset), rank, world),
@@ -442,7 +442,7 @@ class VideoTextDataModule(LightningDataModule):
         return {
             "collate_fn": collate,
             "num_workers": self.num_workers,
-            "worker_init_fn": left_to_the_parent,
+            "worker_init_fn": as_helper,
             "timeout": self.loader_timeout if self.num_workers else 0,
             "pin_memory": self._on_gpu(),
         }

@@ -12,13 +12,15 @@ from typing import Literal, NamedTuple
 
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.cache import Clip, DamagedEntry, FrameCache, Source
 from petl_bench.data.reader import VideoError
+from petl_bench.data.shards import LateLoader
 from petl_bench.errors import CheckpointError, DataError, PetlBenchError, UsageError
 from petl_bench.ranges import Processes, argument
+from petl_bench.signals import STOP, as_helper
 
 #: clips opened to estimate the size of all
 _SAMPLED = 32
@@ -102,10 +104,16 @@ def build(cache: FrameCache, clips: Sequence[Clip], workers: int, recheck: bool 
         DataError: A decoding process died.
     """
     cache.write_profile()
+    STOP.advice = f"; what is cached in {cache.folder} is kept: the same command goes on from there".__str__
     _sweep(cache.folder)
     require_space(cache, clips)
-    # The loader is what ends its processes when this one is killed.
-    loader = DataLoader(_Clips(cache, clips, recheck), batch_size=None, num_workers=workers, in_order=False)
+    loader = LateLoader(
+        _Clips(cache, clips, recheck),
+        batch_size=None,
+        num_workers=workers,
+        in_order=False,
+        worker_init_fn=as_helper,
+    )
     outcomes: list[Outcome] = []
     with _progress() as progress:
         for outcome in progress.track(_alive(loader), total=len(clips), description="caching"):
@@ -180,7 +188,7 @@ class _Clips(Dataset[Outcome]):
         return "kept" if taken else "found"
 
 
-def _alive(loader: DataLoader[Outcome]) -> Iterable[Outcome]:
+def _alive(loader: LateLoader) -> Iterable[Outcome]:
     try:
         yield from loader
     except RuntimeError as error:

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -32,10 +33,13 @@ from petl_bench.data.video import PyAVReader, WholeStream, open_video, require_r
 from petl_bench.errors import DataError, UsageError
 from petl_bench.ranges import Positive, Processes, argument
 from petl_bench.results import ResultError, file_sha256
+from petl_bench.signals import STOP, as_helper, starting_helpers
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 #: frames that both decoders are asked for, and the mean difference in levels beyond which they disagree
 _COMPARED, _TOLERANCE = 5, 5.0
+#: what the server of processes imports first
+_SERVER = "petl_bench.data.decoders"
 #: frames decoded at once
 _CHUNK = 32
 
@@ -163,6 +167,7 @@ def verify(
     unchanged = {video: known[video] for video in present if _unchanged(known.get(video), files[video])}
     found = {v: entry for v, entry in unchanged.items() if entry.rules == READING_RULES and not compare}
     tasks = [Task(video, files[video], data.root, unchanged.get(video)) for video in present if video not in found]
+    STOP.advice = f"; what was found is kept in {manifest}: the same command goes on from there".__str__
     try:
         with manifest.open("a", encoding="utf-8") as log:
             log.write("\n")  # a line that a kill has cut short ends here
@@ -207,7 +212,9 @@ def inspect_all(tasks: Sequence[Task], limits: Limits, compare: str | None = Non
     """Entries in the order in which the files are done, with a progress bar."""
     # A server that has imported everything forks quickly, and has no threads that a fork would leave behind.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([_SERVER, __name__])
+    with starting_helpers():
+        resource_tracker.ensure_running()  # first, since it ends by letting signals through
     columns = (TextColumn("verifying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     waiting = iter(tasks)
     running: dict[Any, _Running] = {}
@@ -218,7 +225,8 @@ def inspect_all(tasks: Sequence[Task], limits: Limits, compare: str | None = Non
                 for task in waiting:
                     mine, its = context.Pipe(duplex=False)
                     process = context.Process(target=_inspect, args=(its, task, compare, limits.gibibytes), daemon=True)
-                    process.start()
+                    with starting_helpers():
+                        process.start()
                     its.close()
                     deadline = time.monotonic() + limits.seconds
                     running[process.sentinel] = _Running(task, compare is not None, process, mine, deadline)
@@ -271,6 +279,7 @@ def _about(task: Task, status: Literal["ok", "bad"], reason: str = "", **found: 
 
 def _inspect(pipe: Connection, task: Task, compare: str | None, gibibytes: float) -> None:
     """In the process of a file: says what PyAV finds, then where another reader disagrees."""
+    as_helper()
     _limit_memory(gibibytes)
     entry = inspect_file(task)
     pipe.send(entry)
