@@ -21,6 +21,8 @@ MAY_IMPORT = {
     "results": {"errors"},
     "named_configs": {"errors"},
     "registry": {"errors"},
+    "methods": {"registry"},
+    "datamodules": {"registry"},
     "fixture": {"errors"},
     "report": {"results", "errors"},
     "demo": {"named_configs", "errors"},
