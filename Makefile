@@ -54,7 +54,7 @@ fuzz: setup ## 100,000 random inputs for every reader of files (Linux on x86_64)
 # Resolves what an installation needs from binary packages alone, with and without the pins, and checks the types.
 versions: setup ## try Python 3.11 to 3.13 (PYTHONS): are there packages for it, do the types hold
 	$(BIN)/python -m build --no-isolation --wheel --outdir build/versions .
-	for version in $(PYTHONS); do for pins in /dev/null constraints.txt; do \
+	@for version in $(PYTHONS); do for pins in /dev/null constraints.txt; do \
 		$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --only-binary=:all: --target build/versions \
 			--python-version $$version --constraint $$pins "$$(echo build/versions/*.whl)[dev]" || exit; \
 		echo "Python $$version resolves (constraints: $$pins)"; done; \

@@ -25,7 +25,7 @@ from petl_bench.backbones.whole_clip import WholeCLIP
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.named_configs import config_folder
-from petl_bench.registry import list_entries, plugin_entries
+from petl_bench.registry import import_plugins, list_entries, plugin_entries
 from petl_bench.tasks.base import Task
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.qa_classifier import AnswerClassifier
@@ -72,6 +72,7 @@ def _methods(plugins: Sequence[str]) -> dict[str, Callable[[Backbone, Task], Met
     for path in sorted(config_folder().glob("fixture_*.yaml")):
         model = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
         given.setdefault(model["class_path"], model["init_args"])
+    import_plugins()
     for entry in [*list_entries("methods"), *plugin_entries("methods", plugins)]:
         kind = getattr(importlib.import_module(entry.module), entry.name)
         arguments = given.get(f"{entry.module}.{entry.name}", {})

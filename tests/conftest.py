@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections import Counter
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # Before torch is imported: models this small gain nothing from threads, and a forked child of OpenMP's threads hangs.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Where the next run finds what failed, whatever folder a test runs in.
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(REPOSITORY / ".hypothesis"))
 # Processes that tests start, in whatever folder, import this checkout and not what is installed.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
 
@@ -70,6 +73,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"skipped for want of what they need: {shown or 'none'}")
     if os.environ.get("CI") and _unexpected:
         terminalreporter.write_line("unexpected skips:\n" + "\n".join(_unexpected), red=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def outside_the_checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The current folder of what tests share."""
+    with contextlib.chdir(tmp_path_factory.mktemp("shared")):
+        yield
 
 
 @pytest.fixture(autouse=True)

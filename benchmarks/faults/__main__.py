@@ -24,6 +24,7 @@ TESTS = {
     "F2": "test_resume",
     "F13": "test_process_counts test_metric_sharding",
     "F14": "test_training_ddp test_matching_ddp test_contrastive_ddp test_answers",
+    "F30": "test_wheel test_demo test_surroundings",  # what an installation lacks, what lies in the current folder
 }
 
 

@@ -1,6 +1,7 @@
-"""A method in a scratch file runs through `fit` and the battery; nothing else is touched."""
+"""README's "Add a method", in a file of its own, runs through `fit` and the battery; nothing else is touched."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,43 +11,9 @@ import pytest
 from petl_bench.main import main
 from tests.contract import battery
 from tests.integration.fixture_run import only_record, run
+from tests.shared import REPOSITORY
 
-TOY = '''
-"""A toy method."""
-
-import torch
-from torch import nn
-
-from petl_bench.backbones.base import Backbone, WrappedBlock
-from petl_bench.method import Method
-
-
-class GainBlock(WrappedBlock):
-    """h = MLP(LN2 y); z = y + g * h."""
-
-    token_wise = True
-
-    def __init__(self, inner, width):
-        super().__init__(inner)
-        self.gain = nn.Parameter(torch.ones(width))
-
-    def feed_forward(self, x, context):
-        return self.gain * self.inner.feed_forward(x, context)
-
-
-class Gain(Method):
-    """Learns one factor per channel of every feed-forward branch."""
-
-    def __init__(self, towers: str = "both", **kwargs):
-        super().__init__(**kwargs)
-        self.kinds = ("vision", "text") if towers == "both" else (towers,)
-
-    def inject(self, backbone: Backbone) -> None:
-        for kind in self.kinds:
-            tower = backbone.towers[kind]
-            for index, block in enumerate(tower.blocks):
-                tower.replace(index, GainBlock(block, tower.width))
-'''
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 CONFIG = """
 seed_everything: 0
@@ -61,13 +28,13 @@ model:
       class_path: petl_bench.optimizers.AdamWCosine
       init_args:
         lr: 0.01
-    towers: both
 """
 
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    (tmp_path / "scratch_gain.py").write_text(TOY, encoding="utf-8")
+    (example,) = re.findall(r"^## Add a method\n.*?^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    (tmp_path / "scratch_gain.py").write_text(example, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     path = tmp_path / "msrvtt_gain.yaml"
     path.write_text(CONFIG, encoding="utf-8")

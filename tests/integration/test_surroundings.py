@@ -48,6 +48,15 @@ def test_the_current_folder_is_empty_and_outside_the_checkout() -> None:
     assert REPOSITORY not in (Path.cwd(), *Path.cwd().parents)
 
 
+@pytest.fixture(scope="module")
+def current_folder_of_a_module() -> Path:
+    return Path.cwd()
+
+
+def test_what_tests_share_is_made_outside_the_checkout(current_folder_of_a_module: Path) -> None:
+    assert REPOSITORY not in (current_folder_of_a_module, *current_folder_of_a_module.parents)
+
+
 def test_a_process_that_a_test_starts_imports_this_checkout() -> None:
     code = "import petl_bench, methods, datamodules; print(petl_bench.__file__, methods.__file__, datamodules.__file__)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

@@ -23,8 +23,8 @@ from tests.shared import REPOSITORY
 PLACES = {
     "petl_bench": "petl_bench",
     "configs": "petl_bench/configs",
-    "methods": "methods",
-    "datamodules": "datamodules",
+    "methods": "petl_bench/methods",
+    "datamodules": "petl_bench/datamodules",
 }
 TINY = (
     *("--model.backbone=backbone/clip_tiny.yaml", "--data.batch_size=8", "--data.num_workers=0"),
@@ -54,11 +54,16 @@ def git_files() -> list[str]:
     return [name for name in listed if name and (REPOSITORY / name).is_file()]
 
 
+def copy_repository(folder: Path) -> Path:
+    """What a fresh clone would hold, without what lies about in this checkout."""
+    for name in git_files():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes((REPOSITORY / name).read_bytes())
+    return folder
+
+
 def build(source: Path, folder: Path) -> Path:
     """The wheel, made of the source distribution as `python -m build` does, with the tools that are installed."""
-    for name in git_files():
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_bytes((REPOSITORY / name).read_bytes())
     run_quietly(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(source))
     (wheel,) = folder.glob("*.whl")
     return wheel
@@ -93,18 +98,34 @@ def link(found: Distribution, site_packages: Path) -> None:
             (site_packages / name).symlink_to(str(found.locate_file(name)))
 
 
-@pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    """The wheel in an environment where only what it declares can be imported; nothing is downloaded."""
-    folder = tmp_path_factory.mktemp("wheel")
-    wheel, environment = build(folder / "source", folder / "dist"), folder / "environment"
+def install(environment: Path, beside: Sequence[str], *what: str) -> Path:
+    """Makes an environment with some requirements and installs us in it, without downloads; gives its site-packages."""
     venv.create(environment, symlinks=True)
     (site_packages,) = environment.glob("lib/python*/site-packages")
-    python = str(environment / "bin" / "python")
-    run_quietly(sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", "--no-index", str(wheel))
+    for needed in closure(beside):
+        link(needed, site_packages)
+    pip = (sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python"))
+    run_quietly(*pip, "install", "-q", "--no-deps", "--no-index", "--no-build-isolation", *what)
+    return site_packages
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_repository(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="module")
+def installation(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """The wheel in an environment where only what it declares can be imported, and a foreign package `methods`."""
+    folder = tmp_path_factory.mktemp("wheel")
+    wheel, environment = build(source, folder / "dist"), folder / "environment"
+    site_packages = install(environment, [], str(wheel))
     (installed,) = site_packages.glob("petl_bench-*.dist-info")
     for needed in closure(Distribution.at(installed).requires or []):
         link(needed, site_packages)
+    for name in ("methods", "datamodules"):
+        (site_packages / name).mkdir()  # fails, with a message, if the wheel owns such a folder
+        (site_packages / name / "__init__.py").write_text("raise ImportError('foreign')\n", encoding="utf-8")
     return Installation(wheel, environment)
 
 
@@ -126,6 +147,7 @@ def test_what_it_declares_is_all_that_is_there_and_fits(installation: Installati
     assert installation.run("python", "-c", code, folder=own_folder).split() == ["None"] * 3
 
 
+@pytest.mark.timeout(600)  # five processes that import torch
 def test_commands_in_an_empty_folder(installation: Installation, own_folder: Path) -> None:
     def petl_bench(*arguments: str) -> str:
         return installation.run("petl-bench", *arguments, folder=own_folder)
@@ -138,9 +160,24 @@ def test_commands_in_an_empty_folder(installation: Installation, own_folder: Pat
     assert "MSRVTT" in petl_bench("list", "datamodules")
     size = ("--train-videos=16", "--test-videos=4", "--captions-per-video=2", "--size=32")
     assert "wrote 16 training and 4 test videos" in petl_bench("fixture", "demo/fixture", *size)
-    assert "parameters are trained" in petl_bench("params", "--config=fixture_mvadapter", *TINY)
+    by_new_name = "--model=petl_bench.methods.lora.LoRA"
+    assert "LoRA on clip-tiny" in petl_bench("params", "--config=fixture_linear", *TINY, by_new_name)
     assert "record: runs/" in petl_bench("fit", "--config=fixture_mvadapter", *TINY)
     (adapter,) = own_folder.rglob("adapter.safetensors")
+    # The names of classes are those of a checkout, and of earlier versions.
+    assert "class_path: methods.mv_adapter.MVAdapter" in adapter.with_name("config.yaml").read_text(encoding="utf-8")
     assert "test.json" in petl_bench("test", f"--ckpt_path={adapter}")
     assert "MV-Adapter" in petl_bench("report")
     assert (own_folder / "report" / "leaderboard.md").is_file()
+
+
+@pytest.mark.parametrize("mode", ["lenient", "strict", "compat"])
+def test_editable_installations_find_all_parts(mode: str, source: Path, own_folder: Path) -> None:
+    environment = own_folder / "environment"
+    editable = ("--editable", str(source), f"--config-settings=editable_mode={mode}")
+    install(environment, ["pyyaml", "setuptools"], *editable)
+    installation = Installation(source, environment)
+    for folder in (own_folder, source):
+        assert "MVAdapter" in installation.run("petl-bench", "list", "methods", folder=folder)
+        assert "msrvtt_mvadapter" in installation.run("petl-bench", "list", "configs", folder=folder)
+        assert "MSRVTT" in installation.run("python", "-m", "petl_bench", "list", "datamodules", folder=folder)

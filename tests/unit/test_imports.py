@@ -30,6 +30,8 @@ MAY_IMPORT = {
     "results": {"old_records", "errors", "untrusted"},
     "named_configs": {"errors", "untrusted"},
     "registry": {"errors"},
+    "methods": {"registry"},
+    "datamodules": {"registry"},
     "fixture": {"data.mark", "ranges", "errors"},
     "report": {"formats", "results", "errors"},
     "demo": {"named_configs", "errors"},
