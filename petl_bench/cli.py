@@ -158,7 +158,7 @@ class PetlBenchCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         # Whatever refuses this combination does so before the run gets a folder.
         _require_match(self.model.task, self.datamodule)
-        _require_answers(str(self.subcommand), self.model.task, self.datamodule)
+        _require_files(str(self.subcommand), self.model.task, self.datamodule)
         self.model.configure_model()
         resolved = yaml.safe_load(self._parser(self.subcommand).dump(self.options, skip_none=False))
         resolved.pop("config", None)  # which files it came from is no part of what is measured
@@ -327,8 +327,10 @@ def _require_match(task: Task, data: VideoTextDataModule) -> None:
         )
 
 
-def _require_answers(command: str, task: Task, data: VideoTextDataModule) -> None:
-    """Refuses a list of answers that answers none of the questions at hand."""
+def _require_files(command: str, task: Task, data: VideoTextDataModule) -> None:
+    """Refuses annotation files that are not all there, and a list of answers that answers none of the questions."""
+    if command in ("fit", "test"):
+        data.annotations_sha256()  # which the record will need: a file that is missing is better told now
     splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val", "test"), "validate": ("val",), "test": ("test",)}
     if isinstance(task, QuestionAnswering) and isinstance(data, QuestionAnswerDataModule) and task.vocabulary:
         data.require_covered(task.vocabulary, splits.get(command, ()))

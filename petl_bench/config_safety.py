@@ -26,7 +26,7 @@ _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _DATA_KEYS = ("answer_list",)
 #: values in a configuration
 _MAX_VALUES = 1_000_000
-_FILE_SUFFIXES = ("csv", "json", "jsonl", "txt", "yaml", "yml", "pt", "bin", "safetensors", "ckpt")
+_FILE_SUFFIXES = ("csv", "tsv", "json", "jsonl", "txt", "pkl", "yaml", "yml", "pt", "bin", "safetensors", "ckpt")
 
 
 class ClassPathGuard:
