@@ -158,7 +158,7 @@ class PetlBenchCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         # Whatever refuses this combination does so before the run gets a folder.
         _require_match(self.model.task, self.datamodule)
-        _require_files(str(self.subcommand), self.model.task, self.datamodule)
+        _require_answers(str(self.subcommand), self.model.task, self.datamodule)
         self.model.configure_model()
         resolved = yaml.safe_load(self._parser(self.subcommand).dump(self.options, skip_none=False))
         resolved.pop("config", None)  # which files it came from is no part of what is measured
@@ -278,6 +278,7 @@ class PetlBenchCLI(LightningCLI):
     def test(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Tests an adapter, or a method that trains nothing."""
         self._load(model, ckpt_path)
+        datamodule.annotations_sha256()  # of all files, for the record: one that is missing is better told now
         with self._losses_told():
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         if not self.options.trainer.fast_dev_run:
@@ -327,10 +328,8 @@ def _require_match(task: Task, data: VideoTextDataModule) -> None:
         )
 
 
-def _require_files(command: str, task: Task, data: VideoTextDataModule) -> None:
-    """Refuses annotation files that are not all there, and a list of answers that answers none of the questions."""
-    if command in ("fit", "test"):
-        data.annotations_sha256()  # which the record will need: a file that is missing is better told now
+def _require_answers(command: str, task: Task, data: VideoTextDataModule) -> None:
+    """Refuses a list of answers that answers none of the questions at hand."""
     splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val", "test"), "validate": ("val",), "test": ("test",)}
     if isinstance(task, QuestionAnswering) and isinstance(data, QuestionAnswerDataModule) and task.vocabulary:
         data.require_covered(task.vocabulary, splits.get(command, ()))
