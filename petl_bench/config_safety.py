@@ -34,7 +34,7 @@ _GROUPS = ("trainer",)
 #: values in a configuration; a few lines of YAML can unfold to billions
 _MAX_VALUES = 100_000
 _ONE_LINE = 10**9
-_FILE_SUFFIXES = ("csv", "json", "jsonl", "txt", "yaml", "yml", "pt", "bin", "safetensors", "ckpt")
+_FILE_SUFFIXES = ("csv", "tsv", "json", "jsonl", "txt", "pkl", "yaml", "yml", "pt", "bin", "safetensors", "ckpt")
 
 
 class ClassPathGuard:

@@ -14,11 +14,21 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from benchmarks.faults import bad_inputs, frames, kills, lost_processes, old_files, storage, surroundings
+from benchmarks.faults import (
+    annotation_files,
+    bad_inputs,
+    frames,
+    kills,
+    lost_processes,
+    old_files,
+    stopping,
+    storage,
+    surroundings,
+)
 from benchmarks.faults.trials import HELD, ROOT, Bench, Trial
 
 #: modules with `trials()`
-SCRIPTED = (kills, storage, lost_processes, surroundings, frames, old_files)
+SCRIPTED = (kills, stopping, storage, lost_processes, surroundings, frames, annotation_files, old_files)
 #: faults that tests of every change try already
 TESTS = {
     "F2": "test_resume",
