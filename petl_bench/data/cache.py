@@ -243,7 +243,7 @@ class FrameCache:
 
     def _reads_alike(self, clip: Clip, former: dict[str, Any]) -> bool:
         """Whether the frames of a former entry are those that decoding would give today."""
-        with open_video(clip.path, self.profile.reader) as video:
+        with open_video(clip.path, self.profile.reader, former["num_frames"]) as video:
             numbers = self._numbers(video, clip)
             whole = self.profile.rate is None and clip.start is None and clip.end is None
             in_step = whole or (video.timing.times is None and video.info.fps == former["fps"])

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from petl_bench.data import verify
+from petl_bench.data import scan, verify
 from petl_bench.data.build_cache import build, summary
 from petl_bench.data.cache import CacheMiss, Clip, FrameCache, Profile
 from petl_bench.data.datasets import ClipLoader
@@ -113,6 +113,15 @@ def test_whole_clips_and_moments(root: Path) -> None:
     }
     for clip in clips(root, *moments):
         assert torch.equal(load(loader, clip), load(ALL, clip)), clip
+
+
+@pytest.mark.parametrize("loader", [SECONDS, ALL])
+def test_nothing_is_decoded_to_find_out(loader: ClipLoader, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in GIF either, where a reader decodes everything to count frames, nor in AVI of a constant rate."""
+    monkeypatch.setattr(scan, "_by_frames", lambda *_: pytest.fail("decoded"))
+    _, cache = cached(loader, root)
+    taken = {clip.path.stem for clip in clips(root) if cache.take_over(clip)}
+    assert taken == (ALIKE if loader is SECONDS else ALIKE | VARIABLE)
 
 
 def test_a_file_system_without_links(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
