@@ -109,6 +109,8 @@ class VideoTextDataModule(LightningDataModule):
             raise UsageError(
                 f"data.num_workers {num_workers} and data.loader_timeout {loader_timeout} must not be negative"
             )
+        if frame_rate is not None and frame_rate < 0:
+            raise UsageError(f"data.frame_rate is {frame_rate}: it must not be negative; null takes every frame")
         _require_known(sampling=(sampling, SAMPLERS))
         require_reader(reader)
         self.root = Path(root).expanduser()

@@ -304,7 +304,7 @@ class FrameCache:
         try:
             numbers = self.profile.numbers(info.num_frames, info.fps, video.timing.times, clip.start, clip.end)
         except DataError as error:
-            raise VideoError(f"{clip.path}: {error}") from error
+            raise video.refusal(error) from error
         if len(numbers) == 0:
             raise VideoError(f"{clip.path}: no frame between second {clip.start} and {clip.end}")
         return numbers

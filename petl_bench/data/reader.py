@@ -83,6 +83,11 @@ class VideoReader(ABC):
             raise VideoError(f"{self.path}: the frame size changes within the video")
         return np.stack([frames[number] for number in numbers])
 
+    def refusal(self, error: DataError) -> VideoError:
+        """Why no frames of this file can be chosen, from the error of a sampling rule."""
+        reason = f"{self.timing.problem}: " if self.timing.problem else ""
+        return VideoError(f"{self.path}: {reason}{error}")
+
     @abstractmethod
     def _open(self) -> VideoInfo:
         """Opens the file and describes it."""

@@ -223,8 +223,7 @@ def frame_grid(
         if num_frames == 1:
             return np.arange(1)
         raise DataError(
-            "its frames carry no usable times, so no second of it can be found (petl-bench data verify says why): "
-            "--data.init_args.frame_rate null chooses among all frames of a whole video"
+            "no second of it can be found; --data.init_args.frame_rate null chooses among all frames of a whole clip"
         )
     if times is None and rate is not None and int(fps) >= max(rate, 1):
         return seconds_grid(num_frames, fps, rate, start, end)

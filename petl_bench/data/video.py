@@ -276,7 +276,7 @@ def load_frames(
                 end=end,
             )
         except DataError as error:
-            raise VideoError(f"{path}: {error}") from error
+            raise video.refusal(error) from error
         if len(indices) == 0:
             raise VideoError(f"{path}: no frame between second {start} and {end}; {num_frames} frames at {fps:g} fps")
         pixels = video.read(indices)  # (n, H, W, 3)

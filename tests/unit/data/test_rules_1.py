@@ -184,7 +184,7 @@ def test_what_it_verified_is_described_anew_without_decoding(root: Path, monkeyp
     assert {(entry.status, entry.rules) for entry in found.values()} == {("ok", READING_RULES)}
     assert {name for name, entry in found.items() if entry.rate == "variable"} == VARIABLE
     assert {name: entry.display for name, entry in found.items() if entry.display} == {
-        "turned": "turned by 90",
+        "turned": "turned left by 90",
         "mirrored": "mirrored left to right",
     }
     assert (found["variable_mkv"].fps, found["variable_mkv"].header_fps) == (pytest.approx(8, 0.01), 30)
@@ -202,5 +202,5 @@ def test_the_command_line(root: Path, capsys: pytest.CaptureFixture[str]) -> Non
     printed = capsys.readouterr().out
     assert "8 ok, 0 bad, 0 missing, 0 extra" in printed
     assert "frame rates: 5 constant, 3 variable (the header of 2 names another one)" in printed
-    assert "shown otherwise than stored: 1 mirrored left to right, 1 turned by 90" in printed
+    assert "shown otherwise than stored: 1 mirrored left to right, 1 turned left by 90" in printed
     assert {entry.rules for entry in read_manifest(root / "manifest.jsonl").values()} == {READING_RULES}
