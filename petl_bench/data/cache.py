@@ -244,7 +244,7 @@ class FrameCache:
 
     def _reads_alike(self, clip: Clip, former: dict[str, Any]) -> bool:
         """Whether the frames of a former entry are those that decoding would give today."""
-        with open_video(clip.path, self.profile.reader) as video:
+        with open_video(clip.path, self.profile.reader, former["num_frames"]) as video:
             numbers = self._numbers(video, clip)
             whole = self.profile.rate is None and clip.start is None and clip.end is None
             in_step = whole or (video.timing.times is None and video.info.fps == former["fps"])
@@ -305,7 +305,7 @@ class FrameCache:
         try:
             numbers = self.profile.numbers(info.num_frames, info.fps, video.timing.times, clip.start, clip.end)
         except DataError as error:
-            raise VideoError(f"{clip.path}: {error}") from error
+            raise video.refusal(error) from error
         if len(numbers) == 0:
             raise VideoError(f"{clip.path}: no frame between second {clip.start} and {clip.end}")
         return numbers

@@ -37,9 +37,9 @@ class Orientation(NamedTuple):
 
 _NAMES = {
     Orientation(0): "as stored",
-    Orientation(90): "turned by 90",
+    Orientation(90): "turned left by 90",
     Orientation(180): "turned by 180",
-    Orientation(270): "turned by 270",
+    Orientation(270): "turned right by 90",
     Orientation(0, True): "mirrored left to right",
     Orientation(180, True): "mirrored top to bottom",
     Orientation(270, True): "transposed",

@@ -37,6 +37,7 @@ class VideoReader(ABC):
 
     Args:
         path: A regular file.
+        known_frames: How many frames a full decode of it has given, which saves a reader from finding out.
 
     Raises:
         VideoError: The file cannot be read as a video.
@@ -48,8 +49,8 @@ class VideoReader(ABC):
     #: whether a frame number meant the same pixels under `READING_RULES` 1
     reads_as_rules_1: bool = True
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).absolute()
+    def __init__(self, path: str | Path, known_frames: int | None = None) -> None:
+        self.path, self.known_frames = Path(path).absolute(), known_frames
         _require_regular_file(self.path)
         self.info = self._open()
 
@@ -81,6 +82,11 @@ class VideoReader(ABC):
         if any(frame.shape != shape for frame in frames.values()):
             raise VideoError(f"{self.path}: the frame size changes within the video")
         return np.stack([frames[number] for number in numbers])
+
+    def refusal(self, error: DataError) -> VideoError:
+        """Why no frames of this file can be chosen, from the error of a sampling rule."""
+        reason = f"{self.timing.problem}: " if self.timing.problem else ""
+        return VideoError(f"{self.path}: {reason}{error}")
 
     @abstractmethod
     def _open(self) -> VideoInfo:

@@ -263,8 +263,7 @@ def _spread(first: int, last: int, stride: int, count: int) -> np.ndarray:
 
 def _untimed() -> DataError:
     return DataError(
-        "its frames carry no usable times, so no second of it can be found (petl-bench data verify says why): "
-        "--data.init_args.frame_rate null chooses among all frames of a whole video"
+        "no second of it can be found; --data.init_args.frame_rate null chooses among all frames of a whole clip"
     )
 
 

@@ -49,24 +49,29 @@ class _Stamp(NamedTuple):
         return cls(item.pts, item.dts, item.duration)
 
 
-def scan(path: Path) -> Scan:
+def scan(path: Path, known_frames: int | None = None) -> Scan:
     """Scans a video file: packets are counted where that counts frames, elsewhere everything is decoded.
+
+    Args:
+        path: the file.
+        known_frames: how many frames a full decode of it has given; where as many packets carry times, it is believed.
 
     Raises:
         VideoError: It is no video, of no kind that is opened, cut short, or damaged.
     """
     with opened(path) as (container, stream):
         _require_complete(path, container, stream)
-        if not _packets_are_frames(container, stream):
+        counted = _packets_are_frames(container, stream)
+        if not counted and known_frames is None:
             return _by_frames(path, container, stream)
-        if found := _by_packets(path, container, stream):
+        if found := _by_packets(path, container, stream, None if counted else known_frames):
             return found
     with opened(path) as (container, stream):
         return _by_frames(path, container, stream)
 
 
-def _by_packets(path: Path, container: InputContainer, stream: VideoStream) -> Scan | None:
-    """None if packets do not number frames, because not every one has a time of its own."""
+def _by_packets(path: Path, container: InputContainer, stream: VideoStream, known_frames: int | None) -> Scan | None:
+    """None if packets do not tell the times of frames, or are not as many as is known."""
     first: av.VideoFrame | None = None
     stamps: list[_Stamp] = []
     hidden = 0
@@ -79,17 +84,37 @@ def _by_packets(path: Path, container: InputContainer, stream: VideoStream) -> S
             stamps.append(_Stamp.of(packet))
     if first is None:
         raise VideoError(f"{path}: no frame can be decoded")
+    if known_frames is not None:
+        found = _timing_of_as_many(container, stream, stamps) if len(stamps) == known_frames else None
+        return found and Scan(known_frames, found, first, _rate(stream))
     shown = {stamp.pts: stamp for stamp in stamps if stamp.pts is not None}
     if len(shown) < len(stamps):
         return None
+    if not shown:  # all are hidden
+        return None
     begins = sorted(shown)
-    found = timing(begins, shown[begins[-1]].duration if begins else None, stream.time_base, _rate(stream))
+    found = timing(begins, shown[begins[-1]].duration, stream.time_base, _rate(stream))
     if hidden > len(begins) and 0 < found.fps < _SLOWEST:
         raise VideoError(
             f"{path}: {hidden} of {hidden + len(begins)} frames are hidden and the others are shown for "
             f"{1 / found.fps:.0f} seconds each; its times are damaged"
         )
     return Scan(len(begins), found, first, _rate(stream), {pts: number for number, pts in enumerate(begins)})
+
+
+def _timing_of_as_many(container: InputContainer, stream: VideoStream, sent: Sequence[_Stamp]) -> Timing | None:
+    """The timing of as many frames as packets were sent, if their times tell it without decoding."""
+    kind, base, rate = kind_of(container), stream.time_base, _rate(stream)
+    slots = [stamp.dts for stamp in sent if stamp.dts is not None]
+    shown = {stamp.pts: stamp for stamp in sent if stamp.pts is not None}
+    if not base or kind & WITHOUT_TIMES or len(slots) < len(sent) or slots != sorted(slots):
+        return None
+    if "avi" in kind:
+        return constant(slots, base, rate)
+    if len(shown) < len(sent):
+        return None
+    found = timing(sorted(shown), shown[max(shown)].duration, base, rate, _is_broadcast(kind))
+    return None if found.problem else found
 
 
 def _by_frames(path: Path, container: InputContainer, stream: VideoStream) -> Scan:
@@ -136,7 +161,7 @@ def _decoded_timing(
         if base and len(slots) == len(frames) and (even := constant(slots, base, rate)):
             return even
         candidates.insert(0, evenly_continued(slots[late:], late))
-    cuts = not kind.isdisjoint({"mpegts", "mpeg"})
+    cuts = _is_broadcast(kind)
     found = [
         timing(begins, frames[-1].duration, base, rate, cuts) for begins in candidates if len(begins) == len(frames)
     ]
@@ -145,6 +170,11 @@ def _decoded_timing(
 
 def _rate(stream: VideoStream) -> Fraction | None:
     return stream.average_rate or stream.guessed_rate
+
+
+def _is_broadcast(kind: set[str]) -> bool:
+    """Whether a container's clock is that of what was recorded, and jumps where recordings are joined."""
+    return not kind.isdisjoint({"mpegts", "mpeg"})
 
 
 def _packets_are_frames(container: InputContainer, stream: VideoStream) -> bool:

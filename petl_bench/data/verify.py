@@ -298,7 +298,8 @@ def inspect_file(task: Task) -> Entry:
     """Decodes a whole file; the entry says what it is, or why it is bad."""
     found: dict[str, Any] = {}
     try:
-        with open_video(task.path) as video:
+        known = task.former.frames if task.former is not None and task.former.status == "ok" else None
+        with open_video(task.path, known_frames=known) as video:
             former = task.former if task.former is not None and _still_holds(task.former, video) else None
             found["sha256"] = former.sha256 if former else file_sha256(task.path)
             found |= {"width": video.info.width, "height": video.info.height}

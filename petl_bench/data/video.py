@@ -60,7 +60,7 @@ class PyAVReader(VideoReader):
     header_fps: float
 
     def _open(self) -> VideoInfo:
-        found = scan(self.path)
+        found = scan(self.path, self.known_frames)
         try:
             self.orientation = orientation_of(found.first)
         except ValueError as error:
@@ -207,8 +207,13 @@ def _is_installed(package: str) -> bool:
         return False
 
 
-def open_video(path: str | Path, reader: str = "pyav") -> VideoReader:
+def open_video(path: str | Path, reader: str = "pyav", known_frames: int | None = None) -> VideoReader:
     """Opens a video with the named reader; a file named as a still image is a video of one frame.
+
+    Args:
+        path: The file.
+        reader: A name in `READERS`.
+        known_frames: How many frames a full decode of it has given, which saves decoding it to find out.
 
     Raises:
         UsageError: No such reader, or its package is missing.
@@ -217,7 +222,7 @@ def open_video(path: str | Path, reader: str = "pyav") -> VideoReader:
     require_reader(reader)
     if Path(path).suffix.lower() in IMAGE_SUFFIXES:
         return ImageReader(path)
-    return READERS[reader](path)
+    return READERS[reader](path, known_frames)
 
 
 def load_frames(
@@ -273,7 +278,7 @@ def load_frames(
                 end=end,
             )
         except DataError as error:
-            raise VideoError(f"{path}: {error}") from error
+            raise video.refusal(error) from error
         if len(indices) == 0:
             raise VideoError(f"{path}: no frame between second {start} and {end}; {num_frames} frames at {fps:g} fps")
         pixels = video.read(indices)  # (n, H, W, 3)

@@ -234,6 +234,16 @@ def test_a_clock_that_does_not_begin_at_zero(tmp_path: Path, name: str, start: i
         assert by_seconds(video, rate=1) == shown(times, range(12))
 
 
+@pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "h264.flv", "mjpeg.avi"])
+def test_seconds_of_decord_are_those_of_the_frames(tmp_path: Path, name: str) -> None:
+    """Its times are up to a tick of the clock too early, so the moments lie between frames."""
+    times = [number * 1300 + number * number * 10 for number in range(12)]
+    with open_video(write_timed(tmp_path / name, TIMED[name], times), "decord") as video:
+        found = by_seconds(video, rate=1)
+    assert found == shown(times, range(len(found)))
+    assert len(found) >= times[-1] / 1000
+
+
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.mov"])
 def test_seconds_of_a_copied_part(tmp_path: Path, name: str) -> None:
     """They count from the first frame that the edit list shows."""
@@ -256,7 +266,7 @@ def test_joined_transport_streams_have_no_seconds(tmp_path: Path, order: str) ->
         count = len(TIMES["slides"])
         assert [number_of(frame) for frame in video.read(range(2 * count))] == [*range(count), *range(count)]
         assert f"after frame {count - 1}" in video.timing.problem
-        with pytest.raises(DataError, match="carry no usable times"):
+        with pytest.raises(DataError, match="no second of it can be found"):
             by_seconds(video, rate=1)
 
 
@@ -265,7 +275,7 @@ def test_a_stream_without_a_container_has_no_seconds(tmp_path: Path, name: str) 
     made = CLIPS["hevc.mp4"] if "hevc" in name else {}
     with open_video(write(tmp_path / name, **made)) as video:
         assert [number_of(frame) for frame in video.read([0, 40, FRAMES - 1])] == [0, 40, FRAMES - 1]
-        with pytest.raises(DataError, match="carry no usable times"):
+        with pytest.raises(DataError, match="no second of it can be found"):
             by_seconds(video, rate=1)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from petl_bench.data import verify
+from petl_bench.data import scan, verify
 from petl_bench.data.build_cache import build, summary
 from petl_bench.data.cache import CacheMiss, Clip, FrameCache, Profile
 from petl_bench.data.datasets import ClipLoader
@@ -115,6 +115,15 @@ def test_whole_clips_and_moments(root: Path) -> None:
         assert torch.equal(load(loader, clip), load(ALL, clip)), clip
 
 
+@pytest.mark.parametrize("loader", [SECONDS, ALL])
+def test_nothing_is_decoded_to_find_out(loader: ClipLoader, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in GIF either, where a reader decodes everything to count frames, nor in AVI of a constant rate."""
+    monkeypatch.setattr(scan, "_by_frames", lambda *_: pytest.fail("decoded"))
+    _, cache = cached(loader, root)
+    taken = {clip.path.stem for clip in clips(root) if cache.take_over(clip)}
+    assert taken == (ALIKE if loader is SECONDS else ALIKE | VARIABLE)
+
+
 def test_a_file_system_without_links(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
@@ -175,7 +184,7 @@ def test_what_it_verified_is_described_anew_without_decoding(root: Path, monkeyp
     assert {(entry.status, entry.rules) for entry in found.values()} == {("ok", READING_RULES)}
     assert {name for name, entry in found.items() if entry.rate == "variable"} == VARIABLE
     assert {name: entry.display for name, entry in found.items() if entry.display} == {
-        "turned": "turned by 90",
+        "turned": "turned left by 90",
         "mirrored": "mirrored left to right",
     }
     assert (found["variable_mkv"].fps, found["variable_mkv"].header_fps) == (pytest.approx(8, 0.01), 30)
@@ -193,5 +202,5 @@ def test_the_command_line(root: Path, capsys: pytest.CaptureFixture[str]) -> Non
     printed = capsys.readouterr().out
     assert "8 ok, 0 bad, 0 missing, 0 extra" in printed
     assert "frame rates: 5 constant, 3 variable (the header of 2 names another one)" in printed
-    assert "shown otherwise than stored: 1 mirrored left to right, 1 turned by 90" in printed
+    assert "shown otherwise than stored: 1 mirrored left to right, 1 turned left by 90" in printed
     assert {entry.rules for entry in read_manifest(root / "manifest.jsonl").values()} == {READING_RULES}

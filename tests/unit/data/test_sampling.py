@@ -164,7 +164,7 @@ def test_filled_takes_every_frame_of_a_time_lapse():
 
 
 def test_filled_finds_no_seconds_without_times():
-    with pytest.raises(DataError, match="no usable times"):
+    with pytest.raises(DataError, match="no second of it can be found"):
         choose(10, 4, "filled", rate=1, fps=0.0)
 
 
