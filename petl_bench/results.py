@@ -27,6 +27,7 @@ FILE_NAME = "result.json"
 OPERATIONAL_OPTIONS = (
     # of the command: which files were given; where things are written; how often, and what may differ
     *("config", "ckpt_path", "runs_dir", "overwrite", "allow_change", "save_every_n_steps", "collective_timeout"),
+    *("verbose", "weights_only", "return_predictions"),
     # the seed: runs that differ in it only are aggregated
     "seed_everything",
     # of Lightning's trainer: how the work is spread and shown; the batch size of a configuration is the global one

@@ -39,11 +39,14 @@ MAY_IMPORT = {
         *("backbones", "beam_search", "data.answers", "data.batch", "layers", "losses", "metrics", "momentum"),
         *("similarity", "errors"),
     },
+    "checkpoints": {"signals", "errors"},
+    "config_safety": {"named_configs", "errors"},
+    "earlier": {"checkpoints", "results", "errors"},
     "method": {"adapters", "backbones", "data.batch", "optimizers", "tasks", "errors"},
 }
 #: what `data` may know of backbones
 OF_BACKBONES = {"InputSpec", "Resize"}
-WITHOUT_TORCH = ("errors", "fixture", "main", "named_configs", "registry", "report", "results")
+WITHOUT_TORCH = ("config_safety", "errors", "fixture", "main", "named_configs", "registry", "report", "results")
 TORCH = {"torch", "torchvision", "torchmetrics", "pytorch_lightning", "lightning_fabric"}
 HEAVY = {"open_clip", "transformers", "decord"}
 
