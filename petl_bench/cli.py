@@ -412,7 +412,11 @@ class PetlBenchCLI(LightningCLI):
     def _load(self, model: Method, ckpt_path: str | None) -> None:
         if ckpt_path is not None:
             path = Path(ckpt_path).expanduser()
-            model.load_trained_state(read_adapter(path), str(path))
+            adapter = read_adapter(path)
+            model.load_trained_state(adapter, str(path))
+            trained, used = adapter.metadata.get("pixels"), model.identity()["pixels"]
+            if trained not in (None, used):  # adapters of earlier versions do not say
+                rank_zero_warn(f"{path} was trained with pixels {trained}, and is used with {used}")
             return
         if model.trainable and not self.options.zero_shot:
             raise UsageError(

@@ -33,6 +33,7 @@ OPERATIONAL_OPTIONS = (
     *("config", "ckpt_path", "runs_dir", "overwrite", "allow_change", "save_every_n_steps", "collective_timeout"),
     # what the report holds a training against
     "recipe",
+    *("verbose", "weights_only", "return_predictions"),
     # the seed: runs that differ in it only are aggregated
     "seed_everything",
     # of Lightning's trainer: how the work is spread and shown; the batch size of a configuration is the global one

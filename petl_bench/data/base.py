@@ -99,7 +99,7 @@ class VideoTextDataModule(LightningDataModule):
         batch_size: Count = 128,
         eval_batch_size: Count = 32,
         frames: Size = 12,
-        frame_rate: Count | None = 1,
+        frame_rate: NonNegativeCount | None = 1,
         sampling: str = "uniform",
         augmentation: str | None = None,
         max_words: Size = 32,

@@ -52,12 +52,26 @@ MAY_IMPORT = {
         *("backbones", "beam_search", "data.answers", "data.batch", "layers", "losses", "metrics", "momentum"),
         *("ranges", "similarity", "errors"),
     },
+    "checkpoints": {"signals", "errors"},
+    "config_safety": {"named_configs", "errors"},
+    "earlier": {"checkpoints", "results", "errors"},
     "method": {"adapters", "backbones", "data.batch", "optimizers", "tasks", "errors"},
 }
 #: what `data` may know of backbones
 OF_BACKBONES = {"InputSpec", "Resize"}
 WITHOUT_TORCH = (
-    *("demo", "errors", "fixture", "formats", "main", "messages", "named_configs", "old_records", "output"),
+    *(
+        "config_safety",
+        "demo",
+        "errors",
+        "fixture",
+        "formats",
+        "main",
+        "messages",
+        "named_configs",
+        "old_records",
+        "output",
+    ),
     *("ranges", "registry", "report", "results", "untrusted"),
     *("data.annotations", "data.answers", "data.plain_pickle"),
 )
