@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any
 
 FIRST = "petl_bench.result/1"
@@ -41,18 +42,27 @@ def _evaluation(
     protocol: dict[str, Any], model: dict[str, Any], vocabulary: dict[str, Any], config: dict[str, Any]
 ) -> dict[str, Any]:
     """Preprocessing and inference, of which the first version did not write down all."""
-    inference, preprocess = _block(protocol, "inference"), _block(protocol, "preprocess")
-    if not inference or not preprocess:
-        return {}
+    inference, preprocess = _block(protocol, "inference"), protocol.get("preprocess", {})
+    if not inference or not isinstance(preprocess, dict):
+        return {}  # which the schema finds
     kept = _without(inference, "frames", "sampler") | _temperature(inference, config)
     if "answers" in kept:
         chosen = str(kept["answers"]).startswith("rank")
         kept["answer_list"] = vocabulary.get("sha256") if chosen else None
     if kept.get("qb_norm") is False:  # true would be another evaluation: the schema refuses it
         del kept["qb_norm"]
-    preprocess = preprocess | _text_words(model, config)
+    preprocess = _frames(inference) | preprocess | _text_words(model, config)
     digest = hashlib.sha256(json.dumps(preprocess, sort_keys=True).encode()).hexdigest()
     return {"inference": kept, "preprocess": preprocess, "preprocess_sha256": digest}
+
+
+def _frames(inference: dict[str, Any]) -> dict[str, Any]:
+    """What the inference said of frames, e.g. `uniform@1fps`: the same as the preprocessing, where there is any."""
+    found: dict[str, Any] = {"frames": inference["frames"]} if "frames" in inference else {}
+    parts = re.fullmatch(r"(\w+)@(?:(\d{1,9})|all)fps", str(inference.get("sampler")))
+    if parts is None:
+        return found
+    return found | {"sampling": parts[1], "frame_rate": int(parts[2]) if parts[2] else None}
 
 
 def _temperature(inference: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:

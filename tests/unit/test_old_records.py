@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from petl_bench.report.collect import comparability_key, unknown_fields
 from petl_bench.results import ResultError, read_result
 from tests.records import make_record
 
@@ -55,6 +56,27 @@ def test_fields_that_nobody_filled_are_left_out(tmp_path: Path) -> None:
 def test_what_would_have_been_another_evaluation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="qb_norm"):
         read_result(written(tmp_path, first(protocol__inference__qb_norm=True)))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "known"),
+    [
+        ("uniform@1fps", {"frames": 12, "sampling": "uniform", "frame_rate": 1, "text_words": None}),
+        ("segment_middle@allfps", {"frames": 12, "sampling": "segment_middle", "frame_rate": None, "text_words": None}),
+        ("uniform", {"frames": 12, "text_words": None}),
+        (None, {"frames": 12, "text_words": None}),
+    ],
+)
+@pytest.mark.parametrize("missing", [True, False])
+def test_a_record_without_preprocessing(sampler: str | None, known: dict, missing: bool, tmp_path: Path) -> None:
+    """It is read, and compared with no other."""
+    record = first(protocol__preprocess={}, protocol__inference__sampler=sampler)
+    if missing:
+        del record["protocol"]["preprocess"], record["protocol"]["preprocess_sha256"]
+    found = read_result(written(tmp_path, record))
+    assert found["protocol"]["preprocess"] == known
+    unknown = unknown_fields(comparability_key(found))
+    assert {"protocol.preprocess.image_size", "protocol.preprocess.reader"} <= set(unknown)
 
 
 def test_memory_of_a_whole_process_is_not_what_training_added(tmp_path: Path) -> None:
