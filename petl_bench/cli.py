@@ -291,7 +291,8 @@ class PetlBenchCLI(LightningCLI):
         if self.run.resumed is None or rank_zero_only.rank:
             return
         steps = SafeCheckpointIO().load_checkpoint(self.run.resumed)["global_step"]
-        logger.experiment.metrics.extend(earlier_metrics(self.run.resumed.parent, steps))
+        rows = earlier_metrics(self.run.resumed.parent, steps)  # before the logger deletes them
+        logger.experiment.metrics.extend(rows)
 
     def _callbacks(self, dry: bool) -> list[Callback]:
         callbacks: list[Callback] = [self.meter, self.ranks, self.early_ends]

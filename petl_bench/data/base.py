@@ -9,7 +9,7 @@ import json
 import shutil
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from petl_bench.backbones.base import InputSpec
 from petl_bench.data.augmentation import RandAugment, require_recipe
 from petl_bench.data.cache import Clip, FrameCache
+from petl_bench.data.clip_files import ClipFiles
 from petl_bench.data.current_files import CurrentFiles
 from petl_bench.data.datasets import ClipLoader, EvaluationDataset, TrainingDataset, collate
 from petl_bench.data.manifest import Entry, read_manifest, refused
@@ -36,7 +37,6 @@ from petl_bench.results import ResultError, file_sha256
 from petl_bench.signals import as_helper
 from petl_bench.untrusted import shown, shown_all
 
-#: of two files with one stem, the one whose suffix comes first is taken
 VIDEO_SUFFIXES = tuple(
     f".{name}"
     for name in "mp4 webm mkv avi mov m4v mpg mpeg wmv 3gp 3gpp 3g2 flv ts mts m2ts qt divx asf ogv gif".split()  # noqa: SIM905  # readable
@@ -160,6 +160,10 @@ class VideoTextDataModule(LightningDataModule):
     def video_ids(self, split: Split) -> list[str]:
         """The videos of a split, also where their captions are in a file that is not there."""
         return [sample.video for sample in self.annotations(split)]
+
+    def clip_names(self, split: Split) -> dict[str, str]:
+        """What the annotations call the file of each video of a split, by id."""
+        return {video: video for video in self.video_ids(split)}
 
     def file_id(self, path: Path) -> str:
         """The video id that a clip file is for."""
@@ -321,15 +325,20 @@ class VideoTextDataModule(LightningDataModule):
 
     def _find(self, split: Split, samples: Sequence[Sample]) -> list[Path | None]:
         """The file of each sample; None for a missing one where that is tolerated."""
-        folder, files = self.root / self.videos, self.clip_files()
-        if files is None:
+        folder, clips = self.root / self.videos, self.clip_files()
+        if clips is None:
             raise DataError(f"no folder of clips at {folder}: set data.root and data.videos")
+        by_name = clips.find(sample.file or sample.video for sample in samples)
+        files = {s.video: by_name[s.file or s.video] for s in samples if (s.file or s.video) in by_name}
+        _require_one_clip_each(split, files)
         files = self._without_refused(split, samples, files)
         missing = [sample.video for sample in samples if sample.video not in files]
         self._missing[split] = missing
         if missing:
-            shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
-            message = f"{split} split: {len(missing)} of {len(samples)} videos are not below {folder}: {shown}"
+            names = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
+            message = f"{split} split: {len(missing)} of {len(samples)} videos are not below {folder}: {names}"
+            if near := clips.nearest(missing[0]):
+                message += f" (the name most like {shown(missing[0])} is {shown(near)})"
             if self.bad_videos == "error":
                 raise DataError(f"{message}; get them, or set data.bad_videos tolerate, which marks the run")
             rank_zero_warn(message)
@@ -354,8 +363,8 @@ class VideoTextDataModule(LightningDataModule):
         wrong = {video: reason for video, reason in reasons.items() if reason}
         if not wrong:
             return files
-        shown = "; ".join(f"{video} ({reason})" for video, reason in list(wrong.items())[:10])
-        message = f"{split} split: {self.manifest} refuses {len(wrong)} of {len(samples)} videos: {shown}"
+        names = "; ".join(f"{video} ({reason})" for video, reason in list(wrong.items())[:10])
+        message = f"{split} split: {self.manifest} refuses {len(wrong)} of {len(samples)} videos: {names}"
         if self.bad_videos == "error":
             raise DataError(
                 f"{message}; run petl-bench data verify, or set data.bad_videos tolerate, which marks the run"
@@ -363,18 +372,10 @@ class VideoTextDataModule(LightningDataModule):
         rank_zero_warn(message)
         return {video: path for video, path in files.items() if video not in wrong}
 
-    def clip_files(self) -> dict[str, Path] | None:
-        """Clips by video id; where two files are for one, the suffix that comes first in `suffixes` wins.
-
-        None if there is no folder of clips.
-        """
+    def clip_files(self) -> ClipFiles | None:
+        """The clips, by what annotations call them; None if there is no folder of clips."""
         folder = self.root / self.videos
-        if not folder.is_dir():
-            return None
-        rank = {suffix: place for place, suffix in enumerate(self.suffixes)}
-        files = [path for path in folder.rglob("*") if path.suffix.lower() in rank and path.is_file()]
-        files.sort(key=lambda path: (rank[path.suffix.lower()], str(path)), reverse=True)
-        return {self.file_id(path): path for path in files}
+        return ClipFiles(folder, self.suffixes, self.file_id) if folder.is_dir() else None
 
     def _report_truncation(self, split: str, samples: Sequence[Sample]) -> None:
         assert self.spec is not None
@@ -553,7 +554,7 @@ class VideoTextDataModule(LightningDataModule):
         """Of what is trained on, in order; videos that are missing or held out are not among it."""
         dataset = self._datasets["train"]
         assert isinstance(dataset, TrainingDataset)
-        return _hash([astuple(sample) for sample, _ in dataset.samples])
+        return _hash([_row(sample) for sample, _ in dataset.samples])
 
     @functools.cached_property
     def _annotation_digests(self) -> dict[str, str]:
@@ -581,6 +582,25 @@ class VideoTextDataModule(LightningDataModule):
     def is_fixture(self) -> bool:
         """True for generated data, whose figures are no benchmark."""
         return (self.root / MARK).is_file()
+
+
+def _row(sample: Sample) -> tuple[Any, ...]:
+    """What a sample is for training, whatever its file is called."""
+    return (
+        sample.video,
+        sample.captions,
+        sample.start,
+        sample.end,
+        tuple(astuple(question) for question in sample.questions),
+    )
+
+
+def _require_one_clip_each(split: str, files: Mapping[str, Path]) -> None:
+    """Refuses two names of a split for one file."""
+    names: dict[Path, str] = {}
+    for name, path in files.items():
+        if names.setdefault(path, name) != name:
+            raise DataError(f"{split} split: {shown(names[path])} and {shown(name)} are both {path}: write it one way")
 
 
 def _clips(samples: Sequence[Sample], paths: Sequence[Path | None]) -> list[Clip]:

@@ -158,11 +158,13 @@ def verify(
     Raises:
         DataError: there is no folder of clips, or the manifest cannot be read or written.
     """
-    files = data.clip_files()
-    if files is None:
+    clips = data.clip_files()
+    if clips is None:
         raise DataError(f"no folder of clips at {data.root / data.videos}: set data.root and data.videos")
     known = read_manifest(manifest, tolerate_cut=True) if manifest.is_file() and not recheck else {}
-    named = dict.fromkeys(video for split in _SPLITS for video in data.video_ids(split))
+    named = {video: name for split in _SPLITS for video, name in data.clip_names(split).items()}
+    by_name = clips.find(named.values())
+    files = {video: by_name[name] for video, name in named.items() if name in by_name}
     present = [video for video in named if video in files]
     unchanged = {video: known[video] for video in present if _unchanged(known.get(video), files[video])}
     found = {v: entry for v, entry in unchanged.items() if entry.rules == READING_RULES and not compare}
@@ -178,7 +180,7 @@ def verify(
         absent = [Entry(video, "", "missing", "no file") for video in named if video not in files]
         extra = [
             Entry(video, str(path.relative_to(data.root)), "extra", "in no split")
-            for video, path in files.items()
+            for video, path in clips.unused(files.values()).items()
             if video not in named
         ]
         entries = [*found.values(), *absent, *extra]
