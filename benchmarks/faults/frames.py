@@ -24,7 +24,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 from safetensors import safe_open
 
-from benchmarks.faults.trials import HELD, Bench, Ended, Trial, completed, first_problem, refused
+from benchmarks.faults.trials import HELD, PATIENCE, Bench, Ended, Trial, completed, first_problem, refused
 from petl_bench.data.cache import Profile
 
 _BITS, _BAR = 7, 16
@@ -204,12 +204,12 @@ def _decord(bench: Bench) -> str:
     root, decoy = _dataset(bench, [Made("plain.mp4", _STEADY)]), bench.new("decoy")
     (decoy / "decord.py").write_text(f"open({str(decoy / 'mark')!r}, 'w')\nraise ImportError('a decoy')\n")
     path = f"{decoy}:{Path(__file__).parents[2]}"
-    without = _data(bench, "verify", root, PYTHONPATH=path)
+    without = _data(bench, "verify", root, path=path)
     if problem := completed(without):
         return problem
     if (decoy / "mark").exists():
         return "decord was imported by data verify"
-    _data(bench, "verify", root, "--compare=decord", PYTHONPATH=path)
+    _data(bench, "verify", root, "--compare=decord", path=path)
     return HELD if (decoy / "mark").exists() else "--compare decord did not import it: the trial shows nothing"
 
 
@@ -219,10 +219,12 @@ _PETL_BENCH = (sys.executable, "-m", "petl_bench")
 
 
 def _data(
-    bench: Bench, command: str, root: Path, *more: str, config: str = "data/custom.yaml", **environment: str
+    bench: Bench, command: str, root: Path, *more: str, config: str = "data/custom.yaml", path: str | None = None
 ) -> Ended:
+    """`petl-bench data COMMAND` of a dataset, perhaps with another PYTHONPATH."""
     options = [f"--config={config}", f"--data.root={root}", "--data.init_args.partial=true", "--workers=1"]
-    return bench.run([*_PETL_BENCH, "data", command, *options, *more], **environment)
+    environment = {} if path is None else {"PYTHONPATH": path}
+    return bench.run([*_PETL_BENCH, "data", command, *options, *more], PATIENCE, **environment)
 
 
 def _once(bench: Bench, give: Callable[[Bench], tuple[Ended, Path]]) -> tuple[Ended, Path]:

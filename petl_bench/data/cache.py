@@ -12,7 +12,8 @@ cache, and only the frames that a row uses are copied, once.
 
 Which frames: those of the whole grid of `frame_rate`, each once, so that every sampling and any number of frames reads
 the same cache, the random ones included. With `frame_rate: null` a fixed sampling caches just the frames that it
-chooses, and a random one every frame of the video, which is large: give a frame rate there.
+chooses, and a random one every frame of the video, which is large: give a frame rate there. An entry of a clip whose
+rate varies has the times of all frames beside them, from which later choices follow.
 
 Integrity: a CRC-32 per frame, compared whenever the frame is read (0.03 ms), another one over the description of the
 entry, and the SHA-256 of all frames for `petl-bench data cache --recheck`.

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -226,6 +227,20 @@ def test_damage_is_an_error_or_decoded_and_is_mended(damage: str, clips: list[Cl
     assert torch.equal(decoded, load(replace(strict, cache=None), clips[0]))
     assert [o.did for o in build(store, clips[:1], workers=0, recheck=True)] == ["mended"]
     assert torch.equal(load(strict, clips[0]), decoded)
+
+
+def test_damaged_times_are_an_error(clips: list[Clip], tmp_path: Path) -> None:
+    strict, store = with_cache(DECODER, tmp_path)
+    build(store, [clips[3]], workers=0)  # of a variable rate
+    path = store.entry(clips[3])
+    with safe_open(path, "np") as file:
+        times = file.get_tensor("times")
+    assert len(times) == 41
+    flip(path, path.read_bytes().index(times.tobytes()) + 8 * 5)
+    with pytest.raises(DamagedEntry, match="the times of the cached frames are damaged"):
+        load(strict, clips[3])
+    assert [o.did for o in build(store, [clips[3]], workers=0, recheck=True)] == ["mended"]
+    assert torch.equal(load(strict, clips[3]), load(DECODER, clips[3]))
 
 
 def test_recheck_reads_what_no_row_has_asked_for(clips: list[Clip], tmp_path: Path) -> None:
