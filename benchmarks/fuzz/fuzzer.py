@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,6 +87,7 @@ def fuzz(target: Target, output: Path, executions: int | None, seconds: float | 
                 f"{target.name}: the fuzzer ended with {status}: {(scratch / 'log').read_text()[-2000:]}"
             )
         lines = LineCoverage(functions(*target.readers()))
+        warnings.simplefilter("ignore")  # of damaged files there are many, and this process does nothing else
         with lines:
             for path in sorted((scratch / "corpus").iterdir()):
                 _survived(trial, path.read_bytes())

@@ -43,6 +43,17 @@ def test_counts_of_another_protocol_are_an_error(dataset: Path, capsys: pytest.C
     assert found["splits"]["train"]["videos"] == 16
 
 
+def test_a_faulty_split_leaves_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train.csv").write_text("video;caption\nx;one\n\n")
+    (tmp_path / "val.csv").write_text("x,one\n")
+    (tmp_path / "test.json").write_text('[{"video": "y", "caption": "two", "end": Infinity}]')
+    more = ("--data.val_file=val.csv", "--data.test_file=test.json")
+    splits = describe(capsys, "data/custom.yaml", tmp_path, *more, code=4)["splits"]
+    assert splits["train"]["captions"] == 1
+    assert "no column 'video' in its header (x, one)" in splits["val"]["error"]
+    assert "test.json, record 0: 'end' is inf" in splits["test"]["error"]
+
+
 def test_lists_without_captions_are_still_counted(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = shared / "data/annotations/msrvtt"
     for protocol, videos in (("1kA-9k", 9000), ("1kA-7k", 7010), ("full", 6513)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,28 @@ def test_other_content(content: bytes, path: Path) -> None:
     path.write_bytes(content)
     assert "is not a whole safetensors file" in refusal(path)
     assert not is_adapter_file(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "git lfs pull"), (b"<html>", "web page")],
+)
+def test_what_a_download_leaves(content: bytes, told: str, path: Path) -> None:
+    path.write_bytes(content)
+    assert told in refusal(path)
+
+
+@pytest.mark.parametrize("described", ["[" * 100_000, '{"format": 1, "format": 2}', "[]", "3", "\ud800", ""])
+def test_what_no_adapter_says_of_itself(described: str, path: Path) -> None:
+    save_file(TENSORS, path, {"petl_bench": described.encode("utf-8", "replace").decode()})
+    assert "is not a petl_bench adapter" in refusal(path)
+    assert not is_adapter_file(path)
+
+
+def test_a_pipe_is_no_adapter(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "adapter.safetensors")
+    assert "no adapter file" in refusal(tmp_path / "adapter.safetensors")
+    assert not is_adapter_file(tmp_path / "adapter.safetensors")
 
 
 @pytest.mark.parametrize("kept", [4, 100, -1])

@@ -126,6 +126,18 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
             read_result(path)
 
 
+def test_what_no_run_writes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    whole = json.dumps(make_record())
+    huge, torn = whole.replace('"bottleneck": 64', f'"bottleneck": {2**70}'), whole.replace('"bottleneck"', '"\\ud800"')
+    twice = whole.replace('"kind": "fit"', '"kind": "fit", "kind": "fit"')
+    for content, told in ((huge, "beyond"), (torn, "no text"), (twice, "stands twice"), (whole + "x", "Extra data")):
+        assert content != whole
+        path.write_text(content)
+        with pytest.raises(ResultError, match=told):
+            read_result(path)
+
+
 def test_missing_file_directory_and_pipe_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "absent", tmp_path / "pipe"):

@@ -336,6 +336,12 @@ def test_question_answering_has_an_accuracy_column() -> None:
     assert "t2v R@1" not in table.header
 
 
+def test_questions_and_retrieval_share_no_table() -> None:
+    cost = {"clips_per_s": None, "texts_per_s": None, "ms_per_query": None}
+    answers = {"accuracy": 41.25, "per_type": {"what": 33.0}, "n": 10, "cost": cost}
+    assert len(tables(make_record(), make_record(eval=answers, id__seed=1))) == 2
+
+
 def test_question_answering_shows_types_and_what_can_be_answered() -> None:
     cost = {"clips_per_s": None}
     vocabulary = {"file": "train_qa.json", "sha256": "9" * 64, "size": 1500, "coverage": 93.04}
