@@ -83,7 +83,7 @@ def read_recipe(name: str) -> Recipe:
         UsageError: there is none of that name, or it does not say how long it trains.
     """
     path = config_folder() / f"{name}.yaml"
-    if not is_file(path):
+    if f"{name}.yaml" not in list_configs():
         raise UsageError(f"recipe '{name}' is no packaged configuration: `petl-bench list configs` shows them, or null")
     trainer = yaml.safe_load(path.read_text(encoding="utf-8")).get("trainer")
     if isinstance(trainer, str):

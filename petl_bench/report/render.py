@@ -70,7 +70,7 @@ def render_csv(tables: list[Table]) -> str:
     # Retrieval and the ways of answering have settings of their own.
     names = dict.fromkeys(name for line in lines for name in line)
     writer = csv.DictWriter(text, fieldnames=list(names), lineterminator="\n")
-    writer.writeheader()
+    writer.writerow({name: csv_cell(name) for name in names})
     writer.writerows({name: csv_cell(value) for name, value in line.items()} for line in lines)
     return text.getvalue()
 

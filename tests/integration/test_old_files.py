@@ -36,8 +36,6 @@ ADAPTFORMER, MV_ADAPTER, CROSS_MODAL, ZERO_SHOT, QUESTIONS = (
 )
 TRAINED = {"AdaptFormer": ADAPTFORMER, "MV-Adapter": MV_ADAPTER, "question answering": QUESTIONS}
 STEPS = 8
-#: of trained weights on machines with other processors than the one that wrote the files
-CLOSE = {"rtol": 1e-3, "atol": 1e-5}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +74,8 @@ def assert_trained_alike(folder: Path, expected: Path) -> None:
     found, before = load_file(folder / "adapter.safetensors"), load_file(expected / "adapter.safetensors")
     assert found.keys() == before.keys()
     for name, tensor in before.items():
-        np.testing.assert_allclose(found[name], tensor, **CLOSE, err_msg=name)
+        # Other processors than the one that wrote the files compute other last digits.
+        np.testing.assert_allclose(found[name], tensor, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
 # --- records

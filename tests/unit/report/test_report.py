@@ -471,6 +471,21 @@ def test_hostile_names_stay_in_their_cell(tmp_path: Path, capsys: pytest.Capture
         assert ",=1" not in line
 
 
+def test_hostile_keys_stay_in_their_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What decides pixels is open to later versions, so its names are foreign text, too."""
+    preprocess = make_record()["protocol"]["preprocess"]
+    hostile = {f"{HOSTILE}\ud800": f"{HOSTILE}\ud800", "nested": {HOSTILE: [1, {"a": HOSTILE}]}, "=2+5": 1}
+    save(tmp_path / "runs" / "a", protocol__preprocess=preprocess | hostile)
+    save(tmp_path / "runs" / "b")
+    main(tmp_path / "runs", "--output", tmp_path)
+    page, out = (tmp_path / "leaderboard.md").read_text(), capsys.readouterr().out
+    assert "<img" not in page
+    assert len([line for line in page.splitlines() if line.startswith("## ")]) == 2
+    assert not {"\x1b", "\u202e"} & set(page + out)
+    header = (tmp_path / "leaderboard.csv").read_text().splitlines()[0]
+    assert "protocol.preprocess.=2+5" in header
+
+
 def test_escape_markdown() -> None:
     assert escape_markdown("a_b|c*`[x]\\") == r"a\_b\|c\*\`\[x\]\\"
     assert escape_markdown("<b>&#39;\n'") == "&lt;b&gt;&amp;#39; '"
