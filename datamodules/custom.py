@@ -26,7 +26,7 @@ SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
 
 
 class Custom(VideoTextDataModule):
-    """Retrieval on your own clips: a table with a header, JSON or jsonl, with `video` and `caption`, one caption per row.
+    """Retrieval on your own clips: a table with a header, JSON or jsonl, with `video` and `caption`, a caption per row.
 
     `video` is the name of a video or a still in the folder of clips, with or without suffix and sub-folders; it must be
     told which one is meant where several files could be. `start` and `end`, in whole seconds, restrict all rows of a
@@ -184,13 +184,16 @@ def file_name(record: Record) -> str:
 
 
 def ids_by_name(files: Iterable[Path], columns: Sequence[str]) -> dict[str, str]:
-    """An id for every clip that some files name: its stem, or the whole name where several have one stem."""
+    """An id for every clip that some files name: its stem, or the whole name where several have one stem.
+
+    Ids are names of files, so folders are told in another way: `cats/first.mp4` may become `cats__first.mp4`.
+    """
     names: dict[str, None] = {}
     for file in files:
         with suppress(DataError):  # told when that split is read
             names |= dict.fromkeys(file_name(record) for record in read_table(file, columns))
     alike = Counter(map(_stem, names))
-    return {name: _stem(name) if alike[_stem(name)] == 1 else name for name in names}
+    return {name: _stem(name) if alike[_stem(name)] == 1 else name.replace("/", "__") for name in names}
 
 
 def _stem(name: str) -> str:

@@ -145,7 +145,11 @@ class ClassPathGuard:
     def _included(self, value: yaml.Node, key: str, path: Path, above: tuple[Path, ...]) -> yaml.Node:
         """What stands for the value of a key that may include a file."""
         if isinstance(value, yaml.ScalarNode) and value.value.endswith(SUFFIXES):
-            return self._compose(find_fragment(value.value, path.parent), key, above)
+            try:
+                fragment = find_fragment(value.value, path.parent)
+            except UsageError as error:
+                raise UsageError(f"{path}: {key}: {error}") from error
+            return self._compose(fragment, key, above)
         if isinstance(value, yaml.ScalarNode) and key in _GROUPS:
             raise _no_group(f"{path}: {key}", value.value)
         if isinstance(value, yaml.SequenceNode):

@@ -95,14 +95,14 @@ def test_an_empty_split_ends_before_training(
     assert not list(tmp_path.rglob("adapter.safetensors"))
 
 
-def test_a_complete_run_on_other_data(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_complete_run_on_other_data(dataset: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(dataset, copy)
     assert run("test", "fixture_zeroshot", copy, tmp_path / "runs") == 0
     path = copy / "MSRVTT_data.json"
     path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
-    assert run("test", "fixture_zeroshot", copy, tmp_path / "runs") == 2
-    assert "other annotation files" in capsys.readouterr().err
+    assert run("test", "fixture_zeroshot", copy, tmp_path / "runs") == 0
+    assert len(list((tmp_path / "runs").rglob("result.json"))) == 2, "other content is another run"
 
 
 def test_a_cut_annotation_file(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -211,8 +211,10 @@ def test_a_complete_run_of_the_earlier_version_is_not_repeated(tmp_path: Path) -
     write_result(folder / "result.json", record)
     arguments = (folder.parents[1] / "12345678" / "seed0", CONFIG)
     with pytest.raises(UsageError, match=r"complete: .*0ld0ld00.*overwrite"):
-        earlier_checkpoint(*arguments, "5" * 64, "4" * 64)
-    assert earlier_checkpoint(*arguments, "6" * 64, "4" * 64) is None  # measured on other files
+        earlier_checkpoint(*arguments, "5" * 64, "4" * 64, resolved)
+    assert earlier_checkpoint(*arguments, "6" * 64, "4" * 64, resolved) is None  # measured on other files
     record["model"]["weights"] = {"file": None}
     write_result(folder / "result.json", record)
-    assert earlier_checkpoint(*arguments, "5" * 64, "4" * 64) is None  # of this version: it would have the same hash
+    assert (
+        earlier_checkpoint(*arguments, "5" * 64, "4" * 64, resolved) is None
+    )  # of this version: it would have the same hash

@@ -54,7 +54,7 @@ MAY_IMPORT = {
     },
     "checkpoints": {"signals", "errors"},
     "config_safety": {"named_configs", "errors"},
-    "earlier": {"checkpoints", "results", "errors"},
+    "earlier": {"checkpoints", "config_safety", "results", "errors", "untrusted"},
     "method": {"adapters", "backbones", "data.batch", "optimizers", "tasks", "errors"},
 }
 #: what `data` may know of backbones

@@ -151,4 +151,4 @@ def test_steps_must_be_positive(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["profile", "--config", "fixture_adaptformer", "--steps", "0"])
     assert stop.value.code == 2
-    assert "must be at least 1" in capsys.readouterr().err
+    assert "expected a whole number from 1" in capsys.readouterr().err
