@@ -42,11 +42,11 @@ def find_config(name: str) -> Path:
         UsageError: if there is neither; it suggests close names.
     """
     own = Path(name).expanduser()
-    if own.is_file():
+    if is_file(own):
         return own
     folder = config_folder()
     for packaged in (folder / name, folder / f"{name}.yaml"):
-        if packaged.is_file():
+        if is_file(packaged):
             return packaged
     close = get_close_matches(name, list_configs(), 3, 0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else "`petl-bench list configs` shows the packaged ones"
@@ -60,12 +60,20 @@ def find_fragment(name: str, folder: Path) -> Path:
         UsageError: if there is none; it suggests close names.
     """
     own = Path(name).expanduser()
-    found = next((path for path in (folder / own, config_folder() / own, own) if path.is_file()), None)
+    found = next((path for path in (folder / own, config_folder() / own, own) if is_file(path)), None)
     if found is not None:
         return found
     close = get_close_matches(name, [fragment for fragment in list_configs() if os.sep in fragment], 3)
     hint = f": did you mean {' or '.join(close)}?" if close else ""
     raise UsageError(f"no file '{name}' in {folder.resolve()}, and no packaged one of that name{hint}")
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; a name that is too long for one is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def read_text(path: Path) -> str:

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from benchmarks.faults import bad_inputs, kills, lost_processes, storage, surroundings
+from benchmarks.faults import bad_inputs, identity, kills, lost_processes, storage, surroundings
 from benchmarks.faults.trials import HELD, ROOT, Bench, Trial
 
 #: faults that tests of every change try already
@@ -48,7 +48,9 @@ def main() -> int:
         bench = Bench(Path(name), Path(name) / "data")
         size = ["--train-videos=32", "--test-videos=6", "--captions-per-video=1"]
         subprocess.run([sys.executable, "-m", "petl_bench", "fixture", bench.data, *size], check=True, cwd=ROOT)
-        scripted = chain(kills.trials(), storage.trials(), lost_processes.trials(), surroundings.trials())
+        scripted = chain(
+            kills.trials(), storage.trials(), lost_processes.trials(), surroundings.trials(), identity.trials()
+        )
         trials = [*scripted, *(Trial(fault, f"tests: {TESTS[fault]}", partial(_tested, fault)) for fault in TESTS)]
         chosen = [trial for trial in trials if not wanted or trial.fault in wanted]
         failures = 0
