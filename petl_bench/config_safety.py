@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from petl_bench.errors import UsageError
-from petl_bench.named_configs import SUFFIXES, find_fragment, read_text
+from petl_bench.named_configs import SUFFIXES, find_fragment, is_file, read_text
 
 ALLOWED = ("petl_bench", "methods", "datamodules", "torch", "pytorch_lightning", "lightning_fabric")
 
@@ -139,6 +139,10 @@ class ClassPathGuard:
         for place, (key, value) in enumerate(node.value):
             if key.value in _FRAGMENT_KEYS:
                 node.value[place] = (key, self._included(value, key.value, path, above))
+            elif key.value == "architecture" and isinstance(value, yaml.ScalarNode):
+                beside = path.parent / value.value
+                if is_file(beside):  # then it belongs to the configuration
+                    value.value = str(beside.resolve())
             else:
                 self._include(value, path, above)
 

@@ -117,7 +117,9 @@ def local_files(pretrained: str, names: Sequence[str]) -> WeightFiles | None:
     Raises:
         CheckpointError: a folder has no weights, a shard is missing, or a link leads nowhere.
     """
-    path = Path(pretrained).expanduser()
+    path = _path(pretrained)
+    if path is None:
+        return None
     if path.is_dir():
         return WeightFiles(pretrained, _in_folder(path, names))
     if path.is_file():
@@ -129,6 +131,16 @@ def local_files(pretrained: str, names: Sequence[str]) -> WeightFiles | None:
     if path.exists():
         raise CheckpointError(f"{path} is no file of weights, but a pipe or a device")
     return None
+
+
+def _path(pretrained: str) -> Path | None:
+    """The path that a text is; None for one that no file can have."""
+    try:
+        path = Path(pretrained).expanduser()
+        path.exists()
+    except (OSError, RuntimeError):  # too long, or of nobody's home
+        return None
+    return path
 
 
 def _in_folder(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
@@ -412,7 +424,7 @@ def require_finite(state: Mapping[str, Tensor], shown: str) -> None:
 
 def full_adapter(pretrained: str | None) -> Path | None:
     """The adapter file that `pretrained` is the path of; None if it is something else."""
-    path = None if pretrained is None else Path(pretrained).expanduser()
+    path = None if pretrained is None else _path(pretrained)
     return path if path is not None and is_adapter_file(path) else None
 
 

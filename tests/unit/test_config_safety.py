@@ -198,7 +198,7 @@ def test_options_that_name_files_of_data_stay_as_they_are(tmp_path: Path) -> Non
         options: dict[str, Any] = {**dict.fromkeys(OPTIONS_OF_DATA, name), "files": {"train": name}}
         whole = {
             "data": {"init_args": options},
-            "model": {"init_args": {"architecture": name, "task": {"init_args": {"answer_list": name}}}},
+            "model": {"init_args": {"vocabulary": name, "task": {"init_args": {"answer_list": name}}}},
         }
         started = time.perf_counter()
         assert included(yaml.safe_dump(whole), tmp_path) == whole
@@ -229,6 +229,15 @@ def test_missing_fragment_suggests_close_names(tmp_path: Path) -> None:
     message = file_refusal(write(tmp_path, "model: {init_args: {backbone: backbone/clip_tinny.yaml}}\n"))
     assert "'backbone/clip_tinny.yaml'" in message
     assert "did you mean backbone/clip_tiny.yaml" in message
+
+
+def test_architecture_beside_the_configuration(tmp_path: Path) -> None:
+    """Its file belongs to the configuration; a name is that of a known one."""
+    write(tmp_path, "{}", "mine.json")
+    backbone = included("model: {init_args: {backbone: {init_args: {architecture: mine.json}}}}", tmp_path)
+    assert str(tmp_path / "mine.json") in str(backbone)
+    assert included("architecture: tiny", tmp_path) == {"architecture": "tiny"}
+    assert included("architecture: other.json", tmp_path) == {"architecture": "other.json"}
 
 
 def test_numbers_and_text_stay_what_they_were(tmp_path: Path) -> None:

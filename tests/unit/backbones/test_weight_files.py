@@ -354,6 +354,12 @@ def test_link_that_leads_nowhere(load: Load, tmp_path: Path) -> None:
         load(str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-this-name/x.pt", "a\0b", ""])
+def test_name_that_no_file_can_have(name: str, load: Load) -> None:
+    with pytest.raises(PetlBenchError):
+        load(name)
+
+
 def test_pipe(load: Load, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "weights.pt")
     assert "pipe" in refusal(load, tmp_path / "weights.pt")
