@@ -18,7 +18,7 @@ from petl_bench.untrusted import shown, whole_number
 
 
 class Custom(VideoTextDataModule):
-    """Retrieval on your own clips: a table with a header, JSON or jsonl, with `video` and `caption`, one caption per row.
+    """Retrieval on your own clips: a table, JSON or jsonl with `video` and `caption`, one caption per row.
 
     `video` is the name of a file in the folder of clips, with or without suffix and sub-folders; names must differ in
     more than these. `start` and `end`, in whole seconds, restrict all rows of a video to a part of it. Rows of one
@@ -73,7 +73,7 @@ class Custom(VideoTextDataModule):
 
 
 class CustomQA(QuestionAnswerDataModule):
-    """Questions about your own clips: a table with a header, JSON or jsonl, with `video`, `question` and `answer`.
+    """Questions about your own clips: a table, JSON or jsonl with `video`, `question` and `answer`.
 
     `video` is as in `Custom`. `answer` may be a list in JSON, one answer per annotator. `type` is the group a question
     is counted for, else its first word; `id` is a number or text, else the place of the row.

@@ -24,7 +24,14 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 
 from petl_bench.adapters import read_adapter, require_adapter_path
 from petl_bench.backbones.base import Backbone, InputSpec
-from petl_bench.checkpoints import LAST, ResumePoints, SafeCheckpointIO, read_checkpoint, resumable
+from petl_bench.checkpoints import (
+    LAST,
+    ResumePoints,
+    SafeCheckpointIO,
+    read_checkpoint,
+    require_training_state,
+    resumable,
+)
 from petl_bench.config_safety import ClassPathGuard
 from petl_bench.cost import CostMeter
 from petl_bench.data.base import VideoTextDataModule
@@ -187,7 +194,7 @@ class PetlBenchCLI(LightningCLI):
     def _logger(self) -> CSVLogger:
         """A table of the run; a resumed one begins with the rows before its checkpoint."""
         resumed = self.run.resumed
-        steps = SafeCheckpointIO().load_checkpoint(resumed)["global_step"] if resumed else 0
+        steps = SafeCheckpointIO().load_checkpoint(resumed).get("global_step", 0) if resumed else 0
         rows = earlier_metrics(self.run.folder, steps)
         logger = CSVLogger(self.run.folder, name="", version="")
         if rows and rank_zero_only.rank == 0:
@@ -240,6 +247,8 @@ class PetlBenchCLI(LightningCLI):
             rank_zero_info(f"an interrupted run goes on from {ckpt_path} (--overwrite true begins anew)")
         if model.trainable:
             self._announce(model)
+            if ckpt_path is not None:
+                require_training_state(Path(ckpt_path))
             with self._losses_told():
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **kwargs)
         if self.options.trainer.fast_dev_run:
