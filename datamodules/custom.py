@@ -26,7 +26,7 @@ SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
 
 
 class Custom(VideoTextDataModule):
-    """Retrieval on your own clips: a table with a header, JSON or jsonl, with `video` and `caption`, a caption per row.
+    """Retrieval on your own clips: a table, JSON or jsonl with `video` and `caption`, one caption per row.
 
     `video` is the name of a video or a still in the folder of clips, with or without suffix and sub-folders; it must be
     told which one is meant where several files could be. `start` and `end`, in whole seconds, restrict all rows of a
@@ -90,7 +90,7 @@ class Custom(VideoTextDataModule):
 
 
 class CustomQA(QuestionAnswerDataModule):
-    """Questions about your own clips: a table with a header, JSON or jsonl, with `video`, `question` and `answer`.
+    """Questions about your own clips: a table, JSON or jsonl with `video`, `question` and `answer`.
 
     `video` is as in `Custom`. `answer` may be a list in JSON, one answer per annotator. `type` is the group a question
     is counted for, else its first word; `id` is a number or text, else the place of the row.

@@ -26,6 +26,8 @@ from petl_bench.signals import STOP, When
 #: the checkpoint that a run is continued from, and the one before it
 LAST, BEFORE_LAST = "last.ckpt", "last-1.ckpt"
 _DIGEST = ".sha256"
+#: what a checkpoint of Lightning's holds beside tensors
+_OF_TRAINING = ("pytorch-lightning_version", "epoch", "global_step", "loops", "optimizer_states", "lr_schedulers")
 #: what must be free beyond the tensors of a checkpoint
 _MARGIN = 1.2
 
@@ -229,8 +231,8 @@ class ResumePoints(Checkpoint):
         checkpoint["run"] = {"basis": self._basis(trainer), **self.history()}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        run = checkpoint.get("run")
-        if run is None:
+        run: Any = checkpoint.get("run")
+        if not _says_what_it_depends_on(run):
             raise CheckpointError("the checkpoint does not say what it depends on: begin anew with --overwrite true")
         now = self._basis(trainer)
         before = self.as_now(run["basis"], now)
@@ -256,6 +258,11 @@ class ResumePoints(Checkpoint):
     def _basis(self, trainer: Trainer) -> dict[str, Any]:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, and declares it nowhere
         return self.basis | {"processes": trainer.world_size, "training_rows": data.training_rows_sha256}
+
+
+def _says_what_it_depends_on(run: Any) -> bool:
+    kinds = {"basis": dict, "changed": dict, "resumed": int}
+    return isinstance(run, dict) and all(isinstance(run.get(key), kind) for key, kind in kinds.items())
 
 
 def _covers(name: str, key: str) -> bool:
@@ -302,7 +309,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is no whole checkpoint of plain values: {reason}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise CheckpointError(f"{path} is no checkpoint: it holds no 'state_dict'")
+    state = checkpoint["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items()):
+        raise CheckpointError(f"{path} is no checkpoint: its 'state_dict' holds other things than named tensors")
     return checkpoint
+
+
+def require_training_state(path: Path) -> None:
+    """Refuses a whole file of tensors that no training can go on from.
+
+    Raises:
+        CheckpointError: it lacks what Lightning saves of a training.
+    """
+    try:
+        checkpoint = read_checkpoint(path)
+    except CheckpointError:
+        return  # who loads it says so, or goes back to the one before
+    missing = [key for key in _OF_TRAINING if key not in checkpoint]
+    if missing or not isinstance(checkpoint.get("petl_bench", {}), dict):
+        raise CheckpointError(f"{path} is no checkpoint of a training: it lacks {', '.join(missing) or 'petl_bench'}")
 
 
 def resumable(folder: Path) -> Path | None:

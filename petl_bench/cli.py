@@ -23,7 +23,13 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 
 from petl_bench.adapters import read_adapter, require_adapter_path
 from petl_bench.backbones.base import Backbone, InputSpec
-from petl_bench.checkpoints import ResumePoints, SafeCheckpointIO, read_checkpoint, resumable
+from petl_bench.checkpoints import (
+    ResumePoints,
+    SafeCheckpointIO,
+    read_checkpoint,
+    require_training_state,
+    resumable,
+)
 from petl_bench.config_safety import ClassPathGuard, holds
 from petl_bench.cost import CostMeter
 from petl_bench.course import EarlyEnds, course_of, require_monitored, require_own_folder, require_validation
@@ -290,7 +296,7 @@ class PetlBenchCLI(LightningCLI):
         """The table of a resumed run begins with the rows before its checkpoint."""
         if self.run.resumed is None or rank_zero_only.rank:
             return
-        steps = SafeCheckpointIO().load_checkpoint(self.run.resumed)["global_step"]
+        steps = SafeCheckpointIO().load_checkpoint(self.run.resumed).get("global_step", 0)
         rows = earlier_metrics(self.run.resumed.parent, steps)  # before the logger deletes them
         logger.experiment.metrics.extend(rows)
 
@@ -327,6 +333,8 @@ class PetlBenchCLI(LightningCLI):
             rank_zero_info(f"an interrupted run goes on from {ckpt_path} (--overwrite true begins anew)")
         if model.trainable:
             self._announce(model)
+            if ckpt_path is not None:
+                require_training_state(Path(ckpt_path))
             with self._losses_told():
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **kwargs)
         if self.options.trainer.fast_dev_run:

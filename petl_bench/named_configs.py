@@ -109,14 +109,6 @@ def find_fragment(name: str, folder: Path) -> Path:
     raise UsageError(f"no file '{name}' in {folder.resolve()}, and no packaged one of that name{hint}")
 
 
-def is_file(path: Path) -> bool:
-    """Whether there is a file; a name that is too long for one is none."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
 def read_text(path: Path) -> str:
     """The text of a configuration.
 
