@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import multiprocessing
+import multiprocessing.util
 import os
 import signal
 import threading
@@ -86,7 +87,7 @@ class StopRequest:
         """The handler."""
         if not self.number:
             self.number = number
-            if self.when is not When.AT_ONCE:
+            if self.when is When.SOON:
                 self._print("\npetl-bench: stopping after this step\n")
             if self.alone:  # nobody waits for another batch
                 end_helpers()
@@ -309,7 +310,7 @@ def end_helpers() -> None:
     _helpers.clear()
 
 
-# multiprocessing would ask them to end, and wait for ever.
+# Before what multiprocessing has registered: it asks them to end, and waits for ever.
 atexit.register(end_helpers)
 os.register_at_fork(after_in_child=_helpers.clear)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from petl_bench.data.verify import Limits, Task, inspect_all
 from petl_bench.errors import DataError
 from petl_bench.fixture import write_fixture
 from petl_bench.main import main
+from tests.stops import group_trap, in_child
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,18 @@ def test_only_new_and_changed_files_are_looked_at_again(root: Path, monkeypatch:
     assert len(whole) == len(recheck) == 12
     assert "video0" in again
     assert len(again) == 12 - 5 + 1
+
+
+def test_a_signal_to_the_whole_group_keeps_what_was_found(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert in_child(lambda: run(root), group_trap(Entry, "line", 4, signal.SIGUSR1)) == 138
+    path = root / "manifest.jsonl"
+    told = f"petl-bench: stopped by SIGUSR1; what was found is kept in {path}: the same command goes on from there\n"
+    captured = capfd.readouterr().err
+    assert told in captured
+    assert "Traceback" not in captured
+    assert len(read_manifest(path)) == 3
+    assert run(root) == 0
+    assert "12 ok, 0 bad, 0 missing, 0 extra" in capfd.readouterr().out
 
 
 def _hang(*_: Any) -> None:
