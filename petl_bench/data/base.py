@@ -10,7 +10,7 @@ import shutil
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -586,13 +586,7 @@ class VideoTextDataModule(LightningDataModule):
 
 def _row(sample: Sample) -> tuple[Any, ...]:
     """What a sample is for training, whatever its file is called."""
-    return (
-        sample.video,
-        sample.captions,
-        sample.start,
-        sample.end,
-        tuple(astuple(question) for question in sample.questions),
-    )
+    return (sample.video, sample.captions, sample.start, sample.end, sample.questions)
 
 
 def _require_one_clip_each(split: str, files: Mapping[str, Path]) -> None:

@@ -257,7 +257,7 @@ def test_a_signal_before_the_first_step(dataset: Path, tmp_path: Path, capfd: py
 
 def test_a_stop_in_half_a_step_keeps_the_whole_ones(dataset: Path, tmp_path: Path) -> None:
     """Two batches make a step; in the first of them the gradients are of no use to a later run."""
-    accumulating = ("--trainer.accumulate_grad_batches=2", *MORE, answers_of(dataset))
+    accumulating = ("--trainer.accumulate_grad_batches=2", *MORE)
     arguments = ("fit", "fixtureqa_adaptformer", dataset, tmp_path / "broken", *accumulating)
     assert killed(arguments, group_trap(Method, "training_step", 5, signal.SIGTERM, 600.0)) == 143
     (path,) = tmp_path.rglob("last.ckpt")
