@@ -79,7 +79,7 @@ def test_what_is_imported_at_once_needs_no_extra() -> None:
 
 
 def test_everything_declared_is_used() -> None:
-    used = distributions((*RUN_TIME, *DEVELOPMENT)).keys() | NOT_IMPORTED | {"atheris", "hypothesis"}
+    used = distributions((*RUN_TIME, *DEVELOPMENT)).keys() | NOT_IMPORTED
     assert not requirements("dev").keys() - used
 
 
