@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from petl_bench.errors import CheckpointError
+from petl_bench.file_names import utf8_path
 
 FORMAT = "petl_bench.adapter/2"
 _ENTRY = "petl_bench"
@@ -52,7 +53,7 @@ def read_adapter(path: Path) -> Adapter:
 
     require_adapter_path(path)
     try:
-        with safe_open(path, "pt") as file:
+        with utf8_path(path) as readable, safe_open(readable, "pt") as file:
             metadata = _described(file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     except (SafetensorError, OSError) as error:
@@ -84,7 +85,7 @@ def is_adapter_file(path: Path) -> bool:
     if path.suffix != ".safetensors" or not path.is_file():
         return False
     try:
-        with safe_open(path, "pt") as file:
+        with utf8_path(path) as readable, safe_open(readable, "pt") as file:
             return _described(file.metadata()).get("format") == FORMAT
     except SafetensorError:
         return False

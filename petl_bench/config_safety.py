@@ -6,7 +6,6 @@ is code. Only our packages, torch, Lightning and what the user names with `--plu
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -20,7 +19,6 @@ from petl_bench.named_configs import find_fragment
 
 ALLOWED = ("petl_bench", "methods", "datamodules", "torch", "pytorch_lightning", "lightning_fabric")
 
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 #: keys whose files are data that no class is read from, and may be large
 _DATA_KEYS = ("answer_list",)
 _FILE_SUFFIXES = ("csv", "json", "jsonl", "txt", "yaml", "yml", "pt", "bin", "safetensors", "ckpt")
@@ -99,7 +97,7 @@ class ClassPathGuard:
 def _parse(text: str, where: str) -> Any:
     try:
         return yaml.load(text, Loader=_UniqueKeys)
-    except yaml.YAMLError as error:
+    except Exception as error:  # numbers and dates raise their own kinds, deep nesting a recursion's
         raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
 
 
@@ -117,7 +115,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 def _would_import(text: str) -> bool:
     """True for text whose first name is a module: jsonargparse tries it as a short class path wherever it may."""
-    if not _DOTTED.fullmatch(text):
+    if "." not in text or not all(part.isidentifier() for part in text.split(".")):  # also of other than Latin letters
         return False
     first, last = text.split(".", 1)[0], text.rsplit(".", 1)[-1]
     if first in (*sys.stdlib_module_names, "test") and last in _FILE_SUFFIXES:
