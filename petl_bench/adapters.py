@@ -11,6 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from petl_bench.errors import CheckpointError
+from petl_bench.file_names import utf8_path
 from petl_bench.untrusted import UnreadableError, is_file, mistaken, parse_json
 
 FORMAT = "petl_bench.adapter/2"
@@ -54,7 +55,7 @@ def read_adapter(path: Path) -> Adapter:
 
     require_adapter_path(path)
     try:
-        with safe_open(path, "pt") as file:
+        with utf8_path(path) as readable, safe_open(readable, "pt") as file:
             metadata = _described(file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     # Of a damaged header the library makes almost anything.
@@ -89,7 +90,7 @@ def is_adapter_file(path: Path) -> bool:
     if path.suffix != ".safetensors" or not is_file(path):
         return False
     try:
-        with safe_open(path, "pt") as file:
+        with utf8_path(path) as readable, safe_open(readable, "pt") as file:
             return _described(file.metadata()).get("format") == FORMAT
     except Exception:  # see read_adapter
         return False

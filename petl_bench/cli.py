@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentError, Namespace  # pyright: ignore[reportPrivateImportUsage]  # public in its manual
+from jsonargparse import (
+    ActionConfigFile,  # pyright: ignore[reportPrivateImportUsage]  # public in its manual
+    ArgumentError,
+    Namespace,
+    get_loader,  # pyright: ignore[reportPrivateImportUsage]
+    set_loader,  # pyright: ignore[reportPrivateImportUsage]
+)
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -41,12 +47,12 @@ from petl_bench.earlier import as_now
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
 from petl_bench.formats import number
 from petl_bench.freedoms import foreign_classes, plain_defaults, refused_class, require_allowed
-from petl_bench.messages import is_about_configuration, readable
+from petl_bench.messages import is_about_configuration, is_out_of_memory, readable
 from petl_bench.method import Method
 from petl_bench.named_configs import config_folder, find_config, list_configs, read_recipe, recipe_name
 from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.processes import Ranks, configure_ddp
-from petl_bench.ranges import Count, Seed
+from petl_bench.ranges import Count, Seed, shown
 from petl_bench.registry import import_plugins, list_entries
 from petl_bench.results import measured_settings
 from petl_bench.run import ADAPTER_NAME, Run, Training, earlier_metrics, name_run, open_run
@@ -55,6 +61,25 @@ from petl_bench.tasks.base import Task
 from petl_bench.tasks.qa import QuestionAnswering
 from petl_bench.trainer import CountingTrainer
 from petl_bench.trainer_options import cluster_environment, require_in_range, require_processes
+from petl_bench.values import require_possible
+
+_yaml = get_loader("yaml")
+
+
+def _load(text: str) -> Any:
+    """What jsonargparse makes of a value: text that YAML fails on is text, whatever it fails with.
+
+    File names that are not UTF-8 (`\\udcff`), and numbers of thousands of digits, are more than its fast parser takes.
+    """
+    try:
+        return _yaml(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if "\\ud" in text.lower():  # how such a name stands in a configuration; the slow parser reads it
+            return yaml.safe_load(text)
+        raise yaml.YAMLError(str(error)) from error
+
+
+set_loader("yaml", _load, (yaml.YAMLError,))
 
 
 class NamedConfig(ActionConfigFile):
@@ -178,6 +203,7 @@ class PetlBenchCLI(LightningCLI):
         return self.config[str(self.subcommand)]
 
     def before_instantiate_classes(self) -> None:
+        require_possible(self.options)
         require_allowed(self.options.trainer, NamedConfig.guard.plugins)
         require_in_range(self.options.trainer)
         plain_defaults(self.options.trainer)
@@ -256,6 +282,8 @@ class PetlBenchCLI(LightningCLI):
         """Refuses what would fail only after the costly part, or come to nothing: the cheapest checks first."""
         if self.subcommand != "fit":
             self._load(self.model, self.options.ckpt_path)
+        elif self.options.ckpt_path is not None:
+            self.model.on_load_checkpoint(read_checkpoint(Path(self.options.ckpt_path).expanduser()))
         self.datamodule.setup(str(self.subcommand))
         if self.subcommand == "fit" and self.model.trainable:
             self._require_trainable()
@@ -328,7 +356,9 @@ class PetlBenchCLI(LightningCLI):
 
     def fit(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Trains, writes the adapter, tests the reported epoch if its truth is known, writes the record."""
-        if ckpt_path is None and self.run.resumed:
+        if ckpt_path is not None:
+            ckpt_path = str(Path(ckpt_path).expanduser().absolute())  # `last` and `best` are files here, too
+        elif self.run.resumed:
             ckpt_path = str(self.run.resumed)
             rank_zero_info(f"an interrupted run goes on from {ckpt_path} (--overwrite true begins anew)")
         if model.trainable:
@@ -340,8 +370,7 @@ class PetlBenchCLI(LightningCLI):
         if self.options.trainer.fast_dev_run:
             return
         if self.options.best_on_val:
-            state = read_checkpoint(self.run.folder / "best.ckpt")["state_dict"]
-            model.load_state_dict(state, strict=False)
+            self._load_best(model)
         if model.trainable:
             self.run.write_adapter(model)
         if not datamodule.has_truth("test"):
@@ -356,6 +385,16 @@ class PetlBenchCLI(LightningCLI):
         selection = "best-val" if self.options.best_on_val else "last"
         training = self._training() if self.resume_points else None
         self.run.finish(self.trainer, model, datamodule, self.meter, selection, surroundings, training)
+
+    def _load_best(self, model: Method) -> None:
+        best = self.run.folder / "best.ckpt"
+        if not best.is_file():
+            self.run.write_adapter(model)
+            raise UsageError(
+                f"best_on_val: training ended before validation ran for the first time (see trainer.max_time); there "
+                f"are no figures, {self.run.folder / ADAPTER_NAME} is of the last step"
+            )
+        model.load_state_dict(read_checkpoint(best)["state_dict"], strict=False)
 
     def _training(self) -> Training:
         """For the record: what training was held against and cut short by, and which classes of the user took part."""
@@ -500,6 +539,13 @@ def run(
         if cause is error and is_about_configuration(str(error)):
             raise UsageError(readable(str(error), _known_words)) from error
         raise cause from error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UsageError(
+            f"out of memory ({shown(error, 200)}): lower data.batch_size, data.eval_batch_size, data.frames or the "
+            "sizes of the model"
+        ) from error
     except SystemExit as stop:  # --help and --print_config end this way
         return int(stop.code or 0)
     return 0

@@ -7,7 +7,6 @@ configuration includes are put in their places here: whoever parses the result o
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -21,7 +20,6 @@ from petl_bench.named_configs import SUFFIXES, find_fragment, is_file, read_text
 
 ALLOWED = ("petl_bench", "methods", "datamodules", "torch", "pytorch_lightning", "lightning_fabric")
 
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 #: keys that take a group of options, a class or several: what a file may hold in their place
 _FRAGMENT_KEYS = frozenset(
     {
@@ -232,7 +230,7 @@ class _UniqueKeys(yaml.SafeLoader):
 
 def _would_import(text: str) -> bool:
     """True for text whose first name is a module: jsonargparse tries it as a short class path wherever it may."""
-    if not _DOTTED.fullmatch(text):
+    if "." not in text or not all(part.isidentifier() for part in text.split(".")):  # also of other than Latin letters
         return False
     first, last = text.split(".", 1)[0], text.rsplit(".", 1)[-1]
     if first in (*sys.stdlib_module_names, "test") and last in _FILE_SUFFIXES:

@@ -131,7 +131,7 @@ def refused_class(message: str, plugins: Sequence[str]) -> str | None:
     option = re.match(r'Parser key "trainer\.(\w+)"', message)
     if option is None or option[1] not in ALLOWED:
         return None
-    named = re.findall(r"class_path '([\w.]+\.\w+)'", message)
+    named = re.findall(r"(?:class_path '|parameter \"\w+\" from \")([\w.]+?\.[A-Z]\w+)", message)
     return next((reason for path in named if (reason := refusal(option[1], path, plugins))), None)
 
 

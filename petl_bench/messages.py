@@ -18,6 +18,8 @@ _EMPTY = re.compile(
     r"Does not validate|Errors:|Given value|Subclass types expect|Not a valid subclass|Expected a path but"
     r"|a (class path|dict)"
 )
+#: lines that say something without a key above them
+_TELLING = re.compile(r"[Uu]nrecognized arguments|Key '|Subcommand '|Option '")
 
 
 class _Complaint(NamedTuple):
@@ -63,6 +65,12 @@ def is_about_configuration(message: str) -> bool:
     return message.startswith(("Does not validate", "Problem with given class_path", "Parser key", "Not of type"))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a process asked for more memory than there is, on the CPU or on a GPU."""
+    told = ("can't allocate memory", "out of memory", "Cannot allocate memory")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in told)
+
+
 def _complaints(message: str) -> Iterator[_Complaint]:
     above: list[tuple[int, str, bool]] = []  # indentation and name of keys and classes, and whether it is a key
     wanted: dict[int, str] = {}  # types by indentation, until the value follows
@@ -79,12 +87,14 @@ def _complaints(message: str) -> Iterator[_Complaint]:
         classes = [name.rsplit(".", 1)[-1] for _, name, is_key in above if not is_key]
         if text.startswith("Subtypes: "):
             wanted[indent] = _types(text.removeprefix("Subtypes: "))
-        elif text.startswith("Given value: ") and indent in wanted:
-            value = text.removeprefix("Given value: ")
+        elif text.startswith("Given value:") and indent in wanted:
+            value = text.removeprefix("Given value:").strip()
             if not value.startswith("NestedArg("):
                 yield _Complaint(3, len(above), _at(option, f"expected {wanted[indent]}, got {shown(value)}"))
-        elif text and not _EMPTY.match(text.removeprefix("- ")):
-            yield _complaint(text.removeprefix("- "), option, classes, len(above))
+        elif text and not _EMPTY.match(text.removeprefix("- ")) and (above or _TELLING.match(text)):
+            found = _complaint(text.removeprefix("- "), option, classes, len(above))
+            one_of_several = text.startswith("- Expected a")  # types, which are told together below
+            yield found._replace(rank=5) if one_of_several and "import path" not in text else found
 
 
 def _complaint(text: str, option: str, classes: list[str], depth: int) -> _Complaint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from abc import ABC, abstractmethod
@@ -96,8 +97,9 @@ class Method(LightningModule, ABC):
 
     @property
     def slug(self) -> str:
-        """The label as a folder name."""
-        return re.sub(r"[^a-z0-9]+", "-", self.label.lower()).strip("-")
+        """The label as a folder name; one without Latin letters and digits is told apart by a digest."""
+        name = re.sub(r"[^a-z0-9]+", "-", self.label.lower()).strip("-")
+        return name or f"method-{hashlib.sha256(self.label.encode(errors='backslashreplace')).hexdigest()[:8]}"
 
     # --- training -------------------------------------------------------------------------------------------------
 
@@ -113,6 +115,15 @@ class Method(LightningModule, ABC):
         self.log("loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.frames))
         self.log_dict(logs, batch_size=len(batch.frames))
         return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().backward(loss, *args, **kwargs)
+        except RuntimeError as error:  # of trainer.detect_anomaly
+            if "returned nan values" not in str(error):
+                raise
+            place = f"epoch {self.current_epoch}, step {self.global_step}, rank {self.global_rank}"
+            raise NonFiniteError(f"a gradient is nan ({place}): {str(error).splitlines()[0]}") from error
 
     def _require_finite(self, loss: Tensor, batch: Batch) -> None:
         worst = self.trainer.strategy.reduce((~torch.isfinite(loss.detach())).float(), reduce_op="sum")

@@ -192,8 +192,10 @@ def _accelerator(name: str) -> Any:
     wanted = {"cuda": [CUDAAccelerator], "mps": [MPSAccelerator]}.get(name, [CUDAAccelerator, MPSAccelerator])
     found = next((kind for kind in available if kind in wanted), None)
     if found is None:
-        cuda = torch.version.cuda or "without CUDA"
-        raise UsageError(f"trainer.accelerator is {name}: no such device is visible here (PyTorch {cuda}); use cpu")
+        built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+        raise UsageError(
+            f"trainer.accelerator is {name}: no such device is visible here (PyTorch is built {built}); use cpu"
+        )
     return found
 
 

@@ -125,6 +125,8 @@ def cases(bench: Bench) -> Iterator[Case]:
     """All of them, most of `fit`."""
     for option, arguments in _options_of_fit(bench):
         for name, value in bench.values().items():
+            if option == "trainer.devices" and value == 2:
+                continue  # Lightning starts the second process with the command line of this one
             yield Case(option, name, (*arguments, *_given(bench, option, value)))
     for option, arguments in _options_of_others(bench):
         for name, value in bench.values().items():

@@ -46,6 +46,7 @@ from petl_bench.data.reader import READING_RULES, VideoError, VideoReader
 from petl_bench.data.sampling import FILLED, choose_frames, frame_grid, is_random
 from petl_bench.data.video import open_video, reader_version, resize_frames
 from petl_bench.errors import CheckpointError, DataError
+from petl_bench.file_names import utf8_path
 from petl_bench.results import ResultError, file_sha256, write_atomically, write_bytes_atomically
 
 #: frames decoded at a time are at most this many bytes before they are resized
@@ -372,7 +373,7 @@ class _Entry:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            with safe_open(path, "pt") as file:
+            with utf8_path(path) as readable, safe_open(readable, "pt") as file:
                 metadata: dict[str, str] = file.metadata() or {}
                 self._frames: Tensor = file.get_tensor("frames")
                 self._times = file.get_tensor("times") if "times" in file.keys() else None  # noqa: SIM118  # no mapping
