@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -15,9 +16,13 @@ class Share(float):
 
 def _share(value: object) -> Share:
     whole = isinstance(value, str) and value.strip().lstrip("+-").isdigit()
-    if whole or not isinstance(value, str | float) or not 0 <= float(value) <= 1:
-        raise ValueError("a share lies in [0.0, 1.0] and is written with a point")
-    return Share(value)
+    try:
+        number = float(value) if isinstance(value, str | float) and not whole else math.nan
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise ValueError(f"{value} is neither a count of batches nor a share (0.0 to 1.0)")
+    return Share(number)
 
 
 register_type(Share, serializer=float, deserializer=_share)
