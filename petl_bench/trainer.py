@@ -21,7 +21,7 @@ def _share(value: object) -> Share:
     except ValueError:
         number = math.nan
     if not 0 <= number <= 1:
-        raise ValueError(f"{value} is neither a count of batches nor a share (0.0 to 1.0)")
+        raise ValueError(f"neither batches (1, 2, ...) nor their share (0.0 to 1.0): {value!r}")
     return Share(number)
 
 

@@ -36,7 +36,7 @@ def told(argument: str) -> str:
         ("--trainer.max_epochs=a", "trainer.max_epochs: expected int or null, got a"),
         (
             "--trainer.limit_train_batches=a",
-            "trainer.limit_train_batches: a is neither a count of batches nor a share (0.0 to 1.0)",
+            "trainer.limit_train_batches: neither batches (1, 2, ...) nor their share (0.0 to 1.0): 'a'",
         ),
         ("--trainer.fast_dev_run=", "trainer.fast_dev_run: expected int or bool, got ''"),
         ("--trainer.callbacks=3", "trainer.callbacks: unknown class '3'"),
