@@ -191,7 +191,8 @@ def ids_by_name(files: Iterable[Path], columns: Sequence[str]) -> dict[str, str]
     names: dict[str, None] = {}
     for file in files:
         with suppress(DataError):  # told when that split is read
-            names |= dict.fromkeys(file_name(record) for record in read_table(file, columns))
+            for record in read_table(file, columns):
+                names[file_name(record)] = None
     alike = Counter(map(_stem, names))
     return {name: _stem(name) if alike[_stem(name)] == 1 else name.replace("/", "__") for name in names}
 

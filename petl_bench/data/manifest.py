@@ -69,7 +69,13 @@ class Entry:
 
     def line(self) -> str:
         """The entry as one line of JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False) + "\n"
+        fields = asdict(self)
+        line = json.dumps(fields, ensure_ascii=False)
+        try:
+            line.encode()
+        except UnicodeEncodeError:  # a name that is not UTF-8
+            line = json.dumps(fields)
+        return f"{line}\n"
 
 
 def read_manifest(path: Path, tolerate_cut: bool = False) -> dict[str, Entry]:
