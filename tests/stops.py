@@ -18,6 +18,7 @@ def in_child(work: Callable[[], int], prepare: Callable[[], None] = lambda: None
     if not child:
         code = 70
         try:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may run under nohup, which a run respects
             prepare()
             code = work()
         except BaseException:
