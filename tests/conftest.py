@@ -6,9 +6,9 @@ import contextlib
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -103,3 +103,11 @@ def tiny_clip() -> CLIP:
     from petl_bench.backbones.clip import CLIP  # here, so that tests without it do not wait for torch
 
     return CLIP("tiny", None)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, None]:
+    """What xdist sends must be UTF-8, whatever a test printed."""
+    outcome = yield
+    report = outcome.get_result()
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
