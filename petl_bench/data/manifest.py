@@ -68,14 +68,9 @@ class Entry:
     rules: int = 1
 
     def line(self) -> str:
-        """The entry as one line of JSON."""
-        fields = asdict(self)
-        line = json.dumps(fields, ensure_ascii=False)
-        try:
-            line.encode()
-        except UnicodeEncodeError:  # a name that is not UTF-8
-            line = json.dumps(fields)
-        return f"{line}\n"
+        """The entry as one line of JSON; of names that are no UTF-8, the bytes that are none are escaped."""
+        text = json.dumps(asdict(self), ensure_ascii=False)
+        return text.encode("utf-8", "backslashreplace").decode() + "\n"
 
 
 def read_manifest(path: Path, tolerate_cut: bool = False) -> dict[str, Entry]:
