@@ -57,7 +57,7 @@ MAY_IMPORT = {
     "checkpoints": {"signals", "errors"},
     "config_safety": {"named_configs", "errors"},
     "earlier": {"checkpoints", "config_safety", "results", "errors", "untrusted"},
-    "method": {"adapters", "backbones", "data.batch", "optimizers", "tasks", "errors"},
+    "method": {"adapters", "backbones", "data.batch", "optimizers", "tasks", "errors", "untrusted"},
 }
 #: what `data` may know of backbones
 OF_BACKBONES = {"InputSpec", "Resize"}
