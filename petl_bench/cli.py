@@ -221,10 +221,12 @@ class PetlBenchCLI(LightningCLI):
             raise UsageError("predict writes one file: run it with --trainer.devices 1")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        # Whatever refuses this combination does so before the run gets a folder.
+        # Whatever refuses this combination does so before the run gets a folder, and before files are read.
         _require_match(self.model.task, self.datamodule)
         if self.subcommand == "fit":
             self.datamodule.require_frames_to_train_on()
+        else:
+            self._require_adapter()
         _require_answers(str(self.subcommand), self.model.task, self.datamodule)
         self.model.configure_model()
         self._require_sense()
@@ -457,6 +459,16 @@ class PetlBenchCLI(LightningCLI):
             batches = self.trainer.predict(model, datamodule=datamodule)
         self.run.write_predictions(batches or [], model)
 
+    def _require_adapter(self) -> None:
+        """Refuses to evaluate what was never trained, unless asked to."""
+        if self.options.ckpt_path is not None:
+            require_adapter_path(Path(self.options.ckpt_path).expanduser())
+        elif self.model.trainable and not self.options.zero_shot:
+            raise UsageError(
+                f"{self.subcommand} of {type(self.model).__name__} needs --ckpt_path adapter.safetensors; to evaluate "
+                "it untrained on purpose, add --zero_shot true"
+            )
+
     def _load(self, model: Method, ckpt_path: str | None) -> None:
         if ckpt_path is not None:
             path = Path(ckpt_path).expanduser()
@@ -465,12 +477,6 @@ class PetlBenchCLI(LightningCLI):
             trained, used = adapter.metadata.get("pixels"), model.identity()["pixels"]
             if trained not in (None, used):  # adapters of earlier versions do not say
                 rank_zero_warn(f"{path} was trained with pixels {trained}, and is used with {used}")
-            return
-        if model.trainable and not self.options.zero_shot:
-            raise UsageError(
-                f"{self.subcommand} of {type(model).__name__} needs --ckpt_path adapter.safetensors; to evaluate it "
-                "untrained on purpose, add --zero_shot true"
-            )
 
     def _tell_changes(self) -> None:
         """Says which options of the method are not those that the adapter was trained with."""

@@ -217,7 +217,8 @@ def _second_folder(bench: Bench) -> str:
 
 def _weights_elsewhere(bench: Bench) -> str:
     state = _states()["clip"]
-    paths = [_write(bench.new("weights") / f"{name}.pt", state) for name in ("one", "two")]
+    paths = [_write(bench.new("weights") / "one.pt", state)]
+    paths.append(Path(shutil.copy(paths[0], bench.new("weights") / "two.pt")))
     found = [_zero_shot(bench, f"{_PRETRAINED}{path}") for path in paths]
     _write(paths[0], {name: value + 0.01 for name, value in state.items()})
     found.append(_zero_shot(bench, f"{_PRETRAINED}{paths[0]}"))
