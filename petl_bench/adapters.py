@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from petl_bench.errors import CheckpointError
 from petl_bench.file_names import utf8_path
+from petl_bench.results import ResultError, write_bytes_atomically
 from petl_bench.untrusted import UnreadableError, is_file, mistaken, parse_json, shown
 
 FORMAT = "petl_bench.adapter/2"
@@ -26,23 +26,20 @@ class Adapter(NamedTuple):
 
 
 def write_adapter(path: Path, adapter: Adapter) -> None:
-    """Writes an adapter file atomically: temporary file in the same folder, fsync, rename."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    """Writes an adapter file atomically, with the permissions that new files have.
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    Raises:
+        CheckpointError: if it cannot be written; a previous version stays as it was.
+    """
+    from safetensors.torch import save
+
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.tensors.items()}
+    # One entry, as safetensors writes several in random order: the same adapter is the same file.
+    described = json.dumps({**adapter.metadata, "format": FORMAT}, sort_keys=True)
     try:
-        # One entry, as safetensors writes several in random order: the same adapter is the same file.
-        described = json.dumps({**adapter.metadata, "format": FORMAT}, sort_keys=True)
-        save_file(tensors, temporary, {_ENTRY: described})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_bytes_atomically(path, save(tensors, {_ENTRY: described}))
+    except ResultError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def read_adapter(path: Path) -> Adapter:

@@ -192,6 +192,8 @@ class ResumePoints(Checkpoint):
             STOP.save()
 
     def _save(self, trainer: Trainer) -> None:
+        if not self.folder.is_dir():  # a new folder would lack the configuration
+            raise CheckpointError(f"the run's folder {self.folder} was removed while it was training")
         trainer.save_checkpoint(self.folder / LAST)
         STOP.rescue = None
 

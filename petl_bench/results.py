@@ -110,10 +110,10 @@ def read_result(path: Path) -> dict[str, Any]:
         if isinstance(record, dict) and record.get("schema") == old_records.FIRST:
             record = old_records.upgraded(record, _config_beside(path, record), SCHEMA)
         _validate(path, record)
-        _require_usable(path, record)
+        _require_countable(path, record)
     except (UnreadableError, RecursionError) as error:
         raise ResultError(path, f"cannot be read as JSON: {error}") from error
-    return record
+    return _printable(record)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -274,14 +274,20 @@ def _validate(path: Path, record: Any) -> None:
         raise ResultError(path, f"{key}: {error.message[:200]}")
 
 
-def _require_usable(path: Path, record: Any) -> None:
-    """Refuses what no run writes, and a report can neither calculate with nor print."""
+def _require_countable(path: Path, record: Any) -> None:
+    """Refuses numbers that no run writes, and a report cannot calculate with."""
     for key, value in leaves(record):
         if isinstance(value, int) and abs(value) > _LARGEST:
             raise ResultError(path, f"{shown(key)} is {shown(value)}, beyond what a run can count")
-        for text in (key, value):
-            if isinstance(text, str) and text != plain_text(text):
-                raise ResultError(path, f"{shown(key)} holds {shown(text)}, which is no text")
+
+
+def _printable(value: Any) -> Any:
+    """A record whose texts can be encoded: names of files may be any bytes, which Python reads as lone surrogates."""
+    if isinstance(value, dict):
+        return {plain_text(key): _printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    return plain_text(value) if isinstance(value, str) else value
 
 
 @functools.cache

@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "similarity": {"errors"},
     "losses": {"similarity", "errors"},
     "metrics": {"similarity", "errors"},
-    "adapters": {"file_names", "errors", "untrusted"},
+    "adapters": {"file_names", "results", "errors", "untrusted"},
     "optimizers": {"ranges", "errors"},
     "backbones": {"adapters", "data.text", "layers", "ranges", "results", "errors"},
     "data.text": set(),

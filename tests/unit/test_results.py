@@ -129,13 +129,23 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
 def test_what_no_run_writes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     whole = json.dumps(make_record())
-    huge, torn = whole.replace('"bottleneck": 64', f'"bottleneck": {2**70}'), whole.replace('"bottleneck"', '"\\ud800"')
+    huge = whole.replace('"bottleneck": 64', f'"bottleneck": {2**70}')
     twice = whole.replace('"kind": "fit"', '"kind": "fit", "kind": "fit"')
-    for content, told in ((huge, "beyond"), (torn, "no text"), (twice, "stands twice"), (whole + "x", "Extra data")):
+    for content, told in ((huge, "beyond"), (twice, "stands twice"), (whole + "x", "Extra data")):
         assert content != whole
         path.write_text(content)
         with pytest.raises(ResultError, match=told):
             read_result(path)
+
+
+def test_names_that_are_no_text_are_read_as_some(tmp_path: Path) -> None:
+    record = make_record()
+    record["model"]["backbone"] = "文\udcff"
+    record["model"]["method_config"]["\ud800"] = ["\udcff"]
+    write_result(tmp_path / "result.json", record)
+    found = read_result(tmp_path / "result.json")
+    assert found["model"]["backbone"] == "文\ufffd"
+    assert found["model"]["method_config"]["\ufffd"] == ["\ufffd"]
 
 
 def test_missing_file_directory_and_pipe_are_refused(tmp_path: Path) -> None:
