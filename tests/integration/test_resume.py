@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from petl_bench.checkpoints import SafeCheckpointIO
+from petl_bench.checkpoints import ResumePoints, SafeCheckpointIO
 from petl_bench.data.datasets import ClipLoader
 from petl_bench.errors import CheckpointError
 from petl_bench.method import Method
@@ -215,13 +215,13 @@ def test_a_second_signal_changes_nothing(dataset: Path, tmp_path: Path) -> None:
 
 #: where, the call of it at which the group is signalled, seconds that it takes, and steps that are done then
 STOPS = {
-    "in a step": (Method, "training_step", 2, 0.0, 2),
-    "in a step that takes long": (Method, "training_step", 4, 600.0, 3),
-    "in a step of the second epoch": (Method, "training_step", 5, 0.0, 5),
-    "waiting for a batch": (ClipLoader, "load", 20, 600.0, 1),
-    "while saving": (SafeCheckpointIO, "_replace", 1, 0.1, 3),
-    "in validation": (Method, "validation_step", 2, 600.0, 3),
-    "in the test": (Method, "test_step", 1, 600.0, 9),
+    "in a step": (Method, "training_step", 2, 0.0, {2}),
+    "in a step that takes long": (Method, "training_step", 4, 600.0, {3}),
+    "in a step of the second epoch": (Method, "training_step", 5, 0.0, {5}),
+    "waiting for a batch": (ClipLoader, "load", 20, 600.0, {1, 2}),
+    "while saving": (SafeCheckpointIO, "_replace", 1, 0.1, {3}),
+    "in validation": (Method, "validation_step", 2, 600.0, {3}),
+    "in the test": (Method, "test_step", 1, 600.0, {9}),
 }
 
 
@@ -233,10 +233,11 @@ def test_a_signal_to_the_whole_group(
     config = "fixture_lora"
     owner, name, count, takes, steps = STOPS[moment]
     number = list(ASKED)[count % len(ASKED)]
+    after = (ResumePoints, "on_train_batch_end") if owner is ClipLoader else None  # helpers may be ahead of the steps
     arguments = ("fit", config, dataset, tmp_path, *MORE, *CONFIGS[config], "--data.init_args.eval_batch_size=2")
-    assert killed(arguments, group_trap(owner, name, count, number, takes)) == 128 + number
+    assert killed(arguments, group_trap(owner, name, count, number, takes, after)) == 128 + number
     (path,) = tmp_path.rglob("last.ckpt")
-    assert SafeCheckpointIO().load_checkpoint(path)["global_step"] == steps
+    assert SafeCheckpointIO().load_checkpoint(path)["global_step"] in steps
     told = capfd.readouterr().err
     assert told.count(f"petl-bench: stopped by {number.name}; the same command goes on from {path}\n") == 1
     assert "Traceback" not in told
