@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from petl_bench.data.annotations import read_table, require_keys
+from petl_bench.data.annotations import MAX_SECONDS, Record, read_table
+from petl_bench.data.answers import read_answers
 from petl_bench.data.base import VIDEO_SUFFIXES, VideoTextDataModule
 from petl_bench.data.batch import Question
 from petl_bench.data.clip_files import ClipFiles, normal, outside
 from petl_bench.data.images import IMAGE_SUFFIXES
-from petl_bench.data.qa import Asked, QuestionAnswerDataModule
+from petl_bench.data.qa import Asked, QuestionAnswerDataModule, question_id, question_type
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.errors import DataError, UsageError
+from petl_bench.untrusted import shown, whole_number
 
-CLIP_SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
+#: of what a row may name: a video, or a still, which is a clip of one frame
+SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
 
 
 class Custom(VideoTextDataModule):
-    """Retrieval on your own clips: CSV with a header, JSON or jsonl, with `video` and `caption`, one caption per row.
+    """Retrieval on your own clips: a table, JSON or jsonl with `video` and `caption`, one caption per row.
 
-    `video` is the path of a file below the folder of clips; folders and suffix may be left out where that leaves no
-    doubt. A file is a video or a still image, which is a clip of one frame. `start` and `end`, in whole seconds,
-    restrict all rows of a video to a part of it. Rows of one video are its captions.
+    `video` is the path of a video or a still image, which is a clip of one frame, below the folder of clips; folders
+    and suffix may be left out where that leaves no doubt. `start` and `end`, in whole seconds, restrict all rows of a
+    video to a part of it. Rows of one video are its captions.
 
     Args:
         root: folder with the files and, below it, the clips.
@@ -37,7 +42,7 @@ class Custom(VideoTextDataModule):
     """
 
     name = "custom"
-    suffixes = CLIP_SUFFIXES
+    suffixes = SUFFIXES
 
     def __init__(
         self,
@@ -64,26 +69,32 @@ class Custom(VideoTextDataModule):
         if not name:
             return []
         parts: dict[str, _Part] = {}
-        forms: dict[str, str] = {}
         captions: dict[str, list[str]] = {}
-        for where, record in read_table(self.root / name):
-            given, caption = require_keys(record, ("video", "caption"), where)
-            video, part = one_spelling(plain_path(given, where), forms, self.clip_files), _span(record, where)
-            if parts.setdefault(video, part) != part:
-                raise DataError(f"{where}: video '{given}' stands above {parts[video]}, and here {part}")
-            captions.setdefault(video, []).append(caption)
-        ids = ids_of(captions)
-        return [Sample(ids[v], tuple(captions[v]), part.start, part.end, names=(v,)) for v, part in parts.items()]
+        spelled = Spelling(self.clip_files)
+        for record in read_table(self.root / name, ("video", "caption")):
+            file, part = spelled.first(file_name(record)), _part(record)
+            if parts.setdefault(file, part) != part:
+                told = f"video {shown(file)} stands above {parts[file]}, and here {part}"
+                raise DataError(f"{record.where}: {told}; it must be the same part")
+            captions.setdefault(file, []).append(record.text("caption"))
+        return [
+            Sample(self._ids[file], tuple(captions[file]), part.start, part.end, names=(file,))
+            for file, part in parts.items()
+        ]
 
     def video_names(self, split: Split) -> dict[str, tuple[str, ...]]:
         return {sample.video: sample.names for sample in self.annotations(split)}
 
+    @functools.cached_property
+    def _ids(self) -> dict[str, str]:
+        return ids_by_name(self.annotation_files().values(), ("video", "caption"))
+
 
 class CustomQA(QuestionAnswerDataModule):
-    """Questions about your own clips: CSV with a header, JSON or jsonl, with `video`, `question` and `answer`.
+    """Questions about your own clips: a table, JSON or jsonl with `video`, `question` and `answer`.
 
     `video` is as in `Custom`. `answer` may be a list in JSON, one answer per annotator. `type` is the group a question
-    is counted for, else its first word; `id` is a number, else the place of the row.
+    is counted for, else its first word; `id` is a number or text, else the place of the row.
 
     Args:
         root: folder with the files and, below it, the clips.
@@ -95,7 +106,7 @@ class CustomQA(QuestionAnswerDataModule):
     """
 
     name = "customqa"
-    suffixes = CLIP_SUFFIXES
+    suffixes = SUFFIXES
 
     def __init__(
         self,
@@ -119,19 +130,20 @@ class CustomQA(QuestionAnswerDataModule):
 
     def questions(self, split: Split) -> Iterator[Asked]:
         name = self.files[split]
-        rows = read_table(self.root / name) if name else []
-        given = [plain_path(require_keys(record, ("video",), where)[0], where) for where, record in rows]
-        forms: dict[str, str] = {}
-        videos = [one_spelling(video, forms, self.clip_files) for video in given]
-        ids = ids_of(videos)
-        for place, ((where, record), video) in enumerate(zip(rows, videos, strict=True)):
-            (text,) = require_keys(record, ("question",), where)
-            kind = record.get("type") or text.split()[0].lower()
-            question = Question(_number(record.get("id", place), where), str(kind), _answers(record, where))
-            yield Asked(ids[video], text, question, (video,))
+        columns = ("video", "question", "answer")
+        spelled = Spelling(self.clip_files)
+        for place, record in enumerate(read_table(self.root / name, columns) if name else []):
+            file, text = spelled.first(file_name(record)), record.text("question")
+            kind = _type(record) or question_type(text)
+            question = Question(question_id(record, place), kind, read_answers(record))
+            yield Asked(self._ids[file], text, question, record.where, (file,))
 
     def video_names(self, split: Split) -> dict[str, tuple[str, ...]]:
         return {sample.video: sample.names for sample in self.annotations(split)}
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, str]:
+        return ids_by_name(self.annotation_files().values(), ("video", "question", "answer"))
 
 
 class _Part(NamedTuple):
@@ -142,6 +154,24 @@ class _Part(NamedTuple):
 
     def __str__(self) -> str:
         return "as a whole" if self.start is None and self.end is None else f"from second {self.start} to {self.end}"
+
+
+class Spelling:
+    """One spelling for each file of a split.
+
+    Names that differ in their separators or their Unicode normal form alone are one name, unless both are files.
+    """
+
+    def __init__(self, clip_files: Callable[[], ClipFiles | None]) -> None:
+        self._clip_files = clip_files
+        self._first: dict[str, str] = {}
+
+    def first(self, name: str) -> str:
+        """The spelling in which a file was named first."""
+        first = self._first.setdefault(normal(name.replace("\\", "/")), name)
+        if first == name or (clips := self._clip_files()) is None:
+            return first
+        return first if clips.find([first]) == clips.find([name]) else name
 
 
 def plain_name(name: str) -> str:
@@ -155,55 +185,48 @@ def plain_name(name: str) -> str:
     return name
 
 
-def plain_path(name: str, where: str) -> str:
-    """A file's path below the folder of clips, without what says nothing.
+def file_name(record: Record) -> str:
+    """What a row calls its clip, as a path below the folder of clips.
 
     Raises:
-        DataError: if it leads out of the folder.
+        DataError: if the path leads out of that folder.
     """
+    name = record.name("video")
     if reason := outside(name):
-        raise DataError(f"{where}: video {name!r} {reason}")
+        raise DataError(f"{record.where}: video {shown(name)} {reason}")
     return str(PurePosixPath(name))
 
 
-def one_spelling(name: str, known: dict[str, str], clip_files: Callable[[], ClipFiles | None]) -> str:
-    """The form in which a name was given first, if it was; unless its Unicode normal form tells two files apart."""
-    first = known.setdefault(normal(name), name)
-    if first == name or (files := clip_files()) is None:
-        return first
-    return first if files.find([first]) == files.find([name]) else name
+def ids_by_name(files: Iterable[Path], columns: Sequence[str]) -> dict[str, str]:
+    """An id for every clip that some files name: its stem, or the whole name where several have one stem.
 
-
-def ids_of(names: Iterable[str]) -> dict[str, str]:
-    """The id of each file: its stem, as long as no other one has the same, else its whole path."""
-    stems = {name: _stem(name) for name in names}
-    shared = {stem for stem, count in Counter(stems.values()).items() if count > 1}
-    return {name: name if stem in shared else stem for name, stem in stems.items()}
+    Ids are names of files, so folders are told in another way: `cats/first.mp4` may become `cats__first.mp4`.
+    """
+    names: dict[str, None] = {}
+    for file in files:
+        with suppress(DataError):  # told when that split is read
+            for record in read_table(file, columns):
+                names[file_name(record)] = None
+    alike = Counter(map(_stem, names))
+    return {name: _stem(name) if alike[_stem(name)] == 1 else re.sub(r"[/\\]", "__", name) for name in names}
 
 
 def _stem(name: str) -> str:
     path = PurePosixPath(name.replace("\\", "/"))
-    return path.stem if path.suffix.lower() in CLIP_SUFFIXES else path.name
+    return path.stem if path.suffix.lower() in SUFFIXES else path.name
 
 
-def _span(record: dict[str, Any], where: str) -> _Part:
-    start, end = (None if record.get(key) is None else _number(record[key], where) for key in ("start", "end"))
-    if (start or 0) < 0 or (end is not None and end <= (start or 0)):
-        raise DataError(f"{where}: a part from second {start} to {end} is empty")
+def _part(record: Record) -> _Part:
+    start, end = (record.whole(key, 0, MAX_SECONDS) if record.has(key) else None for key in ("start", "end"))
+    if end is not None and end <= (start or 0):
+        raise DataError(f"{record.where}: a part from second {start or 0} to {end} is empty")
     return _Part(start, end)
 
 
-def _number(value: Any, where: str) -> int:
-    try:
-        return int(value)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{where}: {value!r} is no whole number") from error
-
-
-def _answers(record: dict[str, Any], where: str) -> tuple[str, ...]:
-    given = record.get("answer")
-    listed = given if isinstance(given, list) else [given]
-    answers = tuple(answer for answer in listed if isinstance(answer, str) and answer.strip())
-    if not answers or len(answers) < len(listed):
-        raise DataError(f"{where}: 'answer' is missing or not text")
-    return answers
+def _type(record: Record) -> str:
+    """The group of a question, which may be a number; empty if the file names none."""
+    if not record.has("type"):
+        return ""
+    given = record.values["type"]
+    number = None if isinstance(given, str) else whole_number(given)
+    return record.name("type") if number is None else str(number)

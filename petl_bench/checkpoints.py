@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import shlex
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,8 @@ from petl_bench.signals import STOP, When
 #: the checkpoint that a run is continued from, and the one before it
 LAST, BEFORE_LAST = "last.ckpt", "last-1.ckpt"
 _DIGEST = ".sha256"
+#: what a checkpoint of Lightning's holds beside tensors
+_OF_TRAINING = ("pytorch-lightning_version", "epoch", "global_step", "loops", "optimizer_states", "lr_schedulers")
 #: what must be free beyond the tensors of a checkpoint
 _MARGIN = 1.2
 
@@ -111,6 +112,7 @@ class ResumePoints(Checkpoint):
         basis: what the course of training depends on, by name.
         every_n_steps: batches between two saves inside an epoch; null saves at its end only.
         allowed: names in `basis` that may have changed since the checkpoint; `key` covers `key.anything`.
+        as_now: what a checkpoint depends on, in today's words.
 
     Attributes:
         resumed: how often the run was continued.
@@ -119,10 +121,15 @@ class ResumePoints(Checkpoint):
     """
 
     def __init__(
-        self, folder: Path, basis: Mapping[str, Any], every_n_steps: int | None, allowed: Sequence[str]
+        self,
+        folder: Path,
+        basis: Mapping[str, Any],
+        every_n_steps: int | None,
+        allowed: Sequence[str],
+        as_now: Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]] = lambda before, now: before,
     ) -> None:
         self.folder, self.basis, self.every_n_steps = folder, dict(basis), every_n_steps
-        self.allowed = allowed
+        self.allowed, self.as_now = allowed, as_now
         self.resumed = 0
         self.changed: dict[str, list[str]] = {}
         self.failure = ""
@@ -185,6 +192,8 @@ class ResumePoints(Checkpoint):
             STOP.save()
 
     def _save(self, trainer: Trainer) -> None:
+        if not self.folder.is_dir():  # a new folder would lack the configuration
+            raise CheckpointError(f"the run's folder {self.folder} was removed while it was training")
         trainer.save_checkpoint(self.folder / LAST)
         STOP.rescue = None
 
@@ -224,10 +233,11 @@ class ResumePoints(Checkpoint):
         checkpoint["run"] = {"basis": self._basis(trainer), **self.history()}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        run = checkpoint.get("run")
-        if run is None:
+        run: Any = checkpoint.get("run")
+        if not _says_what_it_depends_on(run):
             raise CheckpointError("the checkpoint does not say what it depends on: begin anew with --overwrite true")
-        before, now = run["basis"], self._basis(trainer)
+        now = self._basis(trainer)
+        before = self.as_now(run["basis"], now)
         unknown = [name for name in self.allowed if not any(_covers(name, key) for key in now)]
         if unknown:
             raise UsageError(f"allow_change {unknown[0]}: nothing that a run depends on has that name")
@@ -250,6 +260,11 @@ class ResumePoints(Checkpoint):
     def _basis(self, trainer: Trainer) -> dict[str, Any]:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, and declares it nowhere
         return self.basis | {"processes": trainer.world_size, "training_rows": data.training_rows_sha256}
+
+
+def _says_what_it_depends_on(run: Any) -> bool:
+    kinds = {"basis": dict, "changed": dict, "resumed": int}
+    return isinstance(run, dict) and all(isinstance(run.get(key), kind) for key, kind in kinds.items())
 
 
 def _covers(name: str, key: str) -> bool:
@@ -288,13 +303,33 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
+    except CheckpointError:
+        raise
     # A damaged archive makes torch raise almost anything, also KeyError and EOFError without a word.
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, UnicodeDecodeError) as error:
+    except Exception as error:
         reason = str(error).split("\n")[0][:150] or type(error).__name__
         raise CheckpointError(f"{path} is no whole checkpoint of plain values: {reason}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise CheckpointError(f"{path} is no checkpoint: it holds no 'state_dict'")
+    state = checkpoint["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items()):
+        raise CheckpointError(f"{path} is no checkpoint: its 'state_dict' holds other things than named tensors")
     return checkpoint
+
+
+def require_training_state(path: Path) -> None:
+    """Refuses a whole file of tensors that no training can go on from.
+
+    Raises:
+        CheckpointError: it lacks what Lightning saves of a training.
+    """
+    try:
+        checkpoint = read_checkpoint(path)
+    except CheckpointError:
+        return  # who loads it says so, or goes back to the one before
+    missing = [key for key in _OF_TRAINING if key not in checkpoint]
+    if missing or not isinstance(checkpoint.get("petl_bench", {}), dict):
+        raise CheckpointError(f"{path} is no checkpoint of a training: it lacks {', '.join(missing) or 'petl_bench'}")
 
 
 def resumable(folder: Path) -> Path | None:

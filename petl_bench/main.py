@@ -7,9 +7,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 from petl_bench import __version__
 from petl_bench.errors import PetlBenchError, UsageError
+from petl_bench.output import make_printable
 from petl_bench.signals import STOP, Stopped, exit_on_signals, handled, take_over
 
 _HELP = """\
@@ -37,9 +39,10 @@ look and report:
   list      methods, datamodules, configs, or the matrix of methods, backbones and tasks
   report    collect the runs below a folder into a leaderboard
   fixture   write a small generated dataset in the layout of a real one
+  demo      all of it in minutes on a CPU: generated clips, a small CLIP, several methods, the leaderboard
 
 options:
-  --plugins PACKAGE  import your own methods and data modules first (repeatable)
+  --plugins PACKAGE  import your own methods and data modules first (repeatable; not of report and fixture)
   --debug            show the traceback of an error
   --version, --help
 
@@ -59,6 +62,7 @@ _INSPECT_COMMANDS = ("params", "profile")
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; `args` defaults to the process's own."""
+    make_printable()
     arguments = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -122,9 +126,17 @@ def _dispatch(arguments: list[str]) -> int:
         from petl_bench.data_commands import run
 
         return run(rest, plugins)
+    if command == "demo":
+        from petl_bench import demo
+
+        return demo.run(rest, partial(_with_plugins, plugins))
+    if command == "list":
+        return _list(rest, plugins)
     if command in _LIGHT_COMMANDS:
+        if plugins:
+            raise UsageError(f"{command} has no option --plugins: it reads neither methods nor data modules")
         return _LIGHT_COMMANDS[command](rest)
-    known = [*_RUN_COMMANDS, *_INSPECT_COMMANDS, "plan", "data", *_LIGHT_COMMANDS]
+    known = [*_RUN_COMMANDS, *_INSPECT_COMMANDS, "plan", "data", "demo", "list", *_LIGHT_COMMANDS]
     raise UsageError(_unknown("command", command, known))
 
 
@@ -142,6 +154,11 @@ def _tell_stopped() -> None:
             print(STOP.farewell(), file=sys.stderr, flush=True)
 
 
+def _with_plugins(plugins: list[str], arguments: list[str]) -> int:
+    """One command of those that `demo` consists of; errors pass to who called the demo."""
+    return _dispatch([*arguments, *(f"--plugins={plugin}" for plugin in plugins)])
+
+
 def _take_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--plugins", action="append", default=[])
@@ -149,23 +166,29 @@ def _take_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
     return known.plugins, rest
 
 
-def _list(arguments: list[str]) -> int:
+def _list(arguments: list[str], plugins: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="petl-bench list", description="Shows what configurations can name.")
     parser.add_argument("what", choices=["methods", "datamodules", "configs", "matrix"])
     parser.add_argument("--json", action="store_true", help="of the matrix: print JSON")
     options = parser.parse_args(arguments)
     what = options.what
+    if options.json and what != "matrix":
+        raise UsageError(f"list {what} has no option --json: it is of list matrix")
+    if plugins and what == "configs":
+        raise UsageError("list configs has no option --plugins: it shows the packaged configurations")
     if what == "configs":
         _list_configs()
         return 0
     if what == "matrix":
         from petl_bench import matrix
 
-        return matrix.run(options.json)
-    from petl_bench.registry import list_entries
+        return matrix.run(options.json, plugins)
+    from petl_bench.registry import list_entries, plugin_entries
 
-    for entry in list_entries(what):
-        print(f"{entry.name:<16} {entry.module:<28} {entry.summary}")
+    entries = [*list_entries(what), *plugin_entries(what, plugins)]
+    name, module = (max(len(entry[place]) for entry in entries) for place in (0, 1))
+    for entry in entries:
+        print(f"{entry.name:<{name}} {entry.module:<{module}} {entry.summary}".rstrip())
     return 0
 
 
@@ -201,7 +224,7 @@ def _fixture(arguments: list[str]) -> int:
     return fixture.run(parser.parse_args(arguments))
 
 
-_LIGHT_COMMANDS: dict[str, Callable[[list[str]], int]] = {"list": _list, "report": _report, "fixture": _fixture}
+_LIGHT_COMMANDS: dict[str, Callable[[list[str]], int]] = {"report": _report, "fixture": _fixture}
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import mmap
+import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import sys
@@ -18,6 +19,8 @@ def in_child(work: Callable[[], int], prepare: Callable[[], None] = lambda: None
     if not child:
         code = 70
         try:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may run under nohup, which a run respects
+            _forget_the_forkserver()
             prepare()
             code = work()
         except BaseException:
@@ -47,20 +50,56 @@ def trap(owner: Any, name: str, count: int, number: int = signal.SIGKILL) -> Cal
     return prepare
 
 
-def group_trap(owner: Any, name: str, count: int, number: int, then: float = 0.0) -> Callable[[], None]:
-    """Signals the process group, helpers included, when a method is called for so many times, and takes its time."""
+def _forget_the_forkserver() -> None:
+    """An earlier test may have started one, which is no child of this process."""
+    server: Any = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]  # nothing public forgets it
+    server._forkserver_pid = server._forkserver_address = server._forkserver_alive_fd = None
+
+
+def group_trap(
+    owner: Any, name: str, count: int, number: int, then: float = 0.0, after: tuple[Any, str] | None = None
+) -> Callable[[], None]:
+    """Signals the process group, helpers included, when a method is called for so many times, and takes its time.
+
+    Args:
+        owner: of the method.
+        name: of the method.
+        count: of its calls, in all processes.
+        number: of the signal.
+        then: seconds that this call and those after it take.
+        after: another method that must have been called before, in whatever process.
+    """
 
     def prepare() -> None:
         os.setpgrp()
-        original, calls = getattr(owner, name), mmap.mmap(-1, 1)  # also seen by helpers
+        original = getattr(owner, name)
+        calls, called = multiprocessing.Value("i"), multiprocessing.Event()
+        if after is None:
+            called.set()
+        else:
+            _announce(*after, called)
 
         def counted(*args: Any, **kwargs: Any) -> Any:
-            calls[0] += 1
-            if calls[0] == count:
+            with calls:
+                calls.value += 1
+                mine = calls.value
+            if mine == count:
+                called.wait()
                 os.killpg(os.getpgrp(), number)
-            time.sleep(then if calls[0] >= count else 0)
+            time.sleep(then if mine >= count else 0)
             return original(*args, **kwargs)
 
         setattr(owner, name, counted)
 
     return prepare
+
+
+def _announce(owner: Any, name: str, called: Any) -> None:
+    original = getattr(owner, name)
+
+    def told(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        called.set()
+        return result
+
+    setattr(owner, name, told)

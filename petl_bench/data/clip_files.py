@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from difflib import get_close_matches
-from itertools import takewhile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from petl_bench.data.images import IMAGE_SUFFIXES
 from petl_bench.errors import DataError
+from petl_bench.untrusted import is_file, shown
 
-#: how alike two names must be for one to be shown as what may be meant by the other
-_NEAR = 0.8
+#: how alike two names must be for one to be told as what may be meant by the other, and how many are compared
+_NEAR, _COMPARED = 0.8, 20_000
 _DIGITS = re.compile(r"\d+")
+#: characters of a path that a message shows
+_PATH = 400
+#: categories of characters that are no part of a name: control characters, halves of pairs, ends of lines
+_NO_TEXT = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 class AmbiguousClip(DataError):
@@ -26,9 +32,10 @@ class ClipFiles:
     """The clips below a folder. Linked folders are followed, each real one is visited once.
 
     A name stands for the file at that path below the folder; else for the one of that name, with the suffix; else for
-    the one of that id, which is the name without suffix: a dataset may have been encoded again. Where name and file
-    both have folders, these must agree as far as both go. Names are compared in Unicode's composed form (NFC), as
-    macOS hands out decomposed ones; where two files differ in that alone, it is the very same name that counts.
+    the one of that id, which mostly is the name without suffix: a dataset may have been encoded again. Where name and
+    file both have folders, these must agree as far as both go. A still is taken where no video has the id. Names are
+    compared in Unicode's composed form (NFC), as macOS hands out decomposed ones; where two files differ in that alone,
+    it is the very same name that counts. Copies of one file are one.
 
     Args:
         folder: of the clips.
@@ -47,15 +54,20 @@ class ClipFiles:
         if not folder.is_dir():
             raise DataError(f"no folder of clips at {folder}: set data.root and data.videos")
         self.folder, self._id_of, self._suffixes = folder, id_of, frozenset(suffixes)
-        there = dict(sorted(_walk(folder, "", set())))
-        reasons = {name: self._why_no_clip(name, is_file) for name, is_file in there.items()}
+        #: visited folders by what they are, relative to the folder
+        self._visited: dict[tuple[int, int], str] = {}
+        there = dict(sorted(_walk(folder, "", self._visited)))
+        reasons = {name: self._why_no_clip(name, there[name]) for name in there}
         self._no_clips = {name: why for name, why in reasons.items() if why}
         clips = [name for name in there if not reasons[name]]
         self.paths = [folder / name for name in clips]
         self._found: dict[str, Path | None] = {}
-        self._by_path = _grouped(clips, clips)
-        self._by_name = _grouped((name.rpartition("/")[2] for name in clips), clips)
-        self._by_id = _grouped(map(id_of, self.paths), clips)
+        self._ids = dict(zip(clips, map(id_of, self.paths), strict=True))
+        self._by_name, self._by_id = _Index(), _Index()
+        for name, id in self._ids.items():
+            above, _, base = name.rpartition("/")
+            self._by_name.add(above, base, name)
+            self._by_id.add(above, id, name)
 
     def find(self, names: Sequence[str]) -> Path | None:
         """The file that a video is in; None if there is none.
@@ -74,8 +86,11 @@ class ClipFiles:
         return None
 
     def _find(self, name: str) -> Path | None:
+        if outside(name):
+            return None
         for spelled in dict.fromkeys((name, name.replace("\\", "/"))):
-            if found := self._exact(name, spelled) or self._named(name, PurePosixPath(spelled)):
+            path = PurePosixPath(spelled)
+            if found := self._exact(name, path) or self._named(name, path):
                 return self.folder / found
         return None
 
@@ -88,79 +103,113 @@ class ClipFiles:
         """
         base = PurePosixPath(name.replace("\\", "/")).name
         stem = self._stem(base)
-        if same := self._by_name.get(normal(base)) or self._by_id.get(normal(stem)):
-            return _shown(same[0])
+        if same := self._by_name.get(base) or self._by_id.get(stem):
+            return shown(same[0], _PATH)
         for known, why in self._no_clips.items():
             if f"{_folded(PurePosixPath(known).name)}.".startswith(f"{_folded(stem)}."):
-                return f"{_shown(known)}, {why}"
-        folded = {_folded(key): paths[0] for index in (self._by_id, self._by_name) for key, paths in index.items()}
-        if other := folded.get(_folded(base)) or folded.get(_folded(stem)):
-            return f"{_shown(other)}, in other letters"
+                return f"{shown(known, _PATH)}, {why}"
+        wanted = {_folded(base), _folded(stem)}
+        for known, id in self._ids.items():
+            if wanted & {_folded(PurePosixPath(known).name), _folded(id)}:
+                return f"{shown(known, _PATH)}, in other letters"
         # Of numbered clips every one is like every other.
         number = _DIGITS.findall(stem)
-        free = {key: paths[0] for key, paths in self._by_id.items() if _DIGITS.findall(key) == number}
-        free = {key: path for key, path in free.items() if self.folder / path not in used}
-        near = get_close_matches(normal(stem), free, 1, _NEAR)
-        return _shown(free[near[0]]) if near else ""
+        alike = {id: known for known, id in self._ids.items() if _DIGITS.findall(id) == number}
+        free = {id: known for id, known in alike.items() if self.folder / known not in used}
+        near = get_close_matches(normal(stem), list(free)[:_COMPARED], 1, _NEAR)
+        return shown(free[near[0]], _PATH) if near else ""
 
-    def _why_no_clip(self, name: str, is_file: bool) -> str:
+    def _why_no_clip(self, name: str, is_regular: bool) -> str:
         if _suffix(name) not in self._suffixes:
             return "no clip by its suffix"
-        if is_file:
+        if is_regular:
             return ""
         return "a link to nothing" if (self.folder / name).is_symlink() else "no file"
 
-    def _exact(self, name: str, spelled: str) -> str | None:
+    def _exact(self, name: str, path: PurePosixPath) -> str | None:
         """The file at a path below the folder, or below one above it."""
-        parts, above = PurePosixPath(spelled).parts, self.folder.absolute().parts
+        parts, above = path.parts, self.folder.absolute().parts
         inside = [parts[n:] for n in range(1, len(parts)) if parts[:n] == above[-n:]]
-        for path in ("/".join(parts) for parts in (parts, *inside)):
-            if found := self._by_path.get(normal(path)):
-                return self._only(name, found, lambda known: known, path)
-            # A folder may have been visited under another name.
-            if "/" in path and _suffix(path) in self._suffixes and (self.folder / path).is_file():
-                return path
+        for below in ("/".join(parts) for parts in (parts, *inside)):
+            if found := self._by_name.get(f"/{below}"):
+                return self._only(name, found)
+            if "/" in below and _suffix(below) in self._suffixes and is_file(self.folder / below):
+                return self._as_visited(below)
         return None
+
+    def _as_visited(self, below: str) -> str:
+        """The path of a file whose folder may have been visited under another name."""
+        above, _, base = below.rpartition("/")
+        visited = self._visited.get(_identity(self.folder / above))
+        return below if visited is None else visited + base
 
     def _named(self, name: str, path: PurePosixPath) -> str | None:
         """The file of that name, or of that id, in whatever folder does not contradict."""
-        keys = dict.fromkeys((path.name, self._stem(path.name)))
-        places = [(self._by_name, path.name, lambda known: PurePosixPath(known).name)]
-        places += [(self._by_id, key, lambda known: self._id_of(self.folder / known)) for key in keys]
-        for index, key, spelling in places:
-            agreed = {known: _agreement(path, known) for known in index.get(normal(key), ())}
-            best = max((n for n in agreed.values() if n is not None), default=None)
-            if best is not None:
-                return self._only(name, [known for known, n in agreed.items() if n == best], spelling, key)
+        folders = path.parts[:-1]
+        stems = dict.fromkeys((path.name, self._stem(path.name)))
+        for index, key in ((self._by_name, path.name), *((self._by_id, stem) for stem in stems)):
+            # The files below all of these folders, else the one that is below the most of them and below no other.
+            above = ("".join(f"/{folder}" for folder in folders[n:]) for n in range(1, len(folders) + 1))
+            for place in ("/".join((*folders, key)), *(f"{place}/{key}" for place in above)):
+                if found := index.get(place):
+                    return self._only(name, found)
         return None
 
     def _stem(self, base: str) -> str:
         return self._id_of(Path(base)) if _suffix(base) in self._suffixes else base
 
-    def _only(self, name: str, found: Sequence[str], spelling: Callable[[str], str], wanted: str) -> str:
+    def _only(self, name: str, found: Sequence[str]) -> str:
         """The one of several files that a name stands for."""
-        spellings = {spelling(known) for known in found}
-        if len(spellings) > 1:
-            found = [known for known in found if spelling(known) == wanted] or found
-        files = {_identity(self.folder / known): known for known in reversed(found)}
-        if len(files) == 1:
-            return found[0]
-        alike = len({normal(known) for known in files.values()}) == 1
-        told = "; they differ in their Unicode normal form alone" if alike else ""
+        found = [known for known in found if _suffix(known) not in IMAGE_SUFFIXES] or found
+        first, *others = found
+        other = next((known for known in others if not _alike(self.folder / first, self.folder / known)), None)
+        if other is None:
+            return first
+        both = " or ".join(shown(str(self.folder / known), _PATH) for known in (first, other))
+        told = "; they differ in their Unicode normal form alone" if normal(first) == normal(other) else ""
         raise AmbiguousClip(
-            f"'{_shown(name)}' may be {' or '.join(_shown(str(self.folder / known)) for known in found[:3])}{told}: "
-            "move all but one away, or name it by its path in the annotations"
+            f"{shown(name, _PATH)} may be {both}{told}: move all but one away, or name it by its path in the "
+            "annotations"
         )
+
+
+class _Index:
+    """Files by the end of their path, of any length; `/` before it where it is all of the path below the folder."""
+
+    def __init__(self) -> None:
+        self._spelled = defaultdict[str, list[str]](list)
+        self._composed = defaultdict[str, list[str]](list)
+
+    def add(self, above: str, base: str, name: str) -> None:
+        """Adds a file of some name or id in folders."""
+        folders = above.split("/") if above else []
+        for n in range(len(folders) + 1):
+            self._put("/".join((*folders[n:], base)), name)
+        self._put("/" + "/".join((*folders, base)), name)
+
+    def _put(self, key: str, name: str) -> None:
+        self._spelled[key].append(name)
+        if not key.isascii():
+            self._composed[normal(key)].append(name)
+
+    def get(self, key: str) -> Sequence[str]:
+        """The files whose path ends like that, spelled in the very same way if there are any."""
+        return self._spelled.get(key) or self._composed.get(normal(key)) or ()
 
 
 def outside(name: str) -> str:
     """Why a name cannot be that of a clip below some folder; empty if it can."""
     parts = name.replace("\\", "/").split("/")
-    if not name.isprintable() or not any(part not in ("", ".") for part in parts):
+    if not is_text(name) or not any(part not in ("", ".") for part in parts):
         return "is no file name"
-    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute() or PureWindowsPath(name).drive:
+    if name.startswith(("/", "\\")) or PureWindowsPath(name).is_absolute():
         return "is an absolute path, and must be one below the folder of clips"
     return "is not inside the folder of clips: it leads out of it" if ".." in parts else ""
+
+
+def is_text(name: str) -> bool:
+    """Whether a name has no control characters and no line ends; spaces of all scripts can be part of one."""
+    return name.isprintable() or not any(unicodedata.category(character) in _NO_TEXT for character in name)
 
 
 def relative(path: Path, root: Path) -> str:
@@ -168,39 +217,38 @@ def relative(path: Path, root: Path) -> str:
     return Path(os.path.relpath(path, root)).as_posix()
 
 
-def _walk(folder: Path, below: str, seen: set[tuple[int, int]]) -> Iterator[tuple[str, bool]]:
-    """Paths relative to the folder of all that is no folder, and whether it is a file."""
+def normal(name: str) -> str:
+    """A name as it is compared with others: in Unicode's composed form."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def _walk(folder: Path, below: str, visited: dict[tuple[int, int], str]) -> Iterator[tuple[str, bool]]:
+    """Paths relative to the folder of all that is no folder, and whether it is a regular file."""
     try:
-        if (identity := _identity(folder / below)) in seen:
+        if (identity := _identity(folder / below)) in visited:
             return
-        seen.add(identity)
+        visited[identity] = below
         entries = list(os.scandir(folder / below))
     except OSError:  # a folder that is not ours to read, as lost+found
         return
     # Real folders before links to them, so that their clips have the names that one would give them.
     for entry in sorted(entries, key=lambda entry: (entry.is_symlink(), entry.name)):
         try:
-            is_folder, is_file = entry.is_dir(), entry.is_file()
+            is_folder, is_regular = entry.is_dir(), entry.is_file()
         except OSError:  # a link to itself
-            is_folder = is_file = False
+            is_folder = is_regular = False
         if is_folder:
-            yield from _walk(folder, f"{below}{entry.name}/", seen)
+            yield from _walk(folder, f"{below}{entry.name}/", visited)
         else:
-            yield below + entry.name, is_file
+            yield below + entry.name, is_regular
 
 
-def _grouped(keys: Iterator[str] | Sequence[str], names: Sequence[str]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = defaultdict(list)
-    for key, name in zip(keys, names, strict=True):
-        groups[key if key.isascii() else normal(key)].append(name)
-    return dict(groups)
-
-
-def _agreement(path: PurePosixPath, known: str) -> int | None:
-    """How many folders two paths have in common, from the file upwards; None if they contradict each other."""
-    wanted, there = (normal(str(one)).split("/")[-2::-1] for one in (path, known))
-    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(wanted, there, strict=False)))
-    return common if common == min(len(wanted), len(there)) else None
+def _alike(first: Path, other: Path) -> bool:
+    """Whether two files have one content."""
+    try:
+        return first.samefile(other) or filecmp.cmp(first, other, shallow=False)
+    except OSError:  # one that cannot be read
+        return False
 
 
 def _suffix(name: str) -> str:
@@ -212,15 +260,5 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def normal(name: str) -> str:
-    """A name as it is compared with others: in Unicode's composed form."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
-
-
 def _folded(name: str) -> str:
     return normal(name).casefold()
-
-
-def _shown(name: str) -> str:
-    """As text that can be printed: Linux takes any bytes for names."""
-    return name.encode(errors="replace").decode()

@@ -6,16 +6,15 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from petl_bench.data.base import VideoTextDataModule, is_cut
+from petl_bench.data.base import VideoTextDataModule, count_cut
 from petl_bench.data.paragraphs import ParagraphDataModule
 from petl_bench.data.samples import Sample, Split, looked_up_by
 from petl_bench.errors import DataError
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
-#: captions tokenised at once
-_CHUNK = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,12 +41,12 @@ def describe(data: VideoTextDataModule) -> dict[str, Any]:
     A split that cannot be read has an `error`, and the number of its videos where a list says it.
     """
     splits: dict[str, dict[str, Any]] = {}
-    found: dict[str, set[str]] = {}
+    found: dict[str, set[Path | str]] = {}
     for split in _SPLITS:
         try:
             samples = data.checked(split)
             splits[split] = _describe_split(data, split, samples)
-            found[split] = {sample.video for sample in samples}
+            found[split] = set(data.told_apart(split, samples))
         except DataError as error:
             ids = _listed(data, split)
             splits[split] = {"videos": ids, "error": str(error)}
@@ -78,7 +77,6 @@ def _describe_split(data: VideoTextDataModule, split: Split, samples: Sequence[S
         "videos": len(samples),
         data.texts: len(captions),
         **sentences,
-        "queries": len(captions),
         f"{data.texts}_per_video": _spread([len(sample.captions) for sample in samples]),
         "words": _spread([len(caption.split()) for caption in captions]),
         "cut_share": _cut_share(data, captions),
@@ -96,8 +94,7 @@ def _spread(values: Sequence[int]) -> dict[str, float]:
 def _cut_share(data: VideoTextDataModule, captions: Sequence[str]) -> float:
     """Share of texts that are longer than `max_words` tokens of the backbone."""
     assert data.spec is not None
-    chunks = (captions[first : first + _CHUNK] for first in range(0, len(captions), _CHUNK))
-    return round(sum(is_cut(data.spec, chunk, data.max_words) for chunk in chunks) / len(captions), 5)
+    return round(count_cut(data.spec, captions, data.max_words) / len(captions), 5)
 
 
 def _about_answers(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -110,5 +107,5 @@ def _about_answers(samples: Sequence[Sample]) -> dict[str, Any]:
 
 def _missing(data: VideoTextDataModule, samples: Sequence[Sample]) -> int | None:
     """Videos without a file; None where there is no folder of clips."""
-    files = data.clip_files()
-    return None if files is None else sum(files.find(looked_up_by(sample)) is None for sample in samples)
+    clips = data.clip_files()
+    return None if clips is None else sum(clips.find(looked_up_by(sample)) is None for sample in samples)

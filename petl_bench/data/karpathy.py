@@ -6,12 +6,13 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
-from petl_bench.data.annotations import read_json, read_lines, read_records, require_keys
+from petl_bench.data.annotations import read_lines, read_records, read_section
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.clip_files import outside
 from petl_bench.data.images import IMAGE_SUFFIXES
 from petl_bench.data.samples import Sample, Split
 from petl_bench.errors import DataError
+from petl_bench.untrusted import is_file
 
 #: Karpathy's own names of what belongs to each split
 _KARPATHY = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
@@ -61,12 +62,15 @@ class KarpathyDataModule(VideoTextDataModule):
             return {"captions": self.root / self.karpathy_file}
         return {split: self.root / name for split, name in self.files.items()}
 
+    def file_option(self, role: str) -> str | None:
+        return "karpathy_file" if role == "captions" else super().file_option(role)
+
     def video_ids(self, split: Split) -> list[str]:
         return list(self.video_names(split))
 
     def video_names(self, split: Split) -> dict[str, tuple[str, ...]]:
         lists = [self.root / name for name in self.list_names.get(split, ())]
-        if self.karpathy_file or (self.root / self.files[split]).is_file() or not all(path.is_file() for path in lists):
+        if self.karpathy_file or is_file(self.root / self.files[split]) or not all(map(is_file, lists)):
             return {sample.video: sample.names for sample in self.annotations(split)}
         listed = [line.split()[0] for path in lists for line in read_lines(path)]
         return {image_id(name): image_names(name) for name in listed}
@@ -82,42 +86,23 @@ class KarpathyDataModule(VideoTextDataModule):
             raise DataError(f"{self.protocol.id}: {split} split has {len(captions)} images: {hint}")
         return [Sample(image, tuple(texts), names=names[image]) for image, texts in captions.items()]
 
-    def _karpathy(self, split: Split) -> list[tuple[str, list[str]]]:
-        path = self.root / str(self.karpathy_file)
-        data = read_json(path)
-        images = data.get("images") if isinstance(data, dict) else None
-        if not isinstance(images, list):
-            raise DataError(f"{path}: no list 'images'; is it Karpathy's JSON?")
+    def _karpathy(self, split: Split) -> list[tuple[str, tuple[str, ...]]]:
         rows = []
-        for place, record in enumerate(images):
-            where = f"{path}: images[{place}]"
-            name, own = require_keys(record, ("filename", "split"), where)
-            sentences = record.get("sentences")
-            if not isinstance(sentences, list):
-                raise DataError(f"{where}: no list 'sentences'")
-            if own in _KARPATHY[split]:
-                folder = record.get("filepath")
-                name = f"{folder}/{name}" if isinstance(folder, str) else name
-                rows.append((name, [require_keys(s, ("raw",), where)[0] for s in sentences]))
+        for record in read_section(self.root / str(self.karpathy_file), "images"):
+            name, texts = record.name("filename"), record.strings_of("sentences", "raw")
+            if record.name("split") in _KARPATHY[split]:
+                folder = f"{record.name('filepath')}/" if record.has("filepath") else ""  # COCO's images have one
+                rows.append((folder + name, texts))
         return rows
 
 
-def read_captions(path: Path) -> list[tuple[str, list[str]]]:
+def read_captions(path: Path) -> list[tuple[str, tuple[str, ...]]]:
     """Images and captions of a JSON file in BLIP's shape, where an image may stand in several rows.
 
     Raises:
         DataError: if a record is of another shape; it is named.
     """
-    rows = []
-    for place, record in enumerate(read_records(path)):
-        where = f"{path}, record {place}"
-        (image,) = require_keys(record, ("image",), where)
-        given = record.get("caption")
-        texts = [given] if isinstance(given, str) else given
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise DataError(f"{where}: 'caption' is neither text nor a list of texts")
-        rows.append((image, texts))
-    return rows
+    return [(record.name("image"), record.strings("caption")) for record in read_records(path)]
 
 
 def image_id(name: str) -> str:

@@ -16,13 +16,13 @@ class Sample:
     """One clip of a split and its captions.
 
     Attributes:
-        video: id, unique in its split.
+        video: id, unique in its split; mostly the stem of the file name.
         captions: at least one; in question answering, the questions about the clip.
         start: first second of the clip in the file, or None for its beginning.
         end: last second, or None for its end.
         questions: what belongs to each caption that is a question; else empty.
-        names: what annotations call the file, with suffix and folders where they do; the first one that a file is
-            found by counts. Empty where that is the id, the name without suffix.
+        names: what the annotations call its file, with suffix and folders where they do; the first one that a file is
+            found by counts. Empty where that is `video`.
     """
 
     video: str

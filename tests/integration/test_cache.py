@@ -111,7 +111,6 @@ def test_a_clip_that_cannot_be_decoded(
     ("arguments", "message"),
     [
         (["--config=data/fixture.yaml"], "no folder for the cache: give --cache DIR"),
-        (["--config=data/fixture.yaml", "--workers=-1"], "--workers -1"),
         (["--config=data/fixtur.yaml"], "did you mean data/fixture.yaml"),
         (["--config=data/fixture.yaml", "--data.rot=x"], "rot"),
     ],

@@ -40,7 +40,7 @@ def test_clips_and_stills_are_read_by_the_names_they_have(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fit(root, tmp_path / "runs") == 4
-    assert "1 videos are in the training and in the test split (first: still)" in capsys.readouterr().err
+    assert "1 videos are in the training and in the test split: 'still.png'" in capsys.readouterr().err
     shutil.copy(root / "videos" / "deep" / "still.png", root / "videos" / "other.png")
     (root / "test.csv").write_text("video,caption\ntested,one\nother.png,two\n")
     assert fit(root, tmp_path / "runs") == 0

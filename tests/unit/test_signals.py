@@ -208,8 +208,8 @@ def test_a_terminal_that_hung_up_takes_no_words() -> None:
         ask(signal.SIGHUP)
         with STOP.waiting():
             pass
-    main._LIGHT_COMMANDS["list"] = work
-    sys.argv = ["petl-bench", "list"]
+    main._LIGHT_COMMANDS["report"] = work
+    sys.argv = ["petl-bench", "report"]
     main.console()
     """
     assert ended(code)[0] == 129

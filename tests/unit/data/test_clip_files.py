@@ -1,14 +1,18 @@
-"""Which file a name in an annotation stands for."""
+"""Which file a name in an annotation stands for: by exact path, by name, by id; what stays open is refused."""
 
 from __future__ import annotations
 
+import filecmp
 import os
+import time
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from petl_bench.data.clip_files import ClipFiles, outside
+from datamodules.custom import Custom, CustomQA
+from petl_bench.data.clip_files import ClipFiles, is_text, outside
 from petl_bench.errors import DataError
 
 SUFFIXES = (".mp4", ".mkv", ".mov", ".jpg")
@@ -68,9 +72,23 @@ def form(kind: str, text: str) -> str:
         # separators of another system, or a strange name
         (["a/x.mp4", "b/x.mp4"], "b\\x.mp4", "b/x.mp4"),
         (["a\\x.mp4", "a/x.mp4"], "a\\x.mp4", "a\\x.mp4"),
+        # a still, where no video has the name
+        (["x.mp4", "x.jpg"], "x", "x.mp4"),
+        (["x.mp4", "x.jpg"], "x.jpg", "x.jpg"),
+        (["a/x.jpg"], "x", "a/x.jpg"),
+        # more folders than one
+        (["one/a/x.mp4", "two/a/x.mp4"], "two/a/x", "two/a/x.mp4"),
+        (["a/x.mp4", "x.mp4"], "one/a/x", "a/x.mp4"),
+        (["x.mp4", "two/x.mp4"], "one/a/x", "x.mp4"),
+        (["id1/video.mp4", "id2/video.mp4"], "id2/video", "id2/video.mp4"),
+        # spaces of other scripts
+        (["a\u3000b\u00a0c.mp4"], "a\u3000b\u00a0c", "a\u3000b\u00a0c.mp4"),
         # no clip, or no such case
         (["x.txt"], "x", None),
         (["X.mp4"], "x", None),
+        (["x.mp4"], "../x.mp4", None),
+        (["x.mp4"], "", None),
+        (["x.mp4"], "x.mp4\0", None),
     ],
 )
 def test_a_name_stands_for(there: list[str], name: str, expected: str | None, tmp_path: Path) -> None:
@@ -87,6 +105,7 @@ def test_a_name_stands_for(there: list[str], name: str, expected: str | None, tm
         (["x.mp4", "x.mkv"], "x.mov"),
         (["a/x.mp4", "a/x.mkv", "b/x.mp4"], "a/x"),
         (["one/a/x.mp4", "two/a/x.mp4"], "a/x.mp4"),
+        (["a/x.jpg", "b/x.jpg"], "x"),
     ],
 )
 def test_what_the_annotation_leaves_open_is_refused(there: list[str], name: str, tmp_path: Path) -> None:
@@ -126,6 +145,13 @@ def test_two_files_whose_names_differ_in_their_normal_form_alone(tmp_path: Path)
         found(folder, f"{form('NFC', 'Café')}_{form('NFD', 'niño')}.mp4")
 
 
+def test_two_folders_whose_names_differ_in_their_normal_form_alone(tmp_path: Path) -> None:
+    there = [form(kind, f"{NAME}/x.mp4") for kind in ("NFC", "NFD")]
+    folder = written(tmp_path, *there)
+    assert [found(folder, name) for name in there] == there
+    assert [found(folder, name.removesuffix(".mp4")) for name in there] == there
+
+
 def test_other_letters_are_other_names(tmp_path: Path) -> None:
     folder = written(tmp_path, "ﬁlm.mp4", "Ｘ.mp4", "straße.mp4")
     assert [found(folder, name) for name in ("film", "X", "strasse")] == [None, None, None]
@@ -158,24 +184,47 @@ def test_a_folder_that_is_linked_twice_is_one(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (folder / name).symlink_to(store, target_is_directory=True)
     assert found(folder, "x") == "one/x.mp4"
-    assert found(folder, "two/x.mp4") == "two/x.mp4"
+    assert found(folder, "two/x.mp4") == "one/x.mp4"
+    assert found(folder, "two/y.mp4") is None
 
 
-def test_one_file_under_two_names_is_no_question(tmp_path: Path) -> None:
-    folder = written(tmp_path / "videos", "a/x.mp4")
+def test_copies_of_one_file_are_one(tmp_path: Path) -> None:
+    folder = written(tmp_path / "videos", "a/x.mp4", "c/x.mp4")
     (folder / "b").mkdir()
-    os.link(folder / "a" / "x.mp4", folder / "b" / "x.mp4")
-    (folder / "x.mkv").symlink_to(folder / "a" / "x.mp4")
+    (folder / "b" / "x.mp4").write_text("a/x.mp4")
+    assert found(folder, "b/x") == "b/x.mp4"
+    with pytest.raises(DataError, match=r"'x' may be .*a/x\.mp4' or .*c/x\.mp4'"):
+        found(folder, "x")
+    (folder / "c" / "x.mp4").unlink()
     assert found(folder, "x") == "a/x.mp4"
+
+
+def test_folders_and_files_that_are_not_ours_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = written(tmp_path / "videos", "a/x.mp4", "b/x.mp4", "locked/y.mp4")
+    (folder / "b" / "x.mp4").write_text("a/x.mp4")
+    scandir = os.scandir
+
+    def refuse(path: Path, *_: object, **__: object) -> Any:
+        if path.name in ("locked", "x.mp4"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", refuse)
+        patched.setattr(filecmp, "cmp", refuse)
+        assert found(folder, "y") is None
+        with pytest.raises(DataError, match="'x' may be"):
+            found(folder, "x")
 
 
 @pytest.mark.parametrize(
     ("there", "name", "hint"),
     [
-        (["X.mp4"], "x.mp4", "X.mp4, in other letters"),
-        (["a/x.mp4"], "b/x.mp4", "a/x.mp4"),
-        (["x.txt"], "x", "x.txt, no clip by its suffix"),
-        (["video12.mp4", "video7.mp4"], "vide12", "video12.mp4"),
+        (["X.mp4"], "x.mp4", "'X.mp4', in other letters"),
+        (["a/x.mp4"], "b/x.mp4", "'a/x.mp4'"),
+        (["x.txt"], "x", "'x.txt', no clip by its suffix"),
+        (["video12.mp4", "video7.mp4"], "vide12", "'video12.mp4'"),
+        (["video12.mp4", "video7.mp4"], "video13", ""),
         (["zebra.mp4"], "x", ""),
     ],
 )
@@ -196,6 +245,10 @@ def test_the_nearest_name_is_told(there: list[str], name: str, hint: str, tmp_pa
         (".", "no file name"),
         ("a\x07b", "no file name"),
         ("a\0b", "no file name"),
+        ("a\u2028b", "no file name"),
+        ("\\x.mp4", "absolute"),
+        ("a\u3000b.mp4", ""),
+        ("T: x.mp4", ""),
         ("a/x.mp4", ""),
         ("..x.mp4", ""),
         ("a\\x.mp4", ""),
@@ -212,8 +265,38 @@ def test_no_folder(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_text(tmp_path: Path) -> None:
-    """Linux takes any bytes; they are shown with a mark in place of what cannot be."""
+    """Linux takes any bytes; those that are no text are shown as escapes."""
     (tmp_path / os.fsdecode(b"the caf\xe9.mp4")).touch()
     hint = files(tmp_path).hint("the cafe")
     hint.encode()
     assert "caf" in hint
+
+
+def test_names_are_shown_in_one_line(tmp_path: Path) -> None:
+    folder = written(tmp_path, "a/x\n\x1b[31m.mp4", "b/x\n\x1b[31m.mp4")
+    told = files(folder).hint("x\n\x1b[31m")
+    assert told.isprintable()
+    assert not is_text("x\n\x1b[31m")
+
+
+def test_many_clips_of_one_name(tmp_path: Path) -> None:
+    """Each in a folder of its own, and half of the names missing: comparing each with all would take minutes."""
+    count = 5000
+    clips = files(written(tmp_path, *(f"id{number}/video.mp4" for number in range(count))))
+    started = time.process_time()
+    there = [clips.find([f"id{number}/video"]) for number in range(2 * count)]
+    assert sum(path is not None for path in there) == count
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("kind", [Custom, CustomQA])
+def test_two_clips_of_one_name_are_told_apart(kind: type[Custom | CustomQA], tmp_path: Path) -> None:
+    written(tmp_path / "videos", "a/x.mp4", "b/x.mp4", "y.jpg")
+    header, more = ("video,caption", "") if kind is Custom else ("video,question,answer", ",yes")
+    rows = "".join(f"{name},words{more}\n" for name in ("a/x.mp4", "b\\x.mp4", "y.jpg"))
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").write_text(f"{header}\n{rows}", encoding="utf-8")
+    data = kind(tmp_path)
+    samples = data.samples("test")
+    assert [sample.video for sample in samples] == ["a__x.mp4", "b__x.mp4", "y"]
+    assert data._find("test", samples) == [tmp_path / "videos" / name for name in ("a/x.mp4", "b/x.mp4", "y.jpg")]

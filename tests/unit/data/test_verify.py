@@ -58,8 +58,8 @@ def test_bad_missing_and_extra_clips_are_listed(root: Path, capsys: pytest.Captu
     assert run(root) == 4
     captured = capsys.readouterr()
     assert "10 ok, 1 bad, 1 missing, 1 extra" in captured.out
-    assert "videos/video1.mp4 (" in captured.err
-    assert "video2 (no file)" in captured.err
+    assert "'videos/video1.mp4' (" in captured.err
+    assert "'video2' (no file)" in captured.err
     statuses = {entry.id: entry.status for entry in read_manifest(root / "manifest.jsonl").values()}
     assert (statuses["video1"], statuses["video2"], statuses["more"]) == ("bad", "missing", "extra")
 
@@ -67,9 +67,9 @@ def test_bad_missing_and_extra_clips_are_listed(root: Path, capsys: pytest.Captu
 def test_only_new_and_changed_files_are_looked_at_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[list[str]] = []
 
-    def spy(tasks: list[Task], limits: Limits) -> Any:
+    def spy(tasks: list[Task], *rest: Any) -> Any:
         looked.append([task.id for task in tasks])
-        return inspect_all(tasks, limits)
+        return inspect_all(tasks, *rest)
 
     monkeypatch.setattr(verify, "inspect_all", spy)
     assert run(root) == 0
@@ -148,8 +148,8 @@ def test_training_is_held_to_the_manifest(root: Path, tmp_path: Path, capsys: py
     capsys.readouterr()
     assert main(["fit", *options]) == 4
     message = capsys.readouterr().err
-    assert "video3 (changed since it was verified)" in message
-    assert "video4 (frame 3 is damaged)" in message
+    assert "'video3' (changed since it was verified)" in message
+    assert "'video4' (frame 3 is damaged)" in message
     assert main(["fit", *options, "--data.init_args.bad_videos=tolerate"]) == 0
 
 
@@ -171,10 +171,12 @@ def test_real_clips(shared: Path) -> None:
     """Every clip of the collection is read right, but the one that is damaged (specs/datasets.md section 7)."""
     root = shared / "data"
     files = [path for folder in ("odd_videos", "msrvtt_mini/videos") for path in (root / folder).rglob("*.m*")]
-    entries = {entry.id: entry for entry in inspect_all([Task(p.name, p, root) for p in files], Limits(2, 60, 8))}
+    tasks = [Task(path.name, path, root) for path in files]
+    entries = {entry.id: entry for entry in inspect_all(tasks, Limits(2, 60, 8), "decord")}
     assert len(entries) == len(files) >= 34
     assert {name for name, entry in entries.items() if entry.status != "ok"} == {"corrupted.mp4"}
     assert {name for name, entry in entries.items() if entry.warnings} == {"av1_video.mkv"}  # which decord cannot read
+    assert {entry.rate for entry in entries.values() if entry.status == "ok"} == {"constant"}
     turned = {name: (entry.width, entry.height) for name, entry in entries.items() if entry.rotation}
     assert turned == {"video_90.mov": (320, 568), "video_180.mov": (568, 320), "video_270.mov": (320, 568)}
     assert (entries["nasa_13013.mp4"].frames, entries["nasa_13013.mp4"].width) == (
@@ -198,18 +200,25 @@ def test_the_files_of_own_clips_are_told_apart(tmp_path: Path, capsys: pytest.Ca
     path = tmp_path / "data" / "manifest.jsonl"
     found = {entry.path: (entry.id, entry.status) for entry in read_manifest(path).values()}
     assert found == {
-        "videos/a/x.mp4": ("x", "ok"),
-        "videos/b/x.mp4": ("b/x", "ok"),
-        "videos/x.mp4": ("videos/x.mp4", "extra"),
+        "videos/a/x.mp4": ("a__x.mp4", "ok"),
+        "videos/b/x.mp4": ("b__x", "ok"),
+        "videos/x.mp4": ("x", "extra"),
         "videos/y.mp4": ("y", "ok"),
         "videos/z.png": ("z", "ok"),
     }
-    data = Custom(tmp_path / "data", manifest=path)
+    data = Custom(tmp_path / "data", manifest=path, bad_videos="tolerate")
+    assert [p and p.name for p in data._find("test", data.samples("test"))] == ["x.mp4", "y.mp4"]
+    # Ids that change with other rows, and files that are moved, leave what was found as it is.
+    (tmp_path / "data" / "train.csv").write_text("video,caption\nz,two\n")
+    (tmp_path / "data" / "videos" / "deep").mkdir()
+    (tmp_path / "data" / "videos" / "y.mp4").rename(tmp_path / "data" / "videos" / "deep" / "y.mp4")
+    data = Custom(tmp_path / "data", manifest=path, bad_videos="tolerate")
+    assert [sample.video for sample in data.samples("test")] == ["x", "y"]
     assert [p and p.name for p in data._find("test", data.samples("test"))] == ["x.mp4", "y.mp4"]
     (tmp_path / "data" / "videos" / "more").mkdir()
     shutil.copy(source / "videos" / "video5.mp4", tmp_path / "data" / "videos" / "more" / "y.mp4")
     capsys.readouterr()
     assert main(["data", "verify", *options]) == 4
     told = capsys.readouterr().err
-    assert "y ('y.mkv' may be " in told
+    assert "'y' ('y.mkv' may be " in told
     assert "more/y.mp4" in told

@@ -61,6 +61,13 @@ def test_ids_without_captions_are_no_videos(root: Path, name: str, content: str)
         ({"v_a": {"duration": 3, "sentences": []}}, "v_a.*'sentences'"),
         ({"v_a": {"duration": float("nan"), "sentences": ["A."]}}, "v_a.*'duration'"),
         ({"v_a": {"duration": 0, "sentences": ["A."]}}, "v_a.*'duration'"),
+        ({"v_a": {"duration": True, "sentences": ["A."]}}, "v_a.*'duration' is True"),
+        ({"v_a": {"duration": float("inf"), "sentences": ["A."]}}, "v_a.*'duration' is inf"),
+        ({"v_a": {"duration": 10**400, "sentences": ["A."]}}, "v_a.*'duration' is 1000"),
+        ({"v_a": {"duration": "9", "sentences": ["A."]}}, "v_a.*'duration' is '9'"),
+        ({"v_a": {"duration": 9, "sentences": [" ", "\n"]}}, "v_a.*'sentences' are blank"),
+        ({"v_a": {"duration": 9, "sentences": ["A.", 3]}}, "v_a.*'sentences' is"),
+        ({"v_a": 3}, "v_a.*'sentences' is missing"),
     ],
 )
 def test_a_wrong_record_is_named(root: Path, wrong: Any, told: str) -> None:

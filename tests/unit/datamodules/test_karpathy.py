@@ -44,7 +44,7 @@ def test_the_path_in_the_annotations_decides_between_two_images(tmp_path: Path) 
     (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": images}))
     for folder in ("val2014", "thumbs"):
         (tmp_path / "images" / folder).mkdir(parents=True)
-        (tmp_path / "images" / folder / f"{FIRST}.jpg").touch()
+        (tmp_path / "images" / folder / f"{FIRST}.jpg").write_text(folder)
     data = COCO(tmp_path, videos="images", karpathy_file="dataset_coco.json", partial=True)
     assert found(data, FIRST) == tmp_path / "images" / "val2014" / f"{FIRST}.jpg"
 
@@ -63,7 +63,15 @@ def test_karpathy_s_own_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("row", "told"),
-    [({"caption": "a"}, "'image'"), ({"image": "a.jpg", "caption": 3}, "'caption'"), ({"image": "a.jpg"}, "'caption'")],
+    [
+        *(
+            ({"caption": "a"}, "'image'"),
+            ({"image": "a.jpg", "caption": 3}, "'caption'"),
+            ({"image": "a.jpg"}, "'caption'"),
+        ),
+        *(({"image": "a.jpg", "caption": []}, "'caption'"), ({"image": "a.jpg", "caption": ["a", None]}, "'caption'")),
+        ({"image": 3, "caption": "a"}, "'image' is 3"),
+    ],
 )
 def test_a_wrong_record_is_named(tmp_path: Path, row: dict[str, Any], told: str) -> None:
     (tmp_path / "coco_karpathy_test.json").write_text(json.dumps([row]))

@@ -87,7 +87,7 @@ def test_images_are_found_in_their_sub_folders(root: Path) -> None:
     data = VQAv2(root, videos="images", partial=True)
     assert found(data, IMAGE) == root / "images" / "val2014" / f"{IMAGE}.jpg"
     (root / "images" / "thumbs").mkdir()
-    (root / "images" / "thumbs" / f"{IMAGE}.jpg").touch()
+    (root / "images" / "thumbs" / f"{IMAGE}.jpg").write_text("smaller")
     assert found(VQAv2(root, videos="images", partial=True), IMAGE) == root / "images" / "val2014" / f"{IMAGE}.jpg"
 
 
@@ -96,6 +96,12 @@ def test_images_are_found_in_their_sub_folders(root: Path) -> None:
     [
         ({"question_id": "1"}, r"questions\[0\]: 'question_id'"),
         ({"question": None}, r"questions\[0\]: 'question'"),
+        ({"question": " "}, r"questions\[0\]: 'question' is blank"),
+        ({"question_id": True}, r"questions\[0\]: 'question_id' is True"),
+        ({"question_id": 1.5}, r"questions\[0\]: 'question_id' is 1.5"),
+        ({"question_id": float("inf")}, r"questions\[0\]: 'question_id' is inf"),
+        ({"image_id": -1}, r"questions\[0\]: 'image_id' is -1"),
+        ({"image_id": 1e999}, r"questions\[0\]: 'image_id' is inf"),
         ({"question_id": 5}, "question 5 has no annotation"),
     ],
 )
