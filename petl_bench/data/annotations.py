@@ -263,6 +263,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Record]:
     if path.suffix.lower() in (".json", ".jsonl"):
         return read_records(path)
     text = re.sub(r"\r+\n", "\n", read_text(path))
+    text = re.sub(r'\A"?sep=."?(?=\n)', "", text)  # what Excel is told; the header tells it, too
     delimiter, header = _header(path, text, columns)
     rows = _rows(path, text, delimiter)
     next(rows)

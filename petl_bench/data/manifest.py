@@ -57,8 +57,9 @@ class Entry:
     warnings: list[str] = field(default_factory=list)
 
     def line(self) -> str:
-        """The entry as one line of JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False) + "\n"
+        """The entry as one line of JSON; of names that are no UTF-8, the bytes that are none are escaped."""
+        text = json.dumps(asdict(self), ensure_ascii=False)
+        return text.encode("utf-8", "backslashreplace").decode() + "\n"
 
 
 def read_manifest(path: Path, tolerate_cut: bool = False) -> dict[str, Entry]:

@@ -128,6 +128,7 @@ ROWS = "x,one\ny,two\n"
         "video,caption,,\nx,one,,\ny,two,\n",
         "video,caption\nx,one,,,\ny,two,\n",
         "id;caption;note;video\n1;one;;x\n2;two;a,b;y\n",
+        "sep=;\n" + (HEADER + ROWS).replace(",", ";"),
     ],
 )
 def test_tables_that_leave_no_doubt(path: Path, text: str) -> None:

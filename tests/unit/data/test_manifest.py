@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from petl_bench.data.manifest import read_manifest
+from petl_bench.data.manifest import Entry, read_manifest, write_manifest
 from petl_bench.errors import DataError
 
 LINE = {"id": "video1", "path": "videos/video1.mp4", "status": "ok"}
@@ -43,6 +43,13 @@ def test_a_line_that_is_no_entry_is_named(tmp_path: Path, line: str | bytes, tol
     assert told in str(caught.value)
     path.write_bytes(path.read_bytes().rstrip())
     assert list(read_manifest(path, tolerate_cut=True)) == ["video1"]  # a kill may have cut it
+
+
+@pytest.mark.parametrize("name", ["caf\u00e9", "caf\udce9", "\ud83d", "a\u2028b", 'q"\\', "\x85\x1b"])
+def test_names_of_all_kinds_are_kept(tmp_path: Path, name: str) -> None:
+    entry = Entry(name, f"videos/{name}.mp4", "bad", f"{name} cannot be read", warnings=[name])
+    write_manifest(tmp_path / "manifest.jsonl", [entry])
+    assert read_manifest(tmp_path / "manifest.jsonl") == {name: entry}
 
 
 def test_a_manifest_that_is_no_file(tmp_path: Path) -> None:
