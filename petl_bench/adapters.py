@@ -11,7 +11,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from petl_bench.errors import CheckpointError
-from petl_bench.untrusted import UnreadableError, is_file, mistaken, parse_json
+from petl_bench.untrusted import UnreadableError, is_file, mistaken, parse_json, shown
 
 FORMAT = "petl_bench.adapter/2"
 _ENTRY = "petl_bench"
@@ -63,7 +63,7 @@ def read_adapter(path: Path) -> Adapter:
         size = f"{path.stat().st_size} bytes" if is_file(path) else "gone"
         raise CheckpointError(f"{path} ({size}) is not a whole safetensors file: {reason}") from error
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a petl_bench adapter (format {metadata.get('format')})")
+        raise CheckpointError(f"{path} is not a petl_bench adapter (format {shown(metadata.get('format'))})")
     return Adapter(tensors, metadata)
 
 

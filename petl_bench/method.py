@@ -21,6 +21,7 @@ from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, NonFiniteError, UsageError
 from petl_bench.optimizers import AdamWCosine, OptimizerRecipe, TrainableParameter
 from petl_bench.tasks.base import Evaluation, Task
+from petl_bench.untrusted import shown
 
 
 class Method(LightningModule, ABC):
@@ -248,7 +249,7 @@ class Method(LightningModule, ABC):
         for key in ("method", "backbone", "backbone_sha256", "task"):
             if adapter.metadata.get(key) != mine[key]:
                 raise CheckpointError(
-                    f"{source} was trained with {key} {adapter.metadata.get(key)}, this run has {mine[key]}: "
+                    f"{source} was trained with {key} {_told(adapter.metadata.get(key))}, this run has {mine[key]}: "
                     "use the config.yaml that lies beside it"
                 )
         state = self.trained_state() | (self._training_state() if training else {})
@@ -283,6 +284,11 @@ class Method(LightningModule, ABC):
         counts["trainable"] = sum(counts.values())
         counts["total"] = sum(p.numel() for p in self.parameters())
         return counts
+
+
+def _told(value: object) -> str:
+    """What a file says of itself, in one line."""
+    return shown(value, 100).strip("'")
 
 
 def _seed(*key: int) -> int:

@@ -108,6 +108,11 @@ def test_what_no_adapter_says_of_itself(described: str, path: Path) -> None:
     assert not is_adapter_file(path)
 
 
+def test_what_a_file_says_of_itself_is_told_in_one_line(path: Path) -> None:
+    save_file(TENSORS, path, {"petl_bench": '{"format": "a\\nb\\u001b[31m"}'})
+    assert r"(format 'a\nb\x1b[31m')" in refusal(path)
+
+
 def test_a_pipe_is_no_adapter(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "adapter.safetensors")
     assert "no adapter file" in refusal(tmp_path / "adapter.safetensors")

@@ -40,7 +40,7 @@ MAY_IMPORT = {
         *("backbones", "beam_search", "data.answers", "data.batch", "layers", "losses", "metrics", "momentum"),
         *("similarity", "errors"),
     },
-    "method": {"adapters", "backbones", "data.batch", "optimizers", "tasks", "errors"},
+    "method": {"adapters", "backbones", "data.batch", "optimizers", "tasks", "errors", "untrusted"},
 }
 #: what `data` may know of backbones
 OF_BACKBONES = {"InputSpec", "Resize"}
