@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -11,18 +15,22 @@ from petl_bench.data.annotations import MAX_SECONDS, Record, read_table
 from petl_bench.data.answers import read_answers
 from petl_bench.data.base import VIDEO_SUFFIXES, VideoTextDataModule
 from petl_bench.data.batch import Question
+from petl_bench.data.images import IMAGE_SUFFIXES
 from petl_bench.data.qa import Asked, QuestionAnswerDataModule, question_id, question_type
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.errors import DataError, UsageError
 from petl_bench.untrusted import shown, whole_number
 
+#: of what a row may name: a video, or a still, which is a clip of one frame
+SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
+
 
 class Custom(VideoTextDataModule):
     """Retrieval on your own clips: a table, JSON or jsonl with `video` and `caption`, one caption per row.
 
-    `video` is the name of a file in the folder of clips, with or without suffix and sub-folders; names must differ in
-    more than these. `start` and `end`, in whole seconds, restrict all rows of a video to a part of it. Rows of one
-    video are its captions.
+    `video` is the name of a video or a still in the folder of clips, with or without suffix and sub-folders; it must be
+    told which one is meant where several files could be. `start` and `end`, in whole seconds, restrict all rows of a
+    video to a part of it. Rows of one video are its captions.
 
     Args:
         root: folder with the files and, below it, the clips.
@@ -34,6 +42,7 @@ class Custom(VideoTextDataModule):
     """
 
     name = "custom"
+    suffixes = SUFFIXES
 
     def __init__(
         self,
@@ -62,14 +71,22 @@ class Custom(VideoTextDataModule):
         clips: dict[str, _Clip] = {}
         captions: dict[str, list[str]] = {}
         for record in read_table(self.root / name, ("video", "caption")):
-            video = record.name("video")
-            clip = _Clip(video, *_span(record))
-            stem = video_id(video, record.where)
-            if clips.setdefault(stem, clip) != clip:
-                told = f"video {shown(stem)} stands above as {clips[stem]}"
-                raise DataError(f"{record.where}: {told}; it must be the same file and part")
-            captions.setdefault(stem, []).append(record.text("caption"))
-        return [Sample(stem, tuple(captions[stem]), clip.start, clip.end) for stem, clip in clips.items()]
+            file = file_name(record)
+            clip, video = _Clip(file, *_span(record)), self._ids[file]
+            if clips.setdefault(video, clip) != clip:
+                told = f"video {shown(video)} stands above as {clips[video]}"
+                raise DataError(f"{record.where}: {told}; it must be the same part")
+            captions.setdefault(video, []).append(record.text("caption"))
+        return [
+            Sample(video, tuple(captions[video]), clip.start, clip.end, file=clip.file) for video, clip in clips.items()
+        ]
+
+    def clip_names(self, split: Split) -> dict[str, str]:
+        return {sample.video: sample.file or sample.video for sample in self.annotations(split)}
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, str]:
+        return ids_by_name(self.annotation_files().values(), ("video", "caption"))
 
 
 class CustomQA(QuestionAnswerDataModule):
@@ -88,6 +105,7 @@ class CustomQA(QuestionAnswerDataModule):
     """
 
     name = "customqa"
+    suffixes = SUFFIXES
 
     def __init__(
         self,
@@ -113,10 +131,21 @@ class CustomQA(QuestionAnswerDataModule):
         name = self.files[split]
         columns = ("video", "question", "answer")
         for place, record in enumerate(read_table(self.root / name, columns) if name else []):
-            video, text = record.name("video"), record.text("question")
+            video, text = self._ids[file_name(record)], record.text("question")
             kind = _type(record) or question_type(text)
             question = Question(question_id(record, place), kind, read_answers(record))
-            yield Asked(video_id(video, record.where), text, question, record.where)
+            yield Asked(video, text, question, record.where)
+
+    def annotations(self, split: Split) -> list[Sample]:
+        names = {video: name for name, video in self._ids.items()}
+        return [replace(sample, file=names[sample.video]) for sample in super().annotations(split)]
+
+    def clip_names(self, split: Split) -> dict[str, str]:
+        return {sample.video: sample.file or sample.video for sample in self.annotations(split)}
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, str]:
+        return ids_by_name(self.annotation_files().values(), ("video", "question", "answer"))
 
 
 class _Clip(NamedTuple):
@@ -142,16 +171,35 @@ def plain_name(name: str) -> str:
     return name
 
 
-def video_id(name: str, where: str) -> str:
-    """The stem of a file's name, without sub-folders.
+def file_name(record: Record) -> str:
+    """What a row calls its clip, as a path below the folder of clips.
 
     Raises:
-        DataError: if the path leads out of the folder of clips.
+        DataError: if the path leads out of that folder.
     """
+    path = PurePosixPath(record.name("video"))
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        raise DataError(f"{record.where}: video {shown(str(path))} is not inside the folder of clips")
+    return str(path)
+
+
+def ids_by_name(files: Iterable[Path], columns: Sequence[str]) -> dict[str, str]:
+    """An id for every clip that some files name: its stem, or the whole name where several have one stem.
+
+    Ids are names of files, so folders are told in another way: `cats/first.mp4` may become `cats__first.mp4`.
+    """
+    names: dict[str, None] = {}
+    for file in files:
+        with suppress(DataError):  # told when that split is read
+            for record in read_table(file, columns):
+                names[file_name(record)] = None
+    alike = Counter(map(_stem, names))
+    return {name: _stem(name) if alike[_stem(name)] == 1 else name.replace("/", "__") for name in names}
+
+
+def _stem(name: str) -> str:
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise DataError(f"{where}: video {shown(name)} is not inside the folder of clips")
-    return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
+    return path.stem if path.suffix.lower() in SUFFIXES else path.name
 
 
 def _span(record: Record) -> tuple[int | None, int | None]:

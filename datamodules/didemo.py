@@ -11,6 +11,7 @@ from petl_bench.data.base import VIDEO_SUFFIXES
 from petl_bench.data.paragraphs import Paragraph, ParagraphDataModule
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError, UsageError
+from petl_bench.ranges import Count
 from petl_bench.untrusted import shown, shown_all, whole_number
 
 _VIDEOS, _SENTENCES = {"train": 8395, "val": 1065, "test": 1004}, {"train": 33_005, "val": 4_180, "test": 4_021}
@@ -52,14 +53,12 @@ class DiDeMo(ParagraphDataModule):
         val_list: str | None = None,
         test_list: str | None = None,
         sentence_order: Literal["file", "time"] = "file",
-        last_second: int | None = 31,
+        last_second: Count | None = 31,
         **kwargs: Any,
     ) -> None:
         super().__init__(root, **kwargs)
         if sentence_order not in ("file", "time"):
             raise UsageError(f"data.sentence_order '{sentence_order}' is unknown: file or time")
-        if last_second is not None and last_second < 1:
-            raise UsageError(f"data.last_second {last_second} must be at least 1, or null")
         self.files = {"train": train_file, "val": val_file, "test": test_file}
         self.lists = {"train": train_list, "val": val_list, "test": test_list}
         self.sentence_order, self.last_second = sentence_order, last_second

@@ -15,6 +15,7 @@ from petl_bench.data.karpathy import image_id
 from petl_bench.data.qa import Asked, QuestionAnswerDataModule
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError, UsageError
+from petl_bench.ranges import Positive
 from petl_bench.untrusted import shown
 
 #: images and questions by part
@@ -56,7 +57,7 @@ class VQAv2(QuestionAnswerDataModule):
         source: Literal["official", "blip"] = "official",
         files: dict[str, str] | None = None,
         visual_genome: str | None = None,
-        visual_genome_weight: float = 0.2,
+        visual_genome_weight: Positive = 0.2,
         **kwargs: Any,
     ) -> None:
         super().__init__(root, **kwargs)
@@ -69,8 +70,6 @@ class VQAv2(QuestionAnswerDataModule):
                 raise UsageError(f"data.{key} '{value}' is unknown: one of {', '.join(known)}")
         if train_on == "train+val" and test_on == "val":
             raise UsageError("data.train_on train+val has seen the images of test_on val: set test_on test or test-dev")
-        if not visual_genome_weight > 0:
-            raise UsageError(f"data.visual_genome_weight {visual_genome_weight} must be positive")
         self.train_on, self.test_on, self.source, self.given = train_on, test_on, source, files or {}
         self.visual_genome, self.visual_genome_weight = visual_genome, visual_genome_weight
 
@@ -91,6 +90,9 @@ class VQAv2(QuestionAnswerDataModule):
         for part in dict.fromkeys((*self.train_on.split("+"), self.test_on)):
             files |= {role: self.root / name for role, name in self._names(part).items()}
         return files | ({"visual_genome": self.root / self.visual_genome} if self.visual_genome else {})
+
+    def file_option(self, role: str) -> str | None:
+        return role if role == "visual_genome" else "files"
 
     def _names(self, part: str) -> dict[str, str]:
         """Names of the files of a part by role."""

@@ -10,6 +10,7 @@ from petl_bench.backbones.base import Backbone, Block, Context, WrappedBlock
 from petl_bench.blocks import SequentialBlock
 from petl_bench.layers import AdaptMLP, LayerNormOption
 from petl_bench.method import Method
+from petl_bench.ranges import Finite, ShareBelowOne, Size
 
 
 class ParallelBlock(WrappedBlock):
@@ -45,13 +46,13 @@ class AdaptFormer(Method):
 
     def __init__(
         self,
-        bottleneck_dim: int = 64,
+        bottleneck_dim: Size = 64,
         mode: Literal["parallel", "sequential"] = "parallel",
         text_adapter: Literal["none", "sequential", "same"] = "same",
-        scale: float = 0.1,
+        scale: Finite = 0.1,
         learnable_scale: bool = False,
         layer_norm: LayerNormOption = "none",
-        dropout: float = 0.0,
+        dropout: ShareBelowOne = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

@@ -12,6 +12,7 @@ from petl_bench.blocks import add_sequential_adapters
 from petl_bench.errors import UsageError
 from petl_bench.layers import LayerNormOption, QuickGELU, biases
 from petl_bench.method import Method
+from petl_bench.ranges import Finite, ShareBelowOne, Size
 
 ConvInit = Literal["identity", "xavier"]
 
@@ -111,14 +112,14 @@ class Convpass(Method):
 
     def __init__(
         self,
-        hidden_dim: int = 8,
+        hidden_dim: Size = 8,
         variant: Literal["convpass", "convpass_attn"] = "convpass",
-        scale: float = 1.0,
+        scale: Finite = 1.0,
         conv_init: ConvInit = "identity",
-        dropout: float = 0.1,
+        dropout: ShareBelowOne = 0.1,
         text_adapter: Literal["none", "sequential"] = "sequential",
-        text_bottleneck_dim: int = 128,
-        text_scale: float = 0.1,
+        text_bottleneck_dim: Size = 128,
+        text_scale: Finite = 0.1,
         text_layer_norm: LayerNormOption = "in",
         **kwargs: Any,
     ) -> None:

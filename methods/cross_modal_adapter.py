@@ -11,6 +11,7 @@ from petl_bench.backbones.base import Backbone, Block, Context, WrappedBlock
 from petl_bench.errors import UsageError
 from petl_bench.layers import QuickGELU
 from petl_bench.method import Method
+from petl_bench.ranges import Size
 
 
 class PartlySharedAdapter(nn.Module):
@@ -72,7 +73,10 @@ class CrossModalAdapter(Method):
     The paper ranks with text-conditioned pooling of frames: task/retrieval_text_conditioned.yaml, which works with
     every method.
 
-    Source: specs/other_methods.md section 7.
+    Source: LeapLabTHU/Cross-Modal-Adapter 07b2203, which it equals (features, logits, loss, gradients, parameter
+    counts). Of the similarities in that code two are not here, since no published number uses them: the mean of frames
+    before they are normalised (`q_score` 0; here the mean is of normalised frames, as in CLIP4Clip), and scores of
+    normalised features (`v_emb_norm`, `t_emb_norm`).
 
     Args:
         bottleneck_dim: r; published: 8 (MSR-VTT, DiDeMo), 16 (MSVD, VATEX, ActivityNet).
@@ -82,10 +86,8 @@ class CrossModalAdapter(Method):
 
     identity_at_init = False  # nearly: the start is small, not zero
 
-    def __init__(self, bottleneck_dim: int = 8, shared_dim: int = 16, **kwargs: Any) -> None:
+    def __init__(self, bottleneck_dim: Size = 8, shared_dim: Size = 16, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if min(bottleneck_dim, shared_dim) < 1:
-            raise UsageError(f"bottleneck_dim {bottleneck_dim} and shared_dim {shared_dim} must be at least 1")
         self.bottleneck_dim, self.shared_dim = bottleneck_dim, shared_dim
 
     @property

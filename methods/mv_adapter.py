@@ -12,6 +12,7 @@ from petl_bench.backbones.base import Attention, Backbone, Block, Context, Tower
 from petl_bench.errors import UsageError
 from petl_bench.layers import QuickGELU, biases
 from petl_bench.method import Method
+from petl_bench.ranges import Finite, Size
 
 Tying = Literal["kronecker", "factor", "none"]
 Position = Literal["down_in", "down_out", "up_in", "up_out"]
@@ -351,21 +352,21 @@ class MVAdapter(Method):
 
     def __init__(
         self,
-        bottleneck_dim: int = 64,
+        bottleneck_dim: Size = 64,
         tying: Tying = "kronecker",
-        kron_terms: int = 4,
+        kron_terms: Size = 4,
         cmt_position: Position = "down_in",
-        cmt_layers: int = 2,
-        cmt_dim: int = 32,
+        cmt_layers: Size = 2,
+        cmt_dim: Size = 32,
         tune_backbone_bias: bool = True,
         ln_in: bool = False,
         components: Components = "trm_calibration",
         branches: Branches = "both",
-        calibration_dim: int = 16,
-        heads: int = 2,
-        scale: float = 0.1,
-        max_frames: int = 12,
-        max_words: int = 32,
+        calibration_dim: Size = 16,
+        heads: Size = 2,
+        scale: Finite = 0.1,
+        max_frames: Size = 12,
+        max_words: Size = 32,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -376,9 +377,9 @@ class MVAdapter(Method):
                     raise UsageError(f"{name} is {given[name]}, but tying is {tying}: only {owner} reads it")
         if branches != "both" and tying != "none":
             raise UsageError(f"branches is {branches}, but tying {tying} joins both: set tying to none")
-        if heads < 1 or bottleneck_dim % heads:
+        if bottleneck_dim % heads:
             raise UsageError(f"heads is {heads}: it must divide bottleneck_dim {bottleneck_dim}")
-        if tying == "kronecker" and (kron_terms < 1 or bottleneck_dim % kron_terms):
+        if tying == "kronecker" and bottleneck_dim % kron_terms:
             raise UsageError(f"kron_terms is {kron_terms}: it must divide bottleneck_dim {bottleneck_dim}")
         self.tying: Tying = tying
         self.kron_terms = kron_terms

@@ -7,6 +7,7 @@ from typing import Any
 from petl_bench.backbones.base import Backbone
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
+from petl_bench.ranges import Size
 
 
 class Partial(Method):
@@ -19,13 +20,11 @@ class Partial(Method):
         **kwargs: see `Method`.
 
     Raises:
-        UsageError: for a number below 1 or above the depth of a tower.
+        UsageError: for a number above the depth of a tower.
     """
 
-    def __init__(self, blocks: int = 1, **kwargs: Any) -> None:
+    def __init__(self, blocks: Size = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if blocks < 1:
-            raise UsageError(f"model.blocks is {blocks}: it must be at least 1")
         self.blocks = blocks
 
     @property

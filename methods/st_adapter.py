@@ -11,6 +11,7 @@ from petl_bench.blocks import add_sequential_adapters
 from petl_bench.errors import UsageError
 from petl_bench.layers import LayerNormOption, biases
 from petl_bench.method import Method
+from petl_bench.ranges import Finite, Size
 
 Positions = Literal["pre_attn", "pre_mlp", "pre_attn_pre_mlp"]
 
@@ -118,12 +119,12 @@ class STAdapter(Method):
 
     def __init__(
         self,
-        bottleneck_dim: int = 384,
-        kernel_size: tuple[int, int, int] = (3, 1, 1),
+        bottleneck_dim: Size = 384,
+        kernel_size: tuple[Size, Size, Size] = (3, 1, 1),
         positions: Positions = "pre_attn",
         text_adapter: Literal["none", "sequential"] = "sequential",
-        text_bottleneck_dim: int = 128,
-        text_scale: float = 0.1,
+        text_bottleneck_dim: Size = 128,
+        text_scale: Finite = 0.1,
         text_layer_norm: LayerNormOption = "in",
         **kwargs: Any,
     ) -> None:

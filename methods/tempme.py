@@ -15,6 +15,7 @@ from petl_bench.backbones.base import Backbone, Block, Context, Tower, WrappedBl
 from petl_bench.errors import UsageError
 from petl_bench.layers import LoRALinear
 from petl_bench.method import Method
+from petl_bench.ranges import NonNegativeCount, ShareBelowOne, Size
 
 #: added to attention logits of tokens of size 0; finite, so that a row of nothing else gives no NaN
 _UNREAD = -1e4
@@ -57,7 +58,7 @@ class Plan:
 class MergingBlock(WrappedBlock):
     """ImgMe: y = x + Attention(LN x); merge tokens of y with similar keys; z = y + MLP(LN y).
 
-    Source: specs/other_methods.md section 9. The attention adds log(size) to its logits.
+    The attention adds log(size) to its logits. Source: LunarShen/TempMe e624930, tvr/models/module_tome_patch.py.
     """
 
     def __init__(self, inner: Block, plan: Plan) -> None:
@@ -136,7 +137,7 @@ def merge(tokens: Tokens, features: Tensor, cls: int, amount: float | int) -> To
     Tokens at even places are compared with those at odd places, by the cosine of their features; the mean is
     weighted by size. [CLS] tokens take no part. The result is in the order [CLS], even ones that stay, odd ones.
 
-    Source: specs/other_methods.md section 9.
+    Source: LunarShen/TempMe e624930, tvr/models/module_tome_merge.py.
 
     Args:
         tokens: see `Tokens`.
@@ -243,9 +244,15 @@ class TempMe(Method):
     Early blocks merge similar patches of a frame; `merge_layers` join consecutive clips, so that their frames
     attend to each other, and merge similar patches of the joint clip; at the end one clip holds all frames.
 
-    Differences from the released code: padded frames are never read, matched or averaged (released: they are merged
-    into real ones). A video with fewer frames than the joins multiply to is filled up with such frames, so any number
-    up to the product works, and padding changes nothing. Positions do not depend on whether anything is merged.
+    Source: LunarShen/TempMe e624930, which it equals (outputs, losses, gradients, token schedules, parameter counts)
+    but for two things:
+
+    * Padded frames are never read, matched or averaged (released: they are merged into real ones). A video with fewer
+      frames than the joins multiply to is filled up with such frames, so any number up to the product works, and
+      padding changes nothing. The released loader gives every clip all its frames: `sampling: filled`.
+    * Joined clips get their positions whether or not anything is merged before the attention (released: only if
+      something is).
+
     Backbones that read all tokens of the vision tower (fusion) read one token per frame.
 
     Args:
@@ -266,14 +273,14 @@ class TempMe(Method):
 
     def __init__(
         self,
-        rank: int = 8,
+        rank: Size = 8,
         cross_frame: bool = True,
         merging: bool = True,
         merge_layers: Sequence[int] = (-4, -3, -2),
-        join_clips: Sequence[int] = (2, 2, 3),
-        tokens_per_layer: int = 2,
-        cross_clip_share: float = 0.3,
-        in_clip_share: float = 0.1,
+        join_clips: Sequence[Size] = (2, 2, 3),
+        tokens_per_layer: NonNegativeCount = 2,
+        cross_clip_share: ShareBelowOne = 0.3,
+        in_clip_share: ShareBelowOne = 0.1,
         clip_positions: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -283,8 +290,6 @@ class TempMe(Method):
                 f"join_clips is {list(join_clips)} for merge_layers {list(merge_layers)}: give each of these layers "
                 "one number, of at least 2"
             )
-        if not (0 <= cross_clip_share < 1 and 0 <= in_clip_share < 1 and tokens_per_layer >= 0):
-            raise UsageError("cross_clip_share, in_clip_share: shares from 0 to below 1; tokens_per_layer: a count")
         self.rank, self.cross_frame, self.merging = rank, cross_frame, merging
         self.merge_layers, self.join_clips = list(merge_layers), list(join_clips)
         self.amounts = (tokens_per_layer, cross_clip_share, in_clip_share) if merging else (0, 0.0, 0.0)

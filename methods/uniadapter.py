@@ -12,6 +12,7 @@ from petl_bench.backbones.base import Backbone, Block, Context, CrossAttention, 
 from petl_bench.errors import UsageError
 from petl_bench.layers import Bottleneck, LayerNormOption
 from petl_bench.method import Method
+from petl_bench.ranges import Finite, Positive, Size
 
 Init = Literal["released", "zero_up"]
 FrameAware = Literal["none", "train", "both"]
@@ -280,29 +281,24 @@ class UniAdapter(Method):
         **kwargs: see `Method`.
 
     Raises:
-        UsageError: for options out of range, or a backbone whose towers differ in width.
+        UsageError: for a backbone whose towers differ in width.
     """
 
     def __init__(
         self,
-        bottleneck_dim: int = 128,
-        scale: float = 0.1,
+        bottleneck_dim: Size = 128,
+        scale: Finite = 0.1,
         learnable_scale: bool = False,
         layer_norm: LayerNormOption = "in",
         init: Init = "released",
         query_residual: bool = True,
         frame_aware: FrameAware = "both",
-        frame_temperature: float = 4.0,
-        kv_lora_dim: int | None = None,
+        frame_temperature: Positive = 4.0,
+        kv_lora_dim: Size | None = None,
         freeze_cross_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, value in {"bottleneck_dim": bottleneck_dim, "kv_lora_dim": kv_lora_dim}.items():
-            if value is not None and value < 1:
-                raise UsageError(f"model.{name} is {value}: it must be at least 1")
-        if not frame_temperature > 0:
-            raise UsageError(f"model.frame_temperature is {frame_temperature}: it must be positive (released: 4.0)")
         self.bottleneck_dim, self.kv_lora_dim = bottleneck_dim, kv_lora_dim
         self.options: dict[str, Any] = {"scale": scale, "learnable_scale": learnable_scale, "layer_norm": layer_norm}
         self.init: Init = init

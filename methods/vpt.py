@@ -6,8 +6,8 @@ from typing import Any
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.blocks import add_prompts
-from petl_bench.errors import UsageError
 from petl_bench.method import Method
+from petl_bench.ranges import Size
 
 
 class VPT(Method):
@@ -23,10 +23,8 @@ class VPT(Method):
 
     identity_at_init = False
 
-    def __init__(self, prompts: int = 20, **kwargs: Any) -> None:
+    def __init__(self, prompts: Size = 20, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if prompts < 1:
-            raise UsageError(f"prompts is {prompts}: give at least 1")
         self.prompts = prompts
 
     @property

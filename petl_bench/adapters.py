@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,11 @@ from typing import NamedTuple
 from torch import Tensor
 
 from petl_bench.errors import CheckpointError
+<<<<<<< HEAD
+=======
+from petl_bench.file_names import utf8_path
+from petl_bench.results import ResultError, write_bytes_atomically
+>>>>>>> main
 from petl_bench.untrusted import UnreadableError, is_file, mistaken, parse_json, shown
 
 FORMAT = "petl_bench.adapter/2"
@@ -25,23 +29,20 @@ class Adapter(NamedTuple):
 
 
 def write_adapter(path: Path, adapter: Adapter) -> None:
-    """Writes an adapter file atomically: temporary file in the same folder, fsync, rename."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    """Writes an adapter file atomically, with the permissions that new files have.
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    Raises:
+        CheckpointError: if it cannot be written; a previous version stays as it was.
+    """
+    from safetensors.torch import save
+
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.tensors.items()}
+    # One entry, as safetensors writes several in random order: the same adapter is the same file.
+    described = json.dumps({**adapter.metadata, "format": FORMAT}, sort_keys=True)
     try:
-        # One entry, as safetensors writes several in random order: the same adapter is the same file.
-        described = json.dumps({**adapter.metadata, "format": FORMAT}, sort_keys=True)
-        save_file(tensors, temporary, {_ENTRY: described})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_bytes_atomically(path, save(tensors, {_ENTRY: described}))
+    except ResultError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def read_adapter(path: Path) -> Adapter:
@@ -54,7 +55,7 @@ def read_adapter(path: Path) -> Adapter:
 
     require_adapter_path(path)
     try:
-        with safe_open(path, "pt") as file:
+        with utf8_path(path) as readable, safe_open(readable, "pt") as file:
             metadata = _described(file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     # Of a damaged header the library makes almost anything.
@@ -89,7 +90,7 @@ def is_adapter_file(path: Path) -> bool:
     if path.suffix != ".safetensors" or not is_file(path):
         return False
     try:
-        with safe_open(path, "pt") as file:
+        with utf8_path(path) as readable, safe_open(readable, "pt") as file:
             return _described(file.metadata()).get("format") == FORMAT
     except Exception:  # see read_adapter
         return False

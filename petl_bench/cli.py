@@ -5,16 +5,21 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentError, Namespace  # pyright: ignore[reportPrivateImportUsage]  # public in its manual
+from jsonargparse import (
+    ActionConfigFile,  # pyright: ignore[reportPrivateImportUsage]  # public in its manual
+    ArgumentError,
+    Namespace,
+    get_loader,  # pyright: ignore[reportPrivateImportUsage]
+    set_loader,  # pyright: ignore[reportPrivateImportUsage]
+)
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -25,30 +30,56 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 from petl_bench.adapters import read_adapter, require_adapter_path
 from petl_bench.backbones.base import Backbone, InputSpec
 from petl_bench.checkpoints import (
-    LAST,
     ResumePoints,
     SafeCheckpointIO,
     read_checkpoint,
     require_training_state,
     resumable,
 )
-from petl_bench.config_safety import ClassPathGuard
+from petl_bench.config_safety import ClassPathGuard, holds
 from petl_bench.cost import CostMeter
+from petl_bench.course import EarlyEnds, course_of, require_monitored, require_own_folder, require_validation
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.current_files import named_when_lost
 from petl_bench.data.qa import QuestionAnswerDataModule
 from petl_bench.data.samples import Split
+from petl_bench.earlier import as_now
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
+from petl_bench.formats import number
+from petl_bench.freedoms import foreign_classes, plain_defaults, refused_class, require_allowed
+from petl_bench.messages import is_about_configuration, is_out_of_memory, readable
 from petl_bench.method import Method
-from petl_bench.named_configs import config_folder, find_config, with_found_fragments
+from petl_bench.named_configs import config_folder, find_config, list_configs, read_recipe, recipe_name
 from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.processes import Ranks, configure_ddp
+from petl_bench.ranges import Count, Seed, shown
 from petl_bench.registry import import_plugins, list_entries
 from petl_bench.results import measured_settings
-from petl_bench.run import ADAPTER_NAME, Run, earlier_metrics, open_run
-from petl_bench.signals import Stopped, StopRequest
+from petl_bench.run import ADAPTER_NAME, Run, Training, earlier_metrics, name_run, open_run
+from petl_bench.signals import STOP
 from petl_bench.tasks.base import Task
 from petl_bench.tasks.qa import QuestionAnswering
+from petl_bench.trainer import CountingTrainer
+from petl_bench.trainer_options import cluster_environment, require_in_range, require_processes
+from petl_bench.values import require_possible
+
+_yaml = get_loader("yaml")
+
+
+def _load(text: str) -> Any:
+    """What jsonargparse makes of a value: text that YAML fails on is text, whatever it fails with.
+
+    File names that are not UTF-8 (`\\udcff`), and numbers of thousands of digits, are more than its fast parser takes.
+    """
+    try:
+        return _yaml(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if "\\ud" in text.lower():  # how such a name stands in a configuration; the slow parser reads it
+            return yaml.safe_load(text)
+        raise yaml.YAMLError(str(error)) from error
+
+
+set_loader("yaml", _load, (yaml.YAMLError,))
 
 
 class NamedConfig(ActionConfigFile):
@@ -59,9 +90,7 @@ class NamedConfig(ActionConfigFile):
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> Any:
         if str(values).startswith("{"):  # one of our own, see _with_nulls
             return super().__call__(parser, cfg, str(values), option_string)
-        path = find_config(str(values))
-        self.guard.check_file(path)
-        return super().__call__(parser, cfg, with_found_fragments(path), option_string)
+        return super().__call__(parser, cfg, self.guard.read(find_config(str(values))), option_string)
 
 
 def spec_of(model: Method) -> InputSpec:
@@ -75,13 +104,14 @@ class PetlBenchCLI(LightningCLI):
     run: Run
     resume_points: ResumePoints | None = None
 
-    def __init__(self, args: list[str], stop_request: StopRequest | None = None) -> None:
-        self.stop_request = stop_request or StopRequest()
+    def __init__(self, args: list[str]) -> None:
+        self.command = args[0]
         self.ranks = Ranks()
         with ExitStack() as self.held:  # the lock of the run's folder
             super().__init__(
                 Method,
                 VideoTextDataModule,
+                trainer_class=CountingTrainer,
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 save_config_callback=None,
@@ -99,6 +129,13 @@ class PetlBenchCLI(LightningCLI):
             "-c", "--config", action=NamedConfig, help="A YAML file, or the bare name of a packaged one; repeatable."
         )
         return parser
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # an instance knows which one it is
+        """The one subcommand that is run: a parser for each of the others would take a second together."""
+        return {self.command: super().subcommands()[self.command]}
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--seed_everything", type=Seed, default=0, help="Of everything that is random in a run.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -123,13 +160,13 @@ class PetlBenchCLI(LightningCLI):
         )
         parser.add_argument(
             "--save_every_n_steps",
-            type=int | None,
+            type=Count | None,
             default=500,
             help="Batches between two checkpoints inside an epoch; null saves at its end only.",
         )
         parser.add_argument(
             "--collective_timeout",
-            type=int,
+            type=Count,
             default=600,
             help="Seconds after which a process that the others wait for counts as lost.",
         )
@@ -142,8 +179,18 @@ class PetlBenchCLI(LightningCLI):
             default=False,
             help="Report the best epoch on the validation split (by Rsum or accuracy) instead of the last one.",
         )
+        parser.add_argument(
+            "--recipe",
+            type=str | None,
+            default=None,
+            metavar="NAME",
+            help="The packaged configuration whose epochs the record is held against; found among --config.",
+        )
+        _open_no_files(parser)
         parser.link_arguments("model", "data.init_args.spec", compute_fn=spec_of, apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed")
+        # Of tasks with an answer list; where a task has no root, nothing is linked.
+        parser.link_arguments("data.init_args.root", "model.init_args.task.init_args.root")
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let values inside a checkpoint beat the configuration and the command line."""
@@ -156,53 +203,135 @@ class PetlBenchCLI(LightningCLI):
         return self.config[str(self.subcommand)]
 
     def before_instantiate_classes(self) -> None:
-        if not isinstance(self.options.seed_everything, int) or isinstance(self.options.seed_everything, bool):
-            raise UsageError("seed_everything must be a number: a random seed cannot be repeated")
-        _require_whole_splits(self.options.trainer)
+        require_possible(self.options)
+        require_allowed(self.options.trainer, NamedConfig.guard.plugins)
+        require_in_range(self.options.trainer)
+        plain_defaults(self.options.trainer)
+        _require_no_effect(self.options)
         if self.subcommand == "fit" and self.options.zero_shot:
             raise UsageError("zero_shot is for test, validate and predict: fit trains")
+        # An adapter's own record says what its training was held against.
+        self.recipe = read_recipe(self.options.recipe) if self.subcommand == "fit" and self.options.recipe else None
+        self._require_machine()
+
+    def _require_machine(self) -> None:
+        """Refuses what this machine or its scheduler cannot do, before weights are loaded."""
+        self.processes = require_processes(self.options.trainer)
+        if self.subcommand == "predict" and self.processes > 1:
+            raise UsageError("predict writes one file: run it with --trainer.devices 1")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        # Whatever refuses this combination does so before the run gets a folder.
+        # Whatever refuses this combination does so before the run gets a folder, and before files are read.
         _require_match(self.model.task, self.datamodule)
+        if self.subcommand == "fit":
+            self.datamodule.require_frames_to_train_on()
+        else:
+            self._require_adapter()
         _require_answers(str(self.subcommand), self.model.task, self.datamodule)
         self.model.configure_model()
-        resolved = yaml.safe_load(self._parser(self.subcommand).dump(self.options, skip_none=False))
-        resolved.pop("config", None)  # which files it came from is no part of what is measured
+        self._require_sense()
+        resolved = self._dumped(self.options)
         dry = bool(self.options.trainer.fast_dev_run)
         static = self.options.trainer.accumulate_grad_batches == 1  # accumulating leaves steps out of the graph
-        configure_ddp(self.options.trainer.strategy, self.options.collective_timeout, static)
-        self.run = open_run(str(self.subcommand), self.options, resolved, self.model, self.datamodule, self.held)
-        self.meter = CostMeter()
+        configure_ddp(self.options.trainer.strategy, self.options.collective_timeout, static, self.ranks)
+        self.run = name_run(str(self.subcommand), self.options, resolved, self.model, self.datamodule)
+        self.meter, self.early_ends = CostMeter(), EarlyEnds()
+        logs = self.subcommand == "fit" and not dry and self.options.trainer.logger is not False
         settings: dict[str, Any] = {
             "use_distributed_sampler": False,
             "default_root_dir": str(self.run.folder),
-            "callbacks": [*(self.config_init[str(self.subcommand)].trainer.callbacks or []), *self._callbacks(dry)],
-            "plugins": [*(self.config_init[str(self.subcommand)].trainer.plugins or []), SafeCheckpointIO()],
-        }
-        if self.options.trainer.logger is None:
+            "callbacks": [*self._given("callbacks"), *self._callbacks(dry)],
+            "plugins": [
+                *self._given("plugins"),
+                *cluster_environment(self.options.trainer),
+                SafeCheckpointIO(),
+            ],
             # Evaluations print; a log of theirs would take the place of the training's.
-            settings["logger"] = self._logger() if self.subcommand == "fit" and not dry else False
+            "logger": [CSVLogger(self.run.folder, name="", version=""), *self._given("logger")] if logs else False,
+        }
+        require_own_folder(settings["callbacks"][: len(self._given("callbacks"))], self.run.folder)
         try:
             trainer = super().instantiate_trainer(**settings, **kwargs)
-        except ValueError as error:
-            raise UsageError(f"trainer: {error}") from error
+        except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
+            raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
         # Its handler of SIGTERM talks to the other processes, whatever they are doing; ours are there already.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        self.run = open_run(
+            self.run, str(self.subcommand), self.options, self._resolve, self.model, self.datamodule, self.held
+        )
+        if self.subcommand == "fit":
+            STOP.advice = "; a dry run keeps nothing".__str__ if dry else self._how_to_go_on
+        if logs:
+            self._go_on_logging(trainer.loggers[0])
         return trainer
 
-    def _logger(self) -> CSVLogger:
-        """A table of the run; a resumed one begins with the rows before its checkpoint."""
-        resumed = self.run.resumed
-        steps = SafeCheckpointIO().load_checkpoint(resumed).get("global_step", 0) if resumed else 0
-        rows = earlier_metrics(self.run.folder, steps)
-        logger = CSVLogger(self.run.folder, name="", version="")
-        if rows and rank_zero_only.rank == 0:
-            logger.experiment.metrics.extend(rows)  # type: ignore[arg-type]  # text is written as it is
-        return logger
+    def _dumped(self, options: Namespace) -> dict[str, Any]:
+        resolved = yaml.safe_load(self._parser(self.subcommand).dump(options, skip_none=False))
+        resolved.pop("config", None)  # which files it came from is no part of what is measured
+        return resolved
+
+    def _resolve(self, config: dict[str, Any]) -> dict[str, Any]:
+        """A configuration with the defaults of what it does not say."""
+        return self._dumped(self._parser(self.subcommand).parse_object(config))
+
+    def _given(self, option: str) -> list[Any]:
+        """The objects that a configuration gives for an option of the trainer, which may be a list of them."""
+        value = self.config_init[str(self.subcommand)].trainer[option]
+        given = list(value) if isinstance(value, (list, tuple)) else [value]
+        return [item for item in given if item is not None and not isinstance(item, bool)]
+
+    def _require_sense(self) -> None:
+        """Refuses what would fail only after the costly part, or come to nothing: the cheapest checks first."""
+        if self.subcommand != "fit":
+            self._load(self.model, self.options.ckpt_path)
+        elif self.options.ckpt_path is not None:
+            self.model.on_load_checkpoint(read_checkpoint(Path(self.options.ckpt_path).expanduser()))
+        self.datamodule.setup(str(self.subcommand))
+        if self.subcommand == "fit" and self.model.trainable:
+            self._require_trainable()
+        if self.subcommand == "validate" and not self.datamodule.samples("val"):
+            raise UsageError(f"{self.datamodule.protocol.id} has no validation split; set data.val_videos, or use test")
+
+    def _require_trainable(self) -> None:
+        """Refuses a training that could teach nothing, or that waits for figures that never come."""
+        trainer, data, task = self.options.trainer, self.datamodule, self.model.task
+        if data.batch_size % self.processes:
+            raise UsageError(
+                f"data.batch_size {data.batch_size} is global and must be a multiple of {self.processes} processes"
+            )
+        if reason := task.untaught(data.batch_size, self.processes, data.training_videos()):
+            raise UsageError(reason)
+        if trainer.accumulate_grad_batches > 1 and not task.accumulates:
+            raise UsageError(
+                f"trainer.accumulate_grad_batches: {task.name} compares all samples of a batch, so a sum over smaller "
+                "batches is another loss; lower data.batch_size, or use backbone.gradient_checkpointing"
+            )
+        batches, held_out = data.training_batches(), data.samples("val")
+        if self.options.best_on_val and not held_out:
+            raise UsageError(
+                f"best_on_val: {data.protocol.id} has no validation split; set data.val_videos to hold some training "
+                "videos out (an epoch is never chosen on test)"
+            )
+        if trainer.fast_dev_run:
+            return
+        course = course_of(trainer, batches, bool(held_out))
+        if self.options.best_on_val:
+            require_validation(course, "best_on_val is true")
+        several = any(len(sample.captions) > 1 for sample in held_out)
+        types = {question.type for sample in held_out for question in sample.questions}
+        metrics = [f"val_{name}" for name in task.metric_names(several, types)] if held_out else []
+        require_monitored(self._given("callbacks"), course, ("loss", *task.logs), metrics)
+
+    def _go_on_logging(self, logger: Any) -> None:
+        """The table of a resumed run begins with the rows before its checkpoint."""
+        if self.run.resumed is None or rank_zero_only.rank:
+            return
+        steps = SafeCheckpointIO().load_checkpoint(self.run.resumed).get("global_step", 0)
+        rows = earlier_metrics(self.run.resumed.parent, steps)  # before the logger deletes them
+        logger.experiment.metrics.extend(rows)
 
     def _callbacks(self, dry: bool) -> list[Callback]:
-        callbacks: list[Callback] = [self.meter, self.ranks]
+        callbacks: list[Callback] = [self.meter, self.ranks, self.early_ends]
         if self.options.best_on_val:
             callbacks.append(self._best_on_val())
         if self.subcommand == "fit" and not dry:
@@ -210,22 +339,18 @@ class PetlBenchCLI(LightningCLI):
         return callbacks
 
     def _resume_points(self) -> ResumePoints:
-        basis = measured_settings(self.run.config) | {
-            "seed_everything": self.run.seed,
-            "annotation_files": self.datamodule.annotations_sha256(),
-        }
+        basis = measured_settings(self.run.config, self.run.contents) | {"seed_everything": self.run.seed}
         every = self.options.save_every_n_steps
-        if every is not None and every < 1:
-            raise UsageError(f"save_every_n_steps is {every}: it must be at least 1, or null")
-        self.resume_points = ResumePoints(self.run.folder, basis, every, self.options.allow_change, self.stop_request)
+        words = partial(
+            as_now,
+            config=self.run.config,
+            annotations=self.datamodule.annotations_sha256(),
+            resolve=self._resolve,
+        )
+        self.resume_points = ResumePoints(self.run.folder, basis, every, self.options.allow_change, words)
         return self.resume_points
 
     def _best_on_val(self) -> ModelCheckpoint:
-        if not self.datamodule.samples("val"):
-            raise UsageError(
-                f"best_on_val: {self.datamodule.protocol.id} has no validation split; set data.val_videos to hold some "
-                "training videos out (an epoch is never chosen on test)"
-            )
         monitor = f"val_{self.model.task.monitor}"
         return ModelCheckpoint(self.run.folder, "best", monitor=monitor, mode="max", enable_version_counter=False)
 
@@ -233,16 +358,9 @@ class PetlBenchCLI(LightningCLI):
 
     def fit(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Trains, writes the adapter, tests the reported epoch if its truth is known, writes the record."""
-        try:
-            self._fit(model, datamodule, ckpt_path, **kwargs)
-        except Stopped as stopped:
-            if self.resume_points and rank_zero_only.rank == 0 and resumable(self.run.folder):
-                again = "without --overwrite true " if self.options.overwrite else ""
-                stopped.advice = f"; the same command {again}goes on from {self.run.folder / LAST}"
-            raise
-
-    def _fit(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None, **kwargs: Any) -> None:
-        if ckpt_path is None and self.run.resumed:
+        if ckpt_path is not None:
+            ckpt_path = str(Path(ckpt_path).expanduser().absolute())  # `last` and `best` are files here, too
+        elif self.run.resumed:
             ckpt_path = str(self.run.resumed)
             rank_zero_info(f"an interrupted run goes on from {ckpt_path} (--overwrite true begins anew)")
         if model.trainable:
@@ -254,8 +372,7 @@ class PetlBenchCLI(LightningCLI):
         if self.options.trainer.fast_dev_run:
             return
         if self.options.best_on_val:
-            state = read_checkpoint(self.run.folder / "best.ckpt")["state_dict"]
-            model.load_state_dict(state, strict=False)
+            self._load_best(model)
         if model.trainable:
             self.run.write_adapter(model)
         if not datamodule.has_truth("test"):
@@ -264,42 +381,71 @@ class PetlBenchCLI(LightningCLI):
                 f"predict --ckpt_path {self.run.folder / ADAPTER_NAME} writes those of the model"
             )
             return
+        surroundings = self.run.surroundings(datamodule)
         with self._losses_told():
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         selection = "best-val" if self.options.best_on_val else "last"
-        self.run.finish(self.trainer, model, datamodule, self.meter, selection, self.resume_points)
+        training = self._training() if self.resume_points else None
+        self.run.finish(self.trainer, model, datamodule, self.meter, selection, surroundings, training)
+
+    def _load_best(self, model: Method) -> None:
+        best = self.run.folder / "best.ckpt"
+        if not best.is_file():
+            self.run.write_adapter(model)
+            raise UsageError(
+                f"best_on_val: training ended before validation ran for the first time (see trainer.max_time); there "
+                f"are no figures, {self.run.folder / ADAPTER_NAME} is of the last step"
+            )
+        model.load_state_dict(read_checkpoint(best)["state_dict"], strict=False)
+
+    def _training(self) -> Training:
+        """For the record: what training was held against and cut short by, and which classes of the user took part."""
+        assert self.resume_points is not None, "a training that ends has them"
+        classes = foreign_classes(self.options.trainer, NamedConfig.guard.plugins)
+        return Training(self.resume_points, self.recipe, self.early_ends.limits, classes)
+
+    def _how_to_go_on(self) -> str:
+        """What is left of an interrupted fit, and what to do."""
+        if (record := self.run.folder / self.run.record_name).is_file():
+            return f"; the run is complete: {record}"
+        failure = f"; {self.resume_points.failure}" if self.resume_points and self.resume_points.failure else ""
+        if (kept := resumable(self.run.folder) or self.run.resumed) is None:
+            steps = getattr(getattr(self, "trainer", None), "global_step", 0)
+            return failure or ("; no checkpoint could be saved" if steps else "; no step was made, so nothing is lost")
+        unwanted = {"--overwrite true": self.options.overwrite, "--ckpt_path": self.options.ckpt_path}
+        without = " and ".join(option for option, given in unwanted.items() if given)
+        return f"{failure}; the same command {f'without {without} ' if without else ''}goes on from {kept}"
 
     @contextmanager
     def _losses_told(self) -> Iterator[None]:
         """Says which process was lost, or which file a lost loader process was at."""
+        STOP.unwinds = True
         with self.ranks.together(self.trainer), named_when_lost(self.datamodule.current_files):
             yield
 
     @staticmethod
     def _announce(model: Method) -> None:
         counts = model.parameter_counts()
-        share = 100 * counts["trainable"] / counts["total"]
+        share = number(100 * counts["trainable"] / counts["total"], 3)
         rank_zero_info(
             f"{model.label} on {model.backbone.name}: {counts['trainable']:,} of {counts['total']:,} parameters "
-            f"({share:.3f} %) are trained"
+            f"({share} %) are trained"
         )
 
     def test(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Tests an adapter, or a method that trains nothing."""
-        self._load(model, ckpt_path)
-        datamodule.annotations_sha256()  # of all files, for the record: one that is missing is better told now
+        self._tell_changes()
+        surroundings = self.run.surroundings(datamodule)
         with self._losses_told():
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         if not self.options.trainer.fast_dev_run:
-            self.run.finish(self.trainer, model, datamodule, self.meter, "last")
+            self.run.finish(self.trainer, model, datamodule, self.meter, "last", surroundings)
 
     def validate(
         self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any
     ) -> None:
         """Evaluates on the validation split and prints; writes no record."""
-        if not datamodule.samples("val"):
-            raise UsageError(f"{datamodule.protocol.id} has no validation split; set data.val_videos, or use test")
-        self._load(model, ckpt_path)
+        self._tell_changes()
         with self._losses_told():
             self.trainer.validate(model, datamodule=datamodule, verbose=False)
         self.run.show(model, datamodule)
@@ -308,25 +454,45 @@ class PetlBenchCLI(LightningCLI):
         self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any
     ) -> None:
         """Writes what the task predicts for the test split: features (retrieval), or answers."""
-        if self.trainer.world_size > 1:
-            raise UsageError("predict writes one file: run it with --trainer.devices 1")
-        self._load(model, ckpt_path)
+        self._tell_changes()
         with self._losses_told():
             batches = self.trainer.predict(model, datamodule=datamodule)
         self.run.write_predictions(batches or [], model)
 
+    def _require_adapter(self) -> None:
+        """Refuses to evaluate what was never trained, unless asked to."""
+        if self.options.ckpt_path is not None:
+            require_adapter_path(Path(self.options.ckpt_path).expanduser())
+        elif self.model.trainable and not self.options.zero_shot:
+            raise UsageError(
+                f"{self.subcommand} of {type(self.model).__name__} needs --ckpt_path adapter.safetensors; to evaluate "
+                "it untrained on purpose, add --zero_shot true"
+            )
+
     def _load(self, model: Method, ckpt_path: str | None) -> None:
         if ckpt_path is not None:
             path = Path(ckpt_path).expanduser()
-            model.load_trained_state(read_adapter(path), str(path))
-            for key, (before, now) in sorted(self.run.changed_options().items()):
-                rank_zero_warn(f"{path} was trained with {key} {before}, and is used with {now}")
-            return
-        if model.trainable and not self.options.zero_shot:
-            raise UsageError(
-                f"{self.subcommand} of {type(model).__name__} needs --ckpt_path adapter.safetensors; to evaluate it "
-                "untrained on purpose, add --zero_shot true"
-            )
+            adapter = read_adapter(path)
+            model.load_trained_state(adapter, str(path))
+            trained, used = adapter.metadata.get("pixels"), model.identity()["pixels"]
+            if trained not in (None, used):  # adapters of earlier versions do not say
+                rank_zero_warn(f"{path} was trained with pixels {trained}, and is used with {used}")
+
+    def _tell_changes(self) -> None:
+        """Says which options of the method are not those that the adapter was trained with."""
+        for key, (before, now) in sorted(self.run.changed_options().items()):
+            rank_zero_warn(f"{self.options.ckpt_path} was trained with {key} {before}, and is used with {now}")
+
+
+def _open_no_files(parser: LightningArgumentParser) -> None:
+    """Keeps jsonargparse from files: it would read any one whose name is the value of a key that takes a class.
+
+    `ClassPathGuard` has put those that are meant in their places, and looked at them, before.
+    """
+    for action in parser._actions:
+        if hasattr(action, "_enable_path"):
+            action._enable_path = False  # type: ignore[attr-defined]  # nothing public turns this off
+            action.sub_add_kwargs = {**getattr(action, "sub_add_kwargs", {}), "sub_configs": False}  # type: ignore[attr-defined]
 
 
 def _require_match(task: Task, data: VideoTextDataModule) -> None:
@@ -344,17 +510,11 @@ def _require_answers(command: str, task: Task, data: VideoTextDataModule) -> Non
         data.require_covered(task.vocabulary, splits.get(command, ()))
 
 
-def _require_whole_splits(options: Namespace) -> None:
-    """Refuses what Lightning takes to leave samples out of an evaluation."""
-    for name in ("limit_val_batches", "limit_test_batches", "limit_predict_batches"):
-        value = options[name]
-        if name == "limit_val_batches" and value == 0:
-            continue  # no validation
-        if value is not None and str(value) != "1.0":  # 1 is one batch
-            raise UsageError(f"trainer.{name} {value}: evaluations count every sample; for a trial set fast_dev_run")
-    every = options.check_val_every_n_epoch
-    if every is not None and every < 1:
-        raise UsageError(f"trainer.check_val_every_n_epoch is {every}: it must be at least 1")
+def _require_no_effect(options: Namespace) -> None:
+    """Refuses values of options that Lightning adds to its commands and nothing here reads."""
+    for name in ("weights_only", "verbose", "return_predictions"):
+        if options.get(name) not in (None, True):
+            raise UsageError(f"{name} is {options[name]}: leave it out, it has no effect here")
 
 
 def run(
@@ -370,18 +530,28 @@ def run(
     """
     _quiet()
     import_plugins(plugins)
-    arguments = [_packaged(argument) for argument in arguments]
-    NamedConfig.guard = ClassPathGuard(plugins)
-    NamedConfig.guard.check_arguments(arguments)
-    arguments = [command, *_with_nulls(_with_config_beside(command, arguments))]
+    guard = NamedConfig.guard = ClassPathGuard(plugins)
+    guard.check_arguments(arguments)
+    arguments = _with_nulls(_with_recipe(_with_config_beside(command, guard.with_fragments(arguments))))
     try:
-        cli(arguments)
+        cli([command, *arguments])
     except ArgumentError as error:
-        raise UsageError(_readable(str(error))) from error
+        told = readable(str(error), _known_words, partial(_where, files=guard.files))
+        raise UsageError(refused_class(str(error), plugins) or told) from error
     except MisconfigurationException as error:
         raise UsageError(str(error)) from error
     except (ValueError, TypeError) as error:  # jsonargparse wraps what a constructor raises
-        raise _cause(error) from error
+        cause = _cause(error)
+        if cause is error and is_about_configuration(str(error)):
+            raise UsageError(readable(str(error), _known_words)) from error
+        raise cause from error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UsageError(
+            f"out of memory ({shown(error, 200)}): lower data.batch_size, data.eval_batch_size, data.frames or the "
+            "sizes of the model"
+        ) from error
     except SystemExit as stop:  # --help and --print_config end this way
         return int(stop.code or 0)
     return 0
@@ -414,14 +584,6 @@ def _with_nulls(arguments: Sequence[str]) -> list[str]:
     return out
 
 
-def _packaged(argument: str) -> str:
-    """Replaces the name of a packaged fragment, `--data data/fixture.yaml`, by its path, as `--config` does."""
-    option, equals, value = argument.rpartition("=")
-    if not value.endswith(".yaml") or Path(value).exists() or not (config_folder() / value).is_file():
-        return argument
-    return f"{option}{equals}{config_folder() / value}"
-
-
 def _with_config_beside(command: str, arguments: list[str]) -> list[str]:
     """Adds the `config.yaml` beside a checkpoint where no configuration is given: it says what was trained."""
     given = any(a in ("-c", "--config") or a.startswith("--config=") for a in arguments)
@@ -436,13 +598,24 @@ def _with_config_beside(command: str, arguments: list[str]) -> list[str]:
     return ["--config", str(beside), *arguments]
 
 
+def _with_recipe(arguments: list[str]) -> list[str]:
+    """Says which packaged configuration was named, before anything that may say otherwise."""
+    name = recipe_name(_values_of(("-c", "--config"), arguments))
+    return arguments if name is None else [f"--recipe={name}", *arguments]
+
+
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:
-    for place, argument in enumerate(arguments):
-        if argument == option and place + 1 < len(arguments):
-            return arguments[place + 1]
-        if argument.startswith(option + "="):
-            return argument.partition("=")[2]
-    return None
+    return next(iter(_values_of((option,), arguments)), None)
+
+
+def _values_of(options: Collection[str], arguments: Sequence[str]) -> list[str]:
+    """What options are given, in order."""
+    values = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, equals, value = argument.partition("=")
+        if option in options and (equals or following):
+            values.append(value if equals else following)
+    return values
 
 
 def _quiet() -> None:
@@ -485,39 +658,20 @@ def _worth_reading(record: logging.LogRecord) -> bool:
     return not text.startswith(noise)
 
 
-#: what jsonargparse says deep inside its messages, from the most to the least telling
-_TELLING = (
-    (r"Option '([^']+)' is not accepted", "unknown option '{0}'"),
-    (r"Expected a dot import path string: (\S+)", "unknown class '{0}'"),
-    (r'Parser key "([^"]+)": Expected an? (.+?)\. Got value: (.+?) (?:- |Given|$)', "{0}: expected {1}, got {2}"),
-    (r"[Uu]nrecognized arguments: (.+)", "unknown option {0}"),
-    (r"Key '([^']+)' is not expected", "unknown key '{0}'"),
-)
+def _where(words: Sequence[str], files: Mapping[Path, Any]) -> str:
+    """The user's own file that holds the first of these words, and whether it hides a packaged one.
 
-
-def _readable(message: str) -> str:
-    """jsonargparse's message in one line, with a suggestion for a misspelt class or option."""
-    line = " ".join(message.split())
-    if "arguments are required" in line:
-        return "no configuration: add --config NAME (`petl-bench list configs` shows the packaged ones)"
-    told = line[:400]
-    for pattern, template in _TELLING:
-        found = re.findall(pattern, line)
-        if found:
-            values = found[-1] if isinstance(found[-1], tuple) else (found[-1],)
-            told = template.format(*(re.sub(r"<class '([\w.]+)'>|typing\.", r"\1", value) for value in values))
-            break
-    for word in _unknown_words(line):
-        close = get_close_matches(word, _known_words(), 1, 0.7)
-        if close and close[0] != word:
-            return f"{told}: did you mean '{close[0]}'?"
-    return told
-
-
-def _unknown_words(line: str) -> list[str]:
-    """The words a message of jsonargparse complains about."""
-    patterns = (r"Option '([\w.]+)'", r"import path string: ([\w.]+)", r"Key '([\w.]+)'", r"arguments: --([\w.]+)")
-    return [word.rsplit(".", 1)[-1] for pattern in patterns for word in re.findall(pattern, line)]
+    Args:
+        words: that a message is about.
+        files: configurations that were read, and what they hold.
+    """
+    packaged = config_folder()
+    own = {path: value for path, value in files.items() if not path.resolve().is_relative_to(packaged.resolve())}
+    path = next((path for word in words for path, value in own.items() if holds(value, word)), None)
+    if path is None:
+        return ""
+    hidden = next((name for name in list_configs() if path.resolve().as_posix().endswith(f"/{name}")), None)
+    return f" in {path}" + (f", which is read in place of the packaged {hidden}" if hidden else "")
 
 
 def _known_words() -> list[str]:

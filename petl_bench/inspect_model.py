@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -16,16 +15,20 @@ from functools import partial
 from typing import Any
 
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.cli import LightningCLI
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from petl_bench import cli
-from petl_bench.cost import SavedActivations, count_gmacs, made_batch
+from petl_bench.cost import AddedMemory, SavedActivations, count_gmacs, made_batch
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import UsageError
+from petl_bench.formats import number
 from petl_bench.method import Method
+from petl_bench.ranges import Count, argument
 
 #: steps before the timed ones, and clips per step where memory is a laptop's
 WARM_UP_STEPS, CPU_CLIPS = 1, 2
@@ -99,6 +102,9 @@ class _Inspection(cli.PetlBenchCLI):
         if self.options.get(key) is not None:
             self.options[key] = None
 
+    def _require_machine(self) -> None:
+        """Nothing: one process, whatever the configuration spreads a run over."""
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer of one process that writes nothing."""
         self.model.configure_model()
@@ -122,8 +128,13 @@ class _Inspection(cli.PetlBenchCLI):
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "callbacks": [],
+            "profiler": None,
+            "plugins": [LightningEnvironment()],  # also in a job of several tasks
         }
-        return LightningCLI.instantiate_trainer(self, **(settings | kwargs))
+        try:
+            return LightningCLI.instantiate_trainer(self, **(settings | kwargs))
+        except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
+            raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 class Params(_Inspection):
@@ -152,9 +163,10 @@ class Params(_Inspection):
         rows = [(c.part, f"{'unfrozen ' * c.pretrained}{c.name}", *_share(c.parameters, sizes["total"])) for c in found]
         rows.append(("all", "", *_share(sizes["trainable"], sizes["total"])))
         print_table(f"{model.label} on {model.backbone.name}", ("part", "component", "million", "%"), rows, left=2)
+        share = number(100 * sizes["trainable"] / sizes["pretrained"], 3)
         print(
-            f"{sizes['trainable']:,} of {sizes['total']:,} parameters are trained; that is "
-            f"{100 * sizes['trainable'] / sizes['pretrained']:.3f} % of the {sizes['pretrained']:,} of the backbone"
+            f"{sizes['trainable']:,} of {sizes['total']:,} parameters are trained; that is {share} % of the "
+            f"{sizes['pretrained']:,} of the backbone"
         )
 
 
@@ -200,7 +212,7 @@ class Profile(_Inspection):
             "clips_per_s": clips * self.steps.timed / self.steps.seconds,
             "saved_activation_bytes": self.steps.saved_bytes,
             "peak_allocated_bytes": self.steps.peak_allocated,
-            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_added_bytes": self.steps.peak_added,
         }
 
 
@@ -212,6 +224,8 @@ class StepMeter(Callback):
         seconds: of the timed steps together.
         saved_bytes: activations that the forward pass of one step keeps (see `SavedActivations`).
         peak_allocated: bytes of the GPU's allocator, model included; None on a CPU.
+        peak_added: bytes that the steps added to the memory of the process on a CPU, model and libraries not included;
+            None on a GPU, and where the system does not tell.
     """
 
     def __init__(self, timed: int) -> None:
@@ -219,7 +233,11 @@ class StepMeter(Callback):
         self.seconds, self._started = 0.0, 0.0
         self.saved_bytes = 0
         self.peak_allocated: int | None = None
+        self.peak_added: int | None = None
         self._hooks = ExitStack()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._memory = AddedMemory()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:
@@ -241,6 +259,8 @@ class StepMeter(Callback):
         self.seconds = _now(trainer) - self._started
         if trainer.strategy.root_device.type == "cuda":
             self.peak_allocated = torch.cuda.max_memory_allocated(trainer.strategy.root_device)
+        else:
+            self.peak_added = self._memory.bytes()
 
 
 def _now(trainer: Trainer) -> float:
@@ -251,12 +271,12 @@ def _now(trainer: Trainer) -> float:
 
 
 def _share(parameters: int, total: int) -> tuple[str, str]:
-    return f"{parameters / 1e6:.3f}", f"{100 * parameters / total:.3f}"
+    return number(parameters / 1e6, 3), number(100 * parameters / total, 3)
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.2f}"
+        return number(value)
     return f"{value:,}" if isinstance(value, int) else str("-" if value is None else value)
 
 
@@ -292,17 +312,11 @@ def run(command: str, arguments: Sequence[str], plugins: Sequence[str] = ()) -> 
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     if command == "profile":
-        parser.add_argument("--steps", type=positive, default=5, help="timed training steps (5)")
+        parser.add_argument("--steps", type=argument(Count), default=5, help="timed training steps (5)")
         parser.add_argument(
-            "--clips", type=positive, help=f"clips per step (a GPU: the configuration's batch; a CPU: {CPU_CLIPS})"
+            "--clips",
+            type=argument(Count),
+            help=f"clips per step (a GPU: the configuration's batch; a CPU: {CPU_CLIPS})",
         )
     options, rest = parser.parse_known_args(arguments)
     return cli.run("fit", rest, plugins, partial(inspection, options=options))
-
-
-def positive(text: str) -> int:
-    """An option's value as a number of at least one."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from abc import ABC, abstractmethod
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 import petl_bench
 from petl_bench.adapters import Adapter
 from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.described import said_by
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, NonFiniteError, UsageError
 from petl_bench.optimizers import AdamWCosine, OptimizerRecipe, TrainableParameter
@@ -37,6 +39,8 @@ class Method(LightningModule, ABC):
     identity_at_init: ClassVar[bool] = True
     #: False for a method that has nothing to train (zero-shot).
     trainable: ClassVar[bool] = True
+    #: arguments that change no result
+    operational: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, backbone: Backbone, task: Task, optimizer: OptimizerRecipe | None = None) -> None:
         super().__init__()
@@ -94,17 +98,11 @@ class Method(LightningModule, ABC):
 
     @property
     def slug(self) -> str:
-        """The label as a folder name."""
-        return re.sub(r"[^a-z0-9]+", "-", self.label.lower()).strip("-")
+        """The label as a folder name; one without Latin letters and digits is told apart by a digest."""
+        name = re.sub(r"[^a-z0-9]+", "-", self.label.lower()).strip("-")
+        return name or f"method-{hashlib.sha256(self.label.encode(errors='backslashreplace')).hexdigest()[:8]}"
 
     # --- training -------------------------------------------------------------------------------------------------
-
-    def on_fit_start(self) -> None:
-        if self.trainer.accumulate_grad_batches > 1 and not self.task.accumulates:
-            raise UsageError(
-                f"trainer.accumulate_grad_batches: {self.task.name} compares all samples of a batch, so a sum over "
-                "smaller batches is another loss; lower data.batch_size, or use backbone.gradient_checkpointing"
-            )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Everything random in a step follows from (seed, epoch, step, rank), so that a resumed run repeats it.
@@ -118,6 +116,15 @@ class Method(LightningModule, ABC):
         self.log("loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.frames))
         self.log_dict(logs, batch_size=len(batch.frames))
         return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().backward(loss, *args, **kwargs)
+        except RuntimeError as error:  # of trainer.detect_anomaly
+            if "returned nan values" not in str(error):
+                raise
+            place = f"epoch {self.current_epoch}, step {self.global_step}, rank {self.global_rank}"
+            raise NonFiniteError(f"a gradient is nan ({place}): {str(error).splitlines()[0]}") from error
 
     def _require_finite(self, loss: Tensor, batch: Batch) -> None:
         worst = self.trainer.strategy.reduce((~torch.isfinite(loss.detach())).float(), reduce_op="sum")
@@ -213,6 +220,10 @@ class Method(LightningModule, ABC):
             if p.requires_grad
         ]
 
+    def contents(self) -> dict[str, Any]:
+        """What stands for the paths among the arguments where runs are compared: the content of the files."""
+        return {}
+
     def identity(self) -> dict[str, str]:
         """What an adapter belongs to: method, its options that shape tensors, backbone and its weights."""
         return {
@@ -221,6 +232,7 @@ class Method(LightningModule, ABC):
             "backbone": self.backbone.name,
             "backbone_sha256": self.backbone.weights["sha256"] or "",
             "task": self.task.identity,
+            "pixels": said_by(self.backbone.spec),
         }
 
     def trained_state(self) -> dict[str, Tensor]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 from torch.optim.lr_scheduler import LambdaLR
 
-from petl_bench.errors import UsageError
+from petl_bench.ranges import NonNegative, Positive, ShareBelowOne
 
 _torch: Any = torch  # type checkers do not see the `_foreach_` operations, which torch's documentation lists
 
@@ -40,6 +40,8 @@ class OptimizerRecipe(ABC):
         clip_norm: bound on the global gradient norm per step, or None.
     """
 
+    #: arguments that change no result
+    operational: ClassVar[frozenset[str]] = frozenset()
     clip_norm: float | None
 
     @abstractmethod
@@ -50,36 +52,35 @@ class OptimizerRecipe(ABC):
 class AdamWCosine(OptimizerRecipe):
     """AdamW, linear warm-up, then cosine decay to zero.
 
-    The defaults are those published for adapters on CLIP (TempMe; specs/other_methods.md section 6), but for the
-    weight decay of vectors (biases, norms, scales), which is none here.
+    With betas 0.9, 0.999 and eps 1e-6 it is the recipe of TempMe and DiscoVLA for adapters on CLIP (LunarShen/TempMe
+    e624930, main.py), but for the weight decay of vectors (biases, norms, scales), which is none here.
 
     Args:
         lr: peak learning rate.
         weight_decay: decoupled weight decay of matrices.
         warmup: share of all steps in which the rate rises.
         betas: AdamW's decay rates.
+        eps: added to the root of the second moment.
         clip_norm: bound on the global gradient norm per step, or null.
     """
 
     def __init__(
         self,
-        lr: float = 6e-4,
-        weight_decay: float = 0.2,
-        warmup: float = 0.1,
-        betas: tuple[float, float] = (0.9, 0.98),
-        clip_norm: float | None = 1.0,
+        lr: Positive = 6e-4,
+        weight_decay: NonNegative = 0.2,
+        warmup: ShareBelowOne = 0.1,
+        betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.98),
+        eps: Positive = 1e-8,
+        clip_norm: NonNegative | None = 1.0,
     ) -> None:
-        require_rate("lr", lr)
-        require_decay(weight_decay)
-        require_warmup(warmup)
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
-        self.betas, self.clip_norm = betas, clip_norm
+        self.betas, self.eps, self.clip_norm = betas, eps, clip_norm
 
     def build(self, parameters: Sequence[TrainableParameter], steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
         matrices = [p.parameter for p in parameters if p.parameter.ndim >= 2]
         vectors = [p.parameter for p in parameters if p.parameter.ndim < 2]
         groups = _groups((matrices, {"weight_decay": self.weight_decay}), (vectors, {"weight_decay": 0.0}))
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=True)
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
         return optimizer, LambdaLR(optimizer, lambda step: warmup_cosine(step / max(1, steps), self.warmup))
 
 
@@ -101,19 +102,14 @@ class OfficialMVAdapter(OptimizerRecipe):
 
     def __init__(
         self,
-        lr: float = 5e-6,
-        pretrained_lr: float = 1e-7,
-        weight_decay: float = 0.2,
-        warmup: float = 0.1,
-        betas: tuple[float, float] = (0.9, 0.98),
-        eps: float = 1e-6,
-        clip_norm: float | None = 1.0,
+        lr: Positive = 5e-6,
+        pretrained_lr: Positive = 1e-7,
+        weight_decay: NonNegative = 0.2,
+        warmup: ShareBelowOne = 0.1,
+        betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.98),
+        eps: Positive = 1e-6,
+        clip_norm: NonNegative | None = 1.0,
     ) -> None:
-        require_rate("lr", lr)
-        require_rate("pretrained_lr", pretrained_lr)
-        require_rate("eps", eps)
-        require_decay(weight_decay)
-        require_warmup(warmup)
         self.lr, self.pretrained_lr, self.weight_decay, self.warmup = lr, pretrained_lr, weight_decay, warmup
         self.betas, self.eps, self.clip_norm = betas, eps, clip_norm
 
@@ -228,21 +224,3 @@ def bert_warmup_cosine(progress: float, warmup: float) -> float:
     if progress < warmup:
         return progress / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def require_rate(key: str, value: float) -> None:
-    """Refuses a learning rate that is not finite and positive."""
-    if not (math.isfinite(value) and value > 0):
-        raise UsageError(f"optimizer.{key} is {value}: it must be finite and positive")
-
-
-def require_decay(value: float) -> None:
-    """Refuses a weight decay that is not finite or negative."""
-    if not (math.isfinite(value) and value >= 0):
-        raise UsageError(f"optimizer.weight_decay is {value}: it must be finite and not negative")
-
-
-def require_warmup(value: float) -> None:
-    """Refuses a warm-up that is no share of the steps."""
-    if not 0 <= value < 1:
-        raise UsageError(f"optimizer.warmup is {value}: it is a share of all steps, from 0 to below 1")

@@ -13,8 +13,11 @@ from pytorch_lightning import Trainer
 from petl_bench import cli
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import UsageError
-from petl_bench.inspect_model import CPU_CLIPS, Profile, positive, print_table
+from petl_bench.formats import number
+from petl_bench.inspect_model import CPU_CLIPS, Profile, print_table
 from petl_bench.method import Method
+from petl_bench.ranges import Count, argument
+from petl_bench.trainer_options import devices_of
 
 #: bytes per trained parameter in fp32: itself, its gradient, and two moments of AdamW
 _TRAINED_BYTES = 4 * 4
@@ -27,7 +30,7 @@ class Plan(Profile):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = super().instantiate_trainer(**kwargs)
-        self.processes = _processes(self.options.trainer.devices, trainer) * self.options.trainer.num_nodes
+        self.processes = devices_of(self.options.trainer) * self.options.trainer.num_nodes
         return trainer
 
     def fit(self, model: Method, datamodule: VideoTextDataModule, **kwargs: Any) -> None:
@@ -109,23 +112,16 @@ def training_rows(data: VideoTextDataModule, given: int | None) -> int:
     return expected
 
 
-def _processes(devices: Any, trainer: Trainer) -> int:
-    """Processes of a node that `trainer.devices` stands for, in any of Lightning's forms."""
-    accelerator = type(trainer.accelerator)
-    parsed = accelerator.auto_device_count() if devices == "auto" else accelerator.parse_devices(devices)
-    return parsed if isinstance(parsed, int) else len(parsed)
-
-
 def _show(figures: dict[str, Any]) -> None:
     gib = 1024**3
     rows = [
         ("training steps", f"{figures['steps']:,} ({figures['epochs']} epochs of {figures['rows']:,} rows)"),
         ("processes x clips", f"{figures['processes']} x {figures['clips_per_process']}"),
-        ("memory of a process", f"{figures['memory_bytes'] / gib:.2f} GiB"),
-        ("hours", f"{figures['hours']:.2f}"),
-        ("device-hours", f"{figures['device_hours']:.2f}"),
-        ("adapter file", f"{figures['adapter_bytes'] / 1e6:.1f} MB"),
-        ("checkpoints, at most", f"{figures['checkpoint_bytes'] / 1e6:.1f} MB"),
+        ("memory of a process", f"{number(figures['memory_bytes'] / gib)} GiB"),
+        ("hours", number(figures["hours"])),
+        ("device-hours", number(figures["device_hours"])),
+        ("adapter file", f"{number(figures['adapter_bytes'] / 1e6, 1)} MB"),
+        ("checkpoints, at most", f"{number(figures['checkpoint_bytes'] / 1e6, 1)} MB"),
     ]
     print_table(f"{figures['method']} on {figures['backbone']}", ("", ""), rows, left=1)
     scaled = "" if figures["measured_clips"] == figures["clips_per_process"] else ", scaled to the batch"
@@ -148,10 +144,14 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--steps", type=positive, default=2, help="timed training steps (2)")
+    parser.add_argument("--steps", type=argument(Count), default=2, help="timed training steps (2)")
     parser.add_argument(
-        "--clips", type=positive, help=f"clips per measured step (a GPU: one process's share; a CPU: {CPU_CLIPS})"
+        "--clips",
+        type=argument(Count),
+        help=f"clips per measured step (a GPU: one process's share; a CPU: {CPU_CLIPS})",
     )
-    parser.add_argument("--rows", type=positive, help="rows of a training epoch (counted in the annotation files)")
+    parser.add_argument(
+        "--rows", type=argument(Count), help="rows of a training epoch (counted in the annotation files)"
+    )
     options, rest = parser.parse_known_args(arguments)
     return cli.run("fit", rest, plugins, partial(Plan, options=options))

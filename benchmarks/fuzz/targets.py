@@ -449,7 +449,7 @@ def _custom(folder: Path) -> list[Form]:
 def _custom_readers() -> Iterable[Any]:
     from datamodules import custom
 
-    own = (custom.Custom.annotations, custom._Clip.__str__, custom.video_id, custom._span)
+    own = (custom.Custom.annotations, custom._Clip.__str__, custom.file_name, custom.ids_by_name, custom._span)
     return (*own, *_JSON, *_RECORDS, *_TABLES, Record.whole, Record.has, untrusted.whole_number)
 
 
@@ -470,7 +470,7 @@ def _custom_qa(folder: Path) -> list[Form]:
 def _custom_qa_readers() -> Iterable[Any]:
     from datamodules import custom
 
-    own = (custom.CustomQA.questions, custom.video_id, custom._type, answers.read_answers, Record.strings, Record.has)
+    own = (custom.CustomQA.questions, custom.file_name, custom._type, answers.read_answers, Record.strings, Record.has)
     return (*own, *_qa_readers(), *_TABLES)
 
 
@@ -601,7 +601,7 @@ def _record_readers() -> Iterable[Any]:
     from petl_bench.report import collect
 
     return (
-        *(results.read_result, results._validate, results._require_usable, results._leaves, results._items),
+        *(results.read_result, results._validate, results._require_countable, results._printable, results.leaves),
         *(collect.collect, collect._objection, collect._unknown, collect._settle_duplicates),
     )
 
@@ -620,7 +620,7 @@ other: [*all, b.c, {}]
     )
 
     def read(root: Path) -> None:
-        ClassPathGuard().check_file(root / "own.yaml")
+        ClassPathGuard().read(root / "own.yaml")
 
     return [Form("own.yaml", "yaml", read), Form("fragment.yaml", "yaml", read)]
 
@@ -630,7 +630,8 @@ def _config_readers() -> Iterable[Any]:
 
     guard = config_safety.ClassPathGuard
     return (
-        *(guard.check_file, guard._check_file, guard._check_value, guard._require_allowed, config_safety.parse_yaml),
+        *(guard.read, guard._compose, guard._include, guard._included, guard._check_value, guard._require_allowed),
+        config_safety.parse_yaml,
         *(
             config_safety._require_small,
             config_safety._would_import,

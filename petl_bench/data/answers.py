@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,27 @@ def plain_answer(text: str) -> str:
     return normalize("NFC", plain_text(text)).strip()
 
 
+def find_answer_list(answer_list: Path, root: Path | None) -> Path:
+    """The file that `task.answer_list` names: below the dataset's folder, as annotation files are.
+
+    Without such a file one in the current folder is taken, with a warning: earlier versions wrote those into
+    `config.yaml`.
+
+    Args:
+        answer_list: absolute, or relative to `root`.
+        root: folder of the dataset; None for the current folder.
+    """
+    own = Path(answer_list).expanduser()
+    if root is None:
+        return own
+    below = Path(root).expanduser() / own  # own itself where it is absolute
+    if below.is_file() or not own.is_file():
+        return below
+    message = f"task.answer_list: {below} does not exist; taking {own.absolute()}, from the current folder"
+    warnings.warn(message, stacklevel=2)
+    return own
+
+
 def read_vocabulary(path: Path, max_answers: int | None = None) -> Vocabulary:
     """Reads an answer list, or takes the most frequent answers of an annotation file.
 
@@ -78,7 +100,8 @@ def read_vocabulary(path: Path, max_answers: int | None = None) -> Vocabulary:
         raise UsageError(f"max_answers is {max_answers}: it must be at least 1, or null")
     if not is_file(path):
         raise DataError(
-            f"no file {path.absolute()} to take the answers from: set --model.init_args.task.init_args.answer_list"
+            f"no file {path.absolute()} to take the answers from: set data.root to the folder that holds it, or "
+            "--model.init_args.task.init_args.answer_list to a file below data.root or to an absolute path"
         )
     listed = _read(path)
     if any(isinstance(value, Record) and value.values.keys() != {"answer"} for _, value in listed):

@@ -61,6 +61,9 @@ class KarpathyDataModule(VideoTextDataModule):
             return {"captions": self.root / self.karpathy_file}
         return {split: self.root / name for split, name in self.files.items()}
 
+    def file_option(self, role: str) -> str | None:
+        return "karpathy_file" if role == "captions" else super().file_option(role)
+
     def video_ids(self, split: Split) -> list[str]:
         lists = [self.root / name for name in self.list_names.get(split, ())]
         if self.karpathy_file or is_file(self.root / self.files[split]) or not all(map(is_file, lists)):

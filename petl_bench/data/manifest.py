@@ -8,6 +8,9 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from petl_bench.data.images import IMAGE_SUFFIXES
+from petl_bench.data.opening import CODECS
+from petl_bench.data.reader import READING_RULES
 from petl_bench.errors import DataError
 from petl_bench.results import write_atomically
 from petl_bench.untrusted import UnreadableError, parse_json, read_bytes, shown
@@ -34,10 +37,14 @@ class Entry:
         width: as shown, in pixels.
         height: as shown, in pixels.
         frames: decoded.
-        fps: frames per second on average.
+        fps: frames per second on average; 0 if the frames have no times.
         duration: in seconds.
-        rotation: in degrees, already applied to width and height.
-        warnings: what does not make it bad: other decoders that disagree.
+        rotation: in degrees counterclockwise, already applied to width and height.
+        warnings: what does not make it bad: times that cannot be used, other decoders that disagree.
+        rate: whether frames come at one rate, `constant`, `variable` or `unknown`; empty for a picture.
+        header_fps: frames per second as the header says.
+        display: how frames are shown, e.g. `mirrored left to right`; empty if as they are stored.
+        rules: version of what a reader makes of the file (`petl_bench.data.reader.READING_RULES`).
     """
 
     id: str
@@ -55,6 +62,10 @@ class Entry:
     duration: float = 0.0
     rotation: int = 0
     warnings: list[str] = field(default_factory=list)
+    rate: Literal["constant", "variable", "unknown", ""] = ""
+    header_fps: float = 0.0
+    display: str = ""
+    rules: int = 1
 
     def line(self) -> str:
         """The entry as one line of JSON; of names that are no UTF-8, the bytes that are none are escaped."""
@@ -126,6 +137,9 @@ def refused(entries: dict[str, Entry], video: str, path: Path) -> str | None:
         return "not verified"
     if entry.status != "ok":
         return entry.reason
+    # What an earlier version called good is a file that decodes as a whole. It opened any codec.
+    if entry.rules < READING_RULES and path.suffix.lower() not in IMAGE_SUFFIXES and entry.codec not in CODECS:
+        return f"its codec, {entry.codec}, is none of those that are opened"
     status = path.stat()
     if (status.st_size, status.st_mtime_ns) != (entry.bytes, entry.mtime_ns):
         return "changed since it was verified"

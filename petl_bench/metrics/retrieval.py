@@ -125,6 +125,10 @@ def mean_rank(ranks: Tensor) -> float:
     return ranks.double().mean().item()
 
 
+#: names of what `summarise` gives
+SUMMARY = (*(f"R{k}" for k in RECALL_AT), "MdR", "MnR")
+
+
 def summarise(ranks: Tensor) -> dict[str, float]:
     """R1, R5, R10, R50 in percent, and MdR and MnR, of 1-based ranks (Q,)."""
     recalls = {f"R{k}": recall_at_k(ranks, k) for k in RECALL_AT}

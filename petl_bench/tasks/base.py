@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -52,8 +53,31 @@ class Task(nn.Module, ABC):
     texts: ClassVar[str] = "captions"
     #: the metric by which the best epoch on validation data is chosen; more is better.
     monitor: ClassVar[str]
+    #: arguments that change no result
+    operational: ClassVar[frozenset[str]] = frozenset()
     #: False if the loss depends on all samples of a batch together, so that summing parts of it is another loss.
     accumulates: ClassVar[bool] = True
+    #: names of what `loss` logs beside the loss itself.
+    logs: ClassVar[tuple[str, ...]] = ()
+
+    def metric_names(self, several_texts: bool, types: Collection[str]) -> list[str]:
+        """Names of the metrics that `compute` gives.
+
+        Args:
+            several_texts: whether some video of the split has several.
+            types: of the questions of the split.
+        """
+        return [self.monitor]
+
+    def untaught(self, batch: int, processes: int, videos: int) -> str | None:
+        """Why training could teach nothing, whatever the samples are; None if it can.
+
+        Args:
+            batch: global batch size.
+            processes: that share it.
+            videos: of the training split.
+        """
+        return None
 
     def prepare(self, backbone: Backbone) -> None:  # most tasks need no modules of their own
         """Builds what depends on the backbone's widths; called once, before the method injects its modules."""
@@ -64,6 +88,10 @@ class Task(nn.Module, ABC):
     def unread(self, backbone: Backbone) -> list[nn.Parameter]:
         """Parameters of the backbone that the loss never reads: nobody can train them, and DDP would wait for them."""
         return []
+
+    def contents(self) -> dict[str, Any]:
+        """What stands for the paths among the arguments where runs are compared: the content of the files."""
+        return {}
 
     @property
     def identity(self) -> str:

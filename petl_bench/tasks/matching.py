@@ -14,6 +14,7 @@ from petl_bench.errors import UsageError
 from petl_bench.losses import gather_index, gather_with_grad, hard_negatives, momentum_contrastive_loss, own_rows
 from petl_bench.metrics.reranking import RerankedRetrievalMetric
 from petl_bench.momentum import FeatureQueue, MomentumCopy
+from petl_bench.ranges import Count, NonNegative, Share
 from petl_bench.tasks.retrieval import Retrieval
 
 #: captions that are matched with one video at once in evaluation
@@ -91,36 +92,22 @@ class MatchingRetrieval(Retrieval):
         k_test: candidates of each query in the second stage; null ranks by cosine alone.
         beta: weight of the cosine in the second stage. UniAdapter's released configurations (images): 0; BLIP and
             Aurora (video): 1.
-
-    Raises:
-        UsageError: if an argument is out of range.
     """
 
     name = "matching"
+    logs = ("loss_itc", "loss_itm")
 
     def __init__(
         self,
         negatives: Literal["rank", "all"] = "all",
-        alpha: float = 0.4,
-        momentum: float = 0.995,
+        alpha: Share = 0.4,
+        momentum: Share = 0.995,
         double_ema: bool = False,
-        queue_size: int = 57600,
-        k_test: int | None = 128,
-        beta: float = 1.0,
+        queue_size: Count = 57600,
+        k_test: Count | None = 128,
+        beta: NonNegative = 1.0,
     ) -> None:
         super().__init__()
-        for option, value, fits in (
-            ("alpha", alpha, 0 <= alpha <= 1),
-            ("momentum", momentum, 0 <= momentum <= 1),
-            ("queue_size", queue_size, queue_size > 0),
-            ("k_test", k_test, k_test is None or k_test > 0),
-            ("beta", beta, beta >= 0),
-        ):
-            if not fits:
-                raise UsageError(
-                    f"task.{option} is {value}: alpha and momentum lie in [0, 1], beta is not negative, queue_size and "
-                    "k_test are positive"
-                )
         self.negatives = negatives
         self.alpha, self.momentum_rate, self.double_ema = alpha, momentum, double_ema
         self.queue_size = queue_size
@@ -131,6 +118,14 @@ class MatchingRetrieval(Retrieval):
         self._to_push: list[_GlobalBatch] = []
         self._times: dict[str, int] = {}
         self._clips: dict[int, _Clip] = {}
+
+    def untaught(self, batch: int, processes: int, videos: int) -> str | None:
+        if self.negatives == "rank" and batch // processes < 2 <= batch:
+            return (
+                f"data.batch_size is {batch} in {processes} processes: with task.negatives rank each needs at least 2 "
+                "samples to match; set negatives all"
+            )
+        return super().untaught(batch, processes, videos)
 
     # --- momentum encoder and queue -------------------------------------------------------------------------------
 

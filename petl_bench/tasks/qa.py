@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
+from collections.abc import Collection
 from typing import Any, ClassVar, Literal
 
 from petl_bench.backbones.base import Backbone
@@ -30,6 +31,8 @@ class QuestionAnswering(Task):
     monitor = "accuracy"
     #: how frames become what answers follow from; None: they are not pooled
     pooling: ClassVar[str | None] = None
+    #: whether one trained model can be tested with other vocabularies
+    chooses: ClassVar[bool] = False
 
     def __init__(self, score: Score, vocabulary: Vocabulary | None) -> None:
         super().__init__()
@@ -37,6 +40,15 @@ class QuestionAnswering(Task):
         self.metric_version = _VERSIONS[score]
         self.metric = AnswerMetric(_SCORES[score], None if vocabulary is None else vocabulary.answers)
         self._videos = 0
+
+    def metric_names(self, several_texts: bool, types: Collection[str]) -> list[str]:
+        return ["accuracy", *(f"accuracy_{name}" for name in sorted(set(types)))]
+
+    def contents(self) -> dict[str, Any]:
+        """The answers in their order, in the place of the file and of how many of it are taken."""
+        if self.vocabulary is None:
+            return {}
+        return {"answer_list": f"sha256:{self.vocabulary.sha256}", "max_answers": None}
 
     @abstractmethod
     def answer(self, backbone: Backbone, batch: Batch) -> list[str | None]:
@@ -86,6 +98,7 @@ class QuestionAnswering(Task):
                 "dual_softmax": False,
                 "pooling": self.pooling,
                 "answers": self.answering,
+                "answer_list": self.vocabulary.sha256 if self.chooses and self.vocabulary else None,
             },
             videos=self._videos,
         )

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone
-from petl_bench.data.answers import read_vocabulary
+from petl_bench.data.answers import find_answer_list, read_vocabulary
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import NonFiniteError, UsageError
+from petl_bench.ranges import Count, ShareBelowOne, Size
 from petl_bench.tasks.qa import QuestionAnswering, Score
 
 
@@ -55,14 +56,15 @@ class AnswerClassifier(QuestionAnswering):
 
     Args:
         answer_list: a list of answers, or an annotation file whose most frequent answers are taken
-            (`petl_bench.data.answers.read_vocabulary`).
+            (`petl_bench.data.answers.read_vocabulary`); absolute, or relative to `root`.
         max_answers: how many answers to take from an annotation file; null for a list.
         hidden_dim: of the head.
         dropout: of the head.
         score: `exact_match` (video QA), or `vqa` (the official accuracy of VQAv2).
+        root: folder of the dataset; linked from `data.root`. Null is the current folder.
 
     Raises:
-        UsageError: if an argument is out of range, or the backbone has a decoder in the place of a joint space.
+        UsageError: if the backbone has a decoder in the place of a joint space.
         DataError: if the answer list cannot be read.
     """
 
@@ -73,14 +75,13 @@ class AnswerClassifier(QuestionAnswering):
     def __init__(
         self,
         answer_list: Path,
-        max_answers: int | None = None,
-        hidden_dim: int = 512,
-        dropout: float = 0.1,
+        max_answers: Count | None = None,
+        hidden_dim: Size = 512,
+        dropout: ShareBelowOne = 0.1,
         score: Score = "exact_match",
+        root: Path | None = None,
     ) -> None:
-        if hidden_dim < 1 or not 0 <= dropout < 1:
-            raise UsageError(f"task.hidden_dim {hidden_dim} must be positive, and task.dropout {dropout} in [0, 1)")
-        vocabulary = read_vocabulary(Path(answer_list).expanduser(), max_answers)
+        vocabulary = read_vocabulary(find_answer_list(answer_list, root), max_answers)
         super().__init__(score, vocabulary)
         self.vocabulary = vocabulary  # here there always is one
         self.hidden_dim, self.dropout = hidden_dim, dropout
@@ -88,6 +89,11 @@ class AnswerClassifier(QuestionAnswering):
     @property
     def answering(self) -> str:
         return "classifier"
+
+    def untaught(self, batch: int, processes: int, videos: int) -> str | None:
+        if len(self.vocabulary) < 2:
+            return f"task.answer_list gives {len(self.vocabulary)} answer: a classifier chooses between at least 2"
+        return None
 
     @property
     def identity(self) -> str:

@@ -11,10 +11,11 @@ from torch import Tensor
 from petl_bench.backbones.base import Backbone, VideoFeatures
 from petl_bench.backbones.blip import BLIP, without_padding
 from petl_bench.beam_search import beam_search
-from petl_bench.data.answers import Vocabulary, read_vocabulary
+from petl_bench.data.answers import Vocabulary, find_answer_list, read_vocabulary
 from petl_bench.data.batch import Batch
 from petl_bench.errors import DataError, NonFiniteError, UsageError
 from petl_bench.losses import answer_losses
+from petl_bench.ranges import Count, ShareBelowOne, Size
 from petl_bench.tasks.qa import QuestionAnswering, Score
 
 Inference = Literal["rank", "generate"]
@@ -40,42 +41,39 @@ class AnswerGeneration(QuestionAnswering):
     Args:
         inference: `generate` or `rank`. What is trained does not depend on it.
         answer_list: of `rank`, null for `generate`: a list of answers, or an annotation file
-            (`petl_bench.data.answers.read_vocabulary`).
+            (`petl_bench.data.answers.read_vocabulary`); absolute, or relative to `root`.
         max_answers: how many of the most frequent answers to take from an annotation file; null for a list.
         k_test: of `rank`: answers whose whole log-probability is computed; null for all.
         num_beams: of `generate`: sequences that are followed; 1 takes the likeliest token each time (Aurora).
         max_length: of `generate`: tokens of an answer, its start and end included.
         label_smoothing: share of the target that is spread over the vocabulary (BLIP: 0.1, Aurora: 0).
         score: `exact_match` (video QA), or `vqa` (the official accuracy of VQAv2).
+        root: folder of the dataset; linked from `data.root`. Null is the current folder.
 
     Raises:
-        UsageError: if an argument is out of range, or the backbone has no answer decoder.
+        UsageError: for a length without room for an answer, or a backbone without an answer decoder.
         DataError: if the answer list cannot be read, or a training question has no answer.
     """
 
     name = "qa_generation"
+    chooses = True
     tie_rule = "the answer found first"
 
     def __init__(
         self,
         inference: Inference = "generate",
         answer_list: Path | None = None,
-        max_answers: int | None = None,
-        k_test: int | None = 128,
-        num_beams: int = 3,
-        max_length: int = 10,
-        label_smoothing: float = 0.1,
+        max_answers: Count | None = None,
+        k_test: Count | None = 128,
+        num_beams: Size = 3,
+        max_length: Size = 10,
+        label_smoothing: ShareBelowOne = 0.1,
         score: Score = "exact_match",
+        root: Path | None = None,
     ) -> None:
-        super().__init__(score, _vocabulary(inference, answer_list, max_answers))
-        for option, value, fits in (
-            ("k_test", k_test, k_test is None or k_test > 0),
-            ("num_beams", num_beams, num_beams > 0),
-            ("max_length", max_length, max_length > 2),
-            ("label_smoothing", label_smoothing, 0 <= label_smoothing < 1),
-        ):
-            if not fits:
-                raise UsageError(f"task.{option} is {value}: out of range")
+        super().__init__(score, _vocabulary(inference, answer_list, max_answers, root))
+        if max_length < 3:
+            raise UsageError(f"task.max_length is {max_length}: it counts the start and the end, so at least 3")
         self.k_test, self.num_beams, self.max_length = k_test, num_beams, max_length
         self.label_smoothing = label_smoothing
         self._listed: tuple[Tensor, Tensor] | None = None
@@ -226,11 +224,13 @@ def _log_probabilities(
     return torch.cat(parts)
 
 
-def _vocabulary(inference: Inference, answer_list: Path | None, max_answers: int | None) -> Vocabulary | None:
+def _vocabulary(
+    inference: Inference, answer_list: Path | None, max_answers: int | None, root: Path | None
+) -> Vocabulary | None:
     if inference == "rank":
         if answer_list is None:
             raise UsageError("task.inference rank needs task.answer_list: the answers to choose from")
-        return read_vocabulary(Path(answer_list).expanduser(), max_answers)
+        return read_vocabulary(find_answer_list(answer_list, root), max_answers)
     if answer_list is not None or max_answers is not None:
         raise UsageError("task.inference generate takes no answer_list and no max_answers: set them to null, or rank")
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,8 @@ from petl_bench.backbones.base import Backbone
 from petl_bench.data.batch import Batch
 from petl_bench.errors import UsageError
 from petl_bench.losses import contrastive_loss, text_conditioned_contrastive_loss
-from petl_bench.metrics.retrieval import RetrievalMetric, TextConditionedRetrievalMetric, summarise
+from petl_bench.metrics.retrieval import SUMMARY, RetrievalMetric, TextConditionedRetrievalMetric, summarise
+from petl_bench.ranges import Positive
 from petl_bench.tasks.base import Evaluation, PredictionFile, Task
 
 
@@ -36,15 +38,16 @@ class Retrieval(Task):
     tie_rule = "expected rank, rounded up"
     monitor = "rsum"
     accumulates = False
+    logs = ("logit_scale",)
 
     def __init__(
         self,
         mask_duplicates: bool = True,
         pooling: Literal["mean", "text_conditioned"] = "mean",
-        temperature: float | None = None,
+        temperature: Positive | None = None,
     ) -> None:
         super().__init__()
-        if (pooling == "mean") != (temperature is None) or (temperature is not None and not temperature > 0):
+        if (pooling == "mean") != (temperature is None):
             raise UsageError(
                 f"task.temperature is {temperature} with pooling {pooling}: give a positive number (published: 5.0) "
                 "with text_conditioned, and null with mean"
@@ -52,6 +55,17 @@ class Retrieval(Task):
         self.mask_duplicates = mask_duplicates
         self.pooling, self.temperature = pooling, temperature
         self.metric = RetrievalMetric() if temperature is None else TextConditionedRetrievalMetric(temperature)
+
+    def metric_names(self, several_texts: bool, types: Collection[str]) -> list[str]:
+        directions = ("t2v", "v2t", *(("v2t_captions",) if several_texts else ()))
+        return [*(f"{direction}_{name}" for direction in directions for name in SUMMARY), "rsum"]
+
+    def untaught(self, batch: int, processes: int, videos: int) -> str | None:
+        if batch < 2:
+            return f"data.batch_size is {batch}: {self.name} learns from the other samples of a batch, so at least 2"
+        if videos < 2:
+            return f"the training split has {videos} video: {self.name} learns from differences between videos"
+        return None
 
     def unread(self, backbone: Backbone) -> list[nn.Parameter]:
         return backbone.fusion_parameters()
@@ -102,7 +116,8 @@ class Retrieval(Task):
         )
 
     def _inference(self) -> dict[str, Any]:
-        return {"rerank_k": None, "rerank_beta": None, "dual_softmax": False, "pooling": self.pooling}
+        weighed = {} if self.temperature is None else {"temperature": self.temperature}
+        return {"rerank_k": None, "rerank_beta": None, "dual_softmax": False, "pooling": self.pooling, **weighed}
 
     def reset(self) -> None:
         self.metric.reset()

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 from safetensors.torch import save_file
 
@@ -51,6 +50,13 @@ def test_round_trip(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    usual = tmp_path / "usual"
+    usual.touch()
+    write_adapter(tmp_path / "adapter.safetensors", Adapter(TENSORS, METADATA))
+    assert (tmp_path / "adapter.safetensors").stat().st_mode == usual.stat().st_mode
+
+
 def test_views_and_parameters(tmp_path: Path) -> None:
     base = torch.arange(12.0).view(3, 4)
     tensors = {"transposed": base.T, "row": base[1], "parameter": torch.nn.Parameter(torch.ones(2))}
@@ -67,11 +73,10 @@ def test_an_adapter_takes_the_place_of_another(path: Path) -> None:
 def test_failed_write_leaves_the_old_file_and_nothing_else(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = path.read_bytes()
 
-    def full_disk(_tensors: object, file: Path, _metadata: object) -> None:
-        Path(file).write_bytes(b"half")
+    def full_disk(_file: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(CheckpointError, match="No space left on device"):
         write_adapter(path, Adapter(TENSORS, METADATA))
     assert path.read_bytes() == before

@@ -23,7 +23,6 @@ from petl_bench.checkpoints import (
     sweep,
 )
 from petl_bench.errors import CheckpointError
-from petl_bench.signals import StopRequest
 
 IO = SafeCheckpointIO()
 
@@ -103,7 +102,7 @@ def test_a_file_of_tensors_that_no_training_goes_on_from(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("run", [None, 3, {}, {"basis": 3, "changed": {}, "resumed": 0}, {"basis": {}, "changed": {}}])
 def test_a_checkpoint_that_does_not_say_what_it_depends_on(tmp_path: Path, run: Any) -> None:
-    points = checkpoints.ResumePoints(tmp_path, {}, None, [], StopRequest())
+    points = checkpoints.ResumePoints(tmp_path, {}, None, [])
     with pytest.raises(CheckpointError, match="does not say what it depends on"):
         points.on_load_checkpoint(cast(Any, None), cast(Any, None), {"run": run})
 

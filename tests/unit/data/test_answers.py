@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from petl_bench.data.answers import read_vocabulary
+from petl_bench.data.answers import find_answer_list, read_vocabulary
 from petl_bench.data.batch import Question
 from petl_bench.errors import DataError, UsageError
 
@@ -36,6 +36,30 @@ def test_lists_keep_their_order(name: str, value: Any, tmp_path: Path) -> None:
     assert vocabulary.index == {"": 0, "man": 1, "two words": 2}
     assert vocabulary.file == name
     assert len(vocabulary) == 3
+
+
+def test_an_answer_list_is_below_the_dataset(tmp_path: Path, own_folder: Path) -> None:
+    save(tmp_path, "answers.json", ["below root"])
+    save(own_folder, "answers.json", ["in the current folder"])
+    absolute = own_folder / "answers.json"
+    assert find_answer_list(Path("answers.json"), tmp_path) == tmp_path / "answers.json"
+    assert find_answer_list(absolute, tmp_path) == absolute
+    assert find_answer_list(Path("answers.json"), None).resolve() == absolute.resolve()
+    assert find_answer_list(Path("absent.json"), tmp_path) == tmp_path / "absent.json"
+
+
+def test_an_earlier_answer_list_is_in_the_current_folder(tmp_path: Path, own_folder: Path) -> None:
+    """Earlier versions wrote `demo/fixture/train_qa.json` beside `root: demo/fixture` into config.yaml."""
+    save(own_folder, "answers.json", ["a"])
+    with pytest.warns(UserWarning, match=rf"{tmp_path}/answers.json does not exist; taking {own_folder}/answers.json"):
+        assert find_answer_list(Path("answers.json"), tmp_path).is_file()
+
+
+def test_home_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = save(tmp_path, "answers.json", ["a"])
+    assert find_answer_list(Path("~/answers.json"), Path("/nowhere")) == path
+    assert find_answer_list(Path("answers.json"), Path("~")) == path
 
 
 @pytest.mark.parametrize(

@@ -128,10 +128,5 @@ def test_a_merged_lora_has_no_adapter() -> None:
         method.load_trained_state(adapter, "adapter.safetensors")
 
 
-def test_rank_must_be_positive() -> None:
-    with pytest.raises(UsageError, match="rank"):
-        tiny(rank=0)
-
-
 def test_labels() -> None:
     assert [tiny(targets=t).label for t in TARGETS] == ["LoRA", "LoRA (q, v)"]

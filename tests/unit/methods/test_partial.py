@@ -27,10 +27,9 @@ def test_the_last_blocks_of_each_tower_are_trained() -> None:
         assert states == [{False}] * (len(states) - 2) + [{True}] * 2
 
 
-@pytest.mark.parametrize(("blocks", "message"), [(0, "at least 1"), (4, "text tower has 3 blocks")])
-def test_impossible_numbers_are_refused(blocks: int, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        trials.on_tiny(Partial, blocks=blocks)
+def test_more_blocks_than_there_are_are_refused() -> None:
+    with pytest.raises(UsageError, match="text tower has 3 blocks"):
+        trials.on_tiny(Partial, blocks=4)
 
 
 def test_label() -> None:

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from methods.vop import VoP
 from methods.vpt import VPT
-from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.tasks.retrieval import Retrieval
 from tests.backbones import UnevenCLIP, adapt_on_meta, meta_clip, noise
@@ -55,10 +54,3 @@ def test_frames_stay_apart(method: type[Method]) -> None:
     first, second = (backbone.encode_video(frames, mask) for frames in (clips(), changed))
     torch.testing.assert_close(first.pooled, second.pooled, atol=0, rtol=0)
     assert (first.frames[:, 2] - second.frames[:, 2]).abs().max() > 0
-
-
-@pytest.mark.parametrize(("method", "option"), [(VPT, "prompts"), (VoP, "vision_prompts"), (VoP, "text_prompts")])
-def test_no_prompts_are_refused(method: type[Method], option: str) -> None:
-    options: dict[str, Any] = {option: 0}
-    with pytest.raises(UsageError, match=option):
-        method(backbone=UnevenCLIP(), task=Retrieval(), **options)

@@ -280,14 +280,6 @@ def test_match_logits_are_in_full_precision_under_autocast() -> None:
 # --- refusals -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "option", [{"alpha": 1.5}, {"momentum": -0.1}, {"queue_size": 0}, {"k_test": 0}, {"beta": -1.0}]
-)
-def test_options_out_of_range(option: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=f"task.{next(iter(option))} is"):
-        MatchingRetrieval(**option)
-
-
 def test_a_backbone_that_cannot_match_is_refused() -> None:
     with pytest.raises(UsageError, match="clip-tiny has no such layers"):
         AdaptFormer(backbone=CLIP("tiny", None), task=MatchingRetrieval(queue_size=4)).adapt()
