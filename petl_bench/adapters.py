@@ -10,11 +10,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from petl_bench.errors import CheckpointError
-<<<<<<< HEAD
-=======
 from petl_bench.file_names import utf8_path
 from petl_bench.results import ResultError, write_bytes_atomically
->>>>>>> main
 from petl_bench.untrusted import UnreadableError, is_file, mistaken, parse_json, shown
 
 FORMAT = "petl_bench.adapter/2"
