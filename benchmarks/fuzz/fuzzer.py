@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import mmap
 import os
 import struct
@@ -21,7 +22,7 @@ import atheris
 
 from benchmarks.fuzz.coverage import Line, LineCoverage, constants_of
 from benchmarks.fuzz.mutators import CELLS, Mutator
-from benchmarks.fuzz.targets import Target, Trial, functions
+from benchmarks.fuzz.trial import Target, Trial, functions
 
 _ROOT = Path(__file__).parents[2]
 #: bytes of an input, seconds for one, MB of the process
@@ -87,7 +88,9 @@ def fuzz(target: Target, output: Path, executions: int | None, seconds: float | 
                 f"{target.name}: the fuzzer ended with {status}: {(scratch / 'log').read_text()[-2000:]}"
             )
         lines = LineCoverage(functions(*target.readers()))
-        warnings.simplefilter("ignore")  # of damaged files there are many, and this process does nothing else
+        # Of damaged files there are many, and this process does nothing else.
+        warnings.simplefilter("ignore")
+        logging.disable()
         with lines:
             for path in sorted((scratch / "corpus").iterdir()):
                 _survived(trial, path.read_bytes())

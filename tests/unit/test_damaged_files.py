@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from benchmarks.fuzz.coverage import LineCoverage, constants_of
 from benchmarks.fuzz.mutators import Mutator
-from benchmarks.fuzz.targets import PLANTED, TARGETS, Form, Target, Trial, UnclearError, functions, planted_reader
+from benchmarks.fuzz.targets import PLANTED, TARGETS, planted_reader
+from benchmarks.fuzz.trial import Form, Target, Trial, UnclearError, functions
 from petl_bench.errors import DataError
 
 SLOW = ("record", "config")
@@ -65,7 +66,7 @@ def test_some_damaged_files_are_read(kind: str, trial: Trials) -> None:
     content = trial(target).valid[form.file]
     damaged = {Mutator(Random(seed)).damaged(content, kind) for seed in range(100)}
     assert len(damaged) > 80
-    assert sum(is_read(trial(target), form, other) for other in damaged) > 2
+    assert sum(is_read(trial(target), form, other) for other in damaged) > 1
 
 
 def is_read(tried: Trial, form: Form, content: bytes) -> bool:

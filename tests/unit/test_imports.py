@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "metrics": {"similarity", "errors"},
     "adapters": {"file_names", "results", "errors", "untrusted"},
     "optimizers": {"ranges", "errors"},
-    "backbones": {"adapters", "data.text", "layers", "ranges", "results", "errors"},
+    "backbones": {"adapters", "data.text", "layers", "ranges", "results", "errors", "untrusted"},
     "data.text": set(),
     "blocks": {"backbones", "layers", "errors"},
     "data.mark": set(),
@@ -55,7 +55,7 @@ MAY_IMPORT = {
         *("ranges", "similarity", "errors"),
     },
     "checkpoints": {"signals", "errors"},
-    "config_safety": {"named_configs", "errors"},
+    "config_safety": {"named_configs", "errors", "untrusted"},
     "earlier": {"checkpoints", "config_safety", "results", "errors", "untrusted"},
     "method": {"adapters", "backbones", "data.batch", "optimizers", "tasks", "errors", "untrusted"},
 }
