@@ -25,8 +25,8 @@ from benchmarks.fuzz.mutators import CELLS, Mutator
 from benchmarks.fuzz.trial import Target, Trial, functions
 
 _ROOT = Path(__file__).parents[2]
-#: bytes of an input, seconds for one, MB of the process
-_LONGEST, _PATIENCE, _MEMORY = 20_000, 60, 4000
+#: seconds for one input, MB of the process
+_PATIENCE, _MEMORY = 60, 4000
 #: different faults of a target after which it is left alone
 _ENOUGH = 20
 #: share of inputs that are changed as plain bytes, by libFuzzer's own mutator
@@ -116,7 +116,7 @@ def _fuzz_and_exit(trial: Trial, scratch: Path, limits: list[str], counter: mmap
         options = (
             *(str(scratch / "corpus"), f"-dict={scratch / 'dictionary'}", f"-artifact_prefix={scratch / 'faults'}/"),
             *(
-                f"-max_len={_LONGEST}",
+                f"-max_len={trial.target.longest}",
                 "-len_control=0",
                 f"-timeout={_PATIENCE}",
                 f"-report_slow_units={_PATIENCE}",

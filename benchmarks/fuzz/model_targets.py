@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -173,6 +175,25 @@ def _weights(folder: Path) -> list[Form]:
     torch.save(wrapped, folder / "torch" / "old.pt", _use_new_zipfile_serialization=False)
     (folder / "text" / "pointer.bin").write_text("version https://git-lfs.github.com/spec/v1\nsize 9\n")
 
+    _saved(
+        folder / "saved.json", {"state_dict": {"ema.a": "tensor", "model.b": "tensor"}, "model_ema": {"b": "tensor"}}
+    )
+    script = torch.jit.script(torch.nn.Linear(1, 1))
+    torch.jit.save(script, folder / "script.pt")
+    (folder / "empty").mkdir()
+    (folder / "linked").mkdir()
+    (folder / "linked" / names[0]).symlink_to(folder / "annex")
+    os.mkfifo(folder / "pipe.bin")
+    for name in ("a-00001-of-00000.bin", "a-00001-of-00003.bin", "a.zip", "a.npz", "a.tar", "empty.bin", "zeros.bin"):
+        (folder / name).touch()
+    (folder / "zeros.bin").write_bytes(bytes(40))
+    (folder / "a.tar").write_bytes(bytes(257) + b"ustar")
+    for archive, member in (("a.zip", "weights.bin"), ("a.npz", "weights.npy")):
+        with zipfile.ZipFile(folder / archive, "w") as file:
+            file.writestr(member, b"")
+    own = [path.name for path in folder.iterdir()]
+    (folder / "paths.txt").write_text("\n".join((*own, f"linked/{names[0]}", "~nobody/x", "sharded/" + shards[0])))
+
     def read(name: str, root: Path) -> None:
         found = local_files(str(root / name), names)
         assert found is not None
@@ -183,6 +204,19 @@ def _weights(folder: Path) -> list[Form]:
         with contextlib.suppress(CheckpointError):
             read("text/pointer.bin", root)
 
+    def paths(root: Path) -> None:
+        for line in (root / "paths.txt").read_text("utf-8", "replace").splitlines():
+            try:
+                found = local_files(line if line.startswith("~") else str(root / line.strip("/")), names)
+                _ = found and found.require_weights()
+            except CheckpointError as error:
+                if str(root) not in str(error):
+                    raise UnclearError(f"names no file: {error}") from error
+
+    def saved(root: Path) -> None:
+        with _loadable(root / "saved.json") as path:
+            read(path.name, root)
+
     torch_file = partial(read, "torch/pytorch_model.bin")
     return [
         Form("whole/model.safetensors", "safetensors", partial(read, "whole")),
@@ -192,7 +226,42 @@ def _weights(folder: Path) -> list[Form]:
         Form("torch/pytorch_model.bin", "archive", partial(read, "torch")),
         Form("torch/old.pt", "bytes", partial(read, "torch/old.pt")),
         Form("text/pointer.bin", "lines", refused),
+        Form("saved.json", "json", saved),
+        Form("script.pt", "archive", partial(read, "script.pt")),
+        Form("paths.txt", "lines", paths),
     ]
+
+
+def _saved(path: Path, value: Any) -> None:
+    """As JSON, in which the text `tensor` stands for a tensor."""
+    path.write_text(json.dumps(value))
+
+
+@contextlib.contextmanager
+def _loadable(path: Path) -> Iterator[Path]:
+    """A file of torch with the value of a file of JSON, in which the text `tensor` stands for a tensor."""
+    import torch
+
+    made = path.with_name(f"{path.name}.pt")
+    torch.save(_with_tensors(_value(path), torch.ones(2)), made)
+    yield made
+
+
+def _with_tensors(value: Any, tensor: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_tensors(item, tensor) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_tensors(item, tensor) for item in value]
+    return tensor if value == "tensor" else value
+
+
+def _value(path: Path) -> Any:
+    """Of JSON; None for what is none, or nests deeper than torch can write."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if text.count("[") + text.count("{") < 100 else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def _weights_readers() -> Iterable[Any]:
@@ -284,10 +353,25 @@ def _checkpoint(folder: Path) -> list[Form]:
         (folder / part).mkdir()
         checkpoints.SafeCheckpointIO().save_checkpoint(content, folder / part / checkpoints.LAST)
     (folder / "plain" / "last.ckpt.sha256").unlink()
+    _saved(folder / "saved.json", {**content, "state_dict": {"a.b": "tensor"}})
+    (folder / "paths.txt").write_text("https://a.b/last.ckpt\nnothing.ckpt\nplain/last.ckpt\ndigest\n")
 
     def read(part: str, root: Path) -> None:
         path = checkpoints.resumable(root / part)
         assert path is not None
+        read_file(path)
+
+    def saved(root: Path) -> None:
+        with _loadable(root / "saved.json") as path:
+            read_file(path)
+
+    def paths(root: Path) -> None:
+        for line in (root / "paths.txt").read_text("utf-8", "replace").splitlines():
+            path = Path(line) if "://" in line else root / line.strip("/")
+            with contextlib.suppress(CheckpointError):
+                read_file(path)
+
+    def read_file(path: Path) -> None:
         checkpoints.require_training_state(path)
         state = checkpoints.read_checkpoint(path)["state_dict"]
         assert all(isinstance(tensor, torch.Tensor) for tensor in state.values())
@@ -296,6 +380,8 @@ def _checkpoint(folder: Path) -> list[Form]:
         Form("plain/last.ckpt", "archive", partial(read, "plain")),
         Form("digest/last.ckpt", "bytes", partial(read, "digest")),
         Form("digest/last.ckpt.sha256", "lines", partial(read, "digest")),
+        Form("saved.json", "json", saved),
+        Form("paths.txt", "lines", paths),
     ]
 
 
@@ -324,9 +410,9 @@ def _earlier(folder: Path) -> list[Form]:
     config: dict[str, Any] = {"seed_everything": 0, "trainer": {"max_epochs": 3}, "model": model, "data": data}
     now = measured_settings(config, {"data.init_args": {"captions_file": "sha256:11"}}) | {"processes": 1}
     before = measured_settings(config) | {"annotation_files": "1" * 64, "processes": 1}
-    for name in ("begun", "done"):
-        (folder / name / "0" / "seed0").mkdir(parents=True)
-        (folder / name / "0" / "seed0" / "config.yaml").write_text(yaml.safe_dump(config))
+    for name in ("begun/now", "begun/0", "done/0"):
+        (folder / name / "seed0").mkdir(parents=True)
+        (folder / name / "seed0" / "config.yaml").write_text(yaml.safe_dump(config))
     begun, done = (folder / name / "0" / "seed0" for name in ("begun", "done"))
     (begun.parent / ".seed0.lock").touch()
     torch.save({"state_dict": {}, "run": {"basis": before}}, begun / LAST)
@@ -349,25 +435,17 @@ def _earlier(folder: Path) -> list[Form]:
             assert path in (None, root / name / "0" / "seed0" / LAST)
 
     def translate(root: Path) -> None:
-        value = _mapping(root / "basis.json")
-        as_now(value, now, config, "1" * 64, resolve)
+        value = _value(root / "basis.json")
+        as_now(value if isinstance(value, dict) else {}, now, config, "1" * 64, resolve)
 
+    words = {"root": "/b", "captions_file": "d.json", "pooling": "text_conditioned", "sampler": "x"}
     return [
-        Form("begun/0/seed0/config.yaml", "yaml", partial(read, "begun")),
+        Form("begun/0/seed0/config.yaml", "yaml", partial(read, "begun"), words),
         Form(f"begun/0/seed0/{LAST}", "archive", partial(read, "begun")),
-        Form("done/0/seed0/config.yaml", "yaml", partial(read, "done")),
-        Form("done/0/seed0/result.json", "json", partial(read, "done")),
+        Form("done/0/seed0/config.yaml", "yaml", partial(read, "done"), words),
+        Form("done/0/seed0/result.json", "json", partial(read, "done"), words),
         Form("basis.json", "json", translate),
     ]
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    """A mapping of JSON; empty if it is something else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _earlier_readers() -> Iterable[Any]:
@@ -383,10 +461,10 @@ def _earlier_readers() -> Iterable[Any]:
 
 MODEL_TARGETS = (
     Target("adapter", _adapter, _adapter_readers, CheckpointError),
-    Target("record", _record, _record_readers),
-    Target("config", _config, _config_readers, UsageError),
+    Target("record", _record, _record_readers, longest=6000),
+    Target("config", _config, _config_readers, UsageError, longest=1500),
     Target("weights", _weights, _weights_readers, CheckpointError),
     Target("described", _described, _described_readers, (CheckpointError, UsageError)),
     Target("checkpoint", _checkpoint, _checkpoint_readers, CheckpointError),
-    Target("earlier", _earlier, _earlier_readers, UsageError),
+    Target("earlier", _earlier, _earlier_readers, UsageError, longest=6000),
 )

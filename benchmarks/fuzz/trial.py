@@ -37,12 +37,14 @@ class Target:
         prepare: writes valid files into an empty folder, and says how they are read.
         readers: the functions whose lines are counted.
         refusal: what damaged files may raise.
+        longest: bytes of an input, to keep slow readers quick.
     """
 
     name: str
     prepare: Callable[[Path], list[Form]]
     readers: Callable[[], Iterable[Any]]
     refusal: type[Exception] | tuple[type[Exception], ...] = DataError
+    longest: int = 20_000
 
 
 class UnclearError(Exception):

@@ -256,6 +256,7 @@ def _tower(kind: str, config: Mapping[str, Any], heads: int, width: int) -> Fact
 
 def _said(config: Mapping[str, Any]) -> Facts:
     """What an open_clip model configuration says itself; a part of one says nothing of the rest."""
+    facts = facts_of(config)
     vision, text = config.get("vision_cfg") or {}, config.get("text_cfg") or {}
     unsaid = set() if "embed_dim" in config else {"joint width"}
     for kind, tower in (("vision", vision), ("text", text)):
@@ -266,7 +267,7 @@ def _said(config: Mapping[str, Any]) -> Facts:
     unsaid |= set() if "patch_size" in vision else {"patch size"}
     unsaid |= set() if "context_length" in text else {"context length"}
     unsaid |= set() if "width" in text else {"vocabulary size", "causal text", "tokenizer"}
-    return {name: value for name, value in facts_of(config).items() if name not in unsaid}
+    return {name: value for name, value in facts.items() if name not in unsaid}
 
 
 def _described(folder: Path) -> Description:
