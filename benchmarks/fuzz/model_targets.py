@@ -19,6 +19,8 @@ from petl_bench.errors import CheckpointError, UsageError
 _REPORTED = 256
 #: of so many damaged descriptions of weights one is compared with all architectures, which takes its time
 _COMPARED = 64
+#: lines of a list of paths that are tried
+_PATHS = 25
 
 
 def _adapter(folder: Path) -> list[Form]:
@@ -205,7 +207,7 @@ def _weights(folder: Path) -> list[Form]:
             read("text/pointer.bin", root)
 
     def paths(root: Path) -> None:
-        for line in (root / "paths.txt").read_text("utf-8", "replace").splitlines():
+        for line in (root / "paths.txt").read_text("utf-8", "replace").splitlines()[:_PATHS]:
             try:
                 found = local_files(line if line.startswith("~") else str(root / line.strip("/")), names)
                 _ = found and found.require_weights()
@@ -366,7 +368,7 @@ def _checkpoint(folder: Path) -> list[Form]:
             read_file(path)
 
     def paths(root: Path) -> None:
-        for line in (root / "paths.txt").read_text("utf-8", "replace").splitlines():
+        for line in (root / "paths.txt").read_text("utf-8", "replace").splitlines()[:_PATHS]:
             path = Path(line) if "://" in line else root / line.strip("/")
             with contextlib.suppress(CheckpointError):
                 read_file(path)
@@ -399,6 +401,7 @@ def _earlier(folder: Path) -> list[Form]:
     import torch
     import yaml
 
+    import datamodules.msrvtt  # noqa: F401  # what is operational is looked up in classes that are loaded
     from petl_bench.checkpoints import LAST
     from petl_bench.earlier import as_now, earlier_checkpoint
     from petl_bench.results import file_sha256, measured_settings
@@ -463,8 +466,8 @@ MODEL_TARGETS = (
     Target("adapter", _adapter, _adapter_readers, CheckpointError),
     Target("record", _record, _record_readers, longest=6000),
     Target("config", _config, _config_readers, UsageError, longest=1500),
-    Target("weights", _weights, _weights_readers, CheckpointError),
+    Target("weights", _weights, _weights_readers, CheckpointError, longest=4000),
     Target("described", _described, _described_readers, (CheckpointError, UsageError)),
-    Target("checkpoint", _checkpoint, _checkpoint_readers, CheckpointError),
+    Target("checkpoint", _checkpoint, _checkpoint_readers, CheckpointError, longest=4000),
     Target("earlier", _earlier, _earlier_readers, UsageError, longest=6000),
 )
