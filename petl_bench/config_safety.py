@@ -94,7 +94,7 @@ class ClassPathGuard:
             if key not in _FRAGMENT_KEYS or "data" in parents:
                 continue
             if value.endswith(SUFFIXES):
-                text = self._in_one_line(find_fragment(value, Path()), key)
+                text = self._in_one_line(_fragment(value, Path(), option), key)
                 out[at] = f"{option}={text}" if equals else text
             elif key in _GROUPS and not isinstance(parse_yaml(value, option), dict):
                 raise _no_group(option, value)
@@ -145,11 +145,7 @@ class ClassPathGuard:
     def _included(self, value: yaml.Node, key: str, path: Path, above: tuple[Path, ...]) -> yaml.Node:
         """What stands for the value of a key that may include a file."""
         if isinstance(value, yaml.ScalarNode) and value.value.endswith(SUFFIXES):
-            try:
-                fragment = find_fragment(value.value, path.parent)
-            except UsageError as error:
-                raise UsageError(f"{path}: {key}: {error}") from error
-            return self._compose(fragment, key, above)
+            return self._compose(_fragment(value.value, path.parent, f"{path}: {key}"), key, above)
         if isinstance(value, yaml.ScalarNode) and key in _GROUPS:
             raise _no_group(f"{path}: {key}", value.value)
         if isinstance(value, yaml.SequenceNode):
@@ -175,6 +171,13 @@ class ClassPathGuard:
                 f"{where}: class path '{class_path}' is from outside; if you trust its code, add "
                 f"--plugins {class_path.split('.')[0]}"
             )
+
+
+def _fragment(name: str, folder: Path, where: str) -> Path:
+    try:
+        return find_fragment(name, folder)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
 
 
 def _no_group(where: str, value: str) -> UsageError:
@@ -224,7 +227,7 @@ def _require_small(value: Any, where: str) -> None:
 class _UniqueKeys(yaml.SafeLoader):
     """A safe loader that refuses a key given twice, where YAML would silently take the last."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         keys = set[str]()
         for key, _ in node.value:

@@ -93,22 +93,14 @@ def _config(folder: Path) -> list[Form]:
     from petl_bench.config_safety import ClassPathGuard
 
     texts = {
-        "own.yaml": """trainer: {callbacks: [class.yaml, {class_path: torch.A}], max_epochs: 3}
-data: {class_path: datamodules.msrvtt.MSRVTT, init_args: &all {root: ~/a, rate: 1.0e-05, at: 2001-01-01}}
-model: class.yaml
-other: {<<: *all, list: [b.c, {}]}
-""",
+        "own.yaml": "trainer: {callbacks: [class.yaml]}\nmodel: {class_path: torch.A}\n",
+        "plain.yaml": "data: &all {root: ~/a, rate: 1.0e-05, at: 2001-01-01}\nother: {<<: *all, list: [b.c, {}]}\n",
         "class.yaml": "class_path: methods.linear.Linear\ninit_args: {architecture: options.txt, backbone: {a: b}}\n",
         "options.txt": """--trainer=group.json
 --model
 class.yaml
---model.backbone={class_path: torch.A}
---data.init_args.root
-data/x
---optimizer
-petl_bench.optimizers.AdamWCosine
---callbacks+=class.yaml
---trainer.max_epochs
+--backbone={class_path: torch.A}
+--max_epochs
 3
 """,
         "group.json": '{"max_epochs": 3, "callbacks": []}',
@@ -116,18 +108,17 @@ petl_bench.optimizers.AdamWCosine
     for name, text in texts.items():
         (folder / name).write_text(text)
 
-    def read(root: Path) -> None:
-        ClassPathGuard().read(root / "own.yaml")
+    def read(name: str, root: Path) -> None:
+        ClassPathGuard().read(root / name)
 
-    def options(root: Path) -> None:
-        given = (root / "options.txt").read_text("utf-8", "replace").splitlines()
+    def check(given: list[str], root: Path) -> None:
         with contextlib.chdir(root):
             ClassPathGuard().check_arguments(given)
             assert len(ClassPathGuard().with_fragments(given)) == len(given)
 
     def told(root: Path) -> None:
         try:
-            options(root)
+            check((root / "options.txt").read_text("utf-8", "replace").splitlines(), root)
         except UsageError as error:  # of an option, not of the file
             if "--" not in str(error) and not any(name in str(error) for name in texts if name != "options.txt"):
                 raise UnclearError(f"names no option: {error}") from error
@@ -138,8 +129,24 @@ petl_bench.optimizers.AdamWCosine
         **{"root": "petl_bench.x", "class_path": "os.system", "architecture": "group.json", "a": "test.csv"},
     }
     kinds = {".yaml": "yaml", ".txt": "lines", ".json": "json"}
-    reads = {"own.yaml": read, "class.yaml": read, "options.txt": told, "group.json": told}
-    return [Form(name, kinds[Path(name).suffix], reads[name], words) for name in texts]
+    own, plain = partial(read, "own.yaml"), partial(read, "plain.yaml")
+    reads = {"own.yaml": own, "plain.yaml": plain, "class.yaml": own, "options.txt": told}
+    reads["group.json"] = partial(check, ["--trainer=group.json"])
+    seeds = {
+        "own.yaml": (
+            "model: none.yaml",
+            "model: own.yaml",
+            "trainer: 3",
+            "architecture: group.json",
+            "data: plain.yaml",
+        ),
+        "plain.yaml": (
+            *("{a: 1, a: 2}", "[" * 400, "a: &a [*a]", "a: runs.old", "a: __main__.x", "a: test.csv", "a: os.system"),
+            *("a: benchmarks.fuzz", "? [a, b]\n: c", "a: !!int x"),
+        ),
+        "options.txt": ("--trainer=3", "--trainer=none.json", "--a.b\nos.system", "--model={a: os.x}", "--model"),
+    }
+    return [Form(name, kinds[Path(name).suffix], reads[name], words, seeds.get(name, ())) for name in texts]
 
 
 def _config_readers() -> Iterable[Any]:
@@ -150,7 +157,8 @@ def _config_readers() -> Iterable[Any]:
         *(guard.read, guard._compose, guard._include, guard._included, guard._check_value, guard._require_allowed),
         *(guard.check_arguments, guard.with_fragments, guard._in_one_line, module._options, module._collections),
         *(module.parse_yaml, module._require_small, module._would_import, module._class_paths, module._strings),
-        *(module._everything, module._no_group, module._UniqueKeys.construct_mapping),
+        *(module._everything, module._no_group, module._parsed),
+        *(module._UniqueKeys.compose_mapping_node, module._UniqueKeys.flatten_mapping, module._is_scalar),
         *(named_configs.find_fragment, named_configs.read_text),
     )
 

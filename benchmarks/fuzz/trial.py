@@ -19,13 +19,15 @@ class Form:
         file: the one that is damaged, relative to the folder.
         kind: what it holds, a key of `benchmarks.fuzz.mutators.KINDS`.
         read: reads the folder, and checks what it gets.
-        words: of JSON, values by key that mean something to the reader and do not stand in the valid file.
+        words: of JSON and YAML, values by key that mean something to the reader and do not stand in the valid file.
+        seeds: other contents to begin from, damaged ones among them, which chance takes long to come upon.
     """
 
     file: str
     kind: str
     read: Callable[[Path], object]
     words: Mapping[str, Any] | None = None
+    seeds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,13 @@ class Trial:
         self.valid = {form.file: (folder / form.file).read_bytes() for form in self.forms}
 
     def seeds(self) -> list[bytes]:
-        """The valid files as inputs."""
-        return [bytes([place]) + self.valid[form.file] for place, form in enumerate(self.forms)]
+        """The valid files as inputs, and what else to begin from."""
+        contents = [
+            (place, content)
+            for place, form in enumerate(self.forms)
+            for content in (self.valid[form.file], *map(str.encode, form.seeds))
+        ]
+        return [bytes([place]) + content for place, content in contents]
 
     def form_of(self, data: bytes) -> Form:
         """The form that an input is for: its first byte says which."""

@@ -120,3 +120,18 @@ def test_lines_that_are_reached(trial: Trials) -> None:
     assert len(coverage.lines) == 7
     assert 0 < len(coverage.reached) < 7
     assert {"start", "end", "-", "fps"} <= set(constants_of([planted_reader]))
+
+
+def test_lines_after_an_input_that_nests_too_deeply() -> None:
+    def nested(depth: int) -> int:
+        return nested(depth - 1) if depth else 0
+
+    def after() -> int:
+        return 1
+
+    coverage = LineCoverage([nested, after])  # pyright: ignore[reportArgumentType]
+    with coverage, pytest.raises(RecursionError):
+        nested(100_000)
+    with coverage:
+        after()
+    assert coverage.reached == coverage.lines
