@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -188,8 +189,9 @@ def _weights(folder: Path) -> list[Form]:
     _saved(
         folder / "saved.json", {"state_dict": {"ema.a": "tensor", "model.b": "tensor"}, "model_ema": {"b": "tensor"}}
     )
-    script = torch.jit.script(torch.nn.Linear(1, 1))
-    torch.jit.save(script, folder / "script.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # OpenAI's files are TorchScript, deprecated or not
+        torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), folder / "script.pt")
     (folder / "empty").mkdir()
     (folder / "linked").mkdir()
     (folder / "linked" / names[0]).symlink_to(folder / "annex")

@@ -33,7 +33,7 @@ from petl_bench.backbones.wordpiece import WordPiece
 from petl_bench.data.text import pre_caption, pre_question
 from petl_bench.errors import UsageError
 from petl_bench.ranges import Seed, ShareBelowOne, Size
-from petl_bench.untrusted import is_file, shown
+from petl_bench.untrusted import expanded, is_file, shown
 
 _ARCHITECTURES = Path(__file__).parent / "architectures"
 _QUESTION_WORDS = 50
@@ -264,7 +264,7 @@ class BLIP(Backbone):
             self.sep_token,
             self.pad_token,
         )
-        if Path(tokenizer.vocabulary).expanduser().exists():  # a hub's is looked at when it is first read
+        if expanded(tokenizer.vocabulary).exists():  # a hub's is looked at when it is first read
             tokenizer.check()
         self.spec = InputSpec(
             image_size=model.config.vision_config.image_size,

@@ -27,7 +27,7 @@ from petl_bench.adapters import is_adapter_file, read_adapter
 from petl_bench.backbones.described import Pixels, pixels_of_adapter
 from petl_bench.errors import CheckpointError
 from petl_bench.results import file_sha256
-from petl_bench.untrusted import is_file, shown_all
+from petl_bench.untrusted import expanded, is_file, shown_all
 
 #: suffixes of files that hold weights of any library
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".npz", ".onnx", ".gguf")
@@ -137,9 +137,9 @@ def local_files(pretrained: str, names: Sequence[str]) -> WeightFiles | None:
 def _path(pretrained: str) -> Path | None:
     """The path that a text is; None for one that no file can have."""
     try:
-        path = Path(pretrained).expanduser()
+        path = expanded(pretrained)
         path.exists()
-    except (OSError, RuntimeError):  # too long, or of nobody's home
+    except (OSError, ValueError):  # too long, or with a zero byte
         return None
     return path
 

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "output": set(),
     "file_names": set(),
     "messages": {"ranges"},
-    "course": {"errors"},
+    "course": {"errors", "untrusted"},
     "freedoms": {"errors"},
     "trainer_options": {"ranges", "errors"},
     "untrusted": set(),
