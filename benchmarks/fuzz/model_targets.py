@@ -222,7 +222,7 @@ def _weights(folder: Path) -> list[Form]:
                 found = local_files(line if line.startswith("~") else str(root / line.strip("/")), names)
                 _ = found and found.require_weights()
             except CheckpointError as error:
-                if str(root) not in str(error):
+                if str(root) not in str(error) and not line.startswith("~"):
                     raise UnclearError(f"names no file: {error}") from error
 
     def saved(root: Path) -> None:
