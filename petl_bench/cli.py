@@ -61,6 +61,7 @@ from petl_bench.tasks.base import Task
 from petl_bench.tasks.qa import QuestionAnswering
 from petl_bench.trainer import CountingTrainer
 from petl_bench.trainer_options import cluster_environment, require_in_range, require_processes
+from petl_bench.untrusted import expanded
 from petl_bench.values import require_possible
 
 _yaml = get_loader("yaml")
@@ -285,7 +286,7 @@ class PetlBenchCLI(LightningCLI):
         if self.subcommand != "fit":
             self._load(self.model, self.options.ckpt_path)
         elif self.options.ckpt_path is not None:
-            self.model.on_load_checkpoint(read_checkpoint(Path(self.options.ckpt_path).expanduser()))
+            self.model.on_load_checkpoint(read_checkpoint(expanded(self.options.ckpt_path)))
         self.datamodule.setup(str(self.subcommand))
         if self.subcommand == "fit" and self.model.trainable:
             self._require_trainable()
@@ -359,7 +360,7 @@ class PetlBenchCLI(LightningCLI):
     def fit(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Trains, writes the adapter, tests the reported epoch if its truth is known, writes the record."""
         if ckpt_path is not None:
-            ckpt_path = str(Path(ckpt_path).expanduser().absolute())  # `last` and `best` are files here, too
+            ckpt_path = str(expanded(ckpt_path).absolute())  # `last` and `best` are files here, too
         elif self.run.resumed:
             ckpt_path = str(self.run.resumed)
             rank_zero_info(f"an interrupted run goes on from {ckpt_path} (--overwrite true begins anew)")
@@ -462,7 +463,7 @@ class PetlBenchCLI(LightningCLI):
     def _require_adapter(self) -> None:
         """Refuses to evaluate what was never trained, unless asked to."""
         if self.options.ckpt_path is not None:
-            require_adapter_path(Path(self.options.ckpt_path).expanduser())
+            require_adapter_path(expanded(self.options.ckpt_path))
         elif self.model.trainable and not self.options.zero_shot:
             raise UsageError(
                 f"{self.subcommand} of {type(self.model).__name__} needs --ckpt_path adapter.safetensors; to evaluate "
@@ -471,7 +472,7 @@ class PetlBenchCLI(LightningCLI):
 
     def _load(self, model: Method, ckpt_path: str | None) -> None:
         if ckpt_path is not None:
-            path = Path(ckpt_path).expanduser()
+            path = expanded(ckpt_path)
             adapter = read_adapter(path)
             model.load_trained_state(adapter, str(path))
             trained, used = adapter.metadata.get("pixels"), model.identity()["pixels"]
@@ -590,7 +591,7 @@ def _with_config_beside(command: str, arguments: list[str]) -> list[str]:
     checkpoint = _value_of("--ckpt_path", arguments)
     if command == "fit" or given or checkpoint is None:
         return arguments
-    path = Path(checkpoint).expanduser()
+    path = expanded(checkpoint)
     require_adapter_path(path)
     beside = path.parent / "config.yaml"
     if not beside.is_file():

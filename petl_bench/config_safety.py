@@ -17,6 +17,7 @@ import yaml
 
 from petl_bench.errors import UsageError
 from petl_bench.named_configs import SUFFIXES, find_fragment, is_file, read_text
+from petl_bench.untrusted import shown
 
 ALLOWED = ("petl_bench", "methods", "datamodules", "torch", "pytorch_lightning", "lightning_fabric")
 
@@ -93,7 +94,7 @@ class ClassPathGuard:
             if key not in _FRAGMENT_KEYS or "data" in parents:
                 continue
             if value.endswith(SUFFIXES):
-                text = self._in_one_line(find_fragment(value, Path()), key)
+                text = self._in_one_line(_fragment(value, Path(), option), key)
                 out[at] = f"{option}={text}" if equals else text
             elif key in _GROUPS and not isinstance(parse_yaml(value, option), dict):
                 raise _no_group(option, value)
@@ -115,14 +116,11 @@ class ClassPathGuard:
         """
         if path.resolve() in above:
             raise UsageError(f"configuration {path} includes itself, by way of {above[-1]}")
-        text = read_text(path)
-        value = parse_yaml(text, str(path))
-        if not isinstance(value, dict | list):
+        node, value = _parsed(read_text(path), str(path))
+        if not isinstance(node, yaml.CollectionNode) or not isinstance(value, dict | list):
             raise UsageError(f"configuration {path} is empty or no mapping of keys to values")
         self._check_value(value, str(path))
         self.files[path] = value
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        assert isinstance(node, yaml.CollectionNode), "it holds a mapping or a list"
         if key != "data":
             self._include(node, path, (*above, path.resolve()))
         return node
@@ -147,11 +145,7 @@ class ClassPathGuard:
     def _included(self, value: yaml.Node, key: str, path: Path, above: tuple[Path, ...]) -> yaml.Node:
         """What stands for the value of a key that may include a file."""
         if isinstance(value, yaml.ScalarNode) and value.value.endswith(SUFFIXES):
-            try:
-                fragment = find_fragment(value.value, path.parent)
-            except UsageError as error:
-                raise UsageError(f"{path}: {key}: {error}") from error
-            return self._compose(fragment, key, above)
+            return self._compose(_fragment(value.value, path.parent, f"{path}: {key}"), key, above)
         if isinstance(value, yaml.ScalarNode) and key in _GROUPS:
             raise _no_group(f"{path}: {key}", value.value)
         if isinstance(value, yaml.SequenceNode):
@@ -179,6 +173,13 @@ class ClassPathGuard:
             )
 
 
+def _fragment(name: str, folder: Path, where: str) -> Path:
+    try:
+        return find_fragment(name, folder)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
 def _no_group(where: str, value: str) -> UsageError:
     return UsageError(f"{where} '{value}' is no group of options: give a file ({', '.join(SUFFIXES)}) or the options")
 
@@ -189,15 +190,22 @@ def parse_yaml(text: str, where: str) -> Any:
     Raises:
         UsageError: if it is no YAML, has tags or a key twice, or unfolds to too many values.
     """
+    return _parsed(text, where)[1]
+
+
+def _parsed(text: str, where: str) -> tuple[yaml.Node | None, Any]:
+    """What a YAML text consists of, and its value, see `parse_yaml`."""
     try:
-        value = yaml.load(text, Loader=_UniqueKeys)
+        loader = _UniqueKeys(text)
+        node = loader.get_single_node()
+        value = None if node is None else loader.construct_document(node)
     except RecursionError as error:
         raise UsageError(f"{where} is not valid YAML: it nests too deeply") from error
     # PyYAML lets pass what `!!int x`, an impossible date or a list as a key make Python raise.
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
         raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
     _require_small(value, where)
-    return value
+    return node, value
 
 
 def _require_small(value: Any, where: str) -> None:
@@ -219,13 +227,29 @@ def _require_small(value: Any, where: str) -> None:
 class _UniqueKeys(yaml.SafeLoader):
     """A safe loader that refuses a key given twice, where YAML would silently take the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        plain = (key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge")  # `<<` is no key
-        keys = [self.construct_object(key) for key in plain]  # type: ignore[no-untyped-call]  # untyped
-        for key in keys:
-            if isinstance(key, str) and keys.count(key) > 1:
-                raise yaml.YAMLError(f"key '{key}' stands twice, at line {node.start_mark.line + 1} and below")
-        return super().construct_mapping(node, deep)
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = set[str]()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:str":
+                continue
+            if key.value in keys:
+                raise yaml.YAMLError(
+                    f"key {shown(key.value)} stands twice, at line {node.start_mark.line + 1} and below"
+                )
+            keys.add(key.value)
+        return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Puts what `<<` names in its place; of equal keys, the mapping's own is kept."""
+        super().flatten_mapping(node)
+        last = {(key.tag, key.value): place for place, (key, _) in enumerate(node.value) if _is_scalar(key)}
+        kept = set(last.values())
+        node.value = [pair for place, pair in enumerate(node.value) if place in kept or not _is_scalar(pair[0])]
+
+
+def _is_scalar(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode)
 
 
 def _would_import(text: str) -> bool:

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from pytorch_lightning.utilities import rank_zero_warn
 
 from petl_bench.errors import UsageError
+from petl_bench.untrusted import expanded
 
 #: metrics of which less is better
 _LESS = ("MdR", "MnR")
@@ -140,7 +141,7 @@ def require_own_folder(callbacks: Sequence[Callback], folder: Path) -> None:
     """
     for callback in callbacks:
         given = callback.dirpath if isinstance(callback, ModelCheckpoint) else None
-        if given and Path(given).expanduser().resolve() == folder.resolve():
+        if given and expanded(given).resolve() == folder.resolve():
             raise UsageError(
                 f"trainer.callbacks: {type(callback).__name__} would write into {folder}, among the run's own "
                 "checkpoints: give it another dirpath, or none"

@@ -12,7 +12,7 @@ import yaml
 
 from petl_bench import untrusted
 from petl_bench.errors import UsageError
-from petl_bench.untrusted import is_file
+from petl_bench.untrusted import expanded, is_file
 
 #: names that a file with a configuration has
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -64,9 +64,7 @@ def find_config(name: str) -> Path:
 
 def _found(name: str) -> Path | None:
     folder = config_folder()
-    return next(
-        (path for path in (Path(name).expanduser(), folder / name, folder / f"{name}.yaml") if is_file(path)), None
-    )
+    return next((path for path in (expanded(name), folder / name, folder / f"{name}.yaml") if is_file(path)), None)
 
 
 def recipe_name(values: Iterable[str]) -> str | None:
@@ -100,7 +98,7 @@ def find_fragment(name: str, folder: Path) -> Path:
     Raises:
         UsageError: if there is none; it suggests close names.
     """
-    own = Path(name).expanduser()
+    own = expanded(name)
     found = next((path for path in (folder / own, config_folder() / own, own) if is_file(path)), None)
     if found is not None:
         return found

@@ -48,7 +48,7 @@ from petl_bench.results import (
     write_result,
 )
 from petl_bench.tasks.base import Evaluation
-from petl_bench.untrusted import UnreadableError, read_text
+from petl_bench.untrusted import UnreadableError, expanded, read_text
 
 ADAPTER_NAME, RANKS_NAME = "adapter.safetensors", "ranks.npz"
 #: what the record of a test says of the training behind its adapter
@@ -244,7 +244,7 @@ class Run:
     def _adapter(self) -> Path:
         """What was tested, or trained."""
         given = self.config.get("ckpt_path") if self.kind == "test" else None
-        return Path(given).expanduser() if given else self.folder / ADAPTER_NAME
+        return expanded(given) if given else self.folder / ADAPTER_NAME
 
     @property
     def _ranks_name(self) -> str:
@@ -328,11 +328,9 @@ def name_run(
     contents = contents_of(method, data)
     seed, digest = options.seed_everything, config_hash(resolved, contents)
     if command != "fit" and options.ckpt_path:
-        folder = Path(options.ckpt_path).expanduser().parent
+        folder = expanded(options.ckpt_path).parent
         return Run(folder, "test", resolved, digest, seed, "test.json", contents=contents)
-    folder = run_directory(
-        Path(options.runs_dir).expanduser(), data.dataset, method.slug, method.backbone.name, digest, seed
-    )
+    folder = run_directory(expanded(options.runs_dir), data.dataset, method.slug, method.backbone.name, digest, seed)
     return Run(folder, "fit", resolved, digest, seed, FILE_NAME, contents=contents)
 
 

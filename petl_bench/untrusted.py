@@ -29,6 +29,14 @@ class UnreadableError(Exception):
     """What is wrong with a file, in one line that does not name it; callers raise an error of their own from it."""
 
 
+def expanded(path: str | Path) -> Path:
+    """A path with the home folder for `~`; as it is where that is nobody's, or no name of a file: nothing is there."""
+    try:
+        return Path(path).expanduser()
+    except (RuntimeError, ValueError):
+        return Path(path)
+
+
 def is_file(path: Path) -> bool:
     """Whether a regular file is there; False, too, where nobody may look, or for what is no name of a file."""
     try:

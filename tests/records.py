@@ -117,3 +117,16 @@ def make_record(**overrides: Any) -> dict[str, Any]:
             block = block[parent]
         block[name] = value
     return record
+
+
+def make_first_record(**overrides: Any) -> dict[str, Any]:
+    """What the first version would have written."""
+    record = make_record(schema="petl_bench.result/1", **overrides)
+    inference, preprocess = record["protocol"]["inference"], record["protocol"]["preprocess"]
+    for block, later in ((inference, ("temperature", "answer_list")), (preprocess, ("text_words",))):
+        for name in later:
+            block.pop(name, None)
+    inference |= {"frames": 12, "sampler": "uniform@1fps", "qb_norm": False} | inference
+    record["model"] |= {"extra_inference_params": None, "extra_inference_flops": None}
+    record["eval"]["cost"] |= {"texts_per_s": None, "ms_per_query": None}
+    return record

@@ -1,4 +1,5 @@
-"""Fuzzes the readers of annotation files, answer lists, manifests, adapters, run records and configurations.
+"""Fuzzes the readers of annotation files, answer lists, manifests, adapters, weights, checkpoints,
+run records and configurations.
 
     python -m benchmarks.fuzz [--executions N | --seconds S] [target ...]
 
@@ -22,7 +23,8 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: a fork loses its threads
 
 from benchmarks.fuzz.fuzzer import fuzz
-from benchmarks.fuzz.targets import PLANTED, TARGETS, Target
+from benchmarks.fuzz.targets import PLANTED, TARGETS
+from benchmarks.fuzz.trial import Target
 
 #: share of a target's lines that should be reached
 _WANTED = 0.9

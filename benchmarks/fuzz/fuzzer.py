@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import mmap
 import os
 import struct
@@ -21,11 +22,11 @@ import atheris
 
 from benchmarks.fuzz.coverage import Line, LineCoverage, constants_of
 from benchmarks.fuzz.mutators import CELLS, Mutator
-from benchmarks.fuzz.targets import Target, Trial, functions
+from benchmarks.fuzz.trial import Target, Trial, functions
 
 _ROOT = Path(__file__).parents[2]
-#: bytes of an input, seconds for one, MB of the process
-_LONGEST, _PATIENCE, _MEMORY = 20_000, 60, 4000
+#: seconds for one input, MB of the process
+_PATIENCE, _MEMORY = 60, 4000
 #: different faults of a target after which it is left alone
 _ENOUGH = 20
 #: share of inputs that are changed as plain bytes, by libFuzzer's own mutator
@@ -87,9 +88,11 @@ def fuzz(target: Target, output: Path, executions: int | None, seconds: float | 
                 f"{target.name}: the fuzzer ended with {status}: {(scratch / 'log').read_text()[-2000:]}"
             )
         lines = LineCoverage(functions(*target.readers()))
-        warnings.simplefilter("ignore")  # of damaged files there are many, and this process does nothing else
-        with lines:
-            for path in sorted((scratch / "corpus").iterdir()):
+        # Of damaged files there are many, and this process does nothing else.
+        warnings.simplefilter("ignore")
+        logging.disable()
+        for path in sorted((scratch / "corpus").iterdir()):
+            with lines:  # for each anew: where Python's stack ends inside the tracing, Python ends the tracing
                 _survived(trial, path.read_bytes())
         found.reached, found.missed = lines.reached, lines.lines - lines.reached
         return found
@@ -113,7 +116,7 @@ def _fuzz_and_exit(trial: Trial, scratch: Path, limits: list[str], counter: mmap
         options = (
             *(str(scratch / "corpus"), f"-dict={scratch / 'dictionary'}", f"-artifact_prefix={scratch / 'faults'}/"),
             *(
-                f"-max_len={_LONGEST}",
+                f"-max_len={trial.target.longest}",
                 "-len_control=0",
                 f"-timeout={_PATIENCE}",
                 f"-report_slow_units={_PATIENCE}",

@@ -13,6 +13,7 @@ import pickle
 import re
 import string
 import struct
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
@@ -66,6 +67,8 @@ class Mutator:
             "pickle": self.pickle,
             "safetensors": self.safetensors,
             "yaml": self.yaml,
+            "archive": self.archive,
+            "bytes": self.bytes,
         }
 
     def damaged(self, content: bytes, kind: str) -> bytes:
@@ -132,10 +135,11 @@ class Mutator:
         )
 
     def with_word(self, content: bytes, words: Mapping[str, Any]) -> bytes:
-        """Gives a key of JSON the value that means something to the reader."""
+        """Gives a key of JSON or YAML the value that means something to the reader."""
         key = self.rng.choice(list(words))
         value = json.dumps(words[key]).encode()
-        return re.sub(rf'("{key}": *)("[^"]*"|[\w.+-]+)'.encode(), lambda found: found[1] + value, content, count=1)
+        place = rf'((?<!\w)"?{key}"?: *)("[^"]*"|[\w./+-]+)'.encode()
+        return re.sub(place, lambda found: found[1] + value, content, count=1)
 
     # --- JSON ---------------------------------------------------------------------------------------------------------
 
@@ -271,6 +275,25 @@ class Mutator:
             return self.json(header)
         value["__metadata__"]["petl_bench"] = self.json(described).decode("utf-8", "replace")
         return json.dumps(value).encode()
+
+    def archive(self, content: bytes) -> bytes:
+        """Edits, leaves out or renames a member of a ZIP archive."""
+        try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                members = {name: archive.read(name) for name in archive.namelist()}
+            name = self.rng.choice(list(members))
+        except Exception:  # zipfile lets through what damaged archives make Python raise
+            return self.bytes(content)
+        member = members.pop(name)
+        if (what := self.rng.randrange(10)) < 7:
+            members[name] = self.bytes(member)
+        elif what < 9:
+            members[self.rng.choice((*members, "archive/code/a.py", "a.npy", self.cell()))] = member
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as archive:
+            for name, member in members.items():
+                archive.writestr(zipfile.ZipInfo(name), member)
+        return out.getvalue()
 
     def yaml(self, content: bytes) -> bytes:
         """Edits a value, or puts some of YAML's own signs between."""

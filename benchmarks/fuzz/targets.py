@@ -8,111 +8,20 @@ from __future__ import annotations
 
 import csv
 import json
-import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
+from benchmarks.fuzz.model_targets import MODEL_TARGETS
+from benchmarks.fuzz.trial import Form, Target
 from petl_bench import untrusted
 from petl_bench.data import annotations, answers, plain_pickle
 from petl_bench.data.annotations import MAX_SECONDS, Record
-from petl_bench.errors import CheckpointError, DataError, UsageError
 from petl_bench.fixture import WRITERS
 
-#: of so many damaged records one is made a report of, which takes its time
-_REPORTED = 256
 #: what is written of a dataset's layout; no more than the readers need, as every input is a copy of one file
 _SIZE = {"train_videos": 6, "test_videos": 1, "size": 32}
-
-
-@dataclass(frozen=True)
-class Form:
-    """One way of reading a target's folder.
-
-    Attributes:
-        file: the one that is damaged, relative to the folder.
-        kind: what it holds, a key of `benchmarks.fuzz.mutators.KINDS`.
-        read: reads the folder, and checks what it gets.
-        words: of JSON, values by key that mean something to the reader and do not stand in the valid file.
-    """
-
-    file: str
-    kind: str
-    read: Callable[[Path], object]
-    words: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Target:
-    """Readers that belong together.
-
-    Attributes:
-        name: on the command line.
-        prepare: writes valid files into an empty folder, and says how they are read.
-        readers: the functions whose lines are counted.
-        refusal: what damaged files may raise.
-    """
-
-    name: str
-    prepare: Callable[[Path], list[Form]]
-    readers: Callable[[], Iterable[Any]]
-    refusal: type[Exception] = DataError
-
-
-class UnclearError(Exception):
-    """An error does not name the file that it is about, or is no line that a user could read."""
-
-
-class Trial:
-    """Tries inputs on a target.
-
-    Args:
-        target: what is tried.
-        folder: an empty folder for its files.
-    """
-
-    def __init__(self, target: Target, folder: Path) -> None:
-        self.target, self.folder = target, folder
-        self.forms = target.prepare(folder)
-        self.valid = {form.file: (folder / form.file).read_bytes() for form in self.forms}
-
-    def seeds(self) -> list[bytes]:
-        """The valid files as inputs."""
-        return [bytes([place]) + self.valid[form.file] for place, form in enumerate(self.forms)]
-
-    def form_of(self, data: bytes) -> Form:
-        """The form that an input is for: its first byte says which."""
-        return self.forms[data[0] % len(self.forms)]
-
-    def run(self, data: bytes) -> None:
-        """Reads an input in the place of the file that it damages.
-
-        Raises:
-            Exception: whatever is neither a result nor an error that names the file.
-        """
-        if not data:
-            return
-        form = self.form_of(data)
-        path = self.folder / form.file
-        path.write_bytes(data[1:])
-        try:
-            form.read(self.folder)
-        except self.target.refusal as error:
-            told = str(error)
-            if not any(Path(other.file).name in told for other in self.forms):
-                raise UnclearError(f"names no file: {told}") from error
-            if "\n" in told or len(told) > 1500:
-                raise UnclearError(f"{len(told)} characters, line feeds {told.count(chr(10))}: {told}") from error
-        finally:
-            path.write_bytes(self.valid[form.file])
-
-
-def functions(*readers: Any) -> list[FunctionType]:
-    """The plain functions behind functions, methods and cached properties."""
-    return [reader if isinstance(reader, FunctionType) else reader.func for reader in readers]
 
 
 # --- data modules -----------------------------------------------------------------------------------------------------
@@ -540,108 +449,6 @@ def _manifest_readers() -> Iterable[Any]:
     return (manifest.read_manifest, manifest._entry, manifest.refused, untrusted.parse_json, untrusted._unique)
 
 
-def _adapter(folder: Path) -> list[Form]:
-    import torch
-
-    from petl_bench.adapters import Adapter, is_adapter_file, read_adapter, write_adapter
-
-    tensors = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.bfloat16)}
-    write_adapter(folder / "adapter.safetensors", Adapter(tensors, {"method": "m", "backbone": "b"}))
-
-    def read(root: Path) -> None:
-        declares = is_adapter_file(root / "adapter.safetensors")
-        adapter = read_adapter(root / "adapter.safetensors")
-        assert declares
-        assert all(tensor.numel() >= 0 for tensor in adapter.tensors.values())
-
-    return [Form("adapter.safetensors", "safetensors", read)]
-
-
-def _adapter_readers() -> Iterable[Any]:
-    from petl_bench import adapters
-
-    return (adapters.read_adapter, adapters.is_adapter_file, adapters._described)
-
-
-def _record(folder: Path) -> list[Form]:
-    from petl_bench import results
-    from petl_bench.report import collect, render, tables
-    from tests.records import make_record
-
-    cost = make_record()["eval"]["cost"]
-    answers = {"accuracy": 41.25, "per_type": {"what": 33.0}, "n": 10, "cost": cost}
-    (folder / "once").mkdir()
-    (folder / "once" / "config.yaml").write_text("seed_everything: 0\n")
-    record = make_record(integrity__config_sha256=results.file_sha256(folder / "once" / "config.yaml"))
-    for name, own in (("once", record), ("again", make_record()), ("questions", make_record(eval=answers, id__seed=1))):
-        (folder / name).mkdir(exist_ok=True)
-        (folder / name / "result.json").write_text(json.dumps(own))
-
-    def read(name: str, root: Path) -> None:
-        digest = zlib.crc32((root / name / "result.json").read_bytes())
-        if digest % _REPORTED:
-            collect.collect([root / name], strict=bool(digest & 1))
-            return
-        found = collect.collect([root])
-        assert len(found.runs) + len(found.rejected) in (2, 3)  # equal runs count once
-        made = tables.build_tables(found.runs)
-        render.render_markdown(made, found.rejected).encode()
-        render.render_csv(made).encode()
-
-    words = {
-        **{"status": "interrupted", "origin": "reported", "kind": "test", "dirty": True, "R1": 41.5, "accuracy": 50},
-        **{"split_sha256": None, "ranks_sha256": None, "config_sha256": "0" * 64, "bottleneck": 2**80},
-        **{"method": "\ud800", "method_config": {}, "gpu": None, "train": None},
-    }
-    return [Form(f"{name}/result.json", "json", partial(read, name), words) for name in ("once", "questions")]
-
-
-def _record_readers() -> Iterable[Any]:
-    from petl_bench import results
-    from petl_bench.report import collect
-
-    return (
-        *(results.read_result, results._validate, results._require_countable, results._printable, results.leaves),
-        *(collect.collect, collect._objection, collect._unknown, collect._settle_duplicates),
-    )
-
-
-def _config(folder: Path) -> list[Form]:
-    from petl_bench.config_safety import ClassPathGuard
-
-    text = """seed_everything: 0
-data: {class_path: datamodules.msrvtt.MSRVTT, init_args: &all {root: ~/a, rate: 1.0e-05, at: 2001-01-01}}
-model: fragment.yaml
-other: [*all, b.c, {}]
-"""
-    (folder / "own.yaml").write_text(text)
-    (folder / "fragment.yaml").write_text(
-        "class_path: methods.linear.Linear\ninit_args: {x: [{class_path: torch.A}]}\n"
-    )
-
-    def read(root: Path) -> None:
-        ClassPathGuard().read(root / "own.yaml")
-
-    return [Form("own.yaml", "yaml", read), Form("fragment.yaml", "yaml", read)]
-
-
-def _config_readers() -> Iterable[Any]:
-    from petl_bench import config_safety
-
-    guard = config_safety.ClassPathGuard
-    return (
-        *(guard.read, guard._compose, guard._include, guard._included, guard._check_value, guard._require_allowed),
-        config_safety.parse_yaml,
-        *(
-            config_safety._require_small,
-            config_safety._would_import,
-            config_safety._class_paths,
-            config_safety._strings,
-        ),
-        config_safety._UniqueKeys.construct_mapping,
-    )
-
-
 # --- the fuzzer's own trial -------------------------------------------------------------------------------------------
 
 
@@ -675,9 +482,7 @@ TARGETS = (
     Target("custom_qa", _custom_qa, _custom_qa_readers),
     Target("answers", _answers, _answers_readers),
     Target("manifest", _manifest, _manifest_readers),
-    Target("adapter", _adapter, _adapter_readers, CheckpointError),
-    Target("record", _record, _record_readers),
-    Target("config", _config, _config_readers, UsageError),
+    *MODEL_TARGETS,
 )
 #: fuzzed only where it is named
 PLANTED = Target("planted", _planted, lambda: (planted_reader,))

@@ -33,6 +33,7 @@ from petl_bench.backbones.wordpiece import WordPiece
 from petl_bench.data.text import pre_caption, pre_question
 from petl_bench.errors import UsageError
 from petl_bench.ranges import Seed, ShareBelowOne, Size
+from petl_bench.untrusted import expanded, is_file, shown
 
 _ARCHITECTURES = Path(__file__).parent / "architectures"
 _QUESTION_WORDS = 50
@@ -263,7 +264,7 @@ class BLIP(Backbone):
             self.sep_token,
             self.pad_token,
         )
-        if Path(tokenizer.vocabulary).expanduser().exists():  # a hub's is looked at when it is first read
+        if expanded(tokenizer.vocabulary).exists():  # a hub's is looked at when it is first read
             tokenizer.check()
         self.spec = InputSpec(
             image_size=model.config.vision_config.image_size,
@@ -480,11 +481,13 @@ def _architecture(architecture: str) -> tuple[dict[str, Any], str]:
         raise UsageError(f"unknown BLIP architecture '{architecture}': base, tiny, or the path of a BlipConfig (JSON)")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"BLIP architecture {path} is not JSON: {error}") from error
     if not isinstance(config, dict) or not all(isinstance(config.get(f"{k}_config"), dict) for k in ("vision", "text")):
         raise UsageError(f"BLIP architecture {path} is no BlipConfig: it needs vision_config and text_config")
-    if (beside := path.parent / str(config.get("vocabulary"))).is_file():
+    if not isinstance(config.get("vocabulary", ""), str):
+        raise UsageError(f"BLIP architecture {path}: vocabulary is {shown(config['vocabulary'])}, not a name")
+    if "vocabulary" in config and is_file(beside := path.parent / config["vocabulary"]):
         config["vocabulary"] = str(beside)
     return config, path.stem.removeprefix("blip_")
 

@@ -16,6 +16,7 @@ from petl_bench.backbones.base import InputSpec
 from petl_bench.backbones.described import Description, Facts, Family, describe, require_described, with_size
 from petl_bench.backbones.weights import WeightFiles, local_files, read_tensors, require_match
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.untrusted import shown
 
 Purpose = Literal["retrieval", "qa"]
 
@@ -175,10 +176,8 @@ def facts_of(config: dict[str, Any]) -> Facts:
 def _advice(own: Facts, differing: Facts) -> str:
     """What to set for weights that differ in this from an architecture."""
     if all("image size" in name for name in differing):
-        return (
-            f"set backbone.image_size {next(iter(differing.values()))}, or {own['image size']} to interpolate the "
-            "positions on purpose"
-        )
+        side = shown(next(iter(differing.values())))
+        return f"set backbone.image_size {side}, or {own['image size']} to interpolate the positions on purpose"
     return f"give a BlipConfig (JSON) with the other {', '.join(differing)} as backbone.architecture"
 
 

@@ -26,7 +26,7 @@ from petl_bench.backbones.base import (
     mean_over_frames,
     select_row,
 )
-from petl_bench.backbones.clip_weights import find_weights, load_weights, require_fit
+from petl_bench.backbones.clip_weights import facts_of, find_weights, load_weights, require_fit
 from petl_bench.backbones.described import MEAN, STD, Pixels, pixels_of_open_clip, tell_assumed
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
 from petl_bench.errors import UsageError
@@ -281,22 +281,37 @@ def _require_architecture(path: Path) -> None:
     """Refuses a broken file before open_clip registers it, since it reads all registered files each time."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"CLIP architecture {path} is not JSON: {error}") from error
     keys = ("embed_dim", "vision_cfg", "text_cfg")
     if not isinstance(config, dict) or any(key not in config for key in keys):
         raise UsageError(f"CLIP architecture {path} is no open_clip model configuration: it needs {', '.join(keys)}")
+    try:
+        facts_of(config)
+    except ValueError as error:
+        raise UsageError(f"CLIP architecture {path} is no open_clip model configuration: {error}") from error
+
+
+#: what open_clip and torch raise for widths, depths and names that cannot be
+_UNBUILDABLE = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, AssertionError, RuntimeError)
 
 
 def create_open_clip(name: str, image_size: int | None, init_seed: int) -> Any:
-    """An open_clip model with random weights that follow from `init_seed`; the global generator is not touched."""
+    """An open_clip model with random weights that follow from `init_seed`; the global generator is not touched.
+
+    Raises:
+        UsageError: if open_clip cannot build it.
+    """
     import open_clip
 
     with torch.random.fork_rng(devices=[]), _without_warnings():
         torch.manual_seed(init_seed)
         device = torch.get_default_device()  # `meta` where only shapes are wanted
-        model = open_clip.create_model(name, device=device, force_image_size=image_size, pretrained_text=False)
-    return model
+        try:
+            return open_clip.create_model(name, device=device, force_image_size=image_size, pretrained_text=False)
+        except _UNBUILDABLE as error:
+            told = " ".join(str(error).split())[:150] or type(error).__name__
+            raise UsageError(f"open_clip cannot build the architecture '{name}': {told}") from error
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from petl_bench.backbones.described import (
     Facts,
     Family,
     describe,
+    is_plain,
     pixels_of_open_clip,
     read_json,
     require_described,
@@ -26,6 +27,7 @@ from petl_bench.backbones.described import (
 )
 from petl_bench.backbones.weights import WeightFiles, is_torchscript, local_files, read_tensors, require_match
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.untrusted import shown
 
 _WEIGHT_FILES = (
     "open_clip_model.safetensors",
@@ -157,10 +159,8 @@ def _activation_mismatch(architecture: str, own: Facts, weights: Weights) -> str
 def _advice(architecture: str, own: Facts, differing: Facts) -> str:
     """What to set for weights that differ in this from an architecture."""
     if all("image size" in name for name in differing):
-        return (
-            f"set backbone.image_size {next(iter(differing.values()))}, or {own['image size']} to interpolate the "
-            "positions on purpose"
-        )
+        side = shown(next(iter(differing.values())))
+        return f"set backbone.image_size {side}, or {own['image size']} to interpolate the positions on purpose"
     wanted = {**own, **differing}
     fitting = [
         name
@@ -198,7 +198,22 @@ _FAMILY = Family(
 
 
 def facts_of(config: Mapping[str, Any]) -> Facts:
-    """What an open_clip model configuration says of an architecture, defaults included."""
+    """What an open_clip model configuration says of an architecture, defaults included.
+
+    Raises:
+        ValueError: if a value is of another type than open_clip's.
+    """
+    try:
+        facts = _facts_of(config)
+    except (TypeError, AttributeError, ArithmeticError, KeyError) as error:
+        raise ValueError(f"a value is of another type than it should be ({error})") from error
+    for name, value in facts.items():
+        if not is_plain(value):
+            raise ValueError(f"{name} is {shown(value)}")
+    return facts
+
+
+def _facts_of(config: Mapping[str, Any]) -> Facts:
     vision, text = config.get("vision_cfg") or {}, config.get("text_cfg") or {}
     activation = "quick_gelu" if config.get("quick_gelu") else "gelu"
     side = vision.get("image_size", 224)
@@ -241,6 +256,7 @@ def _tower(kind: str, config: Mapping[str, Any], heads: int, width: int) -> Fact
 
 def _said(config: Mapping[str, Any]) -> Facts:
     """What an open_clip model configuration says itself; a part of one says nothing of the rest."""
+    facts = facts_of(config)
     vision, text = config.get("vision_cfg") or {}, config.get("text_cfg") or {}
     unsaid = set() if "embed_dim" in config else {"joint width"}
     for kind, tower in (("vision", vision), ("text", text)):
@@ -251,7 +267,7 @@ def _said(config: Mapping[str, Any]) -> Facts:
     unsaid |= set() if "patch_size" in vision else {"patch size"}
     unsaid |= set() if "context_length" in text else {"context length"}
     unsaid |= set() if "width" in text else {"vocabulary size", "causal text", "tokenizer"}
-    return {name: value for name, value in facts_of(config).items() if name not in unsaid}
+    return {name: value for name, value in facts.items() if name not in unsaid}
 
 
 def _described(folder: Path) -> Description:
@@ -262,7 +278,10 @@ def _described(folder: Path) -> Description:
         found = describe(folder, _FAMILY)
     else:
         pixels = pixels_of_open_clip(read_json(path, "preprocess_cfg") or {}, path)
-        found = Description((path.name,), _said(model), pixels)
+        try:
+            found = Description((path.name,), _said(model), pixels)
+        except ValueError as error:
+            raise CheckpointError(f"{path} is no open_clip model configuration: {error}") from error
     return with_size(found)
 
 

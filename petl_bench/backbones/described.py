@@ -17,11 +17,14 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from petl_bench.adapters import Adapter
 from petl_bench.backbones.base import InputSpec, Resize
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.untrusted import shown
 
 #: the mean and deviation of OpenAI's CLIP, which BLIP and most others have taken over
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 #: PIL's number of the interpolation that frames are resized with here
 _BICUBIC = 3
+#: no side of an image has more pixels, no mean is larger
+_LARGEST = 100_000
 
 Facts = dict[str, Any]
 
@@ -111,10 +114,10 @@ def describe(folder: Path, family: Family) -> Description:
     files = () if file is None else (file,)
     if config is None:
         return Description(files, {}, pixels)
-    facts = _said_of(config, {"": family.whole})
+    facts = _said_of(config, {"": family.whole}, path)
     for kind, keys in (("vision", family.vision), ("text", family.text)):
         tower = read_json(path, f"{kind}_config") or {}
-        facts |= _said_of(tower, {kind: _TOWER, "": keys})
+        facts |= _said_of(tower, {kind: _TOWER, "": keys}, path)
         if "hidden_size" in tower:  # what is left out is the default
             facts.setdefault(f"{kind} heads", family.heads[kind])
         if tower:
@@ -131,8 +134,16 @@ def with_size(described: Description) -> Description:
     return Description(described.files, facts, described.pixels)
 
 
-def _said_of(config: Mapping[str, Any], names: Mapping[str, Mapping[str, str]]) -> Facts:
+def is_plain(value: Any) -> bool:
+    """Whether a value is a number, a text, true, false or null."""
+    return value is None or isinstance(value, str | int | float)
+
+
+def _said_of(config: Mapping[str, Any], names: Mapping[str, Mapping[str, str]], path: Path) -> Facts:
     """What a configuration says, by names for people; what it leaves out is not said."""
+    for key in (key for known in names.values() for key in known):
+        if not is_plain(config.get(key)):
+            raise CheckpointError(f"{path}: {key} is {shown(config[key])}; damaged, or of another kind")
     return {
         f"{kind} {name}".strip(): config[key]
         for kind, known in names.items()
@@ -180,11 +191,12 @@ def pixels_of(config: Mapping[str, Any], path: Path) -> Pixels:
     if config.get("do_normalize") is False:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     resize: Resize | None = None if side is None and crop is None else "shorter_side_crop" if cropped else "squash"
-    shortest = isinstance(config.get("size"), int) or "shortest_edge" in (config.get("size") or {})
+    size = config.get("size")
+    shortest = isinstance(size, int) or (isinstance(size, Mapping) and "shortest_edge" in size)
     if cropped and side and crop and shortest and side != crop:
         _warn_of(path, f"the shorter side is resized to {side} and {crop} are cropped", f"to {crop}")
     if config.get("resample", _BICUBIC) != _BICUBIC:
-        _warn_of(path, f"images are resized with interpolation {config['resample']} of PIL", "bicubic, 3")
+        _warn_of(path, f"images are resized with interpolation {shown(config['resample'])} of PIL", "bicubic, 3")
     return Pixels(mean, std, resize, (crop or side) if cropped else side)
 
 
@@ -197,9 +209,9 @@ def pixels_of_open_clip(config: Mapping[str, Any], path: Path | str) -> Pixels:
     """
     mode = config.get("resize_mode")
     if mode not in (None, "shortest", "squash"):
-        raise UsageError(f"{path}: images were resized by '{mode}', frames here are by 'shortest' or 'squash'")
+        raise UsageError(f"{path}: images were resized by {shown(mode)}, frames here are by 'shortest' or 'squash'")
     if config.get("interpolation", "bicubic") != "bicubic":
-        _warn_of(path, f"images are resized with interpolation {config['interpolation']}", "bicubic")
+        _warn_of(path, f"images are resized with interpolation {shown(config['interpolation'])}", "bicubic")
     resize: dict[Any, Resize] = {"shortest": "shorter_side_crop", "squash": "squash"}
     return Pixels(
         triple(config, "mean", path), triple(config, "std", path), resize.get(mode), _side(config.get("size"), path)
@@ -221,8 +233,8 @@ def pixels_of_adapter(adapter: Adapter, path: Path) -> Pixels:
         config = json.loads(adapter.metadata.get("pixels", "{}"))
         resize = config.get("resize")
         if resize not in (None, "shorter_side_crop", "squash"):
-            raise ValueError(f"resize is {resize!r}")
-    except (ValueError, AttributeError) as error:
+            raise ValueError(f"resize is {shown(resize)}")
+    except (ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: its metadata 'pixels' is damaged: {error}") from error
     return Pixels(triple(config, "mean", path), triple(config, "std", path), resize)
 
@@ -241,10 +253,10 @@ def triple(config: Mapping[str, Any], key: str, path: Path | str) -> tuple[float
     if value is None:
         return None
     listed = list(value) if isinstance(value, list | tuple) else [value] * 3
-    if len(listed) != 3 or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in listed):
-        raise CheckpointError(f"{path}: {key} is {value!r}, not three numbers")
+    if len(listed) != 3 or not all(_is_number(v) and abs(v) < _LARGEST for v in listed):
+        raise CheckpointError(f"{path}: {key} is {shown(value)}, not three numbers")
     if "std" in key and not all(v > 0 for v in listed):
-        raise CheckpointError(f"{path}: {key} is {value!r}, not positive")
+        raise CheckpointError(f"{path}: {key} is {shown(value)}, not positive")
     red, green, blue = map(float, listed)
     return red, green, blue
 
@@ -252,14 +264,19 @@ def triple(config: Mapping[str, Any], key: str, path: Path | str) -> tuple[float
 def _side(size: Any, path: Path | str) -> int | None:
     """The side of a square in any of the ways that a size is written."""
     if isinstance(size, Mapping):
-        sides = {size[key] for key in ("shortest_edge", "height", "width") if size.get(key) is not None}
+        listed = [size.get(key) for key in ("shortest_edge", "height", "width")]
     else:
-        sides = set(size if isinstance(size, list | tuple) else [size]) - {None}
-    if not sides:
-        return None
-    if len(sides) > 1 or not isinstance(side := sides.pop(), int):
-        raise UsageError(f"{path}: images of size {size} are not square; frames here are")
-    return side
+        listed = list(size) if isinstance(size, list | tuple) else [size]
+    sides = [side for side in listed if side is not None]
+    if not all(_is_number(side) and 0 < side < _LARGEST and side == int(side) for side in sides):
+        raise CheckpointError(f"{path}: {shown(size)} is no size of images")
+    if len(set(sides)) > 1:
+        raise UsageError(f"{path}: images of size {shown(size)} are not square; frames here are")
+    return int(sides[0]) if sides else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def require_described(
@@ -273,7 +290,7 @@ def require_described(
     differing = {name: value for name, value in described.facts.items() if name in own and own[name] != value}
     if not differing:
         return
-    told = ", ".join(f"{name} {value} (not {own[name]})" for name, value in differing.items())
+    told = ", ".join(f"{name} {_said(value)} (not {own[name]})" for name, value in differing.items())
     raise UsageError(
         f"{described.shown} beside weights '{source}' says other than architecture '{architecture}': {told}; "
         f"{advice(differing)}"
@@ -287,6 +304,11 @@ def tell_assumed(source: str, assumed: Mapping[str, Any]) -> str | None:
     told = ", ".join(f"{name} {_short(value)}" for name, value in assumed.items())
     rank_zero_info(f"weights '{source}': assumed, since no configuration beside them says so: {told}")
     return told
+
+
+def _said(value: Any) -> str:
+    """A fact for a message: a plain word as it is."""
+    return value if isinstance(value, str) and value.isidentifier() and len(value) < 60 else shown(value)
 
 
 def _short(value: Any) -> str:

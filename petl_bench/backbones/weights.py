@@ -27,10 +27,11 @@ from petl_bench.adapters import is_adapter_file, read_adapter
 from petl_bench.backbones.described import Pixels, pixels_of_adapter
 from petl_bench.errors import CheckpointError
 from petl_bench.results import file_sha256
+from petl_bench.untrusted import expanded, is_file, shown_all
 
 #: suffixes of files that hold weights of any library
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".npz", ".onnx", ".gguf")
-_SHARD = re.compile(r"(?P<name>.+)-\d{5}-of-(?P<count>\d{5})(?P<suffix>\.\w+)")
+_SHARD = re.compile(r"(?P<name>.+)-[0-9]{5}-of-(?P<count>[0-9]{5})(?P<suffix>\.\w+)")
 _INDEX = ".index.json"
 #: where training scripts put the tensors of a model, in the order of preference, and where their moving average
 _PARTS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params")
@@ -136,9 +137,9 @@ def local_files(pretrained: str, names: Sequence[str]) -> WeightFiles | None:
 def _path(pretrained: str) -> Path | None:
     """The path that a text is; None for one that no file can have."""
     try:
-        path = Path(pretrained).expanduser()
+        path = expanded(pretrained)
         path.exists()
-    except (OSError, RuntimeError):  # too long, or of nobody's home
+    except (OSError, ValueError):  # too long, or with a zero byte
         return None
     return path
 
@@ -167,6 +168,8 @@ def _shards_of(path: Path) -> tuple[Path, ...]:
         return (path,)
     name, count, suffix = match["name"], int(match["count"]), match["suffix"]
     shards = [path.with_name(f"{name}-{i:05d}-of-{count:05d}{suffix}") for i in range(1, count + 1)]
+    if path not in shards:  # named like one
+        return (path,)
     return _all_there(shards, f"{path.name} is one of {count} shards")
 
 
@@ -175,18 +178,18 @@ def _listed(index: Path) -> tuple[Path, ...]:
     try:
         places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(places.values()))
-        plain = bool(names) and all(Path(name).name == name for name in names)  # none of another folder
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        plain = bool(names) and all(name and Path(name).name == name for name in names)  # none of another folder
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index} is no index of shards: {what_else(index) or 'no weight_map'}") from error
     if not plain:
-        raise CheckpointError(f"{index} names files that are not beside it: {names[:2]}")
+        raise CheckpointError(f"{index} names files that are not beside it: {shown_all(names)}")
     return _all_there([index.with_name(name) for name in names], f"{index.name} lists {len(names)} shards")
 
 
 def _all_there(shards: Sequence[Path], told: str) -> tuple[Path, ...]:
-    missing = [path.name for path in shards if not path.is_file()]
+    missing = [path.name for path in shards if not is_file(path)]
     if missing:
-        raise CheckpointError(f"{shards[0].parent}: {told}, and {', '.join(missing[:3])} is missing: download it, too")
+        raise CheckpointError(f"{shards[0].parent}: {told}, and {shown_all(missing)} is missing: download it, too")
     return tuple(shards)
 
 
@@ -328,13 +331,13 @@ def what_else(path: Path) -> str | None:
 def _what_zip(path: Path) -> str | None:
     if not zipfile.is_zipfile(path):
         return "cut or damaged: it begins as an archive of PyTorch, and has no end; download it again"
-    with zipfile.ZipFile(path) as archive:
+    with reading(path), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     if any(name.endswith("data.pkl") or "/code/" in name for name in names):
         return None
     if names and all(name.endswith(".npy") for name in names):
         return "an archive of NumPy arrays: give the weights for PyTorch"
-    return f"a zip archive of {', '.join(names[:3]) or 'nothing'}: unpack it and give the file in it"
+    return f"a zip archive of {shown_all(names) or 'nothing'}: unpack it and give the file in it"
 
 
 def _what_text(head: bytes) -> str | None:
@@ -370,7 +373,7 @@ def _what_is_missing(path: Path, head: bytes, size: int) -> str | None:
         try:
             entries = [value for key, value in json.loads(header).items() if key != "__metadata__"]
             end += max((int(entry["data_offsets"][1]) for entry in entries), default=0)
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError):
             return "damaged: its header is no header of safetensors; download it again"
     return f"cut: {size} of {end} bytes are there; download it again" if size < end else None
 

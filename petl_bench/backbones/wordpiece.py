@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.untrusted import expanded
 
 #: BLIP's own tokens, in the order in which they follow the vocabulary
 DECODE, ENCODE = "[DEC]", "[ENC]"
@@ -109,7 +110,7 @@ def _load(vocabulary: str) -> Any:
     """A BertTokenizer with BLIP's tokens."""
     from transformers import BertTokenizer
 
-    path = Path(vocabulary).expanduser()
+    path = expanded(vocabulary)
     try:
         if path.is_dir():
             tokenizer = BertTokenizer.from_pretrained(str(path))

@@ -15,7 +15,7 @@ from unicodedata import normalize
 
 from petl_bench.data.annotations import Record, read_json, read_numbered, read_table, read_values
 from petl_bench.errors import DataError, UsageError
-from petl_bench.untrusted import is_file, plain_text, shown
+from petl_bench.untrusted import expanded, is_file, plain_text, shown
 
 if TYPE_CHECKING:
     from petl_bench.data.batch import Question
@@ -67,10 +67,10 @@ def find_answer_list(answer_list: Path, root: Path | None) -> Path:
         answer_list: absolute, or relative to `root`.
         root: folder of the dataset; None for the current folder.
     """
-    own = Path(answer_list).expanduser()
+    own = expanded(answer_list)
     if root is None:
         return own
-    below = Path(root).expanduser() / own  # own itself where it is absolute
+    below = expanded(root) / own  # own itself where it is absolute
     if below.is_file() or not own.is_file():
         return below
     message = f"task.answer_list: {below} does not exist; taking {own.absolute()}, from the current folder"

@@ -35,7 +35,7 @@ from petl_bench.errors import DataError, UsageError
 from petl_bench.ranges import Count, NonNegativeCount, Processes, Size
 from petl_bench.results import ResultError, file_sha256
 from petl_bench.signals import as_helper
-from petl_bench.untrusted import shown, shown_all
+from petl_bench.untrusted import expanded, shown, shown_all
 
 VIDEO_SUFFIXES = tuple(
     f".{name}"
@@ -124,13 +124,13 @@ class VideoTextDataModule(LightningDataModule):
         require_reader(reader)
         if augmentation is not None:
             require_recipe(augmentation)
-        self.root = Path(root).expanduser()
+        self.root = expanded(root)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.frames, self.frame_rate, self.sampling = frames, frame_rate, sampling
         self.augmentation = augmentation
         self.max_words, self.train_captions, self.reader = max_words, train_captions, reader
         self.cache, self.on_cache_miss = None if cache is None else Path(cache), on_cache_miss
-        self.manifest = None if manifest is None else Path(manifest).expanduser()
+        self.manifest = None if manifest is None else expanded(manifest)
         self.videos, self.num_workers, self.val_videos = videos, num_workers, val_videos
         self.loader_timeout = loader_timeout
         self.bad_videos, self.partial, self.seed, self.spec = bad_videos, partial, seed, spec

@@ -48,6 +48,7 @@ from petl_bench.data.video import open_video, reader_version, resize_frames
 from petl_bench.errors import CheckpointError, DataError
 from petl_bench.file_names import utf8_path
 from petl_bench.results import ResultError, file_sha256, write_atomically, write_bytes_atomically
+from petl_bench.untrusted import expanded
 
 #: frames decoded at a time are at most this many bytes before they are resized
 _DECODED_BYTES = 512 * 2**20
@@ -158,7 +159,7 @@ class FrameCache:
 
     def __init__(self, folder: Path, profile: Profile) -> None:
         self.profile = profile
-        self.folder = folder.expanduser().absolute() / profile.sha256[:16]
+        self.folder = expanded(folder).absolute() / profile.sha256[:16]
         self.former = self.folder.with_name(profile.sha256_of_rules_1[:16])
         self.sources = Sources(self.folder / "sources.jsonl", self.former / "sources.jsonl")
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from petl_bench.config_safety import ClassPathGuard
+from petl_bench.config_safety import ClassPathGuard, parse_yaml
 from petl_bench.errors import UsageError
 from petl_bench.named_configs import config_folder, list_configs
 
@@ -301,6 +301,16 @@ def test_file_that_is_no_yaml(text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3\n", "model:\n  lr: 1\n  lr: 2\n", "{x: 1, x: 1}\n"])
 def test_key_given_twice(text: str, tmp_path: Path) -> None:
     assert "stands twice" in file_refusal(write(tmp_path, text))
+
+
+def test_merged_mappings_are_no_keys_given_twice(tmp_path: Path) -> None:
+    """One that is merged before its own parts are."""
+    text = "b: &b {k: 2, l: 3}\nx: {a: &a {<<: *b, k: 1}}\nc: {<<: *a, l: 4}\nd: {<<: [*a, *b]}\n"
+    merged = ClassPathGuard().read(write(tmp_path, text))
+    value = yaml.safe_load(merged)
+    assert value == yaml.safe_load(text)
+    assert value["c"] == {"k": 1, "l": 4}
+    assert parse_yaml(merged, "what was read") == value  # which refuses a key given twice
 
 
 def test_unreadable_file(tmp_path: Path) -> None:

@@ -12,20 +12,7 @@ import yaml
 
 from petl_bench.report.collect import comparability_key, unknown_fields
 from petl_bench.results import ResultError, read_result
-from tests.records import make_record
-
-
-def first(**overrides: Any) -> dict[str, Any]:
-    """What the first version would have written."""
-    record = make_record(schema="petl_bench.result/1", **overrides)
-    inference, preprocess = record["protocol"]["inference"], record["protocol"]["preprocess"]
-    for block, later in ((inference, ("temperature", "answer_list")), (preprocess, ("text_words",))):
-        for name in later:
-            block.pop(name, None)
-    inference |= {"frames": 12, "sampler": "uniform@1fps", "qb_norm": False} | inference
-    record["model"] |= {"extra_inference_params": None, "extra_inference_flops": None}
-    record["eval"]["cost"] |= {"texts_per_s": None, "ms_per_query": None}
-    return record
+from tests.records import make_first_record, make_record
 
 
 def written(folder: Path, record: dict[str, Any], config: dict[str, Any] | None = None) -> Path:
@@ -47,7 +34,7 @@ def config_of(**options: Any) -> dict[str, Any]:
 
 
 def test_fields_that_nobody_filled_are_left_out(tmp_path: Path) -> None:
-    record = read_result(written(tmp_path, first()))
+    record = read_result(written(tmp_path, make_first_record()))
     text = json.dumps(record)
     assert not [name for name in ("qb_norm", "extra_inference", "texts_per_s", "ms_per_query") if name in text]
     assert record == make_record(protocol__preprocess_sha256=record["protocol"]["preprocess_sha256"])
@@ -55,7 +42,7 @@ def test_fields_that_nobody_filled_are_left_out(tmp_path: Path) -> None:
 
 def test_what_would_have_been_another_evaluation_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="qb_norm"):
-        read_result(written(tmp_path, first(protocol__inference__qb_norm=True)))
+        read_result(written(tmp_path, make_first_record(protocol__inference__qb_norm=True)))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +57,7 @@ def test_what_would_have_been_another_evaluation_is_refused(tmp_path: Path) -> N
 @pytest.mark.parametrize("missing", [True, False])
 def test_a_record_without_preprocessing(sampler: str | None, known: dict, missing: bool, tmp_path: Path) -> None:
     """It is read, and compared with no other."""
-    record = first(protocol__preprocess={}, protocol__inference__sampler=sampler)
+    record = make_first_record(protocol__preprocess={}, protocol__inference__sampler=sampler)
     if missing:
         del record["protocol"]["preprocess"], record["protocol"]["preprocess_sha256"]
     found = read_result(written(tmp_path, record))
@@ -80,8 +67,11 @@ def test_a_record_without_preprocessing(sampler: str | None, known: dict, missin
 
 
 def test_memory_of_a_whole_process_is_not_what_training_added(tmp_path: Path) -> None:
-    assert read_result(written(tmp_path, first(env__gpu=None)))["train"]["peak_allocated_bytes"] is None
-    assert read_result(written(tmp_path, first()))["train"]["peak_allocated_bytes"] == [7_000_000_000, 8_000_000_000]
+    assert read_result(written(tmp_path, make_first_record(env__gpu=None)))["train"]["peak_allocated_bytes"] is None
+    assert read_result(written(tmp_path, make_first_record()))["train"]["peak_allocated_bytes"] == [
+        7_000_000_000,
+        8_000_000_000,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +85,7 @@ def test_memory_of_a_whole_process_is_not_what_training_added(tmp_path: Path) ->
     ],
 )
 def test_words_that_blip_kept(backbone: str, config: dict[str, Any] | None, words: Any, tmp_path: Path) -> None:
-    record = read_result(written(tmp_path, first(model__backbone=backbone), config))
+    record = read_result(written(tmp_path, make_first_record(model__backbone=backbone), config))
     assert record["protocol"]["preprocess"].get("text_words", "unknown") == words
 
 
@@ -111,7 +101,7 @@ def test_words_that_blip_kept(backbone: str, config: dict[str, Any] | None, word
 def test_temperature_of_pooling(
     pooling: str | None, config: dict[str, Any] | None, temperature: Any, tmp_path: Path
 ) -> None:
-    record = read_result(written(tmp_path, first(protocol__inference__pooling=pooling), config))
+    record = read_result(written(tmp_path, make_first_record(protocol__inference__pooling=pooling), config))
     assert record["protocol"]["inference"].get("temperature", "unknown") == temperature
 
 
@@ -119,19 +109,21 @@ def test_answers_that_were_chosen_from(tmp_path: Path) -> None:
     answers = {"accuracy": 1.0, "per_type": {}, "n": 1, "cost": {"clips_per_s": None}}
     vocabulary = {"file": "answers.json", "sha256": "9" * 64, "size": 3, "coverage": 50.0}
     for how, chosen in (("rank, k_test 128 of 3", "9" * 64), ("classifier", None)):
-        record = first(eval=answers | {"vocabulary": vocabulary}, protocol__inference__answers=how)
+        record = make_first_record(eval=answers | {"vocabulary": vocabulary}, protocol__inference__answers=how)
         assert read_result(written(tmp_path, record))["protocol"]["inference"]["answer_list"] == chosen
 
 
 @pytest.mark.parametrize(("steps", "limits"), [(-1, None), (1000, {"max_steps": "1000"}), (2000, None)])
 def test_a_run_that_max_steps_cut(steps: int, limits: dict[str, str] | None, tmp_path: Path) -> None:
-    record = read_result(written(tmp_path, first(), config_of(max_steps=steps)))
+    record = read_result(written(tmp_path, make_first_record(), config_of(max_steps=steps)))
     assert record["train"].get("limits") == limits
 
 
 @pytest.mark.parametrize("why", ["changed", "of a test", "no YAML", "no mapping", "gone"])
 def test_a_configuration_that_is_not_that_of_the_run_says_nothing(why: str, tmp_path: Path) -> None:
-    path = written(tmp_path, first(model__backbone="blip-base"), config_of(purpose="retrieval", caption_words=40))
+    path = written(
+        tmp_path, make_first_record(model__backbone="blip-base"), config_of(purpose="retrieval", caption_words=40)
+    )
     beside, record = tmp_path / "config.yaml", json.loads(path.read_text())
     text = {"changed": beside.read_text() + "\n", "no YAML": "{", "no mapping": "[1]"}.get(why)
     if text is not None:
@@ -153,7 +145,7 @@ def test_a_configuration_that_is_not_that_of_the_run_says_nothing(why: str, tmp_
 @pytest.mark.parametrize("value", ["x", [1], True])
 def test_a_faulty_record_is_refused_in_one_line(path: str, value: Any, tmp_path: Path) -> None:
     *parents, name = path.split()
-    record = first()
+    record = make_first_record()
     block = record
     for parent in parents:
         block = block[parent]

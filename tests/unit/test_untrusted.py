@@ -8,8 +8,13 @@ from typing import Any
 
 import pytest
 
+from petl_bench.backbones.weights import local_files
+from petl_bench.config_safety import ClassPathGuard
+from petl_bench.errors import UsageError
+from petl_bench.named_configs import find_config
 from petl_bench.untrusted import (
     UnreadableError,
+    expanded,
     is_file,
     mistaken,
     parse_json,
@@ -146,3 +151,14 @@ def test_a_deep_value_in_a_message() -> None:
 def test_text_that_can_be_encoded(text: str, plain: str) -> None:
     assert plain_text(text) == plain
     plain.encode()
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/x.yaml", "~nobody.yaml", "~a\0b", "a\0b"])
+def test_home_of_nobody_and_names_that_none_can_have(name: str) -> None:
+    assert str(expanded(name)) == name
+    assert not is_file(expanded(name))
+    with pytest.raises(UsageError, match="--model: no file"):
+        ClassPathGuard().with_fragments([f"--model={name}.yaml"])
+    with pytest.raises(UsageError, match="no file and no packaged configuration"):
+        find_config(name)
+    assert local_files(name, ()) is None

@@ -444,7 +444,12 @@ def test_unknown_architecture(architecture: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{bad", "[1]", '{"vision_config": {}}', '{"vision_config": {}, "text_config": 1}']
+    "text",
+    [
+        *("", "{bad", "[1]", '{"vision_config": {}}', '{"vision_config": {}, "text_config": 1}', "[" * 100_000),
+        '{"vision_config": {}, "text_config": {}, "vocabulary": 3}',
+        '{"vision_config": {}, "text_config": {}, "vocabulary": null}',
+    ],
 )
 def test_broken_architecture_file(text: str, tmp_path: Path) -> None:
     path = tmp_path / "broken.json"

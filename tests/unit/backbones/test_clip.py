@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import pytest
@@ -11,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from petl_bench.backbones.base import Attention, mean_over_frames
-from petl_bench.backbones.clip import CLIP
+from petl_bench.backbones.clip import CLIP, find_architecture
 from petl_bench.errors import UsageError
 from tests.unit.backbones.reference import (
     GELU,
@@ -281,13 +283,34 @@ def test_other_towers_are_refused(architecture: str) -> None:
     assert_refused(architecture, "ViT-*")
 
 
-@pytest.mark.parametrize("text", ["", "{bad", "[1]", '{"embed_dim": 8}', "\xff"])
+@pytest.mark.parametrize("text", ["", "{bad", "[1]", '{"embed_dim": 8}', "\xff", "[" * 100_000])
 def test_broken_architecture_file_is_refused_and_forgotten(text: str, tmp_path: Path) -> None:
     path = tmp_path / "broken.json"
     path.write_bytes(text.encode("latin-1"))
     assert_refused(str(path))
     with torch.device("meta"):
         assert CLIP("tiny", None).name == "clip-tiny"  # open_clip reads all registered files again
+
+
+OTHER_TYPES: list[Any] = [[], "x", 3.5, -1, 0, {"a": [1]}]
+
+
+@pytest.mark.parametrize("value", OTHER_TYPES)
+@pytest.mark.parametrize("key", ["embed_dim", "vision_cfg", "vision_cfg.layers", "text_cfg.width", "text_cfg.heads"])
+def test_architecture_with_a_value_of_another_type(key: str, value: Any, tmp_path: Path) -> None:
+    config: dict[str, Any] = copy.deepcopy(find_architecture("tiny")[0])
+    section, _, name = key.rpartition(".")
+    (config[section] if section else config)[name] = value
+    path = tmp_path / f"other_{key}_{OTHER_TYPES.index(value)}.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    told = path.stem
+    try:
+        with torch.device("meta"):
+            CLIP(str(path), None)
+    except UsageError as error:
+        told = str(error)
+    assert path.stem in told
+    assert "\n" not in told
 
 
 @pytest.mark.parametrize("max_words", [2, 17])

@@ -10,6 +10,7 @@ import json
 import lzma
 import os
 import tarfile
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -26,6 +27,8 @@ import petl_bench.backbones
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.blip import BLIP
 from petl_bench.backbones.clip import CLIP, create_open_clip
+from petl_bench.backbones.clip_weights import find_weights
+from petl_bench.backbones.described import pixels_of
 from petl_bench.backbones.weights import local_files, without_prefixes
 from petl_bench.backbones.whole_clip import WholeCLIP
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
@@ -231,7 +234,7 @@ def test_missing_shard_is_named(
     paths = write_shards(tmp_path / "shards", state, stem, suffix, index)
     paths[2].unlink()
     for given in (tmp_path / "shards", *tmp_path.rglob("*.index.json")):
-        with pytest.raises(CheckpointError, match=rf"{paths[2].name} is missing"):
+        with pytest.raises(CheckpointError, match=rf"'{paths[2].name}' is missing"):
             load(str(given))
 
 
@@ -258,13 +261,27 @@ def test_tensor_in_two_shards(load: Load, state: dict[str, Tensor], tmp_path: Pa
         '{"weight_map": {}}',
         '{"weight_map": {"a": "../b.bin"}}',
         '{"weight_map": {"a": 3}}',
+        '{"weight_map": {"a": ""}}',
+        '{"weight_map": {"a": ".."}}',
+        '{"weight_map": {"a": "x\\ny"}}',
+        '{"weight_map": {"a": "' + "x" * 300 + '"}}',
+        "[" * 100_000,
         "<html>",
     ],
 )
 def test_index_that_is_none(text: str, load: Load, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(text, encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json") as caught:
         load(str(tmp_path))
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["a-00001-of-00000.bin", "a-00004-of-00003.bin", "a-٠٠٠٠١-of-٠٠٠٠٢.bin"])
+def test_file_that_is_only_named_like_a_shard(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).touch()
+    found = local_files(str(tmp_path / name), ())
+    assert found is not None
+    assert found.files == (tmp_path / name,)
 
 
 def test_folder_with_weights_of_another_name(load: Load, tmp_path: Path) -> None:
@@ -461,6 +478,60 @@ def test_damaged_preprocessor(
     with pytest.raises(PetlBenchError, match=told) as caught:
         load(str(path))
     assert "preprocessor_config.json" in str(caught.value)
+
+
+#: values of other types than any configuration has where one number, text or list is meant
+OTHERS: list[Any] = [True, "a\nb", -1, 1.5, 10**400, float("nan"), [[1]], {"a": [1]}, {"height": {}}, [1, 2, 3, "x"]]
+
+
+@pytest.mark.parametrize("value", OTHERS, ids=lambda value: repr(value)[:12])
+@pytest.mark.parametrize("key", ["size", "crop_size", "image_mean", "image_std", "resample", "do_center_crop"])
+def test_value_of_another_type_in_a_preprocessor(key: str, value: Any, tmp_path: Path) -> None:
+    """Whatever stands there: it is refused in a line that names the file, or does no harm."""
+    said = {"size": 64, "crop_size": 64, "resample": 3, key: value}
+    for name, config in (
+        ("preprocessor_config.json", said),
+        ("open_clip_config.json", {"model_cfg": {}, "preprocess_cfg": {key.removeprefix("image_"): value}}),
+    ):
+        refused_or_harmless(tmp_path / name, config)
+
+
+@pytest.mark.parametrize("value", OTHERS, ids=lambda value: repr(value)[:12])
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("embed_dim", "vision_cfg", "text_cfg", "vision_cfg.layers", "vision_cfg.width", "vision_cfg.head_width"),
+        *("vision_cfg.mlp_ratio", "text_cfg.heads", "text_cfg.act_kwargs", "text_cfg.norm_kwargs"),
+        *("vision_config", "vision_config.hidden_act", "vision_config.image_size", "text_config.hidden_size"),
+    ],
+)
+def test_value_of_another_type_in_a_configuration(key: str, value: Any, tmp_path: Path) -> None:
+    section, _, name = key.rpartition(".")
+    config: dict[str, Any] = {section: {name: value}} if section else {name: value}
+    if "config" in key:
+        refused_or_harmless(tmp_path / "config.json", config)
+    else:
+        refused_or_harmless(tmp_path / "open_clip_config.json", {"model_cfg": config})
+
+
+def refused_or_harmless(path: Path, config: dict[str, Any]) -> None:
+    path.with_name("model.safetensors").write_bytes(b"\2" + bytes(7) + b"{}")
+    path.write_text(json.dumps(config), encoding="utf-8")
+    told = path.name
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            find_weights("tiny", str(path.parent))
+    except PetlBenchError as error:
+        told = str(error)
+    path.unlink()
+    assert path.name in told
+    assert "\n" not in told
+    assert len(told) < 500
+
+
+def test_whole_number_with_a_point_is_a_size(tmp_path: Path) -> None:
+    assert pixels_of({"size": {"height": 64.0, "width": 64}}, tmp_path).size == 64
 
 
 def test_processor_of_transformers_5(load: Load, state: dict[str, Tensor], tmp_path: Path) -> None:
