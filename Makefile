@@ -1,5 +1,6 @@
-# Every target does its own set-up: a fresh machine with python3 (3.11 or 3.12) and make is enough.
+# Every target does its own set-up: a fresh machine with python3 (3.11 to 3.13) and make is enough.
 PYTHON ?= python3
+PYTHONS ?= 3.11 3.12 3.13
 VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO_METHODS ?= zeroshot linear adaptformer full mvadapter
@@ -7,7 +8,7 @@ RUNS   ?= runs
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format report faults clean
+.PHONY: help setup demo test wheel lint format report faults fuzz versions audit clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,8 +16,8 @@ help: ## this list
 setup: $(VENV)/.installed ## virtual environment with everything pinned in constraints.txt
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' || \
-		{ echo "petl_bench needs Python 3.11 or 3.12: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "petl_bench needs Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { echo "on Debian: apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
@@ -24,16 +25,13 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 
 demo: setup ## generate clips, train on the CPU, print the leaderboard
 	rm -rf demo
-	$(BIN)/petl-bench fixture demo/fixture
-	$(BIN)/petl-bench fixture demo/stills --layout stills
-	$(BIN)/petl-bench fit --config fixture_pretrain --runs_dir demo/pretrain
-	cp demo/pretrain/*/full/*/*/seed0/adapter.safetensors demo/tiny_clip.safetensors
-	for method in $(DEMO_METHODS); do \
-		$(BIN)/petl-bench fit --config fixture_$$method --runs_dir demo/runs || exit; done
-	$(BIN)/petl-bench report demo/runs --output demo/report
+	$(BIN)/petl-bench demo demo --methods $(DEMO_METHODS)
 
 test: setup ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+wheel: setup ## build the wheel, install it where nothing else is, use it in an empty folder
+	$(BIN)/python -m pytest -q tests/integration/test_wheel.py
 
 lint: setup ## ruff and pyright
 	$(BIN)/ruff check .
@@ -47,9 +45,25 @@ format: setup ## rewrite files as ruff wants them
 report: setup ## leaderboard of the runs below RUNS (default: runs)
 	$(BIN)/petl-bench report $(RUNS)
 
-faults: setup ## kill, fill disks, flip bits, give bad files to the suite, print what held (20 minutes)
+faults: setup ## kill, fill disks, flip bits, give bad files to the suite, print what held (45 minutes)
 	$(BIN)/python -m benchmarks.faults
 
+fuzz: setup ## 100,000 random inputs for every reader of files (Linux on x86_64)
+	$(BIN)/python -m benchmarks.fuzz --executions 100000
+
+# Resolves what an installation needs from binary packages alone, with and without the pins, and checks the types.
+versions: setup ## try Python 3.11 to 3.13 (PYTHONS): are there packages for it, do the types hold
+	$(BIN)/python -m build --no-isolation --wheel --outdir build/versions .
+	@for version in $(PYTHONS); do for pins in /dev/null constraints.txt; do \
+		$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --only-binary=:all: --target build/versions \
+			--python-version $$version --constraint $$pins "$$(echo build/versions/*.whl)[dev]" || exit; \
+		echo "Python $$version resolves (constraints: $$pins)"; done; \
+		$(BIN)/pyright --pythonversion $$version || exit; done
+
+# Strict: where PyPI's list of holes cannot be read (a mirror has none), an audit of nothing would look like a clean one.
+audit: setup ## look up known holes of everything that is pinned (asks pypi.org)
+	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
+
 clean: ## remove what can be made again; runs and reports stay
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,10 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from petl_bench.data.annotations import read_json, read_lines
+from petl_bench.data.annotations import MAX_SECONDS, Record, read_json, read_lines
 from petl_bench.data.paragraphs import Paragraph, ParagraphDataModule
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError
+from petl_bench.untrusted import described, plain_text, shown
 
 _PROTOCOL = Protocol("activitynet-p2v-val1/v1", {"train": 10_009, "test": 4_917}, {}, {"train": 37_421, "test": 17_505})
 #: `v_` and a YouTube id of 11 characters, which may itself begin with `v_`
@@ -81,23 +82,24 @@ def read_paragraphs(path: Path) -> list[Paragraph]:
     """
     data = read_json(path)
     if not isinstance(data, dict) or not data:
-        raise DataError(f"{path}: expected paragraphs by video id, found {type(data).__name__}; wrong file?")
-    return [_paragraph(video, record, f"{path}: video '{video}'") for video, record in data.items()]
+        raise DataError(f"{path}: expected paragraphs by video id, found {described(data)}; wrong file?")
+    return [_paragraph(video, record, f"{path}: video {shown(video)}") for video, record in data.items()]
 
 
-def _paragraph(video: str, record: Any, where: str) -> Paragraph:
-    sentences = record.get("sentences") if isinstance(record, dict) else None
-    if not isinstance(sentences, list) or not all(isinstance(s, str) for s in sentences) or not "".join(sentences):
-        raise DataError(f"{where}: 'sentences' is no list of text")
-    duration = record.get("duration")
-    if not isinstance(duration, (int, float)) or not 0 < duration < math.inf:
-        raise DataError(f"{where}: 'duration' is {duration!r}, not a number of seconds")
-    return Paragraph(video_id(video), tuple(sentences), None, math.ceil(duration))
+def _paragraph(video: str, given: Any, where: str) -> Paragraph:
+    record = Record(given if isinstance(given, dict) else {}, where)
+    sentences = record.strings("sentences")
+    if not "".join(sentences).strip():
+        raise DataError(f"{where}: 'sentences' are blank")
+    duration = record.values.get("duration")
+    if not isinstance(duration, (int, float)) or isinstance(duration, bool) or not 0 < duration <= MAX_SECONDS:
+        raise record.error("duration", "a number of seconds")
+    return Paragraph(video_id(plain_text(video)), sentences, None, math.ceil(duration))
 
 
 def read_ids(path: Path) -> set[str]:
     """Ids with `v_`, from a JSON list or from text with one id per line."""
-    ids = read_json(path) if path.suffix == ".json" else read_lines(path)
+    ids = read_json(path) if path.suffix.lower() == ".json" else read_lines(path)
     if not isinstance(ids, list) or not all(isinstance(video, str) for video in ids):
-        raise DataError(f"{path}: no list of video ids; wrong file?")
+        raise DataError(f"{path}: no list of video ids, but {shown(ids)}; wrong file?")
     return set(map(video_id, ids))

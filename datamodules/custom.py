@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from petl_bench.data.annotations import read_table, require_keys
+from petl_bench.data.annotations import MAX_SECONDS, Record, read_table
+from petl_bench.data.answers import read_answers
 from petl_bench.data.base import VIDEO_SUFFIXES, VideoTextDataModule
 from petl_bench.data.batch import Question
-from petl_bench.data.qa import Asked, QuestionAnswerDataModule
+from petl_bench.data.images import IMAGE_SUFFIXES
+from petl_bench.data.qa import Asked, QuestionAnswerDataModule, question_id, question_type
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.errors import DataError, UsageError
+from petl_bench.untrusted import shown, whole_number
+
+#: of what a row may name: a video, or a still, which is a clip of one frame
+SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
 
 
 class Custom(VideoTextDataModule):
-    """Retrieval on your own clips: CSV with a header, JSON or jsonl, with `video` and `caption`, one caption per row.
+    """Retrieval on your own clips: a table, JSON or jsonl with `video` and `caption`, one caption per row.
 
-    `video` is the name of a file in the folder of clips, with or without suffix and sub-folders; names must differ in
-    more than these. `start` and `end`, in whole seconds, restrict all rows of a video to a part of it. Rows of one
-    video are its captions.
+    `video` is the name of a video or a still in the folder of clips, with or without suffix and sub-folders; it must be
+    told which one is meant where several files could be. `start` and `end`, in whole seconds, restrict all rows of a
+    video to a part of it. Rows of one video are its captions.
 
     Args:
         root: folder with the files and, below it, the clips.
@@ -32,6 +42,7 @@ class Custom(VideoTextDataModule):
     """
 
     name = "custom"
+    suffixes = SUFFIXES
 
     def __init__(
         self,
@@ -59,23 +70,30 @@ class Custom(VideoTextDataModule):
             return []
         clips: dict[str, _Clip] = {}
         captions: dict[str, list[str]] = {}
-        for where, record in read_table(self.root / name):
-            video, caption = require_keys(record, ("video", "caption"), where)
-            clip = _Clip(video, *_span(record, where))
-            stem = video_id(video, where)
-            if clips.setdefault(stem, clip) != clip:
-                raise DataError(
-                    f"{where}: video '{stem}' stands above as {clips[stem]}; it must be the same file and part"
-                )
-            captions.setdefault(stem, []).append(caption)
-        return [Sample(stem, tuple(captions[stem]), clip.start, clip.end) for stem, clip in clips.items()]
+        for record in read_table(self.root / name, ("video", "caption")):
+            file = file_name(record)
+            clip, video = _Clip(file, *_span(record)), self._ids[file]
+            if clips.setdefault(video, clip) != clip:
+                told = f"video {shown(video)} stands above as {clips[video]}"
+                raise DataError(f"{record.where}: {told}; it must be the same part")
+            captions.setdefault(video, []).append(record.text("caption"))
+        return [
+            Sample(video, tuple(captions[video]), clip.start, clip.end, file=clip.file) for video, clip in clips.items()
+        ]
+
+    def clip_names(self, split: Split) -> dict[str, str]:
+        return {sample.video: sample.file or sample.video for sample in self.annotations(split)}
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, str]:
+        return ids_by_name(self.annotation_files().values(), ("video", "caption"))
 
 
 class CustomQA(QuestionAnswerDataModule):
-    """Questions about your own clips: CSV with a header, JSON or jsonl, with `video`, `question` and `answer`.
+    """Questions about your own clips: a table, JSON or jsonl with `video`, `question` and `answer`.
 
     `video` is as in `Custom`. `answer` may be a list in JSON, one answer per annotator. `type` is the group a question
-    is counted for, else its first word; `id` is a number, else the place of the row.
+    is counted for, else its first word; `id` is a number or text, else the place of the row.
 
     Args:
         root: folder with the files and, below it, the clips.
@@ -87,6 +105,7 @@ class CustomQA(QuestionAnswerDataModule):
     """
 
     name = "customqa"
+    suffixes = SUFFIXES
 
     def __init__(
         self,
@@ -110,11 +129,23 @@ class CustomQA(QuestionAnswerDataModule):
 
     def questions(self, split: Split) -> Iterator[Asked]:
         name = self.files[split]
-        for place, (where, record) in enumerate(read_table(self.root / name) if name else []):
-            video, text = require_keys(record, ("video", "question"), where)
-            kind = record.get("type") or text.split()[0].lower()
-            question = Question(_number(record.get("id", place), where), str(kind), _answers(record, where))
-            yield Asked(video_id(video, where), text, question)
+        columns = ("video", "question", "answer")
+        for place, record in enumerate(read_table(self.root / name, columns) if name else []):
+            video, text = self._ids[file_name(record)], record.text("question")
+            kind = _type(record) or question_type(text)
+            question = Question(question_id(record, place), kind, read_answers(record))
+            yield Asked(video, text, question, record.where)
+
+    def annotations(self, split: Split) -> list[Sample]:
+        names = {video: name for name, video in self._ids.items()}
+        return [replace(sample, file=names[sample.video]) for sample in super().annotations(split)]
+
+    def clip_names(self, split: Split) -> dict[str, str]:
+        return {sample.video: sample.file or sample.video for sample in self.annotations(split)}
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, str]:
+        return ids_by_name(self.annotation_files().values(), ("video", "question", "answer"))
 
 
 class _Clip(NamedTuple):
@@ -125,7 +156,8 @@ class _Clip(NamedTuple):
     end: int | None
 
     def __str__(self) -> str:
-        return self.file if self.start is None and self.end is None else f"{self.file} from {self.start} to {self.end}"
+        file = shown(self.file)[1:-1]
+        return file if self.start is None and self.end is None else f"{file} from {self.start} to {self.end}"
 
 
 def plain_name(name: str) -> str:
@@ -139,36 +171,48 @@ def plain_name(name: str) -> str:
     return name
 
 
-def video_id(name: str, where: str) -> str:
-    """The stem of a file's name, without sub-folders.
+def file_name(record: Record) -> str:
+    """What a row calls its clip, as a path below the folder of clips.
 
     Raises:
-        DataError: if the path leads out of the folder of clips.
+        DataError: if the path leads out of that folder.
     """
+    path = PurePosixPath(record.name("video"))
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        raise DataError(f"{record.where}: video {shown(str(path))} is not inside the folder of clips")
+    return str(path)
+
+
+def ids_by_name(files: Iterable[Path], columns: Sequence[str]) -> dict[str, str]:
+    """An id for every clip that some files name: its stem, or the whole name where several have one stem.
+
+    Ids are names of files, so folders are told in another way: `cats/first.mp4` may become `cats__first.mp4`.
+    """
+    names: dict[str, None] = {}
+    for file in files:
+        with suppress(DataError):  # told when that split is read
+            for record in read_table(file, columns):
+                names[file_name(record)] = None
+    alike = Counter(map(_stem, names))
+    return {name: _stem(name) if alike[_stem(name)] == 1 else name.replace("/", "__") for name in names}
+
+
+def _stem(name: str) -> str:
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
-        raise DataError(f"{where}: video {name!r} is not inside the folder of clips")
-    return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
+    return path.stem if path.suffix.lower() in SUFFIXES else path.name
 
 
-def _span(record: dict[str, Any], where: str) -> tuple[int | None, int | None]:
-    start, end = (None if record.get(key) is None else _number(record[key], where) for key in ("start", "end"))
-    if (start or 0) < 0 or (end is not None and end <= (start or 0)):
-        raise DataError(f"{where}: a part from second {start} to {end} is empty")
+def _span(record: Record) -> tuple[int | None, int | None]:
+    start, end = (record.whole(key, 0, MAX_SECONDS) if record.has(key) else None for key in ("start", "end"))
+    if end is not None and end <= (start or 0):
+        raise DataError(f"{record.where}: a part from second {start or 0} to {end} is empty")
     return start, end
 
 
-def _number(value: Any, where: str) -> int:
-    try:
-        return int(value)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{where}: {value!r} is no whole number") from error
-
-
-def _answers(record: dict[str, Any], where: str) -> tuple[str, ...]:
-    given = record.get("answer")
-    listed = given if isinstance(given, list) else [given]
-    answers = tuple(answer for answer in listed if isinstance(answer, str) and answer.strip())
-    if not answers or len(answers) < len(listed):
-        raise DataError(f"{where}: 'answer' is missing or not text")
-    return answers
+def _type(record: Record) -> str:
+    """The group of a question, which may be a number; empty if the file names none."""
+    if not record.has("type"):
+        return ""
+    given = record.values["type"]
+    number = None if isinstance(given, str) else whole_number(given)
+    return record.name("type") if number is None else str(number)

@@ -6,12 +6,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-from petl_bench.data.annotations import read_lines, read_records, require_keys
+from petl_bench.data.annotations import Record, read_lines, read_records
 from petl_bench.data.base import VIDEO_SUFFIXES
 from petl_bench.data.paragraphs import Paragraph, ParagraphDataModule
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError, UsageError
 from petl_bench.ranges import Count
+from petl_bench.untrusted import shown, shown_all, whole_number
 
 _VIDEOS, _SENTENCES = {"train": 8395, "val": 1065, "test": 1004}, {"train": 33_005, "val": 4_180, "test": 4_021}
 
@@ -81,9 +82,7 @@ class DiDeMo(ParagraphDataModule):
             listed = {video_id(line): line for line in read_lines(self.root / name)}
             without = [line for video, line in listed.items() if video not in found]
             if without:
-                raise DataError(
-                    f"{path}: {len(without)} videos of {name} have no description (first: {', '.join(without[:3])})"
-                )
+                raise DataError(f"{path}: {len(without)} videos of {name} have no description: {shown_all(without)}")
             found = {video: found[video] for video in listed}
         return [Paragraph(video, sentences, None, self.last_second) for video, sentences in found.items()]
 
@@ -103,38 +102,36 @@ def read_sentences(path: Path, order: str) -> dict[str, tuple[str, ...]]:
         DataError: if a record is of neither shape, or a description is empty; it names the record.
     """
     described: dict[str, list[tuple[tuple[int, int], str]]] = {}
-    for place, record in enumerate(read_records(path)):
-        where = f"{path}, record {place}"
-        video, moments, sentences = _read_record(record, order, where)
+    for record in read_records(path):
+        video, moments, sentences = _read_record(record, order)
         if not video_id(video):
-            raise DataError(f"{where}: video '{video}' is no file name")
+            raise DataError(f"{record.where}: video {shown(video)} is no file name")
         if not all(sentence.strip() for sentence in sentences):
-            raise DataError(f"{where}: no description")
+            raise DataError(f"{record.where}: no description")
         described.setdefault(video_id(video), []).extend(zip(moments, sentences, strict=True))
     if order == "time":
         described = {video: sorted(parts, key=lambda part: part[0]) for video, parts in described.items()}
     return {video: tuple(sentence for _, sentence in parts) for video, parts in described.items()}
 
 
-def _read_record(record: Any, order: str, where: str) -> tuple[str, list[tuple[int, int]], list[str]]:
+def _read_record(record: Record, order: str) -> tuple[str, list[tuple[int, int]], tuple[str, ...]]:
     """Video, moments and sentences of a record of either shape."""
-    if isinstance(record, dict) and "clip_id" in record:
-        (video,) = require_keys(record, ("clip_id",), where)
-        sentences = record.get("text")
-        if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
-            raise DataError(f"{where}: 'text' is no list of sentences")
+    if record.has("clip_id"):
+        sentences = record.strings("text")
         if order == "file":
-            raise DataError(f"{where}: sentences are in the order of time here: set data.sentence_order time")
-        return video, [(0, 0)] * len(sentences), sentences
-    video, sentence = require_keys(record, ("video", "description"), where)
-    return video, [_moment(record.get("times"), where) if order == "time" else (0, 0)], [sentence]
+            raise DataError(f"{record.where}: sentences are in the order of time here: set data.sentence_order time")
+        return record.name("clip_id"), [(0, 0)] * len(sentences), sentences
+    video, sentence = record.name("video"), record.string("description")
+    return video, [_moment(record) if order == "time" else (0, 0)], (sentence,)
 
 
-def _moment(times: Any, where: str) -> tuple[int, int]:
+def _moment(record: Record) -> tuple[int, int]:
     """The segments that most annotators chose, the first of equals: what ClipBERT's files are sorted by."""
-    if not isinstance(times, list) or not times:
-        raise DataError(f"{where}: no 'times'")
-    if not all(isinstance(t, list) and len(t) == 2 and all(isinstance(s, int) for s in t) for t in times):
-        raise DataError(f"{where}: 'times' are no pairs of segments")
-    start, end = Counter(map(tuple, times)).most_common(1)[0][0]
-    return start, end
+    times = record.items("times")
+    if not all(isinstance(moment, list) and len(moment) == 2 for moment in times):
+        raise record.error("times", "pairs of segments")
+    ends = [(whole_number(first), whole_number(last)) for first, last in times]
+    moments = [(first, last) for first, last in ends if first is not None and last is not None and 0 <= first <= last]
+    if len(moments) < len(times):
+        raise record.error("times", "pairs of segments, the first and the last of a moment")
+    return Counter(moments).most_common(1)[0][0]

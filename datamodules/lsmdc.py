@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
-from petl_bench.data.annotations import read_text
+from petl_bench.data.annotations import read_numbered
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.errors import DataError
@@ -64,10 +63,8 @@ def read_rows(path: Path) -> list[tuple[str, str]]:
         DataError: if a line has other than six fields, no clip or no sentence; it names the line.
     """
     rows = []
-    # Lines end at "\\n" alone: sentences hold other characters that Python takes for line ends.
-    lines = read_text(path).rstrip("\r\n").split("\n")
-    for number, fields in enumerate(csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
-        where = f"{path}, line {number}"
+    for number, line in read_numbered(path):
+        where, fields = f"{path}, line {number}", line.split("\t")
         if len(fields) != len(_COLUMNS):
             raise DataError(f"{where}: {len(fields)} fields between tabs, expected {len(_COLUMNS)}; the file is cut")
         clip, sentence = fields[0].strip(), fields[-1].strip()

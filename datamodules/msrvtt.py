@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from petl_bench.data.annotations import read_column, read_json, require_keys
+from petl_bench.data.annotations import read_column, read_json, read_table, section_of
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.errors import DataError, UsageError
+from petl_bench.untrusted import shown_all
 
 _PROTOCOLS = {
     "1kA-9k": Protocol("msrvtt-1kA-9k/v1", {"train": 9000, "test": 1000}, {"test": 1000}),
@@ -75,14 +76,14 @@ class MSRVTT(VideoTextDataModule):
             return []
         path, ids = self.root / self.lists[split], self.video_ids(split)
         if split == "test" and self.split_protocol != "full":
-            sentences = read_column(path, "sentence")
-            return [Sample(video, (text,)) for video, text in zip(ids, sentences, strict=True)]
+            records = read_table(path, ("video_id", "sentence"))
+            return [Sample(record.name("video_id"), (record.text("sentence"),)) for record in records]
         captions = self._all_captions()
         without = [video for video in ids if video not in captions]
         if without:
             raise DataError(
-                f"{self.root / self.captions_file}: {len(without)} videos of {path.name} have no caption "
-                f"(first: {', '.join(without[:3])}); the two files do not belong together"
+                f"{self.root / self.captions_file}: {len(without)} videos of {path.name} have no caption, "
+                f"{shown_all(without)}; the two files do not belong together"
             )
         return [Sample(video, tuple(captions[video])) for video in ids]
 
@@ -99,10 +100,7 @@ def _read_captions(path: Path) -> dict[str, list[str]]:
     section = next((key for key in keys if isinstance(data, dict) and key in data), None)
     if section is None:
         raise DataError(f"{path}: has neither 'sentences' (official) nor 'annotations' (Frozen-in-Time); wrong file?")
-    if not isinstance(data[section], list):
-        raise DataError(f"{path}: '{section}' is no list of captions; wrong file?")
     captions: dict[str, list[str]] = {}
-    for place, record in enumerate(data[section]):
-        video, caption = require_keys(record, (keys[section], "caption"), f"{path}: {section}[{place}]")
-        captions.setdefault(video, []).append(caption)
+    for record in section_of(data, section, path):
+        captions.setdefault(record.name(keys[section]), []).append(record.string("caption"))
     return captions

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from petl_bench.data.annotations import read_records, require_keys
-from petl_bench.data.base import VIDEO_SUFFIXES
+from petl_bench.data.annotations import Record, read_records
+from petl_bench.data.answers import read_answer
 from petl_bench.data.batch import Question
-from petl_bench.data.qa import Asked, QuestionAnswerDataModule, first_file, question_number
+from petl_bench.data.qa import Asked, QuestionAnswerDataModule, clip_name, first_file, question_id, question_type
 from petl_bench.data.samples import Protocol, Split
-from petl_bench.errors import DataError
 
 _PROTOCOL = Protocol("msrvtt-qa/v1", {"val": 497}, {"train": 158_581, "val": 12_278, "test": 72_821})
 #: original; ClipBERT, ALPRO, HBI; LAVIS; VindLU, Singularity
@@ -53,26 +52,15 @@ class MSRVTTQA(QuestionAnswerDataModule):
         return {split: self._file(split) for split in self.files}
 
     def questions(self, split: Split) -> Iterator[Asked]:
-        path = self._file(split)
-        for place, record in enumerate(read_records(path)):
-            yield _read_question(record, place, f"{path}, record {place}")
+        for place, record in enumerate(read_records(self._file(split))):
+            yield _read_question(record, place)
 
     def _file(self, split: str) -> Path:
         return first_file(self.root, split, self.files[split], _NAMES)
 
 
-def _read_question(record: Any, place: int, where: str) -> Asked:
+def _read_question(record: Record, place: int) -> Asked:
     """A question in any of the distributed shapes: `video_id` is 7 or `video7`, or `video` is `video7.mp4`."""
-    text, answer = require_keys(record, ("question", "answer"), where)
-    kind = text.split()[0].lower() if text.split() else ""
-    return Asked(_video(record, where), text, Question(question_number(record, place), kind, (answer,)))
-
-
-def _video(record: dict[str, Any], where: str) -> str:
-    value = record.get("video_id", record.get("video"))
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"video{value}"
-    if not isinstance(value, str):
-        raise DataError(f"{where}: neither 'video_id' nor 'video' names a clip")
-    stem, dot, suffix = value.rpartition(".")
-    return stem if dot and f".{suffix.lower()}" in VIDEO_SUFFIXES else value
+    text = record.text("question")
+    question = Question(question_id(record, place), question_type(text), (read_answer(record),))
+    return Asked(clip_name(record, "video"), text, question, record.where)

@@ -10,6 +10,7 @@ from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.plain_pickle import read_plain_pickle
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.errors import DataError
+from petl_bench.untrusted import described, is_file, plain_text, shown, shown_all
 
 _PROTOCOL = Protocol(
     "msvd/v1", {"train": 1200, "val": 100, "test": 670}, {"train": 48_774, "val": 4_290, "test": 27_763}
@@ -70,15 +71,15 @@ class MSVD(VideoTextDataModule):
         without = [video for video in ids if video not in self._captions]
         if without:
             raise DataError(
-                f"{self._captions_path()}: {len(without)} videos of {self.lists[split]} have no caption (first: "
-                f"{', '.join(without[:3])}); the two files do not belong together"
+                f"{self._captions_path()}: {len(without)} videos of {self.lists[split]} have no caption, "
+                f"{shown_all(without)}; the two files do not belong together"
             )
         return [Sample(video, self._captions[video]) for video in ids]
 
     def _captions_path(self) -> Path:
         if self.captions_file:
             return self.root / self.captions_file
-        found = next((self.root / name for name in _CAPTIONS if (self.root / name).is_file()), None)
+        found = next((self.root / name for name in _CAPTIONS if is_file(self.root / name)), None)
         if found is None:
             raise DataError(f"no captions in {self.root}: none of {', '.join(_CAPTIONS)}; set data.captions_file")
         return found
@@ -90,20 +91,22 @@ def read_captions(path: Path) -> dict[str, tuple[str, ...]]:
     Raises:
         DataError: if the file is of another shape; it names the video.
     """
-    data = read_plain_pickle(path) if path.suffix in (".pkl", ".pickle", ".p") else read_json(path)
+    is_pickle = path.suffix.lower() in (".pkl", ".pickle", ".p")
+    data = read_plain_pickle(path) if is_pickle else read_json(path)
     if not isinstance(data, dict) or not data:
-        raise DataError(f"{path}: expected captions by video id, found {type(data).__name__}; wrong file?")
+        raise DataError(f"{path}: expected captions by video id, found {described(data)}; wrong file?")
     captions = {}
     for video, given in data.items():
+        where = f"{path}: video {shown(video)}"
         if not isinstance(video, str) or not isinstance(given, list):
-            raise DataError(f"{path}: video {video!r}: expected a list of captions, found {type(given).__name__}")
-        captions[video] = tuple(_caption(caption, f"{path}: video '{video}'") for caption in given)
+            raise DataError(f"{where}: expected a list of captions, found {described(given)}")
+        captions[video] = tuple(_caption(caption, where) for caption in given)
     return captions
 
 
 def _caption(given: Any, where: str) -> str:
     if isinstance(given, str):
-        return given
+        return plain_text(given)
     if isinstance(given, (list, tuple)) and all(isinstance(token, str) for token in given):
-        return " ".join(given)
+        return plain_text(" ".join(given))
     raise DataError(f"{where}: a caption is neither text nor a list of words")

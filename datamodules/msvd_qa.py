@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from petl_bench.data.annotations import read_lines, read_records, require_keys
-from petl_bench.data.base import VIDEO_SUFFIXES
+from petl_bench.data.annotations import Record, read_numbered, read_records
+from petl_bench.data.answers import read_answer
 from petl_bench.data.batch import Question
-from petl_bench.data.qa import Asked, QuestionAnswerDataModule, first_file, question_number
+from petl_bench.data.qa import Asked, QuestionAnswerDataModule, clip_name, first_file, question_id, question_type
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError
+from petl_bench.untrusted import shown
 
 _PROTOCOL = Protocol(
     "msvd-qa/v1",
@@ -64,35 +66,32 @@ class MSVDQA(QuestionAnswerDataModule):
         return files | ({"mapping": mapping} if mapping.is_file() else {})
 
     def questions(self, split: Split) -> Iterator[Asked]:
-        path = self._file(split)
-        for place, record in enumerate(read_records(path)):
-            where = f"{path}, record {place}"
-            text, answer = require_keys(record, ("question", "answer"), where)
-            kind = text.split()[0].lower() if text.split() else ""
-            yield Asked(self._clip(record, where), text, Question(question_number(record, place), kind, (answer,)))
+        for place, record in enumerate(read_records(self._file(split))):
+            text = record.text("question")
+            question = Question(question_id(record, place), question_type(text), (read_answer(record),))
+            yield Asked(self._clip(record), text, question, record.where)
 
     def _file(self, split: str) -> Path:
         return first_file(self.root, split, self.files[split], _NAMES)
 
-    def _clip(self, record: dict[str, Any], where: str) -> str:
+    def _clip(self, record: Record) -> str:
         """The clip id of any of the distributed shapes: 7, `vid7`, the id itself, or its file's name."""
-        value = record.get("video_id", record.get("video"))
-        name = f"vid{value}" if isinstance(value, int) and not isinstance(value, bool) else value
-        if not isinstance(name, str):
-            raise DataError(f"{where}: neither 'video_id' nor 'video' names a clip")
-        stem, dot, suffix = name.rpartition(".")
-        name = stem if dot and f".{suffix.lower()}" in VIDEO_SUFFIXES else name
-        if not (name.startswith("vid") and name[3:].isdigit()):
+        name = clip_name(record, "vid")
+        if not re.fullmatch(r"vid[0-9]+", name):
             return name
         if name not in self._mapping:
-            raise DataError(f"{where}: clip '{name}' is not in {self.root / self.mapping_file}")
+            raise DataError(f"{record.where}: clip '{name}' is not in {self.root / self.mapping_file}")
         return self._mapping[name]
 
     @cached_property
     def _mapping(self) -> dict[str, str]:
         path = self.root / self.mapping_file
-        pairs = [line.split() for line in read_lines(path)]
-        wrong = next((place for place, pair in enumerate(pairs, 1) if len(pair) != 2), None)
-        if wrong:
-            raise DataError(f"{path}, line {wrong}: expected a clip id and `vid<number>`")
-        return {number: clip for clip, number in pairs}
+        mapping = {}
+        for place, line in read_numbered(path):
+            pair = line.split()
+            if len(pair) != 2:
+                raise DataError(f"{path}, line {place}: expected a clip id and `vid<number>`")
+            if pair[1] in mapping:
+                raise DataError(f"{path}, line {place}: {shown(pair[1])} stands above, too")
+            mapping[pair[1]] = pair[0]
+        return mapping

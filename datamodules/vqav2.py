@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from petl_bench.data.annotations import read_json, read_records, require_keys
+from petl_bench.data.annotations import Record, read_records, read_section
+from petl_bench.data.answers import plain_answer
 from petl_bench.data.batch import Question
 from petl_bench.data.images import IMAGE_SUFFIXES
 from petl_bench.data.karpathy import image_id
@@ -15,6 +16,7 @@ from petl_bench.data.qa import Asked, QuestionAnswerDataModule
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError, UsageError
 from petl_bench.ranges import Positive
+from petl_bench.untrusted import shown
 
 #: images and questions by part
 _IMAGES = {"train": 82_783, "val": 40_504, "test": 81_434}
@@ -89,6 +91,9 @@ class VQAv2(QuestionAnswerDataModule):
             files |= {role: self.root / name for role, name in self._names(part).items()}
         return files | ({"visual_genome": self.root / self.visual_genome} if self.visual_genome else {})
 
+    def file_option(self, role: str) -> str | None:
+        return role if role == "visual_genome" else "files"
+
     def _names(self, part: str) -> dict[str, str]:
         """Names of the files of a part by role."""
         if self.source == "blip":
@@ -116,28 +121,21 @@ def read_official(part: str, questions: Path, annotations: Path | None = None) -
     """
     answers = {} if annotations is None else _official_answers(annotations)
     folder = "test2015" if part == "test-dev" else _COCO[part]
-    for place, record in enumerate(_section(questions, "questions")):
-        where = f"{questions}: questions[{place}]"
-        (text,) = require_keys(record, ("question",), where)
-        number, image = (_whole(record, key, where) for key in ("question_id", "image_id"))
+    for record in read_section(questions, "questions"):
+        text, number, image = record.text("question"), _number(record, "question_id"), _number(record, "image_id")
         if annotations is not None and number not in answers:
-            raise DataError(f"{where}: question {number} has no annotation in {annotations.name}")
+            raise DataError(f"{record.where}: question {shown(number)} has no annotation in {annotations.name}")
         kind, given = answers.get(number, ("unknown", ()))
-        yield Asked(f"COCO_{folder}_{image:012d}", text, Question(number, kind, given, _VOTE))
+        yield Asked(f"COCO_{folder}_{image:012d}", text, Question(number, kind, given, _VOTE), record.where)
 
 
 def _official_answers(path: Path) -> dict[int, tuple[str, tuple[str, ...]]]:
     """Answer type and answers by question."""
     found = {}
-    for place, record in enumerate(_section(path, "annotations")):
-        where = f"{path}: annotations[{place}]"
-        answers = record.get("answers") if isinstance(record, dict) else None
-        if not isinstance(answers, list) or not answers:
-            raise DataError(f"{where}: no list 'answers'")
-        kind = str(record.get("answer_type", "unknown"))  # some extracts leave it out
-        # Few answers are many: one copy of each saves most of the memory.
-        texts = tuple(sys.intern(require_keys(answer, ("answer",), where)[0]) for answer in answers)
-        found[_whole(record, "question_id", where)] = (sys.intern(kind), texts)
+    for record in read_section(path, "annotations"):
+        answers = record.strings_of("answers", "answer")
+        kind = record.name("answer_type") if record.has("answer_type") else "unknown"  # some extracts leave it out
+        found[_number(record, "question_id")] = (sys.intern(kind), _interned(answers))
     return found
 
 
@@ -147,11 +145,10 @@ def read_blip(path: Path) -> Iterator[Asked]:
     Raises:
         DataError: if a record is of another shape; it is named.
     """
-    for place, record in enumerate(read_records(path)):
-        where = f"{path}, record {place}"
-        image, text = require_keys(record, ("image", "question"), where)
-        answers = _listed_answers(record, where) if "answer" in record else ()
-        yield Asked(image_id(image), text, Question(_whole(record, "question_id", where), "unknown", answers, _VOTE))
+    for record in read_records(path):
+        answers = _interned(record.strings("answer")) if "answer" in record.values else ()
+        question = Question(_number(record, "question_id"), "unknown", answers, _VOTE)
+        yield Asked(image_id(record.name("image")), record.text("question"), question, record.where)
 
 
 def read_visual_genome(path: Path, weight: float) -> Iterator[Asked]:
@@ -161,30 +158,17 @@ def read_visual_genome(path: Path, weight: float) -> Iterator[Asked]:
         DataError: if a record is of another shape; it is named.
     """
     for place, record in enumerate(read_records(path)):
-        where = f"{path}, record {place}"
-        image, text = require_keys(record, ("image", "question"), where)
-        yield Asked(image_id(image), text, Question(-1 - place, "vg", _listed_answers(record, where), weight))
+        question = Question(-1 - place, "vg", _interned(record.strings("answer")), weight)
+        yield Asked(image_id(record.name("image")), record.text("question"), question, record.where)
 
 
-def _listed_answers(record: dict[str, Any], where: str) -> tuple[str, ...]:
-    given = record.get("answer")
-    listed = given if isinstance(given, list) else [given]
-    answers = tuple(sys.intern(answer) for answer in listed if isinstance(answer, str))
-    if not answers or len(answers) < len(listed):
-        raise DataError(f"{where}: 'answer' is neither text nor a list of texts")
-    return answers
+def _number(record: Record, key: str) -> int:
+    """A number that the official files give as such, not as text."""
+    if isinstance(record.values.get(key), str):
+        raise record.error(key, "a whole number")
+    return record.whole(key, 0)
 
 
-def _section(path: Path, key: str) -> list[Any]:
-    data = read_json(path)
-    section = data.get(key) if isinstance(data, dict) else None
-    if not isinstance(section, list) or not section:
-        raise DataError(f"{path}: no list '{key}'; is it the official file?")
-    return section
-
-
-def _whole(record: dict[str, Any], key: str, where: str) -> int:
-    value = record.get(key)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise DataError(f"{where}: '{key}' is no whole number")
-    return value
+def _interned(answers: Iterable[str]) -> tuple[str, ...]:
+    """Answers, few of which are many: one copy of each saves most of the memory."""
+    return tuple(sys.intern(plain_answer(answer)) for answer in answers)

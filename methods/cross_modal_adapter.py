@@ -73,7 +73,10 @@ class CrossModalAdapter(Method):
     The paper ranks with text-conditioned pooling of frames: task/retrieval_text_conditioned.yaml, which works with
     every method.
 
-    Source: specs/other_methods.md section 7.
+    Source: LeapLabTHU/Cross-Modal-Adapter 07b2203, which it equals (features, logits, loss, gradients, parameter
+    counts). Of the similarities in that code two are not here, since no published number uses them: the mean of frames
+    before they are normalised (`q_score` 0; here the mean is of normalised frames, as in CLIP4Clip), and scores of
+    normalised features (`v_emb_norm`, `t_emb_norm`).
 
     Args:
         bottleneck_dim: r; published: 8 (MSR-VTT, DiDeMo), 16 (MSVD, VATEX, ActivityNet).

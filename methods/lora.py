@@ -47,8 +47,9 @@ LAYERS = {"in_proj": LoRALinear, "q_v": QueryValueLoRA}
 class LoRA(Method):
     """LoRA (Hu et al., ICLR 2022, arXiv 2106.09685) in the attention of all blocks of both towers.
 
-    491,520 parameters on CLIP ViT-B with either target at rank 8. `merge` folds a trained LoRA into the weights, so
-    that inference costs nothing.
+    491,520 parameters on CLIP ViT-B with either target at rank 8. `in_proj` equals (outputs, loss, gradients) the LoRA
+    of LunarShen/DsicoVLA 6ace76f and LunarShen/TempMe e624930, the baseline of both papers. `merge` folds a trained
+    LoRA into the weights, so that inference costs nothing.
 
     Args:
         rank: r.

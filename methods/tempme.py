@@ -58,7 +58,7 @@ class Plan:
 class MergingBlock(WrappedBlock):
     """ImgMe: y = x + Attention(LN x); merge tokens of y with similar keys; z = y + MLP(LN y).
 
-    Source: specs/other_methods.md section 9. The attention adds log(size) to its logits.
+    The attention adds log(size) to its logits. Source: LunarShen/TempMe e624930, tvr/models/module_tome_patch.py.
     """
 
     def __init__(self, inner: Block, plan: Plan) -> None:
@@ -137,7 +137,7 @@ def merge(tokens: Tokens, features: Tensor, cls: int, amount: float | int) -> To
     Tokens at even places are compared with those at odd places, by the cosine of their features; the mean is
     weighted by size. [CLS] tokens take no part. The result is in the order [CLS], even ones that stay, odd ones.
 
-    Source: specs/other_methods.md section 9.
+    Source: LunarShen/TempMe e624930, tvr/models/module_tome_merge.py.
 
     Args:
         tokens: see `Tokens`.
@@ -244,9 +244,15 @@ class TempMe(Method):
     Early blocks merge similar patches of a frame; `merge_layers` join consecutive clips, so that their frames
     attend to each other, and merge similar patches of the joint clip; at the end one clip holds all frames.
 
-    Differences from the released code: padded frames are never read, matched or averaged (released: they are merged
-    into real ones). A video with fewer frames than the joins multiply to is filled up with such frames, so any number
-    up to the product works, and padding changes nothing. Positions do not depend on whether anything is merged.
+    Source: LunarShen/TempMe e624930, which it equals (outputs, losses, gradients, token schedules, parameter counts)
+    but for two things:
+
+    * Padded frames are never read, matched or averaged (released: they are merged into real ones). A video with fewer
+      frames than the joins multiply to is filled up with such frames, so any number up to the product works, and
+      padding changes nothing. The released loader gives every clip all its frames: `sampling: filled`.
+    * Joined clips get their positions whether or not anything is merged before the attention (released: only if
+      something is).
+
     Backbones that read all tokens of the vision tower (fusion) read one token per frame.
 
     Args:

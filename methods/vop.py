@@ -13,13 +13,15 @@ from petl_bench.ranges import Size
 class VoP(Method):
     """VoP, basic variant (Huang et al., CVPR 2023, arXiv 2211.12764): prompts in every block of both towers.
 
-    Source: specs/other_methods.md section 8 (modelscope's code). Differences from that code:
+    Source: modelscope 1.40.2, models/cv/vop_retrieval, which only infers. With these differences undone, features and
+    their gradients equal that code's:
 
     * It has 4 text prompts after the start token and 4 at the end of the text. The latter lie behind the end token,
       where a causal tower never reads them; all 8 stand after the start token here, with the same number of parameters.
     * It reads the text feature 4 places behind the end token; here the end token is read.
     * Words keep their positions and captions their length (there: shifted by 4, cut to 69 tokens).
-    * The prompts of the first block are inserted after the embeddings' norm and get no position.
+    * The prompts of the first vision block are inserted after the embeddings' norm (there: before it).
+    * Videos are ranked by cosine; there the mean over frames, of features of length 1, is not normalised again.
 
     Args:
         vision_prompts: tokens per vision block.

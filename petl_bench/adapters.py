@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from petl_bench.errors import CheckpointError
 from petl_bench.file_names import utf8_path
+from petl_bench.results import ResultError, write_bytes_atomically
+from petl_bench.untrusted import UnreadableError, is_file, mistaken, parse_json, shown
 
 FORMAT = "petl_bench.adapter/2"
 _ENTRY = "petl_bench"
@@ -24,23 +26,20 @@ class Adapter(NamedTuple):
 
 
 def write_adapter(path: Path, adapter: Adapter) -> None:
-    """Writes an adapter file atomically: temporary file in the same folder, fsync, rename."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    """Writes an adapter file atomically, with the permissions that new files have.
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    Raises:
+        CheckpointError: if it cannot be written; a previous version stays as it was.
+    """
+    from safetensors.torch import save
+
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.tensors.items()}
+    # One entry, as safetensors writes several in random order: the same adapter is the same file.
+    described = json.dumps({**adapter.metadata, "format": FORMAT}, sort_keys=True)
     try:
-        # One entry, as safetensors writes several in random order: the same adapter is the same file.
-        described = json.dumps({**adapter.metadata, "format": FORMAT}, sort_keys=True)
-        save_file(tensors, temporary, {_ENTRY: described})
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_bytes_atomically(path, save(tensors, {_ENTRY: described}))
+    except ResultError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def read_adapter(path: Path) -> Adapter:
@@ -49,18 +48,20 @@ def read_adapter(path: Path) -> Adapter:
     Raises:
         CheckpointError: if it is missing, damaged or of another kind.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     require_adapter_path(path)
     try:
         with utf8_path(path) as readable, safe_open(readable, "pt") as file:
             metadata = _described(file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-    except (SafetensorError, OSError) as error:
-        size = path.stat().st_size
-        raise CheckpointError(f"{path} ({size} bytes) is not a whole safetensors file: {error}") from error
+    # Of a damaged header the library makes almost anything.
+    except Exception as error:
+        reason = mistaken(path) or " ".join(str(error).split())[:200] or type(error).__name__
+        size = f"{path.stat().st_size} bytes" if is_file(path) else "gone"
+        raise CheckpointError(f"{path} ({size}) is not a whole safetensors file: {reason}") from error
     if metadata.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a petl_bench adapter (format {metadata.get('format')})")
+        raise CheckpointError(f"{path} is not a petl_bench adapter (format {shown(metadata.get('format'))})")
     return Adapter(tensors, metadata)
 
 
@@ -70,9 +71,10 @@ def require_adapter_path(path: Path) -> None:
     Raises:
         CheckpointError: if it is missing, a folder, or a checkpoint of training.
     """
-    if path.is_dir():
-        raise CheckpointError(f"no adapter file at {path}, which is a folder: give {path / 'adapter.safetensors'}")
-    if not path.is_file():
+    with suppress(OSError, ValueError):  # where nobody may look, and for what is no name of a file
+        if path.is_dir():
+            raise CheckpointError(f"no adapter file at {path}, which is a folder: give {path / 'adapter.safetensors'}")
+    if not is_file(path):
         raise CheckpointError(f"no adapter file at {path}")
     if path.suffix == ".ckpt":
         raise CheckpointError(f"{path} is a checkpoint of training; the adapter is adapter.safetensors beside it")
@@ -80,21 +82,21 @@ def require_adapter_path(path: Path) -> None:
 
 def is_adapter_file(path: Path) -> bool:
     """True for a readable file that declares itself a petl_bench adapter."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    if path.suffix != ".safetensors" or not path.is_file():
+    if path.suffix != ".safetensors" or not is_file(path):
         return False
     try:
         with utf8_path(path) as readable, safe_open(readable, "pt") as file:
             return _described(file.metadata()).get("format") == FORMAT
-    except SafetensorError:
+    except Exception:  # see read_adapter
         return False
 
 
 def _described(metadata: dict[str, str] | None) -> dict[str, str]:
     """What an adapter file says of itself; nothing for other files."""
     try:
-        described = json.loads((metadata or {}).get(_ENTRY, "{}"))
-    except ValueError:
+        described = parse_json((metadata or {}).get(_ENTRY, "{}"))
+    except UnreadableError:
         return {}
     return described if isinstance(described, dict) else {}

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 import shlex
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
+from torch.optim import Optimizer
 
 from petl_bench.errors import CheckpointError, UsageError
-from petl_bench.signals import Stopped, StopRequest
+from petl_bench.signals import STOP, When
 
 #: the checkpoint that a run is continued from, and the one before it
 LAST, BEFORE_LAST = "last.ckpt", "last-1.ckpt"
 _DIGEST = ".sha256"
+#: what a checkpoint of Lightning's holds beside tensors
+_OF_TRAINING = ("pytorch-lightning_version", "epoch", "global_step", "loops", "optimizer_states", "lr_schedulers")
 #: what must be free beyond the tensors of a checkpoint
 _MARGIN = 1.2
 
@@ -37,12 +40,15 @@ class SafeCheckpointIO(CheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Replaces a checkpoint by a whole one or leaves it as it is.
+        """Replaces a checkpoint by a whole one or leaves it as it is; signals wait for it.
 
         Raises:
             CheckpointError: the disk is full, or the folder cannot be written to.
         """
-        path = Path(path)
+        with STOP.at(When.AFTERWARDS):
+            self._replace(checkpoint, Path(path))
+
+    def _replace(self, checkpoint: dict[str, Any], path: Path) -> None:
         fresh, digest = path.with_name(f".{path.name}.{os.getpid()}.tmp"), _digest_of(path)
         fresh_digest = digest.with_name(f".{digest.name}.{os.getpid()}.tmp")
         try:
@@ -97,19 +103,21 @@ class SafeCheckpointIO(CheckpointIO):
 class ResumePoints(Checkpoint):
     """Saves `last.ckpt`: where an interrupted run goes on, if nothing it depends on has changed.
 
-    After every epoch, every so many steps, and when a signal asks the run to end. Lightning's ModelCheckpoint writes
-    its last checkpoint only beside another one.
+    After every epoch, every so many steps, and when a signal asks the run to end: then what the last whole step left,
+    or, in a validation, that it is to be repeated. Lightning's ModelCheckpoint writes its last checkpoint only beside
+    another one.
 
     Args:
         folder: of the run.
         basis: what the course of training depends on, by name.
         every_n_steps: batches between two saves inside an epoch; null saves at its end only.
         allowed: names in `basis` that may have changed since the checkpoint; `key` covers `key.anything`.
-        request: what signals ask for.
+        as_now: what a checkpoint depends on, in today's words.
 
     Attributes:
         resumed: how often the run was continued.
         changed: what was allowed to change, with its values before and after.
+        failure: why what a signal should have saved could not be.
     """
 
     def __init__(
@@ -118,25 +126,28 @@ class ResumePoints(Checkpoint):
         basis: Mapping[str, Any],
         every_n_steps: int | None,
         allowed: Sequence[str],
-        request: StopRequest,
+        as_now: Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]] = lambda before, now: before,
     ) -> None:
         self.folder, self.basis, self.every_n_steps = folder, dict(basis), every_n_steps
-        self.allowed, self.request = allowed, request
+        self.allowed, self.as_now = allowed, as_now
         self.resumed = 0
         self.changed: dict[str, list[str]] = {}
-        self._stopped_by = 0
+        self.failure = ""
         self._saved_at = 0
+        self._places: dict[str, int] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.request.deferred = True
+        self._places = _places(pl_module)
+        # Steps of several processes end together: the first one ends the others, none of them ends by itself.
+        STOP.alone = trainer.is_global_zero
+        STOP.when = When.SOON
+        STOP.look()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_at = 0
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        # Not where it was saved: the figures of that step are logged in between.
-        if self._stopped_by:
-            raise Stopped(self._stopped_by)
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        STOP.change()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -144,43 +155,89 @@ class ResumePoints(Checkpoint):
         done = batch_idx + 1
         if done == trainer.num_training_batches or done % trainer.accumulate_grad_batches or _validates(trainer):
             return  # the end of the epoch saves; half a step cannot be saved, nor a step without its validation
-        self._stopped_by = self._asked(trainer)
-        if self._stopped_by or (self.every_n_steps and done - self._saved_at >= self.every_n_steps):
-            trainer.save_checkpoint(self.folder / LAST)
+        self._can_save(trainer, _loops(trainer))
+        STOP.when = When.SOON
+        self._agree(trainer)
+        if self.every_n_steps and done - self._saved_at >= self.every_n_steps:
+            self._save(trainer)
             self._saved_at = done
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        loops = _loops(trainer)
+        # As in the middle of the first batch: Lightning begins a validation anew that it finds so.
+        for count in ("total", "current"):
+            batches = loops["fit_loop"]["epoch_loop.val_loop.batch_progress"][count]
+            batches["ready"] = batches["started"] = batches["processed"] + 1
+        self._can_save(trainer, loops)
+        STOP.when = When.AT_ONCE
+        STOP.look()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            STOP.when = When.SOON
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trainer.save_checkpoint(self.folder / LAST)
-        if number := self._asked(trainer):
-            raise Stopped(number)
+        self._save(trainer)
+        STOP.when = When.SOON
+        self._agree(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.request.deferred = False
-        if number := self._asked(trainer):  # it came after the last epoch was saved
-            raise Stopped(number)
+        STOP.when = When.AT_ONCE
+        STOP.look()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.request.deferred = False
+        if STOP.number:
+            STOP.save()
+
+    def _save(self, trainer: Trainer) -> None:
+        if not self.folder.is_dir():  # a new folder would lack the configuration
+            raise CheckpointError(f"the run's folder {self.folder} was removed while it was training")
+        trainer.save_checkpoint(self.folder / LAST)
+        STOP.rescue = None
+
+    def _can_save(self, trainer: Trainer, loops: dict[str, Any]) -> None:
+        """Has a signal save this moment, until `STOP.change` begins another one."""
+        if trainer.is_global_zero:
+            STOP.rescue = partial(self._save_alone, trainer, loops)
+
+    def _save_alone(self, trainer: Trainer, loops: dict[str, Any]) -> None:
+        """Saves without the other processes, which may be gone or wait in the next step.
+
+        Args:
+            trainer: its weights are those of the moment.
+            loops: how far its loops were.
+        """
+        if _places(trainer.lightning_module) != self._places:
+            return  # in another thread one can come upon weights that stand in for the trained ones
+        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False) | {"loops": loops}
+        try:
+            SafeCheckpointIO().save_checkpoint(checkpoint, self.folder / LAST)
+        except CheckpointError as error:
+            self.failure = str(error)
+
+    def _agree(self, trainer: Trainer) -> None:
+        """Makes the signal that any process got known to all of them."""
+        if trainer.world_size == 1:  # the reduction would wait for the GPU
+            return
+        mine = torch.tensor(STOP.number, device=trainer.strategy.root_device)
+        if number := int(trainer.strategy.reduce(mine, reduce_op="max")):
+            STOP.agree(number)
 
     def history(self) -> dict[str, Any]:
         """For the record of the run."""
         return {"resumed": self.resumed, "changed": self.changed}
 
-    def _asked(self, trainer: Trainer) -> int:
-        """The signal that any process got, the same in all of them; 0 if there was none."""
-        if trainer.world_size == 1:  # the reduction would wait for the GPU
-            return self.request.number
-        mine = torch.tensor(self.request.number, device=trainer.strategy.root_device)
-        return int(trainer.strategy.reduce(mine, reduce_op="max"))
-
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["run"] = {"basis": self._basis(trainer), **self.history()}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        run = checkpoint.get("run")
-        if run is None:
+        run: Any = checkpoint.get("run")
+        if not _says_what_it_depends_on(run):
             raise CheckpointError("the checkpoint does not say what it depends on: begin anew with --overwrite true")
-        before, now = run["basis"], self._basis(trainer)
+        now = self._basis(trainer)
+        before = self.as_now(run["basis"], now)
         unknown = [name for name in self.allowed if not any(_covers(name, key) for key in now)]
         if unknown:
             raise UsageError(f"allow_change {unknown[0]}: nothing that a run depends on has that name")
@@ -205,14 +262,29 @@ class ResumePoints(Checkpoint):
         return self.basis | {"processes": trainer.world_size, "training_rows": data.training_rows_sha256}
 
 
+def _says_what_it_depends_on(run: Any) -> bool:
+    kinds = {"basis": dict, "changed": dict, "resumed": int}
+    return isinstance(run, dict) and all(isinstance(run.get(key), kind) for key, kind in kinds.items())
+
+
 def _covers(name: str, key: str) -> bool:
     return f"{key}.".startswith(f"{name}.")
 
 
 def _validates(trainer: Trainer) -> bool:
     """Whether a validation follows the step at hand: a run that is continued here would leave it out."""
-    loop: Any = trainer.fit_loop  # nothing public tells
-    return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+    loop, data = cast("Any", trainer.fit_loop), cast("Any", trainer).datamodule  # nothing public tells
+    return bool(data.samples("val")) and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+
+
+def _places(module: LightningModule) -> dict[str, int]:
+    """Where in memory each trained parameter is."""
+    return {name: parameter.data_ptr() for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def _loops(trainer: Trainer) -> dict[str, Any]:
+    """How far the loops are, as a checkpoint has it."""
+    return trainer._checkpoint_connector._get_loops_state_dict()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -231,13 +303,33 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
+    except CheckpointError:
+        raise
     # A damaged archive makes torch raise almost anything, also KeyError and EOFError without a word.
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError, UnicodeDecodeError) as error:
+    except Exception as error:
         reason = str(error).split("\n")[0][:150] or type(error).__name__
         raise CheckpointError(f"{path} is no whole checkpoint of plain values: {reason}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise CheckpointError(f"{path} is no checkpoint: it holds no 'state_dict'")
+    state = checkpoint["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(n, str) and isinstance(t, Tensor) for n, t in state.items()):
+        raise CheckpointError(f"{path} is no checkpoint: its 'state_dict' holds other things than named tensors")
     return checkpoint
+
+
+def require_training_state(path: Path) -> None:
+    """Refuses a whole file of tensors that no training can go on from.
+
+    Raises:
+        CheckpointError: it lacks what Lightning saves of a training.
+    """
+    try:
+        checkpoint = read_checkpoint(path)
+    except CheckpointError:
+        return  # who loads it says so, or goes back to the one before
+    missing = [key for key in _OF_TRAINING if key not in checkpoint]
+    if missing or not isinstance(checkpoint.get("petl_bench", {}), dict):
+        raise CheckpointError(f"{path} is no checkpoint of a training: it lacks {', '.join(missing) or 'petl_bench'}")
 
 
 def resumable(folder: Path) -> Path | None:

@@ -6,8 +6,9 @@ import inspect
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +29,37 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 
 from petl_bench.adapters import read_adapter, require_adapter_path
 from petl_bench.backbones.base import Backbone, InputSpec
-from petl_bench.checkpoints import LAST, ResumePoints, SafeCheckpointIO, read_checkpoint, resumable
-from petl_bench.config_safety import ClassPathGuard
+from petl_bench.checkpoints import (
+    ResumePoints,
+    SafeCheckpointIO,
+    read_checkpoint,
+    require_training_state,
+    resumable,
+)
+from petl_bench.config_safety import ClassPathGuard, holds
 from petl_bench.cost import CostMeter
 from petl_bench.course import EarlyEnds, course_of, require_monitored, require_own_folder, require_validation
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.current_files import named_when_lost
+from petl_bench.data.qa import QuestionAnswerDataModule
+from petl_bench.data.samples import Split
+from petl_bench.earlier import as_now
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
+from petl_bench.formats import number
 from petl_bench.freedoms import foreign_classes, plain_defaults, refused_class, require_allowed
 from petl_bench.messages import is_about_configuration, is_out_of_memory, readable
 from petl_bench.method import Method
-from petl_bench.named_configs import config_folder, find_config, with_found_fragments
+from petl_bench.named_configs import config_folder, find_config, list_configs, read_recipe, recipe_name
 from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.processes import Ranks, configure_ddp
 from petl_bench.ranges import Count, Seed, shown
 from petl_bench.registry import import_plugins, list_entries
 from petl_bench.results import measured_settings
-from petl_bench.run import ADAPTER_NAME, Run, earlier_metrics, name_run, open_run
-from petl_bench.signals import Stopped, StopRequest
+from petl_bench.run import ADAPTER_NAME, Run, Training, earlier_metrics, name_run, open_run
+from petl_bench.signals import STOP
 from petl_bench.tasks.base import Task
+from petl_bench.tasks.qa import QuestionAnswering
+from petl_bench.trainer import CountingTrainer
 from petl_bench.trainer_options import cluster_environment, require_in_range, require_processes
 from petl_bench.values import require_possible
 
@@ -77,9 +90,7 @@ class NamedConfig(ActionConfigFile):
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> Any:
         if str(values).startswith("{"):  # one of our own, see _with_nulls
             return super().__call__(parser, cfg, str(values), option_string)
-        path = find_config(str(values))
-        self.guard.check_file(path)
-        return super().__call__(parser, cfg, with_found_fragments(path), option_string)
+        return super().__call__(parser, cfg, self.guard.read(find_config(str(values))), option_string)
 
 
 def spec_of(model: Method) -> InputSpec:
@@ -93,13 +104,14 @@ class PetlBenchCLI(LightningCLI):
     run: Run
     resume_points: ResumePoints | None = None
 
-    def __init__(self, args: list[str], stop_request: StopRequest | None = None) -> None:
-        self.stop_request = stop_request or StopRequest()
+    def __init__(self, args: list[str]) -> None:
+        self.command = args[0]
         self.ranks = Ranks()
         with ExitStack() as self.held:  # the lock of the run's folder
             super().__init__(
                 Method,
                 VideoTextDataModule,
+                trainer_class=CountingTrainer,
                 subclass_mode_model=True,
                 subclass_mode_data=True,
                 save_config_callback=None,
@@ -117,6 +129,10 @@ class PetlBenchCLI(LightningCLI):
             "-c", "--config", action=NamedConfig, help="A YAML file, or the bare name of a packaged one; repeatable."
         )
         return parser
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # an instance knows which one it is
+        """The one subcommand that is run: a parser for each of the others would take a second together."""
+        return {self.command: super().subcommands()[self.command]}
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--seed_everything", type=Seed, default=0, help="Of everything that is random in a run.")
@@ -163,8 +179,18 @@ class PetlBenchCLI(LightningCLI):
             default=False,
             help="Report the best epoch on the validation split (by Rsum or accuracy) instead of the last one.",
         )
+        parser.add_argument(
+            "--recipe",
+            type=str | None,
+            default=None,
+            metavar="NAME",
+            help="The packaged configuration whose epochs the record is held against; found among --config.",
+        )
+        _open_no_files(parser)
         parser.link_arguments("model", "data.init_args.spec", compute_fn=spec_of, apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed")
+        # Of tasks with an answer list; where a task has no root, nothing is linked.
+        parser.link_arguments("data.init_args.root", "model.init_args.task.init_args.root")
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let values inside a checkpoint beat the configuration and the command line."""
@@ -184,6 +210,8 @@ class PetlBenchCLI(LightningCLI):
         _require_no_effect(self.options)
         if self.subcommand == "fit" and self.options.zero_shot:
             raise UsageError("zero_shot is for test, validate and predict: fit trains")
+        # An adapter's own record says what its training was held against.
+        self.recipe = read_recipe(self.options.recipe) if self.subcommand == "fit" and self.options.recipe else None
         self._require_machine()
 
     def _require_machine(self) -> None:
@@ -193,15 +221,19 @@ class PetlBenchCLI(LightningCLI):
             raise UsageError("predict writes one file: run it with --trainer.devices 1")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        # Whatever refuses this combination does so before the run gets a folder.
+        # Whatever refuses this combination does so before the run gets a folder, and before files are read.
         _require_match(self.model.task, self.datamodule)
+        if self.subcommand == "fit":
+            self.datamodule.require_frames_to_train_on()
+        else:
+            self._require_adapter()
+        _require_answers(str(self.subcommand), self.model.task, self.datamodule)
         self.model.configure_model()
         self._require_sense()
-        resolved = yaml.safe_load(self._parser(self.subcommand).dump(self.options, skip_none=False))
-        resolved.pop("config", None)  # which files it came from is no part of what is measured
+        resolved = self._dumped(self.options)
         dry = bool(self.options.trainer.fast_dev_run)
         static = self.options.trainer.accumulate_grad_batches == 1  # accumulating leaves steps out of the graph
-        configure_ddp(self.options.trainer.strategy, self.options.collective_timeout, static)
+        configure_ddp(self.options.trainer.strategy, self.options.collective_timeout, static, self.ranks)
         self.run = name_run(str(self.subcommand), self.options, resolved, self.model, self.datamodule)
         self.meter, self.early_ends = CostMeter(), EarlyEnds()
         logs = self.subcommand == "fit" and not dry and self.options.trainer.logger is not False
@@ -224,10 +256,23 @@ class PetlBenchCLI(LightningCLI):
             raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
         # Its handler of SIGTERM talks to the other processes, whatever they are doing; ours are there already.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-        self.run = open_run(self.run, str(self.subcommand), self.options, self.datamodule, self.held)
+        self.run = open_run(
+            self.run, str(self.subcommand), self.options, self._resolve, self.model, self.datamodule, self.held
+        )
+        if self.subcommand == "fit":
+            STOP.advice = "; a dry run keeps nothing".__str__ if dry else self._how_to_go_on
         if logs:
             self._go_on_logging(trainer.loggers[0])
         return trainer
+
+    def _dumped(self, options: Namespace) -> dict[str, Any]:
+        resolved = yaml.safe_load(self._parser(self.subcommand).dump(options, skip_none=False))
+        resolved.pop("config", None)  # which files it came from is no part of what is measured
+        return resolved
+
+    def _resolve(self, config: dict[str, Any]) -> dict[str, Any]:
+        """A configuration with the defaults of what it does not say."""
+        return self._dumped(self._parser(self.subcommand).parse_object(config))
 
     def _given(self, option: str) -> list[Any]:
         """The objects that a configuration gives for an option of the trainer, which may be a list of them."""
@@ -281,8 +326,9 @@ class PetlBenchCLI(LightningCLI):
         """The table of a resumed run begins with the rows before its checkpoint."""
         if self.run.resumed is None or rank_zero_only.rank:
             return
-        steps = SafeCheckpointIO().load_checkpoint(self.run.resumed)["global_step"]
-        logger.experiment.metrics.extend(earlier_metrics(self.run.folder, steps))
+        steps = SafeCheckpointIO().load_checkpoint(self.run.resumed).get("global_step", 0)
+        rows = earlier_metrics(self.run.resumed.parent, steps)  # before the logger deletes them
+        logger.experiment.metrics.extend(rows)
 
     def _callbacks(self, dry: bool) -> list[Callback]:
         callbacks: list[Callback] = [self.meter, self.ranks, self.early_ends]
@@ -293,12 +339,15 @@ class PetlBenchCLI(LightningCLI):
         return callbacks
 
     def _resume_points(self) -> ResumePoints:
-        basis = measured_settings(self.run.config) | {
-            "seed_everything": self.run.seed,
-            "annotation_files": self.datamodule.annotations_sha256(),
-        }
+        basis = measured_settings(self.run.config, self.run.contents) | {"seed_everything": self.run.seed}
         every = self.options.save_every_n_steps
-        self.resume_points = ResumePoints(self.run.folder, basis, every, self.options.allow_change, self.stop_request)
+        words = partial(
+            as_now,
+            config=self.run.config,
+            annotations=self.datamodule.annotations_sha256(),
+            resolve=self._resolve,
+        )
+        self.resume_points = ResumePoints(self.run.folder, basis, every, self.options.allow_change, words)
         return self.resume_points
 
     def _best_on_val(self) -> ModelCheckpoint:
@@ -309,15 +358,6 @@ class PetlBenchCLI(LightningCLI):
 
     def fit(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Trains, writes the adapter, tests the reported epoch if its truth is known, writes the record."""
-        try:
-            self._fit(model, datamodule, ckpt_path, **kwargs)
-        except Stopped as stopped:
-            if self.resume_points and rank_zero_only.rank == 0 and resumable(self.run.folder):
-                again = "without --overwrite true " if self.options.overwrite else ""
-                stopped.advice = f"; the same command {again}goes on from {self.run.folder / LAST}"
-            raise
-
-    def _fit(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None, **kwargs: Any) -> None:
         if ckpt_path is not None:
             ckpt_path = str(Path(ckpt_path).expanduser().absolute())  # `last` and `best` are files here, too
         elif self.run.resumed:
@@ -325,6 +365,8 @@ class PetlBenchCLI(LightningCLI):
             rank_zero_info(f"an interrupted run goes on from {ckpt_path} (--overwrite true begins anew)")
         if model.trainable:
             self._announce(model)
+            if ckpt_path is not None:
+                require_training_state(Path(ckpt_path))
             with self._losses_told():
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **kwargs)
         if self.options.trainer.fast_dev_run:
@@ -339,10 +381,12 @@ class PetlBenchCLI(LightningCLI):
                 f"predict --ckpt_path {self.run.folder / ADAPTER_NAME} writes those of the model"
             )
             return
+        surroundings = self.run.surroundings(datamodule)
         with self._losses_told():
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         selection = "best-val" if self.options.best_on_val else "last"
-        self.run.finish(self.trainer, model, datamodule, self.meter, selection, self.resume_points, self._freedoms())
+        training = self._training() if self.resume_points else None
+        self.run.finish(self.trainer, model, datamodule, self.meter, selection, surroundings, training)
 
     def _load_best(self, model: Method) -> None:
         best = self.run.folder / "best.ckpt"
@@ -354,33 +398,48 @@ class PetlBenchCLI(LightningCLI):
             )
         model.load_state_dict(read_checkpoint(best)["state_dict"], strict=False)
 
-    def _freedoms(self) -> dict[str, Any]:
-        """For the record: by what training was cut short, and which classes of the user took part."""
+    def _training(self) -> Training:
+        """For the record: what training was held against and cut short by, and which classes of the user took part."""
+        assert self.resume_points is not None, "a training that ends has them"
         classes = foreign_classes(self.options.trainer, NamedConfig.guard.plugins)
-        return {"limits": self.early_ends.limits} | ({"callbacks": classes} if classes else {})
+        return Training(self.resume_points, self.recipe, self.early_ends.limits, classes)
+
+    def _how_to_go_on(self) -> str:
+        """What is left of an interrupted fit, and what to do."""
+        if (record := self.run.folder / self.run.record_name).is_file():
+            return f"; the run is complete: {record}"
+        failure = f"; {self.resume_points.failure}" if self.resume_points and self.resume_points.failure else ""
+        if (kept := resumable(self.run.folder) or self.run.resumed) is None:
+            steps = getattr(getattr(self, "trainer", None), "global_step", 0)
+            return failure or ("; no checkpoint could be saved" if steps else "; no step was made, so nothing is lost")
+        unwanted = {"--overwrite true": self.options.overwrite, "--ckpt_path": self.options.ckpt_path}
+        without = " and ".join(option for option, given in unwanted.items() if given)
+        return f"{failure}; the same command {f'without {without} ' if without else ''}goes on from {kept}"
 
     @contextmanager
     def _losses_told(self) -> Iterator[None]:
         """Says which process was lost, or which file a lost loader process was at."""
+        STOP.unwinds = True
         with self.ranks.together(self.trainer), named_when_lost(self.datamodule.current_files):
             yield
 
     @staticmethod
     def _announce(model: Method) -> None:
         counts = model.parameter_counts()
-        share = 100 * counts["trainable"] / counts["total"]
+        share = number(100 * counts["trainable"] / counts["total"], 3)
         rank_zero_info(
             f"{model.label} on {model.backbone.name}: {counts['trainable']:,} of {counts['total']:,} parameters "
-            f"({share:.3f} %) are trained"
+            f"({share} %) are trained"
         )
 
     def test(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Tests an adapter, or a method that trains nothing."""
         self._tell_changes()
+        surroundings = self.run.surroundings(datamodule)
         with self._losses_told():
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         if not self.options.trainer.fast_dev_run:
-            self.run.finish(self.trainer, model, datamodule, self.meter, "last")
+            self.run.finish(self.trainer, model, datamodule, self.meter, "last", surroundings)
 
     def validate(
         self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any
@@ -400,21 +459,40 @@ class PetlBenchCLI(LightningCLI):
             batches = self.trainer.predict(model, datamodule=datamodule)
         self.run.write_predictions(batches or [], model)
 
+    def _require_adapter(self) -> None:
+        """Refuses to evaluate what was never trained, unless asked to."""
+        if self.options.ckpt_path is not None:
+            require_adapter_path(Path(self.options.ckpt_path).expanduser())
+        elif self.model.trainable and not self.options.zero_shot:
+            raise UsageError(
+                f"{self.subcommand} of {type(self.model).__name__} needs --ckpt_path adapter.safetensors; to evaluate "
+                "it untrained on purpose, add --zero_shot true"
+            )
+
     def _load(self, model: Method, ckpt_path: str | None) -> None:
         if ckpt_path is not None:
             path = Path(ckpt_path).expanduser()
-            model.load_trained_state(read_adapter(path), str(path))
-            return
-        if model.trainable and not self.options.zero_shot:
-            raise UsageError(
-                f"{self.subcommand} of {type(model).__name__} needs --ckpt_path adapter.safetensors; to evaluate it "
-                "untrained on purpose, add --zero_shot true"
-            )
+            adapter = read_adapter(path)
+            model.load_trained_state(adapter, str(path))
+            trained, used = adapter.metadata.get("pixels"), model.identity()["pixels"]
+            if trained not in (None, used):  # adapters of earlier versions do not say
+                rank_zero_warn(f"{path} was trained with pixels {trained}, and is used with {used}")
 
     def _tell_changes(self) -> None:
         """Says which options of the method are not those that the adapter was trained with."""
         for key, (before, now) in sorted(self.run.changed_options().items()):
             rank_zero_warn(f"{self.options.ckpt_path} was trained with {key} {before}, and is used with {now}")
+
+
+def _open_no_files(parser: LightningArgumentParser) -> None:
+    """Keeps jsonargparse from files: it would read any one whose name is the value of a key that takes a class.
+
+    `ClassPathGuard` has put those that are meant in their places, and looked at them, before.
+    """
+    for action in parser._actions:
+        if hasattr(action, "_enable_path"):
+            action._enable_path = False  # type: ignore[attr-defined]  # nothing public turns this off
+            action.sub_add_kwargs = {**getattr(action, "sub_add_kwargs", {}), "sub_configs": False}  # type: ignore[attr-defined]
 
 
 def _require_match(task: Task, data: VideoTextDataModule) -> None:
@@ -423,6 +501,13 @@ def _require_match(task: Task, data: VideoTextDataModule) -> None:
             f"task {task.name} reads {task.texts}, but data {data.name} has {data.texts}: "
             "choose a task and a dataset that belong together"
         )
+
+
+def _require_answers(command: str, task: Task, data: VideoTextDataModule) -> None:
+    """Refuses a list of answers that answers none of the questions at hand."""
+    splits: dict[str, tuple[Split, ...]] = {"fit": ("train", "val", "test"), "validate": ("val",), "test": ("test",)}
+    if isinstance(task, QuestionAnswering) and isinstance(data, QuestionAnswerDataModule) and task.vocabulary:
+        data.require_covered(task.vocabulary, splits.get(command, ()))
 
 
 def _require_no_effect(options: Namespace) -> None:
@@ -445,14 +530,14 @@ def run(
     """
     _quiet()
     import_plugins(plugins)
-    arguments = [_packaged(argument) for argument in arguments]
-    NamedConfig.guard = ClassPathGuard(plugins)
-    NamedConfig.guard.check_arguments(arguments)
-    arguments = [command, *_with_nulls(_with_config_beside(command, arguments))]
+    guard = NamedConfig.guard = ClassPathGuard(plugins)
+    guard.check_arguments(arguments)
+    arguments = _with_nulls(_with_recipe(_with_config_beside(command, guard.with_fragments(arguments))))
     try:
-        cli(arguments)
+        cli([command, *arguments])
     except ArgumentError as error:
-        raise UsageError(refused_class(str(error), plugins) or readable(str(error), _known_words)) from error
+        told = readable(str(error), _known_words, partial(_where, files=guard.files))
+        raise UsageError(refused_class(str(error), plugins) or told) from error
     except MisconfigurationException as error:
         raise UsageError(str(error)) from error
     except (ValueError, TypeError) as error:  # jsonargparse wraps what a constructor raises
@@ -499,14 +584,6 @@ def _with_nulls(arguments: Sequence[str]) -> list[str]:
     return out
 
 
-def _packaged(argument: str) -> str:
-    """Replaces the name of a packaged fragment, `--data data/fixture.yaml`, by its path, as `--config` does."""
-    option, equals, value = argument.rpartition("=")
-    if not value.endswith(".yaml") or Path(value).exists() or not (config_folder() / value).is_file():
-        return argument
-    return f"{option}{equals}{config_folder() / value}"
-
-
 def _with_config_beside(command: str, arguments: list[str]) -> list[str]:
     """Adds the `config.yaml` beside a checkpoint where no configuration is given: it says what was trained."""
     given = any(a in ("-c", "--config") or a.startswith("--config=") for a in arguments)
@@ -521,13 +598,24 @@ def _with_config_beside(command: str, arguments: list[str]) -> list[str]:
     return ["--config", str(beside), *arguments]
 
 
+def _with_recipe(arguments: list[str]) -> list[str]:
+    """Says which packaged configuration was named, before anything that may say otherwise."""
+    name = recipe_name(_values_of(("-c", "--config"), arguments))
+    return arguments if name is None else [f"--recipe={name}", *arguments]
+
+
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:
-    for place, argument in enumerate(arguments):
-        if argument == option and place + 1 < len(arguments):
-            return arguments[place + 1]
-        if argument.startswith(option + "="):
-            return argument.partition("=")[2]
-    return None
+    return next(iter(_values_of((option,), arguments)), None)
+
+
+def _values_of(options: Collection[str], arguments: Sequence[str]) -> list[str]:
+    """What options are given, in order."""
+    values = []
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        option, equals, value = argument.partition("=")
+        if option in options and (equals or following):
+            values.append(value if equals else following)
+    return values
 
 
 def _quiet() -> None:
@@ -568,6 +656,22 @@ def _worth_reading(record: logging.LogRecord) -> bool:
         "Loading `train_dataloader`",
     )
     return not text.startswith(noise)
+
+
+def _where(words: Sequence[str], files: Mapping[Path, Any]) -> str:
+    """The user's own file that holds the first of these words, and whether it hides a packaged one.
+
+    Args:
+        words: that a message is about.
+        files: configurations that were read, and what they hold.
+    """
+    packaged = config_folder()
+    own = {path: value for path, value in files.items() if not path.resolve().is_relative_to(packaged.resolve())}
+    path = next((path for word in words for path, value in own.items() if holds(value, word)), None)
+    if path is None:
+        return ""
+    hidden = next((name for name in list_configs() if path.resolve().as_posix().endswith(f"/{name}")), None)
+    return f" in {path}" + (f", which is read in place of the packaged {hidden}" if hidden else "")
 
 
 def _known_words() -> list[str]:

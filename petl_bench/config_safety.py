@@ -1,7 +1,8 @@
-"""Refuses class paths from outside before anything imports them.
+"""Reads configurations, and refuses class paths from outside before anything imports them.
 
 A `class_path` imports its module even when the class is then rejected (specs/reliability.md 2.5), so a configuration
-is code. Only our packages, torch, Lightning and what the user names with `--plugins` may be named.
+is code. Only our packages, torch, Lightning and what the user names with `--plugins` may be named. Files that a
+configuration includes are put in their places here: whoever parses the result opens no file.
 """
 
 from __future__ import annotations
@@ -15,13 +16,23 @@ from typing import Any
 import yaml
 
 from petl_bench.errors import UsageError
-from petl_bench.named_configs import find_fragment
+from petl_bench.named_configs import SUFFIXES, find_fragment, is_file, read_text
 
 ALLOWED = ("petl_bench", "methods", "datamodules", "torch", "pytorch_lightning", "lightning_fabric")
 
-#: keys whose files are data that no class is read from, and may be large
-_DATA_KEYS = ("answer_list",)
-_FILE_SUFFIXES = ("csv", "json", "jsonl", "txt", "yaml", "yml", "pt", "bin", "safetensors", "ckpt")
+#: keys that take a group of options, a class or several: what a file may hold in their place
+_FRAGMENT_KEYS = frozenset(
+    {
+        *("trainer", "model", "data", "backbone", "task", "optimizer"),
+        *("callbacks", "logger", "plugins", "profiler", "strategy", "accelerator"),
+    }
+)
+#: of these, the groups: nothing but a mapping will do
+_GROUPS = ("trainer",)
+#: values in a configuration; a few lines of YAML can unfold to billions
+_MAX_VALUES = 100_000
+_ONE_LINE = 10**9
+_FILE_SUFFIXES = ("csv", "tsv", "json", "jsonl", "txt", "pkl", "yaml", "yml", "pt", "bin", "safetensors", "ckpt")
 
 
 class ClassPathGuard:
@@ -34,6 +45,8 @@ class ClassPathGuard:
     def __init__(self, plugins: Sequence[str] = ()) -> None:
         self.plugins = tuple(plugins)
         self.allowed = (*ALLOWED, *plugins)
+        #: what was read, by file
+        self.files: dict[Path, Any] = {}
 
     def check_arguments(self, arguments: Sequence[str]) -> None:
         """Refuses class paths in command-line values: `--model a.b.C`, `--model.class_path=a.b.C`.
@@ -44,36 +57,108 @@ class ClassPathGuard:
         for argument, value in _options(arguments):
             key = argument.rsplit(".", 1)[-1]
             if value.lstrip().startswith(("{", "[")):
-                self._check_value(_parse(value, argument), argument)
+                self._check_value(parse_yaml(value, argument), argument)
             elif key in ("class_path", "--model", "--data") or argument.endswith(("backbone", "task", "optimizer")):
                 self._require_allowed(value, argument)
             else:
                 self._check_value(value, argument)
 
-    def check_file(self, path: Path) -> None:
-        """Refuses class paths in a configuration file and in the files it includes.
+    def read(self, path: Path) -> str:
+        """A configuration with the files that it includes in their places, as YAML.
+
+        Only keys that take a group of options or a class include a file; any other value that looks like one stays as
+        it is, whatever lies beside the configuration.
 
         Raises:
-            UsageError: naming the file and the class path, or for text that is no YAML mapping.
+            UsageError: naming the file and a class path from outside, or for text that is no YAML mapping.
         """
-        self._check_file(path.resolve(), set())
+        node = self._compose(path, "", ())
+        if not isinstance(node, yaml.MappingNode):
+            raise UsageError(f"configuration {path} is empty or no mapping of keys to values")
+        return yaml.serialize(node, Dumper=yaml.SafeDumper)
 
-    def _check_file(self, path: Path, seen: set[Path]) -> None:
-        if path in seen:
-            return
-        seen.add(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read configuration {path}: {error}") from error
-        value = _parse(text, str(path))
-        if not isinstance(value, dict):
+    def with_fragments(self, arguments: Sequence[str]) -> list[str]:
+        """Arguments with the content of the files that they name for a group of options or a class.
+
+        Raises:
+            UsageError: as `read` does.
+        """
+        out = list(arguments)
+        for place, (option, equals, value) in enumerate(argument.partition("=") for argument in arguments):
+            at = place if equals else place + 1
+            if not option.startswith("--") or at >= len(arguments):
+                continue
+            value = value if equals else arguments[at]
+            *parents, key = option.removeprefix("--").removesuffix("+").split(".")
+            if key not in _FRAGMENT_KEYS or "data" in parents:
+                continue
+            if value.endswith(SUFFIXES):
+                text = self._in_one_line(find_fragment(value, Path()), key)
+                out[at] = f"{option}={text}" if equals else text
+            elif key in _GROUPS and not isinstance(parse_yaml(value, option), dict):
+                raise _no_group(option, value)
+        return out
+
+    def _in_one_line(self, path: Path, key: str) -> str:
+        node = self._compose(path, key, ())
+        for part in _collections(node):
+            part.flow_style = True
+        return yaml.serialize(node, Dumper=yaml.SafeDumper, width=_ONE_LINE).strip()
+
+    def _compose(self, path: Path, key: str, above: tuple[Path, ...]) -> yaml.CollectionNode:
+        """The nodes of a file, with those of the files that it includes.
+
+        Args:
+            path: the file.
+            key: the key that it is the value of; empty for a whole configuration.
+            above: the files that include it.
+        """
+        if path.resolve() in above:
+            raise UsageError(f"configuration {path} includes itself, by way of {above[-1]}")
+        text = read_text(path)
+        value = parse_yaml(text, str(path))
+        if not isinstance(value, dict | list):
             raise UsageError(f"configuration {path} is empty or no mapping of keys to values")
         self._check_value(value, str(path))
-        for name in _strings(value):
-            included = find_fragment(name, path.parent)
-            if included is not None:
-                self._check_file(included.resolve(), seen)
+        self.files[path] = value
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        assert isinstance(node, yaml.CollectionNode), "it holds a mapping or a list"
+        if key != "data":
+            self._include(node, path, (*above, path.resolve()))
+        return node
+
+    def _include(self, node: yaml.Node, path: Path, above: tuple[Path, ...]) -> None:
+        """Puts files in the place of their names, in what a file holds."""
+        if isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                self._include(item, path, above)
+        if not isinstance(node, yaml.MappingNode):
+            return
+        for place, (key, value) in enumerate(node.value):
+            if key.value in _FRAGMENT_KEYS:
+                node.value[place] = (key, self._included(value, key.value, path, above))
+            elif key.value == "architecture" and isinstance(value, yaml.ScalarNode):
+                beside = path.parent / value.value
+                if is_file(beside):  # then it belongs to the configuration
+                    value.value = str(beside.resolve())
+            else:
+                self._include(value, path, above)
+
+    def _included(self, value: yaml.Node, key: str, path: Path, above: tuple[Path, ...]) -> yaml.Node:
+        """What stands for the value of a key that may include a file."""
+        if isinstance(value, yaml.ScalarNode) and value.value.endswith(SUFFIXES):
+            try:
+                fragment = find_fragment(value.value, path.parent)
+            except UsageError as error:
+                raise UsageError(f"{path}: {key}: {error}") from error
+            return self._compose(fragment, key, above)
+        if isinstance(value, yaml.ScalarNode) and key in _GROUPS:
+            raise _no_group(f"{path}: {key}", value.value)
+        if isinstance(value, yaml.SequenceNode):
+            value.value = [self._included(item, key, path, above) for item in value.value]
+        elif key != "data":  # whose options name files of data
+            self._include(value, path, above)
+        return value
 
     def _check_value(self, value: Any, where: str) -> None:
         for class_path in _class_paths(value):
@@ -85,7 +170,7 @@ class ClassPathGuard:
     def _require_allowed(self, class_path: Any, where: str) -> None:
         if not isinstance(class_path, str) or "." not in class_path:
             return
-        if class_path.endswith((".yaml", ".yml")) and not _would_import(class_path):
+        if class_path.endswith(SUFFIXES) and not _would_import(class_path):
             return
         if not any(f"{class_path}.".startswith(f"{package}.") for package in self.allowed):
             raise UsageError(
@@ -94,11 +179,41 @@ class ClassPathGuard:
             )
 
 
-def _parse(text: str, where: str) -> Any:
+def _no_group(where: str, value: str) -> UsageError:
+    return UsageError(f"{where} '{value}' is no group of options: give a file ({', '.join(SUFFIXES)}) or the options")
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text of plain values.
+
+    Raises:
+        UsageError: if it is no YAML, has tags or a key twice, or unfolds to too many values.
+    """
     try:
-        return yaml.load(text, Loader=_UniqueKeys)
-    except Exception as error:  # numbers and dates raise their own kinds, deep nesting a recursion's
+        value = yaml.load(text, Loader=_UniqueKeys)
+    except RecursionError as error:
+        raise UsageError(f"{where} is not valid YAML: it nests too deeply") from error
+    # PyYAML lets pass what `!!int x`, an impossible date or a list as a key make Python raise.
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
         raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
+    _require_small(value, where)
+    return value
+
+
+def _require_small(value: Any, where: str) -> None:
+    """Refuses what unfolds beyond all measure, or for ever: in YAML a part can stand in many places, and in itself."""
+    stack, seen = [value], 0
+    while stack:
+        seen += 1
+        if seen > _MAX_VALUES:
+            raise UsageError(
+                f"{where} unfolds to more than {_MAX_VALUES} values (`&` and `*` repeat parts); refusing it"
+            )
+        item = stack.pop()
+        if isinstance(item, dict):
+            stack += [*item.keys(), *item.values()]
+        elif isinstance(item, (list, tuple, set)):
+            stack.extend(item)
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -122,32 +237,46 @@ def _would_import(text: str) -> bool:
         return False  # `test.csv`: Python has a package `test`, and importing it would do no harm
     if first in sys.modules:
         return True
-    spec = find_spec(first)
+    try:
+        spec = find_spec(first)
+    except ValueError:  # of what runs, `__main__`
+        return True
     is_folder = spec is not None and spec.origin is None and text.count(".") == 1  # `runs.old` beside a folder `runs`
     return spec is not None and not is_folder
 
 
+def holds(value: Any, word: str) -> bool:
+    """Whether a key or a text in what a configuration holds is this word, without its packages."""
+    for item in _everything(value):
+        words = map(str, item) if isinstance(item, dict) else (item,) if isinstance(item, str) else ()
+        if any(text.rsplit(".", 1)[-1] == word for text in words):
+            return True
+    return False
+
+
 def _class_paths(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        if "class_path" in value:
-            yield value["class_path"]
-        for item in value.values():
-            yield from _class_paths(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _class_paths(item)
+    return (item["class_path"] for item in _everything(value) if isinstance(item, dict) and "class_path" in item)
 
 
 def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if key not in _DATA_KEYS:
-                yield from _strings(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
+    return (item for item in _everything(value) if isinstance(item, str))
+
+
+def _everything(value: Any) -> Iterator[Any]:
+    """A value, and every value in it."""
+    yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _everything(item)
+
+
+def _collections(node: yaml.Node) -> Iterator[yaml.CollectionNode]:
+    """Mappings and lists in what a file holds."""
+    if not isinstance(node, yaml.CollectionNode):
+        return
+    yield node
+    for item in node.value:
+        for part in item if isinstance(item, tuple) else (item,):
+            yield from _collections(part)
 
 
 def _options(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import resource
+import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -110,8 +111,49 @@ class SavedActivations(torch.autograd.graph.saved_tensors_hooks):
         return tensor
 
 
+class AddedMemory:
+    """What this process adds to its resident memory from here on, at most: not what libraries and weights take already.
+
+    Linux only. The kernel's peak of the process is set back to what is resident now; where that is not allowed, the
+    peak tells only if it grows.
+    """
+
+    def __init__(self) -> None:
+        _set_back_peak()
+        self._peak, self._resident = _peak_bytes(), _resident_bytes()
+
+    def bytes(self) -> int | None:
+        """The most that was added; None if the system does not tell."""
+        if self._resident is None or self._peak is None or (peak := _peak_bytes()) is None:
+            return None
+        if peak == self._peak > self._resident:
+            return None  # it is older than this object
+        return max(0, peak - self._resident)
+
+
+def _set_back_peak() -> None:
+    with suppress(OSError):  # not on Linux, or not allowed
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _resident_bytes() -> int | None:
+    return _of_status("VmRSS")
+
+
+def _peak_bytes() -> int | None:
+    return _of_status("VmHWM")
+
+
+def _of_status(name: str) -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), None)
+
+
 class CostMeter(Callback):
-    """Measures the training and the evaluation of one process; of a resumed run also what came before.
+    """Measures the training and the evaluation of one process; of a resumed run also what came before, but for memory.
 
     Attributes:
         gmacs: of the evaluated model; None before the evaluation.
@@ -125,8 +167,11 @@ class CostMeter(Callback):
         self._steps_started, self._steps_seconds, self._steps = 0.0, 0.0, 0
         self._test_started = self._test_seconds = 0.0
         self._peak: dict[str, list[int] | None] = {}
+        self._memory: AddedMemory | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.strategy.root_device.type == "cpu":
+            self._memory = AddedMemory()
         self._train_started = time.perf_counter()
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
@@ -155,7 +200,7 @@ class CostMeter(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._count_up()
-        self._peak = _peak_memory(trainer)
+        self._peak = _peak_memory(trainer, self._memory)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Method), "this suite trains methods only"
@@ -172,12 +217,13 @@ class CostMeter(Callback):
         on_gpu = trainer.strategy.root_device.type == "cuda"
         clips = self._steps * data.batch_size * trainer.accumulate_grad_batches
         return {
-            "epochs": float(trainer.current_epoch),
+            "epochs": _epochs(trainer),
             "steps": trainer.global_step,
             "global_batch": data.batch_size,
             "world_size": trainer.world_size,
             "precision": str(trainer.precision),
             "optimizer": type(recipe).__name__,
+            "augmentation": data.augmentation,
             "wall_s": self._train_seconds,
             "gpu_hours": self._train_seconds * trainer.world_size / 3600 if on_gpu else None,
             "peak_allocated_bytes": self._peak.get("allocated"),
@@ -187,18 +233,23 @@ class CostMeter(Callback):
 
     def evaluation(self, evaluation: Evaluation) -> dict[str, Any]:
         """The `cost` block: reading, encoding and ranking together, as a user waits for them."""
-        return {"clips_per_s": evaluation.videos / self._test_seconds, "texts_per_s": None, "ms_per_query": None}
+        return {"clips_per_s": evaluation.videos / self._test_seconds}
 
 
-def _peak_memory(trainer: Trainer) -> dict[str, list[int] | None]:
-    """Bytes per process: of the GPU's allocator, or on a CPU the process's largest resident size."""
-    if trainer.strategy.root_device.type == "cuda":
-        device = trainer.strategy.root_device
-        mine = torch.tensor(
-            [torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)], device=device
-        )
+def _epochs(trainer: Trainer) -> float:
+    """Passes over the training batches; Lightning counts one that `max_steps` or `max_time` cuts as a whole."""
+    steps_of_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+    return min(float(trainer.current_epoch), trainer.global_step / steps_of_epoch)
+
+
+def _peak_memory(trainer: Trainer, added: AddedMemory | None) -> dict[str, list[int] | None]:
+    """Bytes per process: of the GPU's allocator, or on a CPU what training added; None where a process cannot tell."""
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        mine = [torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)]
     else:
-        mine = torch.tensor([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, 0])
-    every = trainer.strategy.all_gather(mine).view(-1, 2).tolist()
+        found = None if added is None else added.bytes()
+        mine = [-1 if found is None else found, -1]
+    every = trainer.strategy.all_gather(torch.tensor(mine, device=device)).view(-1, 2).tolist()
     allocated, reserved = ([int(row[place]) for row in every] for place in (0, 1))
-    return {"allocated": allocated, "reserved": reserved if any(reserved) else None}
+    return {name: None if -1 in of else of for name, of in (("allocated", allocated), ("reserved", reserved))}

@@ -8,15 +8,14 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-import yaml
-
 from petl_bench import cli
+from petl_bench.config_safety import parse_yaml
 from petl_bench.data import build_cache, describe, verify
 from petl_bench.data.base import VideoTextDataModule
-from petl_bench.errors import UsageError
 from petl_bench.inspect_model import Params
 from petl_bench.method import Method
-from petl_bench.named_configs import find_config
+from petl_bench.named_configs import find_config, read_text
+from petl_bench.signals import STOP
 
 #: modules with `add_arguments(parser)` and `run(data module, options) -> exit code`
 COMMANDS: dict[str, ModuleType] = {"describe": describe, "verify": verify, "cache": build_cache}
@@ -28,6 +27,7 @@ class DataCommand(Params):
     """Takes what `fit` takes, builds the model without memory for its `spec`, and hands over the data module."""
 
     def fit(self, model: Method, datamodule: VideoTextDataModule, **kwargs: Any) -> None:
+        STOP.unwinds = True  # a progress bar has hidden the cursor
         self.inspection.exit_code = self.inspection.command.run(datamodule, self.inspection)
 
 
@@ -66,10 +66,7 @@ def _parser() -> argparse.ArgumentParser:
 def _configuration(name: str) -> list[str]:
     """The options that make a data fragment, or the configuration of a run, a whole configuration."""
     path = find_config(name)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"cannot read configuration {path}: {' '.join(str(error).split())[:200]}") from error
+    content = parse_yaml(read_text(path), f"configuration {path}")
     if isinstance(content, dict) and "class_path" in content:
         return [f"--config={_AROUND}", f"--data={path}"]
     return [f"--config={path}"]

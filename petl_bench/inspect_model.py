@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -24,9 +23,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from petl_bench import cli
-from petl_bench.cost import SavedActivations, count_gmacs, made_batch
+from petl_bench.cost import AddedMemory, SavedActivations, count_gmacs, made_batch
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import UsageError
+from petl_bench.formats import number
 from petl_bench.method import Method
 from petl_bench.ranges import Count, argument
 
@@ -163,9 +163,10 @@ class Params(_Inspection):
         rows = [(c.part, f"{'unfrozen ' * c.pretrained}{c.name}", *_share(c.parameters, sizes["total"])) for c in found]
         rows.append(("all", "", *_share(sizes["trainable"], sizes["total"])))
         print_table(f"{model.label} on {model.backbone.name}", ("part", "component", "million", "%"), rows, left=2)
+        share = number(100 * sizes["trainable"] / sizes["pretrained"], 3)
         print(
-            f"{sizes['trainable']:,} of {sizes['total']:,} parameters are trained; that is "
-            f"{100 * sizes['trainable'] / sizes['pretrained']:.3f} % of the {sizes['pretrained']:,} of the backbone"
+            f"{sizes['trainable']:,} of {sizes['total']:,} parameters are trained; that is {share} % of the "
+            f"{sizes['pretrained']:,} of the backbone"
         )
 
 
@@ -211,7 +212,7 @@ class Profile(_Inspection):
             "clips_per_s": clips * self.steps.timed / self.steps.seconds,
             "saved_activation_bytes": self.steps.saved_bytes,
             "peak_allocated_bytes": self.steps.peak_allocated,
-            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_added_bytes": self.steps.peak_added,
         }
 
 
@@ -223,6 +224,8 @@ class StepMeter(Callback):
         seconds: of the timed steps together.
         saved_bytes: activations that the forward pass of one step keeps (see `SavedActivations`).
         peak_allocated: bytes of the GPU's allocator, model included; None on a CPU.
+        peak_added: bytes that the steps added to the memory of the process on a CPU, model and libraries not included;
+            None on a GPU, and where the system does not tell.
     """
 
     def __init__(self, timed: int) -> None:
@@ -230,7 +233,11 @@ class StepMeter(Callback):
         self.seconds, self._started = 0.0, 0.0
         self.saved_bytes = 0
         self.peak_allocated: int | None = None
+        self.peak_added: int | None = None
         self._hooks = ExitStack()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._memory = AddedMemory()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:
@@ -252,6 +259,8 @@ class StepMeter(Callback):
         self.seconds = _now(trainer) - self._started
         if trainer.strategy.root_device.type == "cuda":
             self.peak_allocated = torch.cuda.max_memory_allocated(trainer.strategy.root_device)
+        else:
+            self.peak_added = self._memory.bytes()
 
 
 def _now(trainer: Trainer) -> float:
@@ -262,12 +271,12 @@ def _now(trainer: Trainer) -> float:
 
 
 def _share(parameters: int, total: int) -> tuple[str, str]:
-    return f"{parameters / 1e6:.3f}", f"{100 * parameters / total:.3f}"
+    return number(parameters / 1e6, 3), number(100 * parameters / total, 3)
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.2f}"
+        return number(value)
     return f"{value:,}" if isinstance(value, int) else str("-" if value is None else value)
 
 

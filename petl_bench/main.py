@@ -6,11 +6,13 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 from petl_bench import __version__
 from petl_bench.errors import PetlBenchError, UsageError
 from petl_bench.output import make_printable
+from petl_bench.signals import STOP, Stopped, exit_on_signals, handled, take_over
 
 _HELP = """\
 usage: petl-bench COMMAND ...
@@ -37,9 +39,10 @@ look and report:
   list      methods, datamodules, configs, or the matrix of methods, backbones and tasks
   report    collect the runs below a folder into a leaderboard
   fixture   write a small generated dataset in the layout of a real one
+  demo      all of it in minutes on a CPU: generated clips, a small CLIP, several methods, the leaderboard
 
 options:
-  --plugins PACKAGE  import your own methods and data modules first (repeatable)
+  --plugins PACKAGE  import your own methods and data modules first (repeatable; not of report and fixture)
   --debug            show the traceback of an error
   --version, --help
 
@@ -47,7 +50,13 @@ options:
 4 data, 5 checkpoint or storage, 6 distributed, 130 and 143 signals.
 """
 
-_RUN_COMMANDS = ("fit", "validate", "test", "predict")
+#: and what a signal leaves of each before it knows better
+_RUN_COMMANDS = {
+    "fit": "; no step was made, so nothing is lost",
+    "validate": "; nothing is kept of it: give the same command again",
+    "test": "; no figures were written: give the same command again",
+    "predict": "; nothing was written: give the same command again",
+}
 _INSPECT_COMMANDS = ("params", "profile")
 
 
@@ -58,14 +67,16 @@ def main(args: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        return _dispatch(arguments)
+        with handled():
+            return _dispatch(arguments)
+    except Stopped as stopped:
+        _tell_stopped()
+        return stopped.exit_code
     except PetlBenchError as error:
         if debug:
             raise
         print(f"petl-bench: error: {_one_line(error)}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:  # who read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -79,7 +90,17 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def console() -> None:
     """Entry of the installed `petl-bench` script."""
-    sys.exit(main())
+    take_over()
+    code = main()
+    exit_on_signals()
+    if not STOP.number:
+        sys.exit(code)
+    # Who is asked to end waits neither for threads nor for what other libraries do at the end.
+    with suppress(OSError):
+        sys.stdout.flush()
+    with suppress(OSError):
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -105,25 +126,37 @@ def _dispatch(arguments: list[str]) -> int:
         from petl_bench.data_commands import run
 
         return run(rest, plugins)
+    if command == "demo":
+        from petl_bench import demo
+
+        return demo.run(rest, partial(_with_plugins, plugins))
+    if command == "list":
+        return _list(rest, plugins)
     if command in _LIGHT_COMMANDS:
+        if plugins:
+            raise UsageError(f"{command} has no option --plugins: it reads neither methods nor data modules")
         return _LIGHT_COMMANDS[command](rest)
-    known = [*_RUN_COMMANDS, *_INSPECT_COMMANDS, "plan", "data", *_LIGHT_COMMANDS]
+    known = [*_RUN_COMMANDS, *_INSPECT_COMMANDS, "plan", "data", "demo", "list", *_LIGHT_COMMANDS]
     raise UsageError(_unknown("command", command, known))
 
 
 def _run_command(command: str, arguments: list[str], plugins: list[str]) -> int:
-    """One of Lightning's subcommands; a signal ends it with 128 plus its number."""
-    from petl_bench import signals
+    """One of Lightning's subcommands."""
+    STOP.advice = _RUN_COMMANDS[command].__str__
+    from petl_bench.cli import run
 
-    try:
-        with signals.handled() as stop_request:
-            from petl_bench.cli import PetlBenchCLI, run
+    return run(command, arguments, plugins)
 
-            return run(command, arguments, plugins, partial(PetlBenchCLI, stop_request=stop_request))
-    except signals.Stopped as stopped:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"petl-bench: stopped by {stopped}{stopped.advice}", file=sys.stderr)
-        return stopped.exit_code
+
+def _tell_stopped() -> None:
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        with suppress(OSError):  # of a terminal that hung up
+            print(STOP.farewell(), file=sys.stderr, flush=True)
+
+
+def _with_plugins(plugins: list[str], arguments: list[str]) -> int:
+    """One command of those that `demo` consists of; errors pass to who called the demo."""
+    return _dispatch([*arguments, *(f"--plugins={plugin}" for plugin in plugins)])
 
 
 def _take_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -133,23 +166,29 @@ def _take_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
     return known.plugins, rest
 
 
-def _list(arguments: list[str]) -> int:
+def _list(arguments: list[str], plugins: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="petl-bench list", description="Shows what configurations can name.")
     parser.add_argument("what", choices=["methods", "datamodules", "configs", "matrix"])
     parser.add_argument("--json", action="store_true", help="of the matrix: print JSON")
     options = parser.parse_args(arguments)
     what = options.what
+    if options.json and what != "matrix":
+        raise UsageError(f"list {what} has no option --json: it is of list matrix")
+    if plugins and what == "configs":
+        raise UsageError("list configs has no option --plugins: it shows the packaged configurations")
     if what == "configs":
         _list_configs()
         return 0
     if what == "matrix":
         from petl_bench import matrix
 
-        return matrix.run(options.json)
-    from petl_bench.registry import list_entries
+        return matrix.run(options.json, plugins)
+    from petl_bench.registry import list_entries, plugin_entries
 
-    for entry in list_entries(what):
-        print(f"{entry.name:<16} {entry.module:<28} {entry.summary}")
+    entries = [*list_entries(what), *plugin_entries(what, plugins)]
+    name, module = (max(len(entry[place]) for entry in entries) for place in (0, 1))
+    for entry in entries:
+        print(f"{entry.name:<{name}} {entry.module:<{module}} {entry.summary}".rstrip())
     return 0
 
 
@@ -185,7 +224,7 @@ def _fixture(arguments: list[str]) -> int:
     return fixture.run(parser.parse_args(arguments))
 
 
-_LIGHT_COMMANDS: dict[str, Callable[[list[str]], int]] = {"list": _list, "report": _report, "fixture": _fixture}
+_LIGHT_COMMANDS: dict[str, Callable[[list[str]], int]] = {"report": _report, "fixture": _fixture}
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> str:

@@ -7,9 +7,11 @@ wrong with it.
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +25,7 @@ from petl_bench.backbones.whole_clip import WholeCLIP
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.named_configs import config_folder
-from petl_bench.registry import list_entries
+from petl_bench.registry import import_plugins, list_entries, plugin_entries
 from petl_bench.tasks.base import Task
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.qa_classifier import AnswerClassifier
@@ -44,8 +46,8 @@ class Cell(NamedTuple):
     reason: str | None
 
 
-def matrix() -> list[Cell]:
-    """Every method on every backbone for every task."""
+def matrix(plugins: Sequence[str] = ()) -> list[Cell]:
+    """Every method, those of plug-ins included, on every backbone for every task."""
     with tempfile.TemporaryDirectory() as folder:
         answers = Path(folder) / "answers.json"
         answers.write_text('["yes", "no"]', encoding="utf-8")
@@ -57,27 +59,34 @@ def matrix() -> list[Cell]:
         }
         return [
             Cell(name, backbone, task, _refusal(build, _backbone(backbone, task), tasks[task]()))
-            for name, build in _methods().items()
+            for name, build in _methods(plugins).items()
             for backbone in BACKBONES
             for task in TASKS.values()
         ]
 
 
-def _methods() -> dict[str, Callable[[Backbone, Task], Method]]:
-    """What builds each packaged method, by name, with the arguments of its first fixture configuration."""
+def _methods(plugins: Sequence[str]) -> dict[str, Callable[[Backbone, Task], Method]]:
+    """What builds each method, by name, with the arguments of its first fixture configuration, or its defaults."""
     found: dict[str, Callable[[Backbone, Task], Method]] = {}
     given: dict[str, dict[str, Any]] = {}
     for path in sorted(config_folder().glob("fixture_*.yaml")):
         model = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
         given.setdefault(model["class_path"], model["init_args"])
-    for entry in list_entries("methods"):
+    import_plugins()
+    for entry in [*list_entries("methods"), *plugin_entries("methods", plugins)]:
         kind = getattr(importlib.import_module(entry.module), entry.name)
         arguments = given.get(f"{entry.module}.{entry.name}", {})
         options = {key: value for key, value in arguments.items() if key not in ("backbone", "task", "optimizer")}
-        found[entry.name] = lambda backbone, task, kind=kind, options=options: kind(
-            backbone=backbone, task=task, **options
-        )
+        found[entry.name] = partial(_built, kind, options)
     return found
+
+
+def _built(kind: type[Method], options: dict[str, Any], backbone: Backbone, task: Task) -> Method:
+    parameters = inspect.signature(kind).parameters.values()
+    named = {p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    if missing := sorted(named - {"backbone", "task", *options}):
+        raise UsageError(f"{kind.__name__} has no default for {', '.join(missing)}, and no fixture configuration")
+    return kind(backbone=backbone, task=task, **options)
 
 
 def _backbone(name: str, task: str) -> Backbone:
@@ -98,9 +107,9 @@ def _refusal(build: Callable[[Backbone, Task], Method], backbone: Backbone, task
     return None
 
 
-def run(as_json: bool) -> int:
+def run(as_json: bool, plugins: Sequence[str] = ()) -> int:
     """Prints the matrix, and below it the reason of each hole."""
-    cells = matrix()
+    cells = matrix(plugins)
     print(json.dumps([cell._asdict() for cell in cells], indent=2) if as_json else render(cells))
     return 0
 

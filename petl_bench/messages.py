@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
@@ -36,18 +36,24 @@ class _Complaint(NamedTuple):
     text: str
 
 
-def readable(message: str, known_words: Callable[[], Iterable[str]]) -> str:
+def readable(
+    message: str, known_words: Callable[[], Iterable[str]], where: Callable[[Sequence[str]], str] = lambda words: ""
+) -> str:
     """A message of jsonargparse in one line, with a suggestion for a misspelt class or option.
 
     Args:
         message: of several lines, whose indentation shows what is below what.
         known_words: gives the names of classes and arguments that a configuration may hold.
+        where: says in which file the first of some words stands, for the end of the line.
     """
     if message.startswith("the following arguments are required"):
         return "no configuration: add --config NAME (`petl-bench list configs` shows the packaged ones)"
     complaints = list(_complaints(message))
     told = min(complaints, key=lambda one: (one.rank, -one.depth)).text if complaints else shown(message, 400)
-    for word in _unknown_words(message):
+    words = _unknown_words(message)
+    keys = [key.rsplit(".", 1)[-1] for key in _KEY.findall(message)]
+    told += where([*words, *reversed(keys)])
+    for word in words:
         close = get_close_matches(word, known_words(), 1, 0.7)
         if close and close[0] != word:
             return f"{told}: did you mean '{close[0]}'?"

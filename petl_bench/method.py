@@ -18,10 +18,12 @@ from torch import Tensor, nn
 import petl_bench
 from petl_bench.adapters import Adapter
 from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.described import said_by
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, NonFiniteError, UsageError
 from petl_bench.optimizers import AdamWCosine, OptimizerRecipe, TrainableParameter
 from petl_bench.tasks.base import Evaluation, Task
+from petl_bench.untrusted import shown
 
 
 class Method(LightningModule, ABC):
@@ -37,6 +39,8 @@ class Method(LightningModule, ABC):
     identity_at_init: ClassVar[bool] = True
     #: False for a method that has nothing to train (zero-shot).
     trainable: ClassVar[bool] = True
+    #: arguments that change no result
+    operational: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, backbone: Backbone, task: Task, optimizer: OptimizerRecipe | None = None) -> None:
         super().__init__()
@@ -216,6 +220,10 @@ class Method(LightningModule, ABC):
             if p.requires_grad
         ]
 
+    def contents(self) -> dict[str, Any]:
+        """What stands for the paths among the arguments where runs are compared: the content of the files."""
+        return {}
+
     def identity(self) -> dict[str, str]:
         """What an adapter belongs to: method, its options that shape tensors, backbone and its weights."""
         return {
@@ -224,6 +232,7 @@ class Method(LightningModule, ABC):
             "backbone": self.backbone.name,
             "backbone_sha256": self.backbone.weights["sha256"] or "",
             "task": self.task.identity,
+            "pixels": said_by(self.backbone.spec),
         }
 
     def trained_state(self) -> dict[str, Tensor]:
@@ -252,7 +261,7 @@ class Method(LightningModule, ABC):
         for key in ("method", "backbone", "backbone_sha256", "task"):
             if adapter.metadata.get(key) != mine[key]:
                 raise CheckpointError(
-                    f"{source} was trained with {key} {adapter.metadata.get(key)}, this run has {mine[key]}: "
+                    f"{source} was trained with {key} {_told(adapter.metadata.get(key))}, this run has {mine[key]}: "
                     "use the config.yaml that lies beside it"
                 )
         state = self.trained_state() | (self._training_state() if training else {})
@@ -287,6 +296,11 @@ class Method(LightningModule, ABC):
         counts["trainable"] = sum(counts.values())
         counts["total"] = sum(p.numel() for p in self.parameters())
         return counts
+
+
+def _told(value: object) -> str:
+    """What a file says of itself, in one line."""
+    return shown(value, 100).strip("'")
 
 
 def _seed(*key: int) -> int:

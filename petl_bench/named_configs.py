@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-import re
+import os
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
 
+import yaml
+
+from petl_bench import untrusted
 from petl_bench.errors import UsageError
+from petl_bench.untrusted import is_file
+
+#: names that a file with a configuration has
+SUFFIXES = (".yaml", ".yml", ".json")
+#: more than any configuration has, and read in an instant
+MAX_BYTES = 1_000_000
+
+
+class Recipe(NamedTuple):
+    """A packaged configuration that a training is held against: its bare name, and the epochs it trains for."""
+
+    name: str
+    max_epochs: int
 
 
 def config_folder() -> Path:
     """Where the packaged YAML files are: in an installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent
     for folder in (package / "configs", package.parent / "configs"):
-        if folder.is_dir():
+        if (folder / "data").is_dir():
             return folder
-    raise UsageError(f"no configs folder in or beside {package}: the installation is incomplete")
+    raise UsageError(f"no configurations in or beside {package}: the installation is incomplete")
 
 
 def list_configs() -> list[str]:
@@ -36,33 +54,71 @@ def find_config(name: str) -> Path:
     Raises:
         UsageError: if there is neither; it suggests close names.
     """
-    own = Path(name).expanduser()
-    if own.is_file():
-        return own
-    folder = config_folder()
-    for packaged in (folder / name, folder / f"{name}.yaml"):
-        if packaged.is_file():
-            return packaged
+    path = _found(name)
+    if path is not None:
+        return path
     close = get_close_matches(name, list_configs(), 3, 0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else "`petl-bench list configs` shows the packaged ones"
     raise UsageError(f"no file and no packaged configuration '{name}': {hint}")
 
 
-def find_fragment(name: str, folder: Path) -> Path | None:
-    """The file that a configuration in `folder` includes by `name`: beside it, or a packaged one."""
-    if not name.endswith((".yaml", ".yml", ".json")):
-        return None
-    return next((path for path in (folder / name, config_folder() / name) if path.is_file()), None)
+def _found(name: str) -> Path | None:
+    folder = config_folder()
+    return next(
+        (path for path in (Path(name).expanduser(), folder / name, folder / f"{name}.yaml") if is_file(path)), None
+    )
 
 
-def with_found_fragments(path: Path) -> str:
-    """The text of a configuration with the names of the files it includes made absolute.
+def recipe_name(values: Iterable[str]) -> str | None:
+    """The bare name of the last packaged configuration among `--config` values; fragments are no recipes."""
+    folder = config_folder().resolve()
+    paths = [path.resolve() for path in map(_found, values) if path is not None]
+    return next((path.stem for path in reversed(paths) if path.parent == folder), None)
 
-    A user's own YAML, wherever it lies, can thus include `data/msrvtt.yaml`.
+
+def read_recipe(name: str) -> Recipe:
+    """The recipe of a packaged configuration.
+
+    Raises:
+        UsageError: there is none of that name, or it does not say how long it trains.
     """
-    text = path.read_text(encoding="utf-8")
-    for name in set(re.findall(r"[\w./~-]+\.(?:ya?ml|json)\b", text)):
-        fragment = find_fragment(name, path.resolve().parent)
-        if fragment is not None:
-            text = re.sub(rf"(?<![\w./~-]){re.escape(name)}\b", str(fragment.resolve()), text)
-    return text
+    path = config_folder() / f"{name}.yaml"
+    if f"{name}.yaml" not in list_configs():
+        raise UsageError(f"recipe '{name}' is no packaged configuration: `petl-bench list configs` shows them, or null")
+    trainer = yaml.safe_load(path.read_text(encoding="utf-8")).get("trainer")
+    if isinstance(trainer, str):
+        trainer = yaml.safe_load(find_fragment(trainer, path.parent).read_text(encoding="utf-8"))
+    epochs = trainer.get("max_epochs") if isinstance(trainer, dict) else None
+    if not isinstance(epochs, int):
+        raise UsageError(f"recipe '{name}' does not say trainer.max_epochs: set recipe null")
+    return Recipe(name, epochs)
+
+
+def find_fragment(name: str, folder: Path) -> Path:
+    """The file that a configuration in `folder` includes by `name`: beside it, packaged, or in the current folder.
+
+    Raises:
+        UsageError: if there is none; it suggests close names.
+    """
+    own = Path(name).expanduser()
+    found = next((path for path in (folder / own, config_folder() / own, own) if is_file(path)), None)
+    if found is not None:
+        return found
+    close = get_close_matches(name, [fragment for fragment in list_configs() if os.sep in fragment], 3)
+    hint = f": did you mean {' or '.join(close)}?" if close else ""
+    raise UsageError(f"no file '{name}' in {folder.resolve()}, and no packaged one of that name{hint}")
+
+
+def read_text(path: Path) -> str:
+    """The text of a configuration.
+
+    Raises:
+        UsageError: if it is too large for one, or cannot be read.
+    """
+    try:
+        size = path.stat().st_size if is_file(path) else 0
+        if size > MAX_BYTES:
+            raise UsageError(f"{path} ({size:,} bytes) is too large for a configuration: is it a file of data?")
+        return untrusted.read_text(path)
+    except untrusted.UnreadableError as error:
+        raise UsageError(f"cannot read configuration {path}: {error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ class OptimizerRecipe(ABC):
         clip_norm: bound on the global gradient norm per step, or None.
     """
 
+    #: arguments that change no result
+    operational: ClassVar[frozenset[str]] = frozenset()
     clip_norm: float | None
 
     @abstractmethod
@@ -50,14 +52,15 @@ class OptimizerRecipe(ABC):
 class AdamWCosine(OptimizerRecipe):
     """AdamW, linear warm-up, then cosine decay to zero.
 
-    The defaults are those published for adapters on CLIP (TempMe; specs/other_methods.md section 6), but for the
-    weight decay of vectors (biases, norms, scales), which is none here.
+    With betas 0.9, 0.999 and eps 1e-6 it is the recipe of TempMe and DiscoVLA for adapters on CLIP (LunarShen/TempMe
+    e624930, main.py), but for the weight decay of vectors (biases, norms, scales), which is none here.
 
     Args:
         lr: peak learning rate.
         weight_decay: decoupled weight decay of matrices.
         warmup: share of all steps in which the rate rises.
         betas: AdamW's decay rates.
+        eps: added to the root of the second moment.
         clip_norm: bound on the global gradient norm per step, or null.
     """
 
@@ -67,16 +70,17 @@ class AdamWCosine(OptimizerRecipe):
         weight_decay: NonNegative = 0.2,
         warmup: ShareBelowOne = 0.1,
         betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.98),
+        eps: Positive = 1e-8,
         clip_norm: NonNegative | None = 1.0,
     ) -> None:
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
-        self.betas, self.clip_norm = betas, clip_norm
+        self.betas, self.eps, self.clip_norm = betas, eps, clip_norm
 
     def build(self, parameters: Sequence[TrainableParameter], steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
         matrices = [p.parameter for p in parameters if p.parameter.ndim >= 2]
         vectors = [p.parameter for p in parameters if p.parameter.ndim < 2]
         groups = _groups((matrices, {"weight_decay": self.weight_decay}), (vectors, {"weight_decay": 0.0}))
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=True)
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
         return optimizer, LambdaLR(optimizer, lambda step: warmup_cosine(step / max(1, steps), self.warmup))
 
 

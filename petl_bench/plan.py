@@ -13,6 +13,7 @@ from pytorch_lightning import Trainer
 from petl_bench import cli
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import UsageError
+from petl_bench.formats import number
 from petl_bench.inspect_model import CPU_CLIPS, Profile, print_table
 from petl_bench.method import Method
 from petl_bench.ranges import Count, argument
@@ -116,11 +117,11 @@ def _show(figures: dict[str, Any]) -> None:
     rows = [
         ("training steps", f"{figures['steps']:,} ({figures['epochs']} epochs of {figures['rows']:,} rows)"),
         ("processes x clips", f"{figures['processes']} x {figures['clips_per_process']}"),
-        ("memory of a process", f"{figures['memory_bytes'] / gib:.2f} GiB"),
-        ("hours", f"{figures['hours']:.2f}"),
-        ("device-hours", f"{figures['device_hours']:.2f}"),
-        ("adapter file", f"{figures['adapter_bytes'] / 1e6:.1f} MB"),
-        ("checkpoints, at most", f"{figures['checkpoint_bytes'] / 1e6:.1f} MB"),
+        ("memory of a process", f"{number(figures['memory_bytes'] / gib)} GiB"),
+        ("hours", number(figures["hours"])),
+        ("device-hours", number(figures["device_hours"])),
+        ("adapter file", f"{number(figures['adapter_bytes'] / 1e6, 1)} MB"),
+        ("checkpoints, at most", f"{number(figures['checkpoint_bytes'] / 1e6, 1)} MB"),
     ]
     print_table(f"{figures['method']} on {figures['backbone']}", ("", ""), rows, left=1)
     scaled = "" if figures["measured_clips"] == figures["clips_per_process"] else ", scaled to the batch"

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
 from petl_bench.errors import DistributedError, UsageError
+from petl_bench.signals import ASKED, LAUNCHED_BY, STOP, end_helpers, starting_helpers
 
 #: what gloo, NCCL and torch's store say when another process is gone or does not answer
 _LOST = re.compile(r"gloo|nccl|closed by peer|connection (reset|refused|closed)|timed? ?out|TCPStore|broken pipe", re.I)
-#: seconds that processes get to end by themselves
-_GRACE = 5.0
+#: seconds that processes get to end by themselves, and where a signal has asked them to, too
+_GRACE, _GRACE_STOPPED = 5.0, 1.0
 
 
-def configure_ddp(strategy: object, timeout: int, static_graph: bool) -> None:
+def configure_ddp(strategy: object, timeout: int, static_graph: bool, ranks: Ranks) -> None:
     """Sets what Lightning makes of the strategies `ddp` and `auto`.
 
     Args:
         strategy: as configured.
         timeout: seconds after which a process that others wait for counts as lost.
         static_graph: whether every step uses the same parameters in the same order, which lets DDP work ahead.
+        ranks: takes charge of the processes that are launched.
 
     Raises:
         UsageError: the strategy shards parameters or needs code that is not here.
@@ -43,9 +46,10 @@ def configure_ddp(strategy: object, timeout: int, static_graph: bool) -> None:
         )
     StrategyRegistry.register(
         "ddp",
-        DDPStrategy,
+        _DDP,
         description="DDP of petl_bench",
         override=True,
+        ranks=ranks,
         timeout=timedelta(seconds=timeout),
         static_graph=static_graph,
     )
@@ -61,13 +65,15 @@ class Ranks(Callback):
     def __init__(self) -> None:
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        launched = getattr(trainer.strategy.launcher, "procs", [])
-        if not launched:
-            return
-        self._processes = list(launched)
-        launched.clear()  # which leaves Lightning's watchdog nothing to watch
+    def take(self, processes: list[subprocess.Popen[bytes]]) -> None:
+        """Takes charge of the processes that this one has launched."""
+        self._processes = processes
         threading.Thread(target=self._watch, daemon=True).start()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        # Here, because loaders that hang would keep their loader waiting, which asks them to end.
+        STOP.leaving = bool(STOP.number)
+        end_helpers()
 
     @contextmanager
     def together(self, trainer: Trainer) -> Iterator[None]:
@@ -92,24 +98,56 @@ class Ranks(Callback):
     def _watch(self) -> None:
         """Ends this process, too, where it does not notice by itself that another one has failed."""
         while not any(process.poll() for process in self._processes):
-            time.sleep(1)
+            time.sleep(0.2)
+        codes = [process.returncode for process in self._processes if process.returncode]
+        if asked := {-code if code < 0 else code - 128 for code in codes} & set(ASKED):
+            os.kill(os.getpid(), asked.pop())  # who signalled one of them meant the run
+            return
         time.sleep(2 * _GRACE)
         ended = self._end()
-        stopped = [code - 128 for process in self._processes if 128 < (code := process.returncode) < 128 + signal.NSIG]
-        if not stopped:
-            message = f"petl-bench: error: rank 0 is ended{ended}; the first error printed says why\n"
-            os.write(2, message.encode())
-        os._exit(128 + stopped[0] if stopped else DistributedError.exit_code)
+        message = f"petl-bench: error: rank 0 is ended{ended}; the first error printed says why\n"
+        os.write(2, message.encode())
+        os._exit(DistributedError.exit_code)
 
     def _end(self) -> str:
         """Waits a little, then kills; says how those ended that did so by themselves."""
-        ended = []
+        ended, deadline = [], time.monotonic() + (_GRACE_STOPPED if STOP.number else _GRACE)
         for rank, process in enumerate(self._processes, 1):
             with suppress(subprocess.TimeoutExpired):
-                code = process.wait(_GRACE)
+                code = process.wait(max(0.0, deadline - time.monotonic()))
                 how = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
                 ended.append(f"rank {rank} {how}")
+        for process in self._processes:
             if process.poll() is None:
                 process.kill()
                 process.wait()
         return f": {', '.join(ended)}" if ended else ""
+
+
+class _DDP(DDPStrategy):
+    """Lightning's, whose launched processes belong to `Ranks` from their start on."""
+
+    def __init__(self, *args: Any, ranks: Ranks, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._ranks = ranks
+
+    def _configure_launcher(self) -> None:
+        assert self.cluster_environment is not None
+        self._launcher = _Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
+        self._launcher.ranks = self._ranks
+
+
+class _Launcher(_SubprocessScriptLauncher):
+    """Starts processes with the signals blocked until they can handle them."""
+
+    ranks: Ranks
+
+    def _call_children_scripts(self) -> None:
+        os.environ[LAUNCHED_BY] = str(os.getpid())
+        try:
+            with starting_helpers():
+                super()._call_children_scripts()
+                self.ranks.take(self.procs)
+                self.procs = []  # which leaves Lightning's watchdog nothing to watch
+        finally:
+            del os.environ[LAUNCHED_BY]

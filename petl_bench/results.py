@@ -11,53 +11,48 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
-from fnmatch import fnmatchcase
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from petl_bench import old_records
 from petl_bench.errors import PetlBenchError, UsageError
+from petl_bench.untrusted import UnreadableError, is_file, parse_json, plain_text, read_text, shown
 
-SCHEMA = "petl_bench.result/1"
-FILE_NAME = "result.json"
+Contents = Mapping[str, Mapping[str, Any]]
 
-IGNORED_CONFIG_KEYS = (
-    # which files were given; where things lie and are written
-    "config",
-    "ckpt_path",
-    "runs_dir",
-    "overwrite",
-    "allow_change",
-    "save_every_n_steps",
-    "collective_timeout",
-    "*.root",
-    "*_root",
-    "*.cache_dir",
-    # cached frames are those that decoding gives
-    "data.init_args.cache",
-    "data.init_args.on_cache_miss",
-    "data.init_args.manifest",
-    "*.dirpath",
-    "trainer.default_root_dir",
+SCHEMA = "petl_bench.result/2"
+FILE_NAME, CONFIG_NAME = "result.json", "config.yaml"
+
+OPERATIONAL_OPTIONS = (
+    # of the command: which files were given; where things are written; how often, and what may differ
+    *("config", "ckpt_path", "runs_dir", "overwrite", "allow_change", "save_every_n_steps", "collective_timeout"),
+    # what the report holds a training against
+    "recipe",
+    *("verbose", "weights_only", "return_predictions"),
     # the seed: runs that differ in it only are aggregated
     "seed_everything",
-    # how the work is spread and shown; the batch size of a configuration is the global one
-    "*.num_workers",
-    "*.loader_timeout",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.accelerator",
-    "trainer.strategy",
-    "trainer.logger",
-    "trainer.log_every_n_steps",
-    "trainer.enable_progress_bar",
-    "trainer.enable_model_summary",
+    # of Lightning's trainer: how the work is spread and shown; the batch size of a configuration is the global one
+    *("trainer.devices", "trainer.num_nodes", "trainer.accelerator", "trainer.strategy", "trainer.default_root_dir"),
+    *("trainer.logger", "trainer.log_every_n_steps", "trainer.enable_progress_bar", "trainer.enable_model_summary"),
+    *("trainer.profiler", "trainer.detect_anomaly", "trainer.num_sanity_val_steps", "trainer.enable_checkpointing"),
 )
-"""Dotted keys of the resolved configuration that do not change what is measured.
+"""Dotted keys of the command and of Lightning's trainer that do not change what is measured.
 
-`*` stands for any characters, dots included (`*.root` covers `data.init_args.root`). List items are numbered
-(`trainer.callbacks.0.init_args.dirpath`). A key that matches is left out with everything below it.
+Constructors of ours name their own, as `operational` on the class. A key is left out with everything below it.
 """
+
+_OBSERVERS = frozenset(
+    {
+        *("DeviceStatsMonitor", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary", "ProgressBar"),
+        *("RichModelSummary", "RichProgressBar", "ThroughputMonitor", "TQDMProgressBar"),
+    }
+)
+"""Callbacks of Lightning that only watch, show or save."""
 
 _PACKAGES = (
     "torch",
@@ -67,7 +62,13 @@ _PACKAGES = (
     "torchvision",
     "av",
     "decord",
+    "pillow",
+    "timm",
 )
+
+
+#: of a number in a record
+_LARGEST = 2**63
 
 
 class ResultError(PetlBenchError):
@@ -97,20 +98,22 @@ def write_result(path: Path, record: dict[str, Any]) -> None:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Read and validate a run record.
+    """Read and validate a run record; one of an earlier version is given in this one's layout.
 
     Raises:
         ResultError: The file is missing, damaged, of another schema, or breaks this one.
     """
-    # A FIFO of that name would block for ever.
-    if not path.is_file():
+    if not is_file(path):
         raise ResultError(path, "is missing or not a file")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(read_text(path))
+        if isinstance(record, dict) and record.get("schema") == old_records.FIRST:
+            record = old_records.upgraded(record, _config_beside(path, record), SCHEMA)
         _validate(path, record)
-    except (OSError, ValueError, RecursionError) as error:
+        _require_countable(path, record)
+    except (UnreadableError, RecursionError) as error:
         raise ResultError(path, f"cannot be read as JSON: {error}") from error
-    return record
+    return _printable(record)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -153,25 +156,54 @@ def file_sha256(path: Path) -> str:
         raise ResultError(path, f"cannot be read: {error.strerror}") from error
 
 
-def config_hash(config: dict[str, Any]) -> str:
-    """SHA-256 of the resolved configuration as canonical JSON, without `IGNORED_CONFIG_KEYS`.
+def config_hash(config: dict[str, Any], contents: Contents | None = None) -> str:
+    """SHA-256 of what a resolved configuration measures, as canonical JSON.
 
-    Equal for runs that measure the same thing with different seeds, folders or machines.
+    Equal for runs that measure the same thing with different seeds, folders or machines: operational options are left
+    out, and files stand there with their content.
+
+    Args:
+        config: resolved.
+        contents: see `measured`.
 
     Raises:
         UsageError: The configuration holds NaN, infinity, or something that is no JSON.
     """
-    kept = _without_ignored(config, "")
     try:
-        canonical = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
+        canonical = json.dumps(
+            measured(config, contents), sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain
+        )
     except (TypeError, ValueError) as error:
         raise UsageError(f"the configuration cannot be hashed: {error}") from error
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def measured_settings(config: dict[str, Any]) -> dict[str, Any]:
+def measured_settings(config: dict[str, Any], contents: Contents | None = None) -> dict[str, Any]:
     """The values that `config_hash` covers, by dotted key."""
-    return dict(_leaves(_without_ignored(config, ""), ""))
+    return dict(leaves(measured(config, contents)))
+
+
+def measured(config: dict[str, Any], contents: Contents | None = None) -> dict[str, Any]:
+    """What a resolved configuration measures.
+
+    Args:
+        config: resolved.
+        contents: by dotted key of a block of options: what stands for the values of some of them, such as the SHA-256
+            of a file for its path.
+    """
+    kept = _without_operational(config, "")
+    for key, options in (contents or {}).items():
+        block: Any = kept
+        for name in key.split("."):
+            block = block.get(name) if isinstance(block, dict) else None
+        if isinstance(block, dict):
+            block.update(options)
+    return kept
+
+
+def operational_options(kind: type) -> frozenset[str]:
+    """Arguments that a class and its bases declare to change no result."""
+    return frozenset().union(*(vars(base).get("operational", ()) for base in kind.__mro__))
 
 
 def environment() -> dict[str, Any]:
@@ -185,7 +217,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu_model(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: package_version(name) for name in _PACKAGES},
         "cuda": None,
         "driver": None,
         "gpu": None,
@@ -208,11 +240,29 @@ def run_directory(root: Path, dataset: str, method: str, backbone: str, config_h
     return root.joinpath(*parts.values(), f"seed{int(seed)}")
 
 
+def _config_beside(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of the run that wrote a record; empty if it is not there, or not known to be that one.
+
+    A test of an adapter lies beside the configuration of its training, which need not be its own.
+    """
+    integrity, config = record.get("integrity"), path.with_name(CONFIG_NAME)
+    if record.get("kind") != "fit" or not isinstance(integrity, dict) or not config.is_file():
+        return {}
+    try:
+        content = config.read_bytes()
+        if hashlib.sha256(content).hexdigest() != integrity.get("config_sha256"):
+            return {}
+        found = yaml.safe_load(content)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _validate(path: Path, record: Any) -> None:
     found = record.get("schema") if isinstance(record, dict) else None
     if found != SCHEMA:
         raise ResultError(path, f"schema is {found!r}, not {SCHEMA!r}")
-    for key, value in _leaves(record, ""):
+    for key, value in leaves(record):
         if isinstance(value, float) and not math.isfinite(value):
             raise ResultError(path, f"{key} is {value}, not a finite number")
 
@@ -224,6 +274,22 @@ def _validate(path: Path, record: Any) -> None:
         raise ResultError(path, f"{key}: {error.message[:200]}")
 
 
+def _require_countable(path: Path, record: Any) -> None:
+    """Refuses numbers that no run writes, and a report cannot calculate with."""
+    for key, value in leaves(record):
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise ResultError(path, f"{shown(key)} is {shown(value)}, beyond what a run can count")
+
+
+def _printable(value: Any) -> Any:
+    """A record whose texts can be encoded: names of files may be any bytes, which Python reads as lone surrogates."""
+    if isinstance(value, dict):
+        return {plain_text(key): _printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    return plain_text(value) if isinstance(value, str) else value
+
+
 @functools.cache
 def _validator() -> Any:
     from jsonschema import Draft202012Validator
@@ -232,27 +298,51 @@ def _validator() -> Any:
     return Draft202012Validator(json.loads(schema))
 
 
-def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in nested mappings and lists by dotted key; items of lists are numbered."""
     if not isinstance(value, dict | list):
         yield key, value
         return
-    for name, item in _items(value):
-        yield from _leaves(item, f"{key}.{name}" if key else str(name))
+    for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from leaves(item, f"{key}.{name}" if key else str(name))
 
 
-def _without_ignored(value: Any, key: str) -> Any:
-    if not isinstance(value, dict | list):
+def _without_operational(value: Any, key: str) -> Any:
+    if isinstance(value, list):
+        return [_without_operational(item, f"{key}.{place}") for place, item in enumerate(value)]
+    if not isinstance(value, dict):
         return value
     kept = {}
-    for name, item in _items(value):
+    for name, item in value.items():
         below = f"{key}.{name}" if key else str(name)
-        if not any(fnmatchcase(below, pattern) for pattern in IGNORED_CONFIG_KEYS):
-            kept[str(name)] = _without_ignored(item, below)
-    return kept if isinstance(value, dict) else list(kept.values())
+        if below == "trainer.callbacks":
+            item = _without_observers(item)
+        if below not in OPERATIONAL_OPTIONS:
+            kept[str(name)] = _without_operational(item, below)
+    kind = _loaded(value.get("class_path"))
+    if kind is not None and isinstance(kept.get("init_args"), dict):
+        left_out = operational_options(kind)
+        kept["init_args"] = {name: item for name, item in kept["init_args"].items() if name not in left_out}
+    return kept
 
 
-def _items(value: dict[Any, Any] | list[Any]) -> Iterator[tuple[Any, Any]]:
-    return iter(value.items()) if isinstance(value, dict) else iter(enumerate(value))
+def _without_observers(callbacks: Any) -> Any:
+    """The callbacks that may change a result, or null."""
+    if not isinstance(callbacks, list):
+        return callbacks
+    return [callback for callback in callbacks if not _observes(callback)] or None
+
+
+def _observes(callback: Any) -> bool:
+    package, _, name = str(callback.get("class_path") if isinstance(callback, dict) else callback).rpartition(".")
+    return name in _OBSERVERS and package.split(".")[0] in ("", "pytorch_lightning", "lightning")
+
+
+def _loaded(class_path: Any) -> type | None:
+    """The class of a path whose module is imported, as those of a run are; None for any other."""
+    module, _, name = str(class_path).rpartition(".")
+    kind = getattr(sys.modules.get(module), name, None)
+    return kind if isinstance(kind, type) else None
 
 
 def _plain(value: Any) -> str:
@@ -291,21 +381,39 @@ def _git(folder: Path, *arguments: str) -> bytes | None:
         # Without the lock, runs that start together do not fight over the index.
         command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
         done = subprocess.run(command, capture_output=True, check=False)
-    except FileNotFoundError:
+    except OSError:
         return None
     return done.stdout if done.returncode == 0 else None
 
 
 def _installed_sha256() -> str:
-    lines = {f"{d.metadata['Name']}=={d.version}\n" for d in importlib.metadata.distributions()}
+    lines = set()
+    for package in importlib.metadata.distributions():
+        with suppress(Exception):  # of metadata that is there in part, anything may come
+            lines.add(f"{package.metadata['Name']}=={package.version}\n")
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """The version of an installed package; None where it is another's module, or its installation is cut."""
     try:
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+    except Exception:  # of metadata that is there in part, anything may come
         return None
+
+
+def require_validator() -> None:
+    """Refuses to begin what could not be recorded at its end.
+
+    Raises:
+        UsageError: The package that validates records cannot be imported.
+    """
+    try:
+        _validator()
+    except ImportError as error:
+        raise UsageError(
+            f"package {error.name} is missing, which records are checked with: install petl_bench again"
+        ) from error
 
 
 def _cpu_model() -> str | None:

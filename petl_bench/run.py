@@ -4,43 +4,55 @@ from __future__ import annotations
 
 import csv
 import fcntl
-import importlib.metadata
+import hashlib
 import io
+import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import yaml
 from jsonargparse import Namespace
 from pytorch_lightning import Trainer
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from petl_bench.adapters import Adapter, write_adapter
 from petl_bench.checkpoints import BEFORE_LAST, LAST, ResumePoints, resumable, sweep
+from petl_bench.config_safety import parse_yaml
 from petl_bench.cost import CostMeter
 from petl_bench.data.base import VideoTextDataModule
+from petl_bench.data.video import reader_version
+from petl_bench.earlier import Resolve, earlier_checkpoint
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.method import Method
+from petl_bench.named_configs import Recipe
 from petl_bench.results import (
+    CONFIG_NAME,
     FILE_NAME,
     SCHEMA,
+    Contents,
+    ResultError,
     config_hash,
     environment,
     file_sha256,
     read_result,
+    require_validator,
     run_directory,
     write_atomically,
     write_bytes_atomically,
     write_result,
 )
 from petl_bench.tasks.base import Evaluation
+from petl_bench.untrusted import UnreadableError, read_text
 
-CONFIG_NAME, ADAPTER_NAME, RANKS_NAME = "config.yaml", "adapter.safetensors", "ranks.npz"
+ADAPTER_NAME, RANKS_NAME = "adapter.safetensors", "ranks.npz"
+#: what the record of a test says of the training behind its adapter
+TRAINED = ("epochs", "steps", "recipe", "changed", "limits")
 
 
 @contextmanager
@@ -79,8 +91,42 @@ def earlier_metrics(folder: Path, steps: int) -> list[dict[str, str]]:
     path = folder / "metrics.csv"
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return [row for row in csv.DictReader(file) if (row.get("step") or "").isdigit() and int(row["step"]) < steps]
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    except (UnreadableError, csv.Error) as error:
+        rank_zero_warn(f"{path} cannot be continued, it begins anew: {error}")
+        return []
+    return [row for row in rows if (row.get("step") or "").isdecimal() and int(row["step"]) < steps]
+
+
+class Training(NamedTuple):
+    """What the record says of a training beside its costs.
+
+    Attributes:
+        points: how it was resumed.
+        recipe: what it is held against.
+        limits: by what callbacks cut it short.
+        callbacks: class paths of the user's own classes that took part.
+    """
+
+    points: ResumePoints
+    recipe: Recipe | None
+    limits: Mapping[str, str]
+    callbacks: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the record says of files and of the machine, gathered before an evaluation.
+
+    Whatever is gone or broken afterwards, or was before, does not cost its figures.
+    """
+
+    env: dict[str, Any]
+    adapter_bytes: int | None
+    adapter_sha256: str | None
+    config_sha256: str | None
+    manifest_sha256: str | None
 
 
 @dataclass(frozen=True)
@@ -91,10 +137,11 @@ class Run:
         folder: `runs/<dataset>/<method>/<backbone>/<hash>/seed<k>`.
         kind: `fit`, or `test` of what an earlier run trained.
         config: fully resolved.
-        config_hash: of what is measured, without seed and paths.
+        config_hash: of what is measured, without seed and with content in the place of paths.
         seed: of training.
         record_name: file name of the record in `folder`.
         resumed: the checkpoint of an interrupted run of this name, which it is continued from.
+        contents: what stands for paths in `config` where runs are compared.
     """
 
     folder: Path
@@ -104,6 +151,7 @@ class Run:
     seed: int
     record_name: str
     resumed: Path | None = None
+    contents: Contents = field(default_factory=dict)
 
     @property
     def run_id(self) -> str:
@@ -115,7 +163,12 @@ class Run:
         path = self.folder / CONFIG_NAME
         if self.kind != "test" or not path.is_file():
             return {}
-        before, now = _method_options(yaml.safe_load(path.read_text(encoding="utf-8"))), _method_options(self.config)
+        try:
+            before = _method_options(parse_yaml(read_text(path), str(path)))
+        except (UnreadableError, UsageError, AttributeError, KeyError, TypeError):  # of something else than our runs
+            rank_zero_warn(f"{path} cannot be read: whether the adapter was trained with these options is unknown")
+            return {}
+        now = _method_options(self.config)
         return {key: (before[key], now[key]) for key in before.keys() & now.keys() if before[key] != now[key]}
 
     def write_config(self) -> None:
@@ -160,18 +213,38 @@ class Run:
         data: VideoTextDataModule,
         meter: CostMeter,
         selection: str,
-        points: ResumePoints | None = None,
-        freedoms: dict[str, Any] | None = None,
+        surroundings: Surroundings,
+        training: Training | None = None,
     ) -> None:
-        """Writes ranks and, last, the record; a folder without a record is not a complete run."""
+        """Prints the figures, writes ranks and, last, the record; a folder without a record is not a complete run."""
         evaluation = _evaluation(method)
-        ranks = io.BytesIO()
-        np.savez_compressed(ranks, allow_pickle=False, **evaluation.ranks)
-        write_bytes_atomically(self.folder / self._ranks_name, ranks.getvalue())
-        record = self._record(trainer, method, data, meter, selection, evaluation, points, freedoms or {})
-        write_result(self.folder / self.record_name, record)
-        self.show(method, data)
+        try:
+            ranks = io.BytesIO()
+            np.savez_compressed(ranks, allow_pickle=False, **evaluation.ranks)
+            write_bytes_atomically(self.folder / self._ranks_name, ranks.getvalue())
+            record = self._record(trainer, method, data, meter, selection, evaluation, surroundings, training)
+            record["integrity"]["ranks_sha256"] = hashlib.sha256(ranks.getvalue()).hexdigest()
+            write_result(self.folder / self.record_name, record)
+        finally:
+            self.show(method, data)  # also where they cannot be written
         print(f"record: {self.folder / self.record_name}")
+
+    def surroundings(self, data: VideoTextDataModule) -> Surroundings:
+        """What the record says of files and of this machine; unknown is null."""
+        adapter = self._adapter
+        return Surroundings(
+            env=environment() | {"decoder": f"{data.reader} {reader_version(data.reader)}"},
+            adapter_bytes=adapter.stat().st_size if adapter.is_file() else None,
+            adapter_sha256=_known_sha256(adapter),
+            config_sha256=_known_sha256(self.folder / CONFIG_NAME),
+            manifest_sha256=_known_sha256(data.manifest),
+        )
+
+    @property
+    def _adapter(self) -> Path:
+        """What was tested, or trained."""
+        given = self.config.get("ckpt_path") if self.kind == "test" else None
+        return Path(given).expanduser() if given else self.folder / ADAPTER_NAME
 
     @property
     def _ranks_name(self) -> str:
@@ -185,16 +258,18 @@ class Run:
         meter: CostMeter,
         selection: str,
         evaluation: Evaluation,
-        points: ResumePoints | None,
-        freedoms: dict[str, Any],
+        surroundings: Surroundings,
+        training: Training | None,
     ) -> dict[str, Any]:
         counts = method.parameter_counts()
-        adapter = self.folder / ADAPTER_NAME
+        weights = method.backbone.weights
         protocol = data.protocol_record()
         train = None
-        if points is not None and trainer.global_step:
-            limits = _limits(self.config) | freedoms.get("limits", {})
-            train = meter.training(trainer, data, method.recipe) | points.history() | freedoms | {"limits": limits}
+        if training is not None and trainer.global_step:
+            train = meter.training(trainer, data, method.recipe) | training.points.history()
+            limits = _limits(self.config, train) | dict(training.limits)
+            train |= {"recipe": _plain(training.recipe), "limits": limits}
+            train |= {"callbacks": list(training.callbacks)} if training.callbacks else {}
         return {
             "schema": SCHEMA,
             "status": "complete",
@@ -207,13 +282,9 @@ class Run:
                 "tie_rule": method.task.tie_rule,
                 "selection": selection,
                 "inference": {
-                    "frames": data.frames,
-                    "sampler": f"{data.sampling}@{data.frame_rate or 'all'}fps",
                     "clips": 1,
                     "precision": str(trainer.precision),
-                    "qb_norm": False,
-                    "pooling": None,
-                    "rerank_beta": None,
+                    "temperature": None,
                     **evaluation.inference,
                 },
             },
@@ -221,24 +292,24 @@ class Run:
                 "method": method.label,
                 "method_config": _method_options(self.config),
                 "backbone": method.backbone.name,
-                "weights_sha256": method.backbone.weights["sha256"],
-                "pretraining_data": method.backbone.weights["source"],
+                "weights_sha256": weights["sha256"],
+                "pretraining_data": weights["source"],
+                "weights": {key: weights.get(key) for key in ("file", "activation", "described_by", "assumed")},
                 "trainable_params": counts["trainable"],
                 "total_params": counts["total"],
                 "trainable_by_modality": {k: v for k, v in counts.items() if k not in ("trainable", "total")},
-                "adapter_bytes": adapter.stat().st_size if adapter.is_file() else None,
-                "extra_inference_params": None,
-                "extra_inference_flops": None,
+                "adapter_bytes": surroundings.adapter_bytes,
                 "gmacs_vision": meter.gmacs.vision if meter.gmacs else None,
                 "gmacs_total": meter.gmacs.total if meter.gmacs else None,
+                **({"trained": _trained(self._adapter)} if self.kind == "test" else {}),
             },
             "train": train,
             "eval": evaluation.record | {"cost": meter.evaluation(evaluation)},
-            "env": environment() | _hardware(trainer, data),
+            "env": surroundings.env | _hardware(trainer, data) | {"manifest_sha256": surroundings.manifest_sha256},
             "integrity": {
-                "ranks_sha256": file_sha256(self.folder / self._ranks_name),
-                "adapter_sha256": file_sha256(adapter) if adapter.is_file() else None,
-                "config_sha256": file_sha256(self.folder / CONFIG_NAME),
+                "ranks_sha256": None,
+                "adapter_sha256": surroundings.adapter_sha256,
+                "config_sha256": surroundings.config_sha256,
             },
         }
 
@@ -246,40 +317,77 @@ class Run:
 def name_run(
     command: str, options: Namespace, resolved: dict[str, Any], method: Method, data: VideoTextDataModule
 ) -> Run:
-    """Chooses the folder of a run: of a test of a checkpoint that of the checkpoint. Nothing is written."""
-    seed, digest = options.seed_everything, config_hash(resolved)
+    """Chooses the folder of a run: of a test of a checkpoint that of the checkpoint. Nothing is written.
+
+    Raises:
+        DataError: an annotation file cannot be read.
+    """
+    if not _is_dry(command, options):
+        require_validator()
+        data.annotations_sha256()  # what cannot be read is told now
+    contents = contents_of(method, data)
+    seed, digest = options.seed_everything, config_hash(resolved, contents)
     if command != "fit" and options.ckpt_path:
-        return Run(Path(options.ckpt_path).expanduser().parent, "test", resolved, digest, seed, "test.json")
+        folder = Path(options.ckpt_path).expanduser().parent
+        return Run(folder, "test", resolved, digest, seed, "test.json", contents=contents)
     folder = run_directory(
         Path(options.runs_dir).expanduser(), data.dataset, method.slug, method.backbone.name, digest, seed
     )
-    return Run(folder, "fit", resolved, digest, seed, FILE_NAME)
+    return Run(folder, "fit", resolved, digest, seed, FILE_NAME, contents=contents)
 
 
-def open_run(run: Run, command: str, options: Namespace, data: VideoTextDataModule, held: ExitStack) -> Run:
+def _is_dry(command: str, options: Namespace) -> bool:
+    return bool(options.trainer.fast_dev_run) or command in ("validate", "predict")
+
+
+def open_run(
+    run: Run,
+    command: str,
+    options: Namespace,
+    resolve: Resolve,
+    method: Method,
+    data: VideoTextDataModule,
+    held: ExitStack,
+) -> Run:
     """Creates the folder of a run and says whether it goes on.
 
     A test of a checkpoint writes `test.json` beside it. A complete folder of the same name is refused without
     `overwrite`; an interrupted run goes on after its last checkpoint, or with `overwrite` is set aside. Until `held`
-    is closed no other process gets the folder.
+    is closed no other process gets the folder. So does one that the same command began under another hash, see
+    `petl_bench.earlier`.
 
     Raises:
         UsageError: if the run is complete already, or another process is at work in its folder.
         CheckpointError: if the folder cannot be created or written to.
     """
+    dry = _is_dry(command, options)
     if run.kind == "test":
         if command != "validate":
-            _require_writable(run.folder)
+            _require_writable(run.folder, "test.json", "test_ranks.npz")
         return run
-    dry = bool(options.trainer.fast_dev_run) or command in ("validate", "predict")
     writes = rank_zero_only.rank == 0 and not dry
     if writes:
         held.enter_context(locked(run.folder))  # before its files are looked at
-    resumed = None if dry or options.overwrite or command != "fit" else resumable(run.folder)
+    resumed = None
+    if command == "fit" and not (dry or options.overwrite):
+        resumed = resumable(run.folder)
+        if not resumed and not (run.folder / FILE_NAME).is_file():
+            annotations, weights = data.annotations_sha256(), method.backbone.weights["sha256"]
+            resumed = earlier_checkpoint(run.folder, run.config, annotations, weights, resolve)
     run = replace(run, resumed=resumed)
     if writes:
         _create(run, options.overwrite, data)
     return run
+
+
+def contents_of(method: Method, data: VideoTextDataModule) -> Contents:
+    """What stands for paths in a resolved configuration, by block of options."""
+    return {
+        "data.init_args": data.contents(),
+        "model.init_args": method.contents(),
+        "model.init_args.backbone.init_args": method.backbone.contents(),
+        "model.init_args.task.init_args": method.task.contents(),
+    }
 
 
 def _create(run: Run, overwrite: bool, data: VideoTextDataModule) -> None:
@@ -303,10 +411,20 @@ def _complete(folder: Path, data: VideoTextDataModule) -> str:
     )
 
 
-def _require_writable(folder: Path) -> None:
+def _known_sha256(path: Path | None) -> str | None:
+    try:
+        return None if path is None else file_sha256(path)
+    except ResultError:
+        return None
+
+
+def _require_writable(folder: Path, *names: str) -> None:
     if not folder.is_dir():
         return  # whoever reads the adapter says so
     advice = "results go beside the adapter: copy it and config.yaml to another folder"
+    for name in names:
+        if (folder / name).is_dir():
+            raise CheckpointError(f"cannot write {folder / name}, which is a folder; {advice}")
     with _writing_to(folder, advice), tempfile.TemporaryFile(dir=folder):
         pass
 
@@ -335,11 +453,30 @@ def _evaluation(method: Method) -> Evaluation:
     return method.evaluation
 
 
-def _limits(config: dict[str, Any]) -> dict[str, str]:
-    """What a user set to train on less than the recipe says."""
-    given = {name: config["trainer"].get(name) for name in ("limit_train_batches", "overfit_batches", "max_time")}
+def _limits(config: dict[str, Any], train: dict[str, Any]) -> dict[str, str]:
+    """What a user set to train on less than the recipe says, if it did that."""
+    options = config["trainer"]
+    given = {name: options.get(name) for name in ("limit_train_batches", "overfit_batches", "max_time")}
     whole = {("limit_train_batches", "1.0"), ("overfit_batches", "0.0")}  # 1 is one batch
-    return {key: str(value) for key, value in given.items() if value is not None and (key, str(value)) not in whole}
+    limits = {key: str(value) for key, value in given.items() if value is not None and (key, str(value)) not in whole}
+    epochs, steps = options.get("max_epochs"), options.get("max_steps")
+    ended = epochs is not None and train["epochs"] == epochs
+    return limits if steps != train["steps"] or ended else limits | {"max_steps": str(steps)}
+
+
+def _plain(recipe: Recipe | None) -> dict[str, Any] | None:
+    return None if recipe is None else recipe._asdict()
+
+
+def _trained(adapter: Path) -> dict[str, Any] | None:
+    """What the record beside an adapter says of its training; None unless it is that of this adapter."""
+    try:
+        record = read_result(adapter.with_name(FILE_NAME))
+        if record["train"] is None or record["integrity"]["adapter_sha256"] != file_sha256(adapter):
+            return None
+    except ResultError:  # no record, or a faulty one, is no reason to lose an evaluation
+        return None
+    return {name: record["train"][name] for name in TRAINED if name in record["train"]}
 
 
 def _method_options(config: dict[str, Any]) -> dict[str, Any]:
@@ -349,17 +486,23 @@ def _method_options(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _hardware(trainer: Trainer, data: VideoTextDataModule) -> dict[str, Any]:
-    decoder = {"pyav": "av"}.get(data.reader, data.reader)
     found: dict[str, Any] = {
-        "decoder": f"{data.reader} {importlib.metadata.version(decoder)}",
         "frame_cache": data.frame_cache_record(),
-        "manifest_sha256": data.manifest_sha256(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
     if trainer.strategy.root_device.type != "cuda":
         return found
     return found | {
         "cuda": torch.version.cuda,
+        "driver": _driver(Path("/proc/driver/nvidia/version")),
         "gpu": torch.cuda.get_device_name(trainer.strategy.root_device),
         "gpu_count": trainer.world_size,
     }
+
+
+def _driver(version: Path) -> str | None:
+    """The version of NVIDIA's kernel driver, as the driver itself writes it into a file."""
+    with suppress(OSError):
+        found = re.search(r"NVRM version:.*?\s(\d+\.[\d.]+)\s", version.read_text(encoding="utf-8", errors="replace"))
+        return found[1] if found else None
+    return None

@@ -14,14 +14,28 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from benchmarks.faults import bad_inputs, kills, lost_processes, storage, surroundings
+from benchmarks.faults import (
+    annotation_files,
+    bad_inputs,
+    frames,
+    identity,
+    kills,
+    lost_processes,
+    old_files,
+    stopping,
+    storage,
+    surroundings,
+)
 from benchmarks.faults.trials import HELD, ROOT, Bench, Trial
 
+#: modules with `trials()`
+SCRIPTED = (kills, stopping, storage, lost_processes, surroundings, frames, annotation_files, identity, old_files)
 #: faults that tests of every change try already
 TESTS = {
     "F2": "test_resume",
     "F13": "test_process_counts test_metric_sharding",
     "F14": "test_training_ddp test_matching_ddp test_contrastive_ddp test_answers",
+    "F30": "test_wheel test_demo test_surroundings",  # what an installation lacks, what lies in the current folder
 }
 
 
@@ -48,7 +62,7 @@ def main() -> int:
         bench = Bench(Path(name), Path(name) / "data")
         size = ["--train-videos=32", "--test-videos=6", "--captions-per-video=1"]
         subprocess.run([sys.executable, "-m", "petl_bench", "fixture", bench.data, *size], check=True, cwd=ROOT)
-        scripted = chain(kills.trials(), storage.trials(), lost_processes.trials(), surroundings.trials())
+        scripted = chain.from_iterable(module.trials() for module in SCRIPTED)
         trials = [*scripted, *(Trial(fault, f"tests: {TESTS[fault]}", partial(_tested, fault)) for fault in TESTS)]
         chosen = [trial for trial in trials if not wanted or trial.fault in wanted]
         failures = 0

@@ -200,7 +200,7 @@ def _annotations_changed(bench: Bench) -> str:
     runs = _interrupted(bench, f"--data.init_args.root={copy}")
     path = copy / "MSRVTT_data.json"
     path.write_text(path.read_text() + "\n")
-    return refused(bench.run(bench.fit(runs, f"--data.init_args.root={copy}")), 5, "annotation_files was")
+    return refused(bench.run(bench.fit(runs, f"--data.init_args.root={copy}")), 5, "data.init_args.captions_file was")
 
 
 def _change_allowed(bench: Bench) -> str:

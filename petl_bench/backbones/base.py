@@ -6,11 +6,13 @@ A method changes a backbone by replacing blocks (`Tower.replace`) or layers insi
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +35,7 @@ class InputSpec:
         resize: how a frame becomes square.
         context_length: the most tokens a caption may have.
         tokenizer: `(captions, max_words) -> ids (M, N) long, mask (M, N) bool`, N = max_words.
+        text_words: words of a text that `tokenizer` keeps before it makes tokens of them; None for all.
     """
 
     image_size: int
@@ -41,6 +44,7 @@ class InputSpec:
     resize: Resize
     context_length: int
     tokenizer: Tokenizer
+    text_words: int | None = None
 
     def tokenize(self, captions: Sequence[str], max_words: int) -> tuple[Tensor, Tensor]:
         """Token ids (M, max_words) and their mask; longer captions are cut and keep their end token.
@@ -432,11 +436,29 @@ class Backbone(nn.Module, ABC):
     weights: dict[str, str | None]
     #: False if features are all that it gives; then nobody may ask for `tokens`
     has_tokens: ClassVar[bool] = True
+    #: arguments that change no result
+    operational: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self) -> None:
         super().__init__()
+        #: the configuration of the architecture, whatever file it came from
+        self.config: dict[str, Any] = {}
         #: set by a method that weighs the frames of a clip for each caption; see `key_scale`
         self.frame_attention: nn.Module | None = None
+
+    def contents(self) -> dict[str, Any]:
+        """What stands for the paths among the arguments where runs are compared: the content of the files.
+
+        Weights are the same if their bytes and the pixels that they are fed are; what was read beside them is in these.
+        """
+        found: dict[str, Any] = {"image_size": self.spec.image_size}
+        if self.config:
+            canonical = json.dumps(self.config, sort_keys=True)
+            found["architecture"] = f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+        if "file" not in self.weights:
+            return found
+        pixels = {"mean": list(self.spec.mean), "std": list(self.spec.std), "resize": self.spec.resize}
+        return found | {"pretrained": {"sha256": self.weights["sha256"], **pixels}, "init_seed": None}
 
     @property
     @abstractmethod

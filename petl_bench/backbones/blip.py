@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petl_bench.adapters import is_adapter_file
 from petl_bench.backbones.base import (
     Attention,
     Backbone,
@@ -27,15 +26,15 @@ from petl_bench.backbones.base import (
     VideoFeatures,
     mean_of_real,
 )
-from petl_bench.backbones.blip_weights import Purpose, find_weights, load_weights
-from petl_bench.backbones.weights import load_full, parameters_sha256
+from petl_bench.backbones.blip_weights import Purpose, find_weights, load_weights, require_fit
+from petl_bench.backbones.described import MEAN, STD, Pixels, tell_assumed
+from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
 from petl_bench.backbones.wordpiece import WordPiece
 from petl_bench.data.text import pre_caption, pre_question
 from petl_bench.errors import UsageError
 from petl_bench.ranges import Seed, ShareBelowOne, Size
 
 _ARCHITECTURES = Path(__file__).parent / "architectures"
-_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
 _QUESTION_WORDS = 50
 #: bounds of the temperature in BLIP's training (specs/uniadapter.md section 5)
 _TEMPERATURES = (0.001, 0.5)
@@ -212,6 +211,8 @@ class BLIP(Backbone):
         CheckpointError: if the weights cannot be read, were trained for something else or do not fit.
     """
 
+    operational = frozenset({"gradient_checkpointing"})
+
     def __init__(
         self,
         architecture: str,
@@ -228,39 +229,55 @@ class BLIP(Backbone):
         config, name = _architecture(architecture)
         self.name = f"blip-{name}".lower()
         self.purpose: Purpose = purpose
-        own_vocabulary = config.pop("vocabulary", "bert-base-uncased")
+        own_vocabulary = str(config.pop("vocabulary", "bert-base-uncased"))
+        self.config = copy.deepcopy(config)
+        adapter = full_adapter(pretrained)
+        weights = None if pretrained is None or adapter else find_weights(pretrained)
+        _require_config(config)
+        if weights is not None:
+            require_fit(name, config, image_size, weights)
         if image_size is not None:
             config["vision_config"]["image_size"] = image_size
-        full = pretrained is not None and is_adapter_file(Path(pretrained))
-        temperature = 0.07
-        if pretrained is None or full:
+        pixels, temperature = Pixels(), 0.07
+        if weights is None:
             model = _create(config, purpose, init_seed, torch.get_default_device())
             self.weights = {"source": f"random, seed {init_seed}", "sha256": None}
         else:
             model = _create(config, purpose, init_seed, torch.device("meta"))
-            self.weights, temperature = load_weights(model, purpose, pretrained, find_weights(pretrained))
+            self.weights, temperature = load_weights(model, purpose, weights)
+            pixels = weights.described.pixels
         self._take_over(model, dropout, temperature)
-        if full:
-            self.weights = load_full(self, self.name, Path(str(pretrained)))
+        if adapter is not None:
+            self.weights, pixels = load_full(self, self.name, adapter)
         elif self.weights["sha256"] is None and not self.vision.class_embedding.is_meta:
             self.weights["sha256"] = parameters_sha256(self)
         text = model.config.text_config
         self.dec_token, self.enc_token = int(text.bos_token_id), int(text.bos_token_id) + 1
         self.sep_token, self.pad_token = int(text.sep_token_id), int(text.pad_token_id)
+        clean, text_words = (pre_caption, caption_words) if purpose == "retrieval" else (pre_question, _QUESTION_WORDS)
+        beside = None if weights is None else weights.vocabulary
+        tokenizer = WordPiece(
+            vocabulary or str(beside or own_vocabulary),
+            partial(clean, max_words=text_words),
+            self.dec_token,
+            self.sep_token,
+            self.pad_token,
+        )
+        if Path(tokenizer.vocabulary).expanduser().exists():  # a hub's is looked at when it is first read
+            tokenizer.check()
         self.spec = InputSpec(
             image_size=model.config.vision_config.image_size,
-            mean=_MEAN,
-            std=_STD,
-            resize="squash",
+            mean=pixels.mean or MEAN,
+            std=pixels.std or STD,
+            resize=pixels.resize or "squash",
             context_length=text.max_position_embeddings,
-            tokenizer=WordPiece(
-                vocabulary or own_vocabulary,
-                partial(pre_caption, max_words=caption_words)
-                if purpose == "retrieval"
-                else partial(pre_question, max_words=_QUESTION_WORDS),
-                self.dec_token,
-            ),
+            tokenizer=tokenizer,
+            text_words=text_words,
         )
+        if pretrained is not None:
+            assumed = pixels.assumed(self.spec) if weights is None else weights.assumed(self.spec)
+            taken = {} if vocabulary or beside else {"tokenizer": f"of {Path(own_vocabulary).name}"}
+            self.weights["assumed"] = tell_assumed(pretrained, assumed | taken)
         self.set_gradient_checkpointing(gradient_checkpointing)
 
     def _take_over(self, model: Any, dropout: float, temperature: float) -> None:
@@ -275,6 +292,10 @@ class BLIP(Backbone):
         self.vision_proj, self.text_proj, self.itm_head = model.vision_proj, model.text_proj, model.itm_head
         self.temp = nn.Parameter(torch.tensor(temperature))
         self.embed_dim = self.vision_proj.out_features
+
+    def contents(self) -> dict[str, Any]:
+        assert isinstance(self.spec.tokenizer, WordPiece)
+        return super().contents() | {"vocabulary": f"sha256:{self.spec.tokenizer.sha256}"}
 
     @property
     def logit_scale(self) -> Tensor:  # type: ignore[override]  # BLIP's parameter is the temperature itself
@@ -482,3 +503,28 @@ def _create(config: dict[str, Any], purpose: Purpose, init_seed: int, device: to
             text.encoder_hidden_size = text.hidden_size
             model.text_decoder = BlipTextLMHeadModel(text)
         return model
+
+
+def _require_config(config: dict[str, Any]) -> None:
+    """Refuses what transformers takes for no BlipConfig, and special tokens that the embeddings do not have."""
+    from transformers import BlipConfig
+
+    try:
+        text = BlipConfig.from_dict(config).text_config
+    except Exception as error:  # transformers checks types in ways of its own
+        told = " ".join(str(error).split())[:150]
+        raise UsageError(f"backbone.architecture is no BlipConfig that transformers takes: {told}") from error
+    _require_tokens(text)
+
+
+def _require_tokens(text: Any) -> None:
+    """Refuses what is no token, and [DEC] without room for [ENC] behind it; the rest is up to the tokeniser's check."""
+    for key in ("bos_token_id", "sep_token_id", "pad_token_id"):
+        token = getattr(text, key)
+        if not isinstance(token, int) or token < 0:
+            raise UsageError(f"text_config.{key} of backbone.architecture is {token}: it must be the number of a token")
+    if text.bos_token_id > text.vocab_size - 2:
+        raise UsageError(
+            f"text_config.bos_token_id of backbone.architecture is {text.bos_token_id}: [DEC], and [ENC] behind it, "
+            f"must be within vocab_size {text.vocab_size}"
+        )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from functools import partial
 from math import isqrt
 from pathlib import Path
 from typing import Any, Literal
@@ -10,9 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from petl_bench.backbones.weights import reading, require_match
+from petl_bench.backbones.base import InputSpec
+from petl_bench.backbones.described import Description, Facts, Family, describe, require_described, with_size
+from petl_bench.backbones.weights import WeightFiles, local_files, read_tensors, require_match
 from petl_bench.errors import CheckpointError, UsageError
-from petl_bench.results import file_sha256
 
 Purpose = Literal["retrieval", "qa"]
 
@@ -42,35 +45,68 @@ _RENAMED = (
 )
 
 
-def find_weights(pretrained: str) -> Path:
-    """The local file of `pretrained`, a file or a transformers folder.
+@dataclass(frozen=True)
+class Weights:
+    """Where weights come from, and what the configuration beside them says."""
+
+    found: WeightFiles
+    described: Description
+
+    def assumed(self, used: InputSpec) -> dict[str, Any]:
+        """What nobody says of them, and what is taken for it; but for the tokeniser."""
+        found = {} if self.described.facts else {"activation": "gelu"}
+        return found | self.described.pixels.assumed(used)
+
+    @property
+    def vocabulary(self) -> Path | None:
+        """The tokeniser's, where it lies beside them."""
+        path = self.found.folder / "vocab.txt"
+        return path if self.described.facts and path.is_file() else None
+
+
+def find_weights(pretrained: str) -> Weights:
+    """The local files of `pretrained`, a file or a transformers folder.
 
     Raises:
         UsageError: if it is neither.
-        CheckpointError: if a folder has no weights.
+        CheckpointError: if a folder has no weights, or what lies beside them is damaged.
     """
-    path = Path(pretrained).expanduser()
-    if path.is_dir():
-        file = next((path / name for name in _WEIGHT_FILES if (path / name).is_file()), None)
-        if file is None:
-            raise CheckpointError(f"{path} has no weights: expected one of {', '.join(_WEIGHT_FILES)}")
-        return file
-    if path.is_file():
-        return path
-    raise UsageError(
-        f"pretrained '{pretrained}' is no file or folder: download BLIP's .pth (github.com/salesforce/BLIP) or a "
-        "transformers folder and give its path; null gives random weights"
-    )
+    found = local_files(pretrained, _WEIGHT_FILES)
+    if found is None:
+        raise UsageError(
+            f"pretrained '{pretrained}' is no file or folder: download BLIP's .pth (github.com/salesforce/BLIP) or a "
+            "transformers folder and give its path; null gives random weights"
+        )
+    return Weights(found, with_size(describe(found.folder, _FAMILY)))
 
 
-def load_weights(model: nn.Module, purpose: Purpose, source: str, path: Path) -> tuple[dict[str, str | None], float]:
+def require_fit(architecture: str, config: dict[str, Any], image_size: int | None, weights: Weights) -> None:
+    """Refuses, before anything large is built or read, weights that cannot be this architecture's.
+
+    Args:
+        architecture: its name.
+        config: its BlipConfig.
+        image_size: that the user chose; null takes the architecture's.
+        weights: as found.
+
+    Raises:
+        UsageError: if the configuration beside the weights is of another architecture.
+        CheckpointError: if a file is something else than weights.
+    """
+    own = facts_of(config)
+    if image_size is not None:
+        own = {name: value for name, value in own.items() if "image size" not in name}
+    require_described(weights.described, own, weights.found.source, architecture, partial(_advice, own))
+    weights.found.require_weights()
+
+
+def load_weights(model: nn.Module, purpose: Purpose, weights: Weights) -> tuple[dict[str, str | None], float]:
     """Loads weights into a transformers BLIP model of the same purpose, strictly.
 
     Args:
         model: on any device; its parameters are replaced, but for those tied to others.
         purpose: what the model is for.
-        source: as the user gave it.
-        path: BLIP's `.pth`, or a file of transformers.
+        weights: BLIP's `.pth`, or files of transformers.
 
     Returns:
         Provenance for the run record, and the temperature (0.07, the start of BLIP's training, if not in the file).
@@ -78,23 +114,79 @@ def load_weights(model: nn.Module, purpose: Purpose, source: str, path: Path) ->
     Raises:
         CheckpointError: if the file cannot be read, is damaged, was trained for another purpose or does not fit.
     """
-    state = _read(path)
-    temperature = _temperature(state.pop("temp", None), path)
-    _require_purpose(state, purpose, path)
+    found = weights.found
+    state = from_original(read_tensors(found))
+    temperature = _temperature(state.pop("temp", None), found.shown)
+    _require_purpose(state, purpose, found.shown)
     state = {key: value for key, value in state.items() if key.split(".")[0] in _NEEDED[purpose]}
     own = {key: value for key, value in model.state_dict().items() if key not in _TIED}
-    require_match(state, own, path, _fits)
+    require_match(state, own, found.shown, _fits)
     state[_POSITIONS] = resize_positions(state[_POSITIONS], own[_POSITIONS].shape[1])
     model.load_state_dict(state, strict=False, assign=True)  # all but the tied ones, which nobody reads
-    weights: dict[str, str | None] = {"source": source, "file": path.name, "sha256": file_sha256(path)}
-    return weights, temperature
+    provenance: dict[str, str | None] = {
+        "source": found.source,
+        "file": found.name,
+        "sha256": found.sha256,
+        "described_by": weights.described.shown or None,
+    }
+    return provenance, temperature
 
 
-def _temperature(stored: Tensor | None, path: Path) -> float:
+#: special tokens of the text towers
+_TOKENS = {name: name for name in ("bos_token_id", "sep_token_id", "pad_token_id")}
+#: how transformers describes BLIP. The epsilon of the vision tower's norms is left out: transformers and the hub say
+#: 1e-5, BLIP was trained with 1e-6
+_FAMILY = Family(
+    name="blip",
+    whole={"image_text_hidden_size": "joint width"},
+    vision={"image_size": "image size", "patch_size": "patch size"},
+    text={"max_position_embeddings": "context length", "vocab_size": "vocabulary size", **_TOKENS},
+    heads={"vision": 12, "text": 8},
+    activation="gelu",
+)
+
+
+def facts_of(config: dict[str, Any]) -> Facts:
+    """What a BlipConfig says of an architecture, transformers' defaults included."""
+    from transformers import BlipConfig
+
+    read: Any = BlipConfig.from_dict(config)
+    vision, text = read.vision_config, read.text_config
+    facts: Facts = {
+        "joint width": read.image_text_hidden_size,
+        "image size": vision.image_size,
+        "image size of the preprocessor": vision.image_size,
+        "patch size": vision.patch_size,
+        "context length": text.max_position_embeddings,
+        "vocabulary size": text.vocab_size,
+        **{name: getattr(text, name) for name in _TOKENS},
+    }
+    for kind, tower in (("vision", vision), ("text", text)):
+        facts |= {
+            f"{kind} width": tower.hidden_size,
+            f"{kind} layers": tower.num_hidden_layers,
+            f"{kind} heads": tower.num_attention_heads,
+            f"{kind} feed-forward width": tower.intermediate_size,
+            f"{kind} activation": tower.hidden_act,
+        }
+    return facts
+
+
+def _advice(own: Facts, differing: Facts) -> str:
+    """What to set for weights that differ in this from an architecture."""
+    if all("image size" in name for name in differing):
+        return (
+            f"set backbone.image_size {next(iter(differing.values()))}, or {own['image size']} to interpolate the "
+            "positions on purpose"
+        )
+    return f"give a BlipConfig (JSON) with the other {', '.join(differing)} as backbone.architecture"
+
+
+def _temperature(stored: Tensor | None, shown: str) -> float:
     if stored is None:
         return 0.07
     if stored.numel() != 1 or not 0 < stored.item() < torch.inf:
-        raise CheckpointError(f"{path}: temp is {stored.tolist()}, not a positive number; the file is damaged")
+        raise CheckpointError(f"{shown}: temp is {stored.tolist()}, not a positive number; the file is damaged")
     return stored.item()
 
 
@@ -124,25 +216,12 @@ def resize_positions(positions: Tensor, length: int) -> Tensor:
     return torch.cat([positions[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """Tensors of a weight file by transformers' names; never executes what a pickle asks for."""
-    with reading(path):
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            content = content.get("model", content)
-        return from_original({key: value.float() for key, value in content.items()})
-
-
-def _require_purpose(state: dict[str, Tensor], purpose: Purpose, path: Path) -> None:
+def _require_purpose(state: dict[str, Tensor], purpose: Purpose, shown: str) -> None:
     parts = {key.split(".")[0] for key in state}
     missing = [part for part in _NEEDED[purpose] if part not in parts]
     if missing:
         raise CheckpointError(
-            f"{path} is {_kind(parts)}, without {', '.join(missing)}: purpose {purpose} cannot start from it; give "
+            f"{shown} is {_kind(parts)}, without {', '.join(missing)}: purpose {purpose} cannot start from it; give "
             f"{_RIGHT_FILES[purpose]}"
         )
 

@@ -13,7 +13,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from petl_bench.adapters import is_adapter_file
 from petl_bench.backbones.base import (
     Attention,
     Backbone,
@@ -21,13 +20,15 @@ from petl_bench.backbones.base import (
     InputSpec,
     PreNormBlock,
     TextFeatures,
+    Tokenizer,
     Tower,
     VideoFeatures,
     mean_over_frames,
     select_row,
 )
-from petl_bench.backbones.clip_weights import find_weights, load_weights
-from petl_bench.backbones.weights import load_full, parameters_sha256
+from petl_bench.backbones.clip_weights import find_weights, load_weights, require_fit
+from petl_bench.backbones.described import MEAN, STD, Pixels, pixels_of_open_clip, tell_assumed
+from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
 from petl_bench.errors import UsageError
 from petl_bench.layers import QuickGELU
 from petl_bench.ranges import Seed, Size
@@ -131,6 +132,8 @@ class CLIP(Backbone):
         CheckpointError: if the weights cannot be read or do not fit.
     """
 
+    operational = frozenset({"gradient_checkpointing"})
+
     def __init__(
         self,
         architecture: str,
@@ -141,34 +144,33 @@ class CLIP(Backbone):
     ) -> None:
         super().__init__()
         config, name = find_architecture(architecture)
+        self.config = config
         if "hf_model_name" in config["text_cfg"]:
             raise _other_towers(name)  # before open_clip downloads the tower's configuration
         self.name = f"clip-{name}".lower()
+        adapter = full_adapter(pretrained)
+        weights = None if pretrained is None or adapter else find_weights(name, pretrained)
+        if weights is not None:
+            require_fit(name, config, image_size, weights)
         model = create_open_clip(name, image_size, init_seed)
         _refuse_other_towers(name, model)
-        preprocess = dict(model.visual.preprocess_cfg)
         self.weights = {"source": f"random, seed {init_seed}", "sha256": None}
-        full = pretrained is not None and is_adapter_file(Path(pretrained))
-        if pretrained is not None and not full:
-            weights = find_weights(name, pretrained)
-            self.weights = load_weights(model, name, bool(config.get("quick_gelu")), weights)
-            preprocess |= weights.preprocess
+        pixels = Pixels()
+        if weights is not None:
+            self.weights = load_weights(model, config, weights)
+            pixels = weights.described.pixels
         self.vision = CLIPVisionTower(model.visual)
         self.text = CLIPTextTower(model)
         self.logit_scale = model.logit_scale
-        if pretrained is not None and full:
-            self.weights = load_full(self, self.name, Path(pretrained))
+        if adapter is not None:
+            self.weights, pixels = load_full(self, self.name, adapter)
         if self.weights["sha256"] is None and not self.logit_scale.is_meta:
             self.weights["sha256"] = parameters_sha256(self)
         self.embed_dim = self.vision.proj.shape[1]
-        self.spec = InputSpec(
-            image_size=model.visual.image_size[0],
-            mean=tuple(preprocess["mean"]),
-            std=tuple(preprocess["std"]),
-            resize="squash" if preprocess["resize_mode"] == "squash" else "shorter_side_crop",
-            context_length=model.context_length,
-            tokenizer=clip_tokenize,
-        )
+        self.spec = spec_of(model.visual, pixels, model.context_length, clip_tokenize)
+        if pretrained is not None:
+            assumed = pixels.assumed(self.spec) if weights is None else weights.assumed(self.spec, config)
+            self.weights["assumed"] = tell_assumed(pretrained, assumed)
         self.set_gradient_checkpointing(gradient_checkpointing)
 
     @property
@@ -201,6 +203,20 @@ class CLIP(Backbone):
         x = self.text.run(self.text.embed(ids), Context(), None if tokens else end)
         projected = self.text.head(select_row(x, end) if tokens else x)[:, 0]  # (M, E)
         return TextFeatures(x if tokens else None, nn.functional.normalize(projected, dim=-1), projected)
+
+
+def spec_of(visual: Any, pixels: Pixels, context_length: int, tokenizer: Tokenizer) -> InputSpec:
+    """The input of an open_clip model: as said of its weights, else open_clip's defaults."""
+    default = pixels_of_open_clip(visual.preprocess_cfg, "open_clip")
+    size = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
+    return InputSpec(
+        image_size=size,
+        mean=pixels.mean or default.mean or MEAN,
+        std=pixels.std or default.std or STD,
+        resize=pixels.resize or default.resize or "shorter_side_crop",
+        context_length=context_length,
+        tokenizer=tokenizer,
+    )
 
 
 def clip_tokenize(captions: Sequence[str], max_words: int) -> tuple[Tensor, Tensor]:

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from petl_bench.backbones.base import (
     Backbone,
     Block,
-    InputSpec,
     TextFeatures,
     Tower,
     VideoFeatures,
     mean_over_frames,
 )
-from petl_bench.backbones.clip import create_open_clip, find_architecture
-from petl_bench.backbones.clip_weights import find_weights, load_weights
-from petl_bench.backbones.weights import parameters_sha256
+from petl_bench.backbones.clip import create_open_clip, find_architecture, spec_of
+from petl_bench.backbones.clip_weights import find_weights, load_weights, require_fit
+from petl_bench.backbones.described import Pixels, tell_assumed
+from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.ranges import Seed, Size
 
@@ -49,7 +49,8 @@ class WholeCLIP(Backbone):
 
     Args:
         architecture: an open_clip name, or the path of an open_clip model configuration (JSON).
-        pretrained: an open_clip tag, a local file or an open_clip folder, or null for random weights.
+        pretrained: an open_clip tag, a local file, an open_clip folder, an `adapter.safetensors` of the method `Full`,
+            or null for random weights.
         image_size: side of a frame in pixels where it differs from the architecture's.
         init_seed: seed of random weights; unused with `pretrained`.
 
@@ -65,32 +66,34 @@ class WholeCLIP(Backbone):
     ) -> None:
         super().__init__()
         config, name = find_architecture(architecture)
+        self.config = config
         self.name = f"whole-clip-{name}".lower()
+        adapter = full_adapter(pretrained)
+        weights = None if pretrained is None or adapter else find_weights(name, pretrained)
+        if weights is not None:
+            require_fit(name, config, image_size, weights)
         try:
             self.model = create_open_clip(name, image_size, init_seed)
         except OSError as error:  # a Hugging Face tower, whose configuration open_clip fetches
             raise CheckpointError(
                 f"{name} needs files from the Hugging Face hub that are not in the local cache and could not be fetched"
             ) from error
-        preprocess = dict(self.model.visual.preprocess_cfg)
         self.weights = {"source": f"random, seed {init_seed}", "sha256": None}
-        if pretrained is not None:
-            weights = find_weights(name, pretrained)
-            self.weights = load_weights(self.model, name, bool(config.get("quick_gelu")), weights)
-            preprocess |= weights.preprocess
-        elif not self.model.logit_scale.is_meta:
-            self.weights["sha256"] = parameters_sha256(self.model)
         self.logit_scale = self.model.logit_scale
         self.embed_dim = int(config["embed_dim"])
+        pixels = Pixels()
+        if adapter is not None:
+            self.weights, pixels = load_full(self, self.name, adapter)
+        elif weights is not None:
+            self.weights = load_weights(self.model, config, weights)
+            pixels = weights.described.pixels
+        elif not self.model.logit_scale.is_meta:
+            self.weights["sha256"] = parameters_sha256(self.model)
         context_length = int(config["text_cfg"].get("context_length", 77))
-        self.spec = InputSpec(
-            image_size=preprocess["size"][0] if isinstance(preprocess["size"], tuple) else preprocess["size"],
-            mean=tuple(preprocess["mean"]),
-            std=tuple(preprocess["std"]),
-            resize="squash" if preprocess["resize_mode"] == "squash" else "shorter_side_crop",
-            context_length=context_length,
-            tokenizer=WholeTokenizer(name, context_length),
-        )
+        self.spec = spec_of(self.model.visual, pixels, context_length, WholeTokenizer(name, context_length))
+        if pretrained is not None:
+            assumed = pixels.assumed(self.spec) if weights is None else weights.assumed(self.spec, config)
+            self.weights["assumed"] = tell_assumed(pretrained, assumed)
 
     @property
     def towers(self) -> dict[str, Tower]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,11 +27,15 @@ class WordPiece:
         vocabulary: a file with one piece per line (BERT's `vocab.txt`), a folder with a tokeniser, or a hub name.
         clean: applied to captions (or questions) before they are tokenised.
         dec_token: id that [DEC] has in the backbone's embeddings; [ENC] follows it.
+        sep_token: id that the backbone takes for the end of a text.
+        pad_token: id that the backbone takes for padding.
     """
 
     vocabulary: str
     clean: Callable[[str], str]
     dec_token: int
+    sep_token: int
+    pad_token: int
 
     def __call__(self, captions: Sequence[str], max_words: int) -> tuple[Tensor, Tensor]:
         """Cleaned texts as ids (M, max_words) long and mask (M, max_words) bool."""
@@ -40,7 +46,7 @@ class WordPiece:
 
         Raises:
             CheckpointError: if the vocabulary cannot be read.
-            UsageError: if it is not the one the backbone has embeddings for.
+            UsageError: if it is not the one the backbone has embeddings for, or has another end or padding.
         """
         tokenizer = self._tokenizer()
         ids = torch.full((len(texts), max_words), tokenizer.pad_token_id, dtype=torch.long)
@@ -59,7 +65,23 @@ class WordPiece:
         options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": True}
         return [tokenizer.decode(row, **options) for row in ids.tolist()]
 
-    def _tokenizer(self) -> Any:
+    @property
+    def sha256(self) -> str:
+        """Of the pieces in the order of their ids, wherever they are read from.
+
+        Raises:
+            CheckpointError: if the vocabulary cannot be read.
+        """
+        pieces = _load(self.vocabulary).get_vocab()
+        return hashlib.sha256(json.dumps(sorted(pieces, key=pieces.__getitem__)).encode()).hexdigest()
+
+    def check(self) -> None:
+        """Refuses a vocabulary that is not the backbone's.
+
+        Raises:
+            CheckpointError: if the vocabulary cannot be read.
+            UsageError: if it is not the one the backbone has embeddings for, or has another end or padding.
+        """
         tokenizer = _load(self.vocabulary)
         found = tokenizer.convert_tokens_to_ids([DECODE, ENCODE])
         if found != [self.dec_token, self.dec_token + 1]:
@@ -67,7 +89,19 @@ class WordPiece:
                 f"backbone.vocabulary '{self.vocabulary}' has {found[0]} pieces before [DEC], the backbone has "
                 f"embeddings for {self.dec_token}: give the vocabulary it was trained with"
             )
-        return tokenizer
+        for key, own, theirs in (
+            ("sep_token_id", self.sep_token, tokenizer.sep_token_id),
+            ("pad_token_id", self.pad_token, tokenizer.pad_token_id),
+        ):
+            if own != theirs:  # answers would never end, or padding be read
+                raise UsageError(
+                    f"text_config.{key} of backbone.architecture is {own}, but the vocabulary '{self.vocabulary}' says "
+                    f"{theirs}: set it to {theirs} there (transformers takes 102 and 0 where nothing is given)"
+                )
+
+    def _tokenizer(self) -> Any:
+        self.check()
+        return _load(self.vocabulary)
 
 
 @cache

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import json
 import shutil
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import astuple, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -18,27 +19,32 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
 from petl_bench.backbones.base import InputSpec
+from petl_bench.data.augmentation import RandAugment, require_recipe
 from petl_bench.data.cache import Clip, FrameCache
+from petl_bench.data.clip_files import ClipFiles
 from petl_bench.data.current_files import CurrentFiles
 from petl_bench.data.datasets import ClipLoader, EvaluationDataset, TrainingDataset, collate
-from petl_bench.data.manifest import read_manifest, refused
+from petl_bench.data.manifest import Entry, read_manifest, refused
+from petl_bench.data.mark import MARK
+from petl_bench.data.reader import READING_RULES
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.data.sampling import SAMPLERS
 from petl_bench.data.shards import EpochBatches, LateLoader, UnpaddedShard
-from petl_bench.data.video import READERS
+from petl_bench.data.video import require_reader
 from petl_bench.errors import DataError, UsageError
-from petl_bench.fixture import MARK as FIXTURE_MARK
 from petl_bench.ranges import Count, NonNegativeCount, Processes, Size
 from petl_bench.results import ResultError, file_sha256
-from petl_bench.signals import left_to_the_parent
+from petl_bench.signals import as_helper
+from petl_bench.untrusted import shown, shown_all
 
-#: of two files with one stem, the one whose suffix comes first is taken
 VIDEO_SUFFIXES = tuple(
     f".{name}"
     for name in "mp4 webm mkv avi mov m4v mpg mpeg wmv 3gp 3gpp 3g2 flv ts mts m2ts qt divx asf ogv gif".split()  # noqa: SIM905  # readable
 )
 
 
+#: captions tokenised at once, where they are counted
+_CHUNK = 1000
 #: where loader processes put batches, and how many each of them holds (torch's default)
 _SHARED_MEMORY, _PREFETCHED = Path("/dev/shm"), 2
 
@@ -51,11 +57,15 @@ class VideoTextDataModule(LightningDataModule):
         batch_size: global: what one optimiser step sees, over all processes.
         eval_batch_size: videos per process and evaluation step; results do not depend on it.
         frames: T, frames per clip; shorter clips are padded and masked.
-        frame_rate: frames per second of the grid that frames are chosen from; null takes every frame.
+        frame_rate: moments per second of the grid that frames are chosen from; a clip with fewer frames than that shows
+            some of them at several moments. Null takes every frame once.
         sampling: how T frames are chosen from the grid (`petl_bench.data.sampling.SAMPLERS`).
+        augmentation: random changes of training clips (`petl_bench.data.augmentation.RandAugment`), such as
+            `rand-m7-n4-mstd0.5-inc1`; they follow from seed, epoch and row, and need decoded frames, not cached ones;
+            null for none.
         max_words: tokens per caption, start and end included; longer ones are cut.
         train_captions: `all` is one row per caption and epoch, `one` is one random caption per video and epoch.
-        reader: `pyav` or `decord`.
+        reader: `pyav`, or `decord` for parity with published pipelines, where that package is installed.
         cache: folder of a frame cache (`petl-bench data cache`) to read frames from, the same to the last bit; null
             decodes.
         on_cache_miss: `error` stops at the start when clips are not in the cache; `decode` decodes them every time.
@@ -68,7 +78,7 @@ class VideoTextDataModule(LightningDataModule):
         bad_videos: `error` stops at a missing or unreadable video. `tolerate` trains without it, and in evaluation
             ranks it last and marks the run as incomplete; a test split never shrinks.
         partial: the files are a subset of the protocol's, so its counts are not asserted; marks the run.
-        seed: of order, caption choice and random frames; follows `seed_everything`.
+        seed: of order, caption choice, random frames and augmentation; follows `seed_everything`.
         spec: what the backbone expects; linked from the model.
     """
 
@@ -78,6 +88,10 @@ class VideoTextDataModule(LightningDataModule):
     texts: ClassVar[str] = "captions"
     #: of the files that are clips
     suffixes: ClassVar[tuple[str, ...]] = VIDEO_SUFFIXES
+    #: arguments that change no result: where files lie, how they are read, how the work is cut up
+    operational: ClassVar[frozenset[str]] = frozenset(
+        {"root", "eval_batch_size", "cache", "on_cache_miss", "num_workers", "loader_timeout"}
+    )
 
     def __init__(
         self,
@@ -85,8 +99,9 @@ class VideoTextDataModule(LightningDataModule):
         batch_size: Count = 128,
         eval_batch_size: Count = 32,
         frames: Size = 12,
-        frame_rate: Count | None = 1,
+        frame_rate: NonNegativeCount | None = 1,
         sampling: str = "uniform",
+        augmentation: str | None = None,
         max_words: Size = 32,
         train_captions: Literal["all", "one"] = "all",
         reader: Literal["pyav", "decord"] = "pyav",
@@ -103,10 +118,14 @@ class VideoTextDataModule(LightningDataModule):
         spec: InputSpec | None = None,
     ) -> None:
         super().__init__()
-        _require_known(sampling=(sampling, SAMPLERS), reader=(reader, READERS))
+        _require_known(sampling=(sampling, SAMPLERS))
+        require_reader(reader)
+        if augmentation is not None:
+            require_recipe(augmentation)
         self.root = Path(root).expanduser()
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.frames, self.frame_rate, self.sampling = frames, frame_rate, sampling
+        self.augmentation = augmentation
         self.max_words, self.train_captions, self.reader = max_words, train_captions, reader
         self.cache, self.on_cache_miss = None if cache is None else Path(cache), on_cache_miss
         self.manifest = None if manifest is None else Path(manifest).expanduser()
@@ -133,9 +152,18 @@ class VideoTextDataModule(LightningDataModule):
     def annotation_files(self) -> dict[str, Path]:
         """The annotation files in use by role, for the record of a run."""
 
+    def file_option(self, role: str) -> str | None:
+        """The argument that names the annotation file of a role; None if there is none."""
+        given = {name for kind in type(self).__mro__ for name in inspect.signature(kind.__init__).parameters}
+        return next((name for name in (role, f"{role}_file") if name in given), None)
+
     def video_ids(self, split: Split) -> list[str]:
         """The videos of a split, also where their captions are in a file that is not there."""
         return [sample.video for sample in self.annotations(split)]
+
+    def clip_names(self, split: Split) -> dict[str, str]:
+        """What the annotations call the file of each video of a split, by id."""
+        return {video: video for video in self.video_ids(split)}
 
     def file_id(self, path: Path) -> str:
         """The video id that a clip file is for."""
@@ -177,17 +205,17 @@ class VideoTextDataModule(LightningDataModule):
         return {"train": train, "val": val}
 
     def _check(self, split: str, samples: Sequence[Sample]) -> None:
+        where = f"{split} split ({self._files_of(split)})"
         if not samples and split != "val":
-            files = ", ".join(map(str, self.annotation_files().values()))
-            raise DataError(f"{split} split: no videos in the annotation files ({files})")
+            raise DataError(f"{where}: no videos in the annotation files")
         for video, count in Counter(sample.video for sample in samples).items():
             if count > 1:
-                raise DataError(f"{split} split: video '{video}' is listed {count} times; ids must be unique")
+                raise DataError(f"{where}: video {shown(video)} is listed {count} times; ids must be unique")
             if not video or any(c in video for c in "/\\\0") or video in (".", "..") or not video.isprintable():
-                raise DataError(f"{split} split: video id {video!r} is no file name; refusing it")
+                raise DataError(f"{where}: video id {shown(video)} is no file name; refusing it")
         empty = [s.video for s in samples if not s.captions or not all(c.strip() for c in s.captions)]
         if empty:
-            raise DataError(f"{split} split: {len(empty)} videos have no or empty {self.texts} (first: {empty[:3]})")
+            raise DataError(f"{where}: {len(empty)} videos have no or empty {self.texts}: {shown_all(empty)}")
         if self.partial:
             return
         found = {"videos": len(samples), self.texts: sum(len(s.captions) for s in samples)}
@@ -199,6 +227,16 @@ class VideoTextDataModule(LightningDataModule):
                     "of another protocol; for a subset on purpose set data.partial true, which marks the run"
                 )
 
+    def _files_of(self, split: str) -> str:
+        """The annotation files that a split is read from, for messages."""
+        others = tuple({"train", "val", "test"} - {split})
+        try:
+            files = self.annotation_files()
+        except DataError:  # a file of another split is not there
+            return str(self.root)
+        own = [path for role, path in files.items() if not role.startswith(others)]
+        return ", ".join(map(str, own or files.values()))  # the test split may be read from a part `val`
+
     def setup(self, stage: str) -> None:
         if self.spec is None:
             raise UsageError("data.spec is not set: give the backbone's `spec` to the data module")
@@ -206,10 +244,19 @@ class VideoTextDataModule(LightningDataModule):
         if stage == "validate":
             splits = ("val",)
         if stage == "fit":
+            self.require_frames_to_train_on()
             self._require_unseen()
         for split in splits:
             if split not in self._datasets:
                 self._datasets[split] = self._dataset(split)
+
+    def require_frames_to_train_on(self) -> None:
+        """Refuses to train on cached frames with an augmentation, which changes frames before they are resized."""
+        if self.augmentation is not None and self.cache is not None:
+            raise UsageError(
+                f"data.augmentation {self.augmentation} changes frames before they are resized, and data.cache holds "
+                "resized ones: set data.cache null to decode, or data.augmentation null to train without it"
+            )
 
     def _require_unseen(self) -> None:
         """Refuses test videos that are trained on, where the run is not marked as partial."""
@@ -217,8 +264,8 @@ class VideoTextDataModule(LightningDataModule):
         seen = [sample.video for sample in self.samples("test") if sample.video in train]
         if seen and not self.partial:
             raise DataError(
-                f"{len(seen)} videos are in the training and in the test split (first: {', '.join(seen[:3])}); set "
-                "data.partial true if that is on purpose, which marks the run"
+                f"{len(seen)} videos are in the training and in the test split: {shown_all(seen)}; set data.partial "
+                "true if that is on purpose, which marks the run"
             )
 
     def _dataset(self, split: Split) -> TrainingDataset | EvaluationDataset:
@@ -231,9 +278,9 @@ class VideoTextDataModule(LightningDataModule):
         tolerate = self.bad_videos == "tolerate"
         if split == "train":
             found = [(s, p) for s, p in zip(samples, paths, strict=True) if p is not None]
-            return TrainingDataset(
-                found, loader, self.train_captions == "all", self.spec, self.max_words, self.seed, tolerate
-            )
+            augmentation = None if self.augmentation is None else RandAugment(self.augmentation)
+            expand = self.train_captions == "all"
+            return TrainingDataset(found, loader, expand, self.spec, self.max_words, self.seed, tolerate, augmentation)
         self._report_truncation(split, samples)
         return EvaluationDataset(samples, paths, loader, self.spec, self.max_words, tolerate)
 
@@ -278,56 +325,62 @@ class VideoTextDataModule(LightningDataModule):
 
     def _find(self, split: Split, samples: Sequence[Sample]) -> list[Path | None]:
         """The file of each sample; None for a missing one where that is tolerated."""
-        folder, files = self.root / self.videos, self.clip_files()
-        if files is None:
+        folder, clips = self.root / self.videos, self.clip_files()
+        if clips is None:
             raise DataError(f"no folder of clips at {folder}: set data.root and data.videos")
-        self._require_verified(split, samples, files)
+        by_name = clips.find(sample.file or sample.video for sample in samples)
+        files = {s.video: by_name[s.file or s.video] for s in samples if (s.file or s.video) in by_name}
+        _require_one_clip_each(split, files)
+        files = self._without_refused(split, samples, files)
         missing = [sample.video for sample in samples if sample.video not in files]
         self._missing[split] = missing
         if missing:
-            shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
-            message = f"{split} split: {len(missing)} of {len(samples)} videos are not below {folder}: {shown}"
+            names = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
+            message = f"{split} split: {len(missing)} of {len(samples)} videos are not below {folder}: {names}"
+            if near := clips.nearest(missing[0]):
+                message += f" (the name most like {shown(missing[0])} is {shown(near)})"
             if self.bad_videos == "error":
                 raise DataError(f"{message}; get them, or set data.bad_videos tolerate, which marks the run")
             rank_zero_warn(message)
         return [files.get(sample.video) for sample in samples]
 
-    def _require_verified(self, split: Split, samples: Sequence[Sample], files: dict[str, Path]) -> None:
-        """Takes away the files that the manifest does not vouch for, where that is tolerated."""
+    def _without_refused(self, split: Split, samples: Sequence[Sample], files: dict[str, Path]) -> dict[str, Path]:
+        """The files that the manifest vouches for.
+
+        Raises:
+            DataError: it refuses one, and that is not tolerated.
+        """
         if self.manifest is None:
-            return
-        entries = read_manifest(self.manifest)
+            return files
+        entries = self._manifest_entries
+        former = sum(entry.rules < READING_RULES for entry in entries.values())
+        if former:
+            rank_zero_info(
+                f"{self.manifest}: {former} of {len(entries)} clips were verified by an earlier version; that they "
+                "decode as a whole still holds, and petl-bench data verify adds what it did not say"
+            )
         reasons = {s.video: refused(entries, s.video, files[s.video]) for s in samples if s.video in files}
         wrong = {video: reason for video, reason in reasons.items() if reason}
         if not wrong:
-            return
-        shown = "; ".join(f"{video} ({reason})" for video, reason in list(wrong.items())[:10])
-        message = f"{split} split: {self.manifest} refuses {len(wrong)} of {len(samples)} videos: {shown}"
+            return files
+        names = "; ".join(f"{video} ({reason})" for video, reason in list(wrong.items())[:10])
+        message = f"{split} split: {self.manifest} refuses {len(wrong)} of {len(samples)} videos: {names}"
         if self.bad_videos == "error":
             raise DataError(
                 f"{message}; run petl-bench data verify, or set data.bad_videos tolerate, which marks the run"
             )
         rank_zero_warn(message)
-        for video in wrong:
-            del files[video]
+        return {video: path for video, path in files.items() if video not in wrong}
 
-    def clip_files(self) -> dict[str, Path] | None:
-        """Clips by video id; where two files are for one, the suffix that comes first in `suffixes` wins.
-
-        None if there is no folder of clips.
-        """
+    def clip_files(self) -> ClipFiles | None:
+        """The clips, by what annotations call them; None if there is no folder of clips."""
         folder = self.root / self.videos
-        if not folder.is_dir():
-            return None
-        rank = {suffix: place for place, suffix in enumerate(self.suffixes)}
-        files = [path for path in folder.rglob("*") if path.suffix.lower() in rank and path.is_file()]
-        files.sort(key=lambda path: (rank[path.suffix.lower()], str(path)), reverse=True)
-        return {self.file_id(path): path for path in files}
+        return ClipFiles(folder, self.suffixes, self.file_id) if folder.is_dir() else None
 
     def _report_truncation(self, split: str, samples: Sequence[Sample]) -> None:
         assert self.spec is not None
         captions = [caption for sample in samples for caption in sample.captions]
-        cut = sum(is_cut(self.spec, captions[i : i + 1000], self.max_words) for i in range(0, len(captions), 1000))
+        cut = count_cut(self.spec, captions, self.max_words)
         if cut:
             share = 100 * cut / len(captions)
             rank_zero_info(
@@ -376,7 +429,7 @@ class VideoTextDataModule(LightningDataModule):
     def _evaluation_loader(self, split: Split) -> DataLoader[Any]:
         world, rank = self._processes()
         dataset = self._datasets[split]
-        return DataLoader(
+        return LateLoader(
             dataset,
             batch_size=self.eval_batch_size,
             sampler=UnpaddedShard(len(dataset), rank, world),
@@ -390,7 +443,7 @@ class VideoTextDataModule(LightningDataModule):
         return {
             "collate_fn": collate,
             "num_workers": self.num_workers,
-            "worker_init_fn": left_to_the_parent,
+            "worker_init_fn": as_helper,
             "timeout": self.loader_timeout if self.num_workers else 0,
             "pin_memory": self._on_gpu(),
         }
@@ -440,11 +493,12 @@ class VideoTextDataModule(LightningDataModule):
             "mean": list(self.spec.mean),
             "std": list(self.spec.std),
             "max_words": self.max_words,
+            "text_words": self.spec.text_words,
         }
 
     def protocol_record(self, split: Split = "test") -> dict[str, Any]:
         """The protocol block of a run record (specs/report.md 3.2)."""
-        samples, files = self.samples(split), self._annotation_digests()
+        samples, files = self.samples(split), self._annotation_digests
         queries = sum(len(sample.captions) for sample in samples)
         missing = self._missing.get(split, [])
         return {
@@ -468,16 +522,43 @@ class VideoTextDataModule(LightningDataModule):
         Raises:
             DataError: one of them cannot be read.
         """
-        return _hash(self._annotation_digests())
+        return _hash(self._annotation_digests)
+
+    def contents(self) -> dict[str, Any]:
+        """What stands for the paths among the arguments: the SHA-256 of annotation files, the verdicts of a manifest.
+
+        Files that are not there are left out; who needs them says so.
+        """
+        try:
+            digests = self._annotation_digests
+        except DataError:
+            digests = {}
+        found: dict[str, Any] = {}
+        for role, digest in digests.items():
+            found.setdefault(self.file_option(role) or "annotation_files", {})[role] = f"sha256:{digest}"
+        one_file = {option: next(iter(roles.values())) for option, roles in found.items() if len(roles) == 1}
+        return found | one_file | {"manifest": self._left_out_by_the_manifest()}
+
+    def _left_out_by_the_manifest(self) -> list[str] | None:
+        """Videos that the manifest refuses, where a run goes on without them."""
+        if self.manifest is None or self.bad_videos == "error":
+            return None
+        return sorted(video for video, entry in self._manifest_entries.items() if entry.status in ("bad", "missing"))
+
+    @functools.cached_property
+    def _manifest_entries(self) -> dict[str, Entry]:
+        return {} if self.manifest is None else read_manifest(self.manifest)
 
     @functools.cached_property
     def training_rows_sha256(self) -> str:
         """Of what is trained on, in order; videos that are missing or held out are not among it."""
         dataset = self._datasets["train"]
         assert isinstance(dataset, TrainingDataset)
-        return _hash([astuple(sample) for sample, _ in dataset.samples])
+        return _hash([_row(sample) for sample, _ in dataset.samples])
 
+    @functools.cached_property
     def _annotation_digests(self) -> dict[str, str]:
+        """By role; read once, as the files may have 100 MB."""
         try:
             return {role: file_sha256(path) for role, path in sorted(self.annotation_files().items())}
         except ResultError as error:
@@ -500,7 +581,20 @@ class VideoTextDataModule(LightningDataModule):
 
     def is_fixture(self) -> bool:
         """True for generated data, whose figures are no benchmark."""
-        return (self.root / FIXTURE_MARK).is_file()
+        return (self.root / MARK).is_file()
+
+
+def _row(sample: Sample) -> tuple[Any, ...]:
+    """What a sample is for training, whatever its file is called."""
+    return (sample.video, sample.captions, sample.start, sample.end, sample.questions)
+
+
+def _require_one_clip_each(split: str, files: Mapping[str, Path]) -> None:
+    """Refuses two names of a split for one file."""
+    names: dict[Path, str] = {}
+    for name, path in files.items():
+        if names.setdefault(path, name) != name:
+            raise DataError(f"{split} split: {shown(names[path])} and {shown(name)} are both {path}: write it one way")
 
 
 def _clips(samples: Sequence[Sample], paths: Sequence[Path | None]) -> list[Clip]:
@@ -512,12 +606,12 @@ def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def is_cut(spec: InputSpec, captions: Sequence[str], max_words: int) -> int:
+def count_cut(spec: InputSpec, captions: Sequence[str], max_words: int) -> int:
     """How many captions lose words at `max_words`."""
     if max_words >= spec.context_length:
         return 0
-    _, mask = spec.tokenize(captions, max_words + 1)
-    return int((mask.sum(1) > max_words).sum())
+    chunks = (captions[first : first + _CHUNK] for first in range(0, len(captions), _CHUNK))
+    return sum(int((spec.tokenize(chunk, max_words + 1)[1].sum(1) > max_words).sum()) for chunk in chunks)
 
 
 def _require_known(**values: tuple[str, Collection[str]]) -> None:

@@ -11,13 +11,13 @@ class Question(NamedTuple):
     """What belongs to a text that is a question.
 
     Attributes:
-        id: the dataset's own number, or the place in the annotation file.
+        id: the dataset's own number or text, or the place in the annotation file.
         type: the group its accuracy counts for, e.g. `what`.
         answers: as annotated: one in video QA, ten in VQAv2, none in a test split without labels.
         weight: of each annotated answer in the loss.
     """
 
-    id: int
+    id: int | str
     type: str
     answers: tuple[str, ...]
     weight: float = 1.0

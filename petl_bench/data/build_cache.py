@@ -12,18 +12,25 @@ from typing import Literal, NamedTuple
 
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.cache import Clip, DamagedEntry, FrameCache, Source
 from petl_bench.data.reader import VideoError
+from petl_bench.data.shards import LateLoader
 from petl_bench.errors import CheckpointError, DataError, PetlBenchError, UsageError
 from petl_bench.ranges import Processes, argument
+from petl_bench.signals import STOP, as_helper
 
 #: clips opened to estimate the size of all
 _SAMPLED = 32
+#: clips that are named
+_NAMED = 50
 #: seconds after which an unfinished file belongs to a builder that is gone
 _ABANDONED = 3600
+
+
+Done = Literal["found", "decoded", "mended", "kept", "renewed"]
 
 
 class Outcome(NamedTuple):
@@ -31,14 +38,15 @@ class Outcome(NamedTuple):
 
     Attributes:
         clip: the clip.
-        did: `found` sound frames, `decoded` it, `mended` a damaged entry, or found it `unreadable`; `unwritable`
-            says that the cache cannot be written.
+        did: `found` sound frames, `decoded` it, `mended` a damaged entry, `kept` what an earlier version wrote,
+            `renewed` what an earlier version read otherwise, or found it `unreadable`; `unwritable` says that the cache
+            cannot be written.
         source: the video file, where it could be read.
         reason: of a failure.
     """
 
     clip: Clip
-    did: Literal["found", "decoded", "mended", "unreadable", "unwritable"]
+    did: Done | Literal["unreadable", "unwritable"]
     source: Source | None = None
     reason: str = ""
 
@@ -66,6 +74,10 @@ def run(data: VideoTextDataModule, options: argparse.Namespace) -> int:
         raise UsageError("no folder for the cache: give --cache DIR, or set data.cache")
     outcomes = build(cache, data.clips(), options.workers, recheck=options.recheck)
     print(f"{cache.folder}\n{summary(outcomes)}")
+    renewed = [o.clip.path.name for o in outcomes if o.did == "renewed"]
+    if renewed:
+        shown = ", ".join(renewed[:_NAMED]) + (", ..." if len(renewed) > _NAMED else "")
+        print(f"read otherwise than by the earlier version, and made again: {shown}")
     unreadable = [f"{o.clip.path.name} ({o.reason})" for o in outcomes if o.did == "unreadable"]
     if unreadable and data.bad_videos == "error":
         raise DataError(
@@ -92,10 +104,16 @@ def build(cache: FrameCache, clips: Sequence[Clip], workers: int, recheck: bool 
         DataError: A decoding process died.
     """
     cache.write_profile()
+    STOP.advice = f"; what is cached in {cache.folder} is kept: the same command goes on from there".__str__
     _sweep(cache.folder)
     require_space(cache, clips)
-    # The loader is what ends its processes when this one is killed.
-    loader = DataLoader(_Clips(cache, clips, recheck), batch_size=None, num_workers=workers, in_order=False)
+    loader = LateLoader(
+        _Clips(cache, clips, recheck),
+        batch_size=None,
+        num_workers=workers,
+        in_order=False,
+        worker_init_fn=as_helper,
+    )
     outcomes: list[Outcome] = []
     with _progress() as progress:
         for outcome in progress.track(_alive(loader), total=len(clips), description="caching"):
@@ -130,8 +148,9 @@ def require_space(cache: FrameCache, clips: Sequence[Clip]) -> None:
 
 def summary(outcomes: Sequence[Outcome]) -> str:
     """How many clips had which outcome, in one line."""
-    counts = {did: sum(o.did == did for o in outcomes) for did in ("decoded", "found", "mended", "unreadable")}
-    return ", ".join(f"{count} {did}" for did, count in counts.items())
+    always = ("decoded", "found", "mended", "unreadable")
+    counts = {did: sum(o.did == did for o in outcomes) for did in (*always, "kept", "renewed")}
+    return ", ".join(f"{count} {did}" for did, count in counts.items() if count or did in always)
 
 
 class _Clips(Dataset[Outcome]):
@@ -153,7 +172,8 @@ class _Clips(Dataset[Outcome]):
         except PetlBenchError as error:
             return Outcome(clip, "unwritable", reason=str(error))
 
-    def _cached(self, clip: Clip) -> Literal["found", "decoded", "mended"]:
+    def _cached(self, clip: Clip) -> Done:
+        taken = None if self.cache.entry(clip).is_file() else self.cache.take_over(clip)
         try:
             if self.recheck:
                 self.cache.check(clip)
@@ -161,14 +181,14 @@ class _Clips(Dataset[Outcome]):
                 raise FileNotFoundError
         except FileNotFoundError:
             self.cache.store(clip)
-            return "decoded"
+            return "decoded" if taken is None else "renewed"
         except DamagedEntry:
             self.cache.store(clip)
             return "mended"
-        return "found"
+        return "kept" if taken else "found"
 
 
-def _alive(loader: DataLoader[Outcome]) -> Iterable[Outcome]:
+def _alive(loader: LateLoader) -> Iterable[Outcome]:
     try:
         yield from loader
     except RuntimeError as error:
@@ -181,8 +201,9 @@ def _alive(loader: DataLoader[Outcome]) -> Iterable[Outcome]:
 
 
 def _is_there(cache: FrameCache, clip: Clip) -> bool:
+    """Whether nothing is to be written, as far as can be told without opening the video."""
     try:
-        return cache.entry(clip).is_file()
+        return cache.entry(clip).is_file() or cache.has_former(clip)
     except VideoError:  # told when its turn comes
         return False
 

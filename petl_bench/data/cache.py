@@ -10,20 +10,24 @@ building again makes what is missing, and a changed video replaces nothing. 70,0
 folders, and at 2 MB and more each reads as fast as one large file. An entry is memory-mapped: processes share the page
 cache, and only the frames that a row uses are copied, once.
 
-Which frames: the whole grid of `frame_rate`, so that every sampling and any number of frames reads the same cache, the
-random ones included. With `frame_rate: null` a fixed sampling caches just the frames that it chooses, and a random one
-every frame of the video, which is large: give a frame rate there.
+Which frames: those of the whole grid of `frame_rate`, each once, so that every sampling and any number of frames reads
+the same cache, the random ones included. With `frame_rate: null` a fixed sampling caches just the frames that it
+chooses, and a random one every frame of the video, which is large: give a frame rate there. An entry of a clip whose
+rate varies has the times of all frames beside them, from which later choices follow.
 
 Integrity: a CRC-32 per frame, compared whenever the frame is read (0.03 ms), another one over the description of the
-entry, and the SHA-256 of all frames for `petl-bench data cache --recheck`. Sources: specs/performance.md section 2,
-specs/reliability.md 2.2 and 2.4.
+entry, and the SHA-256 of all frames for `petl-bench data cache --recheck`.
+
+What a reader makes of a file has a version (`READING_RULES`), which is part of the profile. A folder of the version
+before is never read; `petl-bench data cache` takes over those of its entries whose clip is read alike, without a second
+copy on disk, and decodes the others (`FrameCache.take_over`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
+import os
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -38,9 +42,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from petl_bench.backbones.base import Resize
-from petl_bench.data.reader import VideoError, VideoReader
-from petl_bench.data.sampling import choose_frames, frame_grid, is_random
-from petl_bench.data.video import in_time, open_video, resize_frames
+from petl_bench.data.reader import READING_RULES, VideoError, VideoReader
+from petl_bench.data.sampling import FILLED, choose_frames, frame_grid, is_random
+from petl_bench.data.video import open_video, reader_version, resize_frames
 from petl_bench.errors import CheckpointError, DataError
 from petl_bench.file_names import utf8_path
 from petl_bench.results import ResultError, file_sha256, write_atomically, write_bytes_atomically
@@ -49,7 +53,8 @@ from petl_bench.results import ResultError, file_sha256, write_atomically, write
 _DECODED_BYTES = 512 * 2**20
 
 Seconds = int | None
-Choose = Callable[[int, float], np.ndarray]
+#: frame numbers from the number of frames, the frames per second and the times of a video (`sampling.choose_frames`)
+Choose = Callable[[int, float, np.ndarray | None], np.ndarray]
 
 
 class CacheMiss(DataError):
@@ -69,10 +74,12 @@ class Profile:
         resize: how frames are made square.
         reader: name in `petl_bench.data.video.READERS`.
         rate: frames per second of the grid; None for every frame.
-        sampling: the fixed rule that chooses from every frame, if only its choice is kept; else None.
+        sampling: the fixed rule that chooses from every frame, if only its choice is kept; else None. That is any fixed
+            rule without a grid, and `filled`, which leaves the grid.
         count: how many frames that rule chooses; else None.
         reader_version: of the package that decodes.
         torch_version: of the package that resizes.
+        rules: version of what a reader makes of a file.
     """
 
     image_size: int
@@ -83,13 +90,14 @@ class Profile:
     count: int | None
     reader_version: str
     torch_version: str
+    rules: int = READING_RULES
 
     @classmethod
     def of(
         cls, *, image_size: int, resize: Resize, reader: str, rate: int | None, sampling: str, count: int
     ) -> Profile:
         """The profile that serves a loader of these settings, with the packages installed here."""
-        chosen = rate is None and not is_random(sampling)
+        chosen = (rate is None or sampling == FILLED) and not is_random(sampling)
         return cls(
             image_size=image_size,
             resize=resize,
@@ -97,30 +105,37 @@ class Profile:
             rate=rate,
             sampling=sampling if chosen else None,
             count=count if chosen else None,
-            reader_version=importlib.metadata.version({"pyav": "av"}.get(reader, reader)),
+            reader_version=reader_version(reader),
             torch_version=torch.__version__.partition("+")[0],
         )
 
     @property
     def sha256(self) -> str:
         """Hash of all fields."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return _sha256(asdict(self))
+
+    @property
+    def sha256_of_rules_1(self) -> str:
+        """The hash under which petl_bench 0.1.0 up to commit 3e531d0 kept such frames, which knew no `rules`."""
+        return _sha256({key: value for key, value in asdict(self).items() if key != "rules"})
 
     @property
     def frame_bytes(self) -> int:
         """Bytes of one frame."""
         return 3 * self.image_size**2
 
-    def numbers(self, num_frames: int, fps: float, start: Seconds, end: Seconds) -> np.ndarray:
+    def numbers(
+        self, num_frames: int, fps: float, times: np.ndarray | None, start: Seconds, end: Seconds
+    ) -> np.ndarray:
         """The frame numbers to keep of a clip, ascending, each once.
 
         Raises:
-            DataError: The frame rate cannot be used.
+            DataError: A second is asked for, and the frames have no times.
         """
         if self.sampling is None or self.count is None:
-            return frame_grid(num_frames, fps, self.rate, start, end)
+            return np.unique(frame_grid(num_frames, fps, times, self.rate, start, end))
         chosen = choose_frames(
-            num_frames, fps, count=self.count, sampling=self.sampling, rate=self.rate, start=start, end=end
+            num_frames, fps, times, count=self.count, sampling=self.sampling, rate=self.rate, start=start, end=end
         )
         return np.unique(chosen)
 
@@ -144,7 +159,8 @@ class FrameCache:
     def __init__(self, folder: Path, profile: Profile) -> None:
         self.profile = profile
         self.folder = folder.expanduser().absolute() / profile.sha256[:16]
-        self.sources = Sources(self.folder / "sources.jsonl")
+        self.former = self.folder.with_name(profile.sha256_of_rules_1[:16])
+        self.sources = Sources(self.folder / "sources.jsonl", self.former / "sources.jsonl")
 
     def entry(self, clip: Clip) -> Path:
         """Where the frames of a clip are, or would be.
@@ -152,16 +168,19 @@ class FrameCache:
         Raises:
             VideoError: The video file cannot be read.
         """
+        return self.folder / self._name(clip)
+
+    def _name(self, clip: Clip) -> str:
         sha256 = self.sources.find(clip.path).sha256
         moment = "" if clip.start is None and clip.end is None else f"_{clip.start or 0}_{clip.end or 'end'}"
-        return self.folder / sha256[:2] / f"{sha256}{moment}.safetensors"
+        return f"{sha256[:2]}/{sha256}{moment}.safetensors"
 
     def read(self, clip: Clip, choose: Choose) -> Tensor:
         """Frames of a clip, equal to the last bit to those that decoding gives.
 
         Args:
             clip: the clip.
-            choose: frame numbers from the number of frames and the frames per second of the video.
+            choose: frame numbers from what is known of the video.
 
         Returns:
             uint8 (n, 3, S, S), a copy.
@@ -175,7 +194,7 @@ class FrameCache:
         try:
             return _Entry(path).frames(choose)
         except FileNotFoundError as error:
-            raise CacheMiss(f"{clip.path}: {self._absent()}") from error
+            raise CacheMiss(f"{clip.path}: {self._absent([clip])}") from error
 
     def missing(self, clips: Sequence[Clip]) -> list[Clip]:
         """The clips without an entry for their video file as it is now."""
@@ -190,7 +209,49 @@ class FrameCache:
         missing = self.missing(clips)
         if missing:
             names = ", ".join(clip.path.name for clip in missing[:5]) + (", ..." if len(missing) > 5 else "")
-            raise CacheMiss(f"{len(missing)} of {len(clips)} clips ({names}): {self._absent()}")
+            raise CacheMiss(f"{len(missing)} of {len(clips)} clips ({names}): {self._absent(missing)}")
+
+    def take_over(self, clip: Clip) -> bool | None:
+        """Takes the entry of the former reading rules, without decoding, where this version reads the clip alike.
+
+        The file is linked into the folder of this version, or moved where links cannot be made.
+
+        Returns:
+            True if the entry is here now, False if the clip is read otherwise, None if there is no former entry.
+
+        Raises:
+            VideoError: The video file cannot be read.
+            CheckpointError: The entry can be neither linked nor moved.
+        """
+        if not self.has_former(clip):
+            return None
+        former, entry = self.former / self._name(clip), self.entry(clip)
+        try:
+            alike = self._reads_alike(clip, _Entry(former).description)
+        except DamagedEntry:
+            return False
+        if not alike:
+            return False
+        try:
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(former, entry)
+            except FileExistsError:  # of another builder
+                pass
+            except OSError:  # this file system has no links
+                former.replace(entry)
+        except OSError as error:
+            raise CheckpointError(f"{entry}: cannot be taken over from {former}: {error.strerror}") from error
+        return True
+
+    def _reads_alike(self, clip: Clip, former: dict[str, Any]) -> bool:
+        """Whether the frames of a former entry are those that decoding would give today."""
+        with open_video(clip.path, self.profile.reader, former["num_frames"]) as video:
+            numbers = self._numbers(video, clip)
+            whole = self.profile.rate is None and clip.start is None and clip.end is None
+            in_step = whole or (video.timing.times is None and video.info.fps == former["fps"])
+            counted = video.info.num_frames == former["num_frames"] and numbers.tolist() == former["numbers"]
+            return video.reads_as_rules_1 and in_step and counted
 
     def check(self, clip: Clip) -> None:
         """Reads all of an entry and compares it with its SHA-256.
@@ -244,9 +305,9 @@ class FrameCache:
     def _numbers(self, video: VideoReader, clip: Clip) -> np.ndarray:
         info = video.info
         try:
-            numbers = self.profile.numbers(info.num_frames, info.fps, clip.start, clip.end)
+            numbers = self.profile.numbers(info.num_frames, info.fps, video.timing.times, clip.start, clip.end)
         except DataError as error:
-            raise VideoError(f"{clip.path}: {error}") from error
+            raise video.refusal(error) from error
         if len(numbers) == 0:
             raise VideoError(f"{clip.path}: no frame between second {clip.start} and {clip.end}")
         return numbers
@@ -256,8 +317,8 @@ class FrameCache:
             info = video.info
             numbers = self._numbers(video, clip)
             at_once = max(_DECODED_BYTES // (3 * info.width * info.height), 1)
-            shown = video.shown_at(numbers) if in_time(self.profile.rate, clip.start, clip.end) else numbers
-            parts = [self._square(video.read(shown[i : i + at_once])) for i in range(0, len(shown), at_once)]
+            parts = [self._square(video.read(numbers[i : i + at_once])) for i in range(0, len(numbers), at_once)]
+            times = video.timing.times
         frames = torch.cat(parts)
         description = {
             "num_frames": info.num_frames,
@@ -266,18 +327,36 @@ class FrameCache:
             "crc32": [_crc32(frame) for frame in frames],
             "sha256": hashlib.sha256(frames.numpy().data).hexdigest(),
         }
+        tensors = {"frames": frames}
+        if times is not None:
+            tensors["times"] = torch.from_numpy(times)
+            description["times_crc32"] = _crc32(tensors["times"])
         text = json.dumps(description)
-        return save({"frames": frames}, {"clip": text, "crc32": str(zlib.crc32(text.encode()))})
+        return save(tensors, {"clip": text, "crc32": str(zlib.crc32(text.encode()))})
 
     def _square(self, pixels: np.ndarray) -> Tensor:
         """(n, H, W, 3) to (n, 3, S, S), as `load_frames` does."""
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         return resize_frames(images, self.profile.image_size, self.profile.resize)
 
-    def _absent(self) -> str:
+    def has_former(self, clip: Clip) -> bool:
+        """Whether there is an entry of the former reading rules, to be looked at by `take_over`.
+
+        Raises:
+            VideoError: The video file cannot be read.
+        """
+        return (self.former / self._name(clip)).is_file()
+
+    def _absent(self, clips: Sequence[Clip]) -> str:
+        where = f"not in the frame cache {self.folder}"
+        if any(self.has_former(clip) for clip in clips):
+            return (
+                f"{where}; {self.former} has frames that an earlier version read by other rules (times of frames, "
+                "mirrors): run petl-bench data cache, which keeps what is read alike and makes the rest again, or set "
+                "data.on_cache_miss decode"
+            )
         # The commonest reason for a cache of other frames is another sampling, size or version.
         others = [] if self.folder.is_dir() else sorted(self.folder.parent.glob("*/profile.json"))
-        where = f"not in the frame cache {self.folder}"
         if others:
             where += f", but {self.folder.parent} has frames of other settings ({_difference(others[0], self.profile)})"
         return f"{where}; run petl-bench data cache, or set data.on_cache_miss decode"
@@ -297,6 +376,7 @@ class _Entry:
             with utf8_path(path) as readable, safe_open(readable, "pt") as file:
                 metadata: dict[str, str] = file.metadata() or {}
                 self._frames: Tensor = file.get_tensor("frames")
+                self._times = file.get_tensor("times") if "times" in file.keys() else None  # noqa: SIM118  # no mapping
         except FileNotFoundError:
             raise
         except (SafetensorError, OSError) as error:
@@ -304,23 +384,27 @@ class _Entry:
         text = metadata.get("clip", "")
         if str(zlib.crc32(text.encode())) != metadata.get("crc32"):
             raise self._damaged("the description of the cached frames is damaged")
-        self._clip: dict[str, Any] = json.loads(text)
+        #: as `FrameCache` wrote it
+        self.description: dict[str, Any] = json.loads(text)
+        if self._times is not None and _crc32(self._times) != self.description.get("times_crc32"):
+            raise self._damaged("the times of the cached frames are damaged")
 
     def frames(self, choose: Choose) -> Tensor:
         """A copy of the chosen frames, each compared with its checksum."""
-        wanted = choose(self._clip["num_frames"], self._clip["fps"])
-        if not np.isin(wanted, self._clip["numbers"]).all():
-            raise ValueError(f"frames {wanted.tolist()} are not all among the cached {self._clip['numbers']}")
-        slots = np.searchsorted(self._clip["numbers"], wanted)
+        times = None if self._times is None else self._times.numpy()
+        wanted = choose(self.description["num_frames"], self.description["fps"], times)
+        if not np.isin(wanted, self.description["numbers"]).all():
+            raise ValueError(f"frames {wanted.tolist()} are not all among the cached {self.description['numbers']}")
+        slots = np.searchsorted(self.description["numbers"], wanted)
         frames = self._frames.index_select(0, torch.from_numpy(slots))  # copies rows; indexing would copy bytes
         for frame, slot in zip(frames, slots.tolist(), strict=True):
-            if _crc32(frame) != self._clip["crc32"][slot]:
-                raise self._damaged(f"cached frame {self._clip['numbers'][slot]} is damaged")
+            if _crc32(frame) != self.description["crc32"][slot]:
+                raise self._damaged(f"cached frame {self.description['numbers'][slot]} is damaged")
         return frames
 
     def check(self) -> None:
         """Compares all frames with their SHA-256."""
-        if hashlib.sha256(self._frames.numpy().data).hexdigest() != self._clip["sha256"]:
+        if hashlib.sha256(self._frames.numpy().data).hexdigest() != self.description["sha256"]:
             raise self._damaged("the cached frames differ from their SHA-256")
 
     def _damaged(self, what: str) -> DamagedEntry:
@@ -343,10 +427,11 @@ class Sources:
 
     Args:
         file: the list; need not exist.
+        more: another list that is read, too, if it exists.
     """
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, file: Path, more: Path) -> None:
+        self._file, self._more = file, more
 
     def find(self, path: Path) -> Source:
         """A video file as it is now; hashed if that is not known.
@@ -384,23 +469,32 @@ class Sources:
 
     @cached_property
     def _known(self) -> dict[tuple[str, int, int], Source]:
-        return {source[:3]: source for source in self._recorded}
+        return {source[:3]: source for source in (*_sources(self._more), *self._recorded)}
 
     @cached_property
     def _recorded(self) -> set[Source]:
-        if not self._file.is_file():
-            return set()
-        found: set[Source] = set()
-        for line in self._file.read_bytes().splitlines():
-            try:
-                found.add(Source(**json.loads(line)))
-            except (ValueError, TypeError):  # a blank line, or one that a kill cut short
-                continue
-        return found
+        return set(_sources(self._file))
 
 
-def _crc32(frame: Tensor) -> int:
-    return zlib.crc32(frame.numpy().data)
+def _sources(file: Path) -> list[Source]:
+    """What a list holds; nothing if there is none."""
+    if not file.is_file():
+        return []
+    found: list[Source] = []
+    for line in file.read_bytes().splitlines():
+        try:
+            found.append(Source(**json.loads(line)))
+        except (ValueError, TypeError):  # a blank line, or one that a kill cut short
+            continue
+    return found
+
+
+def _sha256(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def _crc32(values: Tensor) -> int:
+    return zlib.crc32(values.numpy().data)
 
 
 def _difference(other: Path, profile: Profile) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from torch.utils.data import Dataset
 
 from petl_bench.backbones.base import InputSpec, Resize
 from petl_bench.data import sampling
+from petl_bench.data.augmentation import RandAugment
 from petl_bench.data.batch import Batch, Question
 from petl_bench.data.cache import CacheMiss, Clip, DamagedEntry, FrameCache, Profile
 from petl_bench.data.current_files import CurrentFiles
@@ -25,6 +27,10 @@ from petl_bench.errors import DataError
 
 #: how many other rows are tried in place of one whose video cannot be read
 _RETRIES = 8
+#: told to the generator of augmentations, so that they are drawn apart from captions and frames
+_OF_AUGMENTATION = 1
+
+Augment = Callable[[np.ndarray], np.ndarray]
 
 
 class Row(NamedTuple):
@@ -78,13 +84,16 @@ class ClipLoader:
             count=self.count,
         )
 
-    def load(self, path: Path, sample: Sample, rng: np.random.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def load(
+        self, path: Path, sample: Sample, rng: np.random.Generator | None = None, augment: Augment | None = None
+    ) -> tuple[Tensor, Tensor]:
         """uint8 frames (T, 3, S, S), zeros after the last real one, and their mask (T,)."""
         if self.board is not None:
             self.board.publish(path)
-        frames = self._cached(path, sample, rng)
+        # Augmented frames are never the cached ones: those are resized already.
+        frames = self._cached(path, sample, rng) if augment is None else None
         if frames is None:
-            frames = self._decoded(path, sample, rng)
+            frames = self._decoded(path, sample, rng, augment)
         return pad_frames(frames, self.count)
 
     def _cached(self, path: Path, sample: Sample, rng: np.random.Generator | None) -> Tensor | None:
@@ -92,10 +101,11 @@ class ClipLoader:
         if self.cache is None:
             return None
 
-        def choose(num_frames: int, fps: float) -> np.ndarray:
+        def choose(num_frames: int, fps: float, times: np.ndarray | None) -> np.ndarray:
             return sampling.choose_frames(
                 num_frames,
                 fps,
+                times,
                 count=self.count,
                 sampling=self.sampling,
                 rate=self.rate,
@@ -116,7 +126,7 @@ class ClipLoader:
                 rng.bit_generator.state = state  # decoding draws the same frames
             return None
 
-    def _decoded(self, path: Path, sample: Sample, rng: np.random.Generator | None) -> Tensor:
+    def _decoded(self, path: Path, sample: Sample, rng: np.random.Generator | None, augment: Augment | None) -> Tensor:
         frames, _ = load_frames(
             path,
             count=self.count,
@@ -128,6 +138,7 @@ class ClipLoader:
             rng=rng,
             start=sample.start,
             end=sample.end,
+            augment=augment,
         )
         return frames
 
@@ -146,8 +157,9 @@ class TrainingDataset(Dataset[Row]):
         expand: one row per caption; otherwise one row per video with a caption drawn anew each epoch.
         spec: of the backbone.
         max_words: tokens per caption.
-        seed: of caption choice, random frames and substitutes.
+        seed: of caption choice, random frames, augmentations and substitutes.
         tolerate: put another row in the place of one whose video cannot be read.
+        augmentation: changes the frames of each clip; None leaves them as they are.
     """
 
     def __init__(
@@ -159,11 +171,12 @@ class TrainingDataset(Dataset[Row]):
         max_words: int,
         seed: int,
         tolerate: bool,
+        augmentation: RandAugment | None = None,
     ) -> None:
         self.samples = samples
         self.loader = loader
         self.spec, self.max_words = spec, max_words
-        self.seed, self.tolerate = seed, tolerate
+        self.seed, self.tolerate, self.augmentation = seed, tolerate, augmentation
         lengths = [len(sample.captions) for sample, _ in samples]
         self.first_text = np.cumsum([0, *lengths])
         video = np.repeat(np.arange(len(samples)), lengths)
@@ -176,10 +189,10 @@ class TrainingDataset(Dataset[Row]):
 
     def __getitem__(self, key: tuple[int, int]) -> Row:
         epoch, row = key
-        rng = np.random.default_rng((self.seed, epoch, row))
+        rng, augment = np.random.default_rng((self.seed, epoch, row)), self._augment(epoch, row)
         for _ in range(_RETRIES):
             try:
-                return self._row(row, rng)
+                return self._row(row, rng, augment)
             except VideoError as error:
                 if not self.tolerate:
                     raise
@@ -187,13 +200,19 @@ class TrainingDataset(Dataset[Row]):
                 row = int(rng.integers(len(self)))
         raise DataError(f"{_RETRIES} training videos in a row could not be read: check the files below the clip folder")
 
-    def _row(self, row: int, rng: np.random.Generator) -> Row:
+    def _augment(self, epoch: int, row: int) -> Augment | None:
+        if self.augmentation is None:
+            return None
+        rng = np.random.default_rng((self.seed, epoch, row, _OF_AUGMENTATION))
+        return partial(self.augmentation, seed=int(rng.integers(2**32)))
+
+    def _row(self, row: int, rng: np.random.Generator, augment: Augment | None) -> Row:
         video, caption = (int(value) for value in self.rows[row])
         sample, path = self.samples[video]
         if caption < 0:
             caption = int(rng.integers(len(sample.captions)))
         random = rng if sampling.is_random(self.loader.sampling) else None
-        frames, frame_mask = self.loader.load(path, sample, random)
+        frames, frame_mask = self.loader.load(path, sample, random, augment)
         ids, text_mask = self.spec.tokenize([sample.captions[caption]], self.max_words)
         text_index = [int(self.first_text[video]) + caption]
         questions = sample.questions[caption : caption + 1]

@@ -8,14 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from petl_bench.data.base import VideoTextDataModule, is_cut
+from petl_bench.data.base import VideoTextDataModule, count_cut
 from petl_bench.data.paragraphs import ParagraphDataModule
 from petl_bench.data.samples import Sample, Split
 from petl_bench.errors import DataError
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
-#: captions tokenised at once
-_CHUNK = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,7 +76,6 @@ def _describe_split(data: VideoTextDataModule, split: Split, samples: Sequence[S
         "videos": len(samples),
         data.texts: len(captions),
         **sentences,
-        "queries": len(captions),
         f"{data.texts}_per_video": _spread([len(sample.captions) for sample in samples]),
         "words": _spread([len(caption.split()) for caption in captions]),
         "cut_share": _cut_share(data, captions),
@@ -96,8 +93,7 @@ def _spread(values: Sequence[int]) -> dict[str, float]:
 def _cut_share(data: VideoTextDataModule, captions: Sequence[str]) -> float:
     """Share of texts that are longer than `max_words` tokens of the backbone."""
     assert data.spec is not None
-    chunks = (captions[first : first + _CHUNK] for first in range(0, len(captions), _CHUNK))
-    return round(sum(is_cut(data.spec, chunk, data.max_words) for chunk in chunks) / len(captions), 5)
+    return round(count_cut(data.spec, captions, data.max_words) / len(captions), 5)
 
 
 def _about_answers(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -110,5 +106,8 @@ def _about_answers(samples: Sequence[Sample]) -> dict[str, Any]:
 
 def _missing(data: VideoTextDataModule, samples: Sequence[Sample]) -> int | None:
     """Videos without a file; None where there is no folder of clips."""
-    files = data.clip_files()
-    return None if files is None else sum(sample.video not in files for sample in samples)
+    clips = data.clip_files()
+    if clips is None:
+        return None
+    names = [sample.file or sample.video for sample in samples]
+    return len(names) - len(clips.find(names))

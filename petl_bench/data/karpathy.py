@@ -6,11 +6,12 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
-from petl_bench.data.annotations import read_json, read_lines, read_records, require_keys
+from petl_bench.data.annotations import read_lines, read_records, read_section
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.images import IMAGE_SUFFIXES
 from petl_bench.data.samples import Sample, Split
 from petl_bench.errors import DataError
+from petl_bench.untrusted import is_file
 
 #: Karpathy's own names of what belongs to each split
 _KARPATHY = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}
@@ -60,9 +61,12 @@ class KarpathyDataModule(VideoTextDataModule):
             return {"captions": self.root / self.karpathy_file}
         return {split: self.root / name for split, name in self.files.items()}
 
+    def file_option(self, role: str) -> str | None:
+        return "karpathy_file" if role == "captions" else super().file_option(role)
+
     def video_ids(self, split: Split) -> list[str]:
         lists = [self.root / name for name in self.list_names.get(split, ())]
-        if self.karpathy_file or (self.root / self.files[split]).is_file() or not all(path.is_file() for path in lists):
+        if self.karpathy_file or is_file(self.root / self.files[split]) or not all(map(is_file, lists)):
             return super().video_ids(split)
         return [image_id(line.split()[0]) for path in lists for line in read_lines(path)]
 
@@ -73,20 +77,11 @@ class KarpathyDataModule(VideoTextDataModule):
         return [Sample(image, tuple(texts)) for image, texts in captions.items()]
 
     def _karpathy(self, split: Split) -> dict[str, list[str]]:
-        path = self.root / str(self.karpathy_file)
-        data = read_json(path)
-        images = data.get("images") if isinstance(data, dict) else None
-        if not isinstance(images, list):
-            raise DataError(f"{path}: no list 'images'; is it Karpathy's JSON?")
         captions: dict[str, list[str]] = {}
-        for place, record in enumerate(images):
-            where = f"{path}: images[{place}]"
-            name, own = require_keys(record, ("filename", "split"), where)
-            sentences = record.get("sentences")
-            if not isinstance(sentences, list):
-                raise DataError(f"{where}: no list 'sentences'")
-            if own in _KARPATHY[split]:
-                captions[image_id(name)] = [require_keys(s, ("raw",), where)[0] for s in sentences]
+        for record in read_section(self.root / str(self.karpathy_file), "images"):
+            image, texts = image_id(record.name("filename")), record.strings_of("sentences", "raw")
+            if record.name("split") in _KARPATHY[split]:
+                captions.setdefault(image, []).extend(texts)
         return captions
 
 
@@ -97,14 +92,8 @@ def read_captions(path: Path) -> dict[str, list[str]]:
         DataError: if a record is of another shape; it is named.
     """
     captions: dict[str, list[str]] = {}
-    for place, record in enumerate(read_records(path)):
-        where = f"{path}, record {place}"
-        (image,) = require_keys(record, ("image",), where)
-        given = record.get("caption")
-        texts = [given] if isinstance(given, str) else given
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise DataError(f"{where}: 'caption' is neither text nor a list of texts")
-        captions.setdefault(image_id(image), []).extend(texts)
+    for record in read_records(path):
+        captions.setdefault(image_id(record.name("image")), []).extend(record.strings("caption"))
     return captions
 
 

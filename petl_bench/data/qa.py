@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from petl_bench.data.base import VideoTextDataModule
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+
+from petl_bench.data.annotations import Record
+from petl_bench.data.answers import Vocabulary
+from petl_bench.data.base import VIDEO_SUFFIXES, VideoTextDataModule
 from petl_bench.data.batch import Question
 from petl_bench.data.samples import Sample, Split
 from petl_bench.errors import DataError
+from petl_bench.untrusted import is_file, shown, whole_number
+
+#: share of questions below which a list of answers is hardly the right one
+_LOW_COVERAGE = 0.5
 
 
 class Asked(NamedTuple):
-    """One question about a clip, as an annotation file lists it."""
+    """One question about a clip, as an annotation file lists it; `where` is its place there, for messages."""
 
     video: str
     text: str
     question: Question
+    where: str
 
 
 class QuestionAnswerDataModule(VideoTextDataModule):
@@ -38,10 +48,52 @@ class QuestionAnswerDataModule(VideoTextDataModule):
         by_video: dict[str, list[Asked]] = {}
         for asked in self.questions(split):
             by_video.setdefault(asked.video, []).append(asked)
+        twice = _asked_twice(asked for group in by_video.values() for asked in group)
+        if twice and split != "train":
+            raise DataError(f"{twice}; ids must be unique, or the answers of a model could not be told apart")
+        if twice:
+            rank_zero_warn(f"{twice}; both are trained on")
         return [
             Sample(video, tuple(a.text for a in group), questions=tuple(a.question for a in group))
             for video, group in by_video.items()
         ]
+
+    def require_covered(self, vocabulary: Vocabulary, splits: Sequence[Split]) -> None:
+        """Says what share of the questions a list of answers can answer at all, before anything costly is begun.
+
+        Raises:
+            DataError: it can answer none of the first of the splits.
+        """
+        for split in splits:
+            questions = [q for sample in self.samples(split) for q in sample.questions if q.answers]
+            share = vocabulary.coverage(questions)
+            told = f"{vocabulary.file} answers {100 * share:.1f} % of the {len(questions)} {split} questions"
+            if not share and split == splits[0]:
+                raise DataError(
+                    f"{told}: they are answered with {shown(questions[0].answers[0])}, for one, and it lists "
+                    f"{shown(vocabulary.answers[0])}{_differs_in_case(vocabulary, questions)}; give the list that "
+                    "belongs to them: --model.init_args.task.init_args.answer_list"
+                )
+            if share < _LOW_COVERAGE:
+                rank_zero_warn(f"{told}: all others count as wrong. Does the list belong to them?")
+            elif questions:
+                rank_zero_info(told)
+
+
+def _asked_twice(asked: Iterable[Asked]) -> str:
+    """Says where two questions of one id are; empty if there are none."""
+    places: dict[int | str, str] = {}
+    for _, _, question, where in asked:
+        if question.id in places:
+            return f"{where}: question id {shown(question.id)} is given twice (see {Path(places[question.id]).name})"
+        places[question.id] = where
+    return ""
+
+
+def _differs_in_case(vocabulary: Vocabulary, questions: Sequence[Question]) -> str:
+    listed = {answer.casefold() for answer in vocabulary.answers}
+    alike = any(answer.casefold() in listed for question in questions for answer in question.answers)
+    return " (upper and lower case differ)" if alike else ""
 
 
 def first_file(root: Path, split: str, given: str | None, names: Sequence[str]) -> Path:
@@ -59,13 +111,51 @@ def first_file(root: Path, split: str, given: str | None, names: Sequence[str]) 
     if given:
         return root / given
     usual = [name.format(split) for name in names]
-    found = next((root / name for name in usual if (root / name).is_file()), None)
+    found = next((root / name for name in usual if is_file(root / name)), None)
     if found is None:
         raise DataError(f"no {split} questions in {root}: none of {', '.join(usual)}; set data.{split}_file")
     return found
 
 
-def question_number(record: dict[str, Any], place: int) -> int:
-    """A record's `id` or `question_id` if that is a number, else its place in the file."""
-    given = record.get("id", record.get("question_id"))
-    return given if isinstance(given, int) and not isinstance(given, bool) else place
+def question_id(record: Record, place: int) -> int | str:
+    """A record's `id` or `question_id`, else its place in the file.
+
+    A text that is not a number as numbers are written (`007`, `q7`) stays a text.
+
+    Raises:
+        DataError: if it is neither text nor a whole number.
+    """
+    key = "id" if record.has("id") else "question_id"
+    if not record.has(key):
+        return place
+    value = record.values[key]
+    if isinstance(value, str):
+        name = record.name(key)
+        return int(name) if re.fullmatch(r"0|-?[1-9][0-9]{0,17}", name) else name
+    number = whole_number(value)
+    if number is None:
+        raise record.error(key, "a whole number or text")
+    return number
+
+
+def question_type(question: str) -> str:
+    """The group that a question counts for where its file names none: its first word."""
+    return question.split(maxsplit=1)[0].lower()
+
+
+def clip_name(record: Record, prefix: str) -> str:
+    """The clip of a question: `video_id` or `video`, a number behind a prefix or the name of a file.
+
+    Raises:
+        DataError: if neither names a clip.
+    """
+    key = "video_id" if record.has("video_id") else "video"
+    value = record.values.get(key)
+    if not isinstance(value, str):
+        number = whole_number(value)
+        if number is None:
+            raise DataError(f"{record.where}: neither 'video_id' nor 'video' names a clip")
+        return f"{prefix}{number}"
+    name = record.name(key)
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in VIDEO_SUFFIXES else name

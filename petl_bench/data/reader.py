@@ -10,7 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from petl_bench.data.timing import Timing
 from petl_bench.errors import DataError
+
+#: Version of what a reader makes of a file: which frame a number or a second means, and which way up it is. Caches and
+#: manifests carry it. 1: petl_bench 0.1.0 up to commit 3e531d0, which took a header's frame rate for the frames' times
+#: outside mp4 and Matroska, and a display matrix for an angle. 2: times of the frames, mirrors and transposes.
+READING_RULES = 2
 
 
 class VideoError(DataError):
@@ -31,15 +37,20 @@ class VideoReader(ABC):
 
     Args:
         path: A regular file.
+        known_frames: How many frames a full decode of it has given, which saves a reader from finding out.
 
     Raises:
         VideoError: The file cannot be read as a video.
     """
 
     info: VideoInfo
+    #: when frames are shown; unknown unless a reader says it
+    timing: Timing = Timing(0.0, problem="its frames carry no times")
+    #: whether a frame number meant the same pixels under `READING_RULES` 1
+    reads_as_rules_1: bool = True
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).absolute()
+    def __init__(self, path: str | Path, known_frames: int | None = None) -> None:
+        self.path, self.known_frames = Path(path).absolute(), known_frames
         _require_regular_file(self.path)
         self.info = self._open()
 
@@ -48,10 +59,6 @@ class VideoReader(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def shown_at(self, numbers: np.ndarray) -> np.ndarray:
-        """The frames that are shown when frames (n,) of a constant rate would be: the same, unless the rate varies."""
-        return numbers
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Decodes frames by number, in the order asked for; repeats are allowed.
@@ -75,6 +82,11 @@ class VideoReader(ABC):
         if any(frame.shape != shape for frame in frames.values()):
             raise VideoError(f"{self.path}: the frame size changes within the video")
         return np.stack([frames[number] for number in numbers])
+
+    def refusal(self, error: DataError) -> VideoError:
+        """Why no frames of this file can be chosen, from the error of a sampling rule."""
+        reason = f"{self.timing.problem}: " if self.timing.problem else ""
+        return VideoError(f"{self.path}: {reason}{error}")
 
     @abstractmethod
     def _open(self) -> VideoInfo:

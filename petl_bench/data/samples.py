@@ -16,11 +16,12 @@ class Sample:
     """One clip of a split and its captions.
 
     Attributes:
-        video: id, unique in its split; the stem of the file name.
+        video: id, unique in its split; mostly the stem of the file name.
         captions: at least one; in question answering, the questions about the clip.
         start: first second of the clip in the file, or None for its beginning.
         end: last second, or None for its end.
         questions: what belongs to each caption that is a question; else empty.
+        file: what the annotations call its file, with suffix and folders; None where that is `video`.
     """
 
     video: str
@@ -28,6 +29,7 @@ class Sample:
     start: int | None = None
     end: int | None = None
     questions: tuple[Question, ...] = ()
+    file: str | None = None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,10 @@ import numpy as np
 
 from petl_bench.errors import DataError, UsageError
 
+#: seconds by which a container's clock may round a time: less than any frame lasts
+_ROUNDING = 1e-4
+_LARGEST_GRID = 2**24
+
 
 def seconds_grid(
     num_frames: int, fps: float, rate: int = 1, start: int | None = None, end: int | None = None
@@ -41,7 +45,7 @@ def seconds_grid(
     if rate < 0:
         raise ValueError(f"rate is {rate}; it must not be negative")
     if not (math.isfinite(fps) and int(fps) >= max(rate, 1)):
-        raise DataError(f"a frame rate of {fps:g} cannot give {rate or 'all'} frames per second; set rate: null")
+        raise DataError(f"a frame rate of {fps:g} cannot give {rate or 'all'} frames of each second by counting frames")
     frames_per_second = int(fps)
     duration = math.ceil(num_frames / frames_per_second)
     seconds = np.arange(start or 0, (duration if end is None else min(end, duration)) + 1)
@@ -116,7 +120,7 @@ def blip_headtail(available: int, num_frames: int, rng: random.Random) -> np.nda
         UsageError: `num_frames` is 1, which would give none.
     """
     if num_frames < 2:
-        raise UsageError("sampling: blip_headtail needs at least 2 frames; choose another rule")
+        raise UsageError("data.sampling blip_headtail needs at least 2 frames; choose another rule")
     middle, half = available // 2, num_frames // 2
     if middle < half:
         return np.arange(available)
@@ -138,7 +142,9 @@ RANDOM_SAMPLERS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]
     "blip_random": lambda available, num_frames, rng: blip_random(available, num_frames, _python_rng(rng)),
     "blip_headtail": lambda available, num_frames, rng: blip_headtail(available, num_frames, _python_rng(rng)),
 }
-SAMPLERS: tuple[str, ...] = (*FIXED_SAMPLERS, *RANDOM_SAMPLERS)
+#: the rule that chooses from every frame where the grid has too few (`filled`)
+FILLED = "filled"
+SAMPLERS: tuple[str, ...] = (*FIXED_SAMPLERS, FILLED, *RANDOM_SAMPLERS)
 
 
 def is_random(name: str) -> bool:
@@ -148,13 +154,14 @@ def is_random(name: str) -> bool:
         UsageError: No such rule.
     """
     if name not in SAMPLERS:
-        raise UsageError(f"sampling: {name!r} is unknown; choose one of {', '.join(SAMPLERS)}")
+        raise UsageError(f"data.sampling {name!r} is unknown; choose one of {', '.join(SAMPLERS)}")
     return name in RANDOM_SAMPLERS
 
 
 def choose_frames(
     num_frames: int,
     fps: float,
+    times: np.ndarray | None = None,
     *,
     count: int,
     sampling: str,
@@ -167,19 +174,20 @@ def choose_frames(
 
     Args:
         num_frames: Frames in the video.
-        fps: Frames per second; used only with `rate`, `start` or `end`.
+        fps: Frames per second, 0 if that is not known; used only with `rate`, `start` or `end`.
+        times: (num_frames + 1,) seconds at which each frame begins and the last one ends; None for a constant rate.
         count: Frames wanted.
         sampling: A name in `SAMPLERS`.
-        rate: Grid of `rate` frames per second (`seconds_grid`); None considers every frame.
+        rate: Grid of `rate` moments per second (`frame_grid`; `filled` has its own); None considers every frame.
         rng: Source of randomness for the random rules.
         start: First second of the moment, None for the start of the video.
         end: End of the moment in seconds: included with `rate` (CLIP4Clip), excluded without.
 
     Returns:
-        Frame numbers, (n,) int64 with n <= count; empty when the video has no frame in the moment.
+        Frame numbers, (n,) int64 with n <= count; empty when the video ends before the moment.
 
     Raises:
-        DataError: The frame rate cannot be used.
+        DataError: A second is asked for, and the frames have no times.
         UsageError: No such rule.
         ValueError: A random rule without `rng`, or arguments outside their range.
     """
@@ -187,7 +195,9 @@ def choose_frames(
         raise ValueError(f"count is {count}; at least one frame must be wanted")
     if is_random(sampling) and rng is None:
         raise ValueError(f"sampling {sampling!r} is random and needs rng")
-    grid = frame_grid(num_frames, fps, rate, start, end)
+    if sampling == FILLED:
+        return filled(num_frames, fps, count, rate, start, end, times)
+    grid = frame_grid(num_frames, fps, times, rate, start, end)
     if len(grid) == 0:
         return grid
     if rng is not None and sampling in RANDOM_SAMPLERS:
@@ -195,28 +205,128 @@ def choose_frames(
     return grid[FIXED_SAMPLERS[sampling](len(grid), count)][:count]
 
 
-def _check_span(start: int | None, end: int | None) -> None:
-    first = start or 0
-    if first < 0 or (end is not None and end <= first):
-        raise ValueError(f"start {start} and end {end} must be seconds with 0 <= start < end")
+def filled(
+    num_frames: int,
+    fps: float,
+    count: int,
+    rate: int | None,
+    start: int | None = None,
+    end: int | None = None,
+    times: np.ndarray | None = None,
+) -> np.ndarray:
+    """Exactly `count` frames of every clip, as TempMe and DiscoVLA take them.
 
+    Every `round(fps / rate)`-th frame, evenly thinned out if these are more than `count`; where they are fewer, frames
+    spread evenly over the whole clip instead, some of them repeatedly if it is shorter than `count` frames. A moment
+    ends with the frame at `end`. Source: LunarShen/DsicoVLA 6ace76f, tvr/dataloaders/dataloader_retrieval.py, which
+    counts frames; where they have times of their own, those shown at the same seconds are taken.
 
-def frame_grid(num_frames: int, fps: float, rate: int | None, start: int | None, end: int | None) -> np.ndarray:
-    """The frames that `choose_frames` chooses from, ascending; the arguments are its own.
+    Args:
+        num_frames: Frames in the video.
+        fps: Frames per second; used only with `rate`, `start` or `end`.
+        count: Frames wanted.
+        rate: Frames per second considered; None considers every frame.
+        start: First second of the moment, None for the start of the video.
+        end: Last second of the moment, None for the end of the video.
+        times: Of the frames and of the end, in seconds, (num_frames + 1,); None if they follow from `fps`.
+
+    Returns:
+        Ascending frame numbers, (count,) int64; empty when the video ends before `start`.
 
     Raises:
         DataError: The frame rate cannot be used.
         ValueError: `start` and `end` are not 0 <= start < end.
     """
-    if rate is not None:
-        return seconds_grid(num_frames, fps, rate, start, end)
     _check_span(start, end)
-    if start is None and end is None:
-        return np.arange(num_frames)
+    if num_frames == 1:  # a picture is shown at any time
+        return np.zeros(count, np.int64)
+    if rate is start is end is None:
+        return _spread(0, num_frames - 1, 1, count)
+    if times is not None:
+        fps = num_frames / float(times[-1])
     if not (math.isfinite(fps) and fps > 0):
-        raise DataError(f"a frame rate of {fps:g} cannot locate seconds {start} to {end}")
-    stop = num_frames if end is None else min(math.ceil(end * fps), num_frames)
-    return np.arange(math.ceil((start or 0) * fps), stop)
+        raise _untimed()
+    first = 0 if start is None else int(start * fps)
+    last = num_frames - 1 if end is None else min(int(end * fps), num_frames - 1)
+    # A clip of fewer frames than moments is one that is shorter than wanted.
+    numbers = _spread(first, last, 1 if rate is None else max(round(fps / rate), 1), count)
+    return numbers if times is None else _shown(times[:-1], numbers / fps)
+
+
+def _spread(first: int, last: int, stride: int, count: int) -> np.ndarray:
+    """`count` frames of a span: on a grid, or all over where the grid has fewer."""
+    grid = np.arange(first, last + 1, stride)
+    if len(grid) < count and last >= first:
+        return np.linspace(first, last, num=count, dtype=np.int64)
+    return grid[uniform(len(grid), count)] if len(grid) else grid
+
+
+def _untimed() -> DataError:
+    return DataError(
+        "no second of it can be found; --data.init_args.frame_rate null chooses among all frames of a whole clip"
+    )
+
+
+def frame_grid(
+    num_frames: int, fps: float, times: np.ndarray | None, rate: int | None, start: int | None, end: int | None
+) -> np.ndarray:
+    """The frames that `choose_frames` chooses from, ascending; the arguments are its own.
+
+    At a constant rate of at least one frame for every moment of the grid, frames are counted as CLIP4Clip does
+    (`seconds_grid`). Elsewhere a moment has the frame that is shown then, so that one which is shown at several of them
+    comes as often. A still image is shown at any time.
+
+    Raises:
+        DataError: A second is asked for, and the frames have no times, or a grid of more than 16 million moments.
+        ValueError: `start` and `end` are not 0 <= start < end, or `rate` is negative.
+    """
+    _check_span(start, end)
+    if rate is not None and rate < 0:
+        raise ValueError(f"rate is {rate}; it must not be negative")
+    if rate is None and start is None and end is None:
+        return np.arange(num_frames)
+    if times is None and not (math.isfinite(fps) and fps > 0):
+        if num_frames == 1:
+            return np.arange(1)
+        raise _untimed()
+    if times is None and rate is not None and int(fps) >= max(rate, 1):
+        return seconds_grid(num_frames, fps, rate, start, end)
+    if times is None and rate is None:
+        stop = num_frames if end is None else min(math.ceil(end * fps), num_frames)
+        inside = np.arange(math.ceil((start or 0) * fps), stop)
+        if len(inside):
+            return inside
+    return _timed_grid(np.arange(num_frames + 1) / fps if times is None else times, rate, start or 0, end)
+
+
+def _timed_grid(times: np.ndarray, rate: int | None, start: int, end: int | None) -> np.ndarray:
+    """The grid by the times of frames, (n + 1,); the arguments are those of `frame_grid`."""
+    begins, length = times[:-1], float(times[-1])
+    if start >= length:
+        return np.arange(0)
+    if not rate:
+        stop = math.inf if end is None else end + (rate is not None)
+        inside = np.flatnonzero((begins >= start - _ROUNDING) & (begins < stop - _ROUNDING))
+        return inside if len(inside) else _shown(begins, np.array([start]))
+    last = math.ceil(length) if end is None else min(end, math.ceil(length))
+    if (last + 1 - start) * rate > _LARGEST_GRID:
+        raise DataError(
+            f"{rate} frames per second of {length / 86400:.1f} days are too many: lower --data.init_args.frame_rate, "
+            "or set it to null, which chooses among the frames that there are"
+        )
+    moments = (np.arange(start, last + 1)[:, None] + np.arange(rate) / rate).ravel()
+    return _shown(begins, moments[(moments < length - _ROUNDING) | (moments == start)])
+
+
+def _shown(begins: np.ndarray, moments: np.ndarray) -> np.ndarray:
+    """The frame that is shown at each moment: the last one that has begun."""
+    return np.searchsorted(begins, moments + _ROUNDING, side="right") - 1
+
+
+def _check_span(start: int | None, end: int | None) -> None:
+    first = start or 0
+    if first < 0 or (end is not None and end <= first):
+        raise ValueError(f"start {start} and end {end} must be seconds with 0 <= start < end")
 
 
 def _segment_edges(available: int, num_frames: int) -> np.ndarray:

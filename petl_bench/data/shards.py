@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
+from petl_bench.signals import STOP, starting_helpers
+
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
     """Training batches of `(epoch, row)` keys. The global batches do not depend on the number of processes.
@@ -52,10 +54,25 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
 
 class LateLoader(DataLoader[Any]):
-    """Starts its processes with the first batch: Lightning asks for an iterator before it has read a checkpoint."""
+    """Starts its processes with the first batch: Lightning asks for an iterator before it has read a checkpoint.
+
+    They leave signals to this process (give `worker_init_fn=as_helper`, too), which heeds them while it waits.
+    """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator is all that anybody needs
-        yield from super().__iter__()
+        with starting_helpers():
+            batches = super().__iter__()
+        end = object()
+        try:
+            while True:
+                with STOP.waiting():
+                    batch = next(batches, end)
+                if batch is end:
+                    return
+                yield batch
+        finally:
+            with STOP.closing():
+                del batches
 
 
 class UnpaddedShard(Sampler[int]):

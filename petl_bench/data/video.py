@@ -1,13 +1,15 @@
 """Reads frames of video files: one small interface over PyAV (default) and decord.
 
-Frame `i` always means the i-th frame of a full sequential decode. Every file that cannot give the frames
-asked for raises `VideoError`; no reader ever returns substitutes. Measurements behind the choices:
-specs/performance.md section 1 and specs/reliability.md section 2.2.
+Frame `i` always means the i-th frame of a full sequential decode, and its time is the one that it carries itself. Every
+file that cannot give the frames asked for raises `VideoError`; no reader ever returns substitutes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -17,74 +19,65 @@ import av
 import numpy as np
 import torch
 from av.container import InputContainer
-from av.error import FFmpegError
-from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
+from petl_bench.data.display import Orientation, orientation_of
 from petl_bench.data.images import IMAGE_SUFFIXES, ImageReader
+from petl_bench.data.opening import first_line, opened, packets
 from petl_bench.data.reader import VideoError, VideoInfo, VideoReader
 from petl_bench.data.sampling import choose_frames
+from petl_bench.data.scan import scan
+from petl_bench.data.timing import Timing, timing
 from petl_bench.errors import DataError, UsageError
 
 Resize = Literal["shorter_side_crop", "squash"]
 
-#: frames per second below which no video is: what a damaged time scale gives, with most frames hidden
-_SLOWEST = Fraction(1, 60)
+#: seconds (30 years) beyond which a time of decord is a missing one
+_FAR = 1e9
 
 
 class WholeStream(NamedTuple):
-    """What decoding a whole stream showed: frames, FFmpeg's name of the codec, rotation in degrees (applied)."""
+    """What decoding a whole stream showed: frames, and FFmpeg's name of the codec."""
 
     frames: int
     codec: str
-    rotation: int
 
 
 class PyAVReader(VideoReader):
     """Sequential decode with PyAV, never a seek, so that frame numbers are right whatever the container.
 
-    Holds no open file between calls. The display rotation is applied, the best video stream is taken, and
-    decoding stops after the last wanted frame. A file that was cut short is recognised where the container
-    says where its samples lie (mp4, mov, indexed AVI); for Matroska and transport streams only a checksum can
-    tell.
+    Holds no open file between calls. Turns and mirrors of the display matrix are applied, the best video stream is
+    taken, and decoding stops after the last wanted frame. A file that was cut short is recognised where the container
+    says where its samples lie (mp4, mov, indexed AVI); for Matroska and transport streams only a checksum can tell.
     """
 
+    #: how the first frame is shown
+    orientation: Orientation
+    #: frames per second as the header says, 0 if it does not
+    header_fps: float
+
     def _open(self) -> VideoInfo:
-        with _av_stream(self.path) as (container, stream):
-            trusted = _packets_are_frames(container, stream)
-            _require_complete(self.path, container, stream)
-            first: av.VideoFrame | None = None
-            decoded = 0
-            timestamps: list[int | None] = []
-            for packet in container.demux(stream):
-                if first is None or not trusted:
-                    for frame in packet.decode():
-                        first = first or frame
-                        decoded += 1
-                # An empty packet only flushes the decoder; a discarded one is hidden by the edit list.
-                if packet.size and not packet.is_discard:
-                    timestamps.append(packet.pts)
-            if first is None:
-                raise VideoError(f"{self.path}: no frame can be decoded")
-            height, width = _to_rgb(first, VideoReformatter()).shape[:2]
-            shown = sorted(pts for pts in timestamps if pts is not None)
-            # Distinct timestamps on every packet number the frames without decoding them.
-            distinct = trusted and len(set(shown)) == len(timestamps)
-            self._frame_number = {pts: number for number, pts in enumerate(shown)} if distinct else None
-            num_frames = len(timestamps) if trusted else decoded
-            rate = stream.average_rate or stream.guessed_rate
-            self._seconds = _varying_seconds(shown, stream.time_base, rate) if distinct else None
-            if rate and len(stream.index_entries) > 1 and rate < _SLOWEST:
-                raise VideoError(f"{self.path}: a frame every {1 / rate} seconds; its times are damaged")
-            return VideoInfo(num_frames, float(rate or 0), width, height)
+        found = scan(self.path, self.known_frames)
+        try:
+            self.orientation = orientation_of(found.first)
+        except ValueError as error:
+            raise VideoError(f"{self.path}: {error}") from error
+        self._frame_number = found.numbers
+        self.timing, self.header_fps = found.timing, float(found.header_rate or 0)
+        # Rules 1 knew the angle only, so that a mirror was a turn or nothing.
+        self.reads_as_rules_1 = self.orientation == Orientation(round(found.first.rotation / 90) * 90 % 360)
+        width, height = found.first.width, found.first.height
+        if self.orientation.turned % 180:
+            width, height = height, width
+        return VideoInfo(found.num_frames, found.timing.fps, width, height)
 
     def _decode(self, wanted: set[int]) -> dict[int, np.ndarray]:
         reformatter = VideoReformatter()
         frames: dict[int, np.ndarray] = {}
-        with _av_stream(self.path) as (container, stream):
+        with opened(self.path) as (container, stream):
             for number, frame in self._numbered(container, stream, wanted):
                 if number in wanted:
                     if frame.is_corrupt:
@@ -94,12 +87,6 @@ class PyAVReader(VideoReader):
                     break
         return frames
 
-    def shown_at(self, numbers: np.ndarray) -> np.ndarray:
-        if self._seconds is None:
-            return numbers
-        # A frame is shown until the next one comes; half a tick guards against rounding.
-        return np.searchsorted(self._seconds, numbers / self.info.fps + 1e-4, side="right") - 1
-
     def decode_whole(self) -> WholeStream:
         """Decodes every frame, wanted or not.
 
@@ -107,55 +94,62 @@ class PyAVReader(VideoReader):
             VideoError: a frame is damaged, or the size changes.
         """
         count, sizes = 0, set()
-        frame: av.VideoFrame | None = None
-        with _av_stream(self.path) as (container, stream):
-            for count, frame in enumerate(container.decode(stream), 1):
+        with opened(self.path) as (container, stream):
+            for count, frame in enumerate(_frames(container, stream), 1):
                 sizes.add((frame.width, frame.height))
                 if frame.is_corrupt:
                     raise VideoError(f"{self.path}: frame {count - 1} is damaged")
                 if len(sizes) > 1:
                     raise VideoError(f"{self.path}: the frame size changes within the video")
             codec = stream.codec_context.name
-        return WholeStream(count, codec, frame.rotation if frame else 0)
+        return WholeStream(count, codec)
 
     def _numbered(
         self, container: InputContainer, stream: VideoStream, wanted: set[int]
     ) -> Iterator[tuple[int | None, av.VideoFrame]]:
         if self._frame_number is None:
-            yield from enumerate(container.decode(stream))
+            yield from enumerate(_frames(container, stream))
             return
         # No other picture needs what H.264 marks as non-reference: unless wanted, it is skipped.
         skippable = stream.codec_context.name == "h264"
-        for packet in container.demux(stream):
-            if skippable and packet.pts is not None:
+        for packet in packets(container, stream):
+            if skippable and packet is not None and packet.pts is not None:
                 keep = self._frame_number.get(packet.pts) in wanted
                 stream.codec_context.skip_frame = "DEFAULT" if keep else "NONREF"
-            for frame in packet.decode():
+            for frame in stream.decode(packet):
                 yield self._frame_number.get(frame.pts) if frame.pts is not None else None, frame
 
 
 class DecordReader(VideoReader):
     """decord, for parity with published pipelines; one thread, because more are slower and not repeatable.
 
-    It gives wrong frames on cut mp4, AVI or transport streams with B-frames (specs/performance.md 1.2) and
-    ends the process on some damaged files: prefer `PyAVReader`.
+    It gives wrong frames on cut mp4, AVI or transport streams with B-frames, ends the process on some damaged files,
+    and the FFmpeg 4.1 in its wheel has known holes (SECURITY.md): prefer `PyAVReader`.
 
     Raises:
         UsageError: decord is not installed.
     """
 
     def _open(self) -> VideoInfo:
-        try:
-            import decord
-        except ImportError as error:
-            raise UsageError("reader: decord is not installed; pip install decord, or use reader: pyav") from error
+        require_reader("decord")
+        import decord
+
         self._errors: tuple[type[Exception], ...] = (decord.DECORDError, RuntimeError, IndexError)
         with self._translated():
             self._video: Any = decord.VideoReader(str(self.path), num_threads=1)
             if len(self._video) == 0:
                 raise VideoError(f"{self.path}: no frame can be decoded")
             height, width = self._video[0].shape[:2]
-            return VideoInfo(len(self._video), float(self._video.get_avg_fps()), width, height)
+            self.timing = self._timing()
+            return VideoInfo(len(self._video), self.timing.fps, width, height)
+
+    def _timing(self) -> Timing:
+        """Of the times that decord has, in microseconds; a time that is none there is far from all others."""
+        spans = np.array(self._video.get_frame_timestamp(range(len(self._video))), np.float64)  # (n, 2)
+        begins = [None if abs(begin) > _FAR else round(begin * 1e6) for begin, _ in spans]
+        last = spans[-1, 1] - spans[-1, 0]
+        rate = Fraction(float(self._video.get_avg_fps()))
+        return timing(begins, round(last * 1e6) if 0 < last < _FAR else None, Fraction(1, 1_000_000), rate)
 
     def _decode(self, wanted: set[int]) -> dict[int, np.ndarray]:
         numbers = sorted(wanted)
@@ -171,24 +165,64 @@ class DecordReader(VideoReader):
         try:
             yield
         except self._errors as error:
-            raise VideoError(f"{self.path}: decord: {_first_line(error)}") from error
+            raise VideoError(f"{self.path}: decord: {first_line(error)}") from error
 
 
 READERS: dict[str, type[VideoReader]] = {"pyav": PyAVReader, "decord": DecordReader}
 
 
-def open_video(path: str | Path, reader: str = "pyav") -> VideoReader:
+def require_reader(reader: str) -> None:
+    """Checks that a reader can be used, without importing it.
+
+    Raises:
+        UsageError: No such reader, or its package is missing.
+    """
+    if reader not in READERS:
+        raise UsageError(f"data.reader {reader!r} is unknown; choose one of {', '.join(READERS)}")
+    if reader == "decord" and not _is_installed("decord"):
+        raise UsageError(
+            "data.reader decord: the package decord is not installed; pip install decord (Linux on x86_64), or use "
+            "data.reader pyav"
+        )
+
+
+def reader_version(reader: str) -> str:
+    """Version of the package that a reader decodes with; `unknown` if the package does not say.
+
+    Raises:
+        UsageError: No such reader, or its package is missing.
+    """
+    require_reader(reader)
+    package = {"pyav": "av"}.get(reader, reader)
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:  # a fork under another name
+        return str(getattr(importlib.import_module(package), "__version__", "unknown"))
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # blocked in sys.modules
+        return False
+
+
+def open_video(path: str | Path, reader: str = "pyav", known_frames: int | None = None) -> VideoReader:
     """Opens a video with the named reader; a file named as a still image is a video of one frame.
+
+    Args:
+        path: The file.
+        reader: A name in `READERS`.
+        known_frames: How many frames a full decode of it has given, which saves decoding it to find out.
 
     Raises:
         UsageError: No such reader, or its package is missing.
         VideoError: The file cannot be read as a video.
     """
-    if reader not in READERS:
-        raise UsageError(f"reader: {reader!r} is unknown; choose one of {', '.join(READERS)}")
+    require_reader(reader)
     if Path(path).suffix.lower() in IMAGE_SUFFIXES:
         return ImageReader(path)
-    return READERS[reader](path)
+    return READERS[reader](path, known_frames)
 
 
 def load_frames(
@@ -203,6 +237,7 @@ def load_frames(
     rng: np.random.Generator | None = None,
     start: int | None = None,
     end: int | None = None,
+    augment: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tuple[torch.Tensor, int]:
     """Samples, decodes and resizes the frames of one clip.
 
@@ -210,14 +245,15 @@ def load_frames(
         path: The video file.
         count: Frames wanted.
         sampling: Selection rule, a name in `sampling.SAMPLERS`.
-        rate: Frames per second considered (CLIP4Clip: 1), those shown at that time where the frame rate varies; None
-            considers all by number.
+        rate: Moments per second of which the frames are considered (CLIP4Clip: 1), see `sampling.frame_grid`; None
+            considers every frame once.
         image_size: S, the side of the square result in pixels.
         resize: How the square is made, see `resize_frames`.
         reader: A name in `READERS`.
         rng: Source of randomness for random sampling.
         start: First second of the moment, None for the start of the video.
         end: End of the moment in seconds.
+        augment: Changes the decoded frames, uint8 (n, H, W, 3), before they are resized.
 
     Returns:
         uint8 frames (n, 3, S, S) and n, with 1 <= n <= count.
@@ -231,23 +267,26 @@ def load_frames(
         num_frames, fps = video.info.num_frames, video.info.fps
         try:
             indices = choose_frames(
-                num_frames, fps, count=count, sampling=sampling, rate=rate, rng=rng, start=start, end=end
+                num_frames,
+                fps,
+                video.timing.times,
+                count=count,
+                sampling=sampling,
+                rate=rate,
+                rng=rng,
+                start=start,
+                end=end,
             )
         except DataError as error:
-            raise VideoError(f"{path}: {error}") from error
+            raise video.refusal(error) from error
         if len(indices) == 0:
             raise VideoError(f"{path}: no frame between second {start} and {end}; {num_frames} frames at {fps:g} fps")
-        if in_time(rate, start, end):
-            indices = video.shown_at(indices)
         pixels = video.read(indices)  # (n, H, W, 3)
+    if augment is not None:
+        pixels = augment(pixels)
     # The permuted view keeps channels last in memory, which torchvision resizes at twice the speed.
     frames = resize_frames(torch.from_numpy(pixels).permute(0, 3, 1, 2), image_size, resize)
     return frames, len(frames)
-
-
-def in_time(rate: int | None, start: int | None, end: int | None) -> bool:
-    """Whether frames are chosen by seconds, so that a variable rate matters; else by their number."""
-    return rate is not None or start is not None or end is not None
 
 
 def resize_frames(frames: torch.Tensor, image_size: int, resize: Resize) -> torch.Tensor:
@@ -271,7 +310,7 @@ def resize_frames(frames: torch.Tensor, image_size: int, resize: Resize) -> torc
     """
     sizes = {"shorter_side_crop": [image_size], "squash": [image_size, image_size]}
     if resize not in sizes:
-        raise UsageError(f"resize: {resize!r} is unknown; choose one of {', '.join(sizes)}")
+        raise UsageError(f"resize {resize!r} is unknown; choose one of {', '.join(sizes)}")
     scaled = transforms.resize(frames, sizes[resize], interpolation=InterpolationMode.BICUBIC, antialias=True)
     return transforms.center_crop(scaled, [image_size, image_size]).contiguous()
 
@@ -295,58 +334,13 @@ def pad_frames(frames: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Te
     return torch.cat([frames, padding]), torch.arange(count) < len(frames)
 
 
-@contextmanager
-def _av_stream(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its best video stream; every failure inside the block becomes VideoError."""
-    try:
-        with av.open(str(path), metadata_errors="ignore") as container:
-            # FFmpeg recognises content, not names: a picture saved as .mp4 would be a video of one frame.
-            if container.format.name.endswith("_pipe") or container.format.name == "image2":
-                raise VideoError(f"{path}: a still image, not a video")
-            stream = container.streams.best("video")
-            if not isinstance(stream, VideoStream) or Disposition.attached_pic in stream.disposition:
-                raise VideoError(f"{path}: no video stream")
-            if stream.codec_context is None:
-                raise VideoError(f"{path}: no decoder for its video stream; the file is damaged or of an unknown kind")
-            stream.codec_context.thread_count = 1
-            yield container, stream
-    except (FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"{path}: {_first_line(error)}") from error
-
-
-def _varying_seconds(pts: list[int], time_base: Fraction | None, rate: Fraction | None) -> np.ndarray | None:
-    """When each frame is shown, from the first one on (n,), if that is ever a frame away from a constant rate."""
-    if not (time_base and rate and pts):
-        return None
-    seconds = (np.array(pts) - pts[0]) * float(time_base)
-    even = np.arange(len(pts)) / float(rate)
-    return seconds if np.abs(seconds - even).max() > 1 / rate else None
-
-
-def _packets_are_frames(container: InputContainer, stream: VideoStream) -> bool:
-    """Whether counting packets counts frames: AVI has empty and packed ones, VP8 hidden frames."""
-    formats = set(container.format.name.split(","))
-    return not formats.isdisjoint({"mp4", "matroska"}) and stream.codec_context.name != "vp8"
-
-
-def _require_complete(path: Path, container: InputContainer, stream: VideoStream) -> None:
-    """Refuses a file that ends before its samples do.
-
-    The sample table is compared with the file size rather than the frame counts, since an edit list that
-    hides the end of a video makes the counts differ in a file that is intact.
-    """
-    end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
-    if end > container.size:
-        raise VideoError(f"{path}: truncated, {container.size} of at least {end} bytes are there")
+def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+    """Every frame, in the order in which they are shown."""
+    for packet in packets(container, stream):
+        yield from stream.decode(packet)
 
 
 def _to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
-    """(H, W, 3) uint8, turned as the display matrix says."""
+    """(H, W, 3) uint8, turned and mirrored as the display matrix says."""
     image = reformatter.reformat(frame, format="rgb24").to_ndarray()
-    # Both count degrees counterclockwise.
-    return np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
-
-
-def _first_line(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return str(text).strip().splitlines()[0]
+    return np.ascontiguousarray(orientation_of(frame).shown(image))

@@ -98,8 +98,10 @@ def mean_by_group(scores: np.ndarray, groups: np.ndarray) -> dict[str, float]:
     return {name: 100 * float(scores[groups == name].mean()) for name, _ in sizes.most_common()}
 
 
-def submission(answers: Iterable[tuple[int, str]]) -> str:
+def submission(answers: Iterable[tuple[int | str, str]]) -> str:
     """The text of the result file that EvalAI takes for VQAv2 test: `[{"question_id": int, "answer": str}]`.
+
+    Datasets whose questions have texts for ids give these.
 
     Raises:
         DataError: if a question is answered twice.

@@ -1,5 +1,6 @@
 """Finds run records, and says of each that is left out why (specs/report.md section 3.3)."""
 
+import functools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,38 @@ from petl_bench.results import FILE_NAME, ResultError, file_sha256, read_result
 _FILES = {"ranks": "ranks.npz", "adapter": "adapter.safetensors", "config": "config.yaml"}
 
 Key = tuple[tuple[str, Any], ...]
+
+COMPARABLE = (
+    "origin",
+    "protocol.dataset",
+    "protocol.id",
+    "protocol.split_sha256",
+    "protocol.metric_version",
+    # which pixels and words the model is given
+    "protocol.preprocess.frames",
+    "protocol.preprocess.frame_rate",
+    "protocol.preprocess.sampling",
+    "protocol.preprocess.reader",  # of a cache: the one that filled it
+    "protocol.preprocess.image_size",
+    "protocol.preprocess.resize",
+    "protocol.preprocess.mean",
+    "protocol.preprocess.std",
+    "protocol.preprocess.max_words",
+    "protocol.preprocess.text_words",
+    "protocol.preprocess.*",
+    # whatever else changes the figures of one and the same trained model
+    "protocol.inference.temperature",
+    "protocol.inference.*",
+    "model.weights_sha256",
+    "protocol.selection",
+)
+"""All that decides an evaluation, by dotted name in the record: two runs share a table if it is equal.
+
+A name that a record lacks is unknown there, and what is unknown equals nothing. `*` stands for what else a block holds.
+Whatever belongs to training (epochs, augmentation, optimiser) is the recipe: shown and hashed, no ground for another
+table.
+"""
+UNKNOWN = "unknown"
 
 
 class Run(NamedTuple):
@@ -63,14 +96,26 @@ def collect(folders: Iterable[Path], strict: bool = False) -> Collection:
 
 def comparability_key(record: dict[str, Any]) -> Key:
     """The fields, by dotted name, that must be equal before two runs may stand in one table."""
-    protocol = record["protocol"]
-    fields = {"origin": record["origin"]}
-    fields |= {f"protocol.{name}": protocol[name] for name in ("dataset", "id", "split_sha256")}
-    fields["protocol.metric_version"] = protocol["metric_version"]
-    fields |= {f"protocol.inference.{name}": value for name, value in sorted(protocol["inference"].items())}
-    fields["model.weights_sha256"] = record["model"]["weights_sha256"]
-    fields["protocol.selection"] = protocol["selection"]
+    fields: dict[str, Any] = {}
+    for name in COMPARABLE:
+        *path, last = name.split(".")
+        block: dict[str, Any] = functools.reduce(dict.__getitem__, path, record)
+        for key in sorted(block) if last == "*" else [last]:
+            # Runs of one configuration are of one kind, whatever is unknown of it.
+            unknown = f"{UNKNOWN} ({record['id']['config_hash'][:8]})"
+            fields.setdefault(".".join([*path, key]), _comparable(block[key]) if key in block else unknown)
+    fields["eval"] = "accuracy" if "accuracy" in record["eval"] else "ranks"  # no table has both
     return tuple(fields.items())
+
+
+def unknown_fields(key: Key) -> list[str]:
+    """What a record does not say of its evaluation."""
+    return [name for name, value in key if str(value).startswith(f"{UNKNOWN} (")]
+
+
+def _comparable(value: Any) -> Any:
+    """Lists and blocks as text."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else value
 
 
 def metrics(record: dict[str, Any]) -> dict[str, Any]:

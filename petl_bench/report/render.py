@@ -19,8 +19,8 @@ _TEMPLATE = """\
 # Leaderboard
 
 Mean ± sample standard deviation over seeds. R@K and accuracy in percent; ranks start at 1. MB = 10⁶ bytes,
-GB = 10⁹ bytes; Peak GB: memory allocated by the largest process. GMACs: 10⁹ multiply-adds of the vision tower on
-one clip. {{ missing }}: unknown or not applicable.
+GB = 10⁹ bytes; Peak GB: memory that the largest process allocated on its GPU, or that training added to it on a CPU.
+GMACs: 10⁹ multiply-adds of the vision tower on one clip. {{ missing }}: unknown or not applicable.
 {% for table in tables %}
 
 ## {{ table.title }}
@@ -70,7 +70,7 @@ def render_csv(tables: list[Table]) -> str:
     # Retrieval and the ways of answering have settings of their own.
     names = dict.fromkeys(name for line in lines for name in line)
     writer = csv.DictWriter(text, fieldnames=list(names), lineterminator="\n")
-    writer.writeheader()
+    writer.writerow({name: csv_cell(name) for name in names})
     writer.writerows({name: csv_cell(value) for name, value in line.items()} for line in lines)
     return text.getvalue()
 

@@ -4,12 +4,14 @@ Only runs with the same comparability key share a table (specs/report.md section
 """
 
 import json
+import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from petl_bench.report.collect import Key, Run, comparability_key
+from petl_bench.formats import decimals_of
+from petl_bench.report.collect import UNKNOWN, Key, Run, comparability_key, unknown_fields
 
 Record = dict[str, Any]
 
@@ -31,12 +33,21 @@ class Summary(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A numeric column: how to read it from a record, and how to print it."""
+    """A numeric column: how to read it from a record, and how to print it.
+
+    Attributes:
+        title: of the column.
+        decimals: that are shown.
+        value: of a record; None if it is unknown.
+        spread: whether the deviation over seeds is shown.
+        cost: whether small values get more decimals.
+    """
 
     title: str
     decimals: int
     value: Callable[[Record], float | None]
     spread: bool = True
+    cost: bool = False
 
 
 class Row(NamedTuple):
@@ -99,6 +110,7 @@ def _table(key: Key, runs: list[Run], keys: list[Key]) -> Table:
         notes=[
             _shared_note(fields, runs),
             *_vocabulary_notes(runs),
+            *_unknown_notes(key),
             *_difference_notes(key, keys),
             *_hardware_notes(runs),
         ],
@@ -156,13 +168,18 @@ def _marks(records: list[Record], most: int, used: list[str], hardware: list[str
 
 
 def _training_marks(record: Record) -> list[str]:
-    """How the training behind an adapter was not the one that its configuration describes."""
-    train = record["train"]
+    """How the training was not the one that its configuration, or the packaged one, describes; its augmentation."""
+    train = record["model"].get("trained") if record["kind"] == "test" else record["train"]
     if train is None:
-        return [] if record["kind"] == "test" else ["untrained"]
-    changed = ["changed on resuming"] if train.get("changed") else []
-    limits = [f"{name} {value}" for name, value in train.get("limits", {}).items()]
-    return changed + limits + [f"callback {path}" for path in train.get("callbacks", [])]
+        return ["training unknown" if record["kind"] == "test" else "untrained"]
+    marks = ["changed on resuming"] if train.get("changed") else []
+    marks += [f"augmentation {train['augmentation']}"] if train.get("augmentation") else []
+    recipe = train.get("recipe")
+    if recipe and train["epochs"] < recipe["max_epochs"]:
+        done = math.floor(100 * train["epochs"]) / 100  # 4.999 are not 5
+        marks.append(f"{done:g} of {recipe['max_epochs']} epochs")
+    marks += [f"{name} {value}" for name, value in train.get("limits", {}).items()]
+    return marks + [f"callback {path}" for path in train.get("callbacks", [])]
 
 
 def _partial_mark(protocol: dict[str, Any]) -> str | None:
@@ -184,10 +201,11 @@ def _cells(row: Row, columns: Iterable[Column], rows: list[Row]) -> list[str]:
 def _number(summary: Summary | None, column: Column) -> str:
     if summary is None:
         return MISSING
-    mean = f"{summary.mean:.{column.decimals}f}"
+    decimals = decimals_of(summary.mean, column.decimals) if column.cost else column.decimals
+    mean = f"{summary.mean:.{decimals}f}"
     if summary.sd is None or not column.spread:
         return mean
-    return f"{mean} ± {summary.sd:.{column.decimals}f}"
+    return f"{mean} ± {summary.sd:.{decimals}f}"
 
 
 def _row_order(row: Row, first_metric: str) -> tuple[int, float, str, str]:
@@ -203,9 +221,6 @@ def _table_order(key: Key) -> tuple[bool, str]:
 
 
 def _shared_note(fields: dict[str, Any], runs: list[Run]) -> str:
-    prefix = "protocol.inference."
-    inference = {name.removeprefix(prefix): value for name, value in fields.items() if name.startswith(prefix)}
-    settings = [f"{name} {_short(value)}" for name, value in inference.items() if value not in (None, False)]
     backbones = " or ".join(sorted({run.record["model"]["backbone"] for run in runs}))
     answers = "accuracy" in runs[0].record["eval"]
     parts = [
@@ -215,9 +230,24 @@ def _shared_note(fields: dict[str, Any], runs: list[Run]) -> str:
         f"metric version {fields['protocol.metric_version']}",
         f"backbone {backbones} with weights {_short(fields['model.weights_sha256'])}",
         f"checkpoint {fields['protocol.selection']}",
-        f"inference: {', '.join(settings) or MISSING}",
+        f"preprocessing: {_settings(fields, 'protocol.preprocess.')}",
+        f"inference: {_settings(fields, 'protocol.inference.')}",
     ]
     return "Shared by all rows: " + "; ".join(parts) + "."
+
+
+def _settings(fields: dict[str, Any], prefix: str) -> str:
+    """What is set of a block, but for the mean and deviation of pixels, which are long."""
+    block = {name.removeprefix(prefix): value for name, value in fields.items() if name.startswith(prefix)}
+    shown = {name: value for name, value in block.items() if value not in (None, False) and name not in ("mean", "std")}
+    return ", ".join(f"{name} {_short(value)}" for name, value in shown.items()) or MISSING
+
+
+def _unknown_notes(key: Key) -> list[str]:
+    names = unknown_fields(key)
+    if not names:
+        return []
+    return [f"Compared with no other configuration: the record does not say {', '.join(names)}."]
 
 
 def _vocabulary_notes(runs: list[Run]) -> list[str]:
@@ -238,8 +268,9 @@ def _difference_notes(key: Key, keys: list[Key]) -> list[str]:
     if not others:
         return []
     differences = []
-    for name, here in fields.items():
-        elsewhere = sorted({_short(other[name]) for other in others if other[name] != here})
+    for name in dict.fromkeys(name for one in (fields, *others) for name in one):
+        here = fields.get(name, UNKNOWN)
+        elsewhere = sorted({_short(there) for other in others if (there := other.get(name, UNKNOWN)) != here})
         if elsewhere:
             differences.append(f"{name} (here {_short(here)}, there {' or '.join(elsewhere)})")
     noun = "table" if len(others) == 1 else f"{len(others)} tables"
@@ -251,9 +282,16 @@ def _hardware_notes(runs: list[Run]) -> list[str]:
     if not hardware:
         return []
     if len(hardware) == 1:
-        return [f"Costs measured on {hardware[0]}."]
+        return [f"Costs measured on {hardware[0]}.", *_memory_notes(runs)]
     numbered = "; ".join(f"({number}) {name}" for number, name in enumerate(hardware, 1))
-    return [f"Compare costs only between rows of the same hardware: {numbered}."]
+    return [f"Compare costs only between rows of the same hardware: {numbered}.", *_memory_notes(runs)]
+
+
+def _memory_notes(runs: list[Run]) -> list[str]:
+    """Of a GPU, peak memory is what its allocator gave out, as everybody reports it."""
+    if not any(_peak_gigabytes(run.record) is not None and run.record["env"]["gpu"] is None for run in runs):
+        return []
+    return ["Peak GB of a CPU: what training added to the memory of the process, weights and libraries not included."]
 
 
 def _all_hardware(runs: list[Run]) -> list[str]:
@@ -304,15 +342,16 @@ def _metric_columns(runs: list[Run]) -> tuple[Column, ...]:
 
 
 _MODEL_COLUMNS = (
-    Column("Trainable M", 3, lambda record: record["model"]["trainable_params"] / 1e6, spread=False),
+    Column("Trainable M", 3, lambda record: record["model"]["trainable_params"] / 1e6, spread=False, cost=True),
     Column(
         "%",
         3,
         lambda record: 100 * record["model"]["trainable_params"] / record["model"]["total_params"],
         spread=False,
+        cost=True,
     ),
-    Column("Adapter MB", 2, _megabytes, spread=False),
-    Column("GMACs", 1, lambda record: record["model"]["gmacs_vision"], spread=False),
+    Column("Adapter MB", 2, _megabytes, spread=False, cost=True),
+    Column("GMACs", 1, lambda record: record["model"]["gmacs_vision"], spread=False, cost=True),
 )
 _RETRIEVAL_COLUMNS = (
     *(
@@ -324,7 +363,7 @@ _RETRIEVAL_COLUMNS = (
 )
 _ACCURACY = Column("Accuracy", 1, lambda record: record["eval"]["accuracy"])
 _COST_COLUMNS = (
-    Column("Peak GB", 2, _peak_gigabytes),
-    Column("wall s", 0, _train_value("wall_s")),
-    Column("clips/s train", 1, _train_value("clips_per_s")),
+    Column("Peak GB", 2, _peak_gigabytes, cost=True),
+    Column("wall s", 0, _train_value("wall_s"), cost=True),
+    Column("clips/s train", 1, _train_value("clips_per_s"), cost=True),
 )

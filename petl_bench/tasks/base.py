@@ -53,6 +53,8 @@ class Task(nn.Module, ABC):
     texts: ClassVar[str] = "captions"
     #: the metric by which the best epoch on validation data is chosen; more is better.
     monitor: ClassVar[str]
+    #: arguments that change no result
+    operational: ClassVar[frozenset[str]] = frozenset()
     #: False if the loss depends on all samples of a batch together, so that summing parts of it is another loss.
     accumulates: ClassVar[bool] = True
     #: names of what `loss` logs beside the loss itself.
@@ -86,6 +88,10 @@ class Task(nn.Module, ABC):
     def unread(self, backbone: Backbone) -> list[nn.Parameter]:
         """Parameters of the backbone that the loss never reads: nobody can train them, and DDP would wait for them."""
         return []
+
+    def contents(self) -> dict[str, Any]:
+        """What stands for the paths among the arguments where runs are compared: the content of the files."""
+        return {}
 
     @property
     def identity(self) -> str:

@@ -31,6 +31,8 @@ class QuestionAnswering(Task):
     monitor = "accuracy"
     #: how frames become what answers follow from; None: they are not pooled
     pooling: ClassVar[str | None] = None
+    #: whether one trained model can be tested with other vocabularies
+    chooses: ClassVar[bool] = False
 
     def __init__(self, score: Score, vocabulary: Vocabulary | None) -> None:
         super().__init__()
@@ -41,6 +43,12 @@ class QuestionAnswering(Task):
 
     def metric_names(self, several_texts: bool, types: Collection[str]) -> list[str]:
         return ["accuracy", *(f"accuracy_{name}" for name in sorted(set(types)))]
+
+    def contents(self) -> dict[str, Any]:
+        """The answers in their order, in the place of the file and of how many of it are taken."""
+        if self.vocabulary is None:
+            return {}
+        return {"answer_list": f"sha256:{self.vocabulary.sha256}", "max_answers": None}
 
     @abstractmethod
     def answer(self, backbone: Backbone, batch: Batch) -> list[str | None]:
@@ -90,6 +98,7 @@ class QuestionAnswering(Task):
                 "dual_softmax": False,
                 "pooling": self.pooling,
                 "answers": self.answering,
+                "answer_list": self.vocabulary.sha256 if self.chooses and self.vocabulary else None,
             },
             videos=self._videos,
         )
@@ -97,12 +106,12 @@ class QuestionAnswering(Task):
     def reset(self) -> None:
         self.metric.reset()
 
-    def predict(self, backbone: Backbone, batch: Batch) -> list[tuple[int, str]]:
+    def predict(self, backbone: Backbone, batch: Batch) -> list[tuple[int | str, str]]:
         """Question ids and answers; an empty answer where the video could not be read."""
         answers = self.answer(backbone, batch)
         return [(question.id, answer or "") for question, answer in zip(batch.questions, answers, strict=True)]
 
-    def prediction_file(self, predictions: list[list[tuple[int, str]]]) -> PredictionFile:
+    def prediction_file(self, predictions: list[list[tuple[int | str, str]]]) -> PredictionFile:
         """`answers.json`, the form that EvalAI takes for VQAv2 test."""
         answers = [pair for batch in predictions for pair in batch]
         return PredictionFile("answers.json", submission(answers).encode(), f"answers to {len(answers)} questions")

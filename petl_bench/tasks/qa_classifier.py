@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone
-from petl_bench.data.answers import read_vocabulary
+from petl_bench.data.answers import find_answer_list, read_vocabulary
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import NonFiniteError, UsageError
 from petl_bench.ranges import Count, ShareBelowOne, Size
@@ -56,11 +56,12 @@ class AnswerClassifier(QuestionAnswering):
 
     Args:
         answer_list: a list of answers, or an annotation file whose most frequent answers are taken
-            (`petl_bench.data.answers.read_vocabulary`).
+            (`petl_bench.data.answers.read_vocabulary`); absolute, or relative to `root`.
         max_answers: how many answers to take from an annotation file; null for a list.
         hidden_dim: of the head.
         dropout: of the head.
         score: `exact_match` (video QA), or `vqa` (the official accuracy of VQAv2).
+        root: folder of the dataset; linked from `data.root`. Null is the current folder.
 
     Raises:
         UsageError: if the backbone has a decoder in the place of a joint space.
@@ -78,8 +79,9 @@ class AnswerClassifier(QuestionAnswering):
         hidden_dim: Size = 512,
         dropout: ShareBelowOne = 0.1,
         score: Score = "exact_match",
+        root: Path | None = None,
     ) -> None:
-        vocabulary = read_vocabulary(Path(answer_list).expanduser(), max_answers)
+        vocabulary = read_vocabulary(find_answer_list(answer_list, root), max_answers)
         super().__init__(score, vocabulary)
         self.vocabulary = vocabulary  # here there always is one
         self.hidden_dim, self.dropout = hidden_dim, dropout

@@ -11,7 +11,7 @@ from torch import Tensor
 from petl_bench.backbones.base import Backbone, VideoFeatures
 from petl_bench.backbones.blip import BLIP, without_padding
 from petl_bench.beam_search import beam_search
-from petl_bench.data.answers import Vocabulary, read_vocabulary
+from petl_bench.data.answers import Vocabulary, find_answer_list, read_vocabulary
 from petl_bench.data.batch import Batch
 from petl_bench.errors import DataError, NonFiniteError, UsageError
 from petl_bench.losses import answer_losses
@@ -41,13 +41,14 @@ class AnswerGeneration(QuestionAnswering):
     Args:
         inference: `generate` or `rank`. What is trained does not depend on it.
         answer_list: of `rank`, null for `generate`: a list of answers, or an annotation file
-            (`petl_bench.data.answers.read_vocabulary`).
+            (`petl_bench.data.answers.read_vocabulary`); absolute, or relative to `root`.
         max_answers: how many of the most frequent answers to take from an annotation file; null for a list.
         k_test: of `rank`: answers whose whole log-probability is computed; null for all.
         num_beams: of `generate`: sequences that are followed; 1 takes the likeliest token each time (Aurora).
         max_length: of `generate`: tokens of an answer, its start and end included.
         label_smoothing: share of the target that is spread over the vocabulary (BLIP: 0.1, Aurora: 0).
         score: `exact_match` (video QA), or `vqa` (the official accuracy of VQAv2).
+        root: folder of the dataset; linked from `data.root`. Null is the current folder.
 
     Raises:
         UsageError: for a length without room for an answer, or a backbone without an answer decoder.
@@ -55,6 +56,7 @@ class AnswerGeneration(QuestionAnswering):
     """
 
     name = "qa_generation"
+    chooses = True
     tie_rule = "the answer found first"
 
     def __init__(
@@ -67,8 +69,9 @@ class AnswerGeneration(QuestionAnswering):
         max_length: Size = 10,
         label_smoothing: ShareBelowOne = 0.1,
         score: Score = "exact_match",
+        root: Path | None = None,
     ) -> None:
-        super().__init__(score, _vocabulary(inference, answer_list, max_answers))
+        super().__init__(score, _vocabulary(inference, answer_list, max_answers, root))
         if max_length < 3:
             raise UsageError(f"task.max_length is {max_length}: it counts the start and the end, so at least 3")
         self.k_test, self.num_beams, self.max_length = k_test, num_beams, max_length
@@ -221,11 +224,13 @@ def _log_probabilities(
     return torch.cat(parts)
 
 
-def _vocabulary(inference: Inference, answer_list: Path | None, max_answers: int | None) -> Vocabulary | None:
+def _vocabulary(
+    inference: Inference, answer_list: Path | None, max_answers: int | None, root: Path | None
+) -> Vocabulary | None:
     if inference == "rank":
         if answer_list is None:
             raise UsageError("task.inference rank needs task.answer_list: the answers to choose from")
-        return read_vocabulary(Path(answer_list).expanduser(), max_answers)
+        return read_vocabulary(find_answer_list(answer_list, root), max_answers)
     if answer_list is not None or max_answers is not None:
         raise UsageError("task.inference generate takes no answer_list and no max_answers: set them to null, or rank")
     return None

@@ -116,7 +116,8 @@ class Retrieval(Task):
         )
 
     def _inference(self) -> dict[str, Any]:
-        return {"rerank_k": None, "rerank_beta": None, "dual_softmax": False, "pooling": self.pooling}
+        weighed = {} if self.temperature is None else {"temperature": self.temperature}
+        return {"rerank_k": None, "rerank_beta": None, "dual_softmax": False, "pooling": self.pooling, **weighed}
 
     def reset(self) -> None:
         self.metric.reset()

@@ -10,12 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-REPOSITORY = Path(__file__).parent.parent.parent
+from tests.shared import SHARED
 
-
-def golden_folder() -> Path:
-    shared = Path(os.environ.get("PETL_BENCH_SHARED", REPOSITORY.parent / "shared"))
-    return Path(os.environ.get("PETL_BENCH_GOLDEN", shared / "golden"))
+#: found while tests are collected, before each of them gets a current folder of its own
+GOLDEN = Path(os.environ.get("PETL_BENCH_GOLDEN", SHARED / "golden")).resolve()
 
 
 class Case:
@@ -27,6 +25,12 @@ class Case:
         tensors = path.with_suffix(".safetensors")
         self.tensors = load_file(tensors) if tensors.exists() else {}
 
+    def options(self, *known: str) -> dict[str, Any]:
+        """The json's `kwargs`, which must be among those that a test reads: one it does not know is no case for it."""
+        options: dict[str, Any] = self.json["kwargs"]
+        assert options.keys() <= set(known), f"{self.name}: this test reads no {sorted(options.keys() - set(known))}"
+        return options
+
     def group(self, prefix: str) -> dict[str, torch.Tensor]:
         """All tensors below `prefix.`, with the prefix removed."""
         return {k[len(prefix) + 1 :]: v for k, v in self.tensors.items() if k.startswith(prefix + ".")}
@@ -34,7 +38,7 @@ class Case:
 
 def golden_files(pattern: str) -> list[Any]:
     """pytest parameters, one per golden json that matches; one skipped parameter when there is none."""
-    folder = golden_folder()
+    folder = GOLDEN
     files = sorted(p for p in folder.glob("*.json") if fnmatch(p.stem, pattern)) if folder.is_dir() else []
     if not files:
         reason = f"no golden case {pattern} in {folder}; set PETL_BENCH_GOLDEN"

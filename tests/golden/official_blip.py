@@ -85,7 +85,13 @@ def our_tensors(official: dict[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def architecture(vision: dict[str, Any], text: dict[str, Any], dec_token: int, embed_dim: int = 8) -> dict[str, Any]:
+#: [SEP] of the small vocabularies of the cases, where their json does not say it
+SEP_TOKEN = 3
+
+
+def architecture(
+    vision: dict[str, Any], text: dict[str, Any], dec_token: int, embed_dim: int = 8, sep_token: int = SEP_TOKEN
+) -> dict[str, Any]:
     """A BlipConfig with the dimensions of an official model (`vit` or `kwargs`, and `bert_config`)."""
     return {
         "image_text_hidden_size": embed_dim,
@@ -99,7 +105,7 @@ def architecture(vision: dict[str, Any], text: dict[str, Any], dec_token: int, e
             "layer_norm_eps": vision.get("norm_eps", 1e-6),
             "initializer_range": 0.02,
         },
-        "text_config": {key: text[key] for key in _TEXT_KEYS} | {"bos_token_id": dec_token},
+        "text_config": {key: text[key] for key in _TEXT_KEYS} | {"bos_token_id": dec_token, "sep_token_id": sep_token},
     }
 
 
@@ -114,7 +120,8 @@ def build_blip(case: Case, folder: Path, purpose: Purpose) -> BLIP:
     """Our BLIP with the weights of a case, loaded as the official checkpoint they would be; in evaluation mode."""
     tensors = case.group("param")
     embed_dim = len(tensors["vision_proj.weight"]) if "vision_proj.weight" in tensors else 8
-    config = architecture(case.json["vit"], case.json["bert_config"], case.json["bos_token_id"], embed_dim)
+    sep_token = case.json.get("sep_token_id", SEP_TOKEN)
+    config = architecture(case.json["vit"], case.json["bert_config"], case.json["bos_token_id"], embed_dim, sep_token)
     weights = folder / "official.pth"
     torch.save({"model": tensors}, weights)
     model = create(config, folder, weights, purpose).eval()

@@ -1,5 +1,6 @@
 """Our blocks with the parameters of official vision transformers, found by their official names."""
 
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -97,7 +98,11 @@ def tower_of(blocks: list[Block], width: int, grid: tuple[int, int]) -> Tower:
 
 def load(found: Slots, case: Case) -> None:
     """Copies the case's parameters in; every one of them and of ours must have its place."""
-    official = fuse_qkv(case.group("param"))
+    fill(found, fuse_qkv(case.group("param")))
+
+
+def fill(found: Slots, official: Mapping[str, Tensor]) -> None:
+    """Copies official tensors in; every one of them and of ours must have its place."""
     assert found.keys() == official.keys()
     with torch.no_grad():
         for name, parameter in found.items():

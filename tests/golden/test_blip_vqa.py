@@ -121,6 +121,34 @@ def test_full_fine_tuning_of_blip(path: Path, tmp_path: Path) -> None:
     check_inference(case, blip)
 
 
+@pytest.mark.parametrize("path", golden_files("blip_generate__*"))
+def test_generation(path: Path, tmp_path: Path) -> None:
+    """Answers of any number of beams, to the last token: some end early, others never."""
+    case = Case(path)
+    blip = build_blip(case, tmp_path, "qa")
+    assert blip.pad_token == case.json["pad_token_id"]
+    inputs = case.group("in")
+    frames = inputs["image"][:, None]
+    real = torch.ones(frames.shape[:2], dtype=torch.bool)
+    with torch.no_grad():
+        tokens = blip.encode_video(frames, real, tokens=True).tokens
+        assert tokens is not None
+        mask = inputs["question_mask"].bool()
+        states = blip.fuse(inputs["question_ids"], mask, tokens, real)
+        assert_output(states, case.tensors["out.question_states"], "question_states")
+        official = {3: "out.generate_ids"} | {
+            int(name.removeprefix("out.generate_ids_beams")): name for name in case.tensors if "_ids_beams" in name
+        }
+        assert len(official) > 1
+        for beams, name in official.items():
+            ids = generate(blip, states, torch.ones_like(mask), num_beams=beams, max_length=MAX_LENGTH)
+            expected = case.tensors[name]
+            assert ids[:, : expected.shape[1]].equal(expected), name
+            assert not (ids[:, expected.shape[1] :] != blip.pad_token).any()
+    ends = (case.tensors["out.generate_ids"] == case.json["sep_token_id"]).any(1)
+    assert ends.any()
+
+
 @pytest.mark.parametrize("path", golden_files("uni_blip_vqa__*"))
 def test_uniadapter(path: Path, tmp_path: Path) -> None:
     """The decoder has the encoders' adapters; its own second set in the released code is never called."""

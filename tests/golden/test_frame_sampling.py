@@ -15,16 +15,13 @@ BLIP_RANDOM = {"rand": sampling.blip_random, "headtail": sampling.blip_headtail}
 
 
 def rows(section: str) -> list[Any]:
-    """One parameter per golden file, so that further files are compared as well."""
-    files = golden_files("frame_sampling*")
+    """One parameter per golden file that has the section, so that further files are compared as well."""
+    files = [file for file in golden_files("frame_sampling*") if file.marks or load(file.values[0], section)]
     return [pytest.param(file.values[0], section, id=f"{file.id}-{section}", marks=file.marks) for file in files]
 
 
 def load(path: Any, section: str) -> list[dict[str, Any]]:
-    found = Case(path).json.get(section, [])
-    if not found:
-        pytest.skip(f"{path.name} has no {section}")
-    return found
+    return Case(path).json.get(section, [])
 
 
 def padded_mask(num_real: int, count: int) -> list[int]:

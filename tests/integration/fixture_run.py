@@ -36,24 +36,11 @@ def tiny_backbone(config: str) -> str:
     return named.replace("base", "tiny") if named.startswith("backbone/blip") else "backbone/clip_tiny.yaml"
 
 
-def lists_answers(config: str) -> bool:
-    """Whether a configuration's task takes its answers from a file."""
-    task = yaml.safe_load(find_config(config).read_text(encoding="utf-8"))["model"]["init_args"]["task"]
-    fragment = yaml.safe_load(find_config(task).read_text(encoding="utf-8"))
-    return fragment["init_args"].get("answer_list") is not None
-
-
 def layout_of(config: str) -> str:
     """The layout of generated data that a configuration's data module reads; it has the name of the module."""
     data = yaml.safe_load(find_config(config).read_text(encoding="utf-8"))["data"]
     fragment = yaml.safe_load(find_config(data).read_text(encoding="utf-8"))
     return str(fragment["class_path"]).split(".")[1]
-
-
-def answers_of(root: Path) -> str:
-    """The option that takes the answers of question answering from the dataset at `root`."""
-    (path,) = (path for name in ("train_qa.json", "answer_list.json") if (path := root / name).is_file())
-    return f"--model.init_args.task.init_args.answer_list={path}"
 
 
 def only_record(runs: Path, name: str = "result.json") -> tuple[Path, dict[str, Any]]:

@@ -22,7 +22,7 @@ def test_a_generated_dataset(dataset: Path, capsys: pytest.CaptureFixture[str]) 
     assert found["protocol"] == "msrvtt-1kA-9k/v1"
     train, test = found["splits"]["train"], found["splits"]["test"]
     assert (train["videos"], train["captions"], train["captions_per_video"]["max"]) == (16, 32, 2)
-    assert (test["videos"], test["queries"], test["missing_files"]) == (4, 4, 0)
+    assert (test["videos"], test["captions"], test["missing_files"]) == (4, 4, 0)
     assert found["videos_in_train_and_test"] == 0
 
 
@@ -33,7 +33,7 @@ def test_the_share_that_is_cut(dataset: Path, capsys: pytest.CaptureFixture[str]
 
 def test_questions(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = describe(capsys, "data/fixture_qa.yaml", dataset)["splits"]["test"]
-    assert found["questions"] == found["queries"] > found["videos"] == 4
+    assert found["questions"] > found["videos"] == 4
     assert sum(found["question_types"].values()) == found["questions"]
 
 
@@ -43,13 +43,24 @@ def test_counts_of_another_protocol_are_an_error(dataset: Path, capsys: pytest.C
     assert found["splits"]["train"]["videos"] == 16
 
 
+def test_a_faulty_split_leaves_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "train.csv").write_text("video;caption\nx;one\n\n")
+    (tmp_path / "val.csv").write_text("x,one\n")
+    (tmp_path / "test.json").write_text('[{"video": "y", "caption": "two", "end": Infinity}]')
+    more = ("--data.val_file=val.csv", "--data.test_file=test.json")
+    splits = describe(capsys, "data/custom.yaml", tmp_path, *more, code=4)["splits"]
+    assert splits["train"]["captions"] == 1
+    assert "no column 'video' in its header (x, one)" in splits["val"]["error"]
+    assert "test.json, record 0: 'end' is inf" in splits["test"]["error"]
+
+
 def test_lists_without_captions_are_still_counted(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = shared / "data/annotations/msrvtt"
     for protocol, videos in (("1kA-9k", 9000), ("1kA-7k", 7010), ("full", 6513)):
         found = describe(capsys, "data/msrvtt.yaml", root, f"--data.split_protocol={protocol}", code=4)
         assert found["splits"]["train"]["videos"] == videos
         assert "MSRVTT_data.json" in found["splits"]["train"]["error"]
-    assert describe(capsys, "data/msrvtt.yaml", root, code=4)["splits"]["test"]["queries"] == 1000
+    assert describe(capsys, "data/msrvtt.yaml", root, code=4)["splits"]["test"]["captions"] == 1000
 
 
 def test_real_paragraphs(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import lost_processes, storage, surroundings
+from benchmarks.faults import frames, lost_processes, storage, surroundings
 from benchmarks.faults.trials import HELD, Bench, Trial
 
 QUICK = (
@@ -18,8 +18,11 @@ QUICK = (
     "loss not finite in rank 1 of 2",
     "rank 1 of 2: kill",
     "features that are all the same",
+    "V1c variable rate in Matroska",
+    "V2a mirrored",
 )
-TRIALS = [t for t in chain(storage.trials(), lost_processes.trials(), surroundings.trials()) if t.name in QUICK]
+MODULES = (storage, lost_processes, surroundings, frames)
+TRIALS = [trial for trial in chain.from_iterable(module.trials() for module in MODULES) if trial.name in QUICK]
 
 
 def test_all_are_there() -> None:

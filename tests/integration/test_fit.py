@@ -1,12 +1,17 @@
 """The main job: fit, reload, repeat, report."""
 
+import importlib.metadata
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+import petl_bench.run
 from petl_bench.main import main
+from petl_bench.method import Method
+from petl_bench.results import ResultError
 from tests.integration.fixture_run import only_record, run
 
 
@@ -77,6 +82,77 @@ def test_training_lowers_the_loss(dataset: Path, tmp_path: Path) -> None:
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
 
 
+def test_an_adapter_alone_is_tested(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without the configuration that lay beside it; with a damaged one; and where its record cannot be written."""
+    assert run("fit", "fixture_linear", dataset, tmp_path / "runs") == 0
+    folder, record = only_record(tmp_path / "runs")
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    adapter = Path(shutil.copy(folder / "adapter.safetensors", alone))
+    arguments = ("test", "fixture_linear", dataset, tmp_path / "runs", f"--ckpt_path={adapter}")
+    assert main(["test", f"--ckpt_path={adapter}"]) == 5
+    assert "no config.yaml beside" in capsys.readouterr().err
+    assert run(*arguments) == 0
+    _, again = only_record(alone, "test.json")
+    assert again["eval"]["t2v"] == record["eval"]["t2v"]
+    assert again["integrity"]["config_sha256"] is None
+    assert again["integrity"]["adapter_sha256"] == record["integrity"]["adapter_sha256"]
+    assert again["id"] == record["id"]  # the same measurement
+
+    for text in ("{bad", "[1, 2]", "model: 3"):
+        (alone / "config.yaml").write_text(text, encoding="utf-8")
+        with pytest.warns(UserWarning, match=r"config\.yaml cannot be read"):
+            assert run(*arguments) == 0
+
+    (alone / "test.json").unlink()
+    (alone / "test.json").mkdir()
+    assert run(*arguments) == 5
+    assert "test.json, which is a folder" in capsys.readouterr().err
+
+
+def test_figures_are_not_lost_for_a_file(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All that lies beside an evaluation goes while it runs, and packages cannot say their version."""
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset, copy)
+    manifest = copy / "manifest.jsonl"
+    assert main(["data", "verify", "--config=data/fixture.yaml", f"--data.init_args.root={copy}"]) == 0
+    original = Method.on_test_epoch_end
+
+    def late(self: Method) -> None:
+        original(self)
+        for path in (*copy.glob("*.csv"), *copy.glob("*.json"), manifest, *tmp_path.rglob("config.yaml")):
+            path.unlink()
+
+    def unknown(package: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(Method, "on_test_epoch_end", late)
+    monkeypatch.setattr(importlib.metadata, "version", unknown)
+    options = (f"--data.init_args.manifest={manifest}",)
+    assert run("test", "fixture_zeroshot", copy, tmp_path / "runs", *options) == 0
+    _, record = only_record(tmp_path / "runs")
+    assert record["env"]["versions"]["torch"] is None
+    assert len(record["env"]["manifest_sha256"]) == 64
+    assert len(record["integrity"]["config_sha256"]) == 64
+    assert not manifest.exists()
+    assert "t2v" in capsys.readouterr().out
+
+
+def test_figures_are_printed_where_they_cannot_be_written(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, record: object) -> None:
+        raise ResultError(path, "cannot be written: No space left on device")
+
+    monkeypatch.setattr(petl_bench.run, "write_result", full)
+    assert run("test", "fixture_zeroshot", dataset, tmp_path) == 5
+    printed = capsys.readouterr()
+    assert "t2v" in printed.out
+    assert "No space left" in printed.err
+
+
 def test_predict_of_a_method_without_training(dataset: Path, tmp_path: Path) -> None:
     assert run("predict", "fixture_zeroshot", dataset, tmp_path) == 0
     (features,) = tmp_path.rglob("features.safetensors")
@@ -133,8 +209,6 @@ def test_validate_and_predict(dataset: Path, tmp_path: Path, capsys: pytest.Capt
 def test_an_unreadable_video_is_tolerated_only_when_asked(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import shutil
-
     broken = tmp_path / "broken"
     shutil.copytree(dataset, broken)
     (broken / "videos" / "video16.mp4").write_bytes(b"not a video")

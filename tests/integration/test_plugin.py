@@ -1,49 +1,31 @@
-"""A method in a scratch file runs through `fit` and the battery; nothing else is touched."""
+"""README's "Add a method", in a file of its own, runs through `fit` and the battery; nothing else is touched."""
 
+import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from petl_bench.main import main
 from tests.contract import battery
 from tests.integration.fixture_run import only_record, run
+from tests.shared import REPOSITORY
 
-TOY = '''
-"""A toy method."""
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
-import torch
-from torch import nn
-
-from petl_bench.backbones.base import Backbone, WrappedBlock
+BARE = '''
 from petl_bench.method import Method
 
 
-class GainBlock(WrappedBlock):
-    """h = MLP(LN2 y); z = y + g * h."""
+class Bare(Method):
+    """Has an option without a default."""
 
-    token_wise = True
-
-    def __init__(self, inner, width):
-        super().__init__(inner)
-        self.gain = nn.Parameter(torch.ones(width))
-
-    def feed_forward(self, x, context):
-        return self.gain * self.inner.feed_forward(x, context)
-
-
-class Gain(Method):
-    """Learns one factor per channel of every feed-forward branch."""
-
-    def __init__(self, towers: str = "both", **kwargs):
+    def __init__(self, towers: str, **kwargs):
         super().__init__(**kwargs)
-        self.kinds = ("vision", "text") if towers == "both" else (towers,)
 
-    def inject(self, backbone: Backbone) -> None:
-        for kind in self.kinds:
-            tower = backbone.towers[kind]
-            for index, block in enumerate(tower.blocks):
-                tower.replace(index, GainBlock(block, tower.width))
+    def inject(self, backbone): ...
 '''
 
 CONFIG = """
@@ -59,13 +41,13 @@ model:
       class_path: petl_bench.optimizers.AdamWCosine
       init_args:
         lr: 0.01
-    towers: both
 """
 
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    (tmp_path / "scratch_gain.py").write_text(TOY, encoding="utf-8")
+    (example,) = re.findall(r"^## Add a method\n.*?^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    (tmp_path / "scratch_gain.py").write_text(example, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     path = tmp_path / "msrvtt_gain.yaml"
     path.write_text(CONFIG, encoding="utf-8")
@@ -80,6 +62,28 @@ def test_a_scratch_method_runs(config: Path, dataset: Path, tmp_path: Path) -> N
     _, record = only_record(runs)
     assert record["model"]["method"] == "Gain"
     assert record["model"]["trainable_params"] == 4 * 96 + 4 * 64
+
+
+def test_a_scratch_method_is_listed(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "methods"]) == 0
+    assert "Gain" not in capsys.readouterr().out
+    assert main(["list", "methods", "--plugins=scratch_gain"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Gain"))
+    assert line.split(maxsplit=2)[1:] == ["scratch_gain", "Learns one factor per channel of every feed-forward branch."]
+
+
+def test_the_matrix_has_plugins(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("petl_bench.matrix.list_entries", lambda what: [])  # which take their time
+    config.with_name("scratch_bare.py").write_text(BARE, encoding="utf-8")
+    assert main(["list", "matrix", "--plugins=scratch_gain", "--plugins=scratch_bare", "--json"]) == 0
+    sys.modules.pop("scratch_bare")
+    reasons: dict[str, set[str | None]] = {}
+    for cell in json.loads(capsys.readouterr().out):
+        reasons.setdefault(cell["method"], set()).add(cell["reason"])
+    assert None in reasons["Gain"]
+    assert reasons["Bare"] == {"Bare has no default for towers, and no fixture configuration"}
 
 
 def test_a_scratch_method_passes_the_battery(config: Path, tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ import pytest
 from safetensors.torch import load_file
 
 from petl_bench.main import main
-from tests.integration.fixture_run import answers_of, only_record, run
+from tests.integration.fixture_run import only_record, run
 
 
 def test_fit_test_predict_report(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("fit", "fixtureqa_adaptformer.yaml", dataset, tmp_path, answers_of(dataset)) == 0
+    assert run("fit", "fixtureqa_adaptformer.yaml", dataset, tmp_path) == 0
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("accuracy", "what", "which"))
     folder, record = only_record(tmp_path)
@@ -51,8 +51,17 @@ def test_fit_test_predict_report(dataset: Path, tmp_path: Path, capsys: pytest.C
     assert "16 questions; 4 videos" in page
 
 
+def test_answers_of_an_earlier_configuration(dataset: Path, tmp_path: Path, own_folder: Path) -> None:
+    """`config.yaml` of earlier versions names the answer list from the current folder."""
+    (own_folder / "demo").symlink_to(dataset.parent)
+    root, quick = own_folder.joinpath("demo", dataset.name).relative_to(own_folder), "--trainer.fast_dev_run=1"
+    earlier = f"--model.init_args.task.init_args.answer_list={root / 'train_qa.json'}"
+    with pytest.warns(UserWarning, match="from the current folder"):
+        assert run("fit", "fixtureqa_full", root, tmp_path, quick, earlier) == 0
+
+
 def test_training_lowers_the_loss(dataset: Path, tmp_path: Path) -> None:
-    more = ("--trainer.max_epochs=6", "--trainer.log_every_n_steps=1", "--data.init_args.frames=2", answers_of(dataset))
+    more = ("--trainer.max_epochs=6", "--trainer.log_every_n_steps=1", "--data.init_args.frames=2")
     assert run("fit", "fixtureqa_full", dataset, tmp_path, *more) == 0
     folder, _ = only_record(tmp_path)
     lines = (folder / "metrics.csv").read_text(encoding="utf-8").splitlines()
@@ -66,7 +75,6 @@ def test_best_on_val_and_low_precision(dataset: Path, tmp_path: Path) -> None:
         "--best_on_val=true",
         "--trainer.precision=bf16-mixed",
         "--model.init_args.backbone.init_args.gradient_checkpointing=true",
-        answers_of(dataset),
     )
     assert run("fit", "fixtureqa_mvadapter", dataset, tmp_path, *more) == 0
     folder, record = only_record(tmp_path)
@@ -92,8 +100,7 @@ def test_best_on_val_and_low_precision(dataset: Path, tmp_path: Path) -> None:
 def test_what_does_not_belong_together(
     config: str, option: str, told: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = (answers_of(dataset),) if "qa_classifier" in option else ()
-    assert run("fit", config, dataset, tmp_path, option, *more) == 2
+    assert run("fit", config, dataset, tmp_path, option) == 2
     assert told in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -102,8 +109,8 @@ def test_an_unreadable_video_is_answered_wrongly(dataset: Path, tmp_path: Path) 
     broken = tmp_path / "broken"
     shutil.copytree(dataset, broken)
     (broken / "videos" / "video16.mp4").write_bytes(b"not a video")
-    more = ("--data.init_args.bad_videos=tolerate", answers_of(dataset))
-    assert run("fit", "fixtureqa_full", broken, tmp_path / "runs", *more) == 0
+    tolerant = "--data.init_args.bad_videos=tolerate"
+    assert run("fit", "fixtureqa_full", broken, tmp_path / "runs", tolerant) == 0
     folder, record = only_record(tmp_path / "runs")
     assert record["eval"]["n"] == 16  # never shrunk
     with np.load(folder / "ranks.npz") as ranks:

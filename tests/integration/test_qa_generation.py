@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from petl_bench.main import main
-from tests.integration.fixture_run import answers_of, only_record, run
+from tests.integration.fixture_run import only_record, run
 
 TASK = "--model.init_args.task.init_args"
 
@@ -42,7 +42,7 @@ def test_fit_test_predict(dataset: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert [answer["question_id"] for answer in answers] == [question["id"] for question in questions]
     assert [answer["answer"] for answer in answers] == first["prediction"].tolist()
 
-    ranked = (f"{TASK}.inference=rank", answers_of(dataset), f"{TASK}.k_test=4")
+    ranked = (f"{TASK}.inference=rank", f"{TASK}.answer_list=train_qa.json", f"{TASK}.k_test=4")
     assert main(["test", adapter, *ranked]) == 0
     _, other = only_record(tmp_path, "test.json")
     listed = {question["answer"] for question in json.loads((dataset / "train_qa.json").read_text(encoding="utf-8"))}
@@ -86,8 +86,7 @@ def test_low_precision_and_checkpointing(dataset: Path, tmp_path: Path) -> None:
 def test_what_does_not_go_together(
     options: tuple[str, ...], told: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    more = (answers_of(dataset),) if "classifier" in options[0] else ()
-    assert run("fit", "fixtureqa_blip_adaptformer", dataset, tmp_path, *options, *more) == 2
+    assert run("fit", "fixtureqa_blip_adaptformer", dataset, tmp_path, *options) == 2
     error = capsys.readouterr().err.strip()
     assert told in error
     assert "\n" not in error
@@ -101,7 +100,7 @@ def test_a_test_split_without_answers(
     parts = ("--data.init_args.train_on=train+val", "--data.init_args.test_on=test")
     root = written("vqav2")
     frames = ("--data.init_args.frames=1", "--data.init_args.frame_rate=null")
-    assert run("fit", "vqav2_uniadapter", root, tmp_path, *frames, *parts, answers_of(root)) == 0
+    assert run("fit", "vqav2_uniadapter", root, tmp_path, *frames, *parts) == 0
     assert not list(tmp_path.rglob("result.json"))
     (adapter,) = tmp_path.rglob("adapter.safetensors")
     assert f"petl-bench predict --ckpt_path {adapter} writes" in caplog.text

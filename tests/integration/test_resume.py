@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 import signal
-import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,55 +13,32 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from petl_bench.checkpoints import SafeCheckpointIO
+from petl_bench.checkpoints import ResumePoints, SafeCheckpointIO
+from petl_bench.data.datasets import ClipLoader
+from petl_bench.errors import CheckpointError
 from petl_bench.method import Method
 from petl_bench.run import locked
-from tests.integration.fixture_run import answers_of, only_record, run
+from petl_bench.signals import ASKED
+from tests.integration.fixture_run import only_record, run
+from tests.stops import group_trap, in_child, trap
 
 EPOCHS, STEPS = 3, 4  # 16 videos x 2 captions in batches of 8
-MORE = (f"--trainer.max_epochs={EPOCHS}", "--trainer.log_every_n_steps=1")
+MORE = (f"--trainer.max_epochs={EPOCHS}", "--trainer.log_every_n_steps=1", "--data.init_args.frames=3")
 UNIADAPTER = ("--model.init_args.task.init_args.queue_size=16", "--model.init_args.task.init_args.k_test=2")
 EACH_STEP = "--save_every_n_steps=1"
 CONFIGS = {
     "fixture_adaptformer": (),
     "fixture_uniadapter": UNIADAPTER,  # with queue and momentum encoder
-    "fixture_lora": ("--data.init_args.num_workers=2", "--best_on_val=true", "--data.init_args.val_videos=4"),
+    "fixture_lora": (
+        *("--data.init_args.num_workers=2", "--data.init_args.augmentation=rand-m7-n4-mstd0.5-inc1"),
+        *("--best_on_val=true", "--data.init_args.val_videos=4"),
+    ),
 }
 
 
 def killed(arguments: tuple[Any, ...], prepare: Callable[[], None]) -> int:
     """Exit code of a run in a process of its own, in which `prepare` laid a trap; negative for a signal."""
-    child = os.fork()
-    if not child:
-        code = 70
-        try:
-            prepare()
-            code = run(*arguments)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def trap(owner: Any, name: str, count: int, number: int = signal.SIGKILL) -> Callable[[], None]:
-    """Kills the process when a method has been called so many times."""
-
-    def prepare() -> None:
-        original, calls = getattr(owner, name), [0]
-
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            result = original(*args, **kwargs)
-            calls[0] += 1
-            if calls[0] == count:
-                os.kill(os.getpid(), number)
-            return result
-
-        setattr(owner, name, counted)
-
-    return prepare
+    return in_child(lambda: run(*arguments), prepare)
 
 
 def outcome(runs: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], list[str]]:
@@ -185,8 +159,7 @@ def test_saves_fall_on_whole_steps(dataset: Path, tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(SafeCheckpointIO, "save_checkpoint", save)
     fit = ("--trainer.accumulate_grad_batches=2", "--trainer.max_epochs=1", "--data.init_args.batch_size=4")
-    every = ("--save_every_n_steps=3", answers_of(dataset))
-    assert run("fit", "fixtureqa_adaptformer", dataset, tmp_path, *fit, *every) == 0
+    assert run("fit", "fixtureqa_adaptformer", dataset, tmp_path, *fit, "--save_every_n_steps=3") == 0
     batches = saved[-1]
     assert saved[:-1] == list(range(4, batches, 4))
 
@@ -204,10 +177,9 @@ def test_other_training_rows_are_noticed(dataset: Path, tmp_path: Path, capsys: 
 def test_half_a_step_is_not_saved(dataset: Path, tmp_path: Path) -> None:
     """Two batches make a step: what the first of them left in the gradients is in no checkpoint."""
     accumulating = ("--trainer.accumulate_grad_batches=2", *MORE, EACH_STEP)
-    answers = answers_of(dataset)
-    whole = ("fit", "fixtureqa_adaptformer", dataset, tmp_path / "whole", *accumulating, answers)
+    whole = ("fit", "fixtureqa_adaptformer", dataset, tmp_path / "whole", *accumulating)
     assert run(*whole) == 0
-    broken = ("fit", "fixtureqa_adaptformer", dataset, tmp_path / "broken", *accumulating, answers)
+    broken = ("fit", "fixtureqa_adaptformer", dataset, tmp_path / "broken", *accumulating)
     assert killed(broken, trap(Method, "on_train_batch_start", STEPS + 4)) == -signal.SIGKILL
     assert run(*broken) == 0
     assert only_record(tmp_path / "broken")[1]["train"]["resumed"] == 1
@@ -228,7 +200,9 @@ def test_a_signal_saves_the_step_and_has_its_exit_code(
     assert outcome(tmp_path)[2] == uninterrupted("fixture_adaptformer")[2]
 
 
-def test_a_second_signal_ends_at_once(dataset: Path, tmp_path: Path) -> None:
+def test_a_second_signal_changes_nothing(dataset: Path, tmp_path: Path) -> None:
+    """torchrun hands on to its processes what a scheduler has sent to all."""
+
     def twice() -> None:
         trap(Method, "training_step", STEPS + 2, signal.SIGTERM)()
         trap(Method, "optimizer_step", STEPS + 2, signal.SIGTERM)()
@@ -236,30 +210,86 @@ def test_a_second_signal_ends_at_once(dataset: Path, tmp_path: Path) -> None:
     arguments = ("fit", "fixture_adaptformer", dataset, tmp_path, *MORE)
     assert killed(arguments, twice) == 128 + signal.SIGTERM
     (path,) = tmp_path.rglob("last.ckpt")
-    assert SafeCheckpointIO().load_checkpoint(path)["global_step"] == STEPS
+    assert SafeCheckpointIO().load_checkpoint(path)["global_step"] == STEPS + 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_whole_group(number: signal.Signals, dataset: Path, tmp_path: Path) -> None:
-    """A terminal and a scheduler signal loader processes, too."""
+#: where, the call of it at which the group is signalled, seconds that it takes, and steps that are done then
+STOPS = {
+    "in a step": (Method, "training_step", 2, 0.0, {2}),
+    "in a step that takes long": (Method, "training_step", 4, 600.0, {3}),
+    "in a step of the second epoch": (Method, "training_step", 5, 0.0, {5}),
+    "waiting for a batch": (ClipLoader, "load", 20, 600.0, {1, 2}),
+    "while saving": (SafeCheckpointIO, "_replace", 1, 0.1, {3}),
+    "in validation": (Method, "validation_step", 2, 600.0, {3}),
+    "in the test": (Method, "test_step", 1, 600.0, {9}),
+}
 
-    def prepare() -> None:
-        os.setpgrp()
-        original, calls = Method.training_step, [0]
 
-        def counted(self: Method, *args: Any) -> Any:
-            calls[0] += 1
-            if calls[0] == 2:
-                os.killpg(os.getpgrp(), number)
-            return original(self, *args)
-
-        Method.training_step = counted  # type: ignore[method-assign]
-
+@pytest.mark.parametrize("moment", STOPS)
+def test_a_signal_to_the_whole_group(
+    moment: str, dataset: Path, tmp_path: Path, uninterrupted: Callable[[str], Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A terminal and a scheduler signal loader processes, too; nothing is lost, nobody is waited for."""
     config = "fixture_lora"
-    arguments = ("fit", config, dataset, tmp_path, *MORE, *CONFIGS[config])
-    assert killed(arguments, prepare) == 128 + number
+    owner, name, count, takes, steps = STOPS[moment]
+    number = list(ASKED)[count % len(ASKED)]
+    after = (ResumePoints, "on_train_batch_end") if owner is ClipLoader else None  # helpers may be ahead of the steps
+    arguments = ("fit", config, dataset, tmp_path, *MORE, *CONFIGS[config], "--data.init_args.eval_batch_size=2")
+    assert killed(arguments, group_trap(owner, name, count, number, takes, after)) == 128 + number
+    (path,) = tmp_path.rglob("last.ckpt")
+    assert SafeCheckpointIO().load_checkpoint(path)["global_step"] in steps
+    told = capfd.readouterr().err
+    assert told.count(f"petl-bench: stopped by {number.name}; the same command goes on from {path}\n") == 1
+    assert "Traceback" not in told
+    assert run(*arguments) == 0
+    weights, ranks, losses = outcome(tmp_path)
+    expected_weights, expected_ranks, expected_losses = uninterrupted(config)
+    assert losses == expected_losses
+    assert all(np.array_equal(weights[name], tensor) for name, tensor in expected_weights.items())
+    assert all(np.array_equal(ranks[name], expected) for name, expected in expected_ranks.items())
+
+
+def test_a_signal_before_the_first_step(dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = ("fit", "fixture_adaptformer", dataset, tmp_path, *MORE)
+    assert killed(arguments, group_trap(Method, "configure_optimizers", 1, signal.SIGTERM)) == 143
+    assert "petl-bench: stopped by SIGTERM; no step was made, so nothing is lost\n" in capfd.readouterr().err
+    assert not list(tmp_path.rglob("last.ckpt"))
+
+
+def test_a_stop_in_half_a_step_keeps_the_whole_ones(dataset: Path, tmp_path: Path) -> None:
+    """Two batches make a step; in the first of them the gradients are of no use to a later run."""
+    accumulating = ("--trainer.accumulate_grad_batches=2", *MORE)
+    arguments = ("fit", "fixtureqa_adaptformer", dataset, tmp_path / "broken", *accumulating)
+    assert killed(arguments, group_trap(Method, "training_step", 5, signal.SIGTERM, 600.0)) == 143
     (path,) = tmp_path.rglob("last.ckpt")
     assert SafeCheckpointIO().load_checkpoint(path)["global_step"] == 2
+    assert run(*arguments) == 0
+    assert run("fit", "fixtureqa_adaptformer", dataset, tmp_path / "whole", *accumulating) == 0
+    (weights, _, losses), (expected, _, expected_losses) = outcome(tmp_path / "broken"), outcome(tmp_path / "whole")
+    assert losses == expected_losses
+    assert all(np.array_equal(weights[name], tensor) for name, tensor in expected.items())
+
+
+def test_what_a_stop_cannot_save_is_said(dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def prepare() -> None:
+        trap(Method, "training_step", STEPS + 2, signal.SIGTERM)()
+        replace = SafeCheckpointIO._replace
+
+        def once(*args: Any) -> None:
+            replace(*args)
+            SafeCheckpointIO._replace = full  # type: ignore[method-assign]
+
+        def full(*args: Any) -> None:
+            raise CheckpointError("cannot write the checkpoint: No space left on device; the one before is kept")
+
+        SafeCheckpointIO._replace = once  # type: ignore[method-assign]
+
+    assert killed(("fit", "fixture_adaptformer", dataset, tmp_path, *MORE), prepare) == 143
+    (path,) = tmp_path.rglob("last.ckpt")
+    assert (
+        "petl-bench: stopped by SIGTERM; cannot write the checkpoint: No space left on device; the one before is kept; "
+        f"the same command goes on from {path}\n"
+    ) in capfd.readouterr().err
 
 
 def test_overwrite_begins_anew(dataset: Path, tmp_path: Path, uninterrupted: Callable[[str], Any]) -> None:
@@ -317,10 +347,10 @@ def test_changed_annotations_are_noticed(dataset: Path, tmp_path: Path, capsys: 
     path = copy / "MSRVTT_data.json"
     path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     assert run(*arguments) == 5
-    assert "annotation_files was" in capsys.readouterr().err
-    assert run(*arguments, "--allow_change", "annotation_files") == 0
+    assert "data.init_args.captions_file was sha256:" in capsys.readouterr().err
+    assert run(*arguments, "--allow_change", "data.init_args.captions_file") == 0
     train = only_record(runs)[1]["train"]
-    assert train["changed"].keys() == {"annotation_files"}
+    assert train["changed"].keys() == {"data.init_args.captions_file"}
     assert train["resumed"] == 1
 
 

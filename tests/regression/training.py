@@ -1,6 +1,7 @@
 """Trains a method for a few steps on fixed clips; the figures are what the regression test compares.
 
-`python -m tests.regression.training` records them anew (`figures.json`), after a change that is meant to move them.
+`python -m tests.regression.training` records them anew (`figures.json`), once a change that is meant to move them is
+committed: the figures name the commit that gave them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 
 from petl_bench.named_configs import config_folder
 from petl_bench.optimizers import AdamWCosine
+from petl_bench.results import environment
 from tests.contract.battery import builder, features, make_batch, own_backbone
 
 FIGURES = Path(__file__).with_name("figures.json")
@@ -43,10 +45,18 @@ def train(config: Path) -> list[float]:
 
 
 def record() -> None:
-    """Writes the figures of all configurations with the version that gave them."""
+    """Writes the figures of all configurations with the commit and the version of torch that gave them.
+
+    Raises:
+        SystemExit: the code is not that of a commit.
+    """
+    code = environment()
+    if code["commit"] is None or code["dirty"]:
+        raise SystemExit("figures are recorded for a commit: commit your changes first, then add figures.json to them")
     torch.set_num_threads(1)
     figures = {path.stem: [round(value, 6) for value in train(path)] for path in configurations()}
-    FIGURES.write_text(json.dumps({"torch": torch.__version__, "figures": figures}, indent=2) + "\n", encoding="utf-8")
+    found = {"commit": code["commit"], "torch": torch.__version__, "figures": figures}
+    FIGURES.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

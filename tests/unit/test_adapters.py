@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 from safetensors.torch import save_file
 
@@ -50,6 +50,13 @@ def test_round_trip(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+def test_others_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
+    usual = tmp_path / "usual"
+    usual.touch()
+    write_adapter(tmp_path / "adapter.safetensors", Adapter(TENSORS, METADATA))
+    assert (tmp_path / "adapter.safetensors").stat().st_mode == usual.stat().st_mode
+
+
 def test_views_and_parameters(tmp_path: Path) -> None:
     base = torch.arange(12.0).view(3, 4)
     tensors = {"transposed": base.T, "row": base[1], "parameter": torch.nn.Parameter(torch.ones(2))}
@@ -66,11 +73,10 @@ def test_an_adapter_takes_the_place_of_another(path: Path) -> None:
 def test_failed_write_leaves_the_old_file_and_nothing_else(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = path.read_bytes()
 
-    def full_disk(_tensors: object, file: Path, _metadata: object) -> None:
-        Path(file).write_bytes(b"half")
+    def full_disk(_file: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(CheckpointError, match="No space left on device"):
         write_adapter(path, Adapter(TENSORS, METADATA))
     assert path.read_bytes() == before
@@ -89,6 +95,33 @@ def test_other_content(content: bytes, path: Path) -> None:
     path.write_bytes(content)
     assert "is not a whole safetensors file" in refusal(path)
     assert not is_adapter_file(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "git lfs pull"), (b"<html>", "web page")],
+)
+def test_what_a_download_leaves(content: bytes, told: str, path: Path) -> None:
+    path.write_bytes(content)
+    assert told in refusal(path)
+
+
+@pytest.mark.parametrize("described", ["[" * 100_000, '{"format": 1, "format": 2}', "[]", "3", "\ud800", ""])
+def test_what_no_adapter_says_of_itself(described: str, path: Path) -> None:
+    save_file(TENSORS, path, {"petl_bench": described.encode("utf-8", "replace").decode()})
+    assert "is not a petl_bench adapter" in refusal(path)
+    assert not is_adapter_file(path)
+
+
+def test_what_a_file_says_of_itself_is_told_in_one_line(path: Path) -> None:
+    save_file(TENSORS, path, {"petl_bench": '{"format": "a\\nb\\u001b[31m"}'})
+    assert r"(format 'a\nb\x1b[31m')" in refusal(path)
+
+
+def test_a_pipe_is_no_adapter(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "adapter.safetensors")
+    assert "no adapter file" in refusal(tmp_path / "adapter.safetensors")
+    assert not is_adapter_file(tmp_path / "adapter.safetensors")
 
 
 @pytest.mark.parametrize("kept", [4, 100, -1])

@@ -7,13 +7,21 @@ import pickle
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 
 from petl_bench import checkpoints
-from petl_bench.checkpoints import BEFORE_LAST, LAST, SafeCheckpointIO, read_checkpoint, resumable, sweep
+from petl_bench.checkpoints import (
+    BEFORE_LAST,
+    LAST,
+    SafeCheckpointIO,
+    read_checkpoint,
+    require_training_state,
+    resumable,
+    sweep,
+)
 from petl_bench.errors import CheckpointError
 
 IO = SafeCheckpointIO()
@@ -70,6 +78,33 @@ def test_a_checkpoint_that_runs_code_runs_none(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"bomb\.ckpt"):
             read_checkpoint(path)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("state_dict", [3, [], {"a": 3}, {3: torch.ones(1)}, {"a": {"b": torch.ones(1)}}])
+def test_a_checkpoint_of_another_shape(tmp_path: Path, state_dict: Any) -> None:
+    torch.save({"state_dict": state_dict}, tmp_path / "other.ckpt")
+    with pytest.raises(CheckpointError, match=r"other\.ckpt is no checkpoint: its 'state_dict'"):
+        read_checkpoint(tmp_path / "other.ckpt")
+
+
+def test_a_file_of_tensors_that_no_training_goes_on_from(tmp_path: Path) -> None:
+    path = saved(tmp_path, 1)
+    with pytest.raises(
+        CheckpointError, match=r"last\.ckpt is no checkpoint of a training: it lacks pytorch-lightning_v"
+    ):
+        require_training_state(path)
+    path.write_bytes(b"damaged")
+    require_training_state(path)  # is told when it is loaded
+    whole = dict.fromkeys(("pytorch-lightning_version", "epoch", "loops", "optimizer_states", "lr_schedulers"))
+    IO.save_checkpoint(state(1) | whole, path)
+    require_training_state(path)
+
+
+@pytest.mark.parametrize("run", [None, 3, {}, {"basis": 3, "changed": {}, "resumed": 0}, {"basis": {}, "changed": {}}])
+def test_a_checkpoint_that_does_not_say_what_it_depends_on(tmp_path: Path, run: Any) -> None:
+    points = checkpoints.ResumePoints(tmp_path, {}, None, [])
+    with pytest.raises(CheckpointError, match="does not say what it depends on"):
+        points.on_load_checkpoint(cast(Any, None), cast(Any, None), {"run": run})
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/a.ckpt", "s3://bucket/a.ckpt"])

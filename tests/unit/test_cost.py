@@ -2,13 +2,14 @@ import pytest
 import torch
 from torch import nn
 
+import petl_bench.cost
 from methods.adaptformer import AdaptFormer
 from methods.lora import LoRA
 from petl_bench.backbones.base import Tower
 from petl_bench.backbones.blip import BLIP
 from petl_bench.backbones.clip import CLIP
 from petl_bench.backbones.whole_clip import WholeCLIP
-from petl_bench.cost import SavedActivations, count_gmacs, made_batch
+from petl_bench.cost import AddedMemory, SavedActivations, count_gmacs, made_batch
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.qa_generation import AnswerGeneration
 from petl_bench.tasks.retrieval import Retrieval
@@ -129,3 +130,32 @@ def test_saved_activations_count_a_storage_once() -> None:
         y = x.exp()
         (y * y + y.view(3, 1).square().sum()).sum()
     assert saved.bytes == 3 * 4
+
+
+def test_added_memory_is_what_comes_on_top() -> None:
+    """Neither what is there already, nor what was there once."""
+    there = torch.ones(10_000_000)  # 40 MB
+    torch.ones(40_000_000).sum()  # 160 MB, given back
+    meter = AddedMemory()
+    assert meter.bytes() == pytest.approx(0, abs=8e6)
+    more = torch.ones(20_000_000)  # 80 MB
+    del more
+    assert meter.bytes() == pytest.approx(80e6, abs=8e6)
+    assert len(there) == 10_000_000
+
+
+def test_added_memory_where_the_peak_cannot_be_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(petl_bench.cost, "_set_back_peak", lambda: None)
+    before = torch.ones(100_000_000)  # 400 MB
+    del before
+    meter = AddedMemory()
+    small = torch.ones(1_000_000)
+    assert meter.bytes() is None  # whether it was more than before cannot be told
+    large = torch.ones(150_000_000)  # 600 MB
+    assert meter.bytes() == pytest.approx(604e6, abs=16e6)
+    assert len(small) + len(large) == 151_000_000
+
+
+def test_added_memory_where_the_system_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(petl_bench.cost, "_of_status", lambda name: None)
+    assert AddedMemory().bytes() is None

@@ -180,7 +180,7 @@ def test_same_seed_same_bytes(folder, tmp_path):
 
 def test_training_scenes_repeat_when_there_are_more_videos_than_combinations():
     rng = np.random.default_rng(0)
-    test = drawn.test_scenes(rng, 144)
+    test = drawn.held_out_scenes(rng, 144)
     train = drawn.train_scenes(rng, test, 100)
     assert len(train) == 100
     assert len(set(train)) == 216 - 144
@@ -189,7 +189,7 @@ def test_training_scenes_repeat_when_there_are_more_videos_than_combinations():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_test_set_has_all_motions_of_a_colour_and_shape_and_leaves_each_colour_to_train_on(seed):
-    test = drawn.test_scenes(np.random.default_rng(seed), 144)
+    test = drawn.held_out_scenes(np.random.default_rng(seed), 144)
     looks = [(scene.colour, scene.shape) for scene in test]
     assert looks == [looks[12 * (number // 12)] for number in range(144)]
     assert len(set(test)) == 144

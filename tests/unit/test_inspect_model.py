@@ -109,7 +109,8 @@ def test_profile_measures_training_steps(capsys: pytest.CaptureFixture[str]) -> 
     assert found["gmacs_total"] > found["gmacs_vision"] > 0
     assert (train["device"], train["clips_per_step"], train["timed_steps"]) == ("cpu", 3, 2)
     assert train["clips_per_s"] > 0
-    assert train["peak_rss_bytes"] > train["saved_activation_bytes"] > 0
+    assert train["saved_activation_bytes"] > 0
+    assert 0 <= train["peak_added_bytes"] < 500e6  # torch and the libraries alone take more
     assert train["peak_allocated_bytes"] is None
 
 
@@ -150,4 +151,4 @@ def test_steps_must_be_positive(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["profile", "--config", "fixture_adaptformer", "--steps", "0"])
     assert stop.value.code == 2
-    assert "must be at least 1" in capsys.readouterr().err
+    assert "expected a whole number from 1" in capsys.readouterr().err

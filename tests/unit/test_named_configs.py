@@ -8,7 +8,7 @@ import pytest
 
 from petl_bench import named_configs
 from petl_bench.errors import UsageError
-from petl_bench.named_configs import config_folder, find_config, list_configs
+from petl_bench.named_configs import config_folder, find_config, find_fragment, list_configs
 
 
 def test_lists_leaves_and_fragments() -> None:
@@ -52,6 +52,14 @@ def test_close_names_are_suggested(name: str) -> None:
         find_config(name)
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "", "."])
+def test_name_that_no_file_can_have(name: str) -> None:
+    with pytest.raises(UsageError):
+        find_config(name)
+    with pytest.raises(UsageError):
+        find_fragment(f"{name}.yaml", Path())
+
+
 def test_unlike_name_points_to_the_list() -> None:
     with pytest.raises(UsageError, match="petl-bench list configs"):
         find_config("qqqqqqqq")
@@ -70,5 +78,5 @@ def test_folder_in_or_beside_the_package(where: str, tmp_path: Path, monkeypatch
     with pytest.raises(UsageError, match="installation is incomplete"):
         config_folder()
     folder = (package if where == "inside" else package.parent) / "configs"
-    folder.mkdir()
+    (folder / "data").mkdir(parents=True)
     assert config_folder() == folder

@@ -44,6 +44,11 @@ def test_adamw_decays_matrices_only() -> None:
     ]
 
 
+def test_adamw_takes_all_its_options() -> None:
+    optimizer, _ = AdamWCosine(lr=0.1, betas=(0.8, 0.999), eps=1e-6).build(ALL, 10)
+    assert all((group["betas"], group["eps"]) == ((0.8, 0.999), 1e-6) for group in optimizer.param_groups)
+
+
 def test_official_groups_know_the_backbone_from_what_was_added() -> None:
     assert groups(OfficialMVAdapter(lr=0.1, pretrained_lr=0.01, weight_decay=0.3), ALL) == [
         ({"down.weight", "norm.weight"}, 0.1, 0.3),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 import methods
 from petl_bench import registry
 from petl_bench.errors import UsageError
-from petl_bench.registry import FOLDERS, ROOT, import_plugins, list_entries
+from petl_bench.registry import FOLDERS, PACKAGE, ROOT, import_plugins, list_entries, plugin_entries
 
 
 def test_lists_what_a_configuration_can_name() -> None:
@@ -74,12 +76,144 @@ def test_plugin_that_needs_a_missing_package(needed: str, tmp_path: Path, monkey
         import_plugins([name])
 
 
-def test_another_package_of_our_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+BROKEN = {
+    "raises": "raise RuntimeError('on purpose')",
+    "no Python": "def",
+    "half an import": "from petl_bench.method import Methd",
+    "leaves": "1 / 0",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN.values(), ids=list(BROKEN))
+def test_a_broken_plugin(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = plugin(tmp_path, "registry_broken", text, monkeypatch)
+    for use in (import_plugins, lambda names: plugin_entries("methods", names)):
+        with pytest.raises(UsageError, match="--plugins registry_broken: it cannot be imported") as caught:
+            use([name])
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", ".", "./methods/mine.py", ".hidden", "a..b", "é", "a\0b"])
+def test_what_is_no_name_of_a_module(name: str) -> None:
+    with pytest.raises(UsageError):
+        import_plugins([name])
+
+
+OWN = '''
+from abc import abstractmethod
+from datamodules.msrvtt import MSRVTT
+from methods.lora import LoRA
+from petl_bench.method import Method
+
+class Base(Method):
+    """Not to be named."""
+    @abstractmethod
+    def part(self): ...
+
+class Mine(Base):
+    """First line,
+    second.
+
+    More.
+    """
+    def part(self): ...
+    def inject(self, backbone): ...
+
+class Other(LoRA): ...
+
+class Clips(MSRVTT):
+    """Clips of mine."""
+
+class Neither: ...
+'''
+
+
+def test_classes_of_plugins_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = plugin(tmp_path, "registry_own", OWN, monkeypatch)
+    found = plugin_entries("methods", [name])
+    assert [(entry.name, entry.module) for entry in found] == [("Mine", name), ("Other", name)]
+    assert found[0].summary == "First line, second."
+    assert plugin_entries("datamodules", [name]) == [("Clips", name, "Clips of mine.")]
+    assert plugin_entries("methods", []) == []
+    monkeypatch.delitem(sys.modules, name)
+
+
+def test_a_plugin_of_several_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "registry_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("from registry_package.part import Mine\n", encoding="utf-8")
+    (package / "part.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert ("Mine", "registry_package.part") in {e[:2] for e in plugin_entries("methods", ["registry_package"])}
+    for name in ("registry_package", "registry_package.part"):
+        monkeypatch.delitem(sys.modules, name)
+
+
+def test_another_package_of_our_name_is_refused_where_it_is_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(methods, "__path__", [str(tmp_path)])
     with pytest.raises(UsageError) as caught:
         import_plugins()
     assert str(tmp_path) in str(caught.value)
     assert str(ROOT) in str(caught.value)
+
+
+@pytest.mark.parametrize("first", ["registry", "petl_bench.methods"])
+@pytest.mark.parametrize("kind", ["package", "module", "empty folder"])
+def test_another_package_of_our_name_does_not_get_in_the_way(kind: str, first: str, own_folder: Path) -> None:
+    """Ours are loaded from where they are, in the current folder or not, and by both names."""
+    for name in FOLDERS:
+        if kind == "module":
+            (own_folder / f"{name}.py").write_text("raise ImportError('foreign')\n", encoding="utf-8")
+            continue
+        (own_folder / name).mkdir()
+        if kind == "package":
+            (own_folder / name / "__init__.py").write_text("raise ImportError('foreign')\n", encoding="utf-8")
+            (own_folder / name / "lora.py").write_text("raise ImportError('foreign')\n", encoding="utf-8")
+    done = subprocess.run([sys.executable, "-c", BY_BOTH_NAMES, first], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+# In the modules' place a stand-in: loading the real ones takes seconds, and nothing here depends on what they hold.
+BY_BOTH_NAMES = """
+import sys, tempfile
+from pathlib import Path
+
+sys.path.insert(0, "")
+from petl_bench import registry
+
+registry.ROOT = registry.PACKAGE = Path(tempfile.mkdtemp())
+for folder in registry.FOLDERS:
+    (registry.ROOT / folder).mkdir()
+    (registry.ROOT / folder / "lora.py").write_text("class LoRA: pass")
+if sys.argv[1] == "registry":
+    registry.import_plugins()
+    import methods.lora, datamodules.lora
+import petl_bench.methods, petl_bench.datamodules.lora, petl_bench.methods.lora as other
+from petl_bench.methods.lora import LoRA
+
+registry.import_plugins()
+import methods.lora, datamodules.lora
+
+assert other is methods.lora is petl_bench.methods.lora
+assert petl_bench.methods is methods and petl_bench.datamodules is datamodules
+assert LoRA is methods.lora.LoRA and LoRA.__module__ == "methods.lora"
+"""
+
+
+def test_a_module_is_one_by_either_name() -> None:
+    within = import_module("petl_bench.methods.linear")  # type checkers look for a file of that name
+    assert import_module("petl_bench.methods") is methods
+    assert within is import_module("methods.linear")
+    assert within.Linear.__module__ == "methods.linear"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_an_installation_has_the_same_first_file(folder: str) -> None:
+    """Either of them is `petl_bench/<folder>/__init__.py` in a wheel, whichever setuptools copies last."""
+    first, second = (parent / folder / "__init__.py" for parent in (ROOT, PACKAGE))
+    assert first.read_bytes() == second.read_bytes()
 
 
 def test_listing_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

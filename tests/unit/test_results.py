@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import datamodules.msrvtt  # noqa: F401  # what is operational is looked up in classes that are loaded
 from petl_bench import results
 from petl_bench.errors import UsageError
 from petl_bench.results import (
@@ -14,6 +15,8 @@ from petl_bench.results import (
     config_hash,
     environment,
     file_sha256,
+    measured_settings,
+    operational_options,
     read_result,
     run_directory,
     write_result,
@@ -25,9 +28,12 @@ CONFIG = {
     "trainer": {
         "devices": 2,
         "max_epochs": 5,
-        "callbacks": [{"class_path": "ModelCheckpoint", "init_args": {"dirpath": "a", "monitor": "r1"}}],
+        "callbacks": [
+            {"class_path": "pytorch_lightning.callbacks.EarlyStopping", "init_args": {"monitor": "r1"}},
+            {"class_path": "pytorch_lightning.callbacks.ModelCheckpoint", "init_args": {"dirpath": "a"}},
+        ],
     },
-    "data": {"class_path": "MSRVTT", "init_args": {"root": "/a", "num_workers": 4, "frames": 12}},
+    "data": {"class_path": "datamodules.msrvtt.MSRVTT", "init_args": {"root": "/a", "num_workers": 4, "frames": 12}},
 }
 
 
@@ -37,7 +43,7 @@ def changed(path: str, value: object) -> dict:
     block = config
     for parent in parents:
         block = block[int(parent) if isinstance(block, list) else parent]
-    block[name] = value
+    block[int(name) if isinstance(block, list) else name] = value
     return config
 
 
@@ -49,7 +55,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_zero_shot_optional_parts_and_question_answering_are_valid(tmp_path: Path) -> None:
-    cost = {"clips_per_s": None, "texts_per_s": None, "ms_per_query": None}
+    cost = {"clips_per_s": None}
     published = {
         "published": {"t2v_R1": 42.0},
         "source": {"paper": "paper", "table": "1", "row": None},
@@ -120,6 +126,28 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
             read_result(path)
 
 
+def test_what_no_run_writes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    whole = json.dumps(make_record())
+    huge = whole.replace('"bottleneck": 64', f'"bottleneck": {2**70}')
+    twice = whole.replace('"kind": "fit"', '"kind": "fit", "kind": "fit"')
+    for content, told in ((huge, "beyond"), (twice, "stands twice"), (whole + "x", "Extra data")):
+        assert content != whole
+        path.write_text(content)
+        with pytest.raises(ResultError, match=told):
+            read_result(path)
+
+
+def test_names_that_are_no_text_are_read_as_some(tmp_path: Path) -> None:
+    record = make_record()
+    record["model"]["backbone"] = "文\udcff"
+    record["model"]["method_config"]["\ud800"] = ["\udcff"]
+    write_result(tmp_path / "result.json", record)
+    found = read_result(tmp_path / "result.json")
+    assert found["model"]["backbone"] == "文\ufffd"
+    assert found["model"]["method_config"]["\ufffd"] == ["\ufffd"]
+
+
 def test_missing_file_directory_and_pipe_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "absent", tmp_path / "pipe"):
@@ -161,9 +189,13 @@ def test_file_sha256(tmp_path: Path) -> None:
         ("trainer.devices", 8),
         ("trainer.logger", {"class_path": "CSVLogger"}),
         ("trainer.enable_progress_bar", False),
-        ("trainer.callbacks.0.init_args.dirpath", "b"),
+        ("trainer.callbacks.1.init_args.dirpath", "b"),
+        ("trainer.callbacks.1", {"class_path": "pytorch_lightning.callbacks.LearningRateMonitor"}),
+        ("trainer.callbacks.1", "TQDMProgressBar"),
         ("data.init_args.root", "/b"),
         ("data.init_args.num_workers", 0),
+        ("data.init_args.eval_batch_size", 3),
+        ("data.init_args.loader_timeout", 3),
         ("data.init_args.cache", "/c"),
         ("data.init_args.on_cache_miss", "decode"),
         ("ckpt_path", "last.ckpt"),
@@ -180,12 +212,42 @@ def test_config_hash_ignores(path: str, value: object) -> None:
         ("trainer.callbacks.0.init_args.monitor", "r5"),
         ("trainer.callbacks", []),
         ("data.init_args.frames", 8),
-        ("data.class_path", "MSVD"),
+        ("data.class_path", "datamodules.msvd.MSVD"),
+        ("trainer.callbacks.1.class_path", "mine.ModelCheckpoint"),
         ("data.init_args.grassroot", 1),
     ],
 )
 def test_config_hash_sees(path: str, value: object) -> None:
     assert config_hash(changed(path, value)) != config_hash(CONFIG)
+
+
+def test_only_observers_are_as_good_as_no_callbacks() -> None:
+    none = changed("trainer.callbacks", None)
+    assert config_hash(changed("trainer.callbacks", CONFIG["trainer"]["callbacks"][1:])) == config_hash(none)
+
+
+def test_content_stands_for_paths() -> None:
+    contents = {"data.init_args": {"root": "sha256:1", "captions_file": "sha256:2"}, "model.init_args": {"x": 1}}
+    settings = measured_settings(CONFIG, contents)
+    assert settings["data.init_args.captions_file"] == "sha256:2"
+    assert "model.init_args.x" not in settings  # there is no such block
+    there, elsewhere = (
+        changed("data.init_args.captions_file", "/a/b.json"),
+        changed("data.init_args.captions_file", "c"),
+    )
+    assert config_hash(there, contents) == config_hash(elsewhere, contents) != config_hash(there)
+    assert there == changed("data.init_args.captions_file", "/a/b.json")  # it is left as it was
+
+
+def test_what_bases_declare_counts_for_a_class() -> None:
+    class Base:
+        operational = frozenset({"a"})
+
+    class Derived(Base):
+        operational = frozenset({"b"})
+
+    assert operational_options(Derived) == {"a", "b"}
+    assert operational_options(int) == set()
 
 
 def test_config_hash_is_independent_of_order_and_refuses_what_has_no_stable_text() -> None:

@@ -95,7 +95,14 @@ def test_every_source_gives_the_same_outputs(
 def test_provenance_and_temperature(retrieval: Reference, tmp_path: Path) -> None:
     path = saved(tmp_path / "official.pth", {"model": to_original(retrieval.model)})
     model = load(retrieval, path)
-    assert model.weights == {"source": str(path), "file": path.name, "sha256": file_sha256(path)}
+    assert model.weights == {
+        "source": str(path),
+        "file": path.name,
+        "sha256": file_sha256(path),
+        "described_by": None,
+        "assumed": "activation gelu, mean 0.481 0.458 0.408, deviation 0.269 0.261 0.276, resize squash, "
+        "tokenizer of blip_tiny_vocab.txt",
+    }
     assert model.temp.item() == pytest.approx(0.05)
     assert retrieval.ours("retrieval").temp.item() == pytest.approx(0.07)
 
@@ -120,7 +127,9 @@ def test_adapter_of_full(purpose: Purpose, references: dict[Purpose, Reference],
     write_adapter(path, Adapter(tensors, {"method": "methods.full.Full", "backbone": trained.name}))
     model = load(reference, path, purpose)
     torch.testing.assert_close(outputs(model), outputs(trained), rtol=0, atol=0)
-    assert model.weights == {"source": str(path), "file": path.name, "sha256": file_sha256(path)}
+    assert model.weights["source"] == str(path)
+    assert model.weights["sha256"] == file_sha256(path)
+    assert "deviation" in str(model.weights["assumed"])  # the adapter is of a time before it was written down
     other: Purpose = "qa" if purpose == "retrieval" else "retrieval"
     assert "not all weights of blip-other" in refusal(CheckpointError, reference, path, other)
 

@@ -97,6 +97,9 @@ def test_open_clip_file(
         "file": path.name,
         "sha256": file_sha256(path),
         "activation": "quick_gelu (not stated by the weights)",
+        "described_by": None,
+        "assumed": "activation quick_gelu, mean 0.481 0.458 0.408, deviation 0.269 0.261 0.276, "
+        "resize shorter_side_crop, tokenizer CLIP's",
     }
 
 
@@ -247,6 +250,8 @@ def test_tag(reference: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
         "file": reference.weights.name,
         "sha256": file_sha256(reference.weights),
         "activation": "quick_gelu",
+        "described_by": None,
+        "assumed": None,
     }
 
 
@@ -262,7 +267,7 @@ def test_adapter_of_full(reference: Reference, tmp_path: Path) -> None:
     path, _ = full_adapter(tmp_path, reference)
     clip = CLIP("tiny", str(path))
     assert_holds(clip, reference.model)
-    assert clip.weights == {"source": str(path), "file": path.name, "sha256": file_sha256(path)}
+    assert clip.weights == {"source": str(path), "file": path.name, "sha256": file_sha256(path), "assumed": None}
 
 
 # --- activations ----------------------------------------------------------------------------------------------------
@@ -317,13 +322,12 @@ def test_transformers_folder_with_gelu(tmp_path: Path) -> None:
     assert_mismatch(refusal(UsageError, tmp_path / "clip"), "GELU")
 
 
-@pytest.mark.parametrize("config", [None, {}, {"vision_config": {}}, {"vision_config": {"hidden_act": "quick_gelu"}}])
+@pytest.mark.parametrize("config", [{}, {"vision_config": {}}, {"vision_config": {"hidden_act": "quick_gelu"}}])
 def test_transformers_folder_with_its_default_activation(
-    config: dict[str, Any] | None, gelu_tiny: Path, tmp_path: Path
+    config: dict[str, Any], gelu_tiny: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "model.safetensors").touch()  # refused before it is read
-    if config is not None:
-        (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     assert_mismatch(refusal(UsageError, tmp_path, str(gelu_tiny)), "QuickGELU")
 
 

@@ -21,6 +21,10 @@ from tests.unit.backbones.blip_reference import VOCABULARY
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "man", "play", "##ing", "##s", "?", "a"]
 
 
+#: ids of [SEP] and [PAD]
+ENDS = (3, 0)
+
+
 @pytest.fixture
 def vocabulary(tmp_path: Path) -> Path:
     path = tmp_path / "vocab.txt"
@@ -30,7 +34,7 @@ def vocabulary(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tokenizer(vocabulary: Path) -> WordPiece:
-    return WordPiece(str(vocabulary), partial(pre_caption, max_words=3), len(PIECES))
+    return WordPiece(str(vocabulary), partial(pre_caption, max_words=3), len(PIECES), *ENDS)
 
 
 def test_ids_and_mask(tokenizer: WordPiece) -> None:
@@ -56,7 +60,7 @@ def test_decode_leaves_special_tokens_out(tokenizer: WordPiece) -> None:
 def test_decode_joins_apostrophes(tmp_path: Path) -> None:
     path = tmp_path / "vocab.txt"
     path.write_text("\n".join([*PIECES, "'", "don", "t"]) + "\n", encoding="utf-8")
-    tokenizer = WordPiece(str(path), str, len(PIECES) + 3)
+    tokenizer = WordPiece(str(path), str, len(PIECES) + 3, *ENDS)
     ids, _ = tokenizer.encode(["don't play"], 9)
     assert tokenizer.decode(ids) == ["don't play"]
 
@@ -69,7 +73,7 @@ def test_copies_for_other_processes(tokenizer: WordPiece) -> None:
 
 
 def test_folder(tokenizer: WordPiece, vocabulary: Path) -> None:
-    of_folder = WordPiece(str(vocabulary.parent), tokenizer.clean, tokenizer.dec_token)
+    of_folder = WordPiece(str(vocabulary.parent), tokenizer.clean, tokenizer.dec_token, *ENDS)
     assert of_folder(["a man plays"], 8)[0].equal(tokenizer(["a man plays"], 8)[0])
 
 
@@ -85,14 +89,20 @@ def test_hub_name_is_looked_up_in_the_cache_first(
         return str(vocabulary)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    of_hub = WordPiece("someone/bert", tokenizer.clean, tokenizer.dec_token)
+    of_hub = WordPiece("someone/bert", tokenizer.clean, tokenizer.dec_token, *ENDS)
     assert of_hub(["a man"], 5)[0].equal(tokenizer(["a man"], 5)[0])
     assert asked == [("someone/bert/vocab.txt", True), ("someone/bert/vocab.txt", False)]
 
 
 def test_vocabulary_of_another_size(vocabulary: Path) -> None:
     with pytest.raises(UsageError, match=r"has 11 pieces before .* embeddings for 30522"):
-        WordPiece(str(vocabulary), str, 30522)(["a"], 4)
+        WordPiece(str(vocabulary), str, 30522, *ENDS)(["a"], 4)
+
+
+@pytest.mark.parametrize(("ends", "told"), [((102, 0), "sep_token_id .* is 102, .* says 3"), ((3, 1), "pad_token_id")])
+def test_vocabulary_with_another_end_or_padding(ends: tuple[int, int], told: str, vocabulary: Path) -> None:
+    with pytest.raises(UsageError, match=told):
+        WordPiece(str(vocabulary), str, len(PIECES), *ends)(["a"], 4)
 
 
 @pytest.mark.parametrize("error", [OSError("no network\nat all"), ValueError("hub")])
@@ -102,7 +112,7 @@ def test_vocabulary_that_cannot_be_had(error: Exception, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(wordpiece, "_from_hub", fail)
     with pytest.raises(CheckpointError) as caught:
-        WordPiece("nobody/none", str, 3)(["a"], 4)
+        WordPiece("nobody/none", str, 3, *ENDS)(["a"], 4)
     message = str(caught.value)
     assert "\n" not in message
     assert "'nobody/none'" in message
@@ -113,11 +123,11 @@ def test_vocabulary_that_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "vocab.txt"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CheckpointError, match=r"vocab\.txt"):
-        WordPiece(str(path), str, 3)(["a"], 4)
+        WordPiece(str(path), str, 3, *ENDS)(["a"], 4)
 
 
 def test_tiny_vocabulary_has_the_words_of_the_fixture_and_spells_others() -> None:
-    tokenizer = WordPiece(str(VOCABULARY), partial(pre_caption, max_words=30), 173)
+    tokenizer = WordPiece(str(VOCABULARY), partial(pre_caption, max_words=30), 173, *ENDS)
     rng = np.random.default_rng(0)
     scenes = [drawn.Scene("purple", "triangle", first, second) for first, second in drawn._motions()]
     stills = [drawn.Still("white", "square", place) for place in drawn.PLACES]

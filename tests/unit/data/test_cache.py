@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -95,12 +96,12 @@ def test_what_needs_frames_of_its_own(change: dict[str, Any], own: bool) -> None
 def test_every_frame_serves_any_random_sampling() -> None:
     every = replace(DECODER, rate=None, sampling="segment_random").profile
     assert replace(DECODER, rate=None, sampling="blip_random", count=9).profile == every
-    assert every.numbers(40, 20.0, None, None).tolist() == list(range(40))
+    assert every.numbers(40, 20.0, None, None, None).tolist() == list(range(40))
 
 
 def test_a_fixed_choice_from_every_frame_keeps_that_choice() -> None:
     profile = replace(DECODER, rate=None, count=3).profile
-    assert profile.numbers(40, 20.0, None, None).tolist() == [0, 19, 39]
+    assert profile.numbers(40, 20.0, None, None, None).tolist() == [0, 19, 39]
     assert profile != replace(DECODER, rate=None, count=4).profile
 
 
@@ -145,7 +146,7 @@ def test_frames_outside_the_grid_are_never_guessed(clips: list[Clip], tmp_path: 
     _, store = with_cache(DECODER, tmp_path)
     build(store, clips[:1], workers=0)
     with pytest.raises(ValueError, match="not all among the cached"):
-        store.read(clips[0], lambda _n, _fps: np.array([1]))
+        store.read(clips[0], lambda *_: np.array([1]))
 
 
 def test_a_changed_video_never_gives_its_old_frames(movable: Clip, clips: list[Clip], tmp_path: Path) -> None:
@@ -226,6 +227,20 @@ def test_damage_is_an_error_or_decoded_and_is_mended(damage: str, clips: list[Cl
     assert torch.equal(decoded, load(replace(strict, cache=None), clips[0]))
     assert [o.did for o in build(store, clips[:1], workers=0, recheck=True)] == ["mended"]
     assert torch.equal(load(strict, clips[0]), decoded)
+
+
+def test_damaged_times_are_an_error(clips: list[Clip], tmp_path: Path) -> None:
+    strict, store = with_cache(DECODER, tmp_path)
+    build(store, [clips[3]], workers=0)  # of a variable rate
+    path = store.entry(clips[3])
+    with safe_open(path, "np") as file:
+        times = file.get_tensor("times")
+    assert len(times) == 41
+    flip(path, path.read_bytes().index(times.tobytes()) + 8 * 5)
+    with pytest.raises(DamagedEntry, match="the times of the cached frames are damaged"):
+        load(strict, clips[3])
+    assert [o.did for o in build(store, [clips[3]], workers=0, recheck=True)] == ["mended"]
+    assert torch.equal(load(strict, clips[3]), load(DECODER, clips[3]))
 
 
 def test_recheck_reads_what_no_row_has_asked_for(clips: list[Clip], tmp_path: Path) -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import pickle
+import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from petl_bench.backbones.base import InputSpec
+from petl_bench.data.augmentation import RandAugment
 from petl_bench.data.datasets import ClipLoader, EvaluationDataset, Row, TrainingDataset, collate
 from petl_bench.data.samples import Sample
+from petl_bench.data.shards import EpochBatches
 from petl_bench.data.video import VideoError
 from petl_bench.errors import DataError
 from petl_bench.fixture import write_fixture
@@ -119,6 +125,72 @@ def test_random_frames_follow_seed_and_epoch(paths: list[Path]) -> None:
     assert len({frame.numpy().tobytes() for frame in frames}) > 1
     fixed = [training(paths, seed=seed)[epoch, 0].frames for seed, epoch in ((0, 0), (1, 1))]
     assert torch.equal(*fixed)
+
+
+AUGMENTATION = RandAugment("rand-m7-n4-mstd0.5-inc1")
+
+
+class Spy(RandAugment):
+    """Changes nothing, and notes what it is given."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[tuple[int, ...], int]] = []
+
+    def __call__(self, frames: np.ndarray, seed: int) -> np.ndarray:
+        self.seen.append((frames.shape, seed))
+        return frames
+
+
+@pytest.mark.parametrize("expand", [True, False])
+def test_augmentation_leaves_the_choice_of_frames_and_captions_alone(paths: list[Path], expand: bool) -> None:
+    spy = Spy()
+    plain = training(paths, "segment_random", expand=expand)
+    augmented = training(paths, "segment_random", expand=expand, augmentation=spy)
+    keys = [(epoch, row) for epoch in (0, 1) for row in range(len(SAMPLES))]
+    assert all(same(plain[key], augmented[key]) for key in keys)
+    seeds = [seed for _, seed in spy.seen]
+    assert len(set(seeds)) == len(keys)
+    assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+def test_augmentation_comes_before_the_resize(paths: list[Path]) -> None:
+    spy = Spy()
+    small = replace(loader(), image_size=SIZE // 2)
+    found = list(zip(SAMPLES, paths, strict=False))
+    dataset = TrainingDataset(found, small, True, SPEC, WORDS, 0, False, spy)
+    assert dataset[0, 0].frames.shape == (FRAMES, 3, SIZE // 2, SIZE // 2)
+    assert spy.seen[0][0] == (FRAMES, SIZE, SIZE, 3)
+
+
+def test_augmentation_follows_seed_epoch_and_row(paths: list[Path]) -> None:
+    keys = [(epoch, row) for epoch in (0, 1) for row in range(COUNT)]
+    plain, first, second = training(paths), *(training(paths, augmentation=AUGMENTATION) for _ in range(2))
+    forwards = {key: first[key] for key in keys}
+    random.seed(5)
+    np.random.seed(5)
+    backwards = {key: second[key] for key in reversed(keys)}
+    assert all(same(forwards[key], backwards[key]) for key in keys)
+    # Rows 0 to 2 are of one clip.
+    drawn = {forwards[key].frames.numpy().tobytes() for key in keys if key[1] < 3}
+    assert len(drawn) > 3
+    assert plain[0, 0].frames.numpy().tobytes() == plain[1, 2].frames.numpy().tobytes()
+    other = training(paths, augmentation=AUGMENTATION, seed=1)
+    assert any(not torch.equal(other[key].frames, forwards[key].frames) for key in keys)
+
+
+@pytest.mark.parametrize(("world", "workers"), [(1, 2), (2, 0), (2, 1)])
+def test_augmented_batches_do_not_depend_on_processes(paths: list[Path], world: int, workers: int) -> None:
+    def batches(rank: int, world: int, workers: int) -> list[Tensor]:
+        dataset = training(paths, augmentation=AUGMENTATION)
+        order = EpochBatches(COUNT, 4, 0, rank, world)
+        order.set_epoch(1)
+        return [
+            batch.frames for batch in DataLoader(dataset, batch_sampler=order, num_workers=workers, collate_fn=collate)
+        ]
+
+    halves = [batches(rank, world, workers) for rank in range(world)]
+    for one, parts in zip(batches(0, 1, 0), zip(*halves, strict=True), strict=True):
+        assert torch.equal(one, torch.cat(parts))
 
 
 def test_unreadable_clip_stops_training(paths: list[Path]) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from petl_bench.data.video import VideoError, load_frames, open_video
 
@@ -54,14 +58,94 @@ def test_an_image_is_turned_as_exif_says(tmp_path: Path) -> None:
     assert frame[-1, 0].tolist() == [0, 0, 255]
 
 
+@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
+def test_all_eight_orientations(suffix: str, number: int, tmp_path: Path) -> None:
+    """As Pillow itself turns them, which the tests of other programs' files have proved."""
+    noise = np.random.default_rng(0).integers(256, size=(16, 24, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = number
+    path = tmp_path / f"a.{suffix}"
+    options: dict[str, Any] = {"lossless": True} if suffix == "webp" else {}
+    Image.fromarray(noise).save(path, exif=exif, **options)
+    with Image.open(path) as image:
+        upright = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    assert np.array_equal(read(path), upright)
+
+
+def exif_of(*entries: tuple[int, int, int, bytes]) -> bytes:
+    """An EXIF block with entries (tag, type, count, four bytes of value or offset), right or wrong."""
+    table = b"".join(struct.pack("<HHI", tag, kind, count) + value for tag, kind, count, value in entries)
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + table + b"\0\0\0\0"
+
+
+def with_exif(path: Path, block: bytes) -> Path:
+    """A picture with an EXIF block of any bytes."""
+    whole = io.BytesIO()
+    kind = {".jpg": "JPEG", ".png": "PNG"}[path.suffix]
+    picture().save(whole, kind, **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {}))
+    content = whole.getvalue()
+    if kind == "JPEG":
+        content = content[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + content[2:]
+    else:
+        chunk = b"eXIf" + block.removeprefix(b"Exif\0\0")
+        length = struct.pack(">I", len(chunk) - 4)
+        content = content[:33] + length + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[33:]
+    path.write_bytes(content)
+    return path
+
+
+RATIONAL_AS_TEXT = exif_of((0x0112, 3, 1, b"\x06\0\0\0"), (0x011A, 2, 4, b"72/1"), (0x829A, 2, 4, b"1/60"))
+DAMAGED_EXIF = {
+    "rational as text": RATIONAL_AS_TEXT,
+    "junk": b"junk",
+    "empty": b"",
+    "header only": b"Exif\0\0II*\0",
+    "cut table": exif_of((0x0112, 3, 1, b"\x06\0\0\0"))[:-9],
+    "offset outside": exif_of((0x8769, 4, 1, b"\xff\xff\xff\x7f"), (0x011A, 5, 1, b"\xf0\xff\xff\xff")),
+    "table within itself": exif_of((0x8769, 4, 1, b"\x08\0\0\0"), (0x8825, 4, 1, b"\x08\0\0\0")),
+    "orientation as text": exif_of((0x0112, 2, 2, b"6\0\0\0")),
+    "orientation as rational": exif_of((0x0112, 5, 1, b"\x08\0\0\0")),
+    "two orientations": exif_of((0x0112, 3, 2, b"\x06\0\x03\0")),
+    "orientation 0": exif_of((0x0112, 3, 1, b"\0\0\0\0")),
+    "orientation 9": exif_of((0x0112, 3, 1, b"\x09\0\0\0")),
+    "orientation 65535": exif_of((0x0112, 3, 1, b"\xff\xff\0\0")),
+    "unknown type": exif_of((0x0112, 99, 1, b"\x06\0\0\0")),
+    "huge count": exif_of((0x0112, 3, 2**32 - 1, b"\x06\0\0\0"), (0x010F, 2, 2**31, b"\x08\0\0\0")),
+}
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("fault", DAMAGED_EXIF)
+def test_pixels_count_where_exif_is_damaged(fault: str, suffix: str, tmp_path: Path) -> None:
+    frame = read(with_exif(tmp_path / f"a.{suffix}", DAMAGED_EXIF[fault])).astype(int)
+    plain = np.asarray(picture()).astype(int)
+    if fault in ("rational as text", "two orientations"):  # the picture does lie on its side
+        plain = np.rot90(plain, -1)
+    assert frame.shape == plain.shape
+    assert np.abs(frame - plain).mean() < 20
+
+
+def test_no_exif_block_stops_a_reader(tmp_path: Path) -> None:
+    """Random bytes, and sound blocks with random bytes in them."""
+    rng = np.random.default_rng(0)
+    for number in range(400):
+        block = bytearray(RATIONAL_AS_TEXT if number % 2 else b"Exif\0\0" + rng.bytes(int(rng.integers(80))))
+        for place in rng.integers(len(block), size=int(rng.integers(1, 6))):
+            block[place] = int(rng.integers(256))
+        frame = read(with_exif(tmp_path / ("a.jpg" if number % 4 < 2 else "a.png"), bytes(block)))
+        assert sorted(frame.shape) == [3, HEIGHT, WIDTH]
+
+
 def test_16_bits_are_scaled(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 0x8000, 0xFFFF]], np.uint16)).save(tmp_path / "a.png")
     assert read(tmp_path / "a.png")[0, :, 0].tolist() == [0, 128, 255]
 
 
-def test_an_image_is_a_clip_of_one_frame(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rate", [None, 1])
+def test_an_image_is_a_clip_of_one_frame(rate: int | None, tmp_path: Path) -> None:
     picture().save(tmp_path / "a.png")
-    options = {"count": 4, "sampling": "uniform", "rate": None, "image_size": 4, "resize": "squash"}
+    options = {"count": 4, "sampling": "uniform", "rate": rate, "image_size": 4, "resize": "squash"}
     frames, count = load_frames(tmp_path / "a.png", **options)  # type: ignore[arg-type]  # as named
     assert (count, frames.shape) == (1, (1, 3, 4, 4))
 

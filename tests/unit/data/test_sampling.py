@@ -132,8 +132,102 @@ def test_a_moment_without_a_grid():
     assert choose(100, 50, "head", fps=10.0, start=2, end=4).tolist() == list(range(20, 40))
     assert choose(100, 50, "head", fps=10.0, start=9, end=60).tolist() == list(range(90, 100))
     assert choose(100, 50, "head", fps=10.0, start=20).tolist() == []
-    with pytest.raises(DataError, match="frame rate"):
+    with pytest.raises(DataError, match="frame_rate null"):
         choose(100, 50, "head", fps=0.0, start=2)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "fps", "options", "expected"),
+    [
+        (500, 25.0, {}, [0, 150, 300, 475]),  # 20 of the grid thinned out
+        (100, 25.0, {}, [0, 25, 50, 75]),  # as many as wanted
+        (90, 25.0, {}, [0, 25, 50, 75]),
+        (75, 25.0, {}, [0, 24, 49, 74]),  # 3 on the grid: spread over all frames
+        (3, 25.0, {}, [0, 0, 1, 2]),  # fewer frames than wanted: repeated
+        (1, 25.0, {}, [0, 0, 0, 0]),
+        (91, 29.97, {}, [0, 30, 60, 90]),  # a stride of 30: the frame rate is rounded, not cut
+        (200, 25.0, {"rate": 2}, [0, 60, 120, 192]),
+        (500, 25.0, {"start": 2, "end": 5}, [50, 75, 100, 125]),
+        (500, 25.0, {"start": 2, "end": 4}, [50, 66, 83, 100]),
+        (60, 25.0, {"start": 2, "end": 9}, [50, 53, 56, 59]),
+        (40, 25.0, {"start": 2, "end": 9}, []),
+        (3, 0.0, {"rate": None}, [0, 0, 1, 2]),  # a picture has no frame rate
+    ],
+)
+def test_filled_gives_every_clip_all_its_frames(num_frames, fps, options, expected):
+    options = {"rate": 1, "fps": fps} | options
+    assert choose(num_frames, 4, "filled", **options).tolist() == expected
+
+
+def test_filled_takes_every_frame_of_a_time_lapse():
+    assert choose(10, 4, "filled", rate=1, fps=0.4).tolist() == [0, 3, 6, 9]
+
+
+def test_filled_finds_no_seconds_without_times():
+    with pytest.raises(DataError, match="no second of it can be found"):
+        choose(10, 4, "filled", rate=1, fps=0.0)
+
+
+def test_filled_goes_by_the_times_of_frames():
+    times = np.array([0, 1, 2, 3, 4, 5, 5.2, 5.4, 5.6, 5.8, 6.0])  # 10 frames in 6 s: 5 in the last one
+    numbers = sampling.choose_frames(10, 1.0, times, count=5, sampling="filled", rate=1)
+    assert numbers.tolist() == [0, 1, 2, 3, 4]
+    assert sampling.choose_frames(10, 1.0, times, count=4, sampling="filled", rate=None).tolist() == [0, 3, 6, 9]
+
+
+def grid(times: list[float], **options) -> list[int]:
+    return sampling.choose_frames(
+        len(times) - 1, 9.0, np.array(times), **{"count": 99, "sampling": "head", "rate": None, **options}
+    ).tolist()
+
+
+def test_a_grid_by_the_times_of_frames():
+    times = [0, 0.5, 3.2, 3.4, 3.6, 6]
+    assert grid(times) == [0, 1, 2, 3, 4]
+    assert grid(times, rate=1) == [0, 1, 1, 1, 4, 4]  # what is shown at each second
+    assert grid(times, rate=2) == [0, 1, 1, 1, 1, 1, 1, 3, 4, 4, 4, 4]
+    assert grid(times, rate=1, start=2, end=4) == [1, 1, 4]  # the last second included
+    assert grid(times, rate=0, start=3, end=4) == [2, 3, 4]  # every frame of these seconds
+    assert grid(times, rate=0) == [0, 1, 2, 3, 4]
+    assert grid(times, start=1, end=3) == [1]  # none begins there; one is shown
+    assert grid(times, start=0, end=1) == [0, 1]  # the end excluded
+    assert grid(times, start=3) == [2, 3, 4]
+    assert grid(times, start=5, end=9) == [4]
+    assert grid(times, start=6) == grid(times, rate=1, start=6) == []
+
+
+@pytest.mark.parametrize(
+    ("fps", "rate", "numbers"), [(0.5, 1, [0, 0, 1, 1, 2, 2]), (3, 4, [0, 0, 1, 2]), (0.4, 0, [0, 1, 2])]
+)
+def test_fewer_frames_than_moments_come_as_often_as_they_are_shown(fps, rate, numbers):
+    assert sampling.frame_grid(3, fps, None, rate, None, None).tolist()[: len(numbers)] == numbers
+
+
+def test_a_time_lapse_within_a_moment():
+    assert sampling.frame_grid(10, 1 / 90, None, None, 100, 130).tolist() == [1]
+    assert sampling.frame_grid(10, 1 / 90, None, None, 100, 200).tolist() == [2]
+    assert sampling.frame_grid(10, 1 / 90, None, None, 899, None).tolist() == [9]
+    assert sampling.frame_grid(10, 1 / 90, None, None, 900, None).tolist() == []
+    assert len(sampling.frame_grid(10, 1 / 90, None, 1, None, None)) == 900
+
+
+def test_a_picture_is_shown_at_any_time():
+    assert sampling.frame_grid(1, 0.0, None, 1, None, None).tolist() == [0]
+    assert sampling.frame_grid(1, 0.0, None, None, 5, 7).tolist() == [0]
+
+
+def test_times_that_cannot_be_are_refused_before_they_fill_the_memory():
+    with pytest.raises(
+        DataError, match=r"30 frames per second of 11574.1 days are too many: lower --data.init_args.frame_rate"
+    ):
+        grid([0, 1, 2, 1e9], rate=30)
+    assert grid([0, 1, 2, 1e9], start=1, end=9) == [1, 2]
+
+
+@pytest.mark.parametrize("times", [None, np.arange(11.0)])
+def test_a_negative_rate(times):
+    with pytest.raises(ValueError, match="must not be negative"):
+        sampling.frame_grid(10, 1.0, times, -1, None, None)
 
 
 def test_unknown_rule():

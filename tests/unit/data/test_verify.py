@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from petl_bench.data.verify import Limits, Task, inspect_all
 from petl_bench.errors import DataError
 from petl_bench.fixture import write_fixture
 from petl_bench.main import main
+from tests.stops import group_trap, in_child
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +64,9 @@ def test_bad_missing_and_extra_clips_are_listed(root: Path, capsys: pytest.Captu
 def test_only_new_and_changed_files_are_looked_at_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[list[str]] = []
 
-    def spy(tasks: list[Task], limits: Limits) -> Any:
+    def spy(tasks: list[Task], *rest: Any) -> Any:
         looked.append([task.id for task in tasks])
-        return inspect_all(tasks, limits)
+        return inspect_all(tasks, *rest)
 
     monkeypatch.setattr(verify, "inspect_all", spy)
     assert run(root) == 0
@@ -79,6 +81,18 @@ def test_only_new_and_changed_files_are_looked_at_again(root: Path, monkeypatch:
     assert len(whole) == len(recheck) == 12
     assert "video0" in again
     assert len(again) == 12 - 5 + 1
+
+
+def test_a_signal_to_the_whole_group_keeps_what_was_found(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert in_child(lambda: run(root), group_trap(Entry, "line", 4, signal.SIGUSR1)) == 138
+    path = root / "manifest.jsonl"
+    told = f"petl-bench: stopped by SIGUSR1; what was found is kept in {path}: the same command goes on from there\n"
+    captured = capfd.readouterr().err
+    assert told in captured
+    assert "Traceback" not in captured
+    assert len(read_manifest(path)) == 3
+    assert run(root) == 0
+    assert "12 ok, 0 bad, 0 missing, 0 extra" in capfd.readouterr().out
 
 
 def _hang(*_: Any) -> None:
@@ -150,10 +164,12 @@ def test_real_clips(shared: Path) -> None:
     """Every clip of the collection is read right, but the one that is damaged (specs/datasets.md section 7)."""
     root = shared / "data"
     files = [path for folder in ("odd_videos", "msrvtt_mini/videos") for path in (root / folder).rglob("*.m*")]
-    entries = {entry.id: entry for entry in inspect_all([Task(p.name, p, root) for p in files], Limits(2, 60, 8))}
+    tasks = [Task(path.name, path, root) for path in files]
+    entries = {entry.id: entry for entry in inspect_all(tasks, Limits(2, 60, 8), "decord")}
     assert len(entries) == len(files) >= 34
     assert {name for name, entry in entries.items() if entry.status != "ok"} == {"corrupted.mp4"}
     assert {name for name, entry in entries.items() if entry.warnings} == {"av1_video.mkv"}  # which decord cannot read
+    assert {entry.rate for entry in entries.values() if entry.status == "ok"} == {"constant"}
     turned = {name: (entry.width, entry.height) for name, entry in entries.items() if entry.rotation}
     assert turned == {"video_90.mov": (320, 568), "video_180.mov": (568, 320), "video_270.mov": (320, 568)}
     assert (entries["nasa_13013.mp4"].frames, entries["nasa_13013.mp4"].width) == (

@@ -1,8 +1,10 @@
 """Readers give the frames of a sequential decode, or VideoError."""
 
+import importlib.metadata
 import os
 import pickle
 import shutil
+import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -25,10 +27,12 @@ from petl_bench.data.video import (
     load_frames,
     open_video,
     pad_frames,
+    reader_version,
     resize_frames,
 )
 from petl_bench.errors import DataError, UsageError
 
+ROOT = Path(__file__).parents[3]
 NUM_FRAMES, WIDTH, HEIGHT = 40, 96, 64
 
 
@@ -242,8 +246,43 @@ def test_unknown_reader(clip):
 
 def test_decord_absent(clip, monkeypatch):
     monkeypatch.setitem(sys.modules, "decord", None)
-    with pytest.raises(UsageError, match="decord is not installed"):
+    with pytest.raises(UsageError, match="the package decord is not installed"):
         open_video(clip, "decord")
+
+
+def test_the_version_of_a_reader():
+    assert reader_version("pyav") == av.__version__
+
+
+def test_the_version_of_a_fork_is_what_its_module_says(monkeypatch):
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert reader_version("pyav") == av.__version__
+
+
+def test_nothing_is_opened_with_decord_unless_asked_for(clip, tmp_path):
+    """In a process whose decord leaves a mark when it is imported."""
+    (tmp_path / "decord.py").write_text("open('mark', 'w')\n")
+    code = (
+        "import sys\n"
+        "from petl_bench.data import base, verify\n"
+        "from petl_bench.data.video import load_frames, require_reader\n"
+        "require_reader('decord')\n"
+        "options = dict(count=4, sampling='uniform', rate=1, image_size=32, resize='squash')\n"
+        "assert load_frames(sys.argv[1], **options)[1] == 2\n"
+        "task = verify.Task('a', verify.Path(sys.argv[1]), verify.Path(sys.argv[1]).parent)\n"
+        "assert verify.inspect_file(task).status == 'ok'\n"
+        "assert 'decord' not in sys.modules\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, str(clip)],
+        cwd=tmp_path,
+        check=True,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
+    )
+    assert not (tmp_path / "mark").exists()
 
 
 def load(path: Path, **options):
@@ -271,9 +310,18 @@ def test_load_frames_within_a_moment(clip):
         load(clip, start=5, end=9)
 
 
-def test_load_frames_names_the_file_when_the_rate_is_too_high(clip):
-    with pytest.raises(VideoError, match=r"clip\.mp4: a frame rate of 20"):
-        load(clip, rate=21)
+def test_more_moments_than_frames_repeat_what_is_shown(clip):
+    frames, count = load(clip, rate=40, sampling="head", count=5)  # of 20 frames per second
+    assert count == 5
+    truth = load(clip, sampling="head", count=3)[0]
+    assert torch.equal(frames, truth[[0, 0, 1, 1, 2]])
+
+
+def test_load_frames_names_the_file_whose_frames_carry_no_times(tmp_path):
+    path = write_clip(tmp_path / "raw.h264")
+    assert load(path)[1] == 4
+    with pytest.raises(VideoError, match=r"raw\.h264: a stream without a container .*--data.init_args.frame_rate null"):
+        load(path, rate=1)
 
 
 def test_unknown_resize(clip):

@@ -39,7 +39,9 @@ def test_files_are_found_with_and_without_their_prefix(root: Path) -> None:
     (root / "videos").mkdir()
     for name in ("v_QOlSCBRmfWY.mp4", "v_234567890.mkv", "uqiMw7tQ1Cc.webm"):
         (root / "videos" / name).touch()
-    assert set(ActivityNet(root).clip_files() or ()) == {"v_QOlSCBRmfWY", "v_v_234567890", "v_uqiMw7tQ1Cc"}
+    clips, ids = ActivityNet(root).clip_files(), {"v_QOlSCBRmfWY", "v_v_234567890", "v_uqiMw7tQ1Cc"}
+    assert clips
+    assert clips.find(ids).keys() == ids
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,13 @@ def test_ids_without_captions_are_no_videos(root: Path, name: str, content: str)
         ({"v_a": {"duration": 3, "sentences": []}}, "v_a.*'sentences'"),
         ({"v_a": {"duration": float("nan"), "sentences": ["A."]}}, "v_a.*'duration'"),
         ({"v_a": {"duration": 0, "sentences": ["A."]}}, "v_a.*'duration'"),
+        ({"v_a": {"duration": True, "sentences": ["A."]}}, "v_a.*'duration' is True"),
+        ({"v_a": {"duration": float("inf"), "sentences": ["A."]}}, "v_a.*'duration' is inf"),
+        ({"v_a": {"duration": 10**400, "sentences": ["A."]}}, "v_a.*'duration' is 1000"),
+        ({"v_a": {"duration": "9", "sentences": ["A."]}}, "v_a.*'duration' is '9'"),
+        ({"v_a": {"duration": 9, "sentences": [" ", "\n"]}}, "v_a.*'sentences' are blank"),
+        ({"v_a": {"duration": 9, "sentences": ["A.", 3]}}, "v_a.*'sentences' is"),
+        ({"v_a": 3}, "v_a.*'sentences' is missing"),
     ],
 )
 def test_a_wrong_record_is_named(root: Path, wrong: Any, told: str) -> None:

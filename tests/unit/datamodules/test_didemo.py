@@ -60,7 +60,9 @@ def test_a_list_restricts_the_file(root: Path) -> None:
 def test_clips_are_found_by_any_spelling(root: Path, name: str) -> None:
     (root / "videos").mkdir()
     (root / "videos" / name).touch()
-    assert DiDeMo(root).clip_files() == {FIRST: root / "videos" / name}
+    clips = DiDeMo(root).clip_files()
+    assert clips
+    assert clips.find([FIRST]) == {FIRST: root / "videos" / name}
 
 
 def test_jsonl_of_paragraphs_is_in_the_order_of_time(root: Path) -> None:
@@ -77,8 +79,15 @@ def test_jsonl_of_paragraphs_is_in_the_order_of_time(root: Path) -> None:
         ({"video": FIRST}, "record 0: 'description'"),
         (record(f"{FIRST}.mp4", " ", (0, 0)), "record 0: no description"),
         (record("../x.mp4", "text", (0, 0)), "record 0: video '../x.mp4' is no file name"),
-        (record(f"{FIRST}.mp4", "text") | {"times": None}, "record 0: no 'times'"),
-        (record(f"{FIRST}.mp4", "text") | {"times": [[1]]}, "record 0: 'times' are no pairs"),
+        (record(f"{FIRST}.mp4", "text") | {"times": None}, "record 0: 'times' is missing"),
+        (record(f"{FIRST}.mp4", "text", (2, 1)), "record 0: 'times' is .*, the first and the last of a moment"),
+        (record(f"{FIRST}.mp4", "text", (-1, 1)), "record 0: 'times' is .*, the first and the last of a moment"),
+        (record(f"{FIRST}.mp4", "text") | {"times": [[True, 1]]}, "record 0: 'times' is"),
+        (record(f"{FIRST}.mp4", "text") | {"times": [[0, float("inf")]]}, "record 0: 'times' is"),
+        (record(f"{FIRST}.mp4", "text") | {"times": {"0": 1}}, "record 0: 'times' is"),
+        ({"clip_id": FIRST, "text": ["a", 3]}, "record 0: 'text' is"),
+        ({"clip_id": 3, "text": ["a"]}, "record 0: 'clip_id' is 3, not text"),
+        (record(f"{FIRST}.mp4", "text") | {"times": [[1]]}, "record 0: 'times' is .*, not pairs of segments"),
     ],
 )
 def test_a_wrong_record_is_named(root: Path, wrong: dict[str, Any], told: str) -> None:

@@ -42,7 +42,15 @@ def test_karpathy_s_own_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("row", "told"),
-    [({"caption": "a"}, "'image'"), ({"image": "a.jpg", "caption": 3}, "'caption'"), ({"image": "a.jpg"}, "'caption'")],
+    [
+        *(
+            ({"caption": "a"}, "'image'"),
+            ({"image": "a.jpg", "caption": 3}, "'caption'"),
+            ({"image": "a.jpg"}, "'caption'"),
+        ),
+        *(({"image": "a.jpg", "caption": []}, "'caption'"), ({"image": "a.jpg", "caption": ["a", None]}, "'caption'")),
+        ({"image": 3, "caption": "a"}, "'image' is 3"),
+    ],
 )
 def test_a_wrong_record_is_named(tmp_path: Path, row: dict[str, Any], told: str) -> None:
     (tmp_path / "coco_karpathy_test.json").write_text(json.dumps([row]))

@@ -135,10 +135,10 @@ def test_questions_of_a_video_that_are_apart_belong_together(root: Path) -> None
         (lambda rows: [], "expected a list of records"),
         (lambda rows: {"questions": rows}, "expected a list of records"),
         (lambda rows: [*rows, "what?"], "record 16: expected an object"),
-        (lambda rows: [{**rows[0], "answer": 3}], "record 0: 'answer' is missing or not text"),
+        (lambda rows: [{**rows[0], "answer": 3}], "record 0: 'answer' is 3, not text"),
         (lambda rows: [{**rows[0], "video_id": None}], "record 0: neither 'video_id' nor 'video'"),
         (lambda rows: [{**rows[0], "video_id": True}], "record 0: neither 'video_id' nor 'video'"),
-        (lambda rows: [{**rows[0], "question": " "}], "1 videos have no or empty questions"),
+        (lambda rows: [{**rows[0], "question": " "}], "record 0: 'question' is blank"),
         (lambda rows: [{**rows[0], "video_id": "../../etc/passwd"}], "is no file name"),
     ],
 )

@@ -106,6 +106,31 @@ def test_a_pickle_of_python_2_is_read(tmp_path: Path) -> None:
     assert read_plain_pickle(path) == {"a_1_2": [["café"]]}
 
 
+HARMFUL = {
+    "key whose hash takes for ever": b"\x80\x04})" + b"2\x86" * 60 + b"K\x01s.",
+    "list that holds itself": b"\x80\x04}\x8c\x01a]q\x00h\x00as.",
+    "list of many levels": b"\x80\x04" + b"]" * 100_000 + b"a" * 99_999 + b".",
+    "entry of number 2**31": b"\x80\x04]r\xff\xff\xff\x7f.",
+    "a terabyte that is announced": b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".",
+}
+
+
+@pytest.mark.parametrize("name", HARMFUL)
+def test_a_pickle_that_takes_memory_or_time(root: Path, name: str) -> None:
+    (root / "raw-captions.pkl").write_bytes(HARMFUL[name])
+    assert "raw-captions.pkl" in refused(MSVD(root, partial=True).samples, "test")
+
+
+def test_keys_that_are_no_single_values_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "captions.pkl"
+    path.write_bytes(pickle.dumps({("a",): [["b"]]}))
+    assert "a key of a dictionary is a tuple" in refused(read_plain_pickle, path)
+    path.write_bytes(b"(S'a'\n(ld.")
+    assert "as no writer does" in refused(read_plain_pickle, path)
+    path.write_bytes(pickle.dumps({"a": {"b"}}))
+    assert "no pickle of plain values" in refused(read_plain_pickle, path)
+
+
 def test_a_pickle_that_explodes_is_refused(tmp_path: Path) -> None:
     value: list[Any] = ["a"] * 10
     for _ in range(12):

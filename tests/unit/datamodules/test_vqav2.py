@@ -83,7 +83,9 @@ def test_images_are_found_in_their_sub_folders(root: Path) -> None:
     (root / "images" / "val2014").mkdir(parents=True)
     (root / "images" / "val2014" / f"{IMAGE}.jpg").touch()
     (root / "images" / "movie.mp4").touch()
-    assert set(VQAv2(root, videos="images").clip_files() or ()) == {IMAGE}
+    clips = VQAv2(root, videos="images").clip_files()
+    assert clips
+    assert clips.find([IMAGE]).keys() == {IMAGE}
 
 
 @pytest.mark.parametrize(
@@ -91,6 +93,12 @@ def test_images_are_found_in_their_sub_folders(root: Path) -> None:
     [
         ({"question_id": "1"}, r"questions\[0\]: 'question_id'"),
         ({"question": None}, r"questions\[0\]: 'question'"),
+        ({"question": " "}, r"questions\[0\]: 'question' is blank"),
+        ({"question_id": True}, r"questions\[0\]: 'question_id' is True"),
+        ({"question_id": 1.5}, r"questions\[0\]: 'question_id' is 1.5"),
+        ({"question_id": float("inf")}, r"questions\[0\]: 'question_id' is inf"),
+        ({"image_id": -1}, r"questions\[0\]: 'image_id' is -1"),
+        ({"image_id": 1e999}, r"questions\[0\]: 'image_id' is inf"),
         ({"question_id": 5}, "question 5 has no annotation"),
     ],
 )

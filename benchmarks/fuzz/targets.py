@@ -1,0 +1,683 @@
+"""What is fuzzed: the readers of every file that a user may hold, with valid files to begin from.
+
+A target is a folder of valid files and some ways of reading it ("forms"), each of which damages one of the files. It
+holds if every damaged file gives either what the reader promises or the error of its kind, which names the file.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+from petl_bench import untrusted
+from petl_bench.data import annotations, answers, plain_pickle
+from petl_bench.data.annotations import MAX_SECONDS, Record
+from petl_bench.errors import CheckpointError, DataError, UsageError
+from petl_bench.fixture import WRITERS
+
+#: of so many damaged records one is made a report of, which takes its time
+_REPORTED = 256
+#: what is written of a dataset's layout; no more than the readers need, as every input is a copy of one file
+_SIZE = {"train_videos": 6, "test_videos": 1, "size": 32}
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way of reading a target's folder.
+
+    Attributes:
+        file: the one that is damaged, relative to the folder.
+        kind: what it holds, a key of `benchmarks.fuzz.mutators.KINDS`.
+        read: reads the folder, and checks what it gets.
+        words: of JSON, values by key that mean something to the reader and do not stand in the valid file.
+    """
+
+    file: str
+    kind: str
+    read: Callable[[Path], object]
+    words: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """Readers that belong together.
+
+    Attributes:
+        name: on the command line.
+        prepare: writes valid files into an empty folder, and says how they are read.
+        readers: the functions whose lines are counted.
+        refusal: what damaged files may raise.
+    """
+
+    name: str
+    prepare: Callable[[Path], list[Form]]
+    readers: Callable[[], Iterable[Any]]
+    refusal: type[Exception] = DataError
+
+
+class UnclearError(Exception):
+    """An error does not name the file that it is about, or is no line that a user could read."""
+
+
+class Trial:
+    """Tries inputs on a target.
+
+    Args:
+        target: what is tried.
+        folder: an empty folder for its files.
+    """
+
+    def __init__(self, target: Target, folder: Path) -> None:
+        self.target, self.folder = target, folder
+        self.forms = target.prepare(folder)
+        self.valid = {form.file: (folder / form.file).read_bytes() for form in self.forms}
+
+    def seeds(self) -> list[bytes]:
+        """The valid files as inputs."""
+        return [bytes([place]) + self.valid[form.file] for place, form in enumerate(self.forms)]
+
+    def form_of(self, data: bytes) -> Form:
+        """The form that an input is for: its first byte says which."""
+        return self.forms[data[0] % len(self.forms)]
+
+    def run(self, data: bytes) -> None:
+        """Reads an input in the place of the file that it damages.
+
+        Raises:
+            Exception: whatever is neither a result nor an error that names the file.
+        """
+        if not data:
+            return
+        form = self.form_of(data)
+        path = self.folder / form.file
+        path.write_bytes(data[1:])
+        try:
+            form.read(self.folder)
+        except self.target.refusal as error:
+            told = str(error)
+            if not any(Path(other.file).name in told for other in self.forms):
+                raise UnclearError(f"names no file: {told}") from error
+            if "\n" in told or len(told) > 1500:
+                raise UnclearError(f"{len(told)} characters, line feeds {told.count(chr(10))}: {told}") from error
+        finally:
+            path.write_bytes(self.valid[form.file])
+
+
+def functions(*readers: Any) -> list[FunctionType]:
+    """The plain functions behind functions, methods and cached properties."""
+    return [reader if isinstance(reader, FunctionType) else reader.func for reader in readers]
+
+
+# --- data modules -----------------------------------------------------------------------------------------------------
+
+_JSON = (
+    *(annotations.read_text, annotations.read_json, annotations._parsed, untrusted.read_text, untrusted.parse_json),
+    *(untrusted._unique, annotations._record, Record.string, Record.text, Record.name, Record.error),
+)
+_RECORDS = (annotations.read_values, annotations.read_records)
+_SECTIONS = (annotations.read_section, annotations.section_of)
+_LINES = (annotations.read_numbered, annotations.read_lines)
+_TABLES = (
+    *(annotations.read_table, annotations._header, annotations._rows, annotations._readable, annotations._listed),
+    *(annotations._without_last_blanks, annotations._require_unambiguous),
+)
+
+
+def _layout(name: str, folder: Path, most: int | None = None) -> None:
+    """Writes the annotation files of a generated dataset, of lists in JSON no more than so many members."""
+    WRITERS[name](folder / "written", **_SIZE)
+    for path in (folder / "written").iterdir():
+        if path.suffix == ".json":
+            value = json.loads(path.read_text())
+            parts = value if isinstance(value, dict) else {"": value}
+            cut = {key: part[:most] if isinstance(part, list) else part for key, part in parts.items()}
+            path.write_text(json.dumps(cut if isinstance(value, dict) else cut[""]))
+        if path.is_file():
+            path.rename(folder / path.name)
+
+
+def _samples(make: Callable[..., Any], splits: Sequence[str], options: dict[str, Any], folder: Path) -> None:
+    """Reads splits, and checks what every data module promises of its samples."""
+    data = make(folder, partial=True, **options)
+    for split in splits:
+        for sample in data.checked(split):
+            assert sample.captions
+            assert all(caption.strip() for caption in sample.captions)
+            start, end = sample.start or 0, MAX_SECONDS + 1 if sample.end is None else sample.end
+            assert 0 <= start < end <= MAX_SECONDS + 1
+            for question in sample.questions:
+                assert isinstance(question.id, int) or question.id.strip()
+                "\0".join((question.type, *question.answers)).encode()
+            "\0".join((sample.video, *sample.captions)).encode()
+        data.video_ids(split)
+
+
+def _form(make: Callable[..., Any], file: str, kind: str, *splits: str, **options: Any) -> Form:
+    return Form(file, kind, partial(_samples, make, splits or ("test",), options))
+
+
+def _msrvtt(folder: Path) -> list[Form]:
+    from datamodules.msrvtt import MSRVTT
+
+    _layout("msrvtt", folder)
+    sentences = json.loads((folder / "MSRVTT_data.json").read_text())["sentences"]
+    frozen = [{"image_id": one["video_id"], "caption": one["caption"]} for one in sentences]
+    (folder / "MSR_VTT.json").write_text(json.dumps({"annotations": frozen}))
+    return [
+        _form(MSRVTT, "MSRVTT_data.json", "json", "train"),
+        _form(MSRVTT, "MSR_VTT.json", "json", "train", captions_file="MSR_VTT.json"),
+        _form(MSRVTT, "MSRVTT_JSFUSION_test.csv", "table", "test", "val"),
+        _form(MSRVTT, "MSRVTT_train.full.csv", "table", "train", split_protocol="full"),
+    ]
+
+
+def _msrvtt_readers() -> Iterable[Any]:
+    from datamodules import msrvtt
+
+    module = msrvtt.MSRVTT
+    own = (module.video_ids, module.annotations, module._all_captions, msrvtt._read_captions)
+    return (*own, *_JSON, annotations.section_of, annotations.read_column, *_TABLES)
+
+
+def _msvd(folder: Path) -> list[Form]:
+    from datamodules.msvd import MSVD
+
+    _layout("msvd", folder)
+    tokens = plain_pickle.read_plain_pickle(folder / "raw-captions.pkl")
+    texts = {video: [" ".join(words) for words in captions] for video, captions in tokens.items()}
+    (folder / "captions_msvd.json").write_text(json.dumps(texts))
+    return [
+        _form(MSVD, "raw-captions.pkl", "pickle", "train"),
+        _form(MSVD, "captions_msvd.json", "json", "test", captions_file="captions_msvd.json"),
+        _form(MSVD, "train_list.txt", "lines", "train"),
+    ]
+
+
+def _msvd_readers() -> Iterable[Any]:
+    from datamodules import msvd
+
+    module = msvd.MSVD
+    own = (module.video_ids, module.annotations, msvd.read_captions, msvd._caption)
+    unpickler = plain_pickle._PlainUnpickler
+    pickles = (
+        *(plain_pickle.read_plain_pickle, plain_pickle.plain_value, plain_pickle._require_small),
+        *(unpickler.find_class, unpickler.persistent_load, unpickler.load_dictionary, unpickler.load_marked_dictionary),
+        plain_pickle._Named.__setitem__,
+    )
+    json_files = (annotations.read_text, annotations.read_json, annotations._parsed, untrusted.parse_json)
+    return (*own, *pickles, *json_files, *_LINES)
+
+
+def _lsmdc(folder: Path) -> list[Form]:
+    from datamodules.lsmdc import LSMDC
+
+    _layout("lsmdc", folder)
+    return [
+        _form(LSMDC, "LSMDC16_annos_training.csv", "table", "train"),
+        _form(LSMDC, "LSMDC16_challenge_1000_publictect.csv", "lines"),
+    ]
+
+
+def _lsmdc_readers() -> Iterable[Any]:
+    from datamodules import lsmdc
+
+    return (
+        lsmdc.LSMDC.annotations,
+        lsmdc.read_rows,
+        annotations.read_numbered,
+        annotations.read_text,
+        untrusted.read_text,
+    )
+
+
+def _didemo(folder: Path) -> list[Form]:
+    from datamodules.didemo import DiDeMo
+
+    _layout("didemo", folder, 6)
+    clips = [{"clip_id": f"{n}@N00_1_2", "text": ["first", " then "]} for n in range(3)]
+    (folder / "test.jsonl").write_text("\n".join(map(json.dumps, clips)))
+    return [
+        _form(DiDeMo, "train_data.json", "json", "train"),
+        _form(DiDeMo, "test_data.json", "json", sentence_order="time"),
+        _form(DiDeMo, "test.jsonl", "jsonl", test_file="test.jsonl", sentence_order="time"),
+        _form(DiDeMo, "test_list.txt", "lines", test_list="test_list.txt"),
+    ]
+
+
+def _didemo_readers() -> Iterable[Any]:
+    from datamodules import didemo
+
+    own = (didemo.DiDeMo.paragraphs, didemo.read_sentences, didemo._read_record, didemo._moment, didemo.video_id)
+    return (*own, *_JSON, *_RECORDS, *_LINES, Record.strings, Record.items)
+
+
+def _activitynet(folder: Path) -> list[Form]:
+    from datamodules.activitynet import ActivityNet
+
+    _layout("activitynet", folder)
+    ids = json.loads((folder / "train_ids.json").read_text())
+    (folder / "ids.txt").write_text("\n".join(ids))
+    return [
+        _form(ActivityNet, "train.json", "json", "train", "val"),
+        _form(ActivityNet, "val_1.json", "json"),
+        _form(ActivityNet, "train_ids.json", "json", "train", train_ids="train_ids.json"),
+        _form(ActivityNet, "ids.txt", "lines", "train", train_ids="ids.txt"),
+    ]
+
+
+def _activitynet_readers() -> Iterable[Any]:
+    from datamodules import activitynet
+
+    own = (
+        activitynet.ActivityNet.paragraphs,
+        activitynet.read_paragraphs,
+        activitynet._paragraph,
+        activitynet.read_ids,
+    )
+    return (
+        *own,
+        annotations.read_json,
+        annotations._parsed,
+        untrusted.parse_json,
+        *_LINES,
+        Record.strings,
+        Record.error,
+    )
+
+
+def _msrvtt_qa(folder: Path) -> list[Form]:
+    from datamodules.msrvtt_qa import MSRVTTQA
+
+    _layout("msrvtt_qa", folder, 5)
+    records = json.loads((folder / "test_qa.json").read_text())
+    named = [{k: v for k, v in one.items() if k != "id"} | {"video_id": f"video{one['video_id']}"} for one in records]
+    (folder / "test.jsonl").write_text("\n".join(map(json.dumps, named)))
+    files = [{"video": f"{one['video_id']}.mp4", "question_id": f"q{n}"} for n, one in enumerate(named)]
+    lavis = [
+        one | {"question": record["question"], "answer": "red"} for one, record in zip(files, records, strict=True)
+    ]
+    (folder / "qa_test.json").write_text(json.dumps(lavis))
+    return [
+        _form(MSRVTTQA, "train_qa.json", "json", "train"),
+        _form(MSRVTTQA, "test_qa.json", "json"),
+        _form(MSRVTTQA, "test.jsonl", "jsonl", test_file="test.jsonl"),
+        _form(MSRVTTQA, "qa_test.json", "json", test_file="qa_test.json"),
+    ]
+
+
+def _qa_readers() -> tuple[Any, ...]:
+    from petl_bench.data import qa
+
+    base = (qa.QuestionAnswerDataModule.annotations, qa._asked_twice, qa.question_id, qa.question_type)
+    return (*base, *_JSON, *_RECORDS)
+
+
+def _msrvtt_qa_readers() -> Iterable[Any]:
+    from datamodules import msrvtt_qa
+    from petl_bench.data import qa
+
+    return (msrvtt_qa.MSRVTTQA.questions, msrvtt_qa._read_question, qa.clip_name, answers.read_answer, *_qa_readers())
+
+
+def _msvd_qa(folder: Path) -> list[Form]:
+    from datamodules.msvd_qa import MSVDQA
+
+    _layout("msvd_qa", folder, 5)
+    return [
+        _form(MSVDQA, "train_qa.json", "json", "train"),
+        _form(MSVDQA, "test_qa.json", "json"),
+        _form(MSVDQA, "youtube_mapping.txt", "lines", "train", "test"),
+    ]
+
+
+def _msvd_qa_readers() -> Iterable[Any]:
+    from datamodules import msvd_qa
+    from petl_bench.data import qa
+
+    module = msvd_qa.MSVDQA
+    own = (module.questions, module._clip, module._mapping, qa.clip_name, answers.read_answer)
+    return (*own, annotations.read_numbered, *_qa_readers())
+
+
+def _vqav2(folder: Path) -> list[Form]:
+    from datamodules.vqav2 import VQAv2
+
+    _layout("vqav2", folder, 4)
+    genome = [{"image": f"VG_100K/{n}.jpg", "question": f"What is {n}?", "answer": "a shape"} for n in range(3)]
+    (folder / "vg_qa.json").write_text(json.dumps(genome))
+    return [
+        _form(VQAv2, "v2_OpenEnded_mscoco_val2014_questions.json", "json"),
+        _form(VQAv2, "v2_mscoco_val2014_annotations.json", "json"),
+        _form(VQAv2, "v2_OpenEnded_mscoco_test2015_questions.json", "json", test_on="test"),
+        _form(VQAv2, "vqa_val.json", "json", source="blip"),
+        _form(VQAv2, "vqa_test.json", "json", "test", "val", source="blip", test_on="test"),
+        _form(VQAv2, "vg_qa.json", "json", "train", visual_genome="vg_qa.json"),
+    ]
+
+
+def _vqav2_readers() -> Iterable[Any]:
+    from datamodules import vqav2
+    from petl_bench.data import karpathy, qa
+
+    own = (
+        vqav2.VQAv2.questions,
+        vqav2.read_official,
+        vqav2._official_answers,
+        vqav2.read_blip,
+        vqav2.read_visual_genome,
+    )
+    shared = (
+        vqav2._number,
+        vqav2._interned,
+        karpathy.image_id,
+        qa.QuestionAnswerDataModule.annotations,
+        qa._asked_twice,
+    )
+    values = (Record.strings, Record.strings_of, Record.items, Record.whole, untrusted.whole_number)
+    return (*own, *shared, *values, *_JSON, *_RECORDS, *_SECTIONS)
+
+
+def _coco(folder: Path) -> list[Form]:
+    from datamodules.coco import COCO
+    from datamodules.flickr30k import Flickr30K
+
+    _layout("coco", folder, 4)
+    for split in ("train", "test"):
+        (folder / f"flickr30k_{split}.json").write_bytes((folder / f"coco_karpathy_{split}.json").read_bytes())
+    images = [
+        {"filename": f"COCO_val2014_{n:012}.jpg", "split": split, "sentences": [{"raw": f"picture {n}."}] * 2}
+        for n, split in enumerate(("train", "restval", "val", "test", "test"))
+    ]
+    (folder / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}))
+    for name in ("karpathy_test_images.txt", "coco_train.txt"):
+        (folder / name).write_text("val2014/COCO_val2014_000000000001.jpg 1\nval2014/COCO_val2014_000000000002.jpg 2\n")
+
+    def listed(root: Path) -> None:
+        COCO(root, test_file="nothing.json", partial=True).video_ids("test")
+
+    return [
+        _form(COCO, "coco_karpathy_train.json", "json", "train"),
+        _form(COCO, "coco_karpathy_test.json", "json"),
+        _form(COCO, "dataset_coco.json", "json", "train", "val", "test", karpathy_file="dataset_coco.json"),
+        _form(Flickr30K, "flickr30k_test.json", "json"),
+        Form("karpathy_test_images.txt", "lines", listed),
+    ]
+
+
+def _coco_readers() -> Iterable[Any]:
+    from petl_bench.data import karpathy
+
+    module = karpathy.KarpathyDataModule
+    own = (module.video_ids, module.annotations, module._karpathy, karpathy.read_captions, karpathy.image_id)
+    return (*own, *_JSON, *_RECORDS, *_SECTIONS, *_LINES, Record.strings, Record.strings_of, Record.items)
+
+
+def _write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """As CSV, JSON or jsonl, by the suffix."""
+    if path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def _custom(folder: Path) -> list[Form]:
+    from datamodules.custom import Custom
+
+    rows = [
+        {"video": "a/x.mp4", "caption": "one, two", "start": 3, "end": 9},
+        {"video": "a/x.mp4", "caption": 'a "second" one', "start": 3, "end": 9},
+        {"video": "y.v2", "caption": "three", "start": None, "end": None},
+    ]
+    files = {"test.csv": "table", "test.json": "json", "test.jsonl": "jsonl"}
+    for name in files:
+        _write_table(folder / name, rows)
+    return [_form(Custom, name, kind, "test", "val", test_file=name) for name, kind in files.items()]
+
+
+def _custom_readers() -> Iterable[Any]:
+    from datamodules import custom
+
+    own = (custom.Custom.annotations, custom._Clip.__str__, custom.file_name, custom.ids_by_name, custom._span)
+    return (*own, *_JSON, *_RECORDS, *_TABLES, Record.whole, Record.has, untrusted.whole_number)
+
+
+def _custom_qa(folder: Path) -> list[Form]:
+    from datamodules.custom import CustomQA
+
+    rows: list[dict[str, Any]] = [
+        {"video": "x.mp4", "question": "What is it?", "answer": "a cat", "type": "kind", "id": 7},
+        {"video": "x.mp4", "question": "How many?", "answer": "2", "type": "", "id": "007"},
+        {"video": "b/y.mkv", "question": "Where, then?", "answer": "here", "type": 3, "id": "q9"},
+    ]
+    files = {"test.csv": "table", "test.json": "json", "test.jsonl": "jsonl"}
+    for name in files:
+        _write_table(folder / name, rows)
+    return [_form(CustomQA, name, kind, "test", "val", test_file=name) for name, kind in files.items()]
+
+
+def _custom_qa_readers() -> Iterable[Any]:
+    from datamodules import custom
+
+    own = (custom.CustomQA.questions, custom.file_name, custom._type, answers.read_answers, Record.strings, Record.has)
+    return (*own, *_qa_readers(), *_TABLES)
+
+
+# --- other files ------------------------------------------------------------------------------------------------------
+
+
+def _answers(folder: Path) -> list[Form]:
+    listed = ["", "red", "two words", "café"]
+    rows = [{"question": "?", "answer": answer} for answer in ("red", "blue", "red", "7")]
+    files = {
+        "list.json": json.dumps(listed),
+        "places.json": json.dumps({answer: place for place, answer in enumerate(listed)}),
+        "train.json": json.dumps([*rows, {"question": "!", "answer": ["red", "blue", "blue"]}]),
+        "list.txt": "\n".join(listed[1:]),
+        "list.jsonl": "\n".join(map(json.dumps, listed)),
+        "train.jsonl": "\n".join(map(json.dumps, rows)),
+        "list.csv": "answer\n" + "\n".join(listed[1:]),
+        "train.tsv": "question\tanswer\n" + "\n".join(f"?\t{answer}" for answer in listed[1:]),
+    }
+    kinds = {".json": "json", ".jsonl": "jsonl", ".txt": "lines", ".csv": "table", ".tsv": "table"}
+
+    def read(name: str, root: Path) -> None:
+        vocabulary = answers.read_vocabulary(root / name)
+        assert len(set(vocabulary.answers)) == len(vocabulary) > 0
+        assert all(answer == answer.strip() for answer in vocabulary.answers)
+        "".join(vocabulary.answers).encode()
+
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return [Form(name, kinds[Path(name).suffix], partial(read, name)) for name in files]
+
+
+def _answers_readers() -> Iterable[Any]:
+    own = (answers._read, answers._entry, answers._by_place, answers._most_frequent, answers._in_given_order)
+    return (*own, answers.read_answers, answers.plain_answer, annotations.read_values, *_JSON, *_TABLES, *_LINES[:1])
+
+
+def _manifest(folder: Path) -> list[Form]:
+    from petl_bench.data.manifest import Entry, read_manifest, refused, write_manifest
+
+    entries = [
+        Entry(
+            "video0", "videos/video0.mp4", "ok", "", 10, 1, "0" * 64, "h264", 48, 32, 9, 6.0, 1.5, 90, ["decord: no"]
+        ),
+        Entry("video1", "videos/video1.mp4", "bad", "frame 3 is damaged"),
+        Entry("video2", "", "missing", "no file"),
+    ]
+    write_manifest(folder / "manifest.jsonl", entries)
+    (folder / "cut.jsonl").write_bytes((folder / "manifest.jsonl").read_bytes()[:-9])
+
+    def read(name: str, tolerate_cut: bool, root: Path) -> None:
+        found = read_manifest(root / name, tolerate_cut)
+        for video in ("video0", "video1", "video2", "video3"):
+            refused(found, video, root / name)
+        write_manifest(root / "again.jsonl", found.values())
+        assert read_manifest(root / "again.jsonl") == found
+
+    return [
+        Form("manifest.jsonl", "jsonl", partial(read, "manifest.jsonl", False)),
+        Form("cut.jsonl", "jsonl", partial(read, "cut.jsonl", True)),
+    ]
+
+
+def _manifest_readers() -> Iterable[Any]:
+    from petl_bench.data import manifest
+
+    return (manifest.read_manifest, manifest._entry, manifest.refused, untrusted.parse_json, untrusted._unique)
+
+
+def _adapter(folder: Path) -> list[Form]:
+    import torch
+
+    from petl_bench.adapters import Adapter, is_adapter_file, read_adapter, write_adapter
+
+    tensors = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.bfloat16)}
+    write_adapter(folder / "adapter.safetensors", Adapter(tensors, {"method": "m", "backbone": "b"}))
+
+    def read(root: Path) -> None:
+        declares = is_adapter_file(root / "adapter.safetensors")
+        adapter = read_adapter(root / "adapter.safetensors")
+        assert declares
+        assert all(tensor.numel() >= 0 for tensor in adapter.tensors.values())
+
+    return [Form("adapter.safetensors", "safetensors", read)]
+
+
+def _adapter_readers() -> Iterable[Any]:
+    from petl_bench import adapters
+
+    return (adapters.read_adapter, adapters.is_adapter_file, adapters._described)
+
+
+def _record(folder: Path) -> list[Form]:
+    from petl_bench import results
+    from petl_bench.report import collect, render, tables
+    from tests.records import make_record
+
+    cost = make_record()["eval"]["cost"]
+    answers = {"accuracy": 41.25, "per_type": {"what": 33.0}, "n": 10, "cost": cost}
+    (folder / "once").mkdir()
+    (folder / "once" / "config.yaml").write_text("seed_everything: 0\n")
+    record = make_record(integrity__config_sha256=results.file_sha256(folder / "once" / "config.yaml"))
+    for name, own in (("once", record), ("again", make_record()), ("questions", make_record(eval=answers, id__seed=1))):
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "result.json").write_text(json.dumps(own))
+
+    def read(name: str, root: Path) -> None:
+        digest = zlib.crc32((root / name / "result.json").read_bytes())
+        if digest % _REPORTED:
+            collect.collect([root / name], strict=bool(digest & 1))
+            return
+        found = collect.collect([root])
+        assert len(found.runs) + len(found.rejected) in (2, 3)  # equal runs count once
+        made = tables.build_tables(found.runs)
+        render.render_markdown(made, found.rejected).encode()
+        render.render_csv(made).encode()
+
+    words = {
+        **{"status": "interrupted", "origin": "reported", "kind": "test", "dirty": True, "R1": 41.5, "accuracy": 50},
+        **{"split_sha256": None, "ranks_sha256": None, "config_sha256": "0" * 64, "bottleneck": 2**80},
+        **{"method": "\ud800", "method_config": {}, "gpu": None, "train": None},
+    }
+    return [Form(f"{name}/result.json", "json", partial(read, name), words) for name in ("once", "questions")]
+
+
+def _record_readers() -> Iterable[Any]:
+    from petl_bench import results
+    from petl_bench.report import collect
+
+    return (
+        *(results.read_result, results._validate, results._require_countable, results._printable, results.leaves),
+        *(collect.collect, collect._objection, collect._unknown, collect._settle_duplicates),
+    )
+
+
+def _config(folder: Path) -> list[Form]:
+    from petl_bench.config_safety import ClassPathGuard
+
+    text = """seed_everything: 0
+data: {class_path: datamodules.msrvtt.MSRVTT, init_args: &all {root: ~/a, rate: 1.0e-05, at: 2001-01-01}}
+model: fragment.yaml
+other: [*all, b.c, {}]
+"""
+    (folder / "own.yaml").write_text(text)
+    (folder / "fragment.yaml").write_text(
+        "class_path: methods.linear.Linear\ninit_args: {x: [{class_path: torch.A}]}\n"
+    )
+
+    def read(root: Path) -> None:
+        ClassPathGuard().read(root / "own.yaml")
+
+    return [Form("own.yaml", "yaml", read), Form("fragment.yaml", "yaml", read)]
+
+
+def _config_readers() -> Iterable[Any]:
+    from petl_bench import config_safety
+
+    guard = config_safety.ClassPathGuard
+    return (
+        *(guard.read, guard._compose, guard._include, guard._included, guard._check_value, guard._require_allowed),
+        config_safety.parse_yaml,
+        *(
+            config_safety._require_small,
+            config_safety._would_import,
+            config_safety._class_paths,
+            config_safety._strings,
+        ),
+        config_safety._UniqueKeys.construct_mapping,
+    )
+
+
+# --- the fuzzer's own trial -------------------------------------------------------------------------------------------
+
+
+def planted_reader(path: Path) -> int:
+    """A reader with a fault behind five conditions, to see that the fuzzer finds such a thing."""
+    for record in annotations.read_table(path, ("video", "caption")):
+        if not record.has("start") or not record.has("end"):
+            continue
+        start, end = record.whole("start", 0), record.whole("end", 0)
+        if end < start and record.text("caption").startswith("-"):
+            return record.values["fps"][end]  # the fault: no check, and no such column
+    return 0
+
+
+def _planted(folder: Path) -> list[Form]:
+    _write_table(folder / "test.csv", [{"video": "x.mp4", "caption": "one", "start": 3, "end": 9}] * 2)
+    return [Form("test.csv", "table", lambda root: planted_reader(root / "test.csv"))]
+
+
+TARGETS = (
+    Target("msrvtt", _msrvtt, _msrvtt_readers),
+    Target("msvd", _msvd, _msvd_readers),
+    Target("lsmdc", _lsmdc, _lsmdc_readers),
+    Target("didemo", _didemo, _didemo_readers),
+    Target("activitynet", _activitynet, _activitynet_readers),
+    Target("msrvtt_qa", _msrvtt_qa, _msrvtt_qa_readers),
+    Target("msvd_qa", _msvd_qa, _msvd_qa_readers),
+    Target("vqav2", _vqav2, _vqav2_readers),
+    Target("karpathy", _coco, _coco_readers),
+    Target("custom", _custom, _custom_readers),
+    Target("custom_qa", _custom_qa, _custom_qa_readers),
+    Target("answers", _answers, _answers_readers),
+    Target("manifest", _manifest, _manifest_readers),
+    Target("adapter", _adapter, _adapter_readers, CheckpointError),
+    Target("record", _record, _record_readers),
+    Target("config", _config, _config_readers, UsageError),
+)
+#: fuzzed only where it is named
+PLANTED = Target("planted", _planted, lambda: (planted_reader,))

@@ -1,0 +1,1 @@
+"""The packaged configurations: in an installed package beside this file, in a checkout in `configs/` at its root."""

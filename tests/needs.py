@@ -1,0 +1,28 @@
+"""What some tests need and not every machine has: the only ground on which CI lets a test be skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Need(NamedTuple):
+    """Something that a marked test cannot do without.
+
+    Attributes:
+        what: in words.
+        is_here: whether this machine has it; asked only for tests that are marked.
+    """
+
+    what: str
+    is_here: Callable[[], bool]
+
+
+def _cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+#: by marker; what any machine can install is no need but a part of the extra `ci`
+NEEDS = {"needs_cuda": Need("an NVIDIA GPU", _cuda)}

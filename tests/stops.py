@@ -1,0 +1,105 @@
+"""Runs work in a child process that is signalled, or killed, in the middle of it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+
+def in_child(work: Callable[[], int], prepare: Callable[[], None] = lambda: None) -> int:
+    """Exit code of a process of its own, in which `prepare` laid a trap; negative for a signal."""
+    child = os.fork()
+    if not child:
+        code = 70
+        try:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may run under nohup, which a run respects
+            _forget_the_forkserver()
+            prepare()
+            code = work()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def trap(owner: Any, name: str, count: int, number: int = signal.SIGKILL) -> Callable[[], None]:
+    """Signals the process when a method has been called so many times."""
+
+    def prepare() -> None:
+        original, calls = getattr(owner, name), [0]
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            result = original(*args, **kwargs)
+            calls[0] += 1
+            if calls[0] == count:
+                os.kill(os.getpid(), number)
+            return result
+
+        setattr(owner, name, counted)
+
+    return prepare
+
+
+def _forget_the_forkserver() -> None:
+    """An earlier test may have started one, which is no child of this process."""
+    server: Any = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]  # nothing public forgets it
+    server._forkserver_pid = server._forkserver_address = server._forkserver_alive_fd = None
+
+
+def group_trap(
+    owner: Any, name: str, count: int, number: int, then: float = 0.0, after: tuple[Any, str] | None = None
+) -> Callable[[], None]:
+    """Signals the process group, helpers included, when a method is called for so many times, and takes its time.
+
+    Args:
+        owner: of the method.
+        name: of the method.
+        count: of its calls, in all processes.
+        number: of the signal.
+        then: seconds that this call and those after it take.
+        after: another method that must have been called before, in whatever process.
+    """
+
+    def prepare() -> None:
+        os.setpgrp()
+        original = getattr(owner, name)
+        calls, called = multiprocessing.Value("i"), multiprocessing.Event()
+        if after is None:
+            called.set()
+        else:
+            _announce(*after, called)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            with calls:
+                calls.value += 1
+                mine = calls.value
+            if mine == count:
+                called.wait()
+                os.killpg(os.getpgrp(), number)
+            time.sleep(then if mine >= count else 0)
+            return original(*args, **kwargs)
+
+        setattr(owner, name, counted)
+
+    return prepare
+
+
+def _announce(owner: Any, name: str, called: Any) -> None:
+    original = getattr(owner, name)
+
+    def told(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        called.set()
+        return result
+
+    setattr(owner, name, told)
