@@ -15,6 +15,7 @@ import resource
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -124,14 +125,19 @@ class Bench:
 def cases(bench: Bench) -> Iterator[Case]:
     """All of them, most of `fit`."""
     for option, arguments in _options_of_fit(bench):
-        for name, value in bench.values().items():
-            if option == "trainer.devices" and value == 2:
-                continue  # Lightning starts the second process with the command line of this one
+        for name, value in _tried_values(bench, option):
             yield Case(option, name, (*arguments, *_given(bench, option, value)))
     for option, arguments in _options_of_others(bench):
-        for name, value in bench.values().items():
+        for name, value in _tried_values(bench, option):
             text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             yield Case(option, name, (*arguments, f"{option}={text}"))
+
+
+def _tried_values(bench: Bench, option: str) -> Iterator[tuple[str, Any]]:
+    for name, value in bench.values().items():
+        # Lightning starts the second process with the command line of this one.
+        if not (option.endswith("trainer.devices") and value == 2):
+            yield name, value
 
 
 def _given(bench: Bench, option: str, value: Any) -> tuple[str, ...]:
@@ -262,7 +268,7 @@ def _options_of_others(bench: Bench) -> Iterator[tuple[str, tuple[str, ...]]]:
     for option in ("--output", "--strict"):
         yield option, ("report", str(bench.folder / "no_runs"))
     for option in ("--train-videos", "--test-videos", "--captions-per-video", "--size", "--seconds", "--fps", "--seed"):
-        small = ("--train-videos=2", "--test-videos=2", "--captions-per-video=1")
+        small = ("--train-videos=4", "--test-videos=2", "--captions-per-video=1")
         yield option, ("fixture", str(bench.folder / "written"), *small)
     yield "--layout", ("fixture", str(bench.folder / "written"))
     yield "--plugins", ("list", "methods")
@@ -345,7 +351,10 @@ def tried(share: float, seed: int, wanted: Callable[[Case], bool] = lambda case:
             if chosen.random() >= share or not wanted(case):
                 continue
             count += 1
-            if (found := verdict(case, Path(name))) != "clear":
+            started = time.monotonic()
+            found = verdict(case, Path(name))
+            if os.environ.get("SLOW"): print(f"T {time.monotonic()-started:.2f} {case.option} {case.value}", flush=True)
+            if found != "clear":
                 failed.append(f"{case.option} = {case.value}: {found}")
                 print(failed[-1], flush=True)
     return count, failed
