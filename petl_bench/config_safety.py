@@ -17,6 +17,7 @@ import yaml
 
 from petl_bench.errors import UsageError
 from petl_bench.named_configs import SUFFIXES, find_fragment, is_file, read_text
+from petl_bench.untrusted import shown
 
 ALLOWED = ("petl_bench", "methods", "datamodules", "torch", "pytorch_lightning", "lightning_fabric")
 
@@ -93,7 +94,7 @@ class ClassPathGuard:
             if key not in _FRAGMENT_KEYS or "data" in parents:
                 continue
             if value.endswith(SUFFIXES):
-                text = self._in_one_line(find_fragment(value, Path()), key)
+                text = self._in_one_line(_fragment(value, Path(), option.removeprefix("--")), key)
                 out[at] = f"{option}={text}" if equals else text
             elif key in _GROUPS and not isinstance(parse_yaml(value, option), dict):
                 raise _no_group(option, value)
@@ -147,11 +148,7 @@ class ClassPathGuard:
     def _included(self, value: yaml.Node, key: str, path: Path, above: tuple[Path, ...]) -> yaml.Node:
         """What stands for the value of a key that may include a file."""
         if isinstance(value, yaml.ScalarNode) and value.value.endswith(SUFFIXES):
-            try:
-                fragment = find_fragment(value.value, path.parent)
-            except UsageError as error:
-                raise UsageError(f"{path}: {key}: {error}") from error
-            return self._compose(fragment, key, above)
+            return self._compose(_fragment(value.value, path.parent, f"{path}: {key}"), key, above)
         if isinstance(value, yaml.ScalarNode) and key in _GROUPS:
             raise _no_group(f"{path}: {key}", value.value)
         if isinstance(value, yaml.SequenceNode):
@@ -179,8 +176,16 @@ class ClassPathGuard:
             )
 
 
+def _fragment(name: str, folder: Path, where: str) -> Path:
+    """The file that is included by a name, see `find_fragment`; `where` begins the message if there is none."""
+    try:
+        return find_fragment(name, folder)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
 def _no_group(where: str, value: str) -> UsageError:
-    return UsageError(f"{where} '{value}' is no group of options: give a file ({', '.join(SUFFIXES)}) or the options")
+    return UsageError(f"{where} {shown(value)} is no group of options: give a file ({', '.join(SUFFIXES)}) or the options")
 
 
 def parse_yaml(text: str, where: str) -> Any:

@@ -116,7 +116,7 @@ class Bench:
             "100,000 letters": _LONG,
             "lone surrogate": "a\udcffb",
             "NUL": "a\0b",
-            "no file": str(self.folder / "nothing" / "here.json"),
+            "no file": "nothing/here.json",
             "folder": str(folder),
             "FIFO": str(fifo),
         }
