@@ -185,7 +185,9 @@ def _fragment(name: str, folder: Path, where: str) -> Path:
 
 
 def _no_group(where: str, value: str) -> UsageError:
-    return UsageError(f"{where} {shown(value)} is no group of options: give a file ({', '.join(SUFFIXES)}) or the options")
+    return UsageError(
+        f"{where} {shown(value)} is no group of options: give a file ({', '.join(SUFFIXES)}) or the options"
+    )
 
 
 def parse_yaml(text: str, where: str) -> Any:

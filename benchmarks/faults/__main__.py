@@ -18,6 +18,7 @@ from benchmarks.faults import (
     annotation_files,
     bad_inputs,
     frames,
+    freedoms,
     identity,
     kills,
     lost_processes,
@@ -29,7 +30,18 @@ from benchmarks.faults import (
 from benchmarks.faults.trials import HELD, ROOT, Bench, Trial
 
 #: modules with `trials()`
-SCRIPTED = (kills, stopping, storage, lost_processes, surroundings, frames, annotation_files, identity, old_files)
+SCRIPTED = (
+    kills,
+    stopping,
+    storage,
+    lost_processes,
+    surroundings,
+    frames,
+    annotation_files,
+    identity,
+    old_files,
+    freedoms,
+)
 #: faults that tests of every change try already
 TESTS = {
     "F2": "test_resume",

@@ -50,7 +50,7 @@ def test_the_readme_says_what_is_allowed_and_what_it_changes() -> None:
     assert all(f"`{kind.__name__}`" in told for option in ("logger", "profiler") for kind in ALLOWED[option])
 
 
-def _shortens(kind: type) -> bool:
+def _shortens(kind: Any) -> bool:
     """Whether the record's `limits` name a callback that ended the training."""
     stopped: Any = kind.__new__(kind)
     stopped.__dict__ |= {"stopping_reason": "something", "monitor": "loss"}
