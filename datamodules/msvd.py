@@ -81,7 +81,9 @@ class MSVD(VideoTextDataModule):
             return self.root / self.captions_file
         found = next((self.root / name for name in _CAPTIONS if is_file(self.root / name)), None)
         if found is None:
-            raise DataError(f"no captions in {self.root}: none of {', '.join(_CAPTIONS)}; set data.captions_file")
+            raise DataError(
+                f"no captions in {self.root}: none of {', '.join(_CAPTIONS)}; set data.root, or data.captions_file"
+            )
         return found
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shlex
 import shutil
+import stat
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -296,7 +297,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if "://" in str(path) or str(path).startswith(("http:/", "https:/", "s3:/", "gs:/")):
         raise CheckpointError(f"{path}: checkpoints are read from disk only; download it first")
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a FIFO would never end
+            kind = "a folder, not a file" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise CheckpointError(f"cannot read the checkpoint {path}: {kind}")
+        size = status.st_size
         digest = _digest_of(path).read_text(encoding="ascii") if _digest_of(path).is_file() else None
         if digest is not None and _sha256(path) != digest:
             raise CheckpointError(f"{path} ({size} bytes) is damaged: its SHA-256 is not the one beside it")

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,19 @@ class NamedConfig(ActionConfigFile):
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> Any:
         if str(values).startswith("{"):  # one of our own, see _with_nulls
             return super().__call__(parser, cfg, str(values), option_string)
-        return super().__call__(parser, cfg, self.guard.read(find_config(str(values))), option_string)
+        path = find_config(str(values))
+        text = self.guard.read(path)
+        _require_takeable(self.guard.files[path], path)
+        return super().__call__(parser, cfg, text, option_string)
+
+
+def _require_takeable(content: Any, path: Path) -> None:
+    """Refuses options of the command in a configuration whose values jsonargparse fails on without saying so."""
+    if content.get("config") is not None:
+        raise UsageError(f"{path}: config: no configuration names others; give --config several times")
+    changes = content.get("allow_change")
+    if changes is not None and not (isinstance(changes, list) and all(isinstance(key, str) for key in changes)):
+        raise UsageError(f"{path}: allow_change is {shown(changes)}: give a list of keys")
 
 
 def spec_of(model: Method) -> InputSpec:
@@ -286,7 +299,8 @@ class PetlBenchCLI(LightningCLI):
         if self.subcommand != "fit":
             self._load(self.model, self.options.ckpt_path)
         elif self.options.ckpt_path is not None:
-            self.model.on_load_checkpoint(read_checkpoint(expanded(self.options.ckpt_path)))
+            with _told_of("ckpt_path"):
+                self.model.on_load_checkpoint(read_checkpoint(expanded(self.options.ckpt_path)))
         self.datamodule.setup(str(self.subcommand))
         if self.subcommand == "fit" and self.model.trainable:
             self._require_trainable()
@@ -463,7 +477,8 @@ class PetlBenchCLI(LightningCLI):
     def _require_adapter(self) -> None:
         """Refuses to evaluate what was never trained, unless asked to."""
         if self.options.ckpt_path is not None:
-            require_adapter_path(expanded(self.options.ckpt_path))
+            with _told_of("ckpt_path"):
+                require_adapter_path(expanded(self.options.ckpt_path))
         elif self.model.trainable and not self.options.zero_shot:
             raise UsageError(
                 f"{self.subcommand} of {type(self.model).__name__} needs --ckpt_path adapter.safetensors; to evaluate "
@@ -558,6 +573,15 @@ def run(
     return 0
 
 
+@contextmanager
+def _told_of(option: str) -> Iterator[None]:
+    """Names the option that named a file, where that cannot be used."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{option}: {error}") from error
+
+
 def _cause(error: BaseException) -> BaseException:
     """Our own error that another one was raised from, or the error itself."""
     seen: BaseException | None = error
@@ -592,7 +616,8 @@ def _with_config_beside(command: str, arguments: list[str]) -> list[str]:
     if command == "fit" or given or checkpoint is None:
         return arguments
     path = expanded(checkpoint)
-    require_adapter_path(path)
+    with _told_of("ckpt_path"):
+        require_adapter_path(path)
     beside = path.parent / "config.yaml"
     if not beside.is_file():
         raise CheckpointError(f"no config.yaml beside {checkpoint}: give --config")
@@ -612,7 +637,7 @@ def _value_of(option: str, arguments: Sequence[str]) -> str | None:
 def _values_of(options: Collection[str], arguments: Sequence[str]) -> list[str]:
     """What options are given, in order."""
     values = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
         option, equals, value = argument.partition("=")
         if option in options and (equals or following):
             values.append(value if equals else following)

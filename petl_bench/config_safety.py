@@ -94,7 +94,7 @@ class ClassPathGuard:
             if key not in _FRAGMENT_KEYS or "data" in parents:
                 continue
             if value.endswith(SUFFIXES):
-                text = self._in_one_line(_fragment(value, Path(), option), key)
+                text = self._in_one_line(_fragment(value, Path(), option.removeprefix("--")), key)
                 out[at] = f"{option}={text}" if equals else text
             elif key in _GROUPS and not isinstance(parse_yaml(value, option), dict):
                 raise _no_group(option, value)
@@ -174,6 +174,7 @@ class ClassPathGuard:
 
 
 def _fragment(name: str, folder: Path, where: str) -> Path:
+    """The file that is included by a name, see `find_fragment`; `where` begins the message if there is none."""
     try:
         return find_fragment(name, folder)
     except UsageError as error:
@@ -181,7 +182,9 @@ def _fragment(name: str, folder: Path, where: str) -> Path:
 
 
 def _no_group(where: str, value: str) -> UsageError:
-    return UsageError(f"{where} '{value}' is no group of options: give a file ({', '.join(SUFFIXES)}) or the options")
+    return UsageError(
+        f"{where} {shown(value)} is no group of options: give a file ({', '.join(SUFFIXES)}) or the options"
+    )
 
 
 def parse_yaml(text: str, where: str) -> Any:

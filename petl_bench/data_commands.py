@@ -9,13 +9,16 @@ from types import ModuleType
 from typing import Any
 
 from petl_bench import cli
+from petl_bench.arguments import Parser
 from petl_bench.config_safety import parse_yaml
 from petl_bench.data import build_cache, describe, verify
 from petl_bench.data.base import VideoTextDataModule
+from petl_bench.errors import UsageError
 from petl_bench.inspect_model import Params
 from petl_bench.method import Method
-from petl_bench.named_configs import find_config, read_text
+from petl_bench.named_configs import SUFFIXES, find_config, read_text
 from petl_bench.signals import STOP
+from petl_bench.untrusted import shown
 
 #: modules with `add_arguments(parser)` and `run(data module, options) -> exit code`
 COMMANDS: dict[str, ModuleType] = {"describe": describe, "verify": verify, "cache": build_cache}
@@ -38,6 +41,8 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
         UsageError: for anything wrong in options or configuration.
     """
     options, rest = _parser().parse_known_args(arguments)
+    if options.backbone and not options.backbone.endswith(SUFFIXES):
+        raise UsageError(f"--backbone {shown(options.backbone)} is no file: give backbone/NAME.yaml")
     backbone = [f"--model.init_args.backbone={options.backbone}"] if options.backbone else []
     configuration = [*_configuration(options.config), *backbone, *rest]
     stopped = cli.run("fit", configuration, plugins, partial(DataCommand, options=options))
@@ -45,7 +50,7 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="petl-bench data", allow_abbrev=False)
+    parser = Parser(prog="petl-bench data", allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
         summary = (module.__doc__ or "").splitlines()[0]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from petl_bench.arguments import Parser, possible_path
 from petl_bench.errors import UsageError
 from petl_bench.named_configs import config_folder
 
@@ -63,7 +64,7 @@ def run(arguments: Sequence[str], command: Callable[[list[str]], int]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="petl-bench demo",
         usage="petl-bench demo [FOLDER] [--methods NAME ...] [any option of `petl-bench fit`]",
         description="Generates clips, pretrains a small CLIP on stills, adapts it by several methods on the CPU and "
@@ -72,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "folder",
-        type=Path,
+        type=possible_path,
         nargs="?",
         default=Path("demo"),
         metavar="FOLDER",

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from petl_bench import cli
+from petl_bench.arguments import Parser
 from petl_bench.cost import AddedMemory, SavedActivations, count_gmacs, made_batch
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import UsageError
@@ -304,7 +305,7 @@ def run(command: str, arguments: Sequence[str], plugins: Sequence[str] = ()) -> 
         UsageError: for anything wrong in options or configuration.
     """
     inspection = COMMANDS[command]
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"petl-bench {command}",
         usage=f"petl-bench {command} --config NAME [options] [any option of `petl-bench fit`]",
         description=f"{inspection.__doc__} Weights are random and no dataset is read.",

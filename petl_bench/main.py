@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 
 from petl_bench import __version__
+from petl_bench.arguments import Parser
 from petl_bench.errors import PetlBenchError, UsageError
 from petl_bench.output import make_printable
 from petl_bench.signals import STOP, Stopped, exit_on_signals, handled, take_over
@@ -167,7 +168,7 @@ def _take_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _list(arguments: list[str], plugins: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="petl-bench list", description="Shows what configurations can name.")
+    parser = Parser(prog="petl-bench list", description="Shows what configurations can name.")
     parser.add_argument("what", choices=["methods", "datamodules", "configs", "matrix"])
     parser.add_argument("--json", action="store_true", help="of the matrix: print JSON")
     options = parser.parse_args(arguments)
@@ -209,7 +210,7 @@ def _list_configs() -> None:
 def _report(arguments: list[str]) -> int:
     from petl_bench import report
 
-    parser = argparse.ArgumentParser(prog="petl-bench report", description="Collects runs into a leaderboard.")
+    parser = Parser(prog="petl-bench report", description="Collects runs into a leaderboard.")
     report.add_arguments(parser)
     return report.run(parser.parse_args(arguments))
 
@@ -217,7 +218,7 @@ def _report(arguments: list[str]) -> int:
 def _fixture(arguments: list[str]) -> int:
     from petl_bench import fixture
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="petl-bench fixture", description="Writes a small generated dataset in the layout of a real one."
     )
     fixture.add_arguments(parser)

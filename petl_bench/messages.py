@@ -46,8 +46,9 @@ def readable(
         known_words: gives the names of classes and arguments that a configuration may hold.
         where: says in which file the first of some words stands, for the end of the line.
     """
-    if message.startswith("the following arguments are required"):
-        return "no configuration: add --config NAME (`petl-bench list configs` shows the packaged ones)"
+    if required := _REQUIRED.match(message):
+        names = re.sub(r"\b\w+\.(?=\w+(, |$))", "", required[1])  # without the command
+        return f"no configuration gives {names}: add --config NAME (`petl-bench list configs` shows the packaged ones)"
     complaints = list(_complaints(message))
     told = min(complaints, key=lambda one: (one.rank, -one.depth)).text if complaints else shown(message, 400)
     words = _unknown_words(message)

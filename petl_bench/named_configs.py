@@ -12,7 +12,7 @@ import yaml
 
 from petl_bench import untrusted
 from petl_bench.errors import UsageError
-from petl_bench.untrusted import expanded, is_file
+from petl_bench.untrusted import expanded, is_file, shown
 
 #: names that a file with a configuration has
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -59,7 +59,7 @@ def find_config(name: str) -> Path:
         return path
     close = get_close_matches(name, list_configs(), 3, 0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else "`petl-bench list configs` shows the packaged ones"
-    raise UsageError(f"no file and no packaged configuration '{name}': {hint}")
+    raise UsageError(f"no file and no packaged configuration {shown(name, 200)}: {hint}")
 
 
 def _found(name: str) -> Path | None:
@@ -104,7 +104,7 @@ def find_fragment(name: str, folder: Path) -> Path:
         return found
     close = get_close_matches(name, [fragment for fragment in list_configs() if os.sep in fragment], 3)
     hint = f": did you mean {' or '.join(close)}?" if close else ""
-    raise UsageError(f"no file '{name}' in {folder.resolve()}, and no packaged one of that name{hint}")
+    raise UsageError(f"no file {shown(name, 200)} in {folder.resolve()}, and no packaged one of that name{hint}")
 
 
 def read_text(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any
 from pytorch_lightning import Trainer
 
 from petl_bench import cli
+from petl_bench.arguments import Parser
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import UsageError
 from petl_bench.formats import number
@@ -137,7 +137,7 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
     Raises:
         UsageError: for anything wrong in options or configuration.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="petl-bench plan",
         usage="petl-bench plan --config NAME [options] [any option of `petl-bench fit`]",
         description=f"{Plan.__doc__} Weights are random and no clip is read.",

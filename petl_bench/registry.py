@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from petl_bench.errors import UsageError
+from petl_bench.untrusted import shown
 
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent
@@ -113,7 +114,7 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and f"{name}.".startswith(f"{error.name}."):
-            raise UsageError(f"no module '{name}': is it installed, or on PYTHONPATH?") from error
+            raise UsageError(f"--plugins: no module {shown(name)}: is it installed, or on PYTHONPATH?") from error
         raise UsageError(f"module '{name}' needs '{error.name}', which is not installed") from error
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from jsonargparse.typing import register_type
 from pytorch_lightning import Trainer
 
+from petl_bench.untrusted import shown
+
 
 class Share(float):
     """A share of the batches: what is written as a whole number is a number of batches, and no share."""
@@ -21,7 +23,7 @@ def _share(value: object) -> Share:
     except ValueError:
         number = math.nan
     if not 0 <= number <= 1:
-        raise ValueError(f"neither batches (1, 2, ...) nor their share (0.0 to 1.0): {value!r}")
+        raise ValueError(f"neither batches (1, 2, ...) nor their share (0.0 to 1.0): {shown(value)}")
     return Share(number)
 
 

@@ -18,6 +18,7 @@ from benchmarks.faults import (
     annotation_files,
     bad_inputs,
     frames,
+    freedoms,
     identity,
     kills,
     lookup,
@@ -41,6 +42,7 @@ SCRIPTED = (
     identity,
     old_files,
     lookup,
+    freedoms,
 )
 #: faults that tests of every change try already
 TESTS = {

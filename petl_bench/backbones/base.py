@@ -583,3 +583,16 @@ def mean_of_real(frames: Tensor, mask: Tensor) -> Tensor:
     """Mean over the frames that are real: (B, T, E), mask (B, T) bool -> (B, E); NaN where none is."""
     weight = mask.to(frames.dtype)[..., None]  # (B, T, 1)
     return torch.where(mask[..., None], frames, 0).sum(1) / weight.sum(1)
+
+
+def require_patch(image_size: int | None, vision: dict[str, Any]) -> None:
+    """Refuses frames that are smaller than the least that an architecture looks at.
+
+    Args:
+        image_size: side of a frame in pixels; null takes the architecture's.
+        vision: `vision_cfg` of open_clip, or `vision_config` of transformers.
+    """
+    # A ResNet has a list of layers, and halves a frame five times.
+    least = 2**5 if isinstance(vision.get("layers"), list) else vision.get("patch_size", 16)
+    if image_size is not None and isinstance(least, int) and image_size < least:
+        raise UsageError(f"backbone.image_size is {image_size}: this architecture needs at least {least} pixels")

@@ -25,6 +25,7 @@ from petl_bench.backbones.base import (
     Tower,
     VideoFeatures,
     mean_of_real,
+    require_patch,
 )
 from petl_bench.backbones.blip_weights import Purpose, find_weights, load_weights, require_fit
 from petl_bench.backbones.described import MEAN, STD, Pixels, tell_assumed
@@ -237,6 +238,7 @@ class BLIP(Backbone):
         _require_config(config)
         if weights is not None:
             require_fit(name, config, image_size, weights)
+        require_patch(image_size, config["vision_config"])
         if image_size is not None:
             config["vision_config"]["image_size"] = image_size
         pixels, temperature = Pixels(), 0.07

@@ -24,6 +24,7 @@ from petl_bench.backbones.base import (
     Tower,
     VideoFeatures,
     mean_over_frames,
+    require_patch,
     select_row,
 )
 from petl_bench.backbones.clip_weights import facts_of, find_weights, load_weights, require_fit
@@ -152,6 +153,7 @@ class CLIP(Backbone):
         weights = None if pretrained is None or adapter else find_weights(name, pretrained)
         if weights is not None:
             require_fit(name, config, image_size, weights)
+        require_patch(image_size, config["vision_cfg"])
         model = create_open_clip(name, image_size, init_seed)
         _refuse_other_towers(name, model)
         self.weights = {"source": f"random, seed {init_seed}", "sha256": None}

@@ -130,7 +130,7 @@ def local_files(pretrained: str, names: Sequence[str]) -> WeightFiles | None:
             f"{path} is a link to {path.readlink()}, which is not there: get that file (git annex get, or download it)"
         )
     if path.exists():
-        raise CheckpointError(f"{path} is no file of weights, but a pipe or a device")
+        raise CheckpointError(f"backbone.pretrained: {path} is no file of weights, but a pipe or a device")
     return None
 
 
@@ -157,7 +157,7 @@ def _in_folder(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
             return _shards_of(first[0])
     others = sorted(path.name for path in folder.iterdir() if path.suffix in _WEIGHT_SUFFIXES)
     found = f"; it holds {', '.join(others[:5])}: give the file itself if it is the one" if others else ""
-    raise CheckpointError(f"{folder} has no weights: expected one of {', '.join(names)}{found}")
+    raise CheckpointError(f"backbone.pretrained: {folder} has no weights: expected one of {', '.join(names)}{found}")
 
 
 def _shards_of(path: Path) -> tuple[Path, ...]:

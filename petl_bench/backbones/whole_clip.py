@@ -17,6 +17,7 @@ from petl_bench.backbones.base import (
     Tower,
     VideoFeatures,
     mean_over_frames,
+    require_patch,
 )
 from petl_bench.backbones.clip import create_open_clip, find_architecture, spec_of
 from petl_bench.backbones.clip_weights import find_weights, load_weights, require_fit
@@ -72,6 +73,7 @@ class WholeCLIP(Backbone):
         weights = None if pretrained is None or adapter else find_weights(name, pretrained)
         if weights is not None:
             require_fit(name, config, image_size, weights)
+        require_patch(image_size, config["vision_cfg"])
         try:
             self.model = create_open_clip(name, image_size, init_seed)
         except OSError as error:  # a Hugging Face tower, whose configuration open_clip fetches

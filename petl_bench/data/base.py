@@ -9,7 +9,8 @@ import json
 import shutil
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -35,7 +36,7 @@ from petl_bench.errors import DataError, UsageError
 from petl_bench.ranges import Count, NonNegativeCount, Processes, Size
 from petl_bench.results import ResultError, file_sha256
 from petl_bench.signals import as_helper
-from petl_bench.untrusted import expanded, shown, shown_all
+from petl_bench.untrusted import expanded, is_folder, shown, shown_all
 
 VIDEO_SUFFIXES = tuple(
     f".{name}"
@@ -189,9 +190,32 @@ class VideoTextDataModule(LightningDataModule):
         Raises:
             DataError: ids or texts cannot be, or their number is not the protocol's.
         """
-        samples = self.annotations(split)
+        with self._naming_options():
+            samples = self.annotations(split)
         self._check(split, samples)
         return samples
+
+    @contextmanager
+    def _naming_options(self) -> Iterator[None]:
+        """Says of a file that cannot be used which option names it, or that its folder is none."""
+        try:
+            yield
+        except DataError as error:
+            if not is_folder(self.root):
+                raise DataError(f"data.root {self.root} is no folder: {error}") from error
+            if option := self._option_told_of(str(error)):
+                raise DataError(f"{error} (see data.root and data.{option})") from error
+            raise
+
+    def _option_told_of(self, text: str) -> str | None:
+        """The argument that names the annotation file that a message is about."""
+        try:
+            files = self.annotation_files()
+        except DataError:  # none of the usual names is there
+            return None
+        told = [role for role, path in files.items() if str(path) in text]
+        role = max(told, key=lambda role: len(str(files[role])), default=None)
+        return None if role is None else self.file_option(role)
 
     def _train_and_val(self) -> dict[str, list[Sample]]:
         train, val = self.checked("train"), self.checked("val")

@@ -14,6 +14,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.data import Dataset
 
+from petl_bench.arguments import possible_path
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.cache import Clip, DamagedEntry, FrameCache, Source
 from petl_bench.data.reader import VideoError
@@ -53,7 +54,9 @@ class Outcome(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("--cache", type=Path, help="folder of the cache (default: data.cache of the configuration)")
+    parser.add_argument(
+        "--cache", type=possible_path, help="folder of the cache (default: data.cache of the configuration)"
+    )
     parser.add_argument(
         "--workers", type=argument(Processes), default=os.cpu_count(), help="decoding processes (default: %(default)s)"
     )

@@ -127,7 +127,9 @@ def first_file(root: Path, split: str, given: str | None, names: Sequence[str]) 
     usual = [name.format(split) for name in names]
     found = next((root / name for name in usual if is_file(root / name)), None)
     if found is None:
-        raise DataError(f"no {split} questions in {root}: none of {', '.join(usual)}; set data.{split}_file")
+        raise DataError(
+            f"no {split} questions in {root}: none of {', '.join(usual)}; set data.root, or data.{split}_file"
+        )
     return found
 
 

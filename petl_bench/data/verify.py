@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from petl_bench.arguments import possible_path
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.clip_files import AmbiguousClip, ClipFiles, relative
 from petl_bench.data.display import Orientation
@@ -66,7 +67,9 @@ class Task(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
-    parser.add_argument("--manifest", type=Path, help=f"what to write (default: {FILE_NAME} in the dataset's root)")
+    parser.add_argument(
+        "--manifest", type=possible_path, help=f"what to write (default: {FILE_NAME} in the dataset's root)"
+    )
     parser.add_argument(
         "--workers", type=argument(Processes), default=os.cpu_count() or 1, help="files at once (default: %(default)s)"
     )

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from petl_bench.arguments import possible_path
 from petl_bench.errors import DataError
 from petl_bench.results import ResultError, write_atomically
 
@@ -10,9 +11,11 @@ from petl_bench.results import ResultError, write_atomically
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `petl-bench report`."""
     parser.add_argument(
-        "runs", nargs="*", type=Path, default=[Path("runs")], help="folders with run records (default: runs)"
+        "runs", nargs="*", type=possible_path, default=[Path("runs")], help="folders with run records (default: runs)"
     )
-    parser.add_argument("--output", type=Path, default=Path("report"), help="folder to write (default: report)")
+    parser.add_argument(
+        "--output", type=possible_path, default=Path("report"), help="folder to write (default: report)"
+    )
     parser.add_argument(
         "--strict", action="store_true", help="reject runs of a dirty checkout; exit 1 if any run is rejected"
     )

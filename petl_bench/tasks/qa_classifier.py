@@ -92,7 +92,10 @@ class AnswerClassifier(QuestionAnswering):
 
     def untaught(self, batch: int, processes: int, videos: int) -> str | None:
         if len(self.vocabulary) < 2:
-            return f"task.answer_list gives {len(self.vocabulary)} answer: a classifier chooses between at least 2"
+            return (
+                f"task.answer_list gives {len(self.vocabulary)} answer: a classifier chooses between at least 2 (see "
+                "task.max_answers)"
+            )
         return None
 
     @property

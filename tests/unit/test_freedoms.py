@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ from jsonargparse import Namespace
 from pytorch_lightning import callbacks, loggers, plugins, profilers, strategies
 from pytorch_lightning.callbacks.timer import Interval
 
-from petl_bench import freedoms
+from petl_bench import course, freedoms
 from petl_bench.errors import UsageError
 from petl_bench.freedoms import ALLOWED, foreign_classes, plain_defaults, refusal, refused_class, require_allowed
+from petl_bench.results import config_hash
+from tests.shared import REPOSITORY
 from tests.unit.test_trainer_options import options
 
 MODULES = {"callbacks": callbacks, "logger": loggers, "profiler": profilers, "plugins": plugins, "strategy": strategies}
@@ -33,14 +36,38 @@ def test_every_class_of_lightning_is_allowed_or_refused_by_name(option: str, mod
     assert len(found) < 500
 
 
-def test_what_is_allowed_is_what_the_readme_says() -> None:
-    names = {option: sorted(kind.__name__ for kind in kinds) for option, kinds in ALLOWED.items()}
-    assert names["callbacks"] == [
-        *("DeviceStatsMonitor", "EarlyStopping", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary"),
-        *("RichModelSummary", "RichProgressBar", "TQDMProgressBar", "Timer"),
-    ]
-    assert names["logger"] == ["CSVLogger", "TensorBoardLogger", "WandbLogger"]
-    assert names["strategy"] == names["accelerator"] == []
+def test_the_readme_says_what_is_allowed_and_what_it_changes() -> None:
+    """The table's columns: callbacks, what they change, in State, hashed, resumable."""
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    section = text.partition("### Callbacks, loggers and profilers")[2].partition("\n### ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| `")]
+    said = {name: row[2:] for row in rows[1:] for name in re.findall(r"`(\w+)`", row[0])}
+    assert said == {
+        kind.__name__: ["yes" if answer else "no" for answer in (_shortens(kind), _is_hashed(kind), _keeps_state(kind))]
+        for kind in ALLOWED["callbacks"]
+    }
+    told = section[section.index("`trainer.logger` takes") :]
+    assert all(f"`{kind.__name__}`" in told for option in ("logger", "profiler") for kind in ALLOWED[option])
+
+
+def _shortens(kind: Any) -> bool:
+    """Whether the record's `limits` name a callback that ended the training."""
+    stopped: Any = kind.__new__(kind)
+    stopped.__dict__ |= {"stopping_reason": "something", "monitor": "loss"}
+    if kind is callbacks.Timer:
+        stopped = callbacks.Timer(duration={"seconds": 0})
+    return course._cause(stopped) is not None
+
+
+def _is_hashed(kind: type) -> bool:
+    without = config_hash({"trainer": {"callbacks": None}})
+    return without != config_hash(
+        {"trainer": {"callbacks": [{"class_path": f"pytorch_lightning.callbacks.{kind.__name__}"}]}}
+    )
+
+
+def _keeps_state(kind: Any) -> bool:
+    return kind.state_dict is not callbacks.Callback.state_dict
 
 
 def test_a_class_is_known_by_itself_and_not_by_its_path() -> None:
