@@ -331,7 +331,7 @@ NO_WEIGHTS: dict[str, tuple[bytes, str]] = {
     "JSON": (b'{"error": "Repository not found"}', "Repository not found"),
     "text": ("404: Not Found \u00e9\n".encode() * 100, "404: Not Found"),
     "zeros": (bytes(5000), "zeros"),
-    "zip": (archive("zip"), "a zip archive of clip/model.safetensors"),
+    "zip": (archive("zip"), "a zip archive of 'clip/model.safetensors'"),
     "tar": (archive("tar"), "a tar archive"),
     "gzip": (gzip.compress(archive("tar")), "a gzip archive"),
     "xz": (lzma.compress(b"x"), "an xz archive"),
