@@ -33,6 +33,7 @@ from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha
 from petl_bench.errors import UsageError
 from petl_bench.layers import QuickGELU
 from petl_bench.ranges import Seed, Size
+from petl_bench.untrusted import shown
 
 _ARCHITECTURES = Path(__file__).parent / "architectures"
 
@@ -288,6 +289,10 @@ def _require_architecture(path: Path) -> None:
     keys = ("embed_dim", "vision_cfg", "text_cfg")
     if not isinstance(config, dict) or any(key not in config for key in keys):
         raise UsageError(f"CLIP architecture {path} is no open_clip model configuration: it needs {', '.join(keys)}")
+    for key in keys[1:]:
+        if not isinstance(config[key], dict):
+            told = f"{key} is {shown(config[key])}"
+            raise UsageError(f"CLIP architecture {path} is no open_clip model configuration: {told}")
     try:
         facts_of(config)
     except ValueError as error:

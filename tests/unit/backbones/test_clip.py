@@ -296,7 +296,9 @@ OTHER_TYPES: list[Any] = [[], "x", 3.5, -1, 0, {"a": [1]}]
 
 
 @pytest.mark.parametrize("value", OTHER_TYPES)
-@pytest.mark.parametrize("key", ["embed_dim", "vision_cfg", "vision_cfg.layers", "text_cfg.width", "text_cfg.heads"])
+@pytest.mark.parametrize(
+    "key", ["embed_dim", "vision_cfg", "text_cfg", "vision_cfg.layers", "text_cfg.width", "text_cfg.heads"]
+)
 def test_architecture_with_a_value_of_another_type(key: str, value: Any, tmp_path: Path) -> None:
     config: dict[str, Any] = copy.deepcopy(find_architecture("tiny")[0])
     section, _, name = key.rpartition(".")
