@@ -21,7 +21,7 @@ from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.described import said_by
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, NonFiniteError, UsageError
-from petl_bench.optimizers import AdamWCosine, OptimizerRecipe, TrainableParameter
+from petl_bench.optimizers import AdamWCosine, OptimizerRecipe, TrainableParameter, unfused
 from petl_bench.tasks.base import Evaluation, Task
 from petl_bench.untrusted import shown
 
@@ -146,6 +146,8 @@ class Method(LightningModule, ABC):
         if not parameters:
             return None
         optimizer, schedule = self.recipe.build(parameters, int(self.trainer.estimated_stepping_batches))
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            unfused(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
