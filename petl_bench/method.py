@@ -105,7 +105,8 @@ class Method(LightningModule, ABC):
     # --- training -------------------------------------------------------------------------------------------------
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # Everything random in a step follows from (seed, epoch, step, rank), so that a resumed run repeats it.
+        # Everything random in a step follows from (seed, epoch, step, rank), so that a resumed run draws the same. That
+        # it also computes the same, bit by bit, takes trainer.deterministic on a GPU.
         step = (int(os.environ.get("PL_GLOBAL_SEED", "0")), self.current_epoch, batch_idx)
         self.task.before_step(self.current_epoch + batch_idx / self.trainer.num_training_batches, _seed(*step))
         torch.manual_seed(_seed(*step, self.global_rank))

@@ -1,4 +1,7 @@
-"""Every method as if on a GPU: nothing that CUDA or NCCL would refuse, and no step that waits where none did before."""
+"""Every method as if on a GPU: nothing that CUDA or NCCL would refuse, and no step that waits where none did before.
+
+Not seen is what a run adds: its progress bar, its callbacks, and what Lightning reduces over processes.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.retrieval import Retrieval
 from tests.contract import battery, on_cuda
 from tests.contract.on_cuda import Case, Findings
-from tests.pretended_cuda import Place
+from tests.pretended_cuda import CUDA, Place, pretended_cuda
 from tests.stops import in_child
 
 #: where a training step waits for the GPU today, each for one number or a small copy; none may come on top
@@ -82,6 +85,54 @@ def test_no_step_waits_elsewhere(case: str, found: dict[str, Findings]) -> None:
 
 def test_no_place_is_listed_that_waits_no_longer(found: dict[str, Findings]) -> None:
     assert WAITS.keys() == set().union(*(findings.waits for findings in found.values()))
+
+
+# --- the device -------------------------------------------------------------------------------------------------------
+
+
+def test_autocast_is_that_of_cuda() -> None:
+    """On a CPU norms, too, are in low precision."""
+
+    def work() -> int:
+        with pretended_cuda():
+            layers = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4)).to("cuda")
+            with torch.autocast("cuda", dtype=torch.float16):
+                products = layers[0](torch.ones(2, 4, device="cuda"))
+                norms = layers[1](products)
+            norms.square().sum().backward()
+            assert (products.dtype, norms.dtype) == (torch.float16, torch.float32)
+            for parameter in layers.parameters():
+                assert parameter.grad is not None
+                assert (parameter.grad.device, parameter.grad.dtype) == (CUDA, torch.float32)
+        return 0
+
+    assert in_child(work) == 0
+
+
+def test_what_waits() -> None:
+    def work() -> int:
+        with pretended_cuda() as gpu:
+            pinned, mask = torch.ones(3).pin_memory(), torch.ones(3, device="cuda").bool()
+            x = pinned.to("cuda", non_blocking=True)
+            (x * 2 + torch.tensor(1.0)).masked_fill(mask, 0).argmax().to(torch.float16)
+            x[mask.long()].copy_(pinned, non_blocking=True)
+            x.repeat_interleave(torch.ones_like(x).long(), output_size=3)
+            x.to("cpu", non_blocking=True)
+            assert not gpu.waits
+            waiting: list[Callable[[], Any]] = [
+                lambda: pinned.to("cuda"),
+                lambda: torch.ones(3).to("cuda", non_blocking=True),
+                lambda: pinned.to("cuda", torch.float16, non_blocking=True),
+                lambda: torch.tensor([1.0], device="cuda"),
+                *(x.cpu, x.tolist, x.sum().item, x.nonzero, lambda: bool(x.any()), lambda: x.equal(x)),
+                *(lambda: x[mask], lambda: x[[0, 1]], lambda: x.repeat_interleave(mask.long())),
+            ]
+            for count, wait in enumerate(waiting, 1):
+                wait()
+                assert gpu.waits.total() == count
+        return 0
+
+    assert in_child(work) == 0
 
 
 # --- planted faults ---------------------------------------------------------------------------------------------------
