@@ -48,6 +48,7 @@ from petl_bench.earlier import as_now
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
 from petl_bench.formats import number
 from petl_bench.freedoms import foreign_classes, plain_defaults, refused_class, require_allowed
+from petl_bench.memory import told_when_exhausted
 from petl_bench.messages import is_about_configuration, is_out_of_memory, readable
 from petl_bench.method import Method
 from petl_bench.named_configs import config_folder, find_config, list_configs, read_recipe, recipe_name
@@ -110,6 +111,14 @@ def _require_takeable(content: Any, path: Path) -> None:
 def spec_of(model: Method) -> InputSpec:
     """What links a data module to the backbone it feeds."""
     return model.backbone.spec
+
+
+#: what to change where memory was not enough
+_LESS_TO_TRAIN = (
+    "lower data.batch_size, spread it over more --trainer.devices, or set backbone.gradient_checkpointing true; in "
+    "validation, lower data.eval_batch_size; petl-bench plan estimates what a configuration takes"
+)
+_LESS_TO_TEST = "lower data.eval_batch_size, on which no figure depends"
 
 
 class PetlBenchCLI(LightningCLI):
@@ -382,7 +391,7 @@ class PetlBenchCLI(LightningCLI):
             self._announce(model)
             if ckpt_path is not None:
                 require_training_state(Path(ckpt_path))
-            with self._losses_told():
+            with self._losses_told(), told_when_exhausted(_LESS_TO_TRAIN):
                 self.trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, **kwargs)
         if self.options.trainer.fast_dev_run:
             return
@@ -397,7 +406,7 @@ class PetlBenchCLI(LightningCLI):
             )
             return
         surroundings = self.run.surroundings(datamodule)
-        with self._losses_told():
+        with self._losses_told(), told_when_exhausted(_LESS_TO_TEST):
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         selection = "best-val" if self.options.best_on_val else "last"
         training = self._training() if self.resume_points else None
@@ -451,7 +460,7 @@ class PetlBenchCLI(LightningCLI):
         """Tests an adapter, or a method that trains nothing."""
         self._tell_changes()
         surroundings = self.run.surroundings(datamodule)
-        with self._losses_told():
+        with self._losses_told(), told_when_exhausted(_LESS_TO_TEST):
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         if not self.options.trainer.fast_dev_run:
             self.run.finish(self.trainer, model, datamodule, self.meter, "last", surroundings)
@@ -461,7 +470,7 @@ class PetlBenchCLI(LightningCLI):
     ) -> None:
         """Evaluates on the validation split and prints; writes no record."""
         self._tell_changes()
-        with self._losses_told():
+        with self._losses_told(), told_when_exhausted(_LESS_TO_TEST):
             self.trainer.validate(model, datamodule=datamodule, verbose=False)
         self.run.show(model, datamodule)
 
@@ -470,7 +479,7 @@ class PetlBenchCLI(LightningCLI):
     ) -> None:
         """Writes what the task predicts for the test split: features (retrieval), or answers."""
         self._tell_changes()
-        with self._losses_told():
+        with self._losses_told(), told_when_exhausted(_LESS_TO_TEST):
             batches = self.trainer.predict(model, datamodule=datamodule)
         self.run.write_predictions(batches or [], model)
 

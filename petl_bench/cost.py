@@ -121,6 +121,15 @@ class AddedMemory:
     def __init__(self) -> None:
         _set_back_peak()
         self._peak, self._resident = _peak_bytes(), _resident_bytes()
+        self._most: int | None = None
+
+    def pause(self) -> None:
+        """What is added from here on does not count, until `go_on`."""
+        self._most = self.bytes()
+
+    def go_on(self) -> None:
+        """Ends a pause."""
+        _set_back_peak()
 
     def bytes(self) -> int | None:
         """The most that was added; None if the system does not tell."""
@@ -128,7 +137,32 @@ class AddedMemory:
             return None
         if peak == self._peak > self._resident:
             return None  # it is older than this object
-        return max(0, peak - self._resident)
+        return max(0, peak - self._resident, self._most or 0)
+
+
+class GpuMemory:
+    """The most that this process holds of a GPU's memory from here on, weights included.
+
+    Args:
+        device: the GPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._allocated, self._reserved = device, 0, 0
+        self.go_on()
+
+    def pause(self) -> None:
+        """What is held from here on does not count, until `go_on`."""
+        self._allocated, self._reserved = self.bytes()
+
+    def go_on(self) -> None:
+        """Ends a pause."""
+        torch.cuda.reset_peak_memory_stats(self._device)
+
+    def bytes(self) -> tuple[int, int]:
+        """The most that was allocated, and reserved by the allocator."""
+        allocated = max(self._allocated, torch.cuda.max_memory_allocated(self._device))
+        return allocated, max(self._reserved, torch.cuda.max_memory_reserved(self._device))
 
 
 def _set_back_peak() -> None:
@@ -167,11 +201,11 @@ class CostMeter(Callback):
         self._steps_started, self._steps_seconds, self._steps = 0.0, 0.0, 0
         self._test_started = self._test_seconds = 0.0
         self._peak: dict[str, list[int] | None] = {}
-        self._memory: AddedMemory | None = None
+        self._memory: AddedMemory | GpuMemory | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.strategy.root_device.type == "cpu":
-            self._memory = AddedMemory()
+        device = trainer.strategy.root_device
+        self._memory = GpuMemory(device) if device.type == "cuda" else AddedMemory()
         self._train_started = time.perf_counter()
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
@@ -197,6 +231,14 @@ class CostMeter(Callback):
         now = time.perf_counter()
         self._train_seconds += now - self._train_started
         self._train_started = now
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._memory is not None:
+            self._memory.pause()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._memory is not None:
+            self._memory.go_on()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._count_up()
@@ -242,14 +284,14 @@ def _epochs(trainer: Trainer) -> float:
     return min(float(trainer.current_epoch), trainer.global_step / steps_of_epoch)
 
 
-def _peak_memory(trainer: Trainer, added: AddedMemory | None) -> dict[str, list[int] | None]:
+def _peak_memory(trainer: Trainer, memory: AddedMemory | GpuMemory | None) -> dict[str, list[int] | None]:
     """Bytes per process: of the GPU's allocator, or on a CPU what training added; None where a process cannot tell."""
-    device = trainer.strategy.root_device
-    if device.type == "cuda":
-        mine = [torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)]
+    if isinstance(memory, GpuMemory):
+        mine = list(memory.bytes())
     else:
-        found = None if added is None else added.bytes()
+        found = None if memory is None else memory.bytes()
         mine = [-1 if found is None else found, -1]
+    device = trainer.strategy.root_device
     every = trainer.strategy.all_gather(torch.tensor(mine, device=device)).view(-1, 2).tolist()
     allocated, reserved = ([int(row[place]) for row in every] for place in (0, 1))
     return {name: None if -1 in of else of for name, of in (("allocated", allocated), ("reserved", reserved))}

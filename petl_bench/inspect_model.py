@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.utilities.apply_func import move_data_to_device
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.cli import LightningCLI
@@ -24,10 +25,11 @@ from torch.utils.data import DataLoader
 
 from petl_bench import cli
 from petl_bench.arguments import Parser
-from petl_bench.cost import AddedMemory, SavedActivations, count_gmacs, made_batch
+from petl_bench.cost import AddedMemory, GpuMemory, SavedActivations, count_gmacs, made_batch
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import UsageError
 from petl_bench.formats import number
+from petl_bench.memory import told_when_exhausted
 from petl_bench.method import Method
 from petl_bench.ranges import Count, argument
 
@@ -203,8 +205,11 @@ class Profile(_Inspection):
         on_gpu = self.trainer.strategy.root_device.type == "cuda"
         clips = self.inspection.clips or (data.batch_size if on_gpu else min(CPU_CLIPS, data.batch_size))
         batch = made_batch(model.backbone.spec, clips, data.frames, data.max_words)
+        # `fit` copies the next batch while the GPU works; here each step would wait for its own.
+        batch = move_data_to_device(batch, self.trainer.strategy.root_device)
         steps = [batch] * (WARM_UP_STEPS + self.steps.timed)
-        self.trainer.fit(model.train(), train_dataloaders=DataLoader(steps, batch_size=None))  # type: ignore[arg-type]  # any sequence will do
+        with told_when_exhausted("measure with fewer --clips; petl-bench plan says what a whole batch would take"):
+            self.trainer.fit(model.train(), train_dataloaders=DataLoader(steps, batch_size=None))  # type: ignore[arg-type]  # any sequence will do
         return {
             "device": torch.cuda.get_device_name() if on_gpu else "cpu",
             "precision": str(self.trainer.precision),
@@ -238,7 +243,8 @@ class StepMeter(Callback):
         self._hooks = ExitStack()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._memory = AddedMemory()
+        device = trainer.strategy.root_device
+        self._memory = GpuMemory(device) if device.type == "cuda" else AddedMemory()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:
@@ -258,8 +264,8 @@ class StepMeter(Callback):
         if batch_idx + 1 < WARM_UP_STEPS + self.timed:
             return
         self.seconds = _now(trainer) - self._started
-        if trainer.strategy.root_device.type == "cuda":
-            self.peak_allocated = torch.cuda.max_memory_allocated(trainer.strategy.root_device)
+        if isinstance(self._memory, GpuMemory):
+            self.peak_allocated, _ = self._memory.bytes()
         else:
             self.peak_added = self._memory.bytes()
 

@@ -21,7 +21,7 @@ from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.described import said_by
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, NonFiniteError, UsageError
-from petl_bench.optimizers import AdamWCosine, OptimizerRecipe, TrainableParameter
+from petl_bench.optimizers import AdamWCosine, OptimizerRecipe, TrainableParameter, unfused
 from petl_bench.tasks.base import Evaluation, Task
 from petl_bench.untrusted import shown
 
@@ -105,7 +105,8 @@ class Method(LightningModule, ABC):
     # --- training -------------------------------------------------------------------------------------------------
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # Everything random in a step follows from (seed, epoch, step, rank), so that a resumed run repeats it.
+        # Everything random in a step follows from (seed, epoch, step, rank), so that a resumed run draws the same. That
+        # it also computes the same, bit by bit, takes trainer.deterministic on a GPU.
         step = (int(os.environ.get("PL_GLOBAL_SEED", "0")), self.current_epoch, batch_idx)
         self.task.before_step(self.current_epoch + batch_idx / self.trainer.num_training_batches, _seed(*step))
         torch.manual_seed(_seed(*step, self.global_rank))
@@ -146,6 +147,8 @@ class Method(LightningModule, ABC):
         if not parameters:
             return None
         optimizer, schedule = self.recipe.build(parameters, int(self.trainer.estimated_stepping_batches))
+        if getattr(self.trainer.precision_plugin, "scaler", None) is not None:
+            unfused(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(

@@ -84,6 +84,15 @@ class AdamWCosine(OptimizerRecipe):
         return optimizer, LambdaLR(optimizer, lambda step: warmup_cosine(step / max(1, steps), self.warmup))
 
 
+def unfused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The same optimiser in steps: fused kernels take gradients as fp16 scales them, which cannot be clipped then."""
+    for group in (optimizer.defaults, *optimizer.param_groups):
+        if group.get("fused"):
+            group["fused"] = False
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # by which a scaler knows fused kernels
+    return optimizer
+
+
 class OfficialMVAdapter(OptimizerRecipe):
     """The released MV-Adapter recipe: BertAdam, and a rate of its own for what is unfrozen in the backbone.
 

@@ -209,7 +209,7 @@ def operational_options(kind: type) -> frozenset[str]:
 def environment() -> dict[str, Any]:
     """The `env` block of a record as far as this process can tell without importing heavy packages.
 
-    `cuda`, `driver`, `gpu`, `gpu_count`, `decoder` and `deterministic` are null: the caller knows them.
+    What a GPU and its libraries are, `decoder` and `deterministic` are null: the caller knows them.
     """
     return {
         **_checkout(Path(__file__).parent),
@@ -220,6 +220,8 @@ def environment() -> dict[str, Any]:
         "versions": {name: package_version(name) for name in _PACKAGES},
         "cuda": None,
         "driver": None,
+        "cudnn": None,
+        "nccl": None,
         "gpu": None,
         "gpu_count": None,
         "decoder": None,

@@ -493,9 +493,24 @@ def _hardware(trainer: Trainer, data: VideoTextDataModule) -> dict[str, Any]:
     return found | {
         "cuda": torch.version.cuda,
         "driver": _driver(Path("/proc/driver/nvidia/version")),
+        "cudnn": _dotted(torch.backends.cudnn.version()),
+        "nccl": _nccl(),
         "gpu": torch.cuda.get_device_name(trainer.strategy.root_device),
         "gpu_count": trainer.world_size,
     }
+
+
+def _dotted(version: int | None) -> str | None:
+    """cuDNN's version from the number that it gives, 90100 for 9.1.0."""
+    return None if version is None else f"{version // 10000}.{version // 100 % 100}.{version % 100}"
+
+
+def _nccl() -> str | None:
+    if not torch.distributed.is_nccl_available():
+        return None
+    from torch.cuda import nccl
+
+    return ".".join(map(str, nccl.version()))
 
 
 def _driver(version: Path) -> str | None:

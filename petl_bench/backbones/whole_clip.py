@@ -97,6 +97,20 @@ class WholeCLIP(Backbone):
             assumed = pixels.assumed(self.spec) if weights is None else weights.assumed(self.spec, config)
             self.weights["assumed"] = tell_assumed(pretrained, assumed)
 
+        self.train()
+
+    def train(self, mode: bool = True) -> WholeCLIP:
+        """Statistics of batch normalisation stay those of the weights.
+
+        An adapter holds what is trained, and they are none of it; those of a batch would depend on the number of
+        processes.
+        """
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
     @property
     def towers(self) -> dict[str, Tower]:
         vision = list(self.model.visual.parameters())

@@ -258,7 +258,7 @@ class MatchingRetrieval(Retrieval):
         self.metric.update_texts(text.pooled, batch.text_index, batch.text_video)
         self.metric.update_tokens(batch.ids, batch.text_mask)
         assert video.tokens is not None
-        tokens, frames, mask = video.tokens.cpu(), video.frames.cpu(), batch.frame_mask.cpu()
+        tokens, frames, mask = map(_on_the_host, (_as_read(video.tokens), video.frames, batch.frame_mask))
         for row in batch.decoded.nonzero().flatten().tolist():
             one = slice(row, row + 1)
             self._clips[int(batch.video_index[row])] = _Clip(tokens[one], frames[one], mask[one])
@@ -270,7 +270,7 @@ class MatchingRetrieval(Retrieval):
         candidates = self.metric.candidates()
         device = next(backbone.parameters()).device
         for index, clip in self._clips.items():
-            tokens, frames, mask = (part.to(device) for part in clip)
+            tokens, frames, mask = (part.to(device, non_blocking=True) for part in clip)
             for texts in candidates.pairs[:, index].nonzero().flatten().split(_CHUNK):
                 if not len(texts):
                     continue
@@ -321,3 +321,14 @@ def _gather(batch: Batch, video: Tensor, text: Tensor, slow_video: Tensor, slow_
     ids, text_mask, frame_mask, index = gather_index(integers).split([words, words, frames, 1], dim=1)
     video, text, slow_video, slow_text = gather_index(features).unbind(1)
     return _GlobalBatch(video, text, slow_video, slow_text, ids, text_mask.bool(), frame_mask.bool(), index[:, 0])
+
+
+def _as_read(tokens: Tensor) -> Tensor:
+    """Tokens in the precision in which attention reads them: its layers of keys and values cast them anyway."""
+    kind = tokens.device.type
+    return tokens.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tokens
+
+
+def _on_the_host(part: Tensor) -> Tensor:
+    """A copy on the CPU, in memory that a GPU can read from beside its work."""
+    return part.cpu().pin_memory() if part.is_cuda else part

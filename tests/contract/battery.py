@@ -106,11 +106,11 @@ def features(method: Method, batch: Batch) -> tuple[Tensor, Tensor]:
     return video, text
 
 
-def train(method: Method, batch: Batch, steps: int) -> list[set[str]]:
+def train(method: Method, batch: Batch, steps: int, rate: float = 0.1) -> list[set[str]]:
     """Trains with plain gradient descent; returns the names of tensors with a non-zero gradient, by step."""
     method.train()
     parameters = {name: p for name, p in method.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.SGD(parameters.values(), lr=0.1)
+    optimizer = torch.optim.SGD(parameters.values(), lr=rate)
     moved = []
     for step in range(steps):
         method.task.before_step(1.0, step)

@@ -9,7 +9,7 @@ from petl_bench.backbones.base import Tower
 from petl_bench.backbones.blip import BLIP
 from petl_bench.backbones.clip import CLIP
 from petl_bench.backbones.whole_clip import WholeCLIP
-from petl_bench.cost import AddedMemory, SavedActivations, count_gmacs, made_batch
+from petl_bench.cost import AddedMemory, GpuMemory, SavedActivations, count_gmacs, made_batch
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.qa_generation import AnswerGeneration
 from petl_bench.tasks.retrieval import Retrieval
@@ -142,6 +142,30 @@ def test_added_memory_is_what_comes_on_top() -> None:
     del more
     assert meter.bytes() == pytest.approx(80e6, abs=8e6)
     assert len(there) == 10_000_000
+
+
+def test_what_is_added_in_a_pause_does_not_count() -> None:
+    meter = AddedMemory()
+    torch.ones(10_000_000).sum()  # 40 MB
+    meter.pause()
+    torch.ones(100_000_000).sum()  # 400 MB
+    meter.go_on()
+    assert meter.bytes() == pytest.approx(40e6, abs=8e6)
+
+
+def test_a_gpu_counts_what_training_holds_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a stand-in for the allocator: steps hold 5 of 8 bytes, validation 50 of 60, the weights 3 of 4."""
+    peaks = [9, 9]
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peaks[0])
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda device: peaks[1])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: peaks.__setitem__(slice(None), [3, 4]))
+    meter = GpuMemory(torch.device("cuda:0"))
+    assert meter.bytes() == (3, 4)
+    peaks[:] = [5, 8]
+    meter.pause()
+    peaks[:] = [50, 60]
+    meter.go_on()
+    assert meter.bytes() == (5, 8)
 
 
 def test_added_memory_where_the_peak_cannot_be_set_back(monkeypatch: pytest.MonkeyPatch) -> None:

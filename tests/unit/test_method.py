@@ -1,10 +1,16 @@
 import copy
+from types import SimpleNamespace
+from typing import Literal
 
+import pytest
+import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import nn
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.clip import CLIP
 from petl_bench.method import Method
+from petl_bench.optimizers import AdamWCosine, OfficialMVAdapter, OptimizerRecipe
 from petl_bench.tasks.retrieval import Retrieval
 
 
@@ -41,6 +47,29 @@ EXPECTED = {
 
 def test_trainable_parameters_tell_added_from_unfrozen_and_weights_from_biases() -> None:
     assert flags(mixed()) == EXPECTED
+
+
+@pytest.mark.parametrize("recipe", [AdamWCosine(warmup=0.0), OfficialMVAdapter(warmup=0.0)])
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
+def test_gradients_are_clipped_in_every_precision(
+    recipe: OptimizerRecipe, precision: Literal["16-mixed", "bf16-mixed"]
+) -> None:
+    """fp16 scales them, and they must be unscaled before."""
+    method, plugin = mixed(), MixedPrecision(precision, "cpu")
+    method.recipe = recipe
+    method._trainer = SimpleNamespace(precision_plugin=plugin, estimated_stepping_batches=3)  # type: ignore[assignment]
+    optimizer = method.configure_optimizers()["optimizer"]
+    weights = [p.parameter for p in method.trainable_parameters()]
+    before = [weight.detach().clone() for weight in weights]
+    scale = plugin.scaler or SimpleNamespace(scale=lambda x: x, unscale_=lambda _: None, step=lambda o: o.step())
+    scale.scale(torch.cat([weight.flatten() for weight in weights]).sum() * 1000).backward()
+    scale.unscale_(optimizer)
+    method.clip_gradients = lambda optimizer, value, _: plugin.clip_gradients(optimizer, value)  # type: ignore[method-assign, assignment]
+    method.configure_gradient_clipping(optimizer)
+    norm = torch.linalg.vector_norm(torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None]))
+    assert norm == pytest.approx(1, rel=1e-5)
+    scale.step(optimizer)
+    assert not any(one.equal(two) for one, two in zip(before, weights, strict=True))
 
 
 def test_a_copied_method_knows_its_own_parameters() -> None:

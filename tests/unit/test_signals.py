@@ -230,13 +230,14 @@ def test_signals_that_are_blocked_at_the_start_are_heeded() -> None:
 
 
 def test_a_rank_ends_with_its_launcher(tmp_path: Path) -> None:
+    """Whatever it is doing: it is stopped here, and can do as little for itself as one that waits in NCCL."""
     path = tmp_path / "rank"
     rank = f"""
-import os, pathlib, time
+import os, pathlib, signal
 from petl_bench.signals import handled
 with handled():
     pathlib.Path({str(path)!r}).write_text(str(os.getpid()))
-    time.sleep(600)
+    os.kill(os.getpid(), signal.SIGSTOP)
 """
     code = f"""
     environment = dict(os.environ, PETL_BENCH_LAUNCHED_BY=str(os.getpid()))

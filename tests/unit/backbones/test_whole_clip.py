@@ -1,5 +1,6 @@
 """open_clip models as one piece."""
 
+import copy
 import json
 import pickle
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from methods.adaptformer import AdaptFormer
 from methods.full import Full
+from petl_bench.adapters import Adapter
 from petl_bench.backbones.whole_clip import WholeCLIP
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.tasks.retrieval import Retrieval
@@ -21,6 +23,8 @@ RESNET = {
     "vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None},
     "text_cfg": {"context_length": 40, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
 }
+#: random weights are far from what the statistics are those of
+RATE = 1e-4
 
 
 @pytest.fixture
@@ -55,10 +59,22 @@ def test_everything_is_counted_once(backbone: WholeCLIP) -> None:
 
 def test_full_fine_tuning_trains_it(backbone: WholeCLIP) -> None:
     method = Full(backbone=backbone, task=Retrieval()).adapt()
-    batch = make_batch(backbone, frames=2)
+    batch = make_batch(backbone, frames=3)
     before = features(method, batch)[0]
-    train(method, batch, 1)
+    train(method, batch, 1, RATE)
+    assert features(method, batch)[0].isfinite().all()
     assert not features(method, batch)[0].allclose(before)
+
+
+def test_an_adapter_is_all_that_training_changes(backbone: WholeCLIP) -> None:
+    """Statistics of batches are in no adapter, and would be those of one process."""
+    other = copy.deepcopy(backbone)
+    method = Full(backbone=backbone, task=Retrieval()).adapt()
+    batch = make_batch(backbone, frames=3)
+    train(method, batch, 1, RATE)
+    again = Full(backbone=other, task=Retrieval()).adapt()
+    again.load_trained_state(Adapter(method.trained_state(), method.identity()), "here")
+    assert all(one.equal(two) for one, two in zip(features(method, batch), features(again, batch), strict=True))
 
 
 def test_a_method_that_needs_blocks_is_refused(backbone: WholeCLIP) -> None:

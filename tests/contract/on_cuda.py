@@ -1,0 +1,212 @@
+"""Trains and tests methods by Lightning's own loops as if on a GPU.
+
+`python -m tests.contract.on_cuda` tries every method, backbone and task in each precision; the tests try a sample.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import nullcontext
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.accelerators import CPUAccelerator
+from pytorch_lightning.plugins.precision import MixedPrecision, Precision
+from pytorch_lightning.strategies import SingleDeviceStrategy
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from petl_bench.data.batch import Batch
+from petl_bench.optimizers import AdamWCosine, OfficialMVAdapter
+from tests.contract import battery
+from tests.contract.test_methods import CONFIGS, HOLES
+from tests.pretended_cuda import CUDA, Place, PretendedCuda, pretended_cuda, with_a_twin
+
+#: of the trainer, with the type that autocast casts to
+PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32-true": None}
+#: fp16 has AdamW work in steps, the others have one kernel
+RECIPES = {"AdamW": AdamWCosine, "BertAdam": OfficialMVAdapter}
+_WAYS = list(product((False, True), RECIPES, PRECISIONS))
+
+
+class Case(NamedTuple):
+    """What is run: a configuration's method on a backbone for a task, how precisely, with which optimiser, and whether
+    as one of two processes."""
+
+    config: Path
+    backbone: str
+    task: str
+    precision: str = "bf16-mixed"
+    recipe: str = "AdamW"
+    twin: bool = False
+
+    def __str__(self) -> str:
+        name = self.config.stem.removeprefix("fixture_")
+        return "-".join((name, *self[1:5], "two" if self.twin else "one"))
+
+
+class Findings(NamedTuple):
+    """What a case found.
+
+    Attributes:
+        fault: what a GPU would have raised; empty if nothing.
+        waits: how often the CPU waited for the GPU in a training step.
+    """
+
+    fault: str
+    waits: Counter[Place]
+
+
+def places() -> Iterator[tuple[Path, str, str]]:
+    """Configurations, backbones and tasks that run together."""
+    for config, backbone, task in product(CONFIGS, battery.BACKBONES, battery.TASKS):
+        if (config.stem, backbone, task) not in HOLES:
+            yield config, backbone, task
+
+
+def everything() -> Iterator[Case]:
+    """Every place in each precision, in turn with each recipe and number of processes."""
+    others = list(product(RECIPES, (False, True)))
+    for turn, (place, precision) in enumerate(product(places(), PRECISIONS)):
+        yield Case(*place, precision, *others[turn % len(others)])
+
+
+def sample() -> Iterator[Case]:
+    """Every method once with each backbone, in turn on each task and in each way."""
+    tasks: dict[tuple[Path, str], list[str]] = {}
+    for config, backbone, task in places():
+        tasks.setdefault((config, backbone), []).append(task)
+    for turn, ((config, backbone), own) in enumerate(tasks.items()):
+        twin, recipe, precision = _WAYS[5 * turn % len(_WAYS)]
+        yield Case(config, backbone, own[turn // 2 % len(own)], precision, recipe, twin)
+
+
+def tried(case: Case) -> Findings:
+    """Trains two steps, then tests and predicts with a clip that cannot be read."""
+    method = battery.builder(case.config, case.backbone, case.task)()
+    method.recipe = RECIPES[case.recipe]()
+    batch = battery.make_batch(method.backbone)._replace(questions=battery.QUESTIONS)
+    with pretended_cuda() as gpu, with_a_twin() if case.twin else nullcontext():
+        step = _SecondStep(gpu)
+        trainer = _trainer(case.precision, step)
+        try:
+            if method.trainable:
+                trainer.fit(method, _loader(batch, batch))
+            trainer.test(method, _loader(_unreadable(batch)), verbose=False)
+            trainer.predict(method, _loader(_unreadable(batch)))
+        except Exception as error:
+            return Findings(f"{type(error).__name__}: {error}", step.waits)
+    return Findings("", step.waits)
+
+
+class _SecondStep(Callback):
+    """Keeps where the second step waits: the first one has things to set up."""
+
+    def __init__(self, gpu: PretendedCuda) -> None:
+        self._gpu, self.waits = gpu, Counter[Place]()
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        self._gpu.waits.clear()
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.waits = self._gpu.waits.copy()
+
+
+class _Batches(Dataset[Batch]):
+    """Batches in pinned memory, as loaders give them on a GPU."""
+
+    counts = (len(battery.CAPTIONS), len(battery.CAPTIONS))
+
+    def __init__(self, *batches: Batch) -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, place: int) -> Any:
+        batch = self._batches[place]
+        return batch._replace(
+            **{k: part.pin_memory() for k, part in batch._asdict().items() if isinstance(part, Tensor)}
+        )
+
+
+class _OnCuda(SingleDeviceStrategy):
+    def __init__(self) -> None:
+        super().__init__(CUDA, accelerator=_Accelerator())
+
+    def teardown(self) -> None:
+        """The model stays where it is."""
+
+
+class _Accelerator(CPUAccelerator):
+    def setup_device(self, device: torch.device) -> None:
+        """There is no driver to be told."""
+
+
+def _loader(*batches: Batch) -> DataLoader[Batch]:
+    return DataLoader(_Batches(*batches), batch_size=None)
+
+
+def _unreadable(batch: Batch) -> Batch:
+    """Its last clip could not be read."""
+    decoded, mask = batch.decoded.clone(), batch.frame_mask.clone()
+    decoded[-1] = mask[-1] = False
+    return batch._replace(decoded=decoded, frame_mask=mask)
+
+
+def _trainer(precision: str, *callbacks: Callback) -> Trainer:
+    return Trainer(
+        strategy=_OnCuda(),
+        plugins=_plugin(precision),
+        callbacks=list(callbacks),
+        max_epochs=1,
+        inference_mode=False,  # whose tensors cannot be shells
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def _plugin(precision: Any) -> Precision:
+    if PRECISIONS[precision] is None:
+        return Precision()
+    # A scale at which no gradient overflows, so that no step is left out.
+    scaler = torch.amp.GradScaler("cuda", init_scale=1.0) if precision == "16-mixed" else None
+    return MixedPrecision(precision, "cuda", scaler)
+
+
+def quiet() -> None:
+    """Lightning says nothing of what it finds odd."""
+    warnings.simplefilter("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+
+
+def main() -> int:
+    """1 if a fault was found."""
+    quiet()
+    torch.set_num_threads(1)
+    waits, faults, count = Counter[Place](), 0, 0
+    for count, case in enumerate(everything(), 1):  # noqa: B007  # shown
+        fault, found = tried(case)
+        waits.update(found.keys())
+        if fault:
+            faults += 1
+            print(f"{case}: {fault}", flush=True)
+    print(f"{count} cases, {faults} faults; places where a step waits, and in how many cases:")
+    for (file, function), cases in sorted(waits.items()):
+        print(f"{cases:>6} {file} {function}")
+    return int(faults > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""Every method as if on a GPU: nothing that CUDA or NCCL would refuse, and no step that waits where none did before.
+
+Not seen is what a run adds: its progress bar, its callbacks, and what Lightning reduces over processes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from petl_bench import losses, optimizers
+from petl_bench.backbones.base import Backbone
+from petl_bench.data.batch import Batch
+from petl_bench.named_configs import config_folder
+from petl_bench.tasks.matching import MatchingRetrieval
+from petl_bench.tasks.retrieval import Retrieval
+from tests.contract import battery, on_cuda
+from tests.contract.on_cuda import Case, Findings
+from tests.pretended_cuda import CUDA, Place, pretended_cuda
+from tests.stops import in_child
+
+#: where a training step waits for the GPU today, each for one number or a small copy; none may come on top
+WAITS = {
+    Place("backbones/base.py", "Backbone.normalise"): "mean and deviation are copied, at every call",
+    Place("backbones/clip.py", "CLIP.encode_text"): "the length of the longest caption",
+    Place("backbones/blip.py", "without_padding"): "the length of the longest text",
+    Place("backbones/blip.py", "BLIP.answer_ids"): "answers are tokenised in the main process, and copied",
+    Place("petl_bench/method.py", "Method._require_finite"): "whether the loss is finite, before the backward",
+    Place("petl_bench/method.py", "Method.optimizer_step"): "whether gradients are finite (torch's scaler, fp16 alone)",
+    Place("petl_bench/losses.py", "_require_equal_batches"): "sizes of batches, before each gather",
+    Place("petl_bench/optimizers.py", "_clip_each"): "BertAdam's norms, once per group",
+    Place("tasks/matching.py", "MatchingRetrieval._draw"): "noise that is the same on every device is copied",
+    Place("tasks/qa_classifier.py", "AnswerClassifier.loss"): "targets are made on the CPU, and copied",
+    Place("tasks/qa_generation.py", "AnswerGeneration.loss"): "rows and weights of answers are copied",
+}
+
+CASES = list(on_cuda.sample())
+
+
+def in_a_process(cases: list[Case], file: Path, prepare: Callable[[], None] = lambda: None) -> list[Findings]:
+    """What the cases find in a process of their own, for torch is another one afterwards."""
+
+    def work() -> int:
+        on_cuda.quiet()
+        torch.set_num_threads(1)
+        found = [on_cuda.tried(case) for case in cases]
+        file.write_text(json.dumps([(fault, [*waits.items()]) for fault, waits in found]), encoding="utf-8")
+        return 0
+
+    assert in_child(work, prepare) == 0
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return [Findings(fault, Counter({Place(*place): count for place, count in waits})) for fault, waits in found]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Findings]:
+    file = tmp_path_factory.mktemp("cuda") / "found.json"
+    return dict(zip(map(str, CASES), in_a_process(CASES, file), strict=True))
+
+
+def test_the_sample_has_every_method_task_and_way() -> None:
+    methods = {(config, backbone) for config, backbone, _ in on_cuda.places()}
+    tasks = {(backbone, task) for _, backbone, task in on_cuda.places()}
+    assert {case[:2] for case in CASES} == methods
+    assert {case[1:3] for case in CASES} == tasks
+    assert {case[3:] for case in CASES} == {case[3:] for case in on_cuda.everything()}
+
+
+@pytest.mark.parametrize("case", list(map(str, CASES)))
+def test_a_gpu_would_run_it(case: str, found: dict[str, Findings]) -> None:
+    assert not found[case].fault
+
+
+@pytest.mark.parametrize("case", list(map(str, CASES)))
+def test_no_step_waits_elsewhere(case: str, found: dict[str, Findings]) -> None:
+    assert not found[case].waits.keys() - WAITS.keys()
+
+
+def test_no_place_is_listed_that_waits_no_longer(found: dict[str, Findings]) -> None:
+    assert WAITS.keys() == set().union(*(findings.waits for findings in found.values()))
+
+
+# --- the device -------------------------------------------------------------------------------------------------------
+
+
+def test_autocast_is_that_of_cuda() -> None:
+    """On a CPU norms, too, are in low precision."""
+
+    def work() -> int:
+        with pretended_cuda():
+            layers = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4)).to("cuda")
+            with torch.autocast("cuda", dtype=torch.float16):
+                products = layers[0](torch.ones(2, 4, device="cuda"))
+                norms = layers[1](products)
+            norms.square().sum().backward()
+            assert (products.dtype, norms.dtype) == (torch.float16, torch.float32)
+            for parameter in layers.parameters():
+                assert parameter.grad is not None
+                assert (parameter.grad.device, parameter.grad.dtype) == (CUDA, torch.float32)
+        return 0
+
+    assert in_child(work) == 0
+
+
+def test_what_waits() -> None:
+    def work() -> int:
+        with pretended_cuda() as gpu:
+            pinned, mask = torch.ones(3).pin_memory(), torch.ones(3, device="cuda").bool()
+            x = pinned.to("cuda", non_blocking=True)
+            (x * 2 + torch.tensor(1.0)).masked_fill(mask, 0).argmax().to(torch.float16)
+            x[mask.long()].copy_(pinned, non_blocking=True)
+            x.repeat_interleave(torch.ones_like(x).long(), output_size=3)
+            x.to("cpu", non_blocking=True)
+            assert not gpu.waits
+            waiting: list[Callable[[], Any]] = [
+                lambda: pinned.to("cuda"),
+                lambda: torch.ones(3).to("cuda", non_blocking=True),
+                lambda: pinned.to("cuda", torch.float16, non_blocking=True),
+                lambda: torch.tensor([1.0], device="cuda"),
+                *(x.cpu, x.tolist, x.sum().item, x.nonzero, lambda: bool(x.any()), lambda: x.equal(x)),
+                *(lambda: x[mask], lambda: x[[0, 1]], lambda: x.repeat_interleave(mask.long())),
+            ]
+            for count, wait in enumerate(waiting, 1):
+                wait()
+                assert gpu.waits.total() == count
+        return 0
+
+    assert in_child(work) == 0
+
+
+# --- planted faults ---------------------------------------------------------------------------------------------------
+
+
+def positions_of_the_cpu() -> None:
+    arange: Any = torch.arange
+    torch.arange = lambda *args, device=None, **kwargs: arange(*args, **kwargs)
+
+
+def noise_of_the_cpu() -> None:
+    def noise(self: MatchingRetrieval, count: int) -> Tensor:
+        return torch.empty(2, count, count, device="cuda").exponential_(generator=torch.Generator())
+
+    MatchingRetrieval._noise = noise
+
+
+def step_count_of_the_cpu() -> None:
+    full: Any = torch.full
+
+    class Torch:
+        full = staticmethod(lambda *args, device=None, **kwargs: full(*args, **kwargs))
+        __getattr__ = staticmethod(lambda name: getattr(torch, name))
+
+    optimizers.torch = Torch()
+
+
+def sizes_of_the_cpu() -> None:
+    losses._require_equal_batches = lambda x: losses._concatenate(torch.tensor([len(x)]))
+
+
+def nothing_to_read() -> None:
+    make = battery.make_batch
+
+    def with_an_empty_clip(backbone: Any) -> Any:
+        batch = make(backbone)
+        batch.frame_mask[-1] = False
+        return batch
+
+    battery.make_batch = with_an_empty_clip
+
+
+def one_more_wait() -> None:
+    loss = Retrieval.loss
+
+    def loss_that_is_looked_at(self: Retrieval, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        found, logs = loss(self, backbone, batch)
+        return found, logs | {"loss_now": found.new_tensor(found.item())}
+
+    Retrieval.loss = loss_that_is_looked_at
+
+
+FIXTURE = config_folder() / "fixture_lora.yaml"
+MATCHING = Case(FIXTURE, "blip", "matching")
+
+
+@pytest.mark.parametrize(
+    ("plant", "case", "words"),
+    [
+        (positions_of_the_cpu, MATCHING, "tensors of the CPU and of the GPU: "),
+        (noise_of_the_cpu, MATCHING, "a generator of the CPU draws on the GPU: aten.exponential_"),
+        (step_count_of_the_cpu, MATCHING._replace(recipe="BertAdam"), "tensors of the CPU and of the GPU: aten._fused"),
+        (sizes_of_the_cpu, MATCHING._replace(twin=True), "a tensor of the CPU in a collective: c10d._allgather_base_"),
+        (nothing_to_read, MATCHING, "a softmax (attention) over nothing: aten._safe_softmax"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_a_planted_fault_is_found(plant: Callable[[], None], case: Case, words: str, tmp_path: Path) -> None:
+    (found,) = in_a_process([case], tmp_path / "found.json", plant)
+    assert found.fault.startswith(f"CudaFault: {words}")
+
+
+def test_a_planted_wait_is_found(tmp_path: Path) -> None:
+    (found,) = in_a_process([Case(FIXTURE, "clip", "retrieval")], tmp_path / "found.json", one_more_wait)
+    assert not found.fault
+    assert found.waits.keys() - WAITS.keys() == {Place("petl_bench/method.py", "Method.training_step")}
