@@ -86,6 +86,8 @@ class Srun(SLURMEnvironment):
         return this_launch().world
 
 
+#: options of launchers that say how many they start
+_NUMBERS = {"torchrun": "torchrun's --nproc_per_node", "mpirun": "mpirun's -np", "jsrun": "jsrun's --nrs"}
 _NODE_LISTS = ("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
 
 
@@ -153,14 +155,17 @@ def port_in_environment() -> int:
 
 def _require_world(launch: Launch, devices: int, nodes: int) -> None:
     if launch.world != devices * nodes:
+        each, rest = divmod(launch.world, nodes)
+        change = f"--trainer.num_nodes, --trainer.devices or {_NUMBERS[launch.launcher]}"
         raise UsageError(
-            f"{launch.launcher} started {launch.world} processes ({launch.variable}), but trainer.devices {devices} "
-            f"times trainer.num_nodes {nodes} is {devices * nodes}: let them agree"
+            f"{launch.launcher} started {_processes(launch.world)} ({launch.variable}), but trainer.devices {devices} "
+            f"times trainer.num_nodes {nodes} is {devices * nodes}: "
+            f"{f'change {change}' if rest else f'set --trainer.devices {each}, or change {_NUMBERS[launch.launcher]}'}"
         )
     if launch.launcher == "torchrun" and (each := number_in("LOCAL_WORLD_SIZE", devices)) != devices:
         raise UsageError(
-            f"torchrun started {each} processes on this machine (LOCAL_WORLD_SIZE), but trainer.devices is {devices}: "
-            f"set --trainer.devices {each} --trainer.num_nodes {launch.world // max(each, 1)}"
+            f"torchrun started {_processes(each)} on this machine (LOCAL_WORLD_SIZE), but trainer.devices is "
+            f"{devices}: set --trainer.devices {each} --trainer.num_nodes {launch.world // max(each, 1)}"
         )
     if launch.launcher == "mpirun" and not MPIEnvironment.detect():
         raise UsageError(
@@ -233,6 +238,10 @@ def _require_alone(nodes: int) -> None:
             f"{'are' if len(missing) > 1 else 'is'} not set: machine 0's address and a free port of it, the same on all"
         )
     port_in_environment()
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def _node_rank() -> int | None:

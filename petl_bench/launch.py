@@ -169,9 +169,9 @@ def _commands_above(process: int) -> Iterator[list[str]]:
 
 
 def _programs(words: list[str]) -> Iterator[str]:
-    """The program of a command line, and the script or module that it runs if it is an interpreter."""
+    """The program of a command line, and the script or module that it runs if it is Python."""
     yield words[0]
-    rest = iter(words[1:])
+    rest = iter(words[1:] if "python" in words[0].rsplit("/", 1)[-1] else ())
     for word in rest:
         if word in ("-X", "-W"):
             next(rest, None)

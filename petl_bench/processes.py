@@ -128,9 +128,9 @@ class Ranks(Callback):
         """
         seconds = timeout.total_seconds()
         failed = (
-            f"rank {rank} of {world} did not meet the others at {place.address}:{place.port} within "
-            f"--collective_timeout {seconds:.0f} seconds: start them all at once, with the same MASTER_ADDR (the "
-            "machine of rank 0) and a MASTER_PORT that is free there and open to the others"
+            f"rank {rank} of {world} did not meet the others at {place.address}:{place.port} within {seconds:.0f} "
+            "seconds (--collective_timeout): start them all at once, with the same MASTER_ADDR (the machine of rank 0) "
+            "and a MASTER_PORT that is free there and open to the others"
         )
         met = threading.Event()
         threading.Thread(target=self._await_meeting, args=(met, seconds + _ANSWER, failed), daemon=True).start()

@@ -20,8 +20,10 @@ from benchmarks.faults import (
     frames,
     identity,
     kills,
+    launchers,
     lost_processes,
     old_files,
+    slurm,
     stopping,
     storage,
     surroundings,
@@ -29,7 +31,10 @@ from benchmarks.faults import (
 from benchmarks.faults.trials import HELD, ROOT, Bench, Trial
 
 #: modules with `trials()`
-SCRIPTED = (kills, stopping, storage, lost_processes, surroundings, frames, annotation_files, identity, old_files)
+SCRIPTED = (
+    *(kills, stopping, storage, lost_processes, surroundings, frames, annotation_files, identity, old_files),
+    *(launchers, slurm),
+)
 #: faults that tests of every change try already
 TESTS = {
     "F2": "test_resume",
