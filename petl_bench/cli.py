@@ -275,7 +275,7 @@ class PetlBenchCLI(LightningCLI):
         except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
             raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
         rank_zero_only.rank = STOP.rank = trainer.global_rank
-        require_as_many(self.processes, trainer.world_size)
+        require_as_many(self.processes, trainer, settings["plugins"])
         # Its handler of SIGTERM talks to the other processes, whatever they are doing; ours are there already.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         self.run = open_run(

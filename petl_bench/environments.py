@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Sequence
 
 from jsonargparse import Namespace
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
@@ -17,6 +18,7 @@ from lightning_fabric.plugins.environments.lsf import LSFEnvironment
 from lightning_fabric.plugins.environments.mpi import MPIEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from pytorch_lightning import Trainer
 
 from petl_bench.errors import UsageError
 from petl_bench.launch import LAUNCHED_BY, Launch, in_a_shell, in_a_step, number_in, this_launch
@@ -112,16 +114,20 @@ def require_processes(trainer: Namespace) -> int:
     return devices * nodes
 
 
-def require_as_many(asked: int, started: int) -> None:
-    """Refuses a strategy of other processes than the options ask for.
+def require_as_many(asked: int, trainer: Trainer, plugins: Sequence[object]) -> None:
+    """Refuses a strategy, or an environment, of other processes than the options ask for.
 
     Raises:
         UsageError: naming both numbers.
     """
-    if asked != started:
+    started = {trainer.world_size}
+    for plugin in plugins:  # where one device is asked for, the strategy is that of one process, whatever there is
+        if isinstance(plugin, ClusterEnvironment) and plugin.creates_processes_externally:
+            started.add(plugin.world_size())
+    if wrong := started - {asked}:
         raise UsageError(
-            f"trainer.devices times trainer.num_nodes is {asked}, but trainer.plugins finds {started} processes in the "
-            "environment: let them agree, or leave trainer.plugins out"
+            f"trainer.devices times trainer.num_nodes is {asked}, but trainer.plugins finds {_processes(wrong.pop())} "
+            "in the environment: let them agree, or leave trainer.plugins out"
         )
 
 

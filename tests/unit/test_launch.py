@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from jsonargparse import Namespace
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from petl_bench import launch
-from petl_bench.environments import Srun, cluster_environment, require_as_many, require_processes
+from petl_bench.checkpoints import SafeCheckpointIO
+from petl_bench.environments import Alone, Srun, cluster_environment, require_as_many, require_processes
 from petl_bench.errors import DistributedError, UsageError
 from petl_bench.launch import LAUNCHED_BY, Launch, require_one_process, this_launch, without_left_overs
 
@@ -197,9 +199,13 @@ def test_the_users_own_environment_is_compared_afterwards(monkeypatch: pytest.Mo
     own = options(plugins=[object()])
     assert require_processes(own) == 1
     assert cluster_environment(own) == []
-    require_as_many(2, 2)
+    for asked in (1, 4):
+        trainer = SimpleNamespace(world_size=asked)
+        require_as_many(asked, trainer, [SafeCheckpointIO()])  # type: ignore[arg-type]
+        require_as_many(asked, trainer, [Alone()])  # type: ignore[arg-type]
+    require_as_many(4, trainer, [TorchElasticEnvironment()])  # type: ignore[arg-type]
     with pytest.raises(UsageError, match=r"is 1, but trainer\.plugins finds 4 processes"):
-        require_as_many(1, 4)
+        require_as_many(1, SimpleNamespace(world_size=1), [TorchElasticEnvironment()])  # type: ignore[arg-type]
 
 
 # --- contradictions ---------------------------------------------------------------------------------------------------
