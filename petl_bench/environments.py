@@ -226,7 +226,8 @@ def _require_alone(nodes: int) -> None:
     if tasks > 1 and not in_a_shell() and not in_a_step():
         raise UsageError(
             f"this job has {tasks} tasks (SLURM_NTASKS), but srun did not start this process: put `srun` before "
-            f"petl-bench, with --ntasks-per-node equal to trainer.devices; or submit it with --ntasks=1"
+            "petl-bench, with --ntasks-per-node equal to trainer.devices; or submit it with --ntasks=1; or, in a shell "
+            "of the job, unset SLURM_NTASKS"
         )
     if nodes == 1:
         return

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Any, NoReturn
 from weakref import WeakSet
 
-from petl_bench.errors import PetlBenchError
+from petl_bench.errors import DistributedError, PetlBenchError
 from petl_bench.launch import LAUNCHED_BY, this_launch
 
 ASKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -344,8 +344,10 @@ def _end_with_the_launcher() -> None:
     """Ranks do not outlive the process that launched them: they would wait for each other."""
     if launcher := os.environ.get(LAUNCHED_BY):
         _end_with_the_parent()
-        if os.getppid() != int(launcher):
-            os._exit(1)
+        if str(os.getppid()) != launcher:
+            message = f"petl-bench: error: process {launcher} of {LAUNCHED_BY}, which started this one, is gone\n"
+            os.write(2, message.encode(errors="replace"))
+            os._exit(DistributedError.exit_code)
     elif "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun, which a signal may end before the ranks have saved
         _end_with_the_parent(signal.SIGTERM)
 
