@@ -33,7 +33,7 @@ def test_whoever_trains_writes(
     assert "no launcher started this process: RANK=1, LOCAL_RANK=1, SLURM_PROCID=1, WORLD_SIZE=2 in" in caplog.text
     adapter = f"--ckpt_path={folder / 'adapter.safetensors'}"
     assert main(["test", adapter]) == 0
-    assert only_record(tmp_path, "test.json")
+    assert only_record(tmp_path, "test.json")[1]["kind"] == "test"
     assert main(["validate", adapter, "--data.init_args.val_videos=4"]) == 0
     assert "t2v" in capfd.readouterr().out
     assert main(["predict", adapter]) == 0
