@@ -45,9 +45,11 @@ from petl_bench.data.current_files import named_when_lost
 from petl_bench.data.qa import QuestionAnswerDataModule
 from petl_bench.data.samples import Split
 from petl_bench.earlier import as_now
+from petl_bench.environments import cluster_environment, require_as_many, require_processes
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
 from petl_bench.formats import number
 from petl_bench.freedoms import foreign_classes, plain_defaults, refused_class, require_allowed
+from petl_bench.launch import this_launch, without_left_overs
 from petl_bench.memory import told_when_exhausted
 from petl_bench.messages import is_about_configuration, is_out_of_memory, readable
 from petl_bench.method import Method
@@ -62,7 +64,7 @@ from petl_bench.signals import STOP
 from petl_bench.tasks.base import Task
 from petl_bench.tasks.qa import QuestionAnswering
 from petl_bench.trainer import CountingTrainer
-from petl_bench.trainer_options import cluster_environment, require_in_range, require_processes
+from petl_bench.trainer_options import require_in_range
 from petl_bench.untrusted import expanded
 from petl_bench.values import require_possible
 
@@ -218,6 +220,13 @@ class PetlBenchCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let values inside a checkpoint beat the configuration and the command line."""
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        if not self.config[self.command].trainer.plugins:  # which may be to read these variables
+            found = self.held.enter_context(without_left_overs())
+            if found:
+                rank_zero_info(f"no launcher started this process: {found} in the environment is ignored")
+
     # --- instantiation --------------------------------------------------------------------------------------------
 
     @property
@@ -275,8 +284,12 @@ class PetlBenchCLI(LightningCLI):
         require_own_folder(settings["callbacks"][: len(self._given("callbacks"))], self.run.folder)
         try:
             trainer = super().instantiate_trainer(**settings, **kwargs)
+        except KeyError as error:
+            raise UsageError(f"trainer.plugins: {error.args[0]} is not set in the environment") from error
         except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
             raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
+        rank_zero_only.rank = STOP.rank = trainer.global_rank
+        require_as_many(self.processes, trainer, settings["plugins"])
         # Its handler of SIGTERM talks to the other processes, whatever they are doing; ours are there already.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         self.run = open_run(
@@ -554,6 +567,7 @@ def run(
         UsageError: for anything wrong in options or configuration.
     """
     _quiet()
+    rank_zero_only.rank = this_launch().rank  # Lightning's own is of whatever variable was there at its import
     import_plugins(plugins)
     guard = NamedConfig.guard = ClassPathGuard(plugins)
     guard.check_arguments(arguments)

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.apply_func import move_data_to_device
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -27,6 +26,7 @@ from petl_bench import cli
 from petl_bench.arguments import Parser
 from petl_bench.cost import AddedMemory, GpuMemory, SavedActivations, count_gmacs, made_batch
 from petl_bench.data.base import VideoTextDataModule
+from petl_bench.environments import Alone
 from petl_bench.errors import UsageError
 from petl_bench.formats import number
 from petl_bench.memory import told_when_exhausted
@@ -132,7 +132,7 @@ class _Inspection(cli.PetlBenchCLI):
             "enable_model_summary": False,
             "callbacks": [],
             "profiler": None,
-            "plugins": [LightningEnvironment()],  # also in a job of several tasks
+            "plugins": [Alone()],  # also in a job of several tasks
         }
         try:
             return LightningCLI.instantiate_trainer(self, **(settings | kwargs))

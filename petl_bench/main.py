@@ -12,6 +12,7 @@ from functools import partial
 from petl_bench import __version__
 from petl_bench.arguments import Parser
 from petl_bench.errors import PetlBenchError, UsageError
+from petl_bench.launch import require_one_process
 from petl_bench.output import make_printable
 from petl_bench.signals import STOP, Stopped, exit_on_signals, handled, take_over
 
@@ -59,6 +60,8 @@ _RUN_COMMANDS = {
     "predict": "; nothing was written: give the same command again",
 }
 _INSPECT_COMMANDS = ("params", "profile")
+#: what several processes would do several times over
+_ALONE = (*_INSPECT_COMMANDS, "plan", "data", "demo", "fixture")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -115,6 +118,8 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     if command in _RUN_COMMANDS:
         return _run_command(command, rest, plugins)
+    if command in _ALONE:
+        require_one_process(command)
     if command in _INSPECT_COMMANDS:
         from petl_bench.inspect_model import run
 
@@ -150,7 +155,7 @@ def _run_command(command: str, arguments: list[str], plugins: list[str]) -> int:
 
 
 def _tell_stopped() -> None:
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if STOP.leads:
         with suppress(OSError):  # of a terminal that hung up
             print(STOP.farewell(), file=sys.stderr, flush=True)
 

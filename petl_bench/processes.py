@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
 from petl_bench.errors import DistributedError, UsageError
-from petl_bench.signals import ASKED, LAUNCHED_BY, STOP, end_helpers, starting_helpers
+from petl_bench.launch import LAUNCHED_BY
+from petl_bench.signals import ASKED, STOP, end_helpers, starting_helpers
 
 #: what gloo, NCCL and torch's store say when another process is gone or does not answer
 _LOST = re.compile(r"gloo|nccl|closed by peer|connection (reset|refused|closed)|timed? ?out|TCPStore|broken pipe", re.I)
+_TIMED_OUT = re.compile(r"timed? ?out", re.I)
 #: seconds that processes get to end by themselves, and where a signal has asked them to, too
 _GRACE, _GRACE_STOPPED = 5.0, 1.0
+#: seconds that a name server, or who had a port before, may take; between two looks; and that an answer may take
+_PATIENCE, _POLL, _ANSWER = 5.0, 0.2, 2.0
 
 
 def configure_ddp(strategy: object, timeout: int, static_graph: bool, ranks: Ranks) -> None:
@@ -109,6 +117,43 @@ class Ranks(Callback):
         os.write(2, message.encode())
         os._exit(DistributedError.exit_code)
 
+    @contextmanager
+    def meeting(self, place: Place, rank: int, world: int, timeout: timedelta) -> Iterator[None]:
+        """Around what waits for the other processes: it ends in time, and says why.
+
+        torch waits several times over, and for ever where something else listens on the port.
+
+        Raises:
+            DistributedError: the processes do not find each other.
+        """
+        seconds = timeout.total_seconds()
+        failed = (
+            f"rank {rank} of {world} did not meet the others at {place.address}:{place.port} within {seconds:.0f} "
+            "seconds (--collective_timeout): start them all at once, with the same MASTER_ADDR (the machine of rank 0) "
+            "and a MASTER_PORT that is free there and open to the others"
+        )
+        met = threading.Event()
+        threading.Thread(target=self._await_meeting, args=(met, seconds + _ANSWER, failed), daemon=True).start()
+        try:
+            place.require_reachable(rank, time.monotonic() + seconds, failed)
+            yield
+        except (RuntimeError, ValueError, OSError) as error:
+            if STOP.number:
+                raise
+            if "EADDRINUSE" in str(error):
+                raise DistributedError(place.taken(rank)) from error
+            reason = " ".join(str(error).split())[:150]
+            raise DistributedError(failed if _TIMED_OUT.search(str(error)) else f"{failed} ({reason})") from error
+        finally:
+            met.set()
+
+    def _await_meeting(self, met: threading.Event, seconds: float, failed: str) -> None:
+        if met.wait(seconds):
+            return
+        self._end()
+        os.write(2, f"petl-bench: error: {failed}\n".encode())
+        os._exit(DistributedError.exit_code)
+
     def _end(self) -> str:
         """Waits a little, then kills; says how those ended that did so by themselves."""
         ended, deadline = [], time.monotonic() + (_GRACE_STOPPED if STOP.number else _GRACE)
@@ -124,12 +169,85 @@ class Ranks(Callback):
         return f": {', '.join(ended)}" if ended else ""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the processes of a run meet.
+
+    Attributes:
+        address: of the machine of rank 0.
+        port: that rank 0 listens on.
+        hosted: a launcher listens there instead.
+    """
+
+    address: str
+    port: int
+    hosted: bool
+
+    def require_reachable(self, rank: int, deadline: float, failed: str) -> None:
+        """Waits until rank 0 can listen, or is there; torch would try until its time is over, and print each try.
+
+        Raises:
+            DistributedError: the name means no machine, or the port is taken.
+            TimeoutError: nobody listens until the deadline.
+        """
+        soon = min(deadline, time.monotonic() + _PATIENCE)
+        self._until(soon, self._resolve, f"MASTER_ADDR is {self.address}, and no machine is found by that name here")
+        if rank == 0 and not self.hosted:
+            self._until(soon, self._listen, self.taken(rank))
+        else:
+            self._until(deadline, self._connect, failed)
+
+    def taken(self, rank: int) -> str:
+        """What to say if another program listens."""
+        return (
+            f"rank {rank} cannot listen on port {self.port}, which another program uses: set MASTER_PORT to a free one"
+        )
+
+    def _until(self, deadline: float, attempt: Callable[[], None], failed: str) -> None:
+        while True:
+            try:
+                return attempt()
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EPERM):
+                    raise DistributedError(f"port {self.port}: {error.strerror}; set MASTER_PORT to another") from error
+                if time.monotonic() > deadline:
+                    raise DistributedError(failed) from error
+            time.sleep(_POLL)
+
+    def _resolve(self) -> None:
+        socket.getaddrinfo(self.address, self.port)
+
+    def _listen(self) -> None:
+        with socket.create_server(("", self.port)):
+            pass
+
+    def _connect(self) -> None:
+        with socket.create_connection((self.address, self.port), timeout=_ANSWER):
+            pass
+
+
 class _DDP(DDPStrategy):
     """Lightning's, whose launched processes belong to `Ranks` from their start on."""
 
     def __init__(self, *args: Any, ranks: Ranks, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._ranks = ranks
+
+    def setup_distributed(self) -> None:
+        """Meets the other processes.
+
+        Raises:
+            DistributedError: they do not find each other.
+        """
+        if torch.distributed.is_initialized():  # in the test after a training
+            return super().setup_distributed()
+        assert self.cluster_environment is not None
+        assert self._timeout is not None
+        self.set_world_ranks()
+        where = self.cluster_environment
+        place = Place(where.main_address, where.main_port, os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True")
+        with self._ranks.meeting(place, self.global_rank, self.world_size, self._timeout):
+            super().setup_distributed()
 
     def _configure_launcher(self) -> None:
         assert self.cluster_environment is not None

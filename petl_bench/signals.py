@@ -23,13 +23,14 @@ from types import FrameType
 from typing import Any, NoReturn
 from weakref import WeakSet
 
+from petl_bench.errors import DistributedError, PetlBenchError
+from petl_bench.launch import LAUNCHED_BY, this_launch
+
 ASKED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 #: seconds from the signal on: that a step has to its end, that everything has, and that a save may take
 _PATIENCE, _LIMIT, _SAVING = 3.0, 7.0, 60.0
 #: seconds that the main thread has to answer, and to be gone once it has saved; how often the thread looks
 _ANSWER, _GONE, _POLL = 1.0, 2.0, 0.05
-#: holds the number of the process that launched this one as one of several
-LAUNCHED_BY = "PETL_BENCH_LAUNCHED_BY"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -68,6 +69,7 @@ class StopRequest:
             everything is being imported, and C++ code that calls back into Python may not stand an exception.
         alone: False in one of several processes that must end their step together.
         leaving: whether somebody has taken up `Stopped` and is ending the work.
+        rank: of this process in its run; None as long as only its launcher knows.
         advice: gives the end of the last line, which says how the work goes on.
         rescue: saves what is not saved, once; called in whatever thread can.
     """
@@ -78,6 +80,7 @@ class StopRequest:
     def reset(self) -> None:
         """Forgets everything, as at the start of a process."""
         self.number, self.when, self.unwinds, self.alone, self.leaving = 0, When.AT_ONCE, True, True, False
+        self.rank: int | None = None
         self.advice: Callable[[], str] = str
         self.rescue: Callable[[], None] | None = None
         self._raised = self._overdue = self._rescuing = False
@@ -161,13 +164,23 @@ class StopRequest:
             if rescue is not None:
                 rescue()
 
+    @property
+    def leads(self) -> bool:
+        """Whether this process says what all processes of a run would say."""
+        if self.rank is None:
+            try:
+                return this_launch().rank == 0
+            except PetlBenchError:  # which is told where it matters
+                return True
+        return self.rank == 0
+
     def farewell(self) -> str:
         """The last line."""
         return f"petl-bench: stopped by {signal.Signals(self.number).name}{self.advice()}"
 
     def _print(self, text: str) -> None:
         # print may be what was interrupted; and a terminal that hung up takes no more words
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if self.leads:
             with suppress(OSError):
                 os.write(2, text.encode(errors="replace"))
 
@@ -331,8 +344,10 @@ def _end_with_the_launcher() -> None:
     """Ranks do not outlive the process that launched them: they would wait for each other."""
     if launcher := os.environ.get(LAUNCHED_BY):
         _end_with_the_parent()
-        if os.getppid() != int(launcher):
-            os._exit(1)
+        if str(os.getppid()) != launcher:
+            message = f"petl-bench: error: process {launcher} of {LAUNCHED_BY}, which started this one, is gone\n"
+            os.write(2, message.encode(errors="replace"))
+            os._exit(DistributedError.exit_code)
     elif "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun, which a signal may end before the ranks have saved
         _end_with_the_parent(signal.SIGTERM)
 

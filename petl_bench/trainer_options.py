@@ -1,4 +1,4 @@
-"""The options of Lightning's trainer: their ranges, and what this machine and its scheduler have to do with them."""
+"""The options of Lightning's trainer: their ranges, and what this machine has to do with them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,6 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator, MPSAccelerator
 from pytorch_lightning.callbacks import Timer
@@ -147,18 +143,7 @@ def _require_duration(value: Any) -> None:
         raise UsageError(f"trainer.max_time is {shown(value)}: give DD:HH:MM:SS, or a mapping such as {{hours: 2}}")
 
 
-# --- processes and machines ---------------------------------------------------------------------------------------
-
-
-def require_processes(trainer: Namespace) -> int:
-    """How many processes the options ask for, on all machines together.
-
-    Raises:
-        UsageError: this machine has not what they ask for, or nothing started the processes of other machines.
-    """
-    devices = devices_of(trainer)
-    _require_launch(devices, trainer.num_nodes)
-    return devices * trainer.num_nodes
+# --- processes of a machine -------------------------------------------------------------------------------------------
 
 
 def devices_of(trainer: Namespace) -> int:
@@ -197,69 +182,3 @@ def _accelerator(name: str) -> Any:
             f"trainer.accelerator is {name}: no such device is visible here (PyTorch is built {built}); use cpu"
         )
     return found
-
-
-def cluster_environment(trainer: Namespace) -> list[ClusterEnvironment]:
-    """What Lightning must be told of where it runs: inside a SLURM job that srun did not start this, it is alone."""
-    if trainer.plugins or TorchElasticEnvironment.detect() or not _in_slurm() or _started_by_srun():
-        return []
-    return [LightningEnvironment()]
-
-
-def _require_launch(devices: int, nodes: int) -> None:
-    if TorchElasticEnvironment.detect():
-        world = _number_in("WORLD_SIZE", devices * nodes)
-        if world != devices * nodes:
-            raise UsageError(
-                f"torchrun started {world} processes, but trainer.devices {devices} times trainer.num_nodes {nodes} is "
-                f"{devices * nodes}: let them agree"
-            )
-        return
-    if _in_slurm():
-        _require_srun(devices, nodes)
-        return
-    if nodes > 1 and not os.environ.keys() & {"NODE_RANK", "GROUP_RANK", "LSB_JOBID", "OMPI_COMM_WORLD_RANK"}:
-        raise UsageError(
-            f"trainer.num_nodes is {nodes}, but nothing starts processes on other machines: use torchrun or srun "
-            "(README, Several GPUs and machines)"
-        )
-
-
-def _require_srun(devices: int, nodes: int) -> None:
-    """Refuses jobs whose tasks Lightning would wait for, or cannot tell apart."""
-    tasks = _number_in("SLURM_NTASKS", 1)
-    if not _started_by_srun():
-        if tasks > 1 or nodes > 1:
-            raise UsageError(
-                f"this job has {tasks} tasks (SLURM_NTASKS), but srun did not start this process: put `srun` before "
-                f"petl-bench, with --ntasks-per-node equal to trainer.devices; or submit it with --ntasks=1"
-            )
-        return
-    if tasks > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
-        raise UsageError(
-            f"this job was submitted with --ntasks={tasks}, which does not say how many tasks a machine has: use "
-            f"--nodes={nodes} --ntasks-per-node={max(tasks // nodes, 1)}"
-        )
-    for variable, option, value in (
-        ("SLURM_NTASKS_PER_NODE", "devices", devices),
-        ("SLURM_NNODES", "num_nodes", nodes),
-    ):
-        if (given := _number_in(variable, value)) != value:
-            raise UsageError(f"trainer.{option} is {value}, but {variable} is {given}: set --trainer.{option} {given}")
-
-
-def _in_slurm() -> bool:
-    # As Lightning tells it; a job of these names starts its processes itself.
-    return "SLURM_NTASKS" in os.environ and SLURMEnvironment.job_name() not in ("bash", "interactive")
-
-
-def _started_by_srun() -> bool:
-    return bool(os.environ.keys() & {"SLURM_STEP_ID", "SLURM_STEPID"})
-
-
-def _number_in(variable: str, default: int) -> int:
-    text = os.environ.get(variable, str(default))
-    try:
-        return int(text)
-    except ValueError as error:
-        raise UsageError(f"{variable} is {shown(text)} in the environment: it must be a whole number") from error

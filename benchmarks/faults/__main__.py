@@ -21,9 +21,11 @@ from benchmarks.faults import (
     freedoms,
     identity,
     kills,
+    launchers,
     lookup,
     lost_processes,
     old_files,
+    slurm,
     stopping,
     storage,
     surroundings,
@@ -32,17 +34,8 @@ from benchmarks.faults.trials import HELD, ROOT, Bench, Trial
 
 #: modules with `trials()`
 SCRIPTED = (
-    kills,
-    stopping,
-    storage,
-    lost_processes,
-    surroundings,
-    frames,
-    annotation_files,
-    identity,
-    old_files,
-    lookup,
-    freedoms,
+    *(kills, stopping, storage, lost_processes, surroundings, frames, annotation_files, identity, old_files),
+    *(lookup, freedoms, launchers, slurm),
 )
 #: faults that tests of every change try already
 TESTS = {

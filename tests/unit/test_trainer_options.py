@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +12,7 @@ from pytorch_lightning import Trainer
 
 from petl_bench.errors import UsageError
 from petl_bench.freedoms import ALLOWED
-from petl_bench.trainer_options import cluster_environment, devices_of, require_in_range, require_processes
+from petl_bench.trainer_options import devices_of, require_in_range
 
 HUGE = 10**30
 NAN, INF = float("nan"), float("inf")
@@ -62,12 +61,6 @@ def options(**changed: Any) -> Namespace:
     parameters = inspect.signature(Trainer.__init__).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items() if name != "self"}
     return Namespace(**{**defaults, "max_epochs": 3, **changed})
-
-
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("SLURM_", "TORCHELASTIC", "NODE_RANK", "GROUP_RANK"))]:
-        monkeypatch.delenv(name)
 
 
 def test_every_option_is_classified() -> None:
@@ -125,68 +118,8 @@ def test_devices_that_a_cpu_does_not_have(value: Any) -> None:
 @pytest.mark.parametrize(("value", "count"), [("auto", 1), (1, 1), (2, 2), ("2", 2)])
 def test_processes_of_a_cpu(value: Any, count: int) -> None:
     assert devices_of(options(accelerator="cpu", devices=value)) == count
-    assert require_processes(options(accelerator="cpu", devices=value)) == count
 
 
 def test_a_device_that_is_not_here() -> None:
     with pytest.raises(UsageError, match=r"trainer\.accelerator is mps: no such device"):
         devices_of(options(accelerator="mps"))
-
-
-def test_nothing_starts_the_processes_of_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    spread = options(accelerator="cpu", num_nodes=2)
-    with pytest.raises(UsageError, match=r"trainer\.num_nodes is 2, but nothing starts.* torchrun or srun"):
-        require_processes(spread)
-    monkeypatch.setenv("NODE_RANK", "0")
-    assert require_processes(spread) == 2
-
-
-@pytest.mark.parametrize(
-    ("environment", "devices", "told"),
-    [
-        ({"SLURM_NTASKS": "4"}, 1, "4 tasks .SLURM_NTASKS., but srun did not start this process: put `srun` before"),
-        ({"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4"}, 4, "put `srun` before"),
-        ({"SLURM_NTASKS": "four"}, 1, "SLURM_NTASKS is four in the environment"),
-        (
-            {"SLURM_NTASKS": "4", "SLURM_STEP_ID": "0"},
-            4,
-            r"--ntasks=4, which does not say .* use --nodes=1 --ntasks-per-node=4",
-        ),
-        (
-            {"SLURM_NTASKS": "4", "SLURM_STEP_ID": "0", "SLURM_NTASKS_PER_NODE": "4"},
-            2,
-            r"trainer\.devices is 2, but SLURM_NTASKS_PER_NODE is 4: set --trainer\.devices 4",
-        ),
-        (
-            {"SLURM_NTASKS": "4", "SLURM_STEP_ID": "0", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "2"},
-            2,
-            r"trainer\.num_nodes is 1, but SLURM_NNODES is 2",
-        ),
-        ({"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4"}, 2, "torchrun started 4 processes, but trainer.devices 2"),
-        ({"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": ""}, 2, "WORLD_SIZE is '' in the environment"),
-    ],
-)
-def test_jobs_whose_tasks_would_be_waited_for(
-    environment: dict[str, str], devices: int, told: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match=told):
-        require_processes(options(accelerator="cpu", devices=devices))
-
-
-@pytest.mark.parametrize(
-    ("environment", "alone"),
-    [
-        ({}, False),
-        ({"SLURM_NTASKS": "1"}, True),  # a batch script of one task: SLURM's own variables may be missing
-        ({"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "bash"}, False),  # Lightning sees to it
-        ({"SLURM_NTASKS": "1", "SLURM_STEP_ID": "0", "SLURM_NTASKS_PER_NODE": "1", "SLURM_NNODES": "1"}, False),
-    ],
-)
-def test_jobs_of_one_task(environment: dict[str, str], alone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    one = options(accelerator="cpu")
-    assert require_processes(one) == 1
-    assert bool(cluster_environment(one)) == alone
