@@ -17,6 +17,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from petl_bench.adapters import Adapter
 from petl_bench.backbones.base import InputSpec, Resize
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.resources import exhausted
 
 #: the mean and deviation of OpenAI's CLIP, which BLIP and most others have taken over
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -151,7 +152,9 @@ def read_json(path: Path, *section: str) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise exhausted(error, path) or CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     for key in section:
         value = value.get(key, {}) if isinstance(value, dict) else None

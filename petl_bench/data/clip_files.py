@@ -12,6 +12,7 @@ from unicodedata import normalize
 
 from petl_bench.data.images import IMAGE_SUFFIXES
 from petl_bench.errors import DataError
+from petl_bench.resources import exhausted
 from petl_bench.untrusted import shown
 
 #: names that are compared with one that is missing
@@ -110,10 +111,20 @@ def _only(name: str, paths: Sequence[Path]) -> Path | None:
     return first
 
 
+def _refuse(error: OSError) -> None:
+    """Of a folder that cannot be listed: its clips are not missing."""
+    path = Path(str(error.filename))
+    if isinstance(error, FileNotFoundError):  # removed meanwhile
+        return
+    raise exhausted(error, path) or DataError(
+        f"{path}: this folder of clips cannot be listed: {error.strerror}; make it readable (chmod -R g+rX)"
+    ) from error
+
+
 def _walk(folder: Path) -> Iterator[Path]:
     """All files below a folder, linked folders included, each folder once."""
     seen: set[tuple[int, int]] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         status = Path(place).stat()
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()

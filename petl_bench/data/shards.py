@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
-from petl_bench.signals import STOP, starting_helpers
+from petl_bench.resources import exhausted, exit_code_of
+from petl_bench.signals import STOP, as_helper, starting_helpers
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
@@ -53,10 +57,28 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
             yield [(self.epoch, int(row)) for row in order[first : first + local]]
 
 
+def as_loader(worker: int) -> None:
+    """To be called first in a loader process: `as_helper`, and an end where a thread of its own has nothing to go on.
+
+    The thread that hands tensors over would try again for ever, and tell of each time, while the run waits.
+
+    Args:
+        worker: torch gives its loaders their number.
+    """
+    as_helper(worker)
+    sys.excepthook = _end_if_exhausted
+
+
+def _end_if_exhausted(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if exhausted(error):
+        os._exit(exit_code_of(error))
+    sys.__excepthook__(kind, error, traceback)
+
+
 class LateLoader(DataLoader[Any]):
     """Starts its processes with the first batch: Lightning asks for an iterator before it has read a checkpoint.
 
-    They leave signals to this process (give `worker_init_fn=as_helper`, too), which heeds them while it waits.
+    They leave signals to this process (give `worker_init_fn=as_loader`, too), which heeds them while it waits.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator is all that anybody needs
