@@ -113,31 +113,18 @@ def warn_of_limits() -> None:
         )
 
 
-def lost_helper(how: str, number: int) -> ResourceError | None:
-    """What the end of a helper by a signal says of the machine; None if its own work may have ended it.
-
-    Args:
-        how: of which helper is spoken.
-        number: of the signal.
-    """
-    if number != signal.SIGKILL:
-        return None
-    return ResourceError(
-        f"{how} was killed (SIGKILL) from outside, as the kernel does where memory runs out (dmesg tells): "
-        f"{_less_memory()}"
-    )
-
-
 def exit_code_of(error: BaseException) -> int:
-    """With which code a helper ends that can say no more than that; `exhausted_helper` reads it."""
+    """With which code a helper ends that can say no more than that; `helper_lacked` reads it."""
     return _CODES + (error_number(error) or 0)
 
 
-def exhausted_helper(text: str) -> ResourceError | None:
-    """What a library's message about the end of a helper says of the machine; None if it is about something else."""
-    if re.search(r"by signal: Killed", text):
-        return lost_helper("a loader process", signal.SIGKILL)
-    code = int(found[1]) if (found := re.search(r"exit code:? (\d+)", text)) else 0
+def helper_lacked(code: int) -> ResourceError | None:
+    """What the exit code of a helper says of the machine; None if its own work may have ended it."""
+    if code == -signal.SIGKILL:
+        return ResourceError(
+            "a helper process was killed (SIGKILL) from outside, as the kernel does when memory runs out (see dmesg): "
+            f"{_less_memory()}"
+        )
     return exhausted(OSError(code - _CODES, "")) if code > _CODES else None
 
 

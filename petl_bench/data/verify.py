@@ -14,7 +14,7 @@ import resource
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
@@ -36,7 +36,7 @@ from petl_bench.data.video import PyAVReader, WholeStream, open_video, require_r
 from petl_bench.errors import DataError, ResourceError, UsageError
 from petl_bench.files import make_ours
 from petl_bench.ranges import Positive, Processes, argument
-from petl_bench.resources import LESS_AT_ONCE, error_number, exhausted, lost_helper, no_more_helpers
+from petl_bench.resources import LESS_AT_ONCE, error_number, exhausted, helper_lacked, no_more_helpers
 from petl_bench.results import ResultError, file_sha256
 from petl_bench.signals import STOP, as_helper, starting_helpers
 
@@ -247,7 +247,9 @@ def inspect_all(tasks: Sequence[Task], limits: Limits, compare: str | None = Non
             while True:
                 for task in waiting:
                     mine, its = context.Pipe(duplex=False)
-                    process = context.Process(target=_inspect, args=(its, task, compare, limits.gibibytes), daemon=True)
+                    process = context.Process(
+                        target=_begin, args=(_inspect, its, task, compare, limits.gibibytes), daemon=True
+                    )
                     try:
                         with starting_helpers():
                             process.start()
@@ -317,7 +319,7 @@ def _of_the_machine(code: int, gibibytes: float) -> ResourceError | None:
     # C++ aborts for want of memory, which only the file's own limit may put down to the file.
     if code == -signal.SIGABRT and not _may_have(gibibytes):
         return _too_little(gibibytes)
-    return lost_helper("a decoding process", -code)
+    return helper_lacked(code)
 
 
 def _about(task: Task, status: Literal["ok", "bad"], reason: str = "", **found: Any) -> Entry:
@@ -328,10 +330,15 @@ def _about(task: Task, status: Literal["ok", "bad"], reason: str = "", **found: 
     )
 
 
-def _inspect(pipe: Connection, task: Task, compare: str | None, gibibytes: float) -> None:
-    """In the process of a file: says what PyAV finds, then where another reader disagrees."""
+def _begin(inspect: Callable[..., None], pipe: Connection, *arguments: Any) -> None:
+    """In the process of a file: says that it has begun, since what happens before says nothing about the file."""
     as_helper()
     pipe.send("begun")
+    inspect(pipe, *arguments)
+
+
+def _inspect(pipe: Connection, task: Task, compare: str | None, gibibytes: float) -> None:
+    """Says what PyAV finds, or what the machine lacks, then where another reader disagrees."""
     try:
         enough = _limit_memory(gibibytes)
         entry = inspect_file(task)
