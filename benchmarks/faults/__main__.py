@@ -22,6 +22,8 @@ from benchmarks.faults import (
     kills,
     lost_processes,
     old_files,
+    resources,
+    shared_folders,
     stopping,
     storage,
     surroundings,
@@ -29,7 +31,10 @@ from benchmarks.faults import (
 from benchmarks.faults.trials import HELD, ROOT, Bench, Trial
 
 #: modules with `trials()`
-SCRIPTED = (kills, stopping, storage, lost_processes, surroundings, frames, annotation_files, identity, old_files)
+SCRIPTED = (
+    *(kills, stopping, storage, lost_processes, surroundings, frames, annotation_files, identity, old_files),
+    *(resources, shared_folders),
+)
 #: faults that tests of every change try already
 TESTS = {
     "F2": "test_resume",
