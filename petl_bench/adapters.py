@@ -13,7 +13,7 @@ from petl_bench.errors import CheckpointError
 from petl_bench.file_names import utf8_path
 from petl_bench.resources import exhausted_by_parser
 from petl_bench.results import ResultError, write_bytes_atomically
-from petl_bench.untrusted import UnreadableError, is_file, mistaken, parse_json, shown
+from petl_bench.untrusted import UnreadableError, hidden, is_file, mistaken, parse_json, shown
 
 FORMAT = "petl_bench.adapter/2"
 _ENTRY = "petl_bench"
@@ -79,7 +79,7 @@ def require_adapter_path(path: Path) -> None:
         if path.is_dir():
             raise CheckpointError(f"no adapter file at {path}, which is a folder: give {path / 'adapter.safetensors'}")
     if not is_file(path):
-        raise CheckpointError(f"no adapter file at {path}")
+        raise CheckpointError(f"no adapter file at {path}{f', which {told}' if (told := hidden(path)) else ''}")
     if path.suffix == ".ckpt":
         raise CheckpointError(f"{path} is a checkpoint of training; the adapter is adapter.safetensors beside it")
 

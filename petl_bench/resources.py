@@ -128,6 +128,14 @@ def helper_lacked(code: int) -> ResourceError | None:
     return exhausted(OSError(code - _CODES, "")) if code > _CODES else None
 
 
+def helper_lacked_by(text: str) -> ResourceError | None:
+    """The same from torch's message about a loader process, which may come wherever the run is at that moment."""
+    if "killed by signal: Killed" in text:
+        return helper_lacked(-signal.SIGKILL)
+    code = re.search(r"with exit code (\d+)", text)
+    return helper_lacked(int(code[1])) if code else None
+
+
 def no_more_helpers() -> ResourceError:
     """Of a helper that could not be started."""
     return ResourceError(_no_threads())

@@ -22,7 +22,7 @@ from petl_bench import old_records
 from petl_bench.errors import PetlBenchError, StorageError, UsageError
 from petl_bench.files import replacing
 from petl_bench.resources import exhausted
-from petl_bench.untrusted import UnreadableError, is_file, parse_json, plain_text, read_text, shown
+from petl_bench.untrusted import UnreadableError, hidden, is_file, parse_json, plain_text, read_text, shown
 
 Contents = Mapping[str, Mapping[str, Any]]
 
@@ -105,7 +105,7 @@ def read_result(path: Path) -> dict[str, Any]:
         ResultError: The file is missing, damaged, of another schema, or breaks this one.
     """
     if not is_file(path):
-        raise ResultError(path, _why_no_file(path))
+        raise ResultError(path, hidden(path) or "is missing or not a file")
     try:
         record = parse_json(read_text(path))
         if isinstance(record, dict) and record.get("schema") == old_records.FIRST:
@@ -115,16 +115,6 @@ def read_result(path: Path) -> dict[str, Any]:
     except (UnreadableError, RecursionError) as error:
         raise ResultError(path, f"cannot be read as JSON: {error}") from error
     return _printable(record)
-
-
-def _why_no_file(path: Path) -> str:
-    try:
-        path.stat()
-    except PermissionError as error:
-        return f"cannot be looked at: {error.strerror}"
-    except (OSError, ValueError):
-        pass
-    return "is missing or not a file"
 
 
 def write_atomically(path: Path, text: str) -> None:

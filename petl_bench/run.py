@@ -385,6 +385,8 @@ def open_run(
     writes = rank_zero_only.rank == 0 and not dry
     if writes:
         held.enter_context(locked(run.folder))  # before its files are looked at
+        with _writing_to(run.folder), suppress(FileNotFoundError):
+            (run.folder / CONFIG_NAME).stat()
     resumed = None
     if command == "fit" and not (dry or options.overwrite):
         resumed = resumable(run.folder)

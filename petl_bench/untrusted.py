@@ -47,6 +47,17 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def hidden(path: Path) -> str:
+    """Says of what is no file to this user that it may be one to others; empty if it may not."""
+    try:
+        path.stat()
+    except PermissionError as error:
+        return f"cannot be looked at: {error.strerror}"
+    except (OSError, ValueError):
+        pass
+    return ""
+
+
 def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
     """The content of a regular file; a device or a FIFO would never end.
 

@@ -135,11 +135,21 @@ def local_files(pretrained: str, names: Sequence[str]) -> WeightFiles | None:
 
 
 def _path(pretrained: str) -> Path | None:
-    """The path that a text is; None for one that no file can have."""
+    """The path that a text is; None for one that no file can have.
+
+    Raises:
+        CheckpointError: its folder may not be looked into.
+    """
     try:
         path = Path(pretrained).expanduser()
         path.exists()
-    except (OSError, RuntimeError):  # too long, or of nobody's home
+    except PermissionError as error:
+        raise CheckpointError(f"weights {path} cannot be looked at: {error.strerror}") from error
+    except OSError as error:  # too long, for one
+        if lacking := exhausted(error, path):
+            raise lacking from error
+        return None
+    except RuntimeError:  # of nobody's home
         return None
     return path
 

@@ -21,7 +21,7 @@ from petl_bench.data.shards import LateLoader, as_loader
 from petl_bench.errors import CheckpointError, DataError, PetlBenchError, ResourceError, UsageError
 from petl_bench.files import free_bytes
 from petl_bench.ranges import Processes, argument
-from petl_bench.resources import exhausted
+from petl_bench.resources import exhausted, helper_lacked_by
 from petl_bench.signals import STOP
 
 #: clips opened to estimate the size of all
@@ -198,7 +198,7 @@ def _alive(loader: LateLoader) -> Iterable[Outcome]:
     try:
         yield from loader
     except (RuntimeError, OSError) as error:
-        if lacking := exhausted(error):
+        if lacking := exhausted(error) or helper_lacked_by(str(error)):
             raise lacking from error
         if "DataLoader worker" not in str(error):
             raise

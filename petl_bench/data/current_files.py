@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import get_worker_info
 
 from petl_bench.errors import DataError
-from petl_bench.resources import exhausted
+from petl_bench.resources import exhausted, helper_lacked_by
 
 #: bytes of a path that are kept, from its end
 _WIDTH = 512
@@ -58,7 +58,7 @@ def named_when_lost(files: CurrentFiles) -> Iterator[None]:
         if not _tells_of_a_loss(error):
             raise
         text = " ".join(str(error).split()) or type(error).__name__
-        if lacking := exhausted(error):
+        if lacking := exhausted(error) or helper_lacked_by(text):
             raise lacking from error
         reading = ", ".join(files.names()) or "unknown"
         raise DataError(

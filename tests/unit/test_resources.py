@@ -37,7 +37,7 @@ from petl_bench.data.video import _to_rgb, open_video
 from petl_bench.errors import DataError, PetlBenchError, ResourceError, StorageError
 from petl_bench.fixture import write_fixture
 from petl_bench.main import main
-from petl_bench.resources import exhausted, exhausted_by_parser, exit_code_of, helper_lacked
+from petl_bench.resources import exhausted, exhausted_by_parser, exit_code_of, helper_lacked, helper_lacked_by
 from petl_bench.results import file_sha256
 from petl_bench.signals import end_helpers
 from tests.unit.data.test_datasets import SPEC
@@ -146,6 +146,15 @@ def test_lost_helpers() -> None:
         (RuntimeError("can't start new thread"), "ulimit -u"),
     ):
         assert told in str(helper_lacked(exit_code_of(error)))
+
+
+def test_what_torch_says_of_lost_loaders() -> None:
+    assert "memory runs out" in str(helper_lacked_by("DataLoader worker (pid 7) is killed by signal: Killed. "))
+    assert "ulimit -n" in str(
+        helper_lacked_by("DataLoader worker (pid 7) exited unexpectedly with exit code 184. More")
+    )
+    assert helper_lacked_by("DataLoader worker (pid 7) is killed by signal: Segmentation fault. ") is None
+    assert helper_lacked_by("DataLoader worker (pid 7) exited unexpectedly with exit code 1. More") is None
 
 
 class _Clips(Dataset[int]):

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from petl_bench import files, locks
-from petl_bench.adapters import Adapter, write_adapter
+from petl_bench.adapters import Adapter, read_adapter, write_adapter
 from petl_bench.checkpoints import SafeCheckpointIO, resumable
 from petl_bench.data.build_cache import build
 from petl_bench.data.cache import Clip, FrameCache
@@ -242,6 +242,15 @@ def test_runs_that_cannot_be_read_are_not_left_out_without_a_word(folder: Path) 
     _, rejected = as_user(COLLEAGUE, partial(collect, [folder]))
     assert [one.path.name for one in rejected] == ["a", "result.json"]
     assert all("Permission denied" in one.reason for one in rejected)
+
+
+@needs_root
+def test_an_adapter_and_a_run_of_another_user_that_are_closed(folder: Path) -> None:
+    (folder / "seed0").mkdir(mode=0o700)
+    (folder / "seed0" / "adapter.safetensors").touch()
+    path = folder / "seed0" / "adapter.safetensors"
+    with pytest.raises(CheckpointError, match=rf"no adapter file at {path}, which .*Permission denied"):
+        as_user(COLLEAGUE, partial(read_adapter, path))
 
 
 # --- what file systems cannot do --------------------------------------------------------------------------------------
