@@ -11,8 +11,9 @@ from torch import Tensor
 
 from petl_bench.errors import CheckpointError
 from petl_bench.file_names import utf8_path
+from petl_bench.resources import exhausted_by_parser
 from petl_bench.results import ResultError, write_bytes_atomically
-from petl_bench.untrusted import UnreadableError, is_file, mistaken, parse_json, shown
+from petl_bench.untrusted import UnreadableError, hidden, is_file, mistaken, parse_json, shown
 
 FORMAT = "petl_bench.adapter/2"
 _ENTRY = "petl_bench"
@@ -47,6 +48,7 @@ def read_adapter(path: Path) -> Adapter:
 
     Raises:
         CheckpointError: if it is missing, damaged or of another kind.
+        ResourceError: if it cannot be read for want of something that this machine lacks.
     """
     from safetensors import safe_open
 
@@ -57,6 +59,8 @@ def read_adapter(path: Path) -> Adapter:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     # Of a damaged header the library makes almost anything.
     except Exception as error:
+        if lacking := exhausted_by_parser(error, path):
+            raise lacking from error
         reason = mistaken(path) or " ".join(str(error).split())[:200] or type(error).__name__
         size = f"{path.stat().st_size} bytes" if is_file(path) else "gone"
         raise CheckpointError(f"{path} ({size}) is not a whole safetensors file: {reason}") from error
@@ -75,7 +79,7 @@ def require_adapter_path(path: Path) -> None:
         if path.is_dir():
             raise CheckpointError(f"no adapter file at {path}, which is a folder: give {path / 'adapter.safetensors'}")
     if not is_file(path):
-        raise CheckpointError(f"no adapter file at {path}")
+        raise CheckpointError(f"no adapter file at {path}{f', which {told}' if (told := hidden(path)) else ''}")
     if path.suffix == ".ckpt":
         raise CheckpointError(f"{path} is a checkpoint of training; the adapter is adapter.safetensors beside it")
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
-import os
 import shlex
-import shutil
 import stat
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,9 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 from torch.optim import Optimizer
 
-from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.errors import CheckpointError, StorageError, UsageError
+from petl_bench.files import flush, flush_folder, free_bytes, move, temporary_of
+from petl_bench.resources import exhausted, exhausted_by_parser
 from petl_bench.signals import STOP, When
 
 #: the checkpoint that a run is continued from, and the one before it
@@ -50,33 +51,34 @@ class SafeCheckpointIO(CheckpointIO):
             self._replace(checkpoint, Path(path))
 
     def _replace(self, checkpoint: dict[str, Any], path: Path) -> None:
-        fresh, digest = path.with_name(f".{path.name}.{os.getpid()}.tmp"), _digest_of(path)
-        fresh_digest = digest.with_name(f".{digest.name}.{os.getpid()}.tmp")
+        digest = _digest_of(path)
+        fresh, fresh_digest = temporary_of(path), temporary_of(digest)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _require_space(checkpoint, path.parent)
             with fresh.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            with fresh_digest.open("w", encoding="ascii") as file:
-                file.write(_sha256(fresh))
-                file.flush()
-                os.fsync(file.fileno())
+                flush(file)
+            with fresh_digest.open("wb") as file:
+                file.write(_sha256(fresh).encode("ascii"))
+                flush(file)
             if path.name == LAST and path.is_file():
                 before = path.with_name(BEFORE_LAST)
                 before.unlink(missing_ok=True)  # or a kill would leave it with the digest of another file
                 if digest.is_file():
-                    digest.replace(_digest_of(before))
-                path.replace(before)
+                    move(digest, _digest_of(before))
+                move(path, before)
             # The digest first: without its checkpoint it means nothing, and the one before the last is still there.
-            fresh_digest.replace(digest)
-            fresh.replace(path)
-            _flush(path.parent)
+            move(fresh_digest, digest)
+            move(fresh, path)
+            flush_folder(path.parent)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             with suppress(OSError):
                 for left in (fresh, fresh_digest):
                     left.unlink(missing_ok=True)
+            lacking = exhausted(error, path)
+            if lacking is not None and not isinstance(lacking, StorageError):
+                raise lacking from error
             reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
             raise CheckpointError(f"cannot write the checkpoint {path}: {reason}; the one before is kept") from error
 
@@ -307,11 +309,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             raise CheckpointError(f"{path} ({size} bytes) is damaged: its SHA-256 is not the one beside it")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}") from error
+        unread = CheckpointError(f"cannot read the checkpoint {path}: {error.strerror}")
+        raise exhausted(error, path) or unread from error
     except CheckpointError:
         raise
     # A damaged archive makes torch raise almost anything, also KeyError and EOFError without a word.
     except Exception as error:
+        if lacking := exhausted_by_parser(error, path):  # which is no reason to go back to the one before
+            raise lacking from error
         reason = str(error).split("\n")[0][:150] or type(error).__name__
         raise CheckpointError(f"{path} is no whole checkpoint of plain values: {reason}") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
@@ -358,9 +363,9 @@ def _sha256(path: Path) -> str:
 
 
 def _require_space(checkpoint: dict[str, Any], folder: Path) -> None:
-    needed, free = int(_MARGIN * _bytes(checkpoint)), shutil.disk_usage(folder).free
-    if free < needed:
-        raise OSError(28, f"it needs {needed} bytes and {free} are free")
+    needed, free = int(_MARGIN * _bytes(checkpoint)), free_bytes(folder)
+    if free is not None and free < needed:
+        raise OSError(errno.ENOSPC, f"it needs {needed} bytes and {free} are free")
 
 
 def _bytes(value: Any) -> int:
@@ -370,12 +375,3 @@ def _bytes(value: Any) -> int:
     if isinstance(value, dict):
         return sum(map(_bytes, value.values()))
     return sum(map(_bytes, value)) if isinstance(value, (list, tuple)) else 0
-
-
-def _flush(folder: Path) -> None:
-    """Makes the renames in a folder last."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

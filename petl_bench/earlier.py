@@ -7,7 +7,6 @@ what was begun is continued, or refused by name, and not begun anew without a wo
 
 from __future__ import annotations
 
-import fcntl
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 from petl_bench.checkpoints import read_checkpoint, resumable
 from petl_bench.config_safety import parse_yaml
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.locks import is_held
+from petl_bench.resources import exhausted
 from petl_bench.results import CONFIG_NAME, FILE_NAME, ResultError, leaves, measured_settings, read_result
 from petl_bench.untrusted import UnreadableError, read_text
 
@@ -176,14 +177,17 @@ def _complete_of_the_earlier_version(path: Path, annotations: str, weights: str 
     return same and "weights" not in record["model"]
 
 
+def lock_of(folder: Path) -> Path:
+    """The lock file of a run's folder, beside it."""
+    return folder.with_name(f".{folder.name}.lock")
+
+
 def _is_at_work(folder: Path) -> bool:
     """Whether another process holds the lock of a run's folder."""
-    path = folder.with_name(f".{folder.name}.lock")
+    path = lock_of(folder)
     try:
-        with path.open("r+") as file:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+        return is_held(path)
+    except PermissionError:
+        return True  # nobody knows
+    except OSError as error:
+        raise exhausted(error, path) or CheckpointError(f"{path}: cannot be read: {error.strerror}") from error

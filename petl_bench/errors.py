@@ -13,6 +13,18 @@ class UsageError(PetlBenchError):
     exit_code = 2
 
 
+class ResourceError(PetlBenchError):
+    """This machine has no more threads, files or memory to give; that says nothing about the data at hand."""
+
+    exit_code = 2
+
+
+class StorageError(ResourceError):
+    """A disk is full, or does not answer."""
+
+    exit_code = 5
+
+
 class NonFiniteError(PetlBenchError):
     """A loss, feature or similarity is NaN or infinite."""
 

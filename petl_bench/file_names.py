@@ -1,4 +1,4 @@
-"""Names of files that not every library takes."""
+"""Files that not every library opens: names that it does not take, and errors that it does not tell apart."""
 
 from __future__ import annotations
 
@@ -23,4 +23,5 @@ def utf8_path(path: Path) -> Iterator[Path]:
         with path.open("rb") as file:
             yield Path(f"/dev/fd/{file.fileno()}")
         return
+    path.open("rb").close()  # safetensors takes any file that it cannot open for one that is not there
     yield path

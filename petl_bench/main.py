@@ -14,6 +14,7 @@ from petl_bench.arguments import Parser
 from petl_bench.errors import PetlBenchError, UsageError
 from petl_bench.launch import require_one_process
 from petl_bench.output import make_printable
+from petl_bench.resources import exhausted, warn_of_limits
 from petl_bench.signals import STOP, Stopped, exit_on_signals, handled, take_over
 
 _HELP = """\
@@ -87,6 +88,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except Exception as error:  # a fault of ours, or of a library: say so in one line, too
         if debug:
             raise
+        if lacking := exhausted(error):
+            print(f"petl-bench: error: {lacking}", file=sys.stderr)
+            return lacking.exit_code
         text = f"{type(error).__name__}: {_one_line(error)}"[:500]
         print(f"petl-bench: unexpected error: {text} (--debug shows where)", file=sys.stderr)
         return 1
@@ -116,6 +120,8 @@ def _dispatch(arguments: list[str]) -> int:
     if command in ("--version", "-V"):
         print(f"petl-bench {__version__}")
         return 0
+    if command in (*_RUN_COMMANDS, *_INSPECT_COMMANDS, "plan", "data", "demo"):
+        warn_of_limits()
     if command in _RUN_COMMANDS:
         return _run_command(command, rest, plugins)
     if command in _ALONE:

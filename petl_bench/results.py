@@ -8,7 +8,6 @@ import hashlib
 import importlib.metadata
 import json
 import math
-import os
 import platform
 import subprocess
 import sys
@@ -20,8 +19,10 @@ from typing import Any
 import yaml
 
 from petl_bench import old_records
-from petl_bench.errors import PetlBenchError, UsageError
-from petl_bench.untrusted import UnreadableError, is_file, parse_json, plain_text, read_text, shown
+from petl_bench.errors import PetlBenchError, StorageError, UsageError
+from petl_bench.files import replacing
+from petl_bench.resources import exhausted
+from petl_bench.untrusted import UnreadableError, hidden, is_file, parse_json, plain_text, read_text, shown
 
 Contents = Mapping[str, Mapping[str, Any]]
 
@@ -104,7 +105,7 @@ def read_result(path: Path) -> dict[str, Any]:
         ResultError: The file is missing, damaged, of another schema, or breaks this one.
     """
     if not is_file(path):
-        raise ResultError(path, "is missing or not a file")
+        raise ResultError(path, hidden(path) or "is missing or not a file")
     try:
         record = parse_json(read_text(path))
         if isinstance(record, dict) and record.get("schema") == old_records.FIRST:
@@ -122,24 +123,19 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """Write through a temporary file of the same folder, flushed to disk, then renamed.
+    """Write through a temporary file of the same folder, flushed to disk, then renamed (`petl_bench.files`).
 
     Raises:
+        ResourceError: This machine has no more files to open.
         ResultError: The file cannot be written; a previous version stays as it was.
     """
-    # Machines that share the folder may have processes of the same number.
-    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.tmp")
     try:
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_directory(path.parent)
+        with replacing(path) as file:
+            file.write(content)
     except OSError as error:
+        lacking = exhausted(error, path)
+        if lacking is not None and not isinstance(lacking, StorageError):
+            raise lacking from error
         raise ResultError(path, f"cannot be written: {error.strerror}") from error
 
 
@@ -147,13 +143,14 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits.
 
     Raises:
+        ResourceError: This machine has no more files to open, or the storage does not answer.
         ResultError: The file cannot be read.
     """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ResultError(path, f"cannot be read: {error.strerror}") from error
+        raise exhausted(error, path) or ResultError(path, f"cannot be read: {error.strerror}") from error
 
 
 def config_hash(config: dict[str, Any], contents: Contents | None = None) -> str:
@@ -352,14 +349,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} is no JSON")
-
-
-def _sync_directory(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _checkout(package: Path) -> dict[str, Any]:

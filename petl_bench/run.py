@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
-import fcntl
+import errno
 import hashlib
 import io
+import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -27,10 +29,13 @@ from petl_bench.config_safety import parse_yaml
 from petl_bench.cost import CostMeter
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.video import reader_version
-from petl_bench.earlier import Resolve, earlier_checkpoint
+from petl_bench.earlier import Resolve, earlier_checkpoint, lock_of
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.files import make_ours
+from petl_bench.locks import HeldError, held
 from petl_bench.method import Method
 from petl_bench.named_configs import Recipe
+from petl_bench.resources import exhausted
 from petl_bench.results import (
     CONFIG_NAME,
     FILE_NAME,
@@ -50,7 +55,7 @@ from petl_bench.results import (
 from petl_bench.tasks.base import Evaluation
 from petl_bench.untrusted import UnreadableError, expanded, read_text
 
-ADAPTER_NAME, RANKS_NAME = "adapter.safetensors", "ranks.npz"
+ADAPTER_NAME, RANKS_NAME, METRICS_NAME = "adapter.safetensors", "ranks.npz", "metrics.csv"
 #: what the record of a test says of the training behind its adapter
 TRAINED = ("epochs", "steps", "recipe", "changed", "limits")
 
@@ -60,7 +65,10 @@ def _writing_to(folder: Path, advice: str = "set --runs_dir") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CheckpointError(f"cannot write to {folder}: {error.strerror}; {advice}") from error
+        named = error.filename if isinstance(error.filename, str) else folder
+        raise exhausted(error, folder) or CheckpointError(
+            f"cannot write to {named}: {error.strerror}; {advice}"
+        ) from error
 
 
 @contextmanager
@@ -69,26 +77,35 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises:
         UsageError: another process is at work in it.
-        CheckpointError: the folder cannot be written to.
+        CheckpointError: the folder cannot be written to, or the lock file not be opened.
     """
-    path = folder.with_name(f".{folder.name}.lock")
+    path = lock_of(folder)
     with _writing_to(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    with file:
+    with ExitStack() as stack:
         try:
-            # Of this process alone: loader processes that outlive a kill for seconds must not hold it.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            stack.enter_context(held(path))
+        except HeldError as error:
             raise UsageError(
                 f"another process is at work in {folder}: wait for it, or change seed_everything or --runs_dir"
             ) from error
+        except OSError as error:
+            raise exhausted(error, path) or _no_lock(path, error) from error
         yield
+
+
+def _no_lock(path: Path, error: OSError) -> CheckpointError:
+    if not os.path.lexists(path):  # and could not be made
+        return CheckpointError(f"cannot write to {path.parent}: {error.strerror}; set --runs_dir")
+    return CheckpointError(
+        f"the lock file {path} cannot be opened: {error.strerror}; have its owner delete it or make it readable "
+        "(chmod g+r), or set another --runs_dir"
+    )
 
 
 def earlier_metrics(folder: Path, steps: int) -> list[dict[str, str]]:
     """The rows of `metrics.csv` before a step, which a resumed run would otherwise lose."""
-    path = folder / "metrics.csv"
+    path = folder / METRICS_NAME
     if not path.is_file():
         return []
     try:
@@ -366,6 +383,8 @@ def open_run(
     writes = rank_zero_only.rank == 0 and not dry
     if writes:
         held.enter_context(locked(run.folder))  # before its files are looked at
+        with _writing_to(run.folder), suppress(FileNotFoundError):
+            (run.folder / CONFIG_NAME).stat()
     resumed = None
     if command == "fit" and not (dry or options.overwrite):
         resumed = resumable(run.folder)
@@ -397,6 +416,7 @@ def _create(run: Run, overwrite: bool, data: VideoTextDataModule) -> None:
             _set_aside(run.folder)
         run.folder.mkdir(parents=True, exist_ok=True)
         sweep(run.folder)
+        make_ours(run.folder / METRICS_NAME)  # which is added to
         run.write_config()
 
 
@@ -431,7 +451,12 @@ def _set_aside(folder: Path) -> None:
     number = 1
     while (aside := folder.with_name(f"{folder.name}.replaced{number}")).exists():
         number += 1
-    folder.rename(aside)
+    try:
+        folder.rename(aside)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # of a folder in a lower layer of a container's file system
+            raise
+        shutil.move(folder, aside)
 
 
 def _figures(record: dict[str, Any]) -> list[list[str]]:

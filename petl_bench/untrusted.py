@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from petl_bench.resources import exhausted
+
 #: bytes of a text file; the largest annotation files in use have half a gigabyte
 MAX_BYTES = 4_000_000_000
 #: how files begin, in lower case, that are taken for something else, and what they are
@@ -38,11 +40,30 @@ def expanded(path: str | Path) -> Path:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a regular file is there; False, too, where nobody may look, or for what is no name of a file."""
+    """Whether a regular file is there; False, too, where nobody may look, or for what is no name of a file.
+
+    Raises:
+        StorageError: the storage does not answer.
+    """
     try:
         return path.is_file()
-    except (OSError, ValueError):
+    except OSError as error:
+        if lacking := exhausted(error, path):
+            raise lacking from error
         return False
+    except ValueError:
+        return False
+
+
+def hidden(path: Path) -> str:
+    """Says of what is no file to this user that it may be one to others; empty if it may not."""
+    try:
+        path.stat()
+    except PermissionError as error:
+        return f"cannot be looked at: {error.strerror}"
+    except (OSError, ValueError):
+        pass
+    return ""
 
 
 def is_folder(path: Path) -> bool:
@@ -62,6 +83,7 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
 
     Raises:
         UnreadableError: if it is missing, no regular file, too large, or cannot be read.
+        ResourceError: if that is for want of something that this machine lacks.
     """
     try:
         status = path.stat()
@@ -71,7 +93,7 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
             raise UnreadableError(f"{status.st_size} bytes are too many; refusing it")
         return path.read_bytes()
     except OSError as error:
-        raise UnreadableError(error.strerror or type(error).__name__) from error
+        raise exhausted(error, path) or UnreadableError(error.strerror or type(error).__name__) from error
     except ValueError as error:  # a zero byte in its name
         raise UnreadableError(str(error)) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -24,5 +25,12 @@ def _cuda() -> bool:
     return torch.cuda.is_available()
 
 
+def _root() -> bool:
+    return os.geteuid() == 0
+
+
 #: by marker; what any machine can install is no need but a part of the extra `ci`
-NEEDS = {"needs_cuda": Need("an NVIDIA GPU", _cuda)}
+NEEDS = {
+    "needs_cuda": Need("an NVIDIA GPU", _cuda),
+    "needs_root": Need("root, to become other users", _root),
+}

@@ -25,6 +25,8 @@ from benchmarks.faults import (
     lookup,
     lost_processes,
     old_files,
+    resources,
+    shared_folders,
     slurm,
     stopping,
     storage,
@@ -35,7 +37,7 @@ from benchmarks.faults.trials import HELD, ROOT, Bench, Trial
 #: modules with `trials()`
 SCRIPTED = (
     *(kills, stopping, storage, lost_processes, surroundings, frames, annotation_files, identity, old_files),
-    *(lookup, freedoms, launchers, slurm),
+    *(lookup, freedoms, launchers, slurm, resources, shared_folders),
 )
 #: faults that tests of every change try already
 TESTS = {

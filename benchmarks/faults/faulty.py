@@ -97,6 +97,7 @@ _OF_TESTS: dict[str, Callable[[Faulty], None]] = {
 }
 _OF_LOADERS: dict[str, Callable[[], None]] = {
     "loader dies": lambda: os._exit(3),
+    "loader is killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "loader hangs": lambda: time.sleep(10_000),
 }
 

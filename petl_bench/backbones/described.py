@@ -17,6 +17,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from petl_bench.adapters import Adapter
 from petl_bench.backbones.base import InputSpec, Resize
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.resources import exhausted
 from petl_bench.untrusted import shown
 
 #: the mean and deviation of OpenAI's CLIP, which BLIP and most others have taken over
@@ -162,7 +163,9 @@ def read_json(path: Path, *section: str) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise exhausted(error, path) or CheckpointError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     for key in section:
         value = value.get(key, {}) if isinstance(value, dict) else None

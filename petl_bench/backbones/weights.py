@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from petl_bench.adapters import is_adapter_file, read_adapter
 from petl_bench.backbones.described import Pixels, pixels_of_adapter
 from petl_bench.errors import CheckpointError
+from petl_bench.resources import exhausted, exhausted_by_parser
 from petl_bench.results import file_sha256
 from petl_bench.untrusted import expanded, is_file, shown_all
 
@@ -135,11 +136,21 @@ def local_files(pretrained: str, names: Sequence[str]) -> WeightFiles | None:
 
 
 def _path(pretrained: str) -> Path | None:
-    """The path that a text is; None for one that no file can have."""
+    """The path that a text is; None for one that no file can have.
+
+    Raises:
+        CheckpointError: its folder may not be looked into.
+    """
     try:
         path = expanded(pretrained)
         path.exists()
-    except (OSError, ValueError):  # too long, or with a zero byte
+    except PermissionError as error:
+        raise CheckpointError(f"weights {path} cannot be looked at: {error.strerror}") from error
+    except OSError as error:  # too long, for one
+        if lacking := exhausted(error, path):
+            raise lacking from error
+        return None
+    except ValueError:  # with a zero byte
         return None
     return path
 
@@ -179,7 +190,9 @@ def _listed(index: Path) -> tuple[Path, ...]:
         places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(places.values()))
         plain = bool(names) and all(name and Path(name).name == name for name in names)  # none of another folder
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        raise exhausted(error, index) or CheckpointError(f"cannot read {index}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index} is no index of shards: {what_else(index) or 'no weight_map'}") from error
     if not plain:
         raise CheckpointError(f"{index} names files that are not beside it: {shown_all(names)}")
@@ -287,6 +300,8 @@ def reading(path: Path) -> Iterator[None]:
             "tensors, which is never executed; give safetensors"
         ) from error
     except Exception as error:  # torch, zipfile, pickle and safetensors each raise their own kinds
+        if lacking := exhausted_by_parser(error, path):
+            raise lacking from error
         raise CheckpointError(
             f"cannot read weights {path} ({path.stat().st_size} bytes): {type(error).__name__}: "
             f"{str(error).splitlines()[0] if str(error) else 'empty or damaged file'}"
@@ -315,7 +330,7 @@ def what_else(path: Path) -> str | None:
         with path.open("rb") as file:
             head = file.read(_HEAD)
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
+        raise exhausted(error, path) or CheckpointError(f"cannot read {path}: {error.strerror}") from error
     if not size:
         return "empty: download it again"
     for magic, told in _NO_WEIGHTS:

@@ -30,12 +30,11 @@ from petl_bench.data.mark import MARK
 from petl_bench.data.reader import READING_RULES
 from petl_bench.data.samples import Protocol, Sample, Split, looked_up_by
 from petl_bench.data.sampling import SAMPLERS
-from petl_bench.data.shards import EpochBatches, LateLoader, UnpaddedShard
+from petl_bench.data.shards import EpochBatches, LateLoader, UnpaddedShard, as_loader
 from petl_bench.data.video import require_reader
 from petl_bench.errors import DataError, UsageError
 from petl_bench.ranges import Count, NonNegativeCount, Processes, Size
 from petl_bench.results import ResultError, file_sha256
-from petl_bench.signals import as_helper
 from petl_bench.untrusted import expanded, is_folder, shown, shown_all
 
 VIDEO_SUFFIXES = tuple(
@@ -504,7 +503,7 @@ class VideoTextDataModule(LightningDataModule):
         return {
             "collate_fn": collate,
             "num_workers": self.num_workers,
-            "worker_init_fn": as_helper,
+            "worker_init_fn": as_loader,
             "timeout": self.loader_timeout if self.num_workers else 0,
             "pin_memory": self._on_gpu(),
         }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -18,10 +18,12 @@ from petl_bench.arguments import possible_path
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.cache import Clip, DamagedEntry, FrameCache, Source
 from petl_bench.data.reader import VideoError
-from petl_bench.data.shards import LateLoader
-from petl_bench.errors import CheckpointError, DataError, PetlBenchError, UsageError
+from petl_bench.data.shards import LateLoader, as_loader
+from petl_bench.errors import CheckpointError, DataError, PetlBenchError, ResourceError, UsageError
+from petl_bench.files import free_bytes
 from petl_bench.ranges import Processes, argument
-from petl_bench.signals import STOP, as_helper
+from petl_bench.resources import exhausted, helper_lacked_by
+from petl_bench.signals import STOP
 
 #: clips opened to estimate the size of all
 _SAMPLED = 32
@@ -105,6 +107,7 @@ def build(cache: FrameCache, clips: Sequence[Clip], workers: int, recheck: bool 
     Raises:
         CheckpointError: The cache cannot be written, or the disk has too little room.
         DataError: A decoding process died.
+        ResourceError: This machine is out of what decoding needs.
     """
     cache.write_profile()
     STOP.advice = f"; what is cached in {cache.folder} is kept: the same command goes on from there".__str__
@@ -115,7 +118,7 @@ def build(cache: FrameCache, clips: Sequence[Clip], workers: int, recheck: bool 
         batch_size=None,
         num_workers=workers,
         in_order=False,
-        worker_init_fn=as_helper,
+        worker_init_fn=as_loader,
     )
     outcomes: list[Outcome] = []
     with _progress() as progress:
@@ -140,9 +143,10 @@ def require_space(cache: FrameCache, clips: Sequence[Clip]) -> None:
     sample = missing[:: -(-len(missing) // _SAMPLED)]
     counts = [count for clip in sample if (count := _frames_of(cache, clip))]
     expected = sum(counts) * len(missing) * cache.profile.frame_bytes // max(len(counts), 1)
-    free = shutil.disk_usage(cache.folder).free
-    print(f"{len(missing)} of {len(clips)} clips to decode, about {decimal(expected)}; {decimal(free)} free")
-    if expected > free:
+    free = free_bytes(cache.folder)
+    told = "unknown" if free is None else decimal(free)
+    print(f"{len(missing)} of {len(clips)} clips to decode, about {decimal(expected)}; {told} free")
+    if free is not None and expected > free:
         raise CheckpointError(
             f"{cache.folder}: the frames need about {decimal(expected)} and {decimal(free)} are free: give "
             "another --cache, or lower data.frame_rate"
@@ -172,15 +176,17 @@ class _Clips(Dataset[Outcome]):
             return Outcome(clip, did, self.cache.sources.find(clip.path))
         except VideoError as error:
             return Outcome(clip, "unreadable", reason=_without_path(error, clip.path))
+        except ResourceError:
+            raise
         except PetlBenchError as error:
             return Outcome(clip, "unwritable", reason=str(error))
 
     def _cached(self, clip: Clip) -> Done:
-        taken = None if self.cache.entry(clip).is_file() else self.cache.take_over(clip)
+        taken = self.cache.take_over(clip) if self.cache.missing([clip]) else None
         try:
             if self.recheck:
                 self.cache.check(clip)
-            elif not self.cache.entry(clip).is_file():
+            elif self.cache.missing([clip]):
                 raise FileNotFoundError
         except FileNotFoundError:
             self.cache.store(clip)
@@ -194,7 +200,9 @@ class _Clips(Dataset[Outcome]):
 def _alive(loader: LateLoader) -> Iterable[Outcome]:
     try:
         yield from loader
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
+        if lacking := exhausted(error) or helper_lacked_by(str(error)):
+            raise lacking from error
         if "DataLoader worker" not in str(error):
             raise
         raise DataError(
@@ -206,7 +214,7 @@ def _alive(loader: LateLoader) -> Iterable[Outcome]:
 def _is_there(cache: FrameCache, clip: Clip) -> bool:
     """Whether nothing is to be written, as far as can be told without opening the video."""
     try:
-        return cache.entry(clip).is_file() or cache.has_former(clip)
+        return not cache.missing([clip]) or cache.has_former(clip)
     except VideoError:  # told when its turn comes
         return False
 
@@ -221,8 +229,9 @@ def _frames_of(cache: FrameCache, clip: Clip) -> int:
 def _sweep(folder: Path) -> None:
     """Deletes what killed builders left unfinished; the files of one at work are younger."""
     for path in folder.glob("**/.*.tmp"):
-        if time.time() - path.stat().st_mtime > _ABANDONED:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError, PermissionError):  # of another builder who is done; of another user
+            if time.time() - path.stat().st_mtime > _ABANDONED:
+                path.unlink()
 
 
 def _progress() -> Progress:

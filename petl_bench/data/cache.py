@@ -25,9 +25,11 @@ copy on disk, and decodes the others (`FrameCache.take_over`).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -38,7 +40,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from petl_bench.backbones.base import Resize
@@ -47,9 +49,17 @@ from petl_bench.data.sampling import FILLED, choose_frames, frame_grid, is_rando
 from petl_bench.data.video import open_video, reader_version, resize_frames
 from petl_bench.errors import CheckpointError, DataError
 from petl_bench.file_names import utf8_path
+from petl_bench.files import NO_LINK, UNABLE, make_ours, move, replacing, warn_once
+from petl_bench.resources import error_number, exhausted
 from petl_bench.results import ResultError, file_sha256, write_atomically, write_bytes_atomically
 from petl_bench.untrusted import expanded
 
+#: what the owner of a shared cache can do
+_SHARE = "have its owner make the cache readable (chmod -R g+rX)"
+#: what a call that would write says of what is only to be read
+_READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+#: what mapping a file says where the file system does not do that
+_CANNOT_MAP = UNABLE | {errno.ENODEV}
 #: frames decoded at a time are at most this many bytes before they are resized
 _DECODED_BYTES = 512 * 2**20
 
@@ -194,12 +204,14 @@ class FrameCache:
         path = self.entry(clip)
         try:
             return _Entry(path).frames(choose)
+        except PermissionError as error:
+            raise _unreadable(path, error) from error
         except FileNotFoundError as error:
             raise CacheMiss(f"{clip.path}: {self._absent([clip])}") from error
 
     def missing(self, clips: Sequence[Clip]) -> list[Clip]:
         """The clips without an entry for their video file as it is now."""
-        return [clip for clip in clips if not self.entry(clip).is_file()]
+        return [clip for clip in clips if not _is_there(self.entry(clip))]
 
     def require(self, clips: Sequence[Clip]) -> None:
         """Checks before a run that its clips are there.
@@ -239,10 +251,14 @@ class FrameCache:
                 os.link(former, entry)
             except FileExistsError:  # of another builder
                 pass
-            except OSError:  # this file system has no links
-                former.replace(entry)
+            except OSError as error:
+                if error.errno not in NO_LINK:
+                    raise
+                _without_links(former, entry)
         except OSError as error:
-            raise CheckpointError(f"{entry}: cannot be taken over from {former}: {error.strerror}") from error
+            lacking = exhausted(error, entry)
+            untaken = CheckpointError(f"{entry}: cannot be taken over from {former}: {error.strerror}")
+            raise lacking or untaken from error
         return True
 
     def _reads_alike(self, clip: Clip, former: dict[str, Any]) -> bool:
@@ -278,21 +294,28 @@ class FrameCache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CheckpointError(f"{path.parent}: cannot be made: {error.strerror}") from error
+            unmade = CheckpointError(f"{path.parent}: cannot be made: {error.strerror}")
+            raise exhausted(error, path.parent) or unmade from error
         write_bytes_atomically(path, content)
 
     def write_profile(self) -> None:
-        """Makes the folder, with what its name stands for.
+        """Makes the folder, with what its name stands for, unless it is there: then nothing is written.
 
         Raises:
             CheckpointError: It cannot be made.
             ResultError: The file cannot be written.
         """
+        path, text = self.folder / "profile.json", json.dumps(asdict(self.profile), indent=2) + "\n"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if path.is_file() and path.read_text(encoding="utf-8") == text:
+                return
+        except UnicodeDecodeError:  # damaged
+            pass
         except OSError as error:
-            raise CheckpointError(f"{self.folder}: cannot be made: {error.strerror}; set --cache") from error
-        write_atomically(self.folder / "profile.json", json.dumps(asdict(self.profile), indent=2) + "\n")
+            unmade = CheckpointError(f"{error.filename or self.folder}: {error.strerror}; set --cache, or {_SHARE}")
+            raise exhausted(error, self.folder) or unmade from error
+        write_atomically(path, text)
 
     def number_of_frames(self, clip: Clip) -> int:
         """How many frames an entry would hold, without decoding them.
@@ -346,7 +369,7 @@ class FrameCache:
         Raises:
             VideoError: The video file cannot be read.
         """
-        return (self.former / self._name(clip)).is_file()
+        return _is_there(self.former / self._name(clip))
 
     def _absent(self, clips: Sequence[Clip]) -> str:
         where = f"not in the frame cache {self.folder}"
@@ -374,13 +397,16 @@ class _Entry:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            with utf8_path(path) as readable, safe_open(readable, "pt") as file:
-                metadata: dict[str, str] = file.metadata() or {}
-                self._frames: Tensor = file.get_tensor("frames")
-                self._times = file.get_tensor("times") if "times" in file.keys() else None  # noqa: SIM118  # no mapping
-        except FileNotFoundError:
+            metadata, tensors = _contents(path)
+            self._frames: Tensor = tensors["frames"]
+            self._times = tensors.get("times")
+        except KeyError as error:
+            raise self._damaged("cannot be read as cached frames (they lack 'frames')") from error
+        except (FileNotFoundError, PermissionError):
             raise
         except (SafetensorError, OSError) as error:
+            if lacking := exhausted(error, path):
+                raise lacking from error
             raise self._damaged(f"cannot be read as cached frames ({error})") from error
         text = metadata.get("clip", "")
         if str(zlib.crc32(text.encode())) != metadata.get("crc32"):
@@ -443,7 +469,7 @@ class Sources:
         try:
             status = path.stat()
         except OSError as error:
-            raise VideoError(f"{path}: {error.strerror}") from error
+            raise exhausted(error, path) or VideoError(f"{path}: {error.strerror}") from error
         state = (str(path.absolute()), status.st_size, status.st_mtime_ns)
         if state not in self._known:
             try:
@@ -453,7 +479,7 @@ class Sources:
         return self._known[state]
 
     def record(self, source: Source) -> None:
-        """Appends a hash for later processes, unless it is there.
+        """Appends a hash for later processes, unless it is there, or the list is only to be read.
 
         Raises:
             CheckpointError: The list cannot be written.
@@ -463,10 +489,14 @@ class Sources:
         self._recorded.add(source)
         self._known[source[:3]] = source
         try:
+            make_ours(self._file)
             with self._file.open("ab") as file:
                 file.write(f"\n{json.dumps(source._asdict())}".encode())
         except OSError as error:
-            raise CheckpointError(f"{self._file}: cannot be written: {error.strerror}") from error
+            if error.errno not in _READ_ONLY:
+                unwritten = CheckpointError(f"{self._file}: cannot be written: {error.strerror}")
+                raise exhausted(error, self._file) or unwritten from error
+            warn_once(f"{self._file}: {error.strerror}: videos that it does not list are hashed each time")
 
     @cached_property
     def _known(self) -> dict[tuple[str, int, int], Source]:
@@ -479,15 +509,67 @@ class Sources:
 
 def _sources(file: Path) -> list[Source]:
     """What a list holds; nothing if there is none."""
-    if not file.is_file():
+    if not _is_there(file):
         return []
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError as error:
+        raise exhausted(error, file) or _unreadable(file, error) from error
     found: list[Source] = []
-    for line in file.read_bytes().splitlines():
+    for line in lines:
         try:
             found.append(Source(**json.loads(line)))
         except (ValueError, TypeError):  # a blank line, or one that a kill cut short
             continue
     return found
+
+
+def _is_there(file: Path) -> bool:
+    """Whether a file of a cache is there.
+
+    Raises:
+        CheckpointError: Its folder may not be looked into.
+    """
+    try:
+        return stat.S_ISREG(file.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise exhausted(error, file) or _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"{file}: cannot be read: {error.strerror}: {_SHARE}, or set another folder for the cache, or data.cache null"
+    )
+
+
+def _contents(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of an entry: memory-mapped where the file system can map files, else read.
+
+    Raises:
+        OSError: It cannot be opened; of the library, too.
+        SafetensorError: It is damaged.
+    """
+    try:
+        with utf8_path(path) as readable, safe_open(readable, "pt") as file:
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+    except (SafetensorError, OSError) as error:
+        if error_number(error) not in _CANNOT_MAP:
+            raise
+    warn_once(f"{path.parent.parent}: this file system cannot map files into memory: entries are read as a whole")
+    content = path.read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return header.get("__metadata__", {}), load(content)
+
+
+def _without_links(former: Path, entry: Path) -> None:
+    """Moves a file of this user's; of another user's, who may still need it there, makes a copy."""
+    if former.stat().st_uid == os.geteuid():
+        move(former, entry)
+    else:
+        with replacing(entry) as file:
+            file.write(former.read_bytes())
 
 
 def _sha256(fields: dict[str, Any]) -> str:

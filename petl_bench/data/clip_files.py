@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from petl_bench.data.images import IMAGE_SUFFIXES
 from petl_bench.errors import DataError
+from petl_bench.resources import exhausted
 from petl_bench.untrusted import is_file, shown
 
 #: how alike two names must be for one to be told as what may be meant by the other, and how many are compared
@@ -20,6 +21,8 @@ _NEAR, _COMPARED = 0.8, 20_000
 _DIGITS = re.compile(r"\d+")
 #: characters of a path that a message shows
 _PATH = 400
+#: why a folder that was not gone into is no clip
+_CLOSED = "a folder that cannot be listed"
 #: categories of characters that are no part of a name: control characters, halves of pairs, ends of lines
 _NO_TEXT = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
@@ -116,10 +119,14 @@ class ClipFiles:
         number = _DIGITS.findall(stem)
         alike = {id: known for known, id in self._ids.items() if _DIGITS.findall(id) == number}
         free = {id: known for id, known in alike.items() if self.folder / known not in used}
-        near = get_close_matches(normal(stem), list(free)[:_COMPARED], 1, _NEAR)
-        return shown(free[near[0]], _PATH) if near else ""
+        if near := get_close_matches(normal(stem), list(free)[:_COMPARED], 1, _NEAR):
+            return shown(free[near[0]], _PATH)
+        closed = next((known for known, why in self._no_clips.items() if why == _CLOSED), None)
+        return f"{shown(closed, _PATH)}, {_CLOSED}" if closed else ""
 
     def _why_no_clip(self, name: str, is_regular: bool) -> str:
+        if (self.folder / name).is_dir():
+            return _CLOSED
         if _suffix(name) not in self._suffixes:
             return "no clip by its suffix"
         if is_regular:
@@ -229,7 +236,13 @@ def _walk(folder: Path, below: str, visited: dict[tuple[int, int], str]) -> Iter
             return
         visited[identity] = below
         entries = list(os.scandir(folder / below))
-    except OSError:  # a folder that is not ours to read, as lost+found
+    except OSError as error:
+        if lacking := exhausted(error, folder / below):
+            raise lacking from error
+        if not below:
+            told = f"this folder of clips cannot be listed: {error.strerror}; make it readable (chmod -R g+rX)"
+            raise DataError(f"{folder}: {told}") from error
+        yield below.removesuffix("/"), False  # not ours to read, as lost+found may be
         return
     # Real folders before links to them, so that their clips have the names that one would give them.
     for entry in sorted(entries, key=lambda entry: (entry.is_symlink(), entry.name)):

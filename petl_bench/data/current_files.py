@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import get_worker_info
 
 from petl_bench.errors import DataError
+from petl_bench.resources import exhausted, helper_lacked_by
 
 #: bytes of a path that are kept, from its end
 _WIDTH = 512
@@ -47,6 +48,7 @@ def named_when_lost(files: CurrentFiles) -> Iterator[None]:
     """Turns the loss of a loader process inside the block into an error that names the files it may have been at.
 
     Raises:
+        ResourceError: it died for want of memory, files or threads.
         DataError: a loader process died, or gave nothing for `loader_timeout` seconds.
     """
     try:
@@ -56,6 +58,8 @@ def named_when_lost(files: CurrentFiles) -> Iterator[None]:
         if not _tells_of_a_loss(error):
             raise
         text = " ".join(str(error).split()) or type(error).__name__
+        if lacking := exhausted(error) or helper_lacked_by(text):
+            raise lacking from error
         reading = ", ".join(files.names()) or "unknown"
         raise DataError(
             f"a loader process is lost ({text.split('. ')[0][:120]}); files being read: {reading}; look at them with "

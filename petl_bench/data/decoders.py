@@ -1,5 +1,17 @@
 """What the server that `petl-bench data verify` forks its processes from imports first: it ends with who started it."""
 
+import sys
+from types import TracebackType
+
+from petl_bench.resources import exhausted
 from petl_bench.signals import as_helper
 
+
+def _tell(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Leaves it to who started the server to say what ran out, in one line."""
+    if exhausted(error) is None:
+        sys.__excepthook__(kind, error, traceback)
+
+
+sys.excepthook = _tell
 as_helper()

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from petl_bench.data.reader import VideoError, VideoInfo, VideoReader
+from petl_bench.resources import exhausted_by_parser
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 #: what Pillow may take a file for, whatever its suffix says; its other decoders are not needed
@@ -62,6 +63,8 @@ class ImageReader(VideoReader):
             raise
         # Pillow's decoders raise almost anything for cut and damaged files.
         except Exception as error:
+            if lacking := exhausted_by_parser(error, self.path):
+                raise lacking from error
             raise VideoError(f"{self.path}: {error or type(error).__name__}") from error
 
 

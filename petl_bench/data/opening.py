@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 
 from petl_bench.data.images import is_picture
 from petl_bench.data.reader import VideoError
+from petl_bench.resources import exhausted_by_parser
 
 #: FFmpeg's names of the decoders that may be opened: what the web, phones and cameras write, in use or as datasets
 #: still hold it; and what editing programs and lossless archives hold
@@ -43,13 +44,14 @@ _COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The container and its video stream; every failure inside the block becomes VideoError.
+    """The container and its video stream; what is wrong with the file becomes VideoError.
 
     Args:
         path: absolute, so that it is never taken for an address.
 
     Raises:
         VideoError: It is no video, or not of a kind that is opened.
+        ResourceError: This machine is out of what reading needs, whatever the file is.
     """
     try:
         with _container(path) as container:
@@ -66,7 +68,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             stream.codec_context.thread_count = 1
             yield container, stream
     except (FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"{path}: {first_line(error)}") from error
+        raise exhausted_by_parser(error, path) or VideoError(f"{path}: {first_line(error)}") from error
 
 
 def packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream] | None]:

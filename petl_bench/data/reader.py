@@ -12,6 +12,7 @@ import numpy as np
 
 from petl_bench.data.timing import Timing
 from petl_bench.errors import DataError
+from petl_bench.resources import exhausted
 
 #: Version of what a reader makes of a file: which frame a number or a second means, and which way up it is. Caches and
 #: manifests carry it. 1: petl_bench 0.1.0 up to commit 3e531d0, which took a header's frame rate for the frames' times
@@ -41,6 +42,7 @@ class VideoReader(ABC):
 
     Raises:
         VideoError: The file cannot be read as a video.
+        ResourceError: This machine is out of what reading needs, whatever the file is; so, too, of `read`.
     """
 
     info: VideoInfo
@@ -104,7 +106,7 @@ def _require_regular_file(path: Path) -> None:
     try:
         status = path.stat()
     except OSError as error:
-        raise VideoError(f"{path}: {error.strerror or error}") from error
+        raise exhausted(error, path) or VideoError(f"{path}: {error.strerror or error}") from error
     # Opening a FIFO would wait for a writer for ever.
     if not stat.S_ISREG(status.st_mode):
         raise VideoError(f"{path}: not a regular file")

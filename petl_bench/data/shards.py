@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
+from multiprocessing.queues import Queue
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
-from petl_bench.signals import STOP, starting_helpers
+from petl_bench.resources import exhausted, exit_code_of, helper_lacked
+from petl_bench.signals import STOP, as_helper, starting_helpers
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
@@ -53,10 +58,33 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
             yield [(self.epoch, int(row)) for row in order[first : first + local]]
 
 
+def as_loader(worker: int) -> None:
+    """To be called first in a loader process: `as_helper`, and an end where a thread of its own has nothing to go on.
+
+    Those that hand batches over would lose one, or try again for ever, while the run waits.
+
+    Args:
+        worker: torch gives its loaders their number.
+    """
+    as_helper(worker)
+    sys.excepthook = _end_if_exhausted
+    Queue._on_queue_feeder_error = staticmethod(_lose)  # type: ignore[attr-defined]  # a hook of the standard library
+
+
+def _end_if_exhausted(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if exhausted(error):
+        os._exit(exit_code_of(error))
+    sys.__excepthook__(kind, error, traceback)
+
+
+def _lose(error: Exception, batch: Any) -> None:
+    _end_if_exhausted(type(error), error, error.__traceback__)
+
+
 class LateLoader(DataLoader[Any]):
     """Starts its processes with the first batch: Lightning asks for an iterator before it has read a checkpoint.
 
-    They leave signals to this process (give `worker_init_fn=as_helper`, too), which heeds them while it waits.
+    They leave signals to this process (give `worker_init_fn=as_loader`, too), which heeds them while it waits.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator is all that anybody needs
@@ -66,13 +94,28 @@ class LateLoader(DataLoader[Any]):
         try:
             while True:
                 with STOP.waiting():
-                    batch = next(batches, end)
+                    batch = _next(batches, end)
                 if batch is end:
                     return
                 yield batch
         finally:
             with STOP.closing():
                 del batches
+
+
+def _next(batches: Iterator[Any], end: object) -> Any:
+    """The next batch, or `end`.
+
+    Raises:
+        ResourceError: a process of the loader ended for want of what the machine lacks.
+    """
+    try:
+        return next(batches, end)
+    except (RuntimeError, EOFError, OSError) as error:
+        codes = (process.exitcode for process in getattr(batches, "_workers", ()))
+        if lacking := next(filter(None, (helper_lacked(code) for code in codes if code)), None):
+            raise lacking from error
+        raise
 
 
 class UnpaddedShard(Sampler[int]):

@@ -7,18 +7,21 @@ file gets a process, which is killed after a while and has an upper limit of mem
 from __future__ import annotations
 
 import argparse
+import errno
 import multiprocessing
 import os
 import resource
+import signal
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -32,8 +35,10 @@ from petl_bench.data.manifest import FILE_NAME, Entry, entry_of, read_manifest, 
 from petl_bench.data.reader import READING_RULES, VideoError, VideoReader
 from petl_bench.data.samples import Split
 from petl_bench.data.video import PyAVReader, WholeStream, open_video, require_reader
-from petl_bench.errors import DataError, UsageError
+from petl_bench.errors import DataError, ResourceError, UsageError
+from petl_bench.files import make_ours
 from petl_bench.ranges import Positive, Processes, argument
+from petl_bench.resources import LESS_AT_ONCE, error_number, exhausted, helper_lacked, no_more_helpers
 from petl_bench.results import ResultError, file_sha256
 from petl_bench.signals import STOP, as_helper, starting_helpers
 from petl_bench.untrusted import shown
@@ -45,8 +50,8 @@ _COMPARED, _TOLERANCE = 5, 5.0
 _HINTS = 3
 #: what the server of processes imports first
 _SERVER = "petl_bench.data.decoders"
-#: frames decoded at once
-_CHUNK = 32
+#: the verdict on a file that wants more than it may have
+_TOO_LARGE = "decoding takes more memory than --memory"
 
 
 class Task(NamedTuple):
@@ -164,6 +169,7 @@ def verify(
 
     Raises:
         DataError: there is no folder of clips, or the manifest cannot be read or written.
+        ResourceError: this machine is out of what looking at a clip needs; of that clip nothing is written.
     """
     clips = data.clip_files()
     if clips is None:
@@ -173,19 +179,34 @@ def verify(
     former = [task.former for task in tasks if task.former is not None]
     found = {entry.id: entry for entry in former if entry.rules == READING_RULES and not compare}
     STOP.advice = f"; what was found is kept in {manifest}: the same command goes on from there".__str__
-    try:
-        with manifest.open("a", encoding="utf-8") as log:
-            log.write("\n")  # a line that a kill has cut short ends here
-            for entry in inspect_all([task for task in tasks if task.id not in found], limits, compare):
-                found[entry.id] = entry
-                log.write(entry.line())
-                log.flush()
-        entries = [*found.values(), *absent]
-        entries += _unnamed(data, clips, {task.path for task in tasks}, {entry.id for entry in entries})
-        write_manifest(manifest, entries)
-    except OSError as error:
-        raise DataError(f"cannot write the manifest {manifest}: {error.strerror}; set --manifest") from error
+    with _writing(manifest):
+        make_ours(manifest)
+        log = manifest.open("a", encoding="utf-8")
+    with log:
+        _append(log, manifest, "\n")  # a line that a kill has cut short ends here
+        for entry in inspect_all([task for task in tasks if task.id not in found], limits, compare):
+            found[entry.id] = entry
+            _append(log, manifest, entry.line())
+    entries = [*found.values(), *absent]
+    entries += _unnamed(data, clips, {task.path for task in tasks}, {entry.id for entry in entries})
+    write_manifest(manifest, entries)
     return entries
+
+
+@contextmanager
+def _writing(manifest: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        lacking = exhausted(error, manifest)
+        unwritten = DataError(f"cannot write the manifest {manifest}: {error.strerror}; set --manifest")
+        raise lacking or unwritten from error
+
+
+def _append(log: IO[str], manifest: Path, line: str) -> None:
+    with _writing(manifest):
+        log.write(line)
+        log.flush()
 
 
 def _named(data: VideoTextDataModule, clips: ClipFiles, known: Mapping[str, Entry]) -> tuple[list[Task], list[Entry]]:
@@ -265,9 +286,14 @@ def inspect_all(tasks: Sequence[Task], limits: Limits, compare: str | None = Non
             while True:
                 for task in waiting:
                     mine, its = context.Pipe(duplex=False)
-                    process = context.Process(target=_inspect, args=(its, task, compare, limits.gibibytes), daemon=True)
-                    with starting_helpers():
-                        process.start()
+                    process = context.Process(
+                        target=_begin, args=(_inspect, its, task, compare, limits.gibibytes), daemon=True
+                    )
+                    try:
+                        with starting_helpers():
+                            process.start()
+                    except EOFError as error:  # the server that starts them could not, and is gone
+                        raise no_more_helpers() from error
                     its.close()
                     deadline = time.monotonic() + limits.seconds
                     running[process.sentinel] = _Running(task, compare is not None, process, mine, deadline)
@@ -279,28 +305,32 @@ def inspect_all(tasks: Sequence[Task], limits: Limits, compare: str | None = Non
                 ended = wait(list(running), timeout=max(0.0, soonest - time.monotonic()))
                 late = [key for key, one in running.items() if one.deadline <= time.monotonic()]
                 for key in dict.fromkeys([*ended, *late]):
-                    yield _outcome(running.pop(key), limits.seconds)
+                    yield _outcome(running.pop(key), limits)
                     progress.advance(bar)
         finally:
             for one in running.values():
                 one.process.kill()
 
 
-def _outcome(one: _Running, seconds: float) -> Entry:
-    """What a process said about its file, or why it said nothing; the process is gone afterwards."""
+def _outcome(one: _Running, limits: Limits) -> Entry:
+    """What a process said about its file, or why it said nothing; the process is gone afterwards.
+
+    Raises:
+        ResourceError: it ended for want of something that the machine lacks.
+    """
     late = one.process.is_alive()
     if late:
         one.process.kill()
     one.process.join()
-    end = f"takes more than {seconds:g} s" if late else f"ends the process (exit code {one.process.exitcode})"
-    said: list[Any] = []
-    try:
-        while one.pipe.poll():
-            said.append(one.pipe.recv())
-    except EOFError:
-        pass
-    finally:
-        one.pipe.close()
+    end = f"takes more than {limits.seconds:g} s" if late else f"ends the process (exit code {one.process.exitcode})"
+    begun, *said = _heard(one.pipe) or [None]
+    if not begun:
+        raise ResourceError(f"a decoding process could not begin ({end}): {LESS_AT_ONCE}")
+    for word in said:
+        if isinstance(word, ResourceError):
+            raise word
+    if not said and not late and (lacking := _of_the_machine(one.process.exitcode or 0, limits.gibibytes)):
+        raise lacking
     if not said:
         return _about(one.task, "bad", f"decoding {end}")
     entry: Entry = said[0]
@@ -308,6 +338,27 @@ def _outcome(one: _Running, seconds: float) -> Entry:
         return entry
     differences: list[str] = said[1] if len(said) > 1 else [f"decord: decoding {end}"]
     return replace(entry, warnings=[*entry.warnings, *differences])
+
+
+def _heard(pipe: Connection) -> list[Any]:
+    """All that a process has said."""
+    words: list[Any] = []
+    try:
+        while pipe.poll():
+            words.append(pipe.recv())
+    except EOFError:
+        pass
+    finally:
+        pipe.close()
+    return words
+
+
+def _of_the_machine(code: int, gibibytes: float) -> ResourceError | None:
+    """What the end of a process that said nothing about its file says of the machine."""
+    # C++ aborts for want of memory, which only the file's own limit may put down to the file.
+    if code == -signal.SIGABRT and not _may_have(gibibytes):
+        return _too_little(gibibytes)
+    return helper_lacked(code)
 
 
 def _about(task: Task, status: Literal["ok", "bad"], reason: str = "", **found: Any) -> Entry:
@@ -318,21 +369,58 @@ def _about(task: Task, status: Literal["ok", "bad"], reason: str = "", **found: 
     )
 
 
-def _inspect(pipe: Connection, task: Task, compare: str | None, gibibytes: float) -> None:
-    """In the process of a file: says what PyAV finds, then where another reader disagrees."""
+def _begin(inspect: Callable[..., None], pipe: Connection, *arguments: Any) -> None:
+    """In the process of a file: says that it has begun, since what happens before says nothing about the file."""
     as_helper()
-    _limit_memory(gibibytes)
-    entry = inspect_file(task)
-    pipe.send(entry)
+    pipe.send("begun")
+    inspect(pipe, *arguments)
+
+
+def _inspect(pipe: Connection, task: Task, compare: str | None, gibibytes: float) -> None:
+    """Says what PyAV finds, or what the machine lacks, then where another reader disagrees."""
+    try:
+        enough = _limit_memory(gibibytes)
+        entry = inspect_file(task)
+        pipe.send(_too_little(gibibytes) if entry.reason == _TOO_LARGE and not enough else entry)
+    except Exception as error:
+        if lacking := exhausted(error):
+            pipe.send(lacking)
+            return
+        raise
     if compare and entry.status == "ok":
         pipe.send([] if task.path.suffix.lower() in IMAGE_SUFFIXES else disagreements(task.path, compare))
     pipe.close()
 
 
-def _limit_memory(gibibytes: float) -> None:
-    """Lets this process take that much more than it has; the libraries' address space is large and costs nothing."""
+def _limit_memory(gibibytes: float) -> bool:
+    """Lets this process take that much more than it has; the libraries' address space is large and costs nothing.
+
+    Returns:
+        False if it may have less: a lower limit of whoever started us stays.
+    """
+    if not _may_have(gibibytes):
+        return False
+    resource.setrlimit(resource.RLIMIT_AS, (limit := _with_this(gibibytes), limit))
+    return True
+
+
+def _may_have(gibibytes: float) -> bool:
+    """Whether the limits of this process let it take that much more than it has."""
+    limits = [limit for limit in resource.getrlimit(resource.RLIMIT_AS) if limit != resource.RLIM_INFINITY]
+    return all(_with_this(gibibytes) <= limit for limit in limits)
+
+
+def _with_this(gibibytes: float) -> int:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_AS, (limit := used + int(gibibytes * 1024**3), limit))
+    return used + int(gibibytes * 1024**3)
+
+
+def _too_little(gibibytes: float) -> ResourceError:
+    limit = min(limit for limit in resource.getrlimit(resource.RLIMIT_AS) if limit != resource.RLIM_INFINITY)
+    return ResourceError(
+        f"out of memory: ulimit -v is {limit // 1024}, which is less than --memory {gibibytes:g} GiB for each file: "
+        "raise it, or give a --memory that fits"
+    )
 
 
 def inspect_file(task: Task) -> Entry:
@@ -353,9 +441,11 @@ def inspect_file(task: Task) -> Entry:
             return _about(task, "bad", told, **found)
         return _about(task, "ok", **found)
     except (VideoError, ResultError) as error:
+        if error_number(error.__cause__ or error) == errno.ENOMEM:
+            return _about(task, "bad", _TOO_LARGE, **found)
         return _about(task, "bad", str(error).removeprefix(f"{task.path.absolute()}: "), **found)
     except MemoryError:
-        return _about(task, "bad", "decoding takes more memory than --memory", **found)
+        return _about(task, "bad", _TOO_LARGE, **found)
 
 
 def _still_holds(former: Entry, video: VideoReader) -> bool:

@@ -32,6 +32,7 @@ from petl_bench.data.sampling import choose_frames
 from petl_bench.data.scan import scan
 from petl_bench.data.timing import Timing, timing
 from petl_bench.errors import DataError, UsageError
+from petl_bench.resources import exhausted_by_parser
 
 Resize = Literal["shorter_side_crop", "squash"]
 
@@ -165,6 +166,8 @@ class DecordReader(VideoReader):
         try:
             yield
         except self._errors as error:
+            if lacking := exhausted_by_parser(error, self.path):
+                raise lacking from error
             raise VideoError(f"{self.path}: decord: {first_line(error)}") from error
 
 
@@ -342,5 +345,5 @@ def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.Video
 
 def _to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
     """(H, W, 3) uint8, turned and mirrored as the display matrix says."""
-    image = reformatter.reformat(frame, format="rgb24").to_ndarray()
+    image = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()  # else one thread for each CPU
     return np.ascontiguousarray(orientation_of(frame).shown(image))

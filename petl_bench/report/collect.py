@@ -2,11 +2,13 @@
 
 import functools
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from petl_bench.errors import DataError
+from petl_bench.resources import exhausted
 from petl_bench.results import FILE_NAME, ResultError, file_sha256, read_result
 
 _FILES = {"ranks": "ranks.npz", "adapter": "adapter.safetensors", "config": "config.yaml"}
@@ -79,7 +81,9 @@ def collect(folders: Iterable[Path], strict: bool = False) -> Collection:
     """
     runs: list[Run] = []
     rejected: list[Rejected] = []
-    for path in _find(folders):
+    found, closed = _find(folders)
+    rejected += closed
+    for path in found:
         try:
             record = read_result(path)
             reason = _objection(path.parent, record, strict)
@@ -123,14 +127,25 @@ def metrics(record: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in record["eval"].items() if name != "cost"}
 
 
-def _find(folders: Iterable[Path]) -> list[Path]:
+def _find(folders: Iterable[Path]) -> tuple[list[Path], list[Rejected]]:
+    """Records below folders, and the folders that nobody here may look into."""
     found: dict[Path, Path] = {}
+    closed: list[Rejected] = []
+
+    def close(error: OSError) -> None:
+        path = Path(str(error.filename))
+        if lacking := exhausted(error, path):
+            raise lacking from error
+        closed.append(Rejected(path, f"the folder cannot be listed: {error.strerror}"))
+
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; name the folder that holds the runs")
-        for path in folder.rglob(FILE_NAME):
-            found.setdefault(path.resolve(), path)
-    return sorted(found.values())
+        for place, below, names in os.walk(folder, onerror=close):
+            if FILE_NAME in (*below, *names):
+                path = Path(place, FILE_NAME)
+                found.setdefault(path.resolve(), path)
+    return sorted(found.values()), closed
 
 
 def _objection(folder: Path, record: dict[str, Any], strict: bool) -> str | None:

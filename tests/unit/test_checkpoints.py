@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_addresses_are_refused(address: str) -> None:
 
 def test_a_full_disk_leaves_the_checkpoint_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path, 1)
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100})())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100, "total": 1000})())
     with pytest.raises(CheckpointError, match="100 are free"):
         IO.save_checkpoint(state(2), path)
     monkeypatch.undo()

@@ -162,7 +162,7 @@ def test_failed_write_keeps_the_previous_record(tmp_path: Path, monkeypatch: pyt
     def full_disk(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(results.os, "fsync", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(ResultError, match="No space left"):
         write_result(path, make_record(id__seed=1))
     assert read_result(path)["id"]["seed"] == 0

@@ -413,7 +413,7 @@ def test_a_decoding_process_that_dies(clips: list[Clip], tmp_path: Path, monkeyp
 
     def die(*_: object) -> None:
         assert os.getpid() != main
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGSEGV)
 
     monkeypatch.setattr(FrameCache, "store", die)
     with pytest.raises(DataError, match=r"a decoding process died .* petl-bench data verify"):

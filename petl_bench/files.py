@@ -1,0 +1,144 @@
+"""One way of writing files: whole or not at all, with the permissions that umask and folder give.
+
+Not every file system can do everything: what one lacks (flushing to disk, figures of free space) is done without, in
+one warning.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import secrets
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+#: what file systems say of calls that they do not have
+UNABLE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOTTY})
+#: and of links that they, or the rules about other users' files, do not allow
+NO_LINK = UNABLE | {errno.EPERM, errno.EMLINK, errno.EXDEV}
+#: how often a name that a server of files has lost sight of is asked for, and seconds in between
+_TRIES, _PAUSE = 3, 0.2
+_told: set[str] = set()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of another one at the end of the block, flushed to disk; unless the block fails.
+
+    It is a new file: what umask and folder (setgid) say of its mode and group holds, whoever owned the one before.
+
+    Raises:
+        OSError: it cannot be written; the one before stays as it was.
+    """
+    temporary = temporary_of(path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            flush(file)
+        move(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    flush_folder(path.parent)
+
+
+def temporary_of(path: Path) -> Path:
+    """Where a file is written before it gets its name; machines and containers may have equal names and numbers."""
+    return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+
+
+def flush(file: IO[bytes]) -> None:
+    """Has the content of an open file on disk, where the file system can tell.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
+    file.flush()
+    _fsync(file.fileno(), Path(file.name).parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Makes the names in a folder last, where the file system can tell, and this user may read the folder.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # a folder that can be written to need not be readable
+        return
+    try:
+        _fsync(descriptor, folder)
+    finally:
+        os.close(descriptor)
+
+
+def move(source: Path, target: Path) -> None:
+    """Renames a file over another one of its folder; a server that lost sight of one of them is asked again.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    for left in reversed(range(_TRIES)):
+        try:
+            source.replace(target)
+        except OSError as error:
+            if error.errno != errno.ESTALE or not left:
+                raise
+            time.sleep(_PAUSE)
+        else:
+            return
+
+
+def make_ours(path: Path) -> None:
+    """Puts a copy in the place of a file of another user's that is to be added to, and keeps its mode.
+
+    Does nothing where there is no file, or it can be written to.
+
+    Raises:
+        OSError: it cannot be read, or its folder cannot be written to.
+    """
+    if not path.is_file() or os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        return
+    mode = path.stat().st_mode
+    with replacing(path) as file:
+        file.write(path.read_bytes())
+        os.fchmod(file.fileno(), mode & 0o666)
+
+
+def free_bytes(folder: Path) -> int | None:
+    """Bytes that a disk has left; None where the file system does not say.
+
+    Raises:
+        OSError: the folder is not there, or its disk fails.
+    """
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError as error:
+        if error.errno not in UNABLE:
+            raise
+        return None
+    return usage.free if usage.total else None  # some say nothing by zeros
+
+
+def warn_once(text: str) -> None:
+    """Tells something that a process is to hear once."""
+    if text not in _told:
+        _told.add(text)
+        warnings.warn(text, stacklevel=3)
+
+
+def _fsync(descriptor: int, folder: Path) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in UNABLE | {errno.EBADF, errno.EROFS}:
+            raise
+        warn_once(
+            f"{folder}: this file system cannot flush files to disk ({error.strerror}); a power cut may lose the last"
+        )
