@@ -31,12 +31,13 @@ MAY_IMPORT = {
     "values": {"errors"},
     "results": {"old_records", "errors", "untrusted"},
     "named_configs": {"errors", "untrusted"},
-    "registry": {"errors"},
+    "arguments": {"untrusted"},
+    "registry": {"errors", "untrusted"},
     "methods": {"registry"},
     "datamodules": {"registry"},
-    "fixture": {"data.mark", "ranges", "errors"},
-    "report": {"formats", "results", "errors"},
-    "demo": {"named_configs", "errors"},
+    "fixture": {"arguments", "data.mark", "ranges", "errors"},
+    "report": {"arguments", "formats", "results", "errors"},
+    "demo": {"arguments", "named_configs", "errors"},
     "layers": {"errors"},
     "similarity": {"errors"},
     "losses": {"similarity", "errors"},
@@ -47,7 +48,7 @@ MAY_IMPORT = {
     "data.text": set(),
     "blocks": {"backbones", "layers", "errors"},
     "data.mark": set(),
-    "data": {"backbones.base", "file_names", "ranges", "results", "signals", "errors", "untrusted"},
+    "data": {"arguments", "backbones.base", "file_names", "ranges", "results", "signals", "errors", "untrusted"},
     "momentum": {"errors"},
     "beam_search": {"errors"},
     "tasks": {
@@ -55,7 +56,7 @@ MAY_IMPORT = {
         *("ranges", "similarity", "errors"),
     },
     "checkpoints": {"signals", "errors"},
-    "config_safety": {"named_configs", "errors"},
+    "config_safety": {"named_configs", "errors", "untrusted"},
     "earlier": {"checkpoints", "config_safety", "results", "errors", "untrusted"},
     "method": {"adapters", "backbones", "data.batch", "optimizers", "tasks", "errors", "untrusted"},
 }
@@ -63,6 +64,7 @@ MAY_IMPORT = {
 OF_BACKBONES = {"InputSpec", "Resize"}
 WITHOUT_TORCH = (
     *(
+        "arguments",
         "config_safety",
         "demo",
         "errors",
