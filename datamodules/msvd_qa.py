@@ -14,7 +14,7 @@ from petl_bench.data.batch import Question
 from petl_bench.data.qa import Asked, QuestionAnswerDataModule, clip_name, first_file, question_id, question_type
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError
-from petl_bench.untrusted import shown
+from petl_bench.untrusted import is_file, shown
 
 _PROTOCOL = Protocol(
     "msvd-qa/v1",
@@ -63,7 +63,7 @@ class MSVDQA(QuestionAnswerDataModule):
     def annotation_files(self) -> dict[str, Path]:
         files = {split: self._file(split) for split in self.files}
         mapping = self.root / self.mapping_file
-        return files | ({"mapping": mapping} if mapping.is_file() else {})
+        return files | ({"mapping": mapping} if is_file(mapping) else {})
 
     def questions(self, split: Split) -> Iterator[Asked]:
         for place, record in enumerate(read_records(self._file(split))):
@@ -86,6 +86,8 @@ class MSVDQA(QuestionAnswerDataModule):
     @cached_property
     def _mapping(self) -> dict[str, str]:
         path = self.root / self.mapping_file
+        if not is_file(path):
+            raise DataError(f"no file {path}, which says what numbers stand for clips: set data.mapping_file")
         mapping = {}
         for place, line in read_numbered(path):
             pair = line.split()

@@ -93,7 +93,7 @@ def argument(kind: type) -> Callable[[str], Any]:
 
 if TYPE_CHECKING:
     Count = NonNegativeCount = Size = Seed = Processes = int
-    Finite = Positive = NonNegative = Share = ShareBelowOne = float
+    Finite = Positive = Limit = NonNegative = Share = ShareBelowOne = float
 else:
     Count = _whole("Count", 1, MOST)
     NonNegativeCount = _whole("NonNegativeCount", 0, MOST)
@@ -102,6 +102,8 @@ else:
     Processes = _whole("Processes", 0, 1024)
     Finite = _real("Finite", "a finite number", math.isfinite)
     Positive = _real("Positive", "a finite number above 0", lambda value: 0 < value < math.inf)
+    # Of seconds and GiB: more is none, and overflows in the system's own numbers.
+    Limit = _real("Limit", "a number above 0, at most 1000000", lambda value: 0 < value <= 10**6)
     NonNegative = _real("NonNegative", "a finite number, at least 0", lambda value: 0 <= value < math.inf)
     Share = _real("Share", "a share from 0 to 1", lambda value: 0 <= value <= 1)
     ShareBelowOne = _real("ShareBelowOne", "a share from 0 to below 1", lambda value: 0 <= value < 1)

@@ -221,6 +221,7 @@ def _fit(bench: Bench, config: str, layout: str, backbone: str) -> tuple[str, ..
         more = (
             "--model.init_args.backbone=petl_bench.backbones.whole_clip.WholeCLIP",
             "--model.init_args.backbone.init_args.architecture=tiny",
+            "--model.init_args.backbone.init_args.pretrained=null",
         )
     if config.startswith("fixtureqa_full"):
         more += (_answers(bench.data(layout)),)

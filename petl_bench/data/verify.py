@@ -37,7 +37,7 @@ from petl_bench.data.samples import Split
 from petl_bench.data.video import PyAVReader, WholeStream, open_video, require_reader
 from petl_bench.errors import DataError, ResourceError, UsageError
 from petl_bench.files import make_ours
-from petl_bench.ranges import Positive, Processes, argument
+from petl_bench.ranges import Limit, Processes, argument
 from petl_bench.resources import LESS_AT_ONCE, error_number, exhausted, helper_lacked, no_more_helpers
 from petl_bench.results import ResultError, file_sha256
 from petl_bench.signals import STOP, as_helper, starting_helpers
@@ -79,9 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers", type=argument(Processes), default=os.cpu_count() or 1, help="files at once (default: %(default)s)"
     )
     parser.add_argument(
-        "--timeout", type=argument(Positive), default=20, help="seconds for one file (default: %(default)s)"
+        "--timeout", type=argument(Limit), default=20, help="seconds for one file (default: %(default)s)"
     )
-    parser.add_argument("--memory", type=argument(Positive), default=4, help="GiB for one file (default: %(default)s)")
+    parser.add_argument("--memory", type=argument(Limit), default=4, help="GiB for one file (default: %(default)s)")
     parser.add_argument("--recheck", action="store_true", help="look at files again that are in the manifest unchanged")
     parser.add_argument(
         "--compare",

@@ -76,3 +76,31 @@ def test_the_option_is_named(
     (line,) = (line for line in capsys.readouterr().err.splitlines() if "error: " in line)
     assert told in line
     assert len(line) < 1000
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (("data", "verify"), "--timeout=1e30"),
+        (("data", "verify"), "--memory=inf"),
+        (("data", "verify"), f"--manifest={'x' * 400}"),
+        (("data", "verify"), "--manifest=a\0b"),
+        (("data", "cache"), "--cache=a\0b"),
+        (("data", "describe"), "--backbone=[1]"),
+        (("report",), f"--output={'x' * 400}"),
+        (("params",), f"--json={'x' * 5000}"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_the_option_of_a_command_is_named(
+    command: tuple[str, ...], option: str, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ("--config=data/fixture.yaml", f"--data.root={dataset}") if command[0] == "data" else ()
+    try:
+        code = main([*command, *data, option])
+    except SystemExit as stop:  # argparse ends this way
+        code = stop.code
+    assert code == 2
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "error: " in line)
+    assert option.split("=")[0] in line
+    assert len(line) < 1000

@@ -74,6 +74,7 @@ MAY_IMPORT = {
 OF_BACKBONES = {"InputSpec", "Resize"}
 WITHOUT_TORCH = (
     *(
+        "arguments",
         "config_safety",
         "demo",
         "errors",
