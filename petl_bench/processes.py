@@ -14,11 +14,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import torch
+from lightning_fabric.utilities.distributed import _init_dist_connection
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
+from torch.distributed import PrefixStore, Store, TCPStore
 
 from petl_bench.errors import DistributedError, UsageError
 from petl_bench.launch import LAUNCHED_BY
@@ -226,6 +229,43 @@ class Place:
             pass
 
 
+def fresh_store(place: Place, rank: int, world: int, timeout: timedelta) -> Store:
+    """A part of the launcher's store that no group of before has written to.
+
+    torchrun keeps its store when it starts a group again, and what the ranks of before left there, such as their
+    addresses, would be taken for that of the new ones. Number of restarts and port do not tell groups apart: each
+    machine counts its own restarts. So each rank says a word that was never said, and rank 0 answers to that word.
+
+    Args:
+        place: of the launcher's store.
+        rank: of this process.
+        world: number of processes.
+        timeout: for everything.
+
+    Raises:
+        RuntimeError: rank 0 did not answer, or the launcher is gone.
+        TimeoutError: another rank did not say its word.
+    """
+    store = TCPStore(place.address, place.port, is_master=False, timeout=timeout, wait_for_workers=False)
+    word = uuid4().hex
+    if rank:
+        store.set(f"petl_bench/word/{rank}", word)
+        group = store.get(f"petl_bench/answer/{word}").decode()
+        store.set(f"petl_bench/{group}/{rank}", "here")
+        return PrefixStore(f"petl_bench/{group}", store)
+    deadline = time.monotonic() + timeout.total_seconds()
+    missing = set(range(1, world))
+    while missing:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"timed out waiting for ranks {sorted(missing)}")
+        for other in missing:
+            if store.check([f"petl_bench/word/{other}"]):  # it may be one of before, to which nobody listens
+                store.set(f"petl_bench/answer/{store.get(f'petl_bench/word/{other}').decode()}", word)
+        missing = {other for other in missing if not store.check([f"petl_bench/{word}/{other}"])}
+        time.sleep(_POLL / 4)
+    return PrefixStore(f"petl_bench/{word}", store)
+
+
 class _DDP(DDPStrategy):
     """Lightning's, whose launched processes belong to `Ranks` from their start on."""
 
@@ -247,6 +287,13 @@ class _DDP(DDPStrategy):
         where = self.cluster_environment
         place = Place(where.main_address, where.main_port, os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True")
         with self._ranks.meeting(place, self.global_rank, self.world_size, self._timeout):
+            if place.hosted:
+                self._process_group_backend = self._get_process_group_backend()
+                device = self.root_device if self.root_device.type != "cpu" else None
+                store = fresh_store(place, self.global_rank, self.world_size, self._timeout)
+                _init_dist_connection(
+                    where, self._process_group_backend, timeout=self._timeout, device_id=device, store=store
+                )
             super().setup_distributed()
 
     def _configure_launcher(self) -> None:

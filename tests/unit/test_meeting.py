@@ -6,13 +6,15 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from torch.distributed import TCPStore
 
 from petl_bench import processes
 from petl_bench.errors import DistributedError
-from petl_bench.processes import Place, Ranks
+from petl_bench.processes import Place, Ranks, fresh_store
 
 
 @pytest.fixture
@@ -111,3 +113,24 @@ def test_waiting_in_torch_ends_in_time(port: int, monkeypatch: pytest.MonkeyPatc
     assert codes == [6]
     assert written.startswith(b"petl-bench: error: rank 1 of 2 did not meet the others at 127.0.0.1:")
     assert written.count(b"\n") == 1
+
+
+def test_a_group_that_is_started_again_finds_nothing_of_the_one_before(free: int) -> None:
+    """The launcher's store outlives the ranks, and what they wrote."""
+    launcher = TCPStore("127.0.0.1", free, is_master=True, wait_for_workers=False)
+    place = Place("127.0.0.1", free, hosted=True)
+    for group in range(3):
+        with ThreadPoolExecutor(3) as pool:
+            stores = list(pool.map(lambda rank: fresh_store(place, rank, 3, timedelta(seconds=20)), (2, 1, 0)))
+        assert not any(store.check(["address"]) for store in stores)
+        stores[2].set("address", str(group))
+        assert {store.get("address") for store in stores} == {str(group).encode()}
+    del launcher
+
+
+def test_a_group_one_of_whose_ranks_never_comes(free: int) -> None:
+    launcher = TCPStore("127.0.0.1", free, is_master=True, wait_for_workers=False)
+    place = Place("127.0.0.1", free, hosted=True)
+    with pytest.raises(TimeoutError, match=r"timed out waiting for ranks \[1\]"):
+        fresh_store(place, 0, 2, timedelta(seconds=0.3))
+    del launcher
