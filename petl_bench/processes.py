@@ -106,7 +106,8 @@ class Ranks(Callback):
         time.sleep(2 * _GRACE)
         ended = self._end()
         message = f"petl-bench: error: rank 0 is ended{ended}; the first error printed says why\n"
-        os.write(2, message.encode())
+        with suppress(OSError):  # of a terminal that hung up
+            os.write(2, message.encode())
         os._exit(DistributedError.exit_code)
 
     def _end(self) -> str:

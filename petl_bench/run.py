@@ -31,6 +31,7 @@ from petl_bench.earlier import Resolve, earlier_checkpoint
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.method import Method
 from petl_bench.named_configs import Recipe
+from petl_bench.output import console
 from petl_bench.results import (
     CONFIG_NAME,
     FILE_NAME,
@@ -192,7 +193,6 @@ class Run:
     @rank_zero_only
     def show(self, method: Method, data: VideoTextDataModule) -> None:
         """Prints the figures of the last evaluation."""
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
@@ -203,7 +203,7 @@ class Run:
             table.add_column(title, justify="right")
         for row in rows:
             table.add_row(*map(Text, row))
-        Console().print(table)
+        console().print(table)
 
     @rank_zero_only
     def finish(

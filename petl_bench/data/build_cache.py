@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -14,6 +13,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.data import Dataset
 
+from petl_bench.cpus import allowed_cpus
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.cache import Clip, DamagedEntry, FrameCache, Source
 from petl_bench.data.reader import VideoError
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument("--cache", type=Path, help="folder of the cache (default: data.cache of the configuration)")
     parser.add_argument(
-        "--workers", type=argument(Processes), default=os.cpu_count(), help="decoding processes (default: %(default)s)"
+        "--workers", type=argument(Processes), default=allowed_cpus(), help="decoding processes (default: %(default)s)"
     )
     parser.add_argument("--recheck", action="store_true", help="read all frames again, and decode the damaged ones")
 

@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from petl_bench.cpus import allowed_cpus
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.display import Orientation
 from petl_bench.data.images import IMAGE_SUFFIXES
@@ -64,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command."""
     parser.add_argument("--manifest", type=Path, help=f"what to write (default: {FILE_NAME} in the dataset's root)")
     parser.add_argument(
-        "--workers", type=argument(Processes), default=os.cpu_count() or 1, help="files at once (default: %(default)s)"
+        "--workers", type=argument(Processes), default=allowed_cpus(), help="files at once (default: %(default)s)"
     )
     parser.add_argument(
         "--timeout", type=argument(Positive), default=20, help="seconds for one file (default: %(default)s)"
@@ -292,8 +293,14 @@ def _inspect(pipe: Connection, task: Task, compare: str | None, gibibytes: float
 
 def _limit_memory(gibibytes: float) -> None:
     """Lets this process take that much more than it has; the libraries' address space is large and costs nothing."""
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    resource.setrlimit(resource.RLIMIT_AS, (limit := used + int(gibibytes * 1024**3), limit))
+    try:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return  # not on Linux, or without /proc: nobody says what is used
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    limit = used + int(gibibytes * 1024**3)
+    if most == resource.RLIM_INFINITY or limit < most:  # else whoever set that limit was stricter
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def inspect_file(task: Task) -> Entry:

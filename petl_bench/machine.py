@@ -1,0 +1,138 @@
+"""What this machine lacks or forbids, put in one line from whatever the libraries make of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+
+from petl_bench.errors import CheckpointError, DataError, PetlBenchError, UsageError
+
+#: where torch would keep compiled kernels; it asks on being imported, and nothing here is compiled
+_TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
+#: what commands map at least: torch and its libraries, in GiB
+_ADDRESS_SPACE = 8
+#: of files and devices, and not of what they hold
+_STORAGE = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE),
+    *(errno.ENAMETOOLONG, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENODEV, errno.ENOLCK, errno.ELOOP),
+}
+_NO_MODULE = re.compile(r"No module named '([\w.]+)'|import of ([\w.]+) halted")
+_NO_SHARED_MEMORY = re.compile(r"shared memory|shm_open|torch_shm_manager|/torch_\d+_\d+")
+_NO_MEMORY = re.compile(r"failed to map segment|cannot allocate memory|can't allocate memory|bad_alloc", re.I)
+_NO_LIBRARY = re.compile(r"cannot open shared object file|undefined symbol|version `\S+' not found|wrong ELF class")
+
+
+def prepare() -> str:
+    """Makes do with what this machine has; gives a warning about what may end the process without a word, or nothing.
+
+    Raises:
+        UsageError: the current folder was deleted, where libraries fail in ways of their own.
+    """
+    try:
+        os.getcwd()  # noqa: PTH109  # Path.cwd() may not ask
+    except OSError as error:
+        raise UsageError(f"the current folder cannot be used ({error.strerror}): cd to another one") from error
+    if _TORCH_CACHE not in os.environ:
+        try:
+            tempfile.gettempdir()
+        except FileNotFoundError:  # a folder that is there will do
+            os.environ[_TORCH_CACHE] = os.sep
+    limit = _address_space()
+    if limit is None or limit >= _ADDRESS_SPACE:
+        return ""
+    return (
+        f"the address space is limited to {limit:.1f} GiB (ulimit -v), of which libraries alone may take "
+        f"{_ADDRESS_SPACE}: raise it if this ends without a message, or with std::bad_alloc"
+    )
+
+
+def fault_of_machine(error: BaseException) -> PetlBenchError | None:
+    """What an error says of this machine rather than of this program; None if it does not.
+
+    What it was raised from is looked at, too: libraries wrap what happens to them.
+    """
+    return next((found for one in _chain(error) if (found := _fault(one))), None)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def _fault(error: BaseException) -> PetlBenchError | None:
+    text = " ".join(str(error).split())
+    if isinstance(error, PetlBenchError):
+        return None
+    if "No usable temporary directory" in text:
+        return CheckpointError("no folder for temporary files can be written to: set TMPDIR to one that can")
+    if "Could not determine home directory" in text:
+        return UsageError("'~' in a path stands for nothing here, where HOME is not set: give the whole path")
+    if "daemonic processes are not allowed to have children" in text:
+        return UsageError("this process may start no others (it is a daemon of multiprocessing): data.num_workers 0")
+    if isinstance(error, ImportError):
+        return _import_fault(error, text)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError | OSError) and _NO_MEMORY.search(text)):
+        return UsageError(f"out of memory{_of_limit()}: {text[:200] or type(error).__name__}")
+    if isinstance(error, RuntimeError | OSError) and _NO_SHARED_MEMORY.search(text):
+        return DataError(
+            f"loader processes need shared memory, which cannot be had here ({text[:150]}): set data.num_workers 0, "
+            "or mount /dev/shm"
+        )
+    if isinstance(error, RuntimeError) and "can't start new thread" in text:
+        return _no_processes()
+    return _system_fault(error) if isinstance(error, OSError) else None
+
+
+def _import_fault(error: ImportError, text: str) -> PetlBenchError | None:
+    if _NO_MEMORY.search(text):
+        return UsageError(f"out of memory{_of_limit()} while libraries were loaded ({text[:150]})")
+    if _NO_LIBRARY.search(text):
+        return UsageError(f"a library of this environment cannot be loaded ({text[:200]}): install petl_bench again")
+    module = error.name or "".join(next(iter(_NO_MODULE.findall(text)), ()))
+    package = module.split(".")[0]
+    if not package or package in ("petl_bench", "methods", "datamodules"):
+        return None
+    return UsageError(
+        f"package {package} is missing or cut ({text[:150]}): install petl_bench again (pip install --force-reinstall)"
+    )
+
+
+def _system_fault(error: OSError) -> PetlBenchError | None:
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return UsageError("too many open files: raise the limit (ulimit -n), or lower data.num_workers")
+    if error.errno == errno.EAGAIN:
+        return _no_processes()
+    if error.errno == errno.ENOMEM:
+        return UsageError(f"out of memory{_of_limit()}: {error.strerror}")
+    if error.errno not in _STORAGE:
+        return None
+    where = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    return CheckpointError(f"{where or 'a file'}: {error.strerror}")
+
+
+def _no_processes() -> UsageError:
+    return UsageError(
+        "no more threads or processes may be started: raise the limit (ulimit -u, or the pids limit of the container), "
+        "or lower data.num_workers and OMP_NUM_THREADS"
+    )
+
+
+def _of_limit() -> str:
+    limit = _address_space()
+    return "" if limit is None else f" (the address space is limited to {limit:.1f} GiB, ulimit -v)"
+
+
+def _address_space() -> float | None:
+    """The limit in GiB; None where there is none."""
+    with suppress(ImportError, OSError, ValueError):  # Windows has no such module
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        return None if limit == resource.RLIM_INFINITY else limit / 1024**3
+    return None
