@@ -14,7 +14,10 @@ from petl_bench.errors import CheckpointError, DataError, PetlBenchError, UsageE
 #: where torch would keep compiled kernels; it asks on being imported, and nothing here is compiled
 _TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 #: what commands map at least: torch and its libraries, in GiB
-_ADDRESS_SPACE = 8
+_ADDRESS_SPACE = 6
+#: stands for the folder of temporary files where there is none: libraries ask for its name when they are imported, and
+#: whoever wants to write there fails with this name in the message
+_NO_TEMPORARY = "/no-folder-for-temporary-files"
 #: of files and devices, and not of what they hold
 _STORAGE = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE),
@@ -36,11 +39,11 @@ def prepare() -> str:
         os.getcwd()  # noqa: PTH109  # Path.cwd() may not ask
     except OSError as error:
         raise UsageError(f"the current folder cannot be used ({error.strerror}): cd to another one") from error
-    if _TORCH_CACHE not in os.environ:
-        try:
-            tempfile.gettempdir()
-        except FileNotFoundError:  # a folder that is there will do
-            os.environ[_TORCH_CACHE] = os.sep
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        tempfile.tempdir = _NO_TEMPORARY
+        os.environ.setdefault(_TORCH_CACHE, os.sep)  # any folder that is there
     limit = _address_space()
     if limit is None or limit >= _ADDRESS_SPACE:
         return ""
@@ -48,6 +51,16 @@ def prepare() -> str:
         f"the address space is limited to {limit:.1f} GiB (ulimit -v), of which libraries alone may take "
         f"{_ADDRESS_SPACE}: raise it if this ends without a message, or with std::bad_alloc"
     )
+
+
+def require_temporary_folder() -> None:
+    """Before processes are started that talk through a file there.
+
+    Raises:
+        CheckpointError: there is no folder for temporary files.
+    """
+    if tempfile.gettempdir() == _NO_TEMPORARY:
+        raise _no_temporary_folder()
 
 
 def fault_of_machine(error: BaseException) -> PetlBenchError | None:
@@ -69,8 +82,8 @@ def _fault(error: BaseException) -> PetlBenchError | None:
     text = " ".join(str(error).split())
     if isinstance(error, PetlBenchError):
         return None
-    if "No usable temporary directory" in text:
-        return CheckpointError("no folder for temporary files can be written to: set TMPDIR to one that can")
+    if "No usable temporary directory" in text or _NO_TEMPORARY in text:
+        return _no_temporary_folder()
     if "Could not determine home directory" in text:
         return UsageError("'~' in a path stands for nothing here, where HOME is not set: give the whole path")
     if "daemonic processes are not allowed to have children" in text:
@@ -114,6 +127,10 @@ def _system_fault(error: OSError) -> PetlBenchError | None:
         return None
     where = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     return CheckpointError(f"{where or 'a file'}: {error.strerror}")
+
+
+def _no_temporary_folder() -> CheckpointError:
+    return CheckpointError("no folder for temporary files can be written to: set TMPDIR to one that can")
 
 
 def _no_processes() -> UsageError:

@@ -22,6 +22,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from petl_bench.adapters import Adapter, write_adapter
+from petl_bench.arithmetic import cpu_arithmetic
 from petl_bench.checkpoints import BEFORE_LAST, LAST, ResumePoints, resumable, sweep
 from petl_bench.config_safety import parse_yaml
 from petl_bench.cost import CostMeter
@@ -489,6 +490,7 @@ def _hardware(trainer: Trainer, data: VideoTextDataModule) -> dict[str, Any]:
     found: dict[str, Any] = {
         "frame_cache": data.frame_cache_record(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
+        **cpu_arithmetic(),
     }
     if trainer.strategy.root_device.type != "cuda":
         return found

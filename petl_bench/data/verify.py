@@ -32,6 +32,7 @@ from petl_bench.data.reader import READING_RULES, VideoError, VideoReader
 from petl_bench.data.samples import Split
 from petl_bench.data.video import PyAVReader, WholeStream, open_video, require_reader
 from petl_bench.errors import DataError, UsageError
+from petl_bench.machine import require_temporary_folder
 from petl_bench.ranges import Positive, Processes, argument
 from petl_bench.results import ResultError, file_sha256
 from petl_bench.signals import STOP, as_helper, starting_helpers
@@ -89,6 +90,7 @@ def run(data: VideoTextDataModule, options: argparse.Namespace) -> int:
     """
     if options.workers < 1:
         raise UsageError(f"--workers {options.workers}: every file is looked at in a process of its own, so at least 1")
+    require_temporary_folder()
     if options.compare:
         require_reader(options.compare)
     path = options.manifest or data.root / FILE_NAME
