@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.faults import (
     annotation_files,
     bad_inputs,
+    environment,
     frames,
     identity,
     kills,
@@ -29,7 +30,10 @@ from benchmarks.faults import (
 from benchmarks.faults.trials import HELD, ROOT, Bench, Trial
 
 #: modules with `trials()`
-SCRIPTED = (kills, stopping, storage, lost_processes, surroundings, frames, annotation_files, identity, old_files)
+SCRIPTED = (
+    *(kills, stopping, storage, lost_processes, surroundings, frames, annotation_files, identity, old_files),
+    environment,
+)
 #: faults that tests of every change try already
 TESTS = {
     "F2": "test_resume",

@@ -9,6 +9,7 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from petl_bench.backbones import hub, wordpiece
@@ -83,12 +84,12 @@ def test_hub_name_is_looked_up_in_the_cache_first(
     asked: list[tuple[str, bool]] = []
 
     def download(name: str, file: str) -> str:
-        asked.append((f"{name}/{file}", huggingface_hub.constants.HF_HUB_OFFLINE))
-        if huggingface_hub.constants.HF_HUB_OFFLINE:
+        asked.append((f"{name}/{file}", constants.HF_HUB_OFFLINE))
+        if constants.HF_HUB_OFFLINE:
             raise LocalEntryNotFoundError("not cached")
         return str(vocabulary)
 
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     monkeypatch.setattr(hub, "_require_answer", lambda repository: None)
     of_hub = WordPiece("someone/bert", tokenizer.clean, tokenizer.dec_token, *ENDS)
