@@ -116,15 +116,17 @@ class _Forgiving(io.FileIO):
     failure: OSError | None = None
 
     def write(self, data: Any, /) -> int:
-        if self.failure is not None:
-            return memoryview(data).nbytes
+        left = memoryview(data).cast("B")
+        size = len(left)
         try:
-            while (written := super().write(data)) is None:  # who else has it open made it non-blocking
-                select.select((), (self,), ())
+            while left and self.failure is None:
+                written = super().write(left)
+                if written is None:  # who else has the file open made it non-blocking
+                    select.select((), (self,), ())
+                left = left[written or 0 :]
         except OSError as error:
             self.failure = error
-            return memoryview(data).nbytes
-        return written
+        return size
 
 
 def _forgiving(stream: object) -> _Forgiving | None:

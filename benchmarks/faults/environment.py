@@ -7,7 +7,6 @@ import socket
 import sys
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 from benchmarks.faults.trials import HELD, Bench, Ended, Trial, completed, first_problem, loadable, refused
 
