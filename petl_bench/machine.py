@@ -87,7 +87,9 @@ def _fault(error: BaseException) -> PetlBenchError | None:
     if "Could not determine home directory" in text:
         return UsageError("'~' in a path stands for nothing here, where HOME is not set: give the whole path")
     if "daemonic processes are not allowed to have children" in text:
-        return UsageError("this process may start no others (it is a daemon of multiprocessing): data.num_workers 0")
+        return UsageError(
+            "this process may start no others (it is a daemon of multiprocessing): set data.num_workers 0"
+        )
     if isinstance(error, ImportError):
         return _import_fault(error, text)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError | OSError) and _NO_MEMORY.search(text)):
