@@ -7,7 +7,7 @@ import hashlib
 import shlex
 import stat
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 from torch.optim import Optimizer
 
+from petl_bench.arithmetic import RESTORED_BY, cpu_arithmetic
 from petl_bench.errors import CheckpointError, StorageError, UsageError
 from petl_bench.files import flush, flush_folder, free_bytes, move, temporary_of
 from petl_bench.resources import exhausted, exhausted_by_parser
@@ -240,7 +241,10 @@ class ResumePoints(Checkpoint):
         if not _says_what_it_depends_on(run):
             raise CheckpointError("the checkpoint does not say what it depends on: begin anew with --overwrite true")
         now = self._basis(trainer)
-        before = self.as_now(run["basis"], now)
+        arithmetic = {key: run["basis"][key] for key in RESTORED_BY if key in run["basis"]}
+        before = dict(self.as_now(_without(run["basis"], RESTORED_BY), _without(now, RESTORED_BY)))
+        # What only one of them says is not compared: checkpoints of GPUs, and of earlier versions, do not say it.
+        before |= {key: arithmetic.get(key, now[key]) for key in RESTORED_BY if key in now}
         unknown = [name for name in self.allowed if not any(_covers(name, key) for key in now)]
         if unknown:
             raise UsageError(f"allow_change {unknown[0]}: nothing that a run depends on has that name")
@@ -251,7 +255,9 @@ class ResumePoints(Checkpoint):
         }
         refused = [key for key in changed if not any(_covers(name, key) for name in self.allowed)]
         if refused:
-            shown = "; ".join(f"{key} was {changed[key][0]}, is {changed[key][1]}" for key in refused)
+            shown = "; ".join(
+                f"{key} was {changed[key][0]}, is {changed[key][1]}{_restored_by(key)}" for key in refused
+            )
             raise CheckpointError(
                 f"{trainer.ckpt_path} cannot be continued: {shown}; restore that, begin anew with "
                 f"--overwrite true, or accept another course with --allow_change {' '.join(map(shlex.quote, refused))}"
@@ -262,12 +268,25 @@ class ResumePoints(Checkpoint):
 
     def _basis(self, trainer: Trainer) -> dict[str, Any]:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, and declares it nowhere
-        return self.basis | {"processes": trainer.world_size, "training_rows": data.training_rows_sha256}
+        on_cpu = trainer.strategy.root_device.type == "cpu"
+        return {
+            **self.basis,
+            **{"processes": trainer.world_size, "training_rows": data.training_rows_sha256},
+            **(cpu_arithmetic() if on_cpu else {}),
+        }
 
 
 def _says_what_it_depends_on(run: Any) -> bool:
     kinds = {"basis": dict, "changed": dict, "resumed": int}
     return isinstance(run, dict) and all(isinstance(run.get(key), kind) for key, kind in kinds.items())
+
+
+def _without(basis: Mapping[str, Any], left_out: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in basis.items() if key not in left_out}
+
+
+def _restored_by(key: str) -> str:
+    return f" ({RESTORED_BY[key]})" if key in RESTORED_BY else ""
 
 
 def _covers(name: str, key: str) -> bool:

@@ -50,6 +50,7 @@ from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
 from petl_bench.formats import number
 from petl_bench.freedoms import foreign_classes, plain_defaults, refused_class, require_allowed
 from petl_bench.launch import this_launch, without_left_overs
+from petl_bench.machine import fault_of_machine
 from petl_bench.memory import told_when_exhausted
 from petl_bench.messages import is_about_configuration, is_out_of_memory, readable
 from petl_bench.method import Method
@@ -575,12 +576,16 @@ def run(
     try:
         cli([command, *arguments])
     except ArgumentError as error:
+        if fault := fault_of_machine(error):
+            raise fault from error
         told = readable(str(error), _known_words, partial(_where, files=guard.files))
         raise UsageError(refused_class(str(error), plugins) or told) from error
     except MisconfigurationException as error:
         raise UsageError(str(error)) from error
     except (ValueError, TypeError) as error:  # jsonargparse wraps what a constructor raises
         cause = _cause(error)
+        if cause is error and (fault := fault_of_machine(error)):
+            raise fault from error
         if cause is error and is_about_configuration(str(error)):
             raise UsageError(readable(str(error), _known_words)) from error
         raise cause from error

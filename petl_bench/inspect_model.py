@@ -31,6 +31,7 @@ from petl_bench.errors import UsageError
 from petl_bench.formats import number
 from petl_bench.memory import told_when_exhausted
 from petl_bench.method import Method
+from petl_bench.output import console
 from petl_bench.ranges import Count, argument
 
 #: steps before the timed ones, and clips per step where memory is a laptop's
@@ -289,7 +290,6 @@ def _shown(value: Any) -> str:
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> None:
     """Prints rows of text; the first `left` columns are flush left."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -298,7 +298,7 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
         table.add_column(name, justify="left" if place < left else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    console().print(table)
 
 
 COMMANDS = {"params": Params, "profile": Profile}

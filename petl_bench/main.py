@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -13,8 +14,9 @@ from petl_bench import __version__
 from petl_bench.arguments import Parser
 from petl_bench.errors import PetlBenchError, UsageError
 from petl_bench.launch import require_one_process
-from petl_bench.output import make_printable
-from petl_bench.resources import exhausted, warn_of_limits
+from petl_bench.machine import fault_of_machine, prepare
+from petl_bench.output import READER_GONE, Output, printable
+from petl_bench.resources import warn_of_limits
 from petl_bench.signals import STOP, Stopped, exit_on_signals, handled, take_over
 
 _HELP = """\
@@ -63,34 +65,45 @@ _RUN_COMMANDS = {
 _INSPECT_COMMANDS = ("params", "profile")
 #: what several processes would do several times over
 _ALONE = (*_INSPECT_COMMANDS, "plan", "data", "demo", "fixture")
+#: commands that import torch
+_HEAVY_COMMANDS = (*_RUN_COMMANDS, *_INSPECT_COMMANDS, "plan", "data", "demo")
+#: seeds, signals and the standard streams are the process's own
+_ONE_AT_A_TIME = threading.RLock()
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code; `args` defaults to the process's own."""
-    make_printable()
+    """Runs one command and returns its exit code; `args` defaults to the process's own.
+
+    Any thread may call it; commands of several threads run one after the other.
+    """
     arguments = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    with _ONE_AT_A_TIME, printable() as output:
+        try:
+            return output.code(_ended(arguments, debug, output))
+        except SystemExit as stop:  # argparse ends this way
+            raise SystemExit(output.code(int(stop.code or 0))) from stop
+
+
+def _ended(arguments: list[str], debug: bool, output: Output) -> int:
+    """Runs one command, says what ended it before its time, and returns its exit code."""
     try:
         with handled():
             return _dispatch(arguments)
     except Stopped as stopped:
         _tell_stopped()
         return stopped.exit_code
-    except PetlBenchError as error:
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and not output.streams:  # who read a stream that is no file has gone
+            return READER_GONE
         if debug:
             raise
-        print(f"petl-bench: error: {_one_line(error)}", file=sys.stderr)
-        return error.exit_code
-    except BrokenPipeError:  # who read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except Exception as error:  # a fault of ours, or of a library: say so in one line, too
-        if debug:
-            raise
-        if lacking := exhausted(error):
-            print(f"petl-bench: error: {lacking}", file=sys.stderr)
-            return lacking.exit_code
+        known = error if isinstance(error, PetlBenchError) else fault_of_machine(error)
+        if known is not None:
+            print(f"petl-bench: error: {_one_line(known)}", file=sys.stderr)
+            return known.exit_code
+        # a fault of ours, or of a library: say so in one line, too
         text = f"{type(error).__name__}: {_one_line(error)}"[:500]
         print(f"petl-bench: unexpected error: {text} (--debug shows where)", file=sys.stderr)
         return 1
@@ -120,8 +133,8 @@ def _dispatch(arguments: list[str]) -> int:
     if command in ("--version", "-V"):
         print(f"petl-bench {__version__}")
         return 0
-    if command in (*_RUN_COMMANDS, *_INSPECT_COMMANDS, "plan", "data", "demo"):
-        warn_of_limits()
+    if command in _HEAVY_COMMANDS or rest[:1] == ["matrix"]:
+        _prepare()
     if command in _RUN_COMMANDS:
         return _run_command(command, rest, plugins)
     if command in _ALONE:
@@ -158,6 +171,12 @@ def _run_command(command: str, arguments: list[str], plugins: list[str]) -> int:
     from petl_bench.cli import run
 
     return run(command, arguments, plugins)
+
+
+def _prepare() -> None:
+    """For what imports torch."""
+    prepare()
+    warn_of_limits()
 
 
 def _tell_stopped() -> None:

@@ -206,7 +206,8 @@ def operational_options(kind: type) -> frozenset[str]:
 def environment() -> dict[str, Any]:
     """The `env` block of a record as far as this process can tell without importing heavy packages.
 
-    What a GPU and its libraries are, `decoder` and `deterministic` are null: the caller knows them.
+    What a GPU and its libraries are, `threads`, `cpu_capability`, `decoder` and `deterministic` are null: the caller
+    knows them.
     """
     return {
         **_checkout(Path(__file__).parent),
@@ -214,6 +215,8 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu_model(),
+        "threads": None,
+        "cpu_capability": None,
         "versions": {name: package_version(name) for name in _PACKAGES},
         "cuda": None,
         "driver": None,

@@ -24,6 +24,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from petl_bench.adapters import Adapter, write_adapter
+from petl_bench.arithmetic import cpu_arithmetic
 from petl_bench.checkpoints import BEFORE_LAST, LAST, ResumePoints, resumable, sweep
 from petl_bench.config_safety import parse_yaml
 from petl_bench.cost import CostMeter
@@ -35,6 +36,7 @@ from petl_bench.files import make_ours
 from petl_bench.locks import HeldError, held
 from petl_bench.method import Method
 from petl_bench.named_configs import Recipe
+from petl_bench.output import console
 from petl_bench.resources import exhausted
 from petl_bench.results import (
     CONFIG_NAME,
@@ -209,7 +211,6 @@ class Run:
     @rank_zero_only
     def show(self, method: Method, data: VideoTextDataModule) -> None:
         """Prints the figures of the last evaluation."""
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
@@ -220,7 +221,7 @@ class Run:
             table.add_column(title, justify="right")
         for row in rows:
             table.add_row(*map(Text, row))
-        Console().print(table)
+        console().print(table)
 
     @rank_zero_only
     def finish(
@@ -512,6 +513,7 @@ def _hardware(trainer: Trainer, data: VideoTextDataModule) -> dict[str, Any]:
     found: dict[str, Any] = {
         "frame_cache": data.frame_cache_record(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
+        **cpu_arithmetic(),
     }
     if trainer.strategy.root_device.type != "cuda":
         return found

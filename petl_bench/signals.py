@@ -249,7 +249,8 @@ def _install() -> dict[signal.Signals, Any]:
 def handled() -> Iterator[None]:
     """Inside the block the signals raise `Stopped`; helpers that are left at its end are ended."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # handlers are a matter of the main thread
+        with _unhandled():
+            yield
         return
     if signal.getsignal(signal.SIGTERM) != STOP.receive:
         STOP.reset()
@@ -285,6 +286,23 @@ def handled() -> Iterator[None]:
         os.close(write)
 
 
+@contextmanager
+def _unhandled() -> Iterator[None]:
+    """Outside the main thread: handlers are a matter of that one, and of the program that it belongs to."""
+    if signal.getsignal(signal.SIGTERM) != STOP.receive:
+        STOP.reset()  # of a command that was stopped before
+    try:
+        yield
+    finally:
+        end_helpers()
+
+
+def tell_no_deaths() -> None:
+    """Has torch not tell of the deaths of loader processes, as of faults, wherever the main thread is then."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 def exit_on_signals() -> None:
     """Of a process whose work is done: a signal ends what is left, and says nothing."""
     for asked in ASKED:
@@ -316,8 +334,8 @@ def starting_helpers() -> Iterator[None]:
 def end_helpers() -> None:
     """Ends the processes that were started in `starting_helpers`, which listen to nothing milder."""
     running = [process for process in list(_helpers) if process.exitcode is None]
-    if running and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would tell of their deaths as of faults
+    if running:
+        tell_no_deaths()
     for process in running:
         process.kill()
     _helpers.clear()

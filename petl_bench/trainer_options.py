@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.accelerators import CPUAccelerator, CUDAAccelerator, MPSAccelerator
 from pytorch_lightning.callbacks import Timer
 
+from petl_bench.cpus import allowed_cpus
 from petl_bench.errors import UsageError
 from petl_bench.ranges import MOST, shown
 
@@ -164,9 +164,9 @@ def devices_of(trainer: Namespace) -> int:
     count = len(found) if isinstance(found, list) else found
     if not count:
         raise UsageError(f"trainer.devices is {shown(value)}: at least one is needed")
-    cores = os.cpu_count() or 1
+    cores = allowed_cpus()
     if accelerator is CPUAccelerator and count > max(cores, _SMALL):
-        raise UsageError(f"trainer.devices is {shown(value)}: this machine has {cores} cores")
+        raise UsageError(f"trainer.devices is {shown(value)}: {cores} CPUs may be used here")
     return int(count)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.faults import (
     annotation_files,
     bad_inputs,
+    environment,
     frames,
     freedoms,
     identity,
@@ -37,7 +38,7 @@ from benchmarks.faults.trials import HELD, ROOT, Bench, Trial
 #: modules with `trials()`
 SCRIPTED = (
     *(kills, stopping, storage, lost_processes, surroundings, frames, annotation_files, identity, old_files),
-    *(lookup, freedoms, launchers, slurm, resources, shared_folders),
+    *(lookup, freedoms, launchers, slurm, resources, shared_folders, environment),
 )
 #: faults that tests of every change try already
 TESTS = {

@@ -25,6 +25,7 @@ from petl_bench.backbones.described import (
     require_described,
     with_size,
 )
+from petl_bench.backbones.hub import from_hub
 from petl_bench.backbones.weights import WeightFiles, is_torchscript, local_files, read_tensors, require_match
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.untrusted import shown
@@ -295,12 +296,13 @@ def _tagged(architecture: str, tag: str) -> Weights:
         close = get_close_matches(tag, tags, 3) or tags[:8]
         hint = f"tags of {architecture}: {', '.join(close)}" if tags else f"{architecture} has no tags"
         raise UsageError(f"pretrained '{tag}' is no file, folder or open_clip tag; {hint}; null gives random weights")
+    repository = config.get("hf_hub", "").rpartition("/")[0]
     try:
-        file = Path(download_pretrained(config))
-    except Exception as error:  # whatever the network, the hub client or the disk raises: one line for the user
+        file = Path(from_hub(partial(download_pretrained, config), repository))
+    except CheckpointError as error:
         raise CheckpointError(
-            f"weights '{tag}' of {architecture} are not in the local cache and could not be downloaded "
-            f"({type(error).__name__}): give a local file as backbone.pretrained"
+            f"weights '{tag}' of {architecture} are not in the local cache and could not be downloaded ({error}): give "
+            "a local file as backbone.pretrained"
         ) from error
     pixels = pixels_of_open_clip({key: config[key] for key in config if key != "size"}, f"tag '{tag}'")
     return Weights(WeightFiles(tag, (file,)), bool(config.get("quick_gelu", False)), Description((), {}, pixels), True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from petl_bench.backbones.base import (
 from petl_bench.backbones.clip import create_open_clip, find_architecture, spec_of
 from petl_bench.backbones.clip_weights import find_weights, load_weights, require_fit
 from petl_bench.backbones.described import Pixels, tell_assumed
+from petl_bench.backbones.hub import from_hub
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.ranges import Seed, Size
@@ -74,11 +75,14 @@ class WholeCLIP(Backbone):
         if weights is not None:
             require_fit(name, config, image_size, weights)
         require_patch(image_size, config["vision_cfg"])
+        create = partial(create_open_clip, name, image_size, init_seed)
+        tower = config["text_cfg"].get("hf_model_name")  # whose configuration open_clip fetches
         try:
-            self.model = create_open_clip(name, image_size, init_seed)
-        except OSError as error:  # a Hugging Face tower, whose configuration open_clip fetches
+            self.model = from_hub(create, tower) if tower else create()
+        except CheckpointError as error:
             raise CheckpointError(
-                f"{name} needs files from the Hugging Face hub that are not in the local cache and could not be fetched"
+                f"{name} needs files of {tower} that are not in the local cache and could not be downloaded ({error}): "
+                "download them where there is a network, and take HF_HOME along"
             ) from error
         self.weights = {"source": f"random, seed {init_seed}", "sha256": None}
         self.logit_scale = self.model.logit_scale
@@ -159,12 +163,14 @@ class WholeTokenizer:
 def _tokenizer(architecture: str) -> tuple[Any, int]:
     import open_clip
 
+    get = partial(open_clip.get_tokenizer, architecture)
+    repository = (open_clip.get_model_config(architecture) or {}).get("text_cfg", {}).get("hf_tokenizer_name")
     try:
-        tokenizer = open_clip.get_tokenizer(architecture)
-    except Exception as error:  # whatever the hub client or the network raises
+        tokenizer = from_hub(get, repository) if repository else get()
+    except CheckpointError as error:
         raise CheckpointError(
-            f"the tokeniser of {architecture} is not in the local cache and could not be downloaded "
-            f"({type(error).__name__})"
+            f"the tokeniser of {architecture}, {repository}, is not in the local cache and could not be downloaded "
+            f"({error}): download it where there is a network, and take HF_HOME along"
         ) from error
     inner = getattr(tokenizer, "tokenizer", None)  # a Hugging Face tokeniser within
     return tokenizer, 0 if inner is None else inner.pad_token_id

@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from petl_bench.backbones.hub import cause, from_hub
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.untrusted import expanded
 
@@ -120,18 +121,15 @@ def _load(vocabulary: str) -> Any:
     except Exception as error:  # whatever the file, the hub client or the network raises: one line for the user
         raise CheckpointError(
             f"vocabulary '{vocabulary}' cannot be read, or is not in the local cache and could not be downloaded "
-            f"({type(error).__name__}): give BERT's vocab.txt as backbone.vocabulary"
+            f"({error if isinstance(error, CheckpointError) else cause(error)}): give BERT's vocab.txt as "
+            "backbone.vocabulary"
         ) from error
     tokenizer.add_tokens([DECODE, ENCODE], special_tokens=True)
     return tokenizer
 
 
 def _from_hub(name: str) -> Path:
-    """`vocab.txt` of a hub repository: from the local cache without asking the network, else downloaded."""
+    """`vocab.txt` of a hub repository."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    try:
-        return Path(hf_hub_download(name, "vocab.txt", local_files_only=True))
-    except LocalEntryNotFoundError:
-        return Path(hf_hub_download(name, "vocab.txt"))
+    return Path(from_hub(partial(hf_hub_download, name, "vocab.txt"), name))

@@ -33,6 +33,7 @@ from petl_bench.data.sampling import SAMPLERS
 from petl_bench.data.shards import EpochBatches, LateLoader, UnpaddedShard, as_loader
 from petl_bench.data.video import require_reader
 from petl_bench.errors import DataError, UsageError
+from petl_bench.machine import require_temporary_folder
 from petl_bench.ranges import Count, NonNegativeCount, Processes, Size
 from petl_bench.results import ResultError, file_sha256
 from petl_bench.untrusted import expanded, is_folder, shown, shown_all
@@ -499,6 +500,7 @@ class VideoTextDataModule(LightningDataModule):
     def _loading(self, clips: int) -> dict[str, Any]:
         """How batches of so many clips reach this process."""
         if self.num_workers:
+            require_temporary_folder()
             self._require_shared_memory(clips)
         return {
             "collate_fn": collate,

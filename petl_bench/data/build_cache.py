@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.data import Dataset
 
 from petl_bench.arguments import possible_path
+from petl_bench.cpus import allowed_cpus
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.cache import Clip, DamagedEntry, FrameCache, Source
 from petl_bench.data.reader import VideoError
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache", type=possible_path, help="folder of the cache (default: data.cache of the configuration)"
     )
     parser.add_argument(
-        "--workers", type=argument(Processes), default=os.cpu_count(), help="decoding processes (default: %(default)s)"
+        "--workers", type=argument(Processes), default=allowed_cpus(), help="decoding processes (default: %(default)s)"
     )
     parser.add_argument("--recheck", action="store_true", help="read all frames again, and decode the damaged ones")
 

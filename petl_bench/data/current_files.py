@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch.utils.data import get_worker_info
 
 from petl_bench.errors import DataError
 from petl_bench.resources import exhausted, helper_lacked_by
+from petl_bench.signals import tell_no_deaths
 
 #: bytes of a path that are kept, from its end
 _WIDTH = 512
@@ -23,11 +23,16 @@ class CurrentFiles:
     """A board in shared memory with one line for each loader process.
 
     Args:
-        processes: how many there are.
+        processes: how many there are; without any, there is no memory to share.
+
+    Raises:
+        DataError: shared memory cannot be had.
     """
 
     def __init__(self, processes: int) -> None:
-        self._lines = torch.zeros(max(processes, 1), _WIDTH, dtype=torch.uint8).share_memory_()
+        self._lines = torch.zeros(processes, _WIDTH, dtype=torch.uint8)
+        if processes:
+            self._lines.share_memory_()
 
     def publish(self, path: Path) -> None:
         """Writes down the file that this loader process begins to read; does nothing in the main process."""
@@ -54,7 +59,7 @@ def named_when_lost(files: CurrentFiles) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, EOFError, OSError) as error:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch tells of a death a second time, wherever we are then
+        tell_no_deaths()  # torch would do so a second time
         if not _tells_of_a_loss(error):
             raise
         text = " ".join(str(error).split()) or type(error).__name__

@@ -27,6 +27,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from petl_bench.arguments import possible_path
+from petl_bench.cpus import allowed_cpus
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.clip_files import AmbiguousClip, ClipFiles, relative
 from petl_bench.data.display import Orientation
@@ -37,6 +38,7 @@ from petl_bench.data.samples import Split
 from petl_bench.data.video import PyAVReader, WholeStream, open_video, require_reader
 from petl_bench.errors import DataError, ResourceError, UsageError
 from petl_bench.files import make_ours
+from petl_bench.machine import require_temporary_folder
 from petl_bench.ranges import Limit, Processes, argument
 from petl_bench.resources import LESS_AT_ONCE, error_number, exhausted, helper_lacked, no_more_helpers
 from petl_bench.results import ResultError, file_sha256
@@ -50,6 +52,8 @@ _COMPARED, _TOLERANCE = 5, 5.0
 _HINTS = 3
 #: what the server of processes imports first
 _SERVER = "petl_bench.data.decoders"
+#: what a process uses already, in pages
+_USED = Path("/proc/self/statm")
 #: the verdict on a file that wants more than it may have
 _TOO_LARGE = "decoding takes more memory than --memory"
 
@@ -76,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--manifest", type=possible_path, help=f"what to write (default: {FILE_NAME} in the dataset's root)"
     )
     parser.add_argument(
-        "--workers", type=argument(Processes), default=os.cpu_count() or 1, help="files at once (default: %(default)s)"
+        "--workers", type=argument(Processes), default=allowed_cpus(), help="files at once (default: %(default)s)"
     )
     parser.add_argument(
         "--timeout", type=argument(Limit), default=20, help="seconds for one file (default: %(default)s)"
@@ -100,6 +104,7 @@ def run(data: VideoTextDataModule, options: argparse.Namespace) -> int:
     """
     if options.workers < 1:
         raise UsageError(f"--workers {options.workers}: every file is looked at in a process of its own, so at least 1")
+    require_temporary_folder()
     if options.compare:
         require_reader(options.compare)
     path = options.manifest or data.root / FILE_NAME
@@ -400,6 +405,8 @@ def _limit_memory(gibibytes: float) -> bool:
     """
     if not _may_have(gibibytes):
         return False
+    if not _USED.is_file():
+        return True  # not on Linux, or without /proc: nobody says what is used
     resource.setrlimit(resource.RLIMIT_AS, (limit := _with_this(gibibytes), limit))
     return True
 
@@ -407,11 +414,11 @@ def _limit_memory(gibibytes: float) -> bool:
 def _may_have(gibibytes: float) -> bool:
     """Whether the limits of this process let it take that much more than it has."""
     limits = [limit for limit in resource.getrlimit(resource.RLIMIT_AS) if limit != resource.RLIM_INFINITY]
-    return all(_with_this(gibibytes) <= limit for limit in limits)
+    return not _USED.is_file() or all(_with_this(gibibytes) <= limit for limit in limits)
 
 
 def _with_this(gibibytes: float) -> int:
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    used = int(_USED.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     return used + int(gibibytes * 1024**3)
 
 

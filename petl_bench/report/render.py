@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from petl_bench.output import console
 from petl_bench.report.collect import Rejected, Run, metrics
 from petl_bench.report.tables import MISSING, Table
 
@@ -77,18 +78,16 @@ def render_csv(tables: list[Table]) -> str:
 
 def print_tables(tables: list[Table]) -> None:
     """Print every table; a narrow terminal gets the main columns only."""
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False)
-    unlimited = console.options.update(max_width=10_000)
+    screen = console(highlight=False, markup=False)
+    unlimited = screen.options.update(max_width=10_000)
     for table in tables:
         full = _terminal_table(table, table.header)
-        fits = console.measure(full, options=unlimited).maximum <= console.width
+        fits = screen.measure(full, options=unlimited).maximum <= screen.width
         short = [title for title in table.header if title in _TERMINAL_COLUMNS]
-        console.print(full if fits else _terminal_table(table, short))
+        screen.print(full if fits else _terminal_table(table, short))
         for note in table.notes:
-            console.print(one_line(note))
-        console.print()
+            screen.print(one_line(note))
+        screen.print()
 
 
 def print_rejected(rejected: list[Rejected]) -> None:

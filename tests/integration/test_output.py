@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from petl_bench.main import main
 from petl_bench.method import Method
-from petl_bench.output import make_printable
+from petl_bench.output import console, make_printable
 from tests.integration.fixture_run import only_record, run
 
 #: Chinese, an emoji, and a byte that is not UTF-8 as Python hands it on
@@ -28,6 +32,85 @@ def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(60) == 141
+
+
+@pytest.mark.parametrize("options", [(), ("-u",)])
+@pytest.mark.parametrize(
+    ("redirection", "code", "told"),
+    [
+        ("| true", 141, ""),
+        ("2>&1 | head -c1", 141, ""),
+        ("> /dev/full", 5, "petl-bench: error: what was printed is cut (No space left on device)"),
+        ("> /dev/full 2>&1", 5, ""),
+        ("2> /dev/full | cat > /dev/null", 0, ""),
+        ("2>&- | cat > /dev/null", 0, ""),
+    ],
+)
+def test_output_that_nobody_takes(options: tuple[str, ...], redirection: str, code: int, told: str) -> None:
+    command = shlex.join([sys.executable, *options, "-m", "petl_bench", "list", "configs"])
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{command} {redirection}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code
+    assert done.stderr.startswith(told)
+    assert done.stderr.count("\n") == bool(told)
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["report", "--help"], 141), (["fti"], 2)])
+def test_output_that_nobody_takes_of_help_and_errors(arguments: list[str], code: int) -> None:
+    command = [sys.executable, "-m", "petl_bench", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stderr.close()
+        assert process.wait(60) == code
+
+
+def test_a_pipe_that_is_full_is_waited_for() -> None:
+    """Who else has it open may have made it one that refuses instead."""
+    code = "import os, sys; os.set_blocking(1, False); sys.argv = ['', 'list', 'configs']\n"
+    code += "import petl_bench.main as m; m._list_configs = lambda: print('x' * 1_000_000); m.console()"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        time.sleep(1)
+        assert len(process.stdout.read()) == 1_000_001
+        assert process.wait(60) == 0
+
+
+class Gone(io.StringIO):
+    """A stream that is no file, and whose reader has gone."""
+
+    def write(self, text: str, /) -> int:
+        raise BrokenPipeError
+
+
+def test_tables_for_a_reader_that_is_no_file_and_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Gone())
+    with pytest.raises(BrokenPipeError):  # and not rich's SystemExit(1)
+        console().print("a table")
+    assert main(["list", "methods"]) == 141
+
+
+def test_streams_are_given_back(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False))) as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(["--version"]) == 0
+        assert sys.stdout is stream
+    assert capfd.readouterr().out.startswith("petl-bench ")
+
+
+def test_commands_of_several_threads(capfd: pytest.CaptureFixture[str]) -> None:
+    codes: list[int] = []
+    commands = [["list", "methods"], ["list", "configs"], ["fti"], ["--version"]]
+    threads = [Thread(target=lambda c=command: codes.append(main(c))) for command in commands]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(codes) == [0, 0, 0, 2]
+    assert main(["--version"]) == 0
+    assert asyncio.run(asyncio.to_thread(main, ["--version"])) == 0
 
 
 class Terminal:

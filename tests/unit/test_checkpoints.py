@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -106,6 +107,59 @@ def test_a_checkpoint_that_does_not_say_what_it_depends_on(tmp_path: Path, run: 
     points = checkpoints.ResumePoints(tmp_path, {}, None, [])
     with pytest.raises(CheckpointError, match="does not say what it depends on"):
         points.on_load_checkpoint(cast(Any, None), cast(Any, None), {"run": run})
+
+
+THREADS = torch.get_num_threads()
+CAPABILITY = torch.backends.cpu.get_cpu_capability()
+
+
+def resumed(folder: Path, before: dict[str, Any], *allowed: str, device: str = "cpu") -> dict[str, list[str]]:
+    """What has changed since a checkpoint that depends on this, where the run goes on on that device."""
+    trainer = SimpleNamespace(
+        strategy=SimpleNamespace(root_device=torch.device(device)),
+        world_size=1,
+        datamodule=SimpleNamespace(training_rows_sha256="rows"),
+        ckpt_path=folder / LAST,
+    )
+    points = checkpoints.ResumePoints(folder, {"lr": 1}, None, allowed)
+    basis = {"lr": 1, "processes": 1, "training_rows": "rows", **before}
+    checkpoint = {"run": {"basis": basis, "changed": {}, "resumed": 0}}
+    points.on_load_checkpoint(cast(Any, trainer), cast(Any, None), checkpoint)
+    return points.changed
+
+
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [
+        (
+            {"threads": THREADS + 1},
+            rf"threads was {THREADS + 1}, is {THREADS} \(OMP_NUM_THREADS\).*--allow_change threads",
+        ),
+        ({"threads": THREADS, "cpu_capability": "VSX"}, f"cpu_capability was VSX, is {CAPABILITY}"),
+    ],
+)
+def test_what_decides_the_last_bit_on_a_cpu_must_be_as_it_was(
+    tmp_path: Path, before: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(CheckpointError, match=told):
+        resumed(tmp_path, before)
+    changed = resumed(tmp_path, before, "threads", "cpu_capability")
+    assert len(changed) == 1
+    assert (
+        changed.items() <= {"threads": [f"{THREADS + 1}", f"{THREADS}"], "cpu_capability": ["VSX", CAPABILITY]}.items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "device"),
+    [
+        ({}, "cpu"),  # a checkpoint of an earlier version, or of a GPU
+        ({"threads": THREADS, "cpu_capability": CAPABILITY}, "cpu"),
+        ({"threads": THREADS + 1, "cpu_capability": "VSX"}, "cuda"),
+    ],
+)
+def test_what_decides_nothing_is_not_compared(tmp_path: Path, before: dict[str, Any], device: str) -> None:
+    assert resumed(tmp_path, before, device=device) == {}
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/a.ckpt", "s3://bucket/a.ckpt"])

@@ -9,9 +9,10 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from petl_bench.backbones import wordpiece
+from petl_bench.backbones import hub, wordpiece
 from petl_bench.backbones.wordpiece import WordPiece
 from petl_bench.data.text import pre_caption
 from petl_bench.errors import CheckpointError, UsageError
@@ -82,13 +83,15 @@ def test_hub_name_is_looked_up_in_the_cache_first(
 ) -> None:
     asked: list[tuple[str, bool]] = []
 
-    def download(name: str, file: str, local_files_only: bool = False) -> str:
-        asked.append((f"{name}/{file}", local_files_only))
-        if local_files_only:
+    def download(name: str, file: str) -> str:
+        asked.append((f"{name}/{file}", constants.HF_HUB_OFFLINE))
+        if constants.HF_HUB_OFFLINE:
             raise LocalEntryNotFoundError("not cached")
         return str(vocabulary)
 
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(hub, "_require_answer", lambda repository: None)
     of_hub = WordPiece("someone/bert", tokenizer.clean, tokenizer.dec_token, *ENDS)
     assert of_hub(["a man"], 5)[0].equal(tokenizer(["a man"], 5)[0])
     assert asked == [("someone/bert/vocab.txt", True), ("someone/bert/vocab.txt", False)]

@@ -1,0 +1,140 @@
+"""Files of the Hugging Face hub: from the local cache without asking the network, else if the hub answers at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from petl_bench.errors import CheckpointError
+
+#: seconds that the hub has to answer, unless the variable says otherwise
+_SECONDS, _SECONDS_SET_BY = 8, "HF_HUB_ETAG_TIMEOUT"
+_UNKNOWN_NAME = re.compile(
+    r"name or service not known|name resolution|getaddrinfo|nodename nor servname|No address", re.I
+)
+_CERTIFICATE = re.compile(r"certificate", re.I)
+_TIMEOUT = re.compile(r"Timeout|timed out", re.I)
+
+
+def from_hub(get: Callable[[], Any], repository: str) -> Any:
+    """What `get` makes of files of a hub repository.
+
+    The hub's own client tries each file six times, whatever is wrong, which takes minutes where nobody answers.
+
+    Args:
+        get: reads the files, downloading those that are not in the local cache.
+        repository: `owner/name`; empty where the files are not of the hub.
+
+    Raises:
+        CheckpointError: the files are not in the cache and cannot be downloaded; it says why, in half a line.
+    """
+    from huggingface_hub import constants
+
+    if repository and not constants.HF_HUB_OFFLINE:
+        with _offline():
+            try:
+                return get()
+            except Exception:  # whatever the libraries raise where a file is not in the cache
+                pass
+        _require_answer(repository)
+    try:
+        return get()
+    except Exception as error:
+        raise CheckpointError(cause(error)) from error
+
+
+def cause(error: BaseException) -> str:
+    """Why a file could not be downloaded: what was wrong first, and not what libraries made of it."""
+    chain = [error]
+    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(before)
+    if any(type(one).__name__ == "OfflineModeIsEnabled" for one in chain):
+        return "HF_HUB_OFFLINE is set"
+    for one in chain:
+        if known := _known(one):
+            return known
+    if isinstance(chain[-1], OSError) and chain[-1].strerror:
+        return f"{chain[-1].strerror}{f': {name}' if (name := chain[-1].filename) else ''}"
+    text = " ".join(str(chain[-1]).split())[:200]
+    return f"{type(chain[-1]).__name__}: {text}" if text else type(chain[-1]).__name__
+
+
+def _known(error: BaseException) -> str:
+    text = str(error)
+    if isinstance(error, ssl.SSLCertVerificationError) or _CERTIFICATE.search(text):
+        return "its certificate is not trusted; SSL_CERT_FILE names a file of those that are"
+    if isinstance(error, socket.gaierror) or _UNKNOWN_NAME.search(text):
+        return "its name cannot be resolved"
+    if isinstance(error, ConnectionRefusedError) or "Connection refused" in text:
+        return "the connection is refused"
+    if isinstance(error, ConnectionResetError) or "Connection reset" in text:
+        return "the connection is cut"
+    if isinstance(error, OSError) and error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+        return "there is no route to it"
+    if isinstance(error, TimeoutError) or _TIMEOUT.search(f"{type(error).__name__} {text}"):
+        return "there is no answer"
+    return ""
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    from huggingface_hub import constants
+
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = False
+
+
+def _require_answer(repository: str) -> None:
+    """Asks the hub for a small file of the repository, once.
+
+    In a thread: the resolver of names, and a server that answers by the byte, know no limit.
+
+    Raises:
+        CheckpointError: there is no answer, or one that says that there will be none.
+    """
+    from huggingface_hub import get_session, hf_hub_url
+
+    url, seconds, answers = hf_hub_url(repository, "config.json"), _seconds(), []
+
+    def ask() -> None:
+        try:
+            answers.append(get_session().head(url, timeout=seconds, follow_redirects=False))
+        except Exception as error:  # whatever the client raises
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds + 1)
+    answer: Any = answers[0] if answers else TimeoutError()
+    status = getattr(answer, "status_code", 0)
+    if status in range(100, 500) and status != 407:  # also of a file that is not there, or not for us: the hub says so
+        return
+    told = f"it answers with status {status}" if status else cause(answer)
+    limit = f" within {seconds} s ({_SECONDS_SET_BY} sets another limit)" if told.endswith("no answer") else ""
+    raise CheckpointError(f"{_asked(url)}: {told}{limit}") from (answer if isinstance(answer, Exception) else None)
+
+
+def _seconds() -> int:
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_ETAG_TIMEOUT if os.environ.get(_SECONDS_SET_BY) else _SECONDS
+
+
+def _asked(url: str) -> str:
+    """Who was asked, and through whom, without passwords."""
+    parts, proxies = urlsplit(url), getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    through = f" through the proxy {urlsplit(proxy).netloc.rpartition('@')[2] or 'that is set'}" if proxy else ""
+    return f"{parts.hostname}, asked{through}" if through else str(parts.hostname)
