@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from petl_bench import __version__
 from petl_bench.errors import PetlBenchError, UsageError
+from petl_bench.installation import lacking, restore_own_package, stand_ins
 from petl_bench.output import make_printable
 from petl_bench.signals import STOP, Stopped, exit_on_signals, handled, take_over
 
@@ -38,6 +38,7 @@ prepare a dataset (`petl-bench data COMMAND --config data/msrvtt.yaml --data.roo
 look and report:
   list      methods, datamodules, configs, or the matrix of methods, backbones and tasks
   report    collect the runs below a folder into a leaderboard
+  record    write the record of a run that was killed before it did:  petl-bench record runs/.../seed0
   fixture   write a small generated dataset in the layout of a real one
   demo      all of it in minutes on a CPU: generated clips, a small CLIP, several methods, the leaderboard
 
@@ -67,6 +68,7 @@ def main(args: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
+        restore_own_package()
         with handled():
             return _dispatch(arguments)
     except Stopped as stopped:
@@ -83,7 +85,10 @@ def main(args: Sequence[str] | None = None) -> int:
     except Exception as error:  # a fault of ours, or of a library: say so in one line, too
         if debug:
             raise
-        text = f"{type(error).__name__}: {_one_line(error)}"[:500]
+        if isinstance(error, ImportError) and (told := lacking(error)):
+            print(f"petl-bench: error: {told}", file=sys.stderr)
+            return UsageError.exit_code
+        text = f"{type(error).__name__}: {_one_line(error)}"[:500] + stand_ins()
         print(f"petl-bench: unexpected error: {text} (--debug shows where)", file=sys.stderr)
         return 1
 
@@ -110,6 +115,8 @@ def _dispatch(arguments: list[str]) -> int:
         return 0 if arguments else UsageError.exit_code
     command, rest = arguments[0], arguments[1:]
     if command in ("--version", "-V"):
+        from petl_bench import __version__
+
         print(f"petl-bench {__version__}")
         return 0
     if command in _RUN_COMMANDS:
@@ -126,6 +133,10 @@ def _dispatch(arguments: list[str]) -> int:
         from petl_bench.data_commands import run
 
         return run(rest, plugins)
+    if command == "record":
+        from petl_bench.reconstruct import run
+
+        return run(rest, plugins)
     if command == "demo":
         from petl_bench import demo
 
@@ -136,7 +147,7 @@ def _dispatch(arguments: list[str]) -> int:
         if plugins:
             raise UsageError(f"{command} has no option --plugins: it reads neither methods nor data modules")
         return _LIGHT_COMMANDS[command](rest)
-    known = [*_RUN_COMMANDS, *_INSPECT_COMMANDS, "plan", "data", "demo", "list", *_LIGHT_COMMANDS]
+    known = [*_RUN_COMMANDS, *_INSPECT_COMMANDS, "plan", "data", "record", "demo", "list", *_LIGHT_COMMANDS]
     raise UsageError(_unknown("command", command, known))
 
 
