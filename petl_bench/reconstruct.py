@@ -121,9 +121,10 @@ def _read_figures(folder: Path) -> dict[str, Any]:
 
 
 def _how_to_test(folder: Path) -> str:
+    again = "the command of the run, given again, makes them" + " and the record" * (folder / LAST).is_file()
     if (folder / ADAPTER_NAME).is_file():
-        return f"petl-bench test --ckpt_path {folder / ADAPTER_NAME} makes figures of the adapter"
-    return "the command of the run makes them"
+        return f"{again}; petl-bench test --ckpt_path {folder / ADAPTER_NAME} makes those of the adapter"
+    return again
 
 
 # --- with the draft -----------------------------------------------------------------------------------------------

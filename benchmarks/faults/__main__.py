@@ -19,6 +19,7 @@ from benchmarks.faults import (
     bad_inputs,
     frames,
     identity,
+    installation,
     kills,
     lost_processes,
     old_files,
@@ -29,7 +30,10 @@ from benchmarks.faults import (
 from benchmarks.faults.trials import HELD, ROOT, Bench, Trial
 
 #: modules with `trials()`
-SCRIPTED = (kills, stopping, storage, lost_processes, surroundings, frames, annotation_files, identity, old_files)
+SCRIPTED = (
+    *(kills, stopping, storage, lost_processes, surroundings, frames, annotation_files, identity, old_files),
+    installation,
+)
 #: faults that tests of every change try already
 TESTS = {
     "F2": "test_resume",

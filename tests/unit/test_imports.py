@@ -19,6 +19,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 MAY_IMPORT = {
     "errors": set(),
     "formats": set(),
+    "installation": {"results", "errors"},
     "old_records": set(),
     "ranges": set(),
     "output": set(),
@@ -68,6 +69,7 @@ WITHOUT_TORCH = (
         "errors",
         "fixture",
         "formats",
+        "installation",
         "main",
         "messages",
         "named_configs",
