@@ -15,13 +15,20 @@ help: ## this list
 
 setup: $(VENV)/.installed ## virtual environment with everything pinned in constraints.txt
 
+# A virtual environment holds its own place in its scripts: in a clone that was moved it is made anew.
+PLACE := cd $(VENV) && pwd -P
+MOVED := $(shell test -s $(VENV)/.installed && test "$$(cat $(VENV)/.installed)" != "$$($(PLACE))" && echo --clear)
+ifneq ($(MOVED),)
+.PHONY: $(VENV)/.installed
+endif
+
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 		{ echo "petl_bench needs Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ..."; exit 1; }
-	$(PYTHON) -m venv $(VENV) || { echo "on Debian: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(MOVED) $(VENV) || { echo "on Debian: apt-get install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	@touch $@
+	@($(PLACE)) > $@
 
 demo: setup ## generate clips, train on the CPU, print the leaderboard
 	rm -rf demo

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -49,6 +50,7 @@ from petl_bench.environments import cluster_environment, require_as_many, requir
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
 from petl_bench.formats import number
 from petl_bench.freedoms import foreign_classes, plain_defaults, refused_class, require_allowed
+from petl_bench.installation import lacking, lost_import
 from petl_bench.launch import this_launch, without_left_overs
 from petl_bench.machine import fault_of_machine
 from petl_bench.memory import told_when_exhausted
@@ -60,7 +62,7 @@ from petl_bench.processes import Ranks, configure_ddp
 from petl_bench.ranges import Count, Seed, shown
 from petl_bench.registry import import_plugins, list_entries
 from petl_bench.results import measured_settings
-from petl_bench.run import ADAPTER_NAME, Run, Training, earlier_metrics, name_run, open_run
+from petl_bench.run import ADAPTER_NAME, Draft, Run, Training, earlier_metrics, name_run, open_run
 from petl_bench.signals import STOP
 from petl_bench.tasks.base import Task
 from petl_bench.tasks.qa import QuestionAnswering
@@ -401,6 +403,7 @@ class PetlBenchCLI(LightningCLI):
         elif self.run.resumed:
             ckpt_path = str(self.run.resumed)
             rank_zero_info(f"an interrupted run goes on from {ckpt_path} (--overwrite true begins anew)")
+        draft = self._begin_record(model, datamodule)
         if model.trainable:
             self._announce(model)
             if ckpt_path is not None:
@@ -419,12 +422,25 @@ class PetlBenchCLI(LightningCLI):
                 f"predict --ckpt_path {self.run.folder / ADAPTER_NAME} writes those of the model"
             )
             return
-        surroundings = self.run.surroundings(datamodule)
+        if model.trainable:
+            self.run.note_training(draft, self.trainer, model, datamodule, self.meter, self._training())
         with self._losses_told(), told_when_exhausted(_LESS_TO_TEST):
             self.trainer.test(model, datamodule=datamodule, verbose=False)
-        selection = "best-val" if self.options.best_on_val else "last"
-        training = self._training() if self.resume_points else None
-        self.run.finish(self.trainer, model, datamodule, self.meter, selection, surroundings, training)
+        self.run.finish(self.trainer, model, datamodule, self.meter, draft)
+
+    def _begin_record(self, model: Method, data: VideoTextDataModule) -> Draft:
+        """The record as far as it is known now; empty where there will be none, and in other processes than the first.
+
+        What it needs and cannot have is told before the costly part.
+        """
+        if self.options.trainer.fast_dev_run or not data.has_truth("test"):
+            return {}
+        return self.run.begin_record(self.trainer, model, data, self.selection) or {}
+
+    @property
+    def selection(self) -> str:
+        """Which epoch is reported."""
+        return "best-val" if self.subcommand == "fit" and self.options.best_on_val else "last"
 
     def _load_best(self, model: Method) -> None:
         best = self.run.folder / "best.ckpt"
@@ -473,11 +489,11 @@ class PetlBenchCLI(LightningCLI):
     def test(self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any) -> None:
         """Tests an adapter, or a method that trains nothing."""
         self._tell_changes()
-        surroundings = self.run.surroundings(datamodule)
+        draft = self._begin_record(model, datamodule)
         with self._losses_told(), told_when_exhausted(_LESS_TO_TEST):
             self.trainer.test(model, datamodule=datamodule, verbose=False)
         if not self.options.trainer.fast_dev_run:
-            self.run.finish(self.trainer, model, datamodule, self.meter, "last", surroundings)
+            self.run.finish(self.trainer, model, datamodule, self.meter, draft)
 
     def validate(
         self, model: Method, datamodule: VideoTextDataModule, ckpt_path: str | None = None, **kwargs: Any
@@ -576,6 +592,7 @@ def run(
     try:
         cli([command, *arguments])
     except ArgumentError as error:
+        _require_whole(error)
         if fault := fault_of_machine(error):
             raise fault from error
         told = readable(str(error), _known_words, partial(_where, files=guard.files))
@@ -584,6 +601,8 @@ def run(
         raise UsageError(str(error)) from error
     except (ValueError, TypeError) as error:  # jsonargparse wraps what a constructor raises
         cause = _cause(error)
+        if cause is error:
+            _require_whole(error)
         if cause is error and (fault := fault_of_machine(error)):
             raise fault from error
         if cause is error and is_about_configuration(str(error)):
@@ -608,6 +627,17 @@ def _told_of(option: str) -> Iterator[None]:
         yield
     except CheckpointError as error:
         raise CheckpointError(f"{option}: {error}") from error
+
+
+def _require_whole(error: BaseException) -> None:
+    """Says which package is missing, where a constructor asked for it and not a class path of the user's.
+
+    Raises:
+        UsageError: naming the package.
+    """
+    lost = lost_import(error)
+    if lost is not None and not re.search(rf"[\s'\"]{re.escape(str(lost.name))}\.", str(error)):
+        raise UsageError(lacking(lost)) from error
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -8,8 +8,8 @@ back is refused by name. A user's own classes come with `--plugins`, and the rec
 
 from __future__ import annotations
 
-import importlib
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from importlib.util import find_spec
@@ -113,7 +113,7 @@ def refusal(option: str, class_path: str, plugins: Sequence[str]) -> str | None:
     if is_foreign(class_path, plugins) and ALLOWED[option]:
         return None
     module, _, name = class_path.rpartition(".")
-    if getattr(importlib.import_module(module), name, None) in ALLOWED[option]:
+    if getattr(sys.modules.get(module), name, None) in ALLOWED[option]:  # those are imported already
         return None
     if name in _REASONS:
         return f"trainer.{option}: {name} is not allowed: {_REASONS[name]}"

@@ -91,7 +91,7 @@ def _owners(method: Method, name: str) -> list[tuple[int, nn.Module]]:
     return [(depth, module) for depth, module in modules if not type(module).__module__.startswith("torch.")]
 
 
-class _Inspection(cli.PetlBenchCLI):
+class Inspection(cli.PetlBenchCLI):
     """Takes what `fit` takes, builds the model with random weights, and trains nothing that is kept."""
 
     def __init__(self, args: list[str], options: argparse.Namespace) -> None:
@@ -141,7 +141,7 @@ class _Inspection(cli.PetlBenchCLI):
             raise UsageError(f"trainer: {' '.join(str(error).split())}") from error
 
 
-class Params(_Inspection):
+class Params(Inspection):
     """Prints trainable parameters by component."""
 
     def instantiate_classes(self) -> None:
@@ -174,7 +174,7 @@ class Params(_Inspection):
         )
 
 
-class Profile(_Inspection):
+class Profile(Inspection):
     """Prints parameters, GMACs, and memory and speed of training steps on made clips."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

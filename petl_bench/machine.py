@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 
 from petl_bench.errors import CheckpointError, DataError, PetlBenchError, UsageError
+from petl_bench.installation import lacking
 from petl_bench.resources import exhausted
 
 #: where torch would keep compiled kernels; it asks on being imported, and nothing here is compiled
@@ -21,7 +22,6 @@ _STORAGE = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE),
     *(errno.ENAMETOOLONG, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENODEV, errno.ENOLCK, errno.ELOOP),
 }
-_NO_MODULE = re.compile(r"No module named '([\w.]+)'|import of ([\w.]+) halted")
 _NO_SHARED_MEMORY = re.compile(r"shared memory|shm_open|torch_shm_manager|/torch_\d+_\d+")
 _NO_LIBRARY = re.compile(r"cannot open shared object file|undefined symbol|version `\S+' not found|wrong ELF class")
 
@@ -91,17 +91,12 @@ def _fault(error: BaseException) -> PetlBenchError | None:
 
 
 def _import_fault(error: ImportError, text: str) -> PetlBenchError | None:
-    if lacking := exhausted(error):
-        return lacking
+    if out := exhausted(error):
+        return out
     if _NO_LIBRARY.search(text):
         return UsageError(f"a library of this environment cannot be loaded ({text[:200]}): install petl_bench again")
-    module = error.name or "".join(next(iter(_NO_MODULE.findall(text)), ()))
-    package = module.split(".")[0]
-    if not package or package in ("petl_bench", "methods", "datamodules"):
-        return None
-    return UsageError(
-        f"package {package} is missing or cut ({text[:150]}): install petl_bench again (pip install --force-reinstall)"
-    )
+    told = lacking(error)
+    return UsageError(told) if told else None
 
 
 def _system_fault(error: OSError) -> PetlBenchError | None:

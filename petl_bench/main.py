@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from petl_bench import __version__
 from petl_bench.arguments import Parser
 from petl_bench.errors import PetlBenchError, UsageError
+from petl_bench.installation import restore_own_package, stand_ins
 from petl_bench.launch import require_one_process
 from petl_bench.machine import fault_of_machine, prepare
 from petl_bench.output import READER_GONE, Output, printable
@@ -43,6 +43,7 @@ prepare a dataset (`petl-bench data COMMAND --config data/msrvtt.yaml --data.roo
 look and report:
   list      methods, datamodules, configs, or the matrix of methods, backbones and tasks
   report    collect the runs below a folder into a leaderboard
+  record    write the record of a run that was killed before it did:  petl-bench record runs/.../seed0
   fixture   write a small generated dataset in the layout of a real one
   demo      all of it in minutes on a CPU: generated clips, a small CLIP, several methods, the leaderboard
 
@@ -89,6 +90,7 @@ def main(args: Sequence[str] | None = None) -> int:
 def _ended(arguments: list[str], debug: bool, output: Output) -> int:
     """Runs one command, says what ended it before its time, and returns its exit code."""
     try:
+        restore_own_package()
         with handled():
             return _dispatch(arguments)
     except Stopped as stopped:
@@ -104,7 +106,7 @@ def _ended(arguments: list[str], debug: bool, output: Output) -> int:
             print(f"petl-bench: error: {_one_line(known)}", file=sys.stderr)
             return known.exit_code
         # a fault of ours, or of a library: say so in one line, too
-        text = f"{type(error).__name__}: {_one_line(error)}"[:500]
+        text = f"{type(error).__name__}: {_one_line(error)}"[:500] + stand_ins()
         print(f"petl-bench: unexpected error: {text} (--debug shows where)", file=sys.stderr)
         return 1
 
@@ -131,6 +133,8 @@ def _dispatch(arguments: list[str]) -> int:
         return 0 if arguments else UsageError.exit_code
     command, rest = arguments[0], arguments[1:]
     if command in ("--version", "-V"):
+        from petl_bench import __version__
+
         print(f"petl-bench {__version__}")
         return 0
     if command in _HEAVY_COMMANDS or rest[:1] == ["matrix"]:
@@ -151,6 +155,10 @@ def _dispatch(arguments: list[str]) -> int:
         from petl_bench.data_commands import run
 
         return run(rest, plugins)
+    if command == "record":
+        from petl_bench.reconstruct import run
+
+        return run(rest, plugins)
     if command == "demo":
         from petl_bench import demo
 
@@ -161,7 +169,7 @@ def _dispatch(arguments: list[str]) -> int:
         if plugins:
             raise UsageError(f"{command} has no option --plugins: it reads neither methods nor data modules")
         return _LIGHT_COMMANDS[command](rest)
-    known = [*_RUN_COMMANDS, *_INSPECT_COMMANDS, "plan", "data", "demo", "list", *_LIGHT_COMMANDS]
+    known = [*_RUN_COMMANDS, *_INSPECT_COMMANDS, "plan", "data", "record", "demo", "list", *_LIGHT_COMMANDS]
     raise UsageError(_unknown("command", command, known))
 
 

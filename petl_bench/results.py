@@ -94,7 +94,7 @@ def write_result(path: Path, record: dict[str, Any]) -> None:
     Raises:
         ResultError: The record breaks the schema, or the file cannot be written.
     """
-    _validate(path, record)
+    require_valid(path, record)
     write_atomically(path, json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
@@ -110,7 +110,7 @@ def read_result(path: Path) -> dict[str, Any]:
         record = parse_json(read_text(path))
         if isinstance(record, dict) and record.get("schema") == old_records.FIRST:
             record = old_records.upgraded(record, _config_beside(path, record), SCHEMA)
-        _validate(path, record)
+        require_valid(path, record)
         _require_countable(path, record)
     except (UnreadableError, RecursionError) as error:
         raise ResultError(path, f"cannot be read as JSON: {error}") from error
@@ -260,7 +260,12 @@ def _config_beside(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _validate(path: Path, record: Any) -> None:
+def require_valid(path: Path, record: Any) -> None:
+    """Refuses a record that the schema has something against.
+
+    Raises:
+        ResultError: naming the field; `path` is where the record lies, or would lie.
+    """
     found = record.get("schema") if isinstance(record, dict) else None
     if found != SCHEMA:
         raise ResultError(path, f"schema is {found!r}, not {SCHEMA!r}")
@@ -268,12 +273,19 @@ def _validate(path: Path, record: Any) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise ResultError(path, f"{key} is {value}, not a finite number")
 
+    if reason := complaint(record):
+        raise ResultError(path, reason)
+
+
+def complaint(record: Any) -> str | None:
+    """What the schema has against a record; None if nothing."""
     from jsonschema.exceptions import best_match
 
     error = best_match(_validator().iter_errors(record))
-    if error is not None:
-        key = error.json_path.removeprefix("$").removeprefix(".") or "the record"
-        raise ResultError(path, f"{key}: {error.message[:200]}")
+    if error is None:
+        return None
+    key = error.json_path.removeprefix("$").removeprefix(".") or "the record"
+    return f"{key}: {error.message[:200]}"
 
 
 def _require_countable(path: Path, record: Any) -> None:
@@ -394,20 +406,6 @@ def package_version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except Exception:  # of metadata that is there in part, anything may come
         return None
-
-
-def require_validator() -> None:
-    """Refuses to begin what could not be recorded at its end.
-
-    Raises:
-        UsageError: The package that validates records cannot be imported.
-    """
-    try:
-        _validator()
-    except ImportError as error:
-        raise UsageError(
-            f"package {error.name} is missing, which records are checked with: install petl_bench again"
-        ) from error
 
 
 def _cpu_model() -> str | None:

@@ -33,6 +33,7 @@ from petl_bench.data.video import reader_version
 from petl_bench.earlier import Resolve, earlier_checkpoint, lock_of
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.files import make_ours
+from petl_bench.installation import rehearse
 from petl_bench.locks import HeldError, held
 from petl_bench.method import Method
 from petl_bench.named_configs import Recipe
@@ -48,7 +49,7 @@ from petl_bench.results import (
     environment,
     file_sha256,
     read_result,
-    require_validator,
+    require_valid,
     run_directory,
     write_atomically,
     write_bytes_atomically,
@@ -58,8 +59,12 @@ from petl_bench.tasks.base import Evaluation
 from petl_bench.untrusted import UnreadableError, expanded, read_text
 
 ADAPTER_NAME, RANKS_NAME, METRICS_NAME = "adapter.safetensors", "ranks.npz", "metrics.csv"
+#: what is known of the record before the evaluation; there until the record is
+DRAFT_NAME = "record.draft.json"
 #: what the record of a test says of the training behind its adapter
 TRAINED = ("epochs", "steps", "recipe", "changed", "limits")
+
+Draft = dict[str, Any]
 
 
 @contextmanager
@@ -133,19 +138,10 @@ class Training(NamedTuple):
     limits: Mapping[str, str]
     callbacks: Sequence[str]
 
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What the record says of files and of the machine, gathered before an evaluation.
-
-    Whatever is gone or broken afterwards, or was before, does not cost its figures.
-    """
-
-    env: dict[str, Any]
-    adapter_bytes: int | None
-    adapter_sha256: str | None
-    config_sha256: str | None
-    manifest_sha256: str | None
+    def described(self, config: dict[str, Any], train: dict[str, Any]) -> dict[str, Any]:
+        """The `train` block of a record from its costs and course."""
+        train = train | {"recipe": _plain(self.recipe), "limits": limits_of(config, train) | dict(self.limits)}
+        return train | ({"callbacks": list(self.callbacks)} if self.callbacks else {})
 
 
 @dataclass(frozen=True)
@@ -211,28 +207,55 @@ class Run:
     @rank_zero_only
     def show(self, method: Method, data: VideoTextDataModule) -> None:
         """Prints the figures of the last evaluation."""
-        from rich.table import Table
-        from rich.text import Text
-
-        (first, *titles), *rows = _figures(_evaluation(method).record)
-        table = Table(title=Text(f"{method.label} on {data.dataset} ({data.protocol.id})"))
-        table.add_column(first)
-        for title in titles:
-            table.add_column(title, justify="right")
-        for row in rows:
-            table.add_row(*map(Text, row))
-        console().print(table)
+        print_figures(f"{method.label} on {data.dataset} ({data.protocol.id})", _evaluation(method).record)
 
     @rank_zero_only
-    def finish(
+    def begin_record(self, trainer: Trainer, method: Method, data: VideoTextDataModule, selection: str) -> Draft:
+        """The record as far as it is known before anything is done, which the schema must have nothing against.
+
+        Whatever is gone, changed or broken afterwards does not cost the figures. A run keeps it in its folder, where
+        `petl-bench record` finds it if the run does not come to write its record.
+
+        Raises:
+            ResultError: it cannot be written.
+        """
+        env = environment() | {"decoder": f"{data.reader} {reader_version(data.reader)}"} | _hardware(trainer, data)
+        draft = self.draft(method, data, selection, str(trainer.precision), env)
+        require_valid(self.folder / DRAFT_NAME, draft)
+        if self.record_name == FILE_NAME:
+            write_result(self.folder / DRAFT_NAME, draft)
+        return draft
+
+    @rank_zero_only
+    def note_training(
         self,
+        draft: Draft,
         trainer: Trainer,
         method: Method,
         data: VideoTextDataModule,
         meter: CostMeter,
-        selection: str,
-        surroundings: Surroundings,
-        training: Training | None = None,
+        training: Training,
+    ) -> None:
+        """Adds what is known after a training; that it cannot be kept is no reason to lose the evaluation."""
+        if trainer.global_step:
+            draft["train"] = training.described(
+                self.config, meter.training(trainer, data, method.recipe) | training.points.history()
+            )
+        self.describe_adapter(draft)
+        try:
+            write_result(self.folder / DRAFT_NAME, draft)
+        except ResultError as error:
+            rank_zero_warn(str(error))
+
+    def describe_adapter(self, draft: Draft) -> None:
+        """Adds what there is to say of the adapter's file to a draft."""
+        adapter = self._adapter
+        draft["model"]["adapter_bytes"] = adapter.stat().st_size if adapter.is_file() else None
+        draft["integrity"]["adapter_sha256"] = _known_sha256(adapter)
+
+    @rank_zero_only
+    def finish(
+        self, trainer: Trainer, method: Method, data: VideoTextDataModule, meter: CostMeter, draft: Draft
     ) -> None:
         """Prints the figures, writes ranks and, last, the record; a folder without a record is not a complete run."""
         evaluation = _evaluation(method)
@@ -240,23 +263,30 @@ class Run:
             ranks = io.BytesIO()
             np.savez_compressed(ranks, allow_pickle=False, **evaluation.ranks)
             write_bytes_atomically(self.folder / self._ranks_name, ranks.getvalue())
-            record = self._record(trainer, method, data, meter, selection, evaluation, surroundings, training)
-            record["integrity"]["ranks_sha256"] = hashlib.sha256(ranks.getvalue()).hexdigest()
-            write_result(self.folder / self.record_name, record)
+            gmacs = meter.gmacs
+            draft["model"] |= {
+                "gmacs_vision": gmacs.vision if gmacs else None,
+                "gmacs_total": gmacs.total if gmacs else None,
+            }
+            draft["env"] |= _hardware(trainer, data)
+            figures = evaluation.record | {"cost": meter.evaluation(evaluation)}
+            self.complete(draft, figures, hashlib.sha256(ranks.getvalue()).hexdigest())
         finally:
             self.show(method, data)  # also where they cannot be written
         print(f"record: {self.folder / self.record_name}")
 
-    def surroundings(self, data: VideoTextDataModule) -> Surroundings:
-        """What the record says of files and of this machine; unknown is null."""
-        adapter = self._adapter
-        return Surroundings(
-            env=environment() | {"decoder": f"{data.reader} {reader_version(data.reader)}"},
-            adapter_bytes=adapter.stat().st_size if adapter.is_file() else None,
-            adapter_sha256=_known_sha256(adapter),
-            config_sha256=_known_sha256(self.folder / CONFIG_NAME),
-            manifest_sha256=_known_sha256(data.manifest),
-        )
+    def complete(self, draft: Draft, figures: dict[str, Any], ranks_sha256: str) -> None:
+        """Writes the record that a draft was of.
+
+        Raises:
+            ResultError: it cannot be written.
+        """
+        record = draft | {"status": "complete", "eval": figures}
+        record["integrity"] = draft["integrity"] | {"ranks_sha256": ranks_sha256}
+        write_result(self.folder / self.record_name, record)
+        if self.record_name == FILE_NAME:
+            with suppress(OSError):
+                (self.folder / DRAFT_NAME).unlink(missing_ok=True)
 
     @property
     def _adapter(self) -> Path:
@@ -268,43 +298,32 @@ class Run:
     def _ranks_name(self) -> str:
         return RANKS_NAME if self.record_name == FILE_NAME else "test_ranks.npz"
 
-    def _record(
-        self,
-        trainer: Trainer,
-        method: Method,
-        data: VideoTextDataModule,
-        meter: CostMeter,
-        selection: str,
-        evaluation: Evaluation,
-        surroundings: Surroundings,
-        training: Training | None,
-    ) -> dict[str, Any]:
+    def draft(
+        self, method: Method, data: VideoTextDataModule, selection: str, precision: str, env: dict[str, Any]
+    ) -> Draft:
+        """A record without training, costs and figures.
+
+        Args:
+            method: adapted.
+            data: set up.
+            selection: which epoch is reported.
+            precision: of the evaluation, in Lightning's words.
+            env: the record's block.
+        """
         counts = method.parameter_counts()
         weights = method.backbone.weights
-        protocol = data.protocol_record()
-        train = None
-        if training is not None and trainer.global_step:
-            train = meter.training(trainer, data, method.recipe) | training.points.history()
-            limits = _limits(self.config, train) | dict(training.limits)
-            train |= {"recipe": _plain(training.recipe), "limits": limits}
-            train |= {"callbacks": list(training.callbacks)} if training.callbacks else {}
-        return {
+        draft = {
             "schema": SCHEMA,
-            "status": "complete",
+            "status": "interrupted",
             "origin": "fixture" if data.is_fixture() else "measured",
             "kind": self.kind,
             "id": {"config_hash": self.config_hash, "run_id": self.run_id, "seed": self.seed},
-            "protocol": protocol
+            "protocol": data.protocol_record()
             | {
                 "metric_version": method.task.metric_version,
                 "tie_rule": method.task.tie_rule,
                 "selection": selection,
-                "inference": {
-                    "clips": 1,
-                    "precision": str(trainer.precision),
-                    "temperature": None,
-                    **evaluation.inference,
-                },
+                "inference": {"clips": 1, "precision": precision, "temperature": None, **method.task.inference()},
             },
             "model": {
                 "method": method.label,
@@ -316,20 +335,23 @@ class Run:
                 "trainable_params": counts["trainable"],
                 "total_params": counts["total"],
                 "trainable_by_modality": {k: v for k, v in counts.items() if k not in ("trainable", "total")},
-                "adapter_bytes": surroundings.adapter_bytes,
-                "gmacs_vision": meter.gmacs.vision if meter.gmacs else None,
-                "gmacs_total": meter.gmacs.total if meter.gmacs else None,
+                "adapter_bytes": None,
+                "gmacs_vision": None,
+                "gmacs_total": None,
                 **({"trained": _trained(self._adapter)} if self.kind == "test" else {}),
             },
-            "train": train,
-            "eval": evaluation.record | {"cost": meter.evaluation(evaluation)},
-            "env": surroundings.env | _hardware(trainer, data) | {"manifest_sha256": surroundings.manifest_sha256},
+            "train": None,
+            "eval": None,
+            "env": env | {"manifest_sha256": _known_sha256(data.manifest)},
             "integrity": {
                 "ranks_sha256": None,
-                "adapter_sha256": surroundings.adapter_sha256,
-                "config_sha256": surroundings.config_sha256,
+                "adapter_sha256": None,
+                "config_sha256": _known_sha256(self.folder / CONFIG_NAME),
             },
         }
+        if self.kind == "test":
+            self.describe_adapter(draft)
+        return draft
 
 
 def name_run(
@@ -339,9 +361,10 @@ def name_run(
 
     Raises:
         DataError: an annotation file cannot be read.
+        UsageError: a package that the end of the run needs is missing.
     """
     if not _is_dry(command, options):
-        require_validator()
+        rehearse()
         data.annotations_sha256()  # what cannot be read is told now
     contents = contents_of(method, data)
     seed, digest = options.seed_everything, config_hash(resolved, contents)
@@ -460,6 +483,21 @@ def _set_aside(folder: Path) -> None:
         shutil.move(folder, aside)
 
 
+def print_figures(title: str, record: dict[str, Any]) -> None:
+    """Prints what an evaluation found as a table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    (first, *titles), *rows = _figures(record)
+    table = Table(title=Text(title))
+    table.add_column(first)
+    for name in titles:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console().print(table)
+
+
 def _figures(record: dict[str, Any]) -> list[list[str]]:
     """What an evaluation found, as rows of text below a header."""
     if "accuracy" in record:
@@ -477,7 +515,7 @@ def _evaluation(method: Method) -> Evaluation:
     return method.evaluation
 
 
-def _limits(config: dict[str, Any], train: dict[str, Any]) -> dict[str, str]:
+def limits_of(config: dict[str, Any], train: dict[str, Any]) -> dict[str, str]:
     """What a user set to train on less than the recipe says, if it did that."""
     options = config["trainer"]
     given = {name: options.get(name) for name in ("limit_train_batches", "overfit_batches", "max_time")}

@@ -21,6 +21,7 @@ from benchmarks.faults import (
     frames,
     freedoms,
     identity,
+    installation,
     kills,
     launchers,
     lookup,
@@ -38,7 +39,7 @@ from benchmarks.faults.trials import HELD, ROOT, Bench, Trial
 #: modules with `trials()`
 SCRIPTED = (
     *(kills, stopping, storage, lost_processes, surroundings, frames, annotation_files, identity, old_files),
-    *(lookup, freedoms, launchers, slurm, resources, shared_folders, environment),
+    *(lookup, freedoms, launchers, slurm, resources, shared_folders, environment, installation),
 )
 #: faults that tests of every change try already
 TESTS = {

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from methods.linear import Linear
+from petl_bench import run
 from petl_bench.data.batch import Batch
 from petl_bench.data.datasets import ClipLoader
 
@@ -75,6 +76,11 @@ def _full_disk(method: Faulty) -> None:
             pass
 
 
+def _no_record(method: Faulty) -> None:
+    """Kills the process where it would write its record."""
+    run.write_result = lambda *arguments: _killed(method)
+
+
 def _clock(method: Faulty) -> None:
     now = time.time
     time.time = lambda: now() - 1e9  # three decades back
@@ -94,6 +100,7 @@ _OF_TESTS: dict[str, Callable[[Faulty], None]] = {
     "test nan": _not_a_number,
     "test constant": lambda method: _fill(method, 0.0),
     "test disk full": _full_disk,
+    "test no record": _no_record,
 }
 _OF_LOADERS: dict[str, Callable[[], None]] = {
     "loader dies": lambda: os._exit(3),

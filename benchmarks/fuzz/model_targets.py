@@ -85,7 +85,7 @@ def _record_readers() -> Iterable[Any]:
     from petl_bench.report import collect
 
     return (
-        *(results.read_result, results._validate, results._require_countable, results._printable, results.leaves),
+        *(results.read_result, results.require_valid, results._require_countable, results._printable, results.leaves),
         *(collect.collect, collect._objection, collect._unknown, collect._settle_duplicates),
     )
 

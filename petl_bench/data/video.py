@@ -33,6 +33,7 @@ from petl_bench.data.scan import scan
 from petl_bench.data.timing import Timing, timing
 from petl_bench.errors import DataError, UsageError
 from petl_bench.resources import exhausted_by_parser
+from petl_bench.results import package_version
 
 Resize = Literal["shorter_side_crop", "squash"]
 
@@ -197,10 +198,8 @@ def reader_version(reader: str) -> str:
     """
     require_reader(reader)
     package = {"pyav": "av"}.get(reader, reader)
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # a fork under another name
-        return str(getattr(importlib.import_module(package), "__version__", "unknown"))
+    # A fork may have another name.
+    return package_version(package) or str(getattr(importlib.import_module(package), "__version__", "unknown"))
 
 
 def _is_installed(package: str) -> bool:

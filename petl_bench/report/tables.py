@@ -156,6 +156,8 @@ def _marks(records: list[Record], most: int, used: list[str], hardware: list[str
     marks = sorted({mark for record in records if (mark := _partial_mark(record["protocol"]))})
     if any(record["env"]["dirty"] for record in records):
         marks.append("dirty")
+    if any(record.get("reconstructed") for record in records):
+        marks.append("record reconstructed")
     trained = records[0]["model"]["trainable_params"] > 0
     marks += sorted({mark for record in records for mark in _training_marks(record)}) if trained else []
     if trained and len(records) < most:
@@ -175,7 +177,9 @@ def _training_marks(record: Record) -> list[str]:
     marks = ["changed on resuming"] if train.get("changed") else []
     marks += [f"augmentation {train['augmentation']}"] if train.get("augmentation") else []
     recipe = train.get("recipe")
-    if recipe and train["epochs"] < recipe["max_epochs"]:
+    if train["epochs"] is None:
+        marks.append("training unknown")
+    elif recipe and train["epochs"] < recipe["max_epochs"]:
         done = math.floor(100 * train["epochs"]) / 100  # 4.999 are not 5
         marks.append(f"{done:g} of {recipe['max_epochs']} epochs")
     marks += [f"{name} {value}" for name, value in train.get("limits", {}).items()]
@@ -299,6 +303,8 @@ def _all_hardware(runs: list[Run]) -> list[str]:
 
 
 def _hardware(env: dict[str, Any]) -> str:
+    if env["platform"] is None:
+        return "unknown hardware"  # of a record that was reconstructed
     if env["gpu"] is None:
         return f"CPU {env['cpu'] or 'unknown'}"
     return f"{env['gpu_count'] or 'unknown number of'} x {env['gpu']}"

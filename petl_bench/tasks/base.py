@@ -133,6 +133,10 @@ class Task(nn.Module, ABC):
         """Exact metrics over all processes."""
 
     @abstractmethod
+    def inference(self) -> dict[str, Any]:
+        """Test-time choices that are part of the protocol, for the run record."""
+
+    @abstractmethod
     def reset(self) -> None:
         """Forgets what `update` took in."""
 

@@ -288,10 +288,10 @@ class MatchingRetrieval(Retrieval):
             assert video.tokens is not None
             backbone.fuse(batch.ids, batch.text_mask, video.tokens, batch.frame_mask)
 
-    def _inference(self) -> dict[str, Any]:
+    def inference(self) -> dict[str, Any]:
         if self.k_test is None:
-            return super()._inference()
-        return super()._inference() | {"rerank_k": self.k_test, "rerank_beta": float(self.beta)}
+            return super().inference()
+        return super().inference() | {"rerank_k": self.k_test, "rerank_beta": float(self.beta)}
 
     def reset(self) -> None:
         super().reset()

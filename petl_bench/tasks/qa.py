@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import Counter
 from collections.abc import Collection
 from typing import Any, ClassVar, Literal
 
@@ -11,6 +10,7 @@ from petl_bench.backbones.base import Backbone
 from petl_bench.data.answers import Vocabulary
 from petl_bench.data.batch import Batch
 from petl_bench.metrics.qa import AnswerMetric, exact_match, submission, vqa_accuracy
+from petl_bench.metrics.ranks import figures_of
 from petl_bench.tasks.base import Evaluation, PredictionFile, Task
 
 Score = Literal["exact_match", "vqa"]
@@ -70,12 +70,8 @@ class QuestionAnswering(Task):
 
     def compute(self) -> Evaluation:
         result = self.metric.compute()
-        record: dict[str, Any] = {
-            "accuracy": result.accuracy,
-            "per_type": result.per_type,
-            "n_per_type": dict(Counter(result.types.tolist())),
-            "n": len(result.scores),
-        }
+        ranks = {"correct": result.scores, "question_type": result.types, "prediction": result.predictions}
+        record = figures_of(ranks)
         if self.vocabulary is not None:
             record["vocabulary"] = {
                 "file": self.vocabulary.file,
@@ -87,21 +83,20 @@ class QuestionAnswering(Task):
             metrics={"accuracy": result.accuracy}
             | {f"accuracy_{name}": accuracy for name, accuracy in result.per_type.items()},
             record=record,
-            ranks={
-                "correct": result.scores,
-                "question_type": result.types,
-                "prediction": result.predictions,
-            },
-            inference={
-                "rerank_k": None,
-                "rerank_beta": None,
-                "dual_softmax": False,
-                "pooling": self.pooling,
-                "answers": self.answering,
-                "answer_list": self.vocabulary.sha256 if self.chooses and self.vocabulary else None,
-            },
+            ranks=ranks,
+            inference=self.inference(),
             videos=self._videos,
         )
+
+    def inference(self) -> dict[str, Any]:
+        return {
+            "rerank_k": None,
+            "rerank_beta": None,
+            "dual_softmax": False,
+            "pooling": self.pooling,
+            "answers": self.answering,
+            "answer_list": self.vocabulary.sha256 if self.chooses and self.vocabulary else None,
+        }
 
     def reset(self) -> None:
         self.metric.reset()

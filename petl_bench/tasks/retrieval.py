@@ -12,7 +12,8 @@ from petl_bench.backbones.base import Backbone
 from petl_bench.data.batch import Batch
 from petl_bench.errors import UsageError
 from petl_bench.losses import contrastive_loss, text_conditioned_contrastive_loss
-from petl_bench.metrics.retrieval import SUMMARY, RetrievalMetric, TextConditionedRetrievalMetric, summarise
+from petl_bench.metrics.ranks import figures_of
+from petl_bench.metrics.retrieval import SUMMARY, RetrievalMetric, TextConditionedRetrievalMetric
 from petl_bench.ranges import Positive
 from petl_bench.tasks.base import Evaluation, PredictionFile, Task
 
@@ -103,19 +104,15 @@ class Retrieval(Task):
 
     def compute(self) -> Evaluation:
         result = self.metric.compute()
-        record: dict[str, Any] = {
-            direction: {**summarise(torch.from_numpy(ranks)), "n": len(ranks)}
-            for direction, ranks in result.ranks.items()
-        }
         return Evaluation(
             metrics=result.metrics,
-            record=record | {"rsum": result.metrics["rsum"]},
+            record=figures_of(result.ranks),
             ranks={**result.ranks, "text_video": result.text_video},
-            inference=self._inference(),
+            inference=self.inference(),
             videos=len(result.ranks["v2t"]),
         )
 
-    def _inference(self) -> dict[str, Any]:
+    def inference(self) -> dict[str, Any]:
         weighed = {} if self.temperature is None else {"temperature": self.temperature}
         return {"rerank_k": None, "rerank_beta": None, "dual_softmax": False, "pooling": self.pooling, **weighed}
 

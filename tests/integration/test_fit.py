@@ -3,6 +3,7 @@
 import importlib.metadata
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,8 +144,12 @@ def test_figures_are_not_lost_for_a_file(
 def test_figures_are_printed_where_they_cannot_be_written(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(path: Path, record: object) -> None:
-        raise ResultError(path, "cannot be written: No space left on device")
+    write = petl_bench.run.write_result
+
+    def full(path: Path, record: dict[str, Any]) -> None:
+        if path.name == "result.json":
+            raise ResultError(path, "cannot be written: No space left on device")
+        write(path, record)
 
     monkeypatch.setattr(petl_bench.run, "write_result", full)
     assert run("test", "fixture_zeroshot", dataset, tmp_path) == 5

@@ -111,7 +111,8 @@ def install(environment: Path, beside: Sequence[str], *what: str) -> Path:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_repository(tmp_path_factory.mktemp("source"))
+    """A clone with its usual name, below a folder with a blank in its name."""
+    return copy_repository(tmp_path_factory.mktemp("all clones") / "petl_bench")
 
 
 @pytest.fixture(scope="module")
@@ -123,10 +124,15 @@ def installation(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Inst
     (installed,) = site_packages.glob("petl_bench-*.dist-info")
     for needed in closure(Distribution.at(installed).requires or []):
         link(needed, site_packages)
+    add_foreign(site_packages)
+    return Installation(wheel, environment)
+
+
+def add_foreign(site_packages: Path) -> None:
+    """Installs packages of others that have the names of our two folders."""
     for name in ("methods", "datamodules"):
         (site_packages / name).mkdir()  # fails, with a message, if the wheel owns such a folder
         (site_packages / name / "__init__.py").write_text("raise ImportError('foreign')\n", encoding="utf-8")
-    return Installation(wheel, environment)
 
 
 def test_the_wheel_holds_the_files_of_the_repository_and_no_other(installation: Installation) -> None:
@@ -175,9 +181,9 @@ def test_commands_in_an_empty_folder(installation: Installation, own_folder: Pat
 def test_editable_installations_find_all_parts(mode: str, source: Path, own_folder: Path) -> None:
     environment = own_folder / "environment"
     editable = ("--editable", str(source), f"--config-settings=editable_mode={mode}")
-    install(environment, ["pyyaml", "setuptools"], *editable)
+    add_foreign(install(environment, ["pyyaml", "setuptools"], *editable))
     installation = Installation(source, environment)
-    for folder in (own_folder, source):
+    for folder in (own_folder, source, source.parent):  # the last holds a folder `petl_bench`, which is the clone
         assert "MVAdapter" in installation.run("petl-bench", "list", "methods", folder=folder)
         assert "msrvtt_mvadapter" in installation.run("petl-bench", "list", "configs", folder=folder)
         assert "MSRVTT" in installation.run("python", "-m", "petl_bench", "list", "datamodules", folder=folder)

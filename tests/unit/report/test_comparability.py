@@ -262,7 +262,7 @@ def evaluated(kind: type, options: dict[str, Any], answers: Path) -> dict[str, A
         task.metric.update(torch.tensor([0]), ["red"], [("red",)], ["what"])
         inference = task.compute().inference
     else:
-        inference = task._inference()
+        inference = task.inference()
     record["protocol"]["inference"] |= inference
     return record
 
