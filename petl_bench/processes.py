@@ -21,7 +21,7 @@ from lightning_fabric.utilities.distributed import _init_dist_connection
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
-from torch.distributed import PrefixStore, Store, TCPStore
+from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from petl_bench.errors import DistributedError, UsageError
 from petl_bench.launch import LAUNCHED_BY
