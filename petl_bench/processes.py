@@ -21,7 +21,7 @@ from lightning_fabric.utilities.distributed import _init_dist_connection
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
-from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]  # public, by its documentation
+from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from petl_bench.errors import DistributedError, UsageError
 from petl_bench.launch import LAUNCHED_BY
@@ -117,8 +117,7 @@ class Ranks(Callback):
         time.sleep(2 * _GRACE)
         ended = self._end()
         message = f"petl-bench: error: rank 0 is ended{ended}; the first error printed says why\n"
-        with suppress(OSError):  # of a terminal that hung up
-            os.write(2, message.encode())
+        os.write(2, message.encode())
         os._exit(DistributedError.exit_code)
 
     @contextmanager

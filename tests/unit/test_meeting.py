@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from torch.distributed import TCPStore  # type: ignore[attr-defined]  # public, by its documentation
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from petl_bench import processes
 from petl_bench.errors import DistributedError
