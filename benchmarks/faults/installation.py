@@ -9,7 +9,18 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks.faults.trials import HELD, ROOT, Bench, Ended, Trial, completed, first_problem, incomplete, refused
+from benchmarks.faults.trials import (
+    HELD,
+    PATIENCE,
+    ROOT,
+    Bench,
+    Ended,
+    Trial,
+    completed,
+    first_problem,
+    incomplete,
+    refused,
+)
 
 #: of Python's start: hides modules (`BLOCK`), and what distributions say of themselves (`HIDE`)
 _CUT = """
@@ -51,8 +62,7 @@ def trials() -> Iterator[Trial]:
 def _cut(bench: Bench, command: list[str], **variables: str) -> Ended:
     folder = bench.new("cut")
     (folder / "sitecustomize.py").write_text(_CUT, encoding="utf-8")
-    environment = {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), **variables}
-    return bench.run(command, **environment)  # type: ignore[arg-type]  # none of them is called patience
+    return bench.run(command, PATIENCE, PYTHONPATH=os.pathsep.join([str(folder), str(ROOT)]), **variables)
 
 
 def _without(module: str, package: str, bench: Bench) -> str:
