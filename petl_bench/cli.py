@@ -592,9 +592,7 @@ def run(
     try:
         cli([command, *arguments])
     except ArgumentError as error:
-        _require_whole(error)
-        if fault := fault_of_machine(error):
-            raise fault from error
+        _require_able(error)
         told = readable(str(error), _known_words, partial(_where, files=guard.files))
         raise UsageError(refused_class(str(error), plugins) or told) from error
     except MisconfigurationException as error:
@@ -602,9 +600,7 @@ def run(
     except (ValueError, TypeError) as error:  # jsonargparse wraps what a constructor raises
         cause = _cause(error)
         if cause is error:
-            _require_whole(error)
-        if cause is error and (fault := fault_of_machine(error)):
-            raise fault from error
+            _require_able(error)
         if cause is error and is_about_configuration(str(error)):
             raise UsageError(readable(str(error), _known_words)) from error
         raise cause from error
@@ -629,15 +625,19 @@ def _told_of(option: str) -> Iterator[None]:
         raise CheckpointError(f"{option}: {error}") from error
 
 
-def _require_whole(error: BaseException) -> None:
-    """Says which package is missing, where a constructor asked for it and not a class path of the user's.
+def _require_able(error: BaseException) -> None:
+    """Says what this installation or machine lacks, where that is behind what a parser says.
 
     Raises:
-        UsageError: naming the package.
+        PetlBenchError: naming the package, where a constructor asked for it and not a class path of the user's; or what
+            ran out.
     """
     lost = lost_import(error)
-    if lost is not None and not re.search(rf"[\s'\"]{re.escape(str(lost.name))}\.", str(error)):
-        raise UsageError(lacking(lost)) from error
+    if lost is not None:
+        if not re.search(rf"[\s'\"]{re.escape(str(lost.name))}\.", str(error)):
+            raise UsageError(lacking(lost)) from error
+    elif fault := fault_of_machine(error):
+        raise fault from error
 
 
 def _cause(error: BaseException) -> BaseException:
