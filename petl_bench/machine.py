@@ -58,7 +58,10 @@ def fault_of_machine(error: BaseException) -> PetlBenchError | None:
 
     What it was raised from is looked at, too: libraries wrap what happens to them.
     """
-    return next((found for one in _chain(error) if (found := _fault(one))), None)
+    found = next((found for one in _chain(error) if (found := _fault(one))), None)
+    if found is None and (told := lacking(error)):
+        return UsageError(told)
+    return found
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -95,8 +98,7 @@ def _import_fault(error: ImportError, text: str) -> PetlBenchError | None:
         return out
     if _NO_LIBRARY.search(text):
         return UsageError(f"a library of this environment cannot be loaded ({text[:200]}): install petl_bench again")
-    told = lacking(error)
-    return UsageError(told) if told else None
+    return None
 
 
 def _system_fault(error: OSError) -> PetlBenchError | None:
