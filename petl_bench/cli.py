@@ -54,7 +54,7 @@ from petl_bench.installation import lacking, lost_import
 from petl_bench.launch import this_launch, without_left_overs
 from petl_bench.machine import fault_of_machine
 from petl_bench.memory import told_when_exhausted
-from petl_bench.messages import is_about_configuration, is_out_of_memory, readable
+from petl_bench.messages import is_about_configuration, readable
 from petl_bench.method import Method
 from petl_bench.named_configs import config_folder, find_config, list_configs, read_recipe, recipe_name
 from petl_bench.optimizers import OptimizerRecipe
@@ -123,6 +123,7 @@ _LESS_TO_TRAIN = (
     "lower data.batch_size, spread it over more --trainer.devices, or set backbone.gradient_checkpointing true; in "
     "validation, lower data.eval_batch_size; petl-bench plan estimates what a configuration takes"
 )
+_SMALLER = "lower data.batch_size, data.eval_batch_size, data.frames or the sizes of the model"
 _LESS_TO_TEST = "lower data.eval_batch_size, on which no figure depends"
 
 
@@ -590,7 +591,8 @@ def run(
     guard.check_arguments(arguments)
     arguments = _with_nulls(_with_recipe(_with_config_beside(command, guard.with_fragments(arguments))))
     try:
-        cli([command, *arguments])
+        with told_when_exhausted(_SMALLER):
+            cli([command, *arguments])
     except ArgumentError as error:
         _require_able(error)
         told = readable(str(error), _known_words, partial(_where, files=guard.files))
@@ -604,13 +606,6 @@ def run(
         if cause is error and is_about_configuration(str(error)):
             raise UsageError(readable(str(error), _known_words)) from error
         raise cause from error
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise UsageError(
-            f"out of memory ({shown(error, 200)}): lower data.batch_size, data.eval_batch_size, data.frames or the "
-            "sizes of the model"
-        ) from error
     except SystemExit as stop:  # --help and --print_config end this way
         return int(stop.code or 0)
     return 0

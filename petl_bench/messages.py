@@ -66,12 +66,6 @@ def is_about_configuration(message: str) -> bool:
     return message.startswith(("Does not validate", "Problem with given class_path", "Parser key", "Not of type"))
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a process asked for more memory than there is, on the CPU or on a GPU."""
-    told = ("can't allocate memory", "out of memory", "Cannot allocate memory")
-    return isinstance(error, MemoryError) or any(text in str(error) for text in told)
-
-
 def _complaints(message: str) -> Iterator[_Complaint]:
     above: list[tuple[int, str, bool]] = []  # indentation and name of keys and classes, and whether it is a key
     wanted: dict[int, str] = {}  # types by indentation, until the value follows

@@ -6,7 +6,7 @@ import pytest
 from jsonargparse import ArgumentError
 
 from petl_bench import cli
-from petl_bench.messages import is_about_configuration, is_out_of_memory, readable
+from petl_bench.messages import is_about_configuration, readable
 
 
 class Parsed(cli.PetlBenchCLI):
@@ -96,10 +96,3 @@ def test_what_is_raised_while_objects_are_made() -> None:
     assert is_about_configuration(message)
     assert readable(message, list) == "EarlyStopping: `mode` can be min, max, got x"
     assert not is_about_configuration("shapes do not match")
-
-
-def test_out_of_memory() -> None:
-    assert is_out_of_memory(MemoryError())
-    assert is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"))
-    assert is_out_of_memory(RuntimeError("CUDA out of memory. Tried to allocate 20 GiB"))
-    assert not is_out_of_memory(RuntimeError("size mismatch"))
