@@ -48,7 +48,7 @@ from petl_bench.data.samples import Split
 from petl_bench.earlier import as_now
 from petl_bench.environments import cluster_environment, require_as_many, require_processes
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
-from petl_bench.formats import number
+from petl_bench.formats import number, shown
 from petl_bench.freedoms import foreign_classes, plain_defaults, refused_class, require_allowed
 from petl_bench.installation import lacking, lost_import
 from petl_bench.launch import this_launch, without_left_overs
@@ -59,7 +59,7 @@ from petl_bench.method import Method
 from petl_bench.named_configs import config_folder, find_config, list_configs, read_recipe, recipe_name
 from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.processes import Ranks, configure_ddp
-from petl_bench.ranges import Count, Seed, shown
+from petl_bench.ranges import Count, Seed
 from petl_bench.registry import import_plugins, list_entries
 from petl_bench.results import measured_settings
 from petl_bench.run import ADAPTER_NAME, Draft, Run, Training, earlier_metrics, name_run, open_run

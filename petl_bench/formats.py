@@ -1,8 +1,9 @@
-"""How numbers are printed."""
+"""How numbers and values are printed."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 #: digits that a cost shows at least
 SIGNIFICANT = 3
@@ -18,3 +19,9 @@ def decimals_of(value: float, least: int) -> int:
 def number(value: float, least: int = 2) -> str:
     """A cost as text: those of small models are small numbers, and no zeros."""
     return f"{value:.{decimals_of(value, least)}f}"
+
+
+def shown(value: Any, most: int = 60) -> str:
+    """A value in a message: however long it is, one line tells enough of it."""
+    text = " ".join(str(value).split()) or repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from petl_bench.errors import DistributedError, UsageError
-from petl_bench.ranges import shown
+from petl_bench.formats import shown
 
 #: holds the number of the process that launched this one as one of several
 LAUNCHED_BY = "PETL_BENCH_LAUNCHED_BY"

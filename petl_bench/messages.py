@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from petl_bench.ranges import shown
+from petl_bench.formats import shown
 
 _KEY = re.compile(r'(?:- )?Parser key "([^"]+)"')
 _CLASS = re.compile(r"(?:- )?Problem with given class_path '([^']+)'")

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from jsonargparse.typing import register_type
 
+from petl_bench.formats import shown
+
 #: the largest number of anything: sizes and counts are 32-bit integers somewhere below
 MOST = 2**31 - 1
 #: widths, ranks and lengths: a square matrix of this size is 16 GB
@@ -46,12 +48,6 @@ def number(value: Any) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     raise ValueError("no number")
-
-
-def shown(value: Any, most: int = 60) -> str:
-    """A value in a message: however long it is, one line tells enough of it."""
-    text = " ".join(str(value).split()) or repr(value)
-    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _registered(name: str, base: type, read: Callable[[Any], Any], wanted: str, fits: Callable[[Any], bool]) -> Any:

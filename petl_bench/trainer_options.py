@@ -14,7 +14,8 @@ from pytorch_lightning.callbacks import Timer
 
 from petl_bench.cpus import allowed_cpus
 from petl_bench.errors import UsageError
-from petl_bench.ranges import MOST, shown
+from petl_bench.formats import shown
+from petl_bench.ranges import MOST
 
 #: the least of whole numbers
 _LEAST = {

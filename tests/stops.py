@@ -32,6 +32,21 @@ def in_child(work: Callable[[], int], prepare: Callable[[], None] = lambda: None
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def in_a_fresh_process(work: Callable[..., None], *arguments: Any) -> None:
+    """For what depends on what a process did before, such as the memory that it holds, or torch's engine.
+
+    Args:
+        work: a function of a module.
+        arguments: of it.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["petl_bench.method"])  # imported once, which takes seconds
+    process = context.Process(target=work, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
 def trap(owner: Any, name: str, count: int, number: int = signal.SIGKILL) -> Callable[[], None]:
     """Signals the process when a method has been called so many times."""
 

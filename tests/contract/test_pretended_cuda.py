@@ -24,7 +24,7 @@ from petl_bench.tasks.retrieval import Retrieval
 from tests.contract import battery, on_cuda
 from tests.contract.on_cuda import Case, Findings
 from tests.pretended_cuda import CUDA, Place, pretended_cuda
-from tests.stops import in_child
+from tests.stops import in_a_fresh_process
 
 #: where a training step waits for the GPU today, each for one number or a small copy; none may come on top
 WAITS = {
@@ -44,17 +44,22 @@ WAITS = {
 CASES = list(on_cuda.sample())
 
 
-def in_a_process(cases: list[Case], file: Path, prepare: Callable[[], None] = lambda: None) -> list[Findings]:
+def _write_findings(cases: list[Case], file: Path, prepare: Callable[[], None]) -> None:
+    prepare()
+    on_cuda.quiet()
+    torch.set_num_threads(1)
+    found = [on_cuda.tried(case) for case in cases]
+    file.write_text(json.dumps([(fault, [*waits.items()]) for fault, waits in found]), encoding="utf-8")
+
+
+def nothing() -> None:
+    """Prepares nothing."""
+
+
+def in_a_process(cases: list[Case], file: Path, prepare: Callable[[], None] = nothing) -> list[Findings]:
     """What the cases find in a process of their own, for torch is another one afterwards."""
 
-    def work() -> int:
-        on_cuda.quiet()
-        torch.set_num_threads(1)
-        found = [on_cuda.tried(case) for case in cases]
-        file.write_text(json.dumps([(fault, [*waits.items()]) for fault, waits in found]), encoding="utf-8")
-        return 0
-
-    assert in_child(work, prepare) == 0
+    in_a_fresh_process(_write_findings, cases, file, prepare)
     found = json.loads(file.read_text(encoding="utf-8"))
     return [Findings(fault, Counter({Place(*place): count for place, count in waits})) for fault, waits in found]
 
@@ -92,47 +97,46 @@ def test_no_place_is_listed_that_waits_no_longer(found: dict[str, Findings]) -> 
 
 def test_autocast_is_that_of_cuda() -> None:
     """On a CPU norms, too, are in low precision."""
+    in_a_fresh_process(_low_precision_and_back)
 
-    def work() -> int:
-        with pretended_cuda():
-            layers = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4)).to("cuda")
-            with torch.autocast("cuda", dtype=torch.float16):
-                products = layers[0](torch.ones(2, 4, device="cuda"))
-                norms = layers[1](products)
-            norms.square().sum().backward()
-            assert (products.dtype, norms.dtype) == (torch.float16, torch.float32)
-            for parameter in layers.parameters():
-                assert parameter.grad is not None
-                assert (parameter.grad.device, parameter.grad.dtype) == (CUDA, torch.float32)
-        return 0
 
-    assert in_child(work) == 0
+def _low_precision_and_back() -> None:
+    with pretended_cuda():
+        layers = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4)).to("cuda")
+        with torch.autocast("cuda", dtype=torch.float16):
+            products = layers[0](torch.ones(2, 4, device="cuda"))
+            norms = layers[1](products)
+        norms.square().sum().backward()
+        assert (products.dtype, norms.dtype) == (torch.float16, torch.float32)
+        for parameter in layers.parameters():
+            assert parameter.grad is not None
+            assert (parameter.grad.device, parameter.grad.dtype) == (CUDA, torch.float32)
 
 
 def test_what_waits() -> None:
-    def work() -> int:
-        with pretended_cuda() as gpu:
-            pinned, mask = torch.ones(3).pin_memory(), torch.ones(3, device="cuda").bool()
-            x = pinned.to("cuda", non_blocking=True)
-            (x * 2 + torch.tensor(1.0)).masked_fill(mask, 0).argmax().to(torch.float16)
-            x[mask.long()].copy_(pinned, non_blocking=True)
-            x.repeat_interleave(torch.ones_like(x).long(), output_size=3)
-            x.to("cpu", non_blocking=True)
-            assert not gpu.waits
-            waiting: list[Callable[[], Any]] = [
-                lambda: pinned.to("cuda"),
-                lambda: torch.ones(3).to("cuda", non_blocking=True),
-                lambda: pinned.to("cuda", torch.float16, non_blocking=True),
-                lambda: torch.tensor([1.0], device="cuda"),
-                *(x.cpu, x.tolist, x.sum().item, x.nonzero, lambda: bool(x.any()), lambda: x.equal(x)),
-                *(lambda: x[mask], lambda: x[[0, 1]], lambda: x.repeat_interleave(mask.long())),
-            ]
-            for count, wait in enumerate(waiting, 1):
-                wait()
-                assert gpu.waits.total() == count
-        return 0
+    in_a_fresh_process(_wait)
 
-    assert in_child(work) == 0
+
+def _wait() -> None:
+    with pretended_cuda() as gpu:
+        pinned, mask = torch.ones(3).pin_memory(), torch.ones(3, device="cuda").bool()
+        x = pinned.to("cuda", non_blocking=True)
+        (x * 2 + torch.tensor(1.0)).masked_fill(mask, 0).argmax().to(torch.float16)
+        x[mask.long()].copy_(pinned, non_blocking=True)
+        x.repeat_interleave(torch.ones_like(x).long(), output_size=3)
+        x.to("cpu", non_blocking=True)
+        assert not gpu.waits
+        waiting: list[Callable[[], Any]] = [
+            lambda: pinned.to("cuda"),
+            lambda: torch.ones(3).to("cuda", non_blocking=True),
+            lambda: pinned.to("cuda", torch.float16, non_blocking=True),
+            lambda: torch.tensor([1.0], device="cuda"),
+            *(x.cpu, x.tolist, x.sum().item, x.nonzero, lambda: bool(x.any()), lambda: x.equal(x)),
+            *(lambda: x[mask], lambda: x[[0, 1]], lambda: x.repeat_interleave(mask.long())),
+        ]
+        for count, wait in enumerate(waiting, 1):
+            wait()
+            assert gpu.waits.total() == count
 
 
 # --- planted faults ---------------------------------------------------------------------------------------------------

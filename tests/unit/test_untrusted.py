@@ -157,7 +157,7 @@ def test_text_that_can_be_encoded(text: str, plain: str) -> None:
 def test_home_of_nobody_and_names_that_none_can_have(name: str) -> None:
     assert str(expanded(name)) == name
     assert not is_file(expanded(name))
-    with pytest.raises(UsageError, match="--model: no file"):
+    with pytest.raises(UsageError, match="model: no file"):
         ClassPathGuard().with_fragments([f"--model={name}.yaml"])
     with pytest.raises(UsageError, match="no file and no packaged configuration"):
         find_config(name)
