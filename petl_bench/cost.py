@@ -111,6 +111,10 @@ class SavedActivations(torch.autograd.graph.saved_tensors_hooks):
         return tensor
 
 
+#: bytes by which the kernel's peak may differ from what is resident at that moment: it counts on each CPU, and adds later
+_UNCERTAIN = 16 * 2**20
+
+
 class AddedMemory:
     """What this process adds to its resident memory from here on, at most: not what libraries and weights take already.
 
@@ -133,11 +137,15 @@ class AddedMemory:
 
     def bytes(self) -> int | None:
         """The most that was added; None if the system does not tell."""
+        found = [added for added in (self._most, self._since_the_pause()) if added is not None]
+        return max(found, default=None)
+
+    def _since_the_pause(self) -> int | None:
         if self._resident is None or self._peak is None or (peak := _peak_bytes()) is None:
             return None
-        if peak == self._peak > self._resident:
+        if peak == self._peak > self._resident + _UNCERTAIN:
             return None  # it is older than this object
-        return max(0, peak - self._resident, self._most or 0)
+        return max(0, peak - self._resident)
 
 
 class GpuMemory:
