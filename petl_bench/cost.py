@@ -111,7 +111,7 @@ class SavedActivations(torch.autograd.graph.saved_tensors_hooks):
         return tensor
 
 
-#: bytes by which the kernel's peak may differ from what is resident at that moment: it counts on each CPU, and adds later
+#: bytes by which the kernel's peak may differ from what is resident at that moment: it counts on each CPU, adds later
 _UNCERTAIN = 16 * 2**20
 
 
