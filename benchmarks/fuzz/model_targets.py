@@ -118,10 +118,13 @@ class.yaml
             assert len(ClassPathGuard().with_fragments(given)) == len(given)
 
     def told(root: Path) -> None:
+        given = (root / "options.txt").read_text("utf-8", "replace").splitlines()
+        options = [option.split("=")[0].lstrip("-") for option in given if option.startswith("--")]
         try:
-            check((root / "options.txt").read_text("utf-8", "replace").splitlines(), root)
+            check(given, root)
         except UsageError as error:  # of an option, not of the file
-            if "--" not in str(error) and not any(name in str(error) for name in texts if name != "options.txt"):
+            names = [*filter(None, options), *(name for name in texts if name != "options.txt")]
+            if "--" not in str(error) and not any(name in str(error) for name in names):
                 raise UnclearError(f"names no option: {error}") from error
             raise UsageError(f"options.txt: {error}") from error
 
