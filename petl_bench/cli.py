@@ -47,7 +47,7 @@ from petl_bench.data.qa import QuestionAnswerDataModule
 from petl_bench.data.samples import Split
 from petl_bench.earlier import as_now
 from petl_bench.environments import cluster_environment, require_as_many, require_processes
-from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
+from petl_bench.errors import CheckpointError, PetlBenchError, UsageError, chain
 from petl_bench.formats import number, shown
 from petl_bench.freedoms import foreign_classes, plain_defaults, refused_class, require_allowed
 from petl_bench.installation import lacking, lost_import
@@ -637,12 +637,7 @@ def _require_able(error: BaseException) -> None:
 
 def _cause(error: BaseException) -> BaseException:
     """Our own error that another one was raised from, or the error itself."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, PetlBenchError):
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return error
+    return next((one for one in chain(error) if isinstance(one, PetlBenchError)), error)
 
 
 def _with_nulls(arguments: Sequence[str]) -> list[str]:

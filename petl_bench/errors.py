@@ -1,5 +1,7 @@
 """Errors a user can act on. Each carries the exit code of the command that meets it."""
 
+from collections.abc import Iterator
+
 
 class PetlBenchError(Exception):
     """One line for the user: what happened, which file or key, what to do."""
@@ -47,3 +49,12 @@ class DistributedError(PetlBenchError):
     """Processes disagree, or one of them is gone."""
 
     exit_code = 6
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that it came from, each once: an error that is raised again may be among its own causes."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

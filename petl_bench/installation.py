@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from petl_bench.errors import UsageError
+from petl_bench.errors import UsageError, chain
 
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent
@@ -57,11 +57,12 @@ def restore_own_package() -> None:
 
 def lost_import(error: BaseException | None) -> ImportError | None:
     """The first error of an import in a chain that says which module is not there, or lacks a name."""
-    while error is not None and not isinstance(error, AttributeError):  # of a class path with a typing error
-        told = isinstance(error, ModuleNotFoundError) or "cannot import name" in str(error)
-        if isinstance(error, ImportError) and error.name and told:
-            return error
-        error = error.__cause__ or error.__context__
+    for one in chain(error):
+        if isinstance(one, AttributeError):  # of a class path with a typing error
+            return None
+        told = isinstance(one, ModuleNotFoundError) or "cannot import name" in str(one)
+        if isinstance(one, ImportError) and one.name and told:
+            return one
     return None
 
 

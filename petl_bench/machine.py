@@ -6,9 +6,8 @@ import errno
 import os
 import re
 import tempfile
-from collections.abc import Iterator
 
-from petl_bench.errors import CheckpointError, DataError, PetlBenchError, UsageError
+from petl_bench.errors import CheckpointError, DataError, PetlBenchError, UsageError, chain
 from petl_bench.installation import lacking
 from petl_bench.resources import exhausted
 
@@ -58,17 +57,10 @@ def fault_of_machine(error: BaseException) -> PetlBenchError | None:
 
     What it was raised from is looked at, too: libraries wrap what happens to them.
     """
-    found = next((found for one in _chain(error) if (found := _fault(one))), None)
+    found = next((found for one in chain(error) if (found := _fault(one))), None)
     if found is None and (told := lacking(error)):
         return UsageError(told)
     return found
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
 
 
 def _fault(error: BaseException) -> PetlBenchError | None:

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from petl_bench.errors import CheckpointError
+from petl_bench.errors import CheckpointError, chain
 
 #: seconds that the hub has to answer, unless the variable says otherwise
 _SECONDS, _SECONDS_SET_BY = 8, "HF_HUB_ETAG_TIMEOUT"
@@ -54,18 +54,17 @@ def from_hub(get: Callable[[], Any], repository: str) -> Any:
 
 def cause(error: BaseException) -> str:
     """Why a file could not be downloaded: what was wrong first, and not what libraries made of it."""
-    chain = [error]
-    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(before)
-    if any(type(one).__name__ == "OfflineModeIsEnabled" for one in chain):
+    errors = list(chain(error))
+    if any(type(one).__name__ == "OfflineModeIsEnabled" for one in errors):
         return "HF_HUB_OFFLINE is set"
-    for one in chain:
+    for one in errors:
         if known := _known(one):
             return known
-    if isinstance(chain[-1], OSError) and chain[-1].strerror:
-        return f"{chain[-1].strerror}{f': {name}' if (name := chain[-1].filename) else ''}"
-    text = " ".join(str(chain[-1]).split())[:200]
-    return f"{type(chain[-1]).__name__}: {text}" if text else type(chain[-1]).__name__
+    first = errors[-1]
+    if isinstance(first, OSError) and first.strerror:
+        return f"{first.strerror}{f': {name}' if (name := first.filename) else ''}"
+    text = " ".join(str(first).split())[:200]
+    return f"{type(first).__name__}: {text}" if text else type(first).__name__
 
 
 def _known(error: BaseException) -> str:

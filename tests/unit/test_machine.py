@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from petl_bench.errors import PetlBenchError
+from petl_bench.errors import PetlBenchError, chain
 from petl_bench.machine import fault_of_machine, prepare, require_temporary_folder
 
 
@@ -52,6 +52,14 @@ def test_what_the_machine_lacks_is_told(error: Exception, code: int, told: str) 
 )
 def test_faults_of_ours_stay_ours(error: Exception) -> None:
     assert fault_of_machine(error) is None
+
+
+def test_an_error_among_its_own_causes_is_looked_at_once() -> None:
+    """`raise cause from error` makes such a circle, where the error came from the cause."""
+    first, second = ValueError("a fault of ours"), TypeError("what a library makes of it")
+    first.__cause__, second.__cause__ = second, first
+    assert fault_of_machine(first) is None
+    assert list(chain(first)) == [first, second]
 
 
 def test_without_a_temporary_folder(monkeypatch: pytest.MonkeyPatch) -> None:
