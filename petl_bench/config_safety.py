@@ -167,10 +167,9 @@ class ClassPathGuard:
         if class_path.endswith(SUFFIXES) and not _would_import(class_path):
             return
         if not any(f"{class_path}.".startswith(f"{package}.") for package in self.allowed):
-            raise UsageError(
-                f"{where}: class path '{class_path}' is from outside; if you trust its code, add "
-                f"--plugins {class_path.split('.')[0]}"
-            )
+            package = class_path.split(".")[0]
+            advice = f"; if you trust its code, add --plugins {package}" if package.isidentifier() else ""
+            raise UsageError(f"{where}: class path {shown(class_path, 200)} is from outside{advice}")
 
 
 def _fragment(name: str, folder: Path, where: str) -> Path:

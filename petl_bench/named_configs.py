@@ -82,13 +82,15 @@ def read_recipe(name: str) -> Recipe:
     """
     path = config_folder() / f"{name}.yaml"
     if f"{name}.yaml" not in list_configs():
-        raise UsageError(f"recipe '{name}' is no packaged configuration: `petl-bench list configs` shows them, or null")
+        raise UsageError(
+            f"recipe {shown(name)} is no packaged configuration: `petl-bench list configs` shows them, or null"
+        )
     trainer = yaml.safe_load(path.read_text(encoding="utf-8")).get("trainer")
     if isinstance(trainer, str):
         trainer = yaml.safe_load(find_fragment(trainer, path.parent).read_text(encoding="utf-8"))
     epochs = trainer.get("max_epochs") if isinstance(trainer, dict) else None
     if not isinstance(epochs, int):
-        raise UsageError(f"recipe '{name}' does not say trainer.max_epochs: set recipe null")
+        raise UsageError(f"recipe {shown(name)} does not say trainer.max_epochs: set recipe null")
     return Recipe(name, epochs)
 
 

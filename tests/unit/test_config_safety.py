@@ -133,6 +133,17 @@ def test_file_with_a_class_path_from_outside(text: str, tmp_path: Path, outside:
         ClassPathGuard(["outside_module"]).read(path)
 
 
+def test_a_class_path_of_several_lines_is_told_in_one(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("model: {class_path: 'os.system\n\n  b', init_args: {}}\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"class path 'os.system\\nb' is from outside; .* --plugins os$") as caught:
+        ClassPathGuard().read(path)
+    assert "\n" not in str(caught.value)
+    path.write_text("model: {class_path: 'a\n\n  b.c', init_args: {}}\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"is from outside$"):
+        ClassPathGuard().read(path)
+
+
 def test_included_file_is_checked(tmp_path: Path) -> None:
     inner = write(tmp_path, "class_path: unknown_package.Method\n", "inner.yaml")
     outer = write(tmp_path, "model: middle.yaml\n", "outer.yaml")
