@@ -22,6 +22,7 @@ from benchmarks.faults.trials import (
     resumed,
 )
 from petl_bench.checkpoints import LAST
+from petl_bench.results import SCHEMA
 
 
 def trials() -> Iterator[Trial]:
@@ -234,7 +235,7 @@ def _two_at_once(bench: Bench, more: tuple[str, ...] = ()) -> str:
 
 _RECORDS: dict[str, Callable[[str], str]] = {
     "half-written": lambda text: text[: len(text) // 2],
-    "of a foreign schema": lambda text: text.replace("petl_bench.result/1", "someone.else/9"),
+    "of a foreign schema": lambda text: text.replace(SCHEMA, "someone.else/9"),
     "with NaN for a metric": lambda text: text.replace('"R1": ', '"R1": NaN, "was": ', 1),
 }
 
