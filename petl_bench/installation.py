@@ -85,7 +85,7 @@ def stand_ins() -> str:
     known = importlib.metadata.packages_distributions().keys() | sys.stdlib_module_names
     names = sorted(name for name in set(sys.modules) & known if name != "petl_bench")
     files = [str(file) for name in names if (file := _stand_in(name)) is not None]
-    return f"; {files[0]} is imported in the place of a package: rename it, or run from another folder" * bool(files)
+    return f"; {files[0]} is imported in the place of a package: rename it, or run from another folder" if files else ""
 
 
 def rehearse() -> None:

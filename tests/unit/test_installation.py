@@ -145,3 +145,14 @@ def test_names_of_distributions_are_those_that_are_declared() -> None:
     names = {Requirement(line).name for line in declared["options"]["install_requires"].split("\n") if line}
     named = {"PIL", "jsonargparse", "open_clip", "pytorch_lightning", "yaml"}
     assert {installation._DISTRIBUTIONS[module].partition("[")[0] for module in named} <= names
+
+
+def test_an_unexpected_error_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: list[str]) -> int:
+        raise KeyError("of ours")
+
+    monkeypatch.setitem(sys.modules["petl_bench.main"]._LIGHT_COMMANDS, "report", fail)
+    assert main(["report"]) == 1
+    assert capsys.readouterr().err == "petl-bench: unexpected error: KeyError: 'of ours' (--debug shows where)\n"
