@@ -17,6 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from petl_bench import cgroups
 from petl_bench.errors import ResourceError, StorageError
 
 _FEWER = "fewer --workers (petl-bench data) or data.num_workers (runs)"
@@ -210,13 +211,7 @@ def _limit(value: int) -> str:
 def _pids_limit() -> str:
     """The smallest limit of processes of the control groups of this process; empty if there is none."""
     found: list[int] = []
-    with suppress(OSError):
-        groups = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-        for _, controllers, group in (line.split(":", 2) for line in groups):
-            top = Path("/sys/fs/cgroup", "pids" if controllers == "pids" else "")
-            if controllers not in ("", "pids"):
-                continue
-            for folder in (top / group.lstrip("/"), top):
-                with suppress(OSError, ValueError):  # "max" is no number
-                    found.append(int((folder / "pids.max").read_text(encoding="ascii")))
+    for _, folder in cgroups.folders("pids"):
+        with suppress(OSError, ValueError):  # no such file, or `max`: there is no limit
+            found.append(int((folder / "pids.max").read_text(encoding="ascii")))
     return str(min(found)) if found else ""
