@@ -6,30 +6,27 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import signal
-import sys
 import time
-import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+
+from benchmarks.children import end_with
 
 
 def in_child(work: Callable[[], int], prepare: Callable[[], None] = lambda: None) -> int:
     """Exit code of a process of its own, in which `prepare` laid a trap; negative for a signal."""
     child = os.fork()
     if not child:
-        code = 70
-        try:
-            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may run under nohup, which a run respects
-            _forget_the_forkserver()
-            prepare()
-            code = work()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+        end_with(partial(_prepared, work, prepare))
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _prepared(work: Callable[[], int], prepare: Callable[[], None]) -> int:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests may run under nohup, which a run respects
+    _forget_the_forkserver()
+    prepare()
+    return work()
 
 
 def in_a_fresh_process(work: Callable[..., None], *arguments: Any) -> None:

@@ -7,12 +7,12 @@ import os
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
+from benchmarks.children import end_with
 from benchmarks.faults.trials import HELD, PATIENCE, ROOT, Bench, Ended, Trial, completed, first_problem, refused
 from petl_bench.main import main as petl_bench
 
@@ -40,7 +40,7 @@ def ended(bench: Bench, arguments: list[str]) -> Ended:
     output, started = bench.new("output") / "output.txt", time.monotonic()
     child = os.fork()
     if not child:
-        _run_and_exit(bench, arguments, output)
+        end_with(partial(_run, bench, arguments), output)
     while not (done := os.waitpid(child, os.WNOHANG))[0]:
         if time.monotonic() - started > PATIENCE:
             os.kill(child, 9)
@@ -48,20 +48,9 @@ def ended(bench: Bench, arguments: list[str]) -> Ended:
     return Ended(os.waitstatus_to_exitcode(done[1]), output.read_text(errors="replace"), time.monotonic() - started)
 
 
-def _run_and_exit(bench: Bench, arguments: list[str], output: Path) -> NoReturn:
-    code = 70
-    try:
-        descriptor = os.open(output, os.O_CREAT | os.O_WRONLY)
-        for stream in (1, 2):
-            os.dup2(descriptor, stream)
-        os.chdir(bench.folder)
-        code = petl_bench(arguments)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+def _run(bench: Bench, arguments: list[str]) -> int:
+    os.chdir(bench.folder)
+    return petl_bench(arguments)
 
 
 def described(tables: list[Table], bench: Bench) -> str:

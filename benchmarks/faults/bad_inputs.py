@@ -16,7 +16,6 @@ import signal
 import struct
 import sys
 import tempfile
-import traceback
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from benchmarks.children import end_with
 from petl_bench.main import main as petl_bench
 
 #: seconds after which a case counts as hanging
@@ -336,7 +336,7 @@ def verdict(case: Case, scratch: Path) -> str:
     output = scratch / f"{case.kind} {case.name.replace('/', ' ')}"
     child = os.fork()
     if not child:
-        _run(case, scratch, output)
+        end_with(partial(_run, case, scratch, output.with_suffix(".runs")), output)
     signal.alarm(PATIENCE)
     try:
         _, status = os.waitpid(child, 0)
@@ -357,21 +357,9 @@ def verdict(case: Case, scratch: Path) -> str:
     return "clear" if case.told in errors[0] else f"does not name {case.told}: {errors[0]}"
 
 
-def _run(case: Case, scratch: Path, output: Path) -> None:
-    """In the child: the command, with everything it prints in a file."""
-    code = 70
-    try:
-        descriptor = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-        for stream in (1, 2):
-            os.dup2(descriptor, stream)
-        os.chdir(scratch)
-        code = petl_bench([*case.arguments, f"--runs_dir={output.with_suffix('.runs')}"])
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+def _run(case: Case, scratch: Path, runs: Path) -> int:
+    os.chdir(scratch)
+    return petl_bench([*case.arguments, f"--runs_dir={runs}"])
 
 
 def _late(*_: object) -> None:

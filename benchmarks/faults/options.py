@@ -15,10 +15,9 @@ import resource
 import signal
 import sys
 import tempfile
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from typing import Any
 import yaml
 from pytorch_lightning import Trainer
 
+from benchmarks.children import end_with
 from petl_bench.backbones.blip import BLIP
 from petl_bench.backbones.clip import CLIP
 from petl_bench.backbones.whole_clip import WholeCLIP
@@ -287,7 +287,7 @@ def verdict(case: Case, scratch: Path) -> str:
     output = scratch / "output.txt"
     child = os.fork()
     if not child:
-        _run(case, scratch, output)
+        end_with(partial(_run, case, scratch), output)
     signal.alarm(PATIENCE)
     try:
         _, status = os.waitpid(child, 0)
@@ -310,29 +310,18 @@ def verdict(case: Case, scratch: Path) -> str:
     return "clear" if name in errors[0] else f"does not name {name}: {errors[0][:300]}"
 
 
-def _run(case: Case, scratch: Path, output: Path) -> None:
-    """In the child: the command in a process group of its own, with everything it prints in a file."""
-    code = 70
+def _run(case: Case, scratch: Path) -> int:
+    """The command, in a process group of its own."""
+    os.setsid()
+    # Whoever runs this may have put others in their places.
+    sys.stdout, sys.stderr = (os.fdopen(stream, "w", 1, errors="backslashreplace") for stream in (1, 2))
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    os.chdir(tempfile.mkdtemp(dir=scratch))
     try:
-        os.setsid()
-        descriptor = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-        for stream in (1, 2):
-            os.dup2(descriptor, stream)
-        # Whoever runs this may have put others in their places.
-        sys.stdout, sys.stderr = (os.fdopen(stream, "w", 1, errors="backslashreplace") for stream in (1, 2))
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-        work = Path(tempfile.mkdtemp(dir=scratch))
-        os.chdir(work)
-        code = petl_bench(list(case.arguments))
+        return petl_bench(list(case.arguments))
     except SystemExit as stop:  # argparse ends this way
-        code = int(stop.code or 0)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        return int(stop.code or 0)
 
 
 def _late(*_: object) -> None:

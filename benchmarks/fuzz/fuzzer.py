@@ -7,19 +7,19 @@ import logging
 import mmap
 import os
 import struct
-import sys
 import tempfile
 import time
 import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import NoReturn
 
 import atheris
 
+from benchmarks.children import end_with
 from benchmarks.fuzz.coverage import Line, LineCoverage, constants_of
 from benchmarks.fuzz.mutators import CELLS, Mutator
 from benchmarks.fuzz.trial import Target, Trial, functions
@@ -79,7 +79,7 @@ def fuzz(target: Target, output: Path, executions: int | None, seconds: float | 
         limits = [f"-runs={executions}"] if executions else [f"-max_total_time={max(1, round(seconds or 0))}"]
         child = os.fork()
         if not child:
-            _fuzz_and_exit(trial, scratch, limits, counter)
+            end_with(partial(_fuzz, trial, scratch, limits, counter), scratch / "log")
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         count, nanoseconds = struct.unpack("<QQ", counter)
         found = Found(target, count, nanoseconds / 1e9, _kept(target, scratch / "faults", output))
@@ -103,36 +103,25 @@ def _memory() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-def _fuzz_and_exit(trial: Trial, scratch: Path, limits: list[str], counter: mmap.mmap) -> NoReturn:
+def _fuzz(trial: Trial, scratch: Path, limits: list[str], counter: mmap.mmap) -> int:
     """In the child: libFuzzer, which ends the process."""
-    code = 70
-    try:
-        log = os.open(scratch / "log", os.O_CREAT | os.O_WRONLY)
-        for stream in (1, 2):
-            os.dup2(log, stream)
-        (scratch / "dictionary").write_text(_dictionary(), encoding="ascii")
-        for function in set(functions(*trial.target.readers())):
-            atheris.instrument_func(function)  # pyright: ignore[reportAttributeAccessIssue]  # not in its __all__
-        options = (
-            *(str(scratch / "corpus"), f"-dict={scratch / 'dictionary'}", f"-artifact_prefix={scratch / 'faults'}/"),
-            *(
-                f"-max_len={trial.target.longest}",
-                "-len_control=0",
-                f"-timeout={_PATIENCE}",
-                f"-report_slow_units={_PATIENCE}",
-                f"-rss_limit_mb={_MEMORY}",
-            ),
-            *("-seed=1", "-use_value_profile=1", "-detect_leaks=0", "-verbosity=0", *limits),
-        )
-        atheris.Setup(["fuzz", *options], _harness(trial, scratch / "faults", counter), custom_mutator=_mutator(trial))
-        atheris.Fuzz()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    (scratch / "dictionary").write_text(_dictionary(), encoding="ascii")
+    for function in set(functions(*trial.target.readers())):
+        atheris.instrument_func(function)  # pyright: ignore[reportAttributeAccessIssue]  # not in its __all__
+    options = (
+        *(str(scratch / "corpus"), f"-dict={scratch / 'dictionary'}", f"-artifact_prefix={scratch / 'faults'}/"),
+        *(
+            f"-max_len={trial.target.longest}",
+            "-len_control=0",
+            f"-timeout={_PATIENCE}",
+            f"-report_slow_units={_PATIENCE}",
+            f"-rss_limit_mb={_MEMORY}",
+        ),
+        *("-seed=1", "-use_value_profile=1", "-detect_leaks=0", "-verbosity=0", *limits),
+    )
+    atheris.Setup(["fuzz", *options], _harness(trial, scratch / "faults", counter), custom_mutator=_mutator(trial))
+    atheris.Fuzz()
+    return 0
 
 
 def _harness(trial: Trial, faults: Path, counter: mmap.mmap) -> Callable[[bytes], None]:
