@@ -82,9 +82,9 @@ def main(args: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in arguments if argument != "--debug"]
     with _ONE_AT_A_TIME, printable() as output:
         try:
-            return output.code(_ended(arguments, debug, output))
+            return output.code(_ended(arguments, debug, output), STOP.leads)
         except SystemExit as stop:  # argparse ends this way
-            raise SystemExit(output.code(int(stop.code or 0))) from stop
+            raise SystemExit(output.code(int(stop.code or 0), STOP.leads)) from stop
 
 
 def _ended(arguments: list[str], debug: bool, output: Output) -> int:

@@ -35,17 +35,17 @@ class Output:
     def __init__(self, streams: dict[str, _Forgiving]) -> None:
         self.streams = streams
 
-    def code(self, code: int) -> int:
+    def code(self, code: int, leads: bool) -> int:
         """The exit code of a command that ended with this one; says if its output is cut.
 
-        Only the first process of a run has one that is read. What is cut of standard error was for somebody to look
-        at; where nobody does, nothing that was asked for is lost.
+        Only the first process of a run (`leads`) has one that is read. What is cut of standard error was for somebody
+        to look at; where nobody does, nothing that was asked for is lost.
         """
         for name in ("stdout", "stderr"):
             with suppress(OSError, ValueError):
                 getattr(sys, name).flush()
         stream = self.streams.get("stdout")
-        if code or stream is None or stream.failure is None or os.environ.get("LOCAL_RANK", "0") != "0":
+        if code or stream is None or stream.failure is None or not leads:
             return code
         if stream.failure.errno == errno.EPIPE:
             return READER_GONE

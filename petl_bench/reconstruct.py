@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import io
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from pytorch_lightning import Trainer
 
 from petl_bench import cli
 from petl_bench.adapters import Adapter, read_adapter
+from petl_bench.arguments import Parser, possible_path
 from petl_bench.checkpoints import LAST, read_checkpoint
 from petl_bench.cost import count_gmacs
 from petl_bench.data.base import VideoTextDataModule
@@ -39,9 +39,19 @@ from petl_bench.results import (
     file_sha256,
     measured_settings,
     read_result,
-    write_result,
 )
-from petl_bench.run import ADAPTER_NAME, DRAFT_NAME, RANKS_NAME, Draft, limits_of, locked, name_run, print_figures
+from petl_bench.run import (
+    ADAPTER_NAME,
+    DRAFT_NAME,
+    RANKS_NAME,
+    Draft,
+    complete,
+    limits_of,
+    locked,
+    name_run,
+    print_figures,
+)
+from petl_bench.untrusted import expanded
 
 #: how Lightning writes the precisions that it knows by two names
 _PRECISIONS = {"None": "32-true", "64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
@@ -57,24 +67,20 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
         CheckpointError: what the record follows from is missing or damaged, or does not belong together.
         ResultError: the record cannot be written.
     """
-    parser = argparse.ArgumentParser(prog="petl-bench record", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("folder", type=Path, metavar="RUN", help="folder of a run: runs/.../seed0")
-    folder = parser.parse_args(arguments).folder.expanduser()
+    parser = Parser(prog="petl-bench record", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("folder", type=possible_path, metavar="RUN", help="folder of a run: runs/.../seed0")
+    folder = expanded(parser.parse_args(arguments).folder)
     _require_a_run(folder)
     with locked(folder):
         _require_no_record(folder)
         figures = _read_figures(folder)
         draft = _read_draft(folder) or _draft_from_configuration(folder, plugins)
         _require_match(folder, draft, figures)
-        record = draft | {"status": "complete", "eval": figures | {"cost": {"clips_per_s": None}}}
-        record["integrity"] = draft["integrity"] | {"ranks_sha256": file_sha256(folder / RANKS_NAME)}
-        write_result(folder / FILE_NAME, record)
-        with suppress(OSError):
-            (folder / DRAFT_NAME).unlink(missing_ok=True)
-    print_figures(
-        f"{record['model']['method']} on {record['protocol']['dataset']} ({record['protocol']['id']})", figures
-    )
-    print(f"record, made from {', '.join(record['reconstructed'])}: {folder / FILE_NAME}")
+        evaluation = figures | {"cost": {"clips_per_s": None}}
+        complete(folder / FILE_NAME, draft, evaluation, file_sha256(folder / RANKS_NAME))
+    protocol = draft["protocol"]
+    print_figures(f"{draft['model']['method']} on {protocol['dataset']} ({protocol['id']})", figures)
+    print(f"record, made from {', '.join(draft['reconstructed'])}: {folder / FILE_NAME}")
     return 0
 
 

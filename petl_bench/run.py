@@ -270,23 +270,10 @@ class Run:
             }
             draft["env"] |= _hardware(trainer, data)
             figures = evaluation.record | {"cost": meter.evaluation(evaluation)}
-            self.complete(draft, figures, hashlib.sha256(ranks.getvalue()).hexdigest())
+            complete(self.folder / self.record_name, draft, figures, hashlib.sha256(ranks.getvalue()).hexdigest())
         finally:
             self.show(method, data)  # also where they cannot be written
         print(f"record: {self.folder / self.record_name}")
-
-    def complete(self, draft: Draft, figures: dict[str, Any], ranks_sha256: str) -> None:
-        """Writes the record that a draft was of.
-
-        Raises:
-            ResultError: it cannot be written.
-        """
-        record = draft | {"status": "complete", "eval": figures}
-        record["integrity"] = draft["integrity"] | {"ranks_sha256": ranks_sha256}
-        write_result(self.folder / self.record_name, record)
-        if self.record_name == FILE_NAME:
-            with suppress(OSError):
-                (self.folder / DRAFT_NAME).unlink(missing_ok=True)
 
     @property
     def _adapter(self) -> Path:
@@ -481,6 +468,20 @@ def _set_aside(folder: Path) -> None:
         if error.errno != errno.EXDEV:  # of a folder in a lower layer of a container's file system
             raise
         shutil.move(folder, aside)
+
+
+def complete(path: Path, draft: Draft, figures: dict[str, Any], ranks_sha256: str) -> None:
+    """Writes the record that a draft was of; of a run's own record the draft is gone afterwards.
+
+    Raises:
+        ResultError: it cannot be written.
+    """
+    record = draft | {"status": "complete", "eval": figures}
+    record["integrity"] = draft["integrity"] | {"ranks_sha256": ranks_sha256}
+    write_result(path, record)
+    if path.name == FILE_NAME:
+        with suppress(OSError):
+            path.with_name(DRAFT_NAME).unlink(missing_ok=True)
 
 
 def print_figures(title: str, record: dict[str, Any]) -> None:

@@ -181,8 +181,9 @@ def test_answers_to_questions(dataset: Path, tmp_path: Path, monkeypatch: pytest
         write(path, record)
 
     records: list[dict[str, Any]] = []
-    monkeypatch.setattr(petl_bench.run, "write_result", full)
-    assert run("fit", "fixtureqa_adaptformer.yaml", dataset, tmp_path) == 5
+    with monkeypatch.context() as disk:
+        disk.setattr(petl_bench.run, "write_result", full)
+        assert run("fit", "fixtureqa_adaptformer.yaml", dataset, tmp_path) == 5
     (draft,) = tmp_path.rglob("record.draft.json")
     assert main(["record", str(draft.parent)]) == 0
     found = read_result(draft.with_name("result.json"))
@@ -193,3 +194,13 @@ def test_the_report_takes_it(killed: Path, own_folder: Path, capsys: pytest.Capt
     assert main(["record", str(killed)]) == 0
     assert main(["report", str(killed), "--output", "report"]) == 0
     assert "record reconstructed" in (own_folder / "report" / "leaderboard.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("name", "told"), [("~nobody-of-this-name/runs", "no such folder"), ("x" * 300, "no path")])
+def test_names_that_no_folder_has(name: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main(["record", name])
+    except SystemExit as stop:  # argparse ends this way
+        code = stop.code
+    assert code == 2
+    assert told in capsys.readouterr().err
