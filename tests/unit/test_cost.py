@@ -150,7 +150,7 @@ def _add() -> None:
 
 
 def test_what_is_added_in_a_pause_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a stand-in for the kernel, which takes pages of libraries back at any time: steps add 40 MB, validation 400."""
+    """On a stand-in for the kernel, which takes pages back at any time: steps add 40 MB, validation 400."""
     kernel = {"VmRSS": 10**9, "VmHWM": 3 * 10**9}
     monkeypatch.setattr(petl_bench.cost, "_of_status", kernel.get)
     monkeypatch.setattr(petl_bench.cost, "_set_back_peak", lambda: kernel.update(VmHWM=kernel["VmRSS"]))
