@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 
-from benchmarks.faults.trials import HELD, Bench, Ended, Trial, completed, first_problem, loadable, refused
+from benchmarks.faults.trials import HELD, PETL_BENCH, Bench, Ended, Trial, completed, first_problem, loadable, refused
 
 #: mounts everything read-only but `$1`, which is a new disk in memory
 _READ_ONLY = """
@@ -86,7 +86,7 @@ def _one_cpu(bench: Bench) -> str:
     """Whatever the machine has, the default is what may be used."""
     options = ["--config=data/msrvtt.yaml", f"--data.root={bench.data}", "--help"]
     cpu = str(min(os.sched_getaffinity(0)))
-    ended = bench.run(["taskset", "-c", cpu, sys.executable, "-m", "petl_bench", "data", "cache", *options])
+    ended = bench.run(["taskset", "-c", cpu, *PETL_BENCH, "data", "cache", *options])
     told = "decoding processes (default: 1)" in " ".join(ended.text.split())
     return first_problem(completed(ended), HELD if told else ended.text[-300:])
 

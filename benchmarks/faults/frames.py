@@ -8,7 +8,6 @@ import csv
 import io
 import json
 import struct
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -24,7 +23,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 from safetensors import safe_open
 
-from benchmarks.faults.trials import HELD, PATIENCE, Bench, Ended, Trial, completed, first_problem, refused
+from benchmarks.faults.trials import HELD, PATIENCE, PETL_BENCH, Bench, Ended, Trial, completed, first_problem, refused
 from petl_bench.data.cache import Profile
 
 _BITS, _BAR = 7, 16
@@ -215,8 +214,6 @@ def _decord(bench: Bench) -> str:
 
 # --- what the commands are given and give --------------------------------------------------------------------------
 
-_PETL_BENCH = (sys.executable, "-m", "petl_bench")
-
 
 def _data(
     bench: Bench, command: str, root: Path, *more: str, config: str = "data/custom.yaml", path: str | None = None
@@ -224,7 +221,7 @@ def _data(
     """`petl-bench data COMMAND` of a dataset, perhaps with another PYTHONPATH."""
     options = [f"--config={config}", f"--data.root={root}", "--data.init_args.partial=true", "--workers=1"]
     environment = {} if path is None else {"PYTHONPATH": path}
-    return bench.run([*_PETL_BENCH, "data", command, *options, *more], PATIENCE, **environment)
+    return bench.run([*PETL_BENCH, "data", command, *options, *more], PATIENCE, **environment)
 
 
 def _once(bench: Bench, give: Callable[[Bench], tuple[Ended, Path]]) -> tuple[Ended, Path]:
@@ -256,7 +253,7 @@ def _pictures(bench: Bench) -> tuple[Ended, Path]:
     """`petl-bench data verify` of pictures with damaged EXIF blocks."""
     root = bench.new("pictures") / "flickr30k"
     size = ["--train-videos=8", "--test-videos=8"]
-    bench.run([*_PETL_BENCH, "fixture", str(root), "--layout=flickr30k", *size])
+    bench.run([*PETL_BENCH, "fixture", str(root), "--layout=flickr30k", *size])
     for name, pictures in _by_block(root).items():
         for picture in pictures:
             _give_exif(picture, EXIF[name])

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -14,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from benchmarks.faults.trials import HELD, Bench, Ended, Trial, completed, first_problem, refused
+from benchmarks.faults.trials import HELD, PETL_BENCH, Bench, Ended, Trial, completed, first_problem, refused
 from petl_bench.backbones import weights as weight_files
 from petl_bench.backbones.clip import CLIP, create_open_clip
 
@@ -61,7 +60,7 @@ def _architectures() -> Path:
 def _zero_shot(bench: Bench, *more: str, kind: str = "clip") -> Ended:
     """A test of the tiny backbone without training, with more options."""
     command = [
-        *(sys.executable, "-m", "petl_bench", "test", "--config=fixture_zeroshot"),
+        *(*PETL_BENCH, "test", "--config=fixture_zeroshot"),
         f"--model.init_args.backbone=backbone/{_CONFIGS[kind]}.yaml",
         f"--data.init_args.root={bench.data}",
         *("--data.init_args.num_workers=0", "--trainer.enable_progress_bar=false", f"--runs_dir={bench.new()}"),

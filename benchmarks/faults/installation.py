@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from benchmarks.faults.trials import (
     HELD,
     PATIENCE,
+    PETL_BENCH,
     ROOT,
     Bench,
     Ended,
@@ -85,7 +85,7 @@ def _no_metadata(bench: Bench) -> str:
 
 
 def _petl_bench(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "petl_bench", *arguments]
+    return [*PETL_BENCH, *arguments]
 
 
 def _record_of_a_killed_run(bench: Bench) -> str:

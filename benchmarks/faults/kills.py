@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.faults.forked import Forked
 from benchmarks.faults.trials import (
     HELD,
     Bench,
@@ -140,7 +141,7 @@ def _one_of_two(bench: Bench) -> str:
     return first_problem(HELD if code == 143 else f"exit code {code}, expected 143", loadable(runs), orphans(runs))
 
 
-def _wait_for(runs: Path, process: "subprocess.Popen[bytes]", name: str = LAST) -> str:
+def _wait_for(runs: Path, process: "subprocess.Popen[bytes] | Forked", name: str = LAST) -> str:
     """Waits for a file below a folder."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:

@@ -1,10 +1,9 @@
 """F120-F124: machines that have no more threads, files or memory to give; needs root, to become another user."""
 
-import sys
 from collections.abc import Iterator
 
 from benchmarks.faults.shared_folders import OWNER, as_user, data, opened
-from benchmarks.faults.trials import HELD, Bench, Trial, completed, first_problem, refused
+from benchmarks.faults.trials import HELD, PETL_BENCH, Bench, Trial, completed, first_problem, refused
 from petl_bench.data.manifest import read_manifest
 
 _WORKERS = "--data.init_args.num_workers=2"
@@ -43,7 +42,7 @@ def _few_files(bench: Bench) -> str:
 
 def _little_memory(bench: Bench) -> str:
     """A line that names the limit, whatever ends the process."""
-    command = [sys.executable, "-m", "petl_bench", "plan", "--config=fixture_linear"]
+    command = [*PETL_BENCH, "plan", "--config=fixture_linear"]
     for kilobytes in (3_000_000, 1_000_000):
         ended = bench.run(as_user(OWNER, command, f"ulimit -v {kilobytes}"))
         if ended.code and (f"ulimit -v is {kilobytes}" not in ended.text or "unexpected" in ended.text):

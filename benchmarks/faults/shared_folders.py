@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.faults.trials import HELD, Bench, Ended, Trial, completed, first_problem, refused, resumed
+from benchmarks.faults.trials import HELD, PETL_BENCH, Bench, Ended, Trial, completed, first_problem, refused, resumed
 
 #: users of this machine that own nothing, and their group
 OWNER, COLLEAGUE, GROUP = 54_321, 54_322, 54_320
@@ -67,7 +67,7 @@ def opened(bench: Bench, name: str) -> Path:
 def data(bench: Bench, command: str, *more: str) -> list[str]:
     """One of the commands of `petl-bench data`."""
     return [
-        *(sys.executable, "-m", "petl_bench", "data", command, "--config=data/msrvtt.yaml", "--data.partial=true"),
+        *(*PETL_BENCH, "data", command, "--config=data/msrvtt.yaml", "--data.partial=true"),
         *("--backbone=backbone/clip_tiny.yaml", "--workers=2", f"--data.root={bench.data}", *more),
     ]
 
@@ -96,7 +96,7 @@ def _complete_cache(bench: Bench) -> str:
 def _closed_cache(bench: Bench) -> str:
     folder = opened(bench, "cache")
     same = ("--config=fixture_linear", "--model.init_args.backbone=backbone/clip_tiny.yaml")  # as the run to come
-    build = [sys.executable, "-m", "petl_bench", "data", "cache", *same, f"--data.init_args.root={bench.data}"]
+    build = [*PETL_BENCH, "data", "cache", *same, f"--data.init_args.root={bench.data}"]
     if problem := completed(bench.run(as_user(OWNER, [*build, f"--cache={folder}", "--workers=2"], "umask 077"))):
         return problem
     fit = bench.fit(opened(bench, "runs"), f"--data.init_args.cache={folder}")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.faults.trials import HELD, ROOT, Bench, Trial, first_problem
+from benchmarks.faults.trials import HELD, PETL_BENCH, ROOT, Bench, Trial, first_problem
 from benchmarks.faults.warm import OUTCOME, Outcome, Try
 from petl_bench.checkpoints import LAST, read_checkpoint
 
@@ -121,7 +121,7 @@ def _stopped(moment: Moment, workers: int, number: int, draw: random.Random, ben
 def _starting(number: int, draw: random.Random, bench: Bench) -> str:
     """A fresh interpreter, and all that is imported."""
     folder = bench.new("try")
-    command = [sys.executable, "-m", "petl_bench", *_fit(bench, folder, 2)]
+    command = [*PETL_BENCH, *_fit(bench, folder, 2)]
     moment = Moment("", delay=4.0)
     outcome = perform(bench, replace(_try(moment, number, draw, folder, []), cold=command))
     if outcome.code == -SIGNALS[number % 4]:

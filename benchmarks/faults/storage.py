@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.faults.trials import (
     HELD,
+    PETL_BENCH,
     Bench,
     Ended,
     Trial,
@@ -108,7 +108,7 @@ def _read_only_runs(bench: Bench) -> str:
 def _read_only_adapter(bench: Bench) -> str:
     (adapter,) = bench.uninterrupted().rglob("adapter.safetensors")
     folder = adapter.parent
-    test = (*(sys.executable, "-m", "petl_bench", "test"), "--plugins=benchmarks.faults.faulty")
+    test = (*(*PETL_BENCH, "test"), "--plugins=benchmarks.faults.faulty")
     command = bench.mounted(f"--bind -o ro {folder}", folder, [*test, f"--ckpt_path={adapter}"])
     return refused(bench.run(command), 5, str(folder))
 
@@ -247,7 +247,7 @@ def _bad_record(edit: Callable[[str], str], bench: Bench) -> str:
     bad.write_text(edit(next(runs.rglob("result.json")).read_text()))
     output = bench.new("report")
     folders = (str(runs), str(bad.parents[1]))
-    ended = bench.run([sys.executable, "-m", "petl_bench", "report", *folders, f"--output={output}"])
+    ended = bench.run([*PETL_BENCH, "report", *folders, f"--output={output}"])
     if ended.code:
         return f"exit code {ended.code}: {ended.text[-300:]}"
     told = ended.text + "".join(path.read_text(errors="replace") for path in output.rglob("*.md"))

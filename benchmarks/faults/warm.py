@@ -7,7 +7,6 @@ of its own, leader of a session and a process group, which gives a sign when the
 process, outside the group, waits for that, signals the whole group, and writes down in `outcome.json` how it ended.
 """
 
-import importlib.util
 import json
 import math
 import mmap
@@ -20,6 +19,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from benchmarks.faults.forked import become
 
 #: seconds that a try gets until its moment, and from the signal on, before it is killed
 _UNTIL, _PATIENCE = 60.0, 20.0
@@ -119,14 +120,11 @@ def _moments() -> dict[str, tuple[Any, str]]:
 def _perform(one: Try, sign: int, steps: mmap.mmap) -> None:
     """Becomes the process of a try; never returns."""
     os.setsid()
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGHUP else signal.default_int_handler)
     output = os.open(Path(one.folder) / OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     if one.cold:
         os.execv(one.cold[0], one.cold)
-    from petl_bench.main import console
     from petl_bench.method import Method
 
     seen = mmap.mmap(-1, 8)  # shared with loader processes
@@ -146,17 +144,7 @@ def _perform(one: Try, sign: int, steps: mmap.mmap) -> None:
         steps[:8] = (int.from_bytes(steps[:8], "little") + 1).to_bytes(8, "little")
 
     Method.optimizer_step = counted  # type: ignore[method-assign]
-    sys.argv = ["petl-bench", *one.arguments]
-    sys.modules["__main__"].__spec__ = importlib.util.find_spec("petl_bench.__main__")  # what Lightning gives ranks
-    code: Any = 70
-    try:
-        console()
-    except SystemExit as stop:
-        code = stop.code
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    become(one.arguments)
 
 
 def _watch(one: Try) -> None:
