@@ -10,7 +10,7 @@ from petl_bench.data.annotations import MAX_SECONDS, Record, read_json, read_lin
 from petl_bench.data.paragraphs import Paragraph, ParagraphDataModule
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError
-from petl_bench.untrusted import described, plain_text, shown
+from petl_bench.storage.untrusted import described, plain_text, shown
 
 _PROTOCOL = Protocol("activitynet-p2v-val1/v1", {"train": 10_009, "test": 4_917}, {}, {"train": 37_421, "test": 17_505})
 #: `v_` and a YouTube id of 11 characters, which may itself begin with `v_`

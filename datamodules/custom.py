@@ -19,7 +19,7 @@ from petl_bench.data.images import IMAGE_SUFFIXES
 from petl_bench.data.qa import Asked, QuestionAnswerDataModule, question_id, question_type
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.errors import DataError, UsageError
-from petl_bench.untrusted import shown, whole_number
+from petl_bench.storage.untrusted import shown, whole_number
 
 #: of what a row may name: a video, or a still, which is a clip of one frame
 SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)

@@ -12,7 +12,7 @@ from petl_bench.data.paragraphs import Paragraph, ParagraphDataModule
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError, UsageError
 from petl_bench.ranges import Count
-from petl_bench.untrusted import shown, shown_all, whole_number
+from petl_bench.storage.untrusted import shown, shown_all, whole_number
 
 _VIDEOS, _SENTENCES = {"train": 8395, "val": 1065, "test": 1004}, {"train": 33_005, "val": 4_180, "test": 4_021}
 

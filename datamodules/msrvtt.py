@@ -9,7 +9,7 @@ from petl_bench.data.annotations import read_column, read_json, read_table, sect
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.errors import DataError, UsageError
-from petl_bench.untrusted import shown_all
+from petl_bench.storage.untrusted import shown_all
 
 _PROTOCOLS = {
     "1kA-9k": Protocol("msrvtt-1kA-9k/v1", {"train": 9000, "test": 1000}, {"test": 1000}),

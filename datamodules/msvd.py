@@ -10,7 +10,7 @@ from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.plain_pickle import read_plain_pickle
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.errors import DataError
-from petl_bench.untrusted import described, is_file, plain_text, shown, shown_all
+from petl_bench.storage.untrusted import described, is_file, plain_text, shown, shown_all
 
 _PROTOCOL = Protocol(
     "msvd/v1", {"train": 1200, "val": 100, "test": 670}, {"train": 48_774, "val": 4_290, "test": 27_763}

@@ -14,7 +14,7 @@ from petl_bench.data.batch import Question
 from petl_bench.data.qa import Asked, QuestionAnswerDataModule, clip_name, first_file, question_id, question_type
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError
-from petl_bench.untrusted import is_file, shown
+from petl_bench.storage.untrusted import is_file, shown
 
 _PROTOCOL = Protocol(
     "msvd-qa/v1",

@@ -16,7 +16,7 @@ from petl_bench.data.qa import Asked, QuestionAnswerDataModule
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError, UsageError
 from petl_bench.ranges import Positive
-from petl_bench.untrusted import shown
+from petl_bench.storage.untrusted import shown
 
 #: images and questions by part
 _IMAGES = {"train": 82_783, "val": 40_504, "test": 81_434}

@@ -1,8 +1,8 @@
 """BitFit: only biases are trained."""
 
 from petl_bench.backbones.base import Backbone
-from petl_bench.layers import biases
 from petl_bench.method import Method
+from petl_bench.nn.layers import biases
 
 
 class BitFit(Method):

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone, Block, Context, WrappedBlock
 from petl_bench.errors import UsageError
-from petl_bench.layers import QuickGELU
 from petl_bench.method import Method
+from petl_bench.nn.layers import QuickGELU
 from petl_bench.ranges import Size
 
 

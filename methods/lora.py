@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from petl_bench.backbones.base import Attention, Backbone
 from petl_bench.errors import NonFiniteError, UsageError
-from petl_bench.layers import LoRALinear, LowRank, add_to_weight
 from petl_bench.method import Method
+from petl_bench.nn.layers import LoRALinear, LowRank, add_to_weight
 from petl_bench.ranges import Finite, Size
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from petl_bench.backbones.base import Backbone
-from petl_bench.blocks import add_prompts
 from petl_bench.method import Method
+from petl_bench.nn.adapter_blocks import add_prompts
 from petl_bench.ranges import Size
 
 

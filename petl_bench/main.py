@@ -10,14 +10,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
-from petl_bench.arguments import Parser
+from petl_bench.cli.arguments import Parser
 from petl_bench.errors import PetlBenchError, UsageError
-from petl_bench.installation import restore_own_package, stand_ins
-from petl_bench.launch import require_one_process
-from petl_bench.machine import fault_of_machine, prepare
-from petl_bench.output import READER_GONE, Output, printable
-from petl_bench.resources import warn_of_limits
-from petl_bench.signals import STOP, Stopped, exit_on_signals, handled, take_over
+from petl_bench.machine.installation import restore_own_package, stand_ins
+from petl_bench.machine.launch import require_one_process
+from petl_bench.machine.limits import fault_of_machine, prepare
+from petl_bench.machine.output import READER_GONE, Output, printable
+from petl_bench.machine.resources import warn_of_limits
+from petl_bench.machine.signals import STOP, Stopped, exit_on_signals, handled, take_over
 
 _HELP = """\
 usage: petl-bench COMMAND ...
@@ -144,23 +144,23 @@ def _dispatch(arguments: list[str]) -> int:
     if command in _ALONE:
         require_one_process(command)
     if command in _INSPECT_COMMANDS:
-        from petl_bench.inspect_model import run
+        from petl_bench.commands.inspect import run
 
         return run(command, rest, plugins)
     if command == "plan":
-        from petl_bench.plan import run
+        from petl_bench.commands.plan import run
 
         return run(rest, plugins)
     if command == "data":
-        from petl_bench.data_commands import run
+        from petl_bench.commands.data import run
 
         return run(rest, plugins)
     if command == "record":
-        from petl_bench.reconstruct import run
+        from petl_bench.commands.record import run
 
         return run(rest, plugins)
     if command == "demo":
-        from petl_bench import demo
+        from petl_bench.commands import demo
 
         return demo.run(rest, partial(_with_plugins, plugins))
     if command == "list":
@@ -176,7 +176,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _run_command(command: str, arguments: list[str], plugins: list[str]) -> int:
     """One of Lightning's subcommands."""
     STOP.advice = _RUN_COMMANDS[command].__str__
-    from petl_bench.cli import run
+    from petl_bench.cli.lightning import run
 
     return run(command, arguments, plugins)
 
@@ -219,7 +219,7 @@ def _list(arguments: list[str], plugins: list[str]) -> int:
         _list_configs()
         return 0
     if what == "matrix":
-        from petl_bench import matrix
+        from petl_bench.commands import matrix
 
         return matrix.run(options.json, plugins)
     from petl_bench.registry import list_entries, plugin_entries
@@ -235,7 +235,7 @@ def _list_configs() -> None:
     """Configurations that `--config` can name, by dataset."""
     from itertools import groupby
 
-    from petl_bench.named_configs import list_configs, summary_of
+    from petl_bench.cli.named_configs import list_configs, summary_of
 
     leaves = [name for name in list_configs() if os.sep not in name]
     width = max(map(len, leaves))

@@ -16,14 +16,14 @@ from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 
 import petl_bench
-from petl_bench.adapters import Adapter
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.described import said_by
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, NonFiniteError, UsageError
 from petl_bench.optimizers import AdamWCosine, OptimizerRecipe, TrainableParameter, unfused
+from petl_bench.storage.adapters import Adapter
+from petl_bench.storage.untrusted import shown
 from petl_bench.tasks.base import Evaluation, Task
-from petl_bench.untrusted import shown
 
 
 class Method(LightningModule, ABC):

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from petl_bench.errors import UsageError
-from petl_bench.untrusted import shown
+from petl_bench.storage.untrusted import shown
 
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent

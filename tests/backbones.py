@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone
-from petl_bench.backbones.clip import CLIP
+from petl_bench.backbones.clip.model import CLIP
 from petl_bench.method import Method
 
 

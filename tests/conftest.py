@@ -16,7 +16,7 @@ from tests.needs import NEEDS
 from tests.shared import REPOSITORY, SHARED
 
 if TYPE_CHECKING:
-    from petl_bench.backbones.clip import CLIP
+    from petl_bench.backbones.clip.model import CLIP
 
 # Before torch is imported: models this small gain nothing from threads, and a forked child of OpenMP's threads hangs.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -100,7 +100,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def tiny_clip() -> CLIP:
     """The tiny CLIP with random weights, for tests that do not change it."""
-    from petl_bench.backbones.clip import CLIP  # here, so that tests without it do not wait for torch
+    from petl_bench.backbones.clip.model import CLIP  # here, so that tests without it do not wait for torch
 
     return CLIP("tiny", None)
 

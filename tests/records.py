@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from petl_bench.results import SCHEMA
+from petl_bench.runs.record import SCHEMA
 
 _DIRECTION = {"R1": 40.0, "R5": 70.0, "R10": 80.0, "R50": 95.0, "MdR": 2.0, "MnR": 12.5, "n": 1000}
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from methods.linear import Linear
-from petl_bench import run
 from petl_bench.data.batch import Batch
 from petl_bench.data.datasets import ClipLoader
+from petl_bench.runs import run
 
 
 class Faulty(Linear):

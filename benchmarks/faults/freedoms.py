@@ -20,7 +20,7 @@ from benchmarks.faults.trials import HELD, ROOT, Bench, Ended, Trial, completed,
 _MARK = "=== exit code "
 _MANY = f"""
 import json, os, sys
-from petl_bench import freedoms
+from petl_bench.runs import freedoms
 from petl_bench.main import main
 freedoms.find_spec = lambda package: None  # whatever is installed here
 for environment, arguments in json.loads(sys.argv[1]):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.faults.trials import HELD, PETL_BENCH, Bench, Ended, Trial, completed, first_problem, refused
 from petl_bench.backbones import weights as weight_files
-from petl_bench.backbones.clip import CLIP, create_open_clip
+from petl_bench.backbones.clip.model import CLIP, create_open_clip
 
 _PRETRAINED = "--model.init_args.backbone.init_args.pretrained="
 _CONFIGS = {"clip": "clip_tiny", "blip": "blip_tiny"}

@@ -23,7 +23,7 @@ from benchmarks.faults.trials import (
     orphans,
     resumed,
 )
-from petl_bench.checkpoints import LAST, SafeCheckpointIO, sweep
+from petl_bench.storage.checkpoints import LAST, SafeCheckpointIO, sweep
 
 RANDOM_KILLS, SAVE_KILLS = 10, 100
 #: tries to come before the end

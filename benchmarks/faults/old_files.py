@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from benchmarks.faults.trials import HELD, ROOT, Bench, Ended, Trial, completed, first_problem, refused
-from petl_bench.checkpoints import LAST, SafeCheckpointIO
+from petl_bench.storage.checkpoints import LAST, SafeCheckpointIO
 
 OLD = ROOT / "tests" / "files_of_3e531d0"
 TRAINED = {

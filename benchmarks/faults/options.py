@@ -26,13 +26,13 @@ import yaml
 from pytorch_lightning import Trainer
 
 from benchmarks.children import end_with
-from petl_bench.backbones.blip import BLIP
-from petl_bench.backbones.clip import CLIP
-from petl_bench.backbones.whole_clip import WholeCLIP
+from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.clip.model import CLIP
+from petl_bench.backbones.clip.whole import WholeCLIP
+from petl_bench.cli.named_configs import find_config
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.main import main as petl_bench
 from petl_bench.method import Method
-from petl_bench.named_configs import find_config
 from petl_bench.optimizers import AdamWCosine, OfficialMVAdapter
 from petl_bench.registry import list_entries
 from petl_bench.tasks.matching import MatchingRetrieval
@@ -219,7 +219,7 @@ def _fit(bench: Bench, config: str, layout: str, backbone: str) -> tuple[str, ..
     more: tuple[str, ...] = (f"--model.init_args.backbone={backbone}",)
     if backbone == "WholeCLIP":
         more = (
-            "--model.init_args.backbone=petl_bench.backbones.whole_clip.WholeCLIP",
+            "--model.init_args.backbone=petl_bench.backbones.clip.WholeCLIP",
             "--model.init_args.backbone.init_args.architecture=tiny",
             "--model.init_args.backbone.init_args.pretrained=null",
         )

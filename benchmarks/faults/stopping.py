@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.faults.trials import HELD, PETL_BENCH, ROOT, Bench, Trial, first_problem
 from benchmarks.faults.warm import OUTCOME, Outcome, Try
-from petl_bench.checkpoints import LAST, read_checkpoint
+from petl_bench.storage.checkpoints import LAST, read_checkpoint
 
 #: tries of each kind of moment and helper, how many at once, and the seconds from the signal to the end
 TRIES, AT_ONCE, LIMIT = 20, 3, 10.0

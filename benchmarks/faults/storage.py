@@ -21,8 +21,8 @@ from benchmarks.faults.trials import (
     refused,
     resumed,
 )
-from petl_bench.checkpoints import LAST
-from petl_bench.results import SCHEMA
+from petl_bench.runs.record import SCHEMA
+from petl_bench.storage.checkpoints import LAST
 
 
 def trials() -> Iterator[Trial]:

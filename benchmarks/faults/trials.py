@@ -16,7 +16,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from benchmarks.faults import forked
-from petl_bench.checkpoints import LAST, read_checkpoint
+from petl_bench.storage.checkpoints import LAST, read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 #: seconds after which a run counts as hanging

@@ -93,11 +93,11 @@ def _moments() -> dict[str, tuple[Any, str]]:
 
     import torch.utils.data.dataloader
 
-    from petl_bench.checkpoints import SafeCheckpointIO
     from petl_bench.data.cache import FrameCache
     from petl_bench.data.datasets import ClipLoader
     from petl_bench.data.manifest import Entry
     from petl_bench.method import Method
+    from petl_bench.storage.checkpoints import SafeCheckpointIO
 
     loaders: Any = torch.utils.data.dataloader
     return {
@@ -229,8 +229,8 @@ def _alive(folder: bytes, session: int) -> list[int]:
 
 def main(arguments: Sequence[str]) -> None:
     """Runs a command, then forks for each line."""
-    import petl_bench.cli
-    import petl_bench.data_commands  # noqa: F401  # to have it imported
+    import petl_bench.cli.lightning
+    import petl_bench.commands.data  # noqa: F401  # to have it imported
     from petl_bench.main import main as petl_bench_main
 
     petl_bench_main(arguments)  # the rest of what is imported late

@@ -27,7 +27,7 @@ _PATHS = 25
 def _adapter(folder: Path) -> list[Form]:
     import torch
 
-    from petl_bench.adapters import Adapter, is_adapter_file, read_adapter, write_adapter
+    from petl_bench.storage.adapters import Adapter, is_adapter_file, read_adapter, write_adapter
 
     tensors = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.bfloat16)}
     write_adapter(folder / "adapter.safetensors", Adapter(tensors, {"method": "m", "backbone": "b"}))
@@ -42,14 +42,14 @@ def _adapter(folder: Path) -> list[Form]:
 
 
 def _adapter_readers() -> Iterable[Any]:
-    from petl_bench import adapters
+    from petl_bench.storage import adapters
 
     return (adapters.read_adapter, adapters.is_adapter_file, adapters._described)
 
 
 def _record(folder: Path) -> list[Form]:
-    from petl_bench import results
     from petl_bench.report import collect, render, tables
+    from petl_bench.runs import record as results
     from tests.records import make_record
 
     cost = make_record()["eval"]["cost"]
@@ -81,8 +81,8 @@ def _record(folder: Path) -> list[Form]:
 
 
 def _record_readers() -> Iterable[Any]:
-    from petl_bench import results
     from petl_bench.report import collect
+    from petl_bench.runs import record as results
 
     return (
         *(results.read_result, results.require_valid, results._require_countable, results._printable, results.leaves),
@@ -91,7 +91,7 @@ def _record_readers() -> Iterable[Any]:
 
 
 def _config(folder: Path) -> list[Form]:
-    from petl_bench.config_safety import ClassPathGuard
+    from petl_bench.cli.config_safety import ClassPathGuard
 
     texts = {
         "own.yaml": "trainer: {callbacks: [class.yaml]}\nmodel: {class_path: torch.A}\n",
@@ -154,7 +154,7 @@ class.yaml
 
 
 def _config_readers() -> Iterable[Any]:
-    from petl_bench import config_safety, named_configs
+    from petl_bench.cli import config_safety, named_configs
 
     guard, module = config_safety.ClassPathGuard, config_safety
     return (
@@ -292,7 +292,10 @@ def _weights_readers() -> Iterable[Any]:
 
 def _described(folder: Path) -> list[Form]:
     """Configurations beside weights, and of architectures, which are compared."""
-    from petl_bench.backbones import blip, blip_weights, clip, clip_weights
+    from petl_bench.backbones.blip import model as blip
+    from petl_bench.backbones.blip import weights as blip_weights
+    from petl_bench.backbones.clip import model as clip
+    from petl_bench.backbones.clip import weights as clip_weights
 
     vision, text = {"image_size": 32, "patch_size": 16, "hidden_size": 64}, {"vocab_size": 49408, "hidden_size": 64}
     processor = {"size": {"shortest_edge": 32}, "crop_size": 32, "image_mean": [0.5] * 3, "do_center_crop": True}
@@ -343,7 +346,11 @@ def _described(folder: Path) -> list[Form]:
 
 
 def _described_readers() -> Iterable[Any]:
-    from petl_bench.backbones import blip, blip_weights, clip, clip_weights, described
+    from petl_bench.backbones import described
+    from petl_bench.backbones.blip import model as blip
+    from petl_bench.backbones.blip import weights as blip_weights
+    from petl_bench.backbones.clip import model as clip
+    from petl_bench.backbones.clip import weights as clip_weights
 
     return (
         *(described.describe, described.with_size, described._said_of, described.read_json, described._preprocessor),
@@ -359,7 +366,7 @@ def _described_readers() -> Iterable[Any]:
 def _checkpoint(folder: Path) -> list[Form]:
     import torch
 
-    from petl_bench import checkpoints
+    from petl_bench.storage import checkpoints
 
     training = {"epoch": 1, "global_step": 2, "loops": {}, "optimizer_states": [], "lr_schedulers": []}
     run = {"basis": {"seed_everything": 0}, "changed": {}, "resumed": 0}
@@ -401,7 +408,7 @@ def _checkpoint(folder: Path) -> list[Form]:
 
 
 def _checkpoint_readers() -> Iterable[Any]:
-    from petl_bench import checkpoints
+    from petl_bench.storage import checkpoints
 
     return (
         *(checkpoints.read_checkpoint, checkpoints.require_training_state, checkpoints.resumable),
@@ -415,9 +422,9 @@ def _earlier(folder: Path) -> list[Form]:
     import yaml
 
     import datamodules.msrvtt  # noqa: F401  # what is operational is looked up in classes that are loaded
-    from petl_bench.checkpoints import LAST
-    from petl_bench.earlier import as_now, earlier_checkpoint
-    from petl_bench.results import file_sha256, measured_settings
+    from petl_bench.runs.earlier import as_now, earlier_checkpoint
+    from petl_bench.runs.record import file_sha256, measured_settings
+    from petl_bench.storage.checkpoints import LAST
     from tests.records import make_first_record
 
     backbone = {"class_path": "petl_bench.backbones.clip.CLIP", "init_args": {"architecture": "tiny"}}
@@ -465,7 +472,7 @@ def _earlier(folder: Path) -> list[Form]:
 
 
 def _earlier_readers() -> Iterable[Any]:
-    from petl_bench import earlier, old_records
+    from petl_bench.runs import earlier, old_records
 
     return (
         *(earlier.earlier_checkpoint, earlier._annotations_of, earlier.as_now, earlier.same_settings),

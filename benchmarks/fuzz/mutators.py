@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from petl_bench.data.plain_pickle import plain_value
-from petl_bench.untrusted import UnreadableError
+from petl_bench.storage.untrusted import UnreadableError
 
 #: values that JSON can hold where another one is expected
 VALUES: tuple[Any, ...] = (

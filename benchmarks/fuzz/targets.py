@@ -15,10 +15,10 @@ from typing import Any
 
 from benchmarks.fuzz.model_targets import MODEL_TARGETS
 from benchmarks.fuzz.trial import Form, Target
-from petl_bench import untrusted
 from petl_bench.data import annotations, answers, plain_pickle
 from petl_bench.data.annotations import MAX_SECONDS, Record
 from petl_bench.fixture import WRITERS
+from petl_bench.storage import untrusted
 
 #: what is written of a dataset's layout; no more than the readers need, as every input is a copy of one file
 _SIZE = {"train_videos": 6, "test_videos": 1, "size": 32}

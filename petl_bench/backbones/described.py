@@ -14,11 +14,11 @@ from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
-from petl_bench.adapters import Adapter
 from petl_bench.backbones.base import InputSpec, Resize
 from petl_bench.errors import CheckpointError, UsageError
-from petl_bench.resources import exhausted
-from petl_bench.untrusted import shown
+from petl_bench.machine.resources import exhausted
+from petl_bench.storage.adapters import Adapter
+from petl_bench.storage.untrusted import shown
 
 #: the mean and deviation of OpenAI's CLIP, which BLIP and most others have taken over
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

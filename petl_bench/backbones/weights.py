@@ -23,12 +23,12 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from petl_bench.adapters import is_adapter_file, read_adapter
 from petl_bench.backbones.described import Pixels, pixels_of_adapter
 from petl_bench.errors import CheckpointError
-from petl_bench.resources import exhausted, exhausted_by_parser
-from petl_bench.results import file_sha256
-from petl_bench.untrusted import expanded, is_file, shown_all
+from petl_bench.machine.resources import exhausted, exhausted_by_parser
+from petl_bench.runs.record import file_sha256
+from petl_bench.storage.adapters import is_adapter_file, read_adapter
+from petl_bench.storage.untrusted import expanded, is_file, shown_all
 
 #: suffixes of files that hold weights of any library
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".npz", ".onnx", ".gguf")

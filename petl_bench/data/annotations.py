@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from petl_bench import untrusted
 from petl_bench.errors import DataError
-from petl_bench.untrusted import UnreadableError, described, plain_text, shown, whole_number
+from petl_bench.storage import untrusted
+from petl_bench.storage.untrusted import UnreadableError, described, plain_text, shown, whole_number
 
 #: what may stand between the columns of a table; the header tells which
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}

@@ -15,7 +15,7 @@ from unicodedata import normalize
 
 from petl_bench.data.annotations import Record, read_json, read_numbered, read_table, read_values
 from petl_bench.errors import DataError, UsageError
-from petl_bench.untrusted import expanded, is_file, plain_text, shown
+from petl_bench.storage.untrusted import expanded, is_file, plain_text, shown
 
 if TYPE_CHECKING:
     from petl_bench.data.batch import Question

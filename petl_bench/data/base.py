@@ -33,10 +33,10 @@ from petl_bench.data.sampling import SAMPLERS
 from petl_bench.data.shards import EpochBatches, LateLoader, UnpaddedShard, as_loader
 from petl_bench.data.video import require_reader
 from petl_bench.errors import DataError, UsageError
-from petl_bench.machine import require_temporary_folder
+from petl_bench.machine.limits import require_temporary_folder
 from petl_bench.ranges import Count, NonNegativeCount, Processes, Size
-from petl_bench.results import ResultError, file_sha256
-from petl_bench.untrusted import expanded, is_folder, shown, shown_all
+from petl_bench.runs.record import ResultError, file_sha256
+from petl_bench.storage.untrusted import expanded, is_folder, shown, shown_all
 
 VIDEO_SUFFIXES = tuple(
     f".{name}"

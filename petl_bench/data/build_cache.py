@@ -13,17 +13,17 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.data import Dataset
 
-from petl_bench.arguments import possible_path
-from petl_bench.cpus import allowed_cpus
+from petl_bench.cli.arguments import possible_path
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.cache import Clip, DamagedEntry, FrameCache, Source
 from petl_bench.data.reader import VideoError
 from petl_bench.data.shards import LateLoader, as_loader
 from petl_bench.errors import CheckpointError, DataError, PetlBenchError, ResourceError, UsageError
-from petl_bench.files import free_bytes
+from petl_bench.machine.cpus import allowed_cpus
+from petl_bench.machine.resources import exhausted, helper_lacked_by
+from petl_bench.machine.signals import STOP
 from petl_bench.ranges import Processes, argument
-from petl_bench.resources import exhausted, helper_lacked_by
-from petl_bench.signals import STOP
+from petl_bench.storage.files import free_bytes
 
 #: clips opened to estimate the size of all
 _SAMPLED = 32

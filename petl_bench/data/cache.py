@@ -48,11 +48,11 @@ from petl_bench.data.reader import READING_RULES, VideoError, VideoReader
 from petl_bench.data.sampling import FILLED, choose_frames, frame_grid, is_random
 from petl_bench.data.video import open_video, reader_version, resize_frames
 from petl_bench.errors import CheckpointError, DataError
-from petl_bench.file_names import utf8_path
-from petl_bench.files import NO_LINK, UNABLE, make_ours, move, replacing, warn_once
-from petl_bench.resources import error_number, exhausted
-from petl_bench.results import ResultError, file_sha256, write_atomically, write_bytes_atomically
-from petl_bench.untrusted import expanded
+from petl_bench.machine.resources import error_number, exhausted
+from petl_bench.runs.record import ResultError, file_sha256, write_atomically, write_bytes_atomically
+from petl_bench.storage.file_names import utf8_path
+from petl_bench.storage.files import NO_LINK, UNABLE, make_ours, move, replacing, warn_once
+from petl_bench.storage.untrusted import expanded
 
 #: what the owner of a shared cache can do
 _SHARE = "have its owner make the cache readable (chmod -R g+rX)"

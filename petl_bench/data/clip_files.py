@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from petl_bench.data.images import IMAGE_SUFFIXES
 from petl_bench.errors import DataError
-from petl_bench.resources import exhausted
-from petl_bench.untrusted import is_file, shown
+from petl_bench.machine.resources import exhausted
+from petl_bench.storage.untrusted import is_file, shown
 
 #: how alike two names must be for one to be told as what may be meant by the other, and how many are compared
 _NEAR, _COMPARED = 0.8, 20_000

@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import get_worker_info
 
 from petl_bench.errors import DataError
-from petl_bench.resources import exhausted, helper_lacked_by
-from petl_bench.signals import tell_no_deaths
+from petl_bench.machine.resources import exhausted, helper_lacked_by
+from petl_bench.machine.signals import tell_no_deaths
 
 #: bytes of a path that are kept, from its end
 _WIDTH = 512

@@ -3,8 +3,8 @@
 import sys
 from types import TracebackType
 
-from petl_bench.resources import exhausted
-from petl_bench.signals import as_helper
+from petl_bench.machine.resources import exhausted
+from petl_bench.machine.signals import as_helper
 
 
 def _tell(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

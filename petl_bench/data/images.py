@@ -11,7 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from petl_bench.data.reader import VideoError, VideoInfo, VideoReader
-from petl_bench.resources import exhausted_by_parser
+from petl_bench.machine.resources import exhausted_by_parser
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 #: what Pillow may take a file for, whatever its suffix says; its other decoders are not needed

@@ -12,7 +12,7 @@ from petl_bench.data.clip_files import outside
 from petl_bench.data.images import IMAGE_SUFFIXES
 from petl_bench.data.samples import Sample, Split
 from petl_bench.errors import DataError
-from petl_bench.untrusted import is_file
+from petl_bench.storage.untrusted import is_file
 
 #: Karpathy's own names of what belongs to each split
 _KARPATHY = {"train": ("train", "restval"), "val": ("val",), "test": ("test",)}

@@ -19,7 +19,7 @@ from av.video.stream import VideoStream
 
 from petl_bench.data.images import is_picture
 from petl_bench.data.reader import VideoError
-from petl_bench.resources import exhausted_by_parser
+from petl_bench.machine.resources import exhausted_by_parser
 
 #: FFmpeg's names of the decoders that may be opened: what the web, phones and cameras write, in use or as datasets
 #: still hold it; and what editing programs and lossless archives hold

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from petl_bench.errors import DataError
-from petl_bench.untrusted import UnreadableError, read_bytes
+from petl_bench.storage.untrusted import UnreadableError, read_bytes
 
 #: bytes of a file
 MAX_BYTES = 200_000_000

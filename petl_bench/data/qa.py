@@ -16,7 +16,7 @@ from petl_bench.data.base import VIDEO_SUFFIXES, VideoTextDataModule
 from petl_bench.data.batch import Question
 from petl_bench.data.samples import Sample, Split
 from petl_bench.errors import DataError
-from petl_bench.untrusted import is_file, shown, whole_number
+from petl_bench.storage.untrusted import is_file, shown, whole_number
 
 #: share of questions below which a list of answers is hardly the right one
 _LOW_COVERAGE = 0.5

@@ -12,7 +12,7 @@ import numpy as np
 
 from petl_bench.data.timing import Timing
 from petl_bench.errors import DataError
-from petl_bench.resources import exhausted
+from petl_bench.machine.resources import exhausted
 
 #: Version of what a reader makes of a file: which frame a number or a second means, and which way up it is. Caches and
 #: manifests carry it. 1: petl_bench 0.1.0 up to commit 3e531d0, which took a header's frame rate for the frames' times

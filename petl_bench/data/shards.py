@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
-from petl_bench.resources import exhausted, exit_code_of, helper_lacked
-from petl_bench.signals import STOP, as_helper, starting_helpers
+from petl_bench.machine.resources import exhausted, exit_code_of, helper_lacked
+from petl_bench.machine.signals import STOP, as_helper, starting_helpers
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):

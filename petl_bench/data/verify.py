@@ -26,8 +26,7 @@ from typing import IO, Any, Literal, NamedTuple
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from petl_bench.arguments import possible_path
-from petl_bench.cpus import allowed_cpus
+from petl_bench.cli.arguments import possible_path
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.clip_files import AmbiguousClip, ClipFiles, relative
 from petl_bench.data.display import Orientation
@@ -37,13 +36,14 @@ from petl_bench.data.reader import READING_RULES, VideoError, VideoReader
 from petl_bench.data.samples import Split
 from petl_bench.data.video import PyAVReader, WholeStream, open_video, require_reader
 from petl_bench.errors import DataError, ResourceError, UsageError
-from petl_bench.files import make_ours
-from petl_bench.machine import require_temporary_folder
+from petl_bench.machine.cpus import allowed_cpus
+from petl_bench.machine.limits import require_temporary_folder
+from petl_bench.machine.resources import LESS_AT_ONCE, error_number, exhausted, helper_lacked, no_more_helpers
+from petl_bench.machine.signals import STOP, as_helper, starting_helpers
 from petl_bench.ranges import Limit, Processes, argument
-from petl_bench.resources import LESS_AT_ONCE, error_number, exhausted, helper_lacked, no_more_helpers
-from petl_bench.results import ResultError, file_sha256
-from petl_bench.signals import STOP, as_helper, starting_helpers
-from petl_bench.untrusted import shown
+from petl_bench.runs.record import ResultError, file_sha256
+from petl_bench.storage.files import make_ours
+from petl_bench.storage.untrusted import shown
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 #: frames that both decoders are asked for, and the mean difference in levels beyond which they disagree

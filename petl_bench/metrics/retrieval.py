@@ -36,7 +36,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from petl_bench.errors import DataError, NonFiniteError
 from petl_bench.metrics.by_index import gather_on_cpu, listed, order_of, to_cpu
-from petl_bench.similarity import text_conditioned_cosine
+from petl_bench.metrics.similarity import text_conditioned_cosine
 
 TIE_SHARE_TO_WARN = 0.001
 RECALL_AT = (1, 5, 10, 50)

@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from petl_bench.arguments import possible_path
+from petl_bench.cli.arguments import possible_path
 from petl_bench.errors import DataError
-from petl_bench.results import ResultError, write_atomically
+from petl_bench.runs.record import ResultError, write_atomically
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from petl_bench.errors import DataError
-from petl_bench.resources import exhausted
-from petl_bench.results import FILE_NAME, ResultError, file_sha256, read_result
+from petl_bench.machine.resources import exhausted
+from petl_bench.runs.record import FILE_NAME, ResultError, file_sha256, read_result
 
 _FILES = {"ranks": "ranks.npz", "adapter": "adapter.safetensors", "config": "config.yaml"}
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from petl_bench.output import console
+from petl_bench.machine.output import console
 from petl_bench.report.collect import Rejected, Run, metrics
 from petl_bench.report.tables import MISSING, Table
 

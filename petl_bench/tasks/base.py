@@ -141,7 +141,7 @@ class Task(nn.Module, ABC):
         """Forgets what `update` took in."""
 
     def after_vision(self, backbone: Backbone, batch: Batch, video: VideoFeatures) -> None:
-        """What is computed for one clip and one text behind the vision tower; `petl_bench.cost` counts it.
+        """What is computed for one clip and one text behind the vision tower; `petl_bench.runs.cost` counts it.
 
         Args:
             backbone: in evaluation mode.

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from petl_bench.backbones.base import Backbone, TextFeatures, VideoFeatures
 from petl_bench.data.batch import Batch
 from petl_bench.errors import UsageError
-from petl_bench.losses import gather_index, gather_with_grad, hard_negatives, momentum_contrastive_loss, own_rows
 from petl_bench.metrics.reranking import RerankedRetrievalMetric
-from petl_bench.momentum import FeatureQueue, MomentumCopy
 from petl_bench.ranges import Count, NonNegative, Share
+from petl_bench.tasks.losses import gather_index, gather_with_grad, hard_negatives, momentum_contrastive_loss, own_rows
+from petl_bench.tasks.momentum import FeatureQueue, MomentumCopy
 from petl_bench.tasks.retrieval import Retrieval
 
 #: captions that are matched with one video at once in evaluation

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from petl_bench.backbones.base import Backbone, VideoFeatures
-from petl_bench.backbones.blip import BLIP, without_padding
-from petl_bench.beam_search import beam_search
+from petl_bench.backbones.blip.model import BLIP, without_padding
 from petl_bench.data.answers import Vocabulary, find_answer_list, read_vocabulary
 from petl_bench.data.batch import Batch
 from petl_bench.errors import DataError, NonFiniteError, UsageError
-from petl_bench.losses import answer_losses
 from petl_bench.ranges import Count, ShareBelowOne, Size
+from petl_bench.tasks.beam_search import beam_search
+from petl_bench.tasks.losses import answer_losses
 from petl_bench.tasks.qa import QuestionAnswering, Score
 
 Inference = Literal["rank", "generate"]

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from petl_bench.backbones.base import Backbone
 from petl_bench.data.batch import Batch
 from petl_bench.errors import UsageError
-from petl_bench.losses import contrastive_loss, text_conditioned_contrastive_loss
 from petl_bench.metrics.ranks import figures_of
 from petl_bench.metrics.retrieval import SUMMARY, RetrievalMetric, TextConditionedRetrievalMetric
 from petl_bench.ranges import Positive
 from petl_bench.tasks.base import Evaluation, PredictionFile, Task
+from petl_bench.tasks.losses import contrastive_loss, text_conditioned_contrastive_loss
 
 
 class Retrieval(Task):

@@ -13,13 +13,13 @@ import torch
 import yaml
 from torch import Tensor
 
-from petl_bench.adapters import Adapter, read_adapter, write_adapter
 from petl_bench.backbones.base import Backbone
-from petl_bench.backbones.blip import BLIP
-from petl_bench.backbones.clip import CLIP
+from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import CheckpointError
 from petl_bench.method import Method
+from petl_bench.storage.adapters import Adapter, read_adapter, write_adapter
 from petl_bench.tasks.base import Task
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.qa_classifier import AnswerClassifier

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from petl_bench.matrix import BACKBONES, TASKS, Cell, matrix, render
+from petl_bench.commands.matrix import BACKBONES, TASKS, Cell, matrix, render
 from petl_bench.registry import list_entries
 from tests.contract.battery import method_of
 from tests.contract.test_methods import CONFIGS, HOLES

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from petl_bench.cli.named_configs import config_folder
 from petl_bench.errors import UsageError
-from petl_bench.named_configs import config_folder
 from petl_bench.registry import list_entries
 from tests.contract import battery
 

@@ -15,10 +15,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from petl_bench import losses, optimizers
+from petl_bench import optimizers
 from petl_bench.backbones.base import Backbone
+from petl_bench.cli.named_configs import config_folder
 from petl_bench.data.batch import Batch
-from petl_bench.named_configs import config_folder
+from petl_bench.tasks import losses
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.retrieval import Retrieval
 from tests.contract import battery, on_cuda
@@ -34,7 +35,7 @@ WAITS = {
     Place("backbones/blip.py", "BLIP.answer_ids"): "answers are tokenised in the main process, and copied",
     Place("petl_bench/method.py", "Method._require_finite"): "whether the loss is finite, before the backward",
     Place("petl_bench/method.py", "Method.optimizer_step"): "whether gradients are finite (torch's scaler, fp16 alone)",
-    Place("petl_bench/losses.py", "_require_equal_batches"): "sizes of batches, before each gather",
+    Place("petl_bench/tasks/losses.py", "_require_equal_batches"): "sizes of batches, before each gather",
     Place("petl_bench/optimizers.py", "_clip_each"): "BertAdam's norms, once per group",
     Place("tasks/matching.py", "MatchingRetrieval._draw"): "noise that is the same on every device is copied",
     Place("tasks/qa_classifier.py", "AnswerClassifier.loss"): "targets are made on the CPU, and copied",

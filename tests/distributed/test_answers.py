@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from methods.full import Full
 from methods.uniadapter import UniAdapter
-from petl_bench.backbones.blip import BLIP
-from petl_bench.backbones.clip import CLIP
+from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import DistributedError
 from petl_bench.method import Method

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from petl_bench.errors import DistributedError
-from petl_bench.losses import contrastive_loss, gather_index, gather_with_grad
+from petl_bench.tasks.losses import contrastive_loss, gather_index, gather_with_grad
 from tests.distributed.pool import Pool, pool
 
 __all__ = ["pool"]  # pytest finds the fixture by this name

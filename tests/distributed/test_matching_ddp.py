@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from methods.uniadapter import UniAdapter
-from petl_bench.backbones.blip import BLIP
+from petl_bench.backbones.blip.model import BLIP
 from petl_bench.data.batch import Batch
 from petl_bench.method import Method
 from petl_bench.tasks.matching import MatchingRetrieval

@@ -5,8 +5,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from petl_bench.losses import text_conditioned_contrastive_loss
 from petl_bench.metrics.retrieval import TextConditionedRetrievalMetric
+from petl_bench.tasks.losses import text_conditioned_contrastive_loss
 from tests.distributed.pool import Pool, pool
 
 __all__ = ["pool"]  # pytest finds the fixture by this name

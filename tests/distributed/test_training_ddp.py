@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from petl_bench.backbones.clip import CLIP
+from petl_bench.backbones.clip.model import CLIP
 from petl_bench.method import Method
 from petl_bench.tasks.retrieval import Retrieval
 from tests.contract.battery import make_batch

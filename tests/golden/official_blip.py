@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petl_bench.backbones.blip import BLIP
-from petl_bench.backbones.blip_weights import Purpose
+from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.blip.weights import Purpose
 from tests.golden.helpers import Case
 
 #: official names and ours, in the order in which they are replaced

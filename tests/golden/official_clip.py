@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petl_bench.backbones.clip import CLIP
+from petl_bench.backbones.clip.model import CLIP
 
 #: Official names of a block's parameters, but for q, k and v, and ours.
 BLOCK_NAMES = {

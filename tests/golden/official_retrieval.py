@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petl_bench.backbones.clip import CLIP
-from petl_bench.layers import LoRALinear
-from petl_bench.losses import contrastive_loss
+from petl_bench.backbones.clip.model import CLIP
 from petl_bench.method import Method
+from petl_bench.nn.layers import LoRALinear
+from petl_bench.tasks.losses import contrastive_loss
 from tests.golden.helpers import Case, assert_gradient, assert_output
 from tests.golden.official_clip import build_clip
 from tests.golden.official_vit import Slots, below, clip_block_slots, slots

@@ -8,7 +8,7 @@ from torch import nn
 
 from methods.adaptformer import BLOCKS
 from petl_bench.backbones.base import Block, Context
-from petl_bench.layers import AdaptMLP
+from petl_bench.nn.layers import AdaptMLP
 from tests.golden.helpers import Case, assert_output, golden_files
 from tests.golden.official_vit import (
     Slots,

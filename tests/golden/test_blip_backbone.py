@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from petl_bench.backbones.blip import BLIP
+from petl_bench.backbones.blip.model import BLIP
 from tests.golden.helpers import Case, assert_gradient, assert_output, golden_files
 from tests.golden.official_blip import architecture, build_blip, create, gradients, our_tensors
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from methods.full import Full
-from petl_bench.backbones.blip import BLIP
+from petl_bench.backbones.blip.model import BLIP
 from petl_bench.data.batch import Batch
 from petl_bench.metrics.reranking import RerankedRetrievalMetric, cosines
-from petl_bench.momentum import MomentumCopy
 from petl_bench.tasks.matching import MatchingRetrieval
+from petl_bench.tasks.momentum import MomentumCopy
 from tests.golden.helpers import Case, assert_gradient, assert_output, golden_files
 from tests.golden.official_blip import build_blip, gradients, our_tensors
 from tests.golden.official_uniadapter import Adapted, build_uniadapter

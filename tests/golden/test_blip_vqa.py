@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from methods.full import Full
-from petl_bench.backbones.blip import BLIP
+from petl_bench.backbones.blip.model import BLIP
 from petl_bench.data.batch import Batch
-from petl_bench.losses import answer_losses
+from petl_bench.tasks.losses import answer_losses
 from petl_bench.tasks.qa_generation import AnswerGeneration, generate, rank
 from tests.golden.helpers import Case, assert_gradient, assert_output, golden_files
 from tests.golden.official_blip import build_blip, gradients, our_tensors

@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from petl_bench.losses import contrastive_loss, info_nce
+from petl_bench.tasks.losses import contrastive_loss, info_nce
 from tests.distributed.pool import Pool, pool
 from tests.golden.helpers import Case, assert_gradient, assert_output, golden_files
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from methods.cross_modal_adapter import AdaptedBlock, CrossModalAdapter, PartlySharedAdapter
 from petl_bench.backbones.base import mean_of_real, mean_over_frames
-from petl_bench.backbones.clip import CLIP
-from petl_bench.losses import text_conditioned_contrastive_loss
-from petl_bench.similarity import text_conditioned_cosine
+from petl_bench.backbones.clip.model import CLIP
+from petl_bench.metrics.similarity import text_conditioned_cosine
+from petl_bench.tasks.losses import text_conditioned_contrastive_loss
 from petl_bench.tasks.retrieval import Retrieval
 from tests.golden.helpers import Case, assert_output, golden_files
 from tests.golden.official_retrieval import (

@@ -10,7 +10,7 @@ import pytest
 from methods.lora import LoRA
 from methods.tempme import TempMe
 from petl_bench.backbones.base import mean_of_real
-from petl_bench.backbones.clip import CLIP
+from petl_bench.backbones.clip.model import CLIP
 from petl_bench.method import Method
 from petl_bench.tasks.retrieval import Retrieval
 from tests.golden.helpers import Case, assert_output, golden_files

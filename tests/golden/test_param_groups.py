@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from methods.mv_adapter import MVAdapter
-from petl_bench.backbones.clip import CLIP
+from petl_bench.backbones.clip.model import CLIP
 from petl_bench.optimizers import OfficialMVAdapter
 from petl_bench.tasks.retrieval import Retrieval
 from tests.golden.helpers import Case, golden_files

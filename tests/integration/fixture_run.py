@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from petl_bench.cli.named_configs import find_config
 from petl_bench.main import main
-from petl_bench.named_configs import find_config
 
 #: what makes any packaged MSR-VTT or fixture configuration small enough for a test
 TINY = (

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from petl_bench.data.cache import FrameCache
 from petl_bench.main import main
-from petl_bench.results import read_result
+from petl_bench.runs.record import read_result
 from tests.integration.fixture_run import only_record, run
 from tests.stops import group_trap, in_child
 

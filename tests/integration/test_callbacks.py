@@ -14,10 +14,10 @@ import torch
 import yaml
 from pytorch_lightning import LightningModule, Trainer
 
-from petl_bench import freedoms
-from petl_bench.course import EarlyEnds
 from petl_bench.main import main
 from petl_bench.method import Method
+from petl_bench.runs import freedoms
+from petl_bench.runs.course import EarlyEnds
 from tests.integration.fixture_run import only_record, run
 from tests.integration.test_resume import killed, outcome
 from tests.stops import trap

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from petl_bench.cli.named_configs import config_folder, find_config, list_configs
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.main import main
-from petl_bench.named_configs import config_folder, find_config, list_configs
 from petl_bench.registry import import_plugins
 from tests.integration.fixture_run import layout_of, only_record, run, tiny_backbone
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from petl_bench.demo import METHODS, available_methods
+from petl_bench.cli.named_configs import list_configs
+from petl_bench.commands.demo import METHODS, available_methods
 from petl_bench.fixture import WRITERS
 from petl_bench.main import main
-from petl_bench.named_configs import list_configs
-from petl_bench.results import read_result
+from petl_bench.runs.record import read_result
 
 QUICK = (
     *("--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"),

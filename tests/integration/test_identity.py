@@ -13,14 +13,14 @@ import torch
 import yaml
 
 from datamodules.custom import Custom
-from petl_bench import results
-from petl_bench.backbones.blip import BLIP
-from petl_bench.backbones.clip import CLIP
-from petl_bench.cli import PetlBenchCLI
+from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.clip.model import CLIP
+from petl_bench.cli.lightning import PetlBenchCLI
+from petl_bench.cli.named_configs import config_folder
 from petl_bench.data import base
 from petl_bench.data.manifest import Entry, write_manifest
-from petl_bench.named_configs import config_folder
-from petl_bench.results import config_hash
+from petl_bench.runs import record as results
+from petl_bench.runs.record import config_hash
 from tests.integration.fixture_run import run
 
 BACKBONE = "--model.init_args.backbone.init_args."

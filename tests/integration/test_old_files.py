@@ -15,11 +15,11 @@ import torch
 import yaml
 from safetensors.numpy import load_file
 
-from petl_bench.checkpoints import SafeCheckpointIO
 from petl_bench.fixture import write_fixture
 from petl_bench.main import main
 from petl_bench.report.collect import collect
 from petl_bench.report.tables import build_tables
+from petl_bench.storage.checkpoints import SafeCheckpointIO
 from tests.conftest import REPOSITORY
 from tests.integration.fixture_run import only_record
 

@@ -15,9 +15,9 @@ from threading import Thread
 
 import pytest
 
+from petl_bench.machine.output import console, make_printable
 from petl_bench.main import main
 from petl_bench.method import Method
-from petl_bench.output import console, make_printable
 from tests.integration.fixture_run import only_record, run
 
 #: Chinese, an emoji, and a byte that is not UTF-8 as Python hands it on

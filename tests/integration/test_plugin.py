@@ -75,7 +75,7 @@ def test_a_scratch_method_is_listed(config: Path, capsys: pytest.CaptureFixture[
 def test_the_matrix_has_plugins(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("petl_bench.matrix.list_entries", lambda what: [])  # which take their time
+    monkeypatch.setattr("petl_bench.commands.matrix.list_entries", lambda what: [])  # which take their time
     config.with_name("scratch_bare.py").write_text(BARE, encoding="utf-8")
     assert main(["list", "matrix", "--plugins=scratch_gain", "--plugins=scratch_bare", "--json"]) == 0
     sys.modules.pop("scratch_bare")

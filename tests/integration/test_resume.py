@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from petl_bench.checkpoints import ResumePoints, SafeCheckpointIO
 from petl_bench.data.datasets import ClipLoader
 from petl_bench.errors import CheckpointError
+from petl_bench.machine.signals import ASKED
 from petl_bench.method import Method
-from petl_bench.run import locked
-from petl_bench.signals import ASKED
+from petl_bench.runs.run import locked
+from petl_bench.storage.checkpoints import ResumePoints, SafeCheckpointIO
 from tests.integration.fixture_run import only_record, run
 from tests.stops import group_trap, in_child, trap
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from petl_bench.named_configs import config_folder
+from petl_bench.cli.named_configs import config_folder
 from petl_bench.optimizers import AdamWCosine
-from petl_bench.results import environment
+from petl_bench.runs.record import environment
 from tests.contract.battery import builder, features, make_batch, own_backbone
 
 FIGURES = Path(__file__).with_name("figures.json")

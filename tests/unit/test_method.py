@@ -8,7 +8,7 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import nn
 
 from petl_bench.backbones.base import Backbone
-from petl_bench.backbones.clip import CLIP
+from petl_bench.backbones.clip.model import CLIP
 from petl_bench.method import Method
 from petl_bench.optimizers import AdamWCosine, OfficialMVAdapter, OptimizerRecipe
 from petl_bench.tasks.retrieval import Retrieval

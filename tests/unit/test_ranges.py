@@ -15,9 +15,9 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from methods.lora import LoRA
 from petl_bench import ranges
-from petl_bench.backbones.blip import BLIP
-from petl_bench.backbones.clip import CLIP
-from petl_bench.backbones.whole_clip import WholeCLIP
+from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.clip.model import CLIP
+from petl_bench.backbones.clip.whole import WholeCLIP
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.optimizers import AdamWCosine, OfficialMVAdapter
 from petl_bench.ranges import Count, Finite, NonNegative, Positive, Seed, Share, ShareBelowOne, Size, argument

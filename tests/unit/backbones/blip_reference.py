@@ -13,8 +13,8 @@ from transformers import BlipConfig, BlipForImageTextRetrieval, BlipForQuestionA
 
 import petl_bench.backbones
 from petl_bench.backbones.base import Backbone
-from petl_bench.backbones.blip import BLIP
-from petl_bench.backbones.blip_weights import Purpose
+from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.blip.weights import Purpose
 
 VOCABULARY = Path(petl_bench.backbones.__file__).parent / "architectures" / "blip_tiny_vocab.txt"
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from methods.adaptformer import AdaptFormer
 from petl_bench.backbones.base import Backbone, CrossAttention, Memory
-from petl_bench.backbones.blip import BLIP, BERTBlock
-from petl_bench.backbones.blip_weights import Purpose
-from petl_bench.backbones.clip import CLIP
+from petl_bench.backbones.blip.model import BLIP, BERTBlock
+from petl_bench.backbones.blip.weights import Purpose
+from petl_bench.backbones.clip.model import CLIP
 from petl_bench.errors import UsageError
 from petl_bench.tasks.retrieval import Retrieval
 from tests.unit.backbones.blip_reference import (

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from petl_bench.adapters import Adapter, write_adapter
-from petl_bench.backbones.blip import BLIP
-from petl_bench.backbones.blip_weights import Purpose
+from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.blip.weights import Purpose
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
-from petl_bench.results import file_sha256
+from petl_bench.runs.record import file_sha256
+from petl_bench.storage.adapters import Adapter, write_adapter
 from tests.unit.backbones.blip_reference import Reference, captions, clips, make_reference, real_frames, to_original
 
 PURPOSES: tuple[Purpose, ...] = ("retrieval", "qa")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from petl_bench.backbones.base import Attention, mean_over_frames
-from petl_bench.backbones.clip import CLIP, find_architecture
+from petl_bench.backbones.clip.model import CLIP, find_architecture
 from petl_bench.errors import UsageError
 from tests.unit.backbones.reference import (
     GELU,

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from methods.full import Full
 from methods.linear import Linear
-from petl_bench.adapters import FORMAT, Adapter, write_adapter
-from petl_bench.backbones.clip import CLIP
-from petl_bench.backbones.clip_weights import find_weights
+from petl_bench.backbones.clip.model import CLIP
+from petl_bench.backbones.clip.weights import find_weights
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
-from petl_bench.results import file_sha256
+from petl_bench.runs.record import file_sha256
+from petl_bench.storage.adapters import FORMAT, Adapter, write_adapter
 from petl_bench.tasks.retrieval import Retrieval
 from tests.unit.backbones.reference import GELU, TINY, Reference, captions, make_reference, pictures, unit
 from tests.unit.backbones.reference import write_architecture as write

@@ -25,12 +25,12 @@ from torch import Tensor
 
 import petl_bench.backbones
 from petl_bench.backbones.base import Backbone
-from petl_bench.backbones.blip import BLIP
-from petl_bench.backbones.clip import CLIP, create_open_clip
-from petl_bench.backbones.clip_weights import find_weights
+from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.clip.model import CLIP, create_open_clip
+from petl_bench.backbones.clip.weights import find_weights
+from petl_bench.backbones.clip.whole import WholeCLIP
 from petl_bench.backbones.described import pixels_of
 from petl_bench.backbones.weights import local_files, without_prefixes
-from petl_bench.backbones.whole_clip import WholeCLIP
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
 
 Load = Callable[..., Backbone]

@@ -11,10 +11,10 @@ import torch
 
 from methods.adaptformer import AdaptFormer
 from methods.full import Full
-from petl_bench.adapters import Adapter
 from petl_bench.backbones import hub
-from petl_bench.backbones.whole_clip import WholeCLIP
+from petl_bench.backbones.clip.whole import WholeCLIP
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.storage.adapters import Adapter
 from petl_bench.tasks.retrieval import Retrieval
 from tests.contract.battery import features, make_batch, train
 

@@ -12,9 +12,10 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from petl_bench.backbones import hub, wordpiece
-from petl_bench.backbones.wordpiece import WordPiece
-from petl_bench.data.text import pre_caption
+from petl_bench.backbones import hub
+from petl_bench.backbones.blip import wordpiece
+from petl_bench.backbones.blip.text import pre_caption
+from petl_bench.backbones.blip.wordpiece import WordPiece
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.fixture import scenes as drawn
 from tests.unit.backbones.blip_reference import VOCABULARY

@@ -3,7 +3,7 @@ import torch
 
 from methods.full import Full
 from methods.linear import Linear
-from petl_bench.backbones.blip import BLIP
+from petl_bench.backbones.blip.model import BLIP
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.retrieval import Retrieval
 from tests.unit.methods import trials

@@ -3,7 +3,7 @@ from typing import cast
 import pytest
 
 from methods.full_clip4clip import FullCLIP4Clip
-from petl_bench.backbones.clip import CLIP
+from petl_bench.backbones.clip.model import CLIP
 from tests.unit.methods import trials
 
 

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from methods.lora import LoRA, QueryValueLoRA
-from petl_bench.adapters import Adapter
 from petl_bench.errors import NonFiniteError, UsageError
-from petl_bench.layers import LoRALinear
+from petl_bench.nn.layers import LoRALinear
+from petl_bench.storage.adapters import Adapter
 from tests.backbones import UnevenCLIP
 from tests.unit.methods import trials
 

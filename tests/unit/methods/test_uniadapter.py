@@ -19,12 +19,12 @@ from methods.uniadapter import (
     UniAdapter,
     key_factors,
 )
-from petl_bench.adapters import Adapter, read_adapter, write_adapter
 from petl_bench.backbones.base import Backbone
-from petl_bench.backbones.blip import BLIP
-from petl_bench.backbones.clip import CLIP
+from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import UsageError
+from petl_bench.storage.adapters import Adapter, read_adapter, write_adapter
 from petl_bench.tasks.qa_generation import AnswerGeneration
 from petl_bench.tasks.retrieval import Retrieval
 from tests.contract.battery import make_batch

@@ -14,7 +14,7 @@ import torch
 
 from datamodules.msrvtt import MSRVTT
 from petl_bench.backbones.base import InputSpec
-from petl_bench.backbones.blip import BLIP
+from petl_bench.backbones.blip.model import BLIP
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.fixture import write_fixture
 from petl_bench.report.collect import COMPARABLE, Run, comparability_key, unknown_fields

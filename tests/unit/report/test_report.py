@@ -13,7 +13,7 @@ from petl_bench.errors import DataError
 from petl_bench.report.collect import Run, collect
 from petl_bench.report.render import csv_cell, escape_markdown
 from petl_bench.report.tables import MOST_TYPES, Table, build_tables
-from petl_bench.results import ResultError, file_sha256, write_result
+from petl_bench.runs.record import ResultError, file_sha256, write_result
 from tests.records import make_record
 
 

@@ -8,14 +8,14 @@ from torch.nn import functional as F
 from methods.adaptformer import AdaptFormer
 from methods.linear import Linear
 from methods.uniadapter import UniAdapter
-from petl_bench.adapters import Adapter
-from petl_bench.backbones.blip import BLIP
-from petl_bench.backbones.clip import CLIP
+from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.method import Method
-from petl_bench.momentum import MomentumCopy
+from petl_bench.storage.adapters import Adapter
 from petl_bench.tasks.matching import MatchingRetrieval, _Encoders, _GlobalBatch
+from petl_bench.tasks.momentum import MomentumCopy
 from petl_bench.tasks.retrieval import Retrieval
 from tests.contract.battery import make_batch
 

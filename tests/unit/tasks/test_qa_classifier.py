@@ -20,12 +20,12 @@ from methods.mv_adapter import MVAdapter
 from methods.st_adapter import STAdapter
 from methods.uniadapter import UniAdapter
 from methods.zero_shot import ZeroShot
-from petl_bench.adapters import Adapter
-from petl_bench.backbones.blip import BLIP
-from petl_bench.backbones.clip import CLIP
+from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import CheckpointError, DataError, NonFiniteError, UsageError
 from petl_bench.method import Method
+from petl_bench.storage.adapters import Adapter
 from petl_bench.tasks.qa_classifier import AnswerClassifier, AnswerHead
 from tests.contract.battery import make_batch, train
 

@@ -1,0 +1,1 @@
+"""From a command line to objects: configurations, their guard, and what is said about mistakes in them."""

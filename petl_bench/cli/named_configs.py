@@ -1,0 +1,124 @@
+"""Packaged configurations by bare name: `msrvtt_adaptformer.yaml`, with or without its suffix."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from petl_bench.errors import UsageError
+from petl_bench.storage import untrusted
+from petl_bench.storage.untrusted import expanded, is_file, shown
+
+#: names that a file with a configuration has
+SUFFIXES = (".yaml", ".yml", ".json")
+#: more than any configuration has, and read in an instant
+MAX_BYTES = 1_000_000
+
+
+class Recipe(NamedTuple):
+    """A packaged configuration that a training is held against: its bare name, and the epochs it trains for."""
+
+    name: str
+    max_epochs: int
+
+
+def config_folder() -> Path:
+    """Where the packaged YAML files are: in an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / "data").is_dir():
+            return folder
+    raise UsageError(f"no configurations in or beside {package}: the installation is incomplete")
+
+
+def list_configs() -> list[str]:
+    """Names of all packaged configurations, fragments in sub-folders included, sorted."""
+    folder = config_folder()
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml"))
+
+
+def summary_of(name: str) -> str:
+    """What the first comment of a packaged configuration says before its recipe: dataset, backbone, method."""
+    line = (config_folder() / name).read_text(encoding="utf-8").split("\n", 1)[0]
+    return ". ".join(line.lstrip("# ").rstrip(".").split(". ")[:2])
+
+
+def find_config(name: str) -> Path:
+    """The file a `--config` value means: an existing file, or a packaged one.
+
+    Raises:
+        UsageError: if there is neither; it suggests close names.
+    """
+    path = _found(name)
+    if path is not None:
+        return path
+    close = get_close_matches(name, list_configs(), 3, 0.5)
+    hint = f"did you mean {' or '.join(close)}?" if close else "`petl-bench list configs` shows the packaged ones"
+    raise UsageError(f"no file and no packaged configuration {shown(name, 200)}: {hint}")
+
+
+def _found(name: str) -> Path | None:
+    folder = config_folder()
+    return next((path for path in (expanded(name), folder / name, folder / f"{name}.yaml") if is_file(path)), None)
+
+
+def recipe_name(values: Iterable[str]) -> str | None:
+    """The bare name of the last packaged configuration among `--config` values; fragments are no recipes."""
+    folder = config_folder().resolve()
+    paths = [path.resolve() for path in map(_found, values) if path is not None]
+    return next((path.stem for path in reversed(paths) if path.parent == folder), None)
+
+
+def read_recipe(name: str) -> Recipe:
+    """The recipe of a packaged configuration.
+
+    Raises:
+        UsageError: there is none of that name, or it does not say how long it trains.
+    """
+    path = config_folder() / f"{name}.yaml"
+    if f"{name}.yaml" not in list_configs():
+        raise UsageError(
+            f"recipe {shown(name)} is no packaged configuration: `petl-bench list configs` shows them, or null"
+        )
+    trainer = yaml.safe_load(path.read_text(encoding="utf-8")).get("trainer")
+    if isinstance(trainer, str):
+        trainer = yaml.safe_load(find_fragment(trainer, path.parent).read_text(encoding="utf-8"))
+    epochs = trainer.get("max_epochs") if isinstance(trainer, dict) else None
+    if not isinstance(epochs, int):
+        raise UsageError(f"recipe {shown(name)} does not say trainer.max_epochs: set recipe null")
+    return Recipe(name, epochs)
+
+
+def find_fragment(name: str, folder: Path) -> Path:
+    """The file that a configuration in `folder` includes by `name`: beside it, packaged, or in the current folder.
+
+    Raises:
+        UsageError: if there is none; it suggests close names.
+    """
+    own = expanded(name)
+    found = next((path for path in (folder / own, config_folder() / own, own) if is_file(path)), None)
+    if found is not None:
+        return found
+    close = get_close_matches(name, [fragment for fragment in list_configs() if os.sep in fragment], 3)
+    hint = f": did you mean {' or '.join(close)}?" if close else ""
+    raise UsageError(f"no file {shown(name, 200)} in {folder.resolve()}, and no packaged one of that name{hint}")
+
+
+def read_text(path: Path) -> str:
+    """The text of a configuration.
+
+    Raises:
+        UsageError: if it is too large for one, or cannot be read.
+    """
+    try:
+        size = path.stat().st_size if is_file(path) else 0
+        if size > MAX_BYTES:
+            raise UsageError(f"{path} ({size:,} bytes) is too large for a configuration: is it a file of data?")
+        return untrusted.read_text(path)
+    except untrusted.UnreadableError as error:
+        raise UsageError(f"cannot read configuration {path}: {error}") from error

@@ -1,0 +1,1 @@
+"""The commands that are neither training nor evaluation, one file each."""

@@ -1,0 +1,133 @@
+"""`petl-bench list matrix`: which method runs on which backbone for which task, and why not.
+
+Nothing is written down: every combination is built, on the tiny backbones and without memory, and says itself what is
+wrong with it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+
+from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.clip.model import CLIP
+from petl_bench.backbones.clip.whole import WholeCLIP
+from petl_bench.cli.named_configs import config_folder
+from petl_bench.errors import UsageError
+from petl_bench.method import Method
+from petl_bench.registry import import_plugins, list_entries, plugin_entries
+from petl_bench.tasks.base import Task
+from petl_bench.tasks.matching import MatchingRetrieval
+from petl_bench.tasks.qa_classifier import AnswerClassifier
+from petl_bench.tasks.qa_generation import AnswerGeneration
+from petl_bench.tasks.retrieval import Retrieval
+
+BACKBONES = ("CLIP", "BLIP", "WholeCLIP")
+#: tasks by the letter that stands for them in the table
+TASKS = {"R": "retrieval", "M": "matching", "C": "qa_classifier", "G": "qa_generation"}
+
+
+class Cell(NamedTuple):
+    """One combination; `reason` is what it says when it is built, None if it runs."""
+
+    method: str
+    backbone: str
+    task: str
+    reason: str | None
+
+
+def matrix(plugins: Sequence[str] = ()) -> list[Cell]:
+    """Every method, those of plug-ins included, on every backbone for every task."""
+    with tempfile.TemporaryDirectory() as folder:
+        answers = Path(folder) / "answers.json"
+        answers.write_text('["yes", "no"]', encoding="utf-8")
+        tasks: dict[str, Callable[[], Task]] = {
+            "retrieval": Retrieval,
+            "matching": MatchingRetrieval,
+            "qa_classifier": lambda: AnswerClassifier(answers),
+            "qa_generation": AnswerGeneration,
+        }
+        return [
+            Cell(name, backbone, task, _refusal(build, _backbone(backbone, task), tasks[task]()))
+            for name, build in _methods(plugins).items()
+            for backbone in BACKBONES
+            for task in TASKS.values()
+        ]
+
+
+def _methods(plugins: Sequence[str]) -> dict[str, Callable[[Backbone, Task], Method]]:
+    """What builds each method, by name, with the arguments of its first fixture configuration, or its defaults."""
+    found: dict[str, Callable[[Backbone, Task], Method]] = {}
+    given: dict[str, dict[str, Any]] = {}
+    for path in sorted(config_folder().glob("fixture_*.yaml")):
+        model = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
+        given.setdefault(model["class_path"], model["init_args"])
+    import_plugins()
+    for entry in [*list_entries("methods"), *plugin_entries("methods", plugins)]:
+        kind = getattr(importlib.import_module(entry.module), entry.name)
+        arguments = given.get(f"{entry.module}.{entry.name}", {})
+        options = {key: value for key, value in arguments.items() if key not in ("backbone", "task", "optimizer")}
+        found[entry.name] = partial(_built, kind, options)
+    return found
+
+
+def _built(kind: type[Method], options: dict[str, Any], backbone: Backbone, task: Task) -> Method:
+    parameters = inspect.signature(kind).parameters.values()
+    named = {p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    if missing := sorted(named - {"backbone", "task", *options}):
+        raise UsageError(f"{kind.__name__} has no default for {', '.join(missing)}, and no fixture configuration")
+    return kind(backbone=backbone, task=task, **options)
+
+
+def _backbone(name: str, task: str) -> Backbone:
+    with torch.device("meta"):
+        if name == "CLIP":
+            return CLIP("tiny", None)
+        if name == "BLIP":
+            return BLIP("tiny", None, purpose="qa" if task == "qa_generation" else "retrieval")
+        return WholeCLIP("RN50", None)
+
+
+def _refusal(build: Callable[[Backbone, Task], Method], backbone: Backbone, task: Task) -> str | None:
+    try:
+        with torch.device("meta"):
+            build(backbone, task).adapt()
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+def run(as_json: bool, plugins: Sequence[str] = ()) -> int:
+    """Prints the matrix, and below it the reason of each hole."""
+    cells = matrix(plugins)
+    print(json.dumps([cell._asdict() for cell in cells], indent=2) if as_json else render(cells))
+    return 0
+
+
+def render(cells: Sequence[Cell]) -> str:
+    """A table of + and of numbers of reasons, and the reasons."""
+    reasons = {reason: place for place, reason in enumerate(dict.fromkeys(c.reason for c in cells if c.reason), 1)}
+    methods = list(dict.fromkeys(cell.method for cell in cells))
+    found = {(cell.method, cell.backbone, cell.task): cell.reason for cell in cells}
+    width = max(map(len, methods))
+    lines = [" " * width + "".join(f"  {backbone:<{3 * len(TASKS)}}" for backbone in BACKBONES)]
+    lines.append(" " * width + ("  " + "".join(f"{letter:>2} " for letter in TASKS)) * len(BACKBONES))
+    for method in methods:
+        marks = (
+            "".join(f"{reasons.get(found[method, backbone, task] or '', '+'):>2} " for task in TASKS.values())
+            for backbone in BACKBONES
+        )
+        lines.append(f"{method:<{width}}  " + "  ".join(marks))
+    lines += ["", "+ runs; " + ", ".join(f"{letter} {task}" for letter, task in TASKS.items()), ""]
+    lines += [f"{place:>2}  {reason}" for reason, place in reasons.items()]
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,268 @@
+"""`petl-bench record`: writes the record of a run that did not come to it, from what lies in its folder.
+
+The figures follow from `ranks.npz`. The rest is in `record.draft.json`, which a run leaves until its record is there;
+without it, `config.yaml` says what was measured, the adapter what was trained, and `last.ckpt` how. What nothing says
+is null. The record names the files that it was made from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Trainer
+
+from petl_bench.cli import lightning as cli
+from petl_bench.cli.arguments import Parser, possible_path
+from petl_bench.commands.inspect import Inspection
+from petl_bench.data.base import VideoTextDataModule
+from petl_bench.errors import CheckpointError, DataError, UsageError
+from petl_bench.method import Method
+from petl_bench.metrics.ranks import figures_of
+from petl_bench.runs.cost import count_gmacs
+from petl_bench.runs.earlier import as_now
+from petl_bench.runs.freedoms import foreign_classes
+from petl_bench.runs.record import (
+    CONFIG_NAME,
+    FILE_NAME,
+    ResultError,
+    environment,
+    file_sha256,
+    measured_settings,
+    read_result,
+)
+from petl_bench.runs.run import (
+    ADAPTER_NAME,
+    DRAFT_NAME,
+    RANKS_NAME,
+    Draft,
+    complete,
+    limits_of,
+    locked,
+    name_run,
+    print_figures,
+)
+from petl_bench.storage.adapters import Adapter, read_adapter
+from petl_bench.storage.checkpoints import LAST, read_checkpoint
+from petl_bench.storage.untrusted import expanded
+
+#: how Lightning writes the precisions that it knows by two names
+_PRECISIONS = {"None": "32-true", "64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+#: larger than the ranks of any benchmark, and read in seconds
+_MOST_BYTES = 2**30
+
+
+def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
+    """Writes the missing record of one run.
+
+    Raises:
+        UsageError: there is nothing to do, or the folder is not that of a run.
+        CheckpointError: what the record follows from is missing or damaged, or does not belong together.
+        ResultError: the record cannot be written.
+    """
+    parser = Parser(prog="petl-bench record", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("folder", type=possible_path, metavar="RUN", help="folder of a run: runs/.../seed0")
+    folder = expanded(parser.parse_args(arguments).folder)
+    _require_a_run(folder)
+    with locked(folder):
+        _require_no_record(folder)
+        figures = _read_figures(folder)
+        draft = _read_draft(folder) or _draft_from_configuration(folder, plugins)
+        _require_match(folder, draft, figures)
+        evaluation = figures | {"cost": {"clips_per_s": None}}
+        complete(folder / FILE_NAME, draft, evaluation, file_sha256(folder / RANKS_NAME))
+    protocol = draft["protocol"]
+    print_figures(f"{draft['model']['method']} on {protocol['dataset']} ({protocol['id']})", figures)
+    print(f"record, made from {', '.join(draft['reconstructed'])}: {folder / FILE_NAME}")
+    return 0
+
+
+def _require_a_run(folder: Path) -> None:
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file: give the folder of a run, {folder.parent}")
+    if not folder.is_dir():
+        raise UsageError(f"no such folder: {folder}; give the folder of a run (runs/.../seed0)")
+    if not any((folder / name).is_file() for name in (FILE_NAME, CONFIG_NAME)):
+        below = sorted(path.parent for path in folder.rglob(CONFIG_NAME))
+        hint = f", such as {below[0]}" if below else ""
+        raise UsageError(f"{folder} is not the folder of a run, it holds no {CONFIG_NAME}: give that of one run{hint}")
+
+
+def _require_no_record(folder: Path) -> None:
+    path = folder / FILE_NAME
+    if not path.exists():
+        return
+    try:
+        read_result(path)
+    except ResultError as error:
+        raise UsageError(
+            f"{error}; it is in the place of a record: move it away, then give the command again"
+        ) from error
+    raise UsageError(f"the run has its record: {path}")
+
+
+def _read_figures(folder: Path) -> dict[str, Any]:
+    path = folder / RANKS_NAME
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing, so no figures are known: {_how_to_test(folder)}")
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError("too large")
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            return figures_of({name: file[name] for name in file.files})
+    except DataError as error:
+        raise CheckpointError(f"{path}: {error}; {_how_to_test(folder)}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}; {_how_to_test(folder)}") from error
+    except Exception as error:  # of a damaged archive almost anything may come
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(f"{path} is damaged ({reason}): {_how_to_test(folder)}") from error
+
+
+def _how_to_test(folder: Path) -> str:
+    again = "the command of the run, given again, makes them" + " and the record" * (folder / LAST).is_file()
+    if (folder / ADAPTER_NAME).is_file():
+        return f"{again}; petl-bench test --ckpt_path {folder / ADAPTER_NAME} makes those of the adapter"
+    return again
+
+
+# --- with the draft -----------------------------------------------------------------------------------------------
+
+
+def _read_draft(folder: Path) -> Draft | None:
+    """What the run left; None if that is not all that can be known."""
+    path = folder / DRAFT_NAME
+    try:
+        draft = read_result(path)
+    except ResultError as error:
+        if path.exists():
+            print(f"petl-bench: warning: {error}; it is left aside")
+        return None
+    if draft["train"] is None and draft["model"]["trainable_params"]:
+        return None  # the disk was full after the training
+    return draft | {"reconstructed": [DRAFT_NAME, RANKS_NAME]}
+
+
+def _require_match(folder: Path, draft: Draft, figures: dict[str, Any]) -> None:
+    """Refuses files that are not of one and the same run."""
+    for key, name in (("config_sha256", CONFIG_NAME), ("adapter_sha256", ADAPTER_NAME)):
+        expected, file = draft["integrity"][key], folder / name
+        if expected is not None and (not file.is_file() or file_sha256(file) != expected):
+            raise CheckpointError(f"{file} is missing, or not the file that the run wrote: put that back")
+    found = figures["n"] if "accuracy" in figures else figures["t2v"]["n"]
+    expected = draft["protocol"]["n_queries"]
+    if found != expected:
+        raise CheckpointError(
+            f"{folder / RANKS_NAME} is of {found} queries, the test split has {expected}: it is of other data; "
+            f"{_how_to_test(folder)}"
+        )
+
+
+# --- without it ---------------------------------------------------------------------------------------------------
+
+
+def _draft_from_configuration(folder: Path, plugins: Sequence[str]) -> Draft:
+    options = argparse.Namespace(folder=folder, draft=None)
+    cli.run("fit", [f"--config={folder / CONFIG_NAME}"], plugins, partial(_Reconstruction, options=options))
+    return options.draft
+
+
+class _Reconstruction(Inspection):
+    """Builds model and data of a run as its configuration says, and looks at what it left."""
+
+    def before_instantiate_classes(self) -> None:
+        cli.PetlBenchCLI.before_instantiate_classes(self)  # with the weights: the record has their digest
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        return super().instantiate_trainer(accelerator="cpu", precision="32-true", **kwargs)
+
+    def fit(self, model: Method, datamodule: VideoTextDataModule, **kwargs: Any) -> None:
+        """Trains nothing."""
+        folder: Path = self.inspection.folder
+        datamodule.setup("test")
+        found = name_run("fit", self.options, self._dumped(self.options), model, datamodule)
+        self.run = replace(found, folder=folder)
+        precision = str(self.options.trainer.precision)
+        unknown = dict.fromkeys(environment()) | {"versions": {}}
+        draft = self.run.draft(model, datamodule, self.selection, _PRECISIONS.get(precision, precision), unknown)
+        gmacs = count_gmacs(model.eval().backbone, model.task, datamodule.frames, datamodule.max_words)
+        draft["model"] |= {"gmacs_vision": gmacs.vision, "gmacs_total": gmacs.total}
+        files = [CONFIG_NAME, RANKS_NAME]
+        if model.trainable:
+            adapter = read_adapter(folder / ADAPTER_NAME)
+            model.load_trained_state(adapter, str(folder / ADAPTER_NAME))  # refuses that of another model
+            self.run.describe_adapter(draft)
+            checkpoint = self._checkpoint(adapter)
+            draft["train"] = self._train(checkpoint)
+            files += [ADAPTER_NAME, *([LAST] if checkpoint else [])]
+        self.inspection.draft = draft | {"reconstructed": files}
+
+    def _checkpoint(self, adapter: Adapter) -> dict[str, Any] | None:
+        """The last checkpoint, if it is of the end of the training; None where nothing shows that.
+
+        Raises:
+            CheckpointError: it depends on other annotation files, weights or options than are there now.
+        """
+        path = self.run.folder / LAST
+        try:
+            checkpoint = read_checkpoint(path)
+            basis, done = checkpoint["run"]["basis"], checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+            now = measured_settings(self.run.config, self.run.contents)
+            annotations = self.datamodule.annotations_sha256()
+            before = as_now(basis, now, config=self.run.config, annotations=annotations, resolve=self._resolve)
+            ended = done["processed"] == self.options.trainer.max_epochs
+        except (CheckpointError, KeyError, TypeError, AttributeError):
+            return None
+        for key in sorted(before.keys() & now.keys()):
+            if before[key] != now[key]:
+                raise CheckpointError(
+                    f"the run was of another {key}: it was {before[key]}, is {now[key]}; restore that"
+                )
+        state = checkpoint["state_dict"]
+        same = all(name in state and torch.equal(state[name], tensor) for name, tensor in adapter.tensors.items())
+        return checkpoint if same or ended else None
+
+    def _train(self, checkpoint: dict[str, Any] | None) -> dict[str, Any]:
+        """The `train` block; what only the process knew is null."""
+        options, data = self.options.trainer, self.datamodule
+        train: dict[str, Any] = {
+            "epochs": None,
+            "steps": None,
+            "global_batch": data.batch_size,
+            "world_size": None,
+            "precision": _PRECISIONS.get(str(options.precision), str(options.precision)),
+            "optimizer": type(self.model.recipe).__name__,
+            "augmentation": data.augmentation,
+            "wall_s": None,
+            "gpu_hours": None,
+            "peak_allocated_bytes": None,
+            "peak_reserved_bytes": None,
+            "clips_per_s": None,
+            "resumed": None,
+            "recipe": self.recipe and self.recipe._asdict(),
+        }
+        if classes := foreign_classes(options, cli.NamedConfig.guard.plugins):
+            train["callbacks"] = classes
+        if checkpoint is None:
+            return train
+        run, loop = checkpoint["run"], checkpoint["loops"]["fit_loop"]
+        whole = loop["epoch_loop.batch_progress"]["is_last_batch"]
+        train |= {
+            "epochs": float(loop["epoch_progress"]["current"]["processed"]) if whole else None,
+            "steps": checkpoint["global_step"],
+            "world_size": run["basis"].get("processes"),
+            "resumed": run["resumed"],
+            "changed": run["changed"],
+        }
+        costs = checkpoint.get("callbacks", {}).get("CostMeter", {})
+        if costs.get("_steps_seconds"):
+            clips = costs["_steps"] * data.batch_size * options.accumulate_grad_batches
+            train |= {"wall_s": costs["_train_seconds"], "clips_per_s": clips / costs["_steps_seconds"]}
+        return train | {"limits": limits_of(self.run.config, train)}

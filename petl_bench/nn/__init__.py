@@ -1,0 +1,1 @@
+"""Layers and blocks that backbones and methods are made of."""

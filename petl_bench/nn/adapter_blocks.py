@@ -1,0 +1,84 @@
+"""Blocks that several methods share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from petl_bench.backbones.base import Block, Context, Tower, WrappedBlock
+from petl_bench.nn.layers import AdaptMLP
+
+
+class SequentialBlock(WrappedBlock):
+    """h = MLP(LN2 y); z = y + h + A(h): the adapter reads what the feed-forward branch gives.
+
+    Source: specs/other_methods.md section 2; the text side of MV-Adapter's baselines (specs/mv_adapter.md section 8).
+    """
+
+    token_wise = True
+
+    def __init__(self, inner: Block, adapter: nn.Module) -> None:
+        super().__init__(inner)
+        self.adapter = adapter
+
+    def feed_forward(self, x: Tensor, context: Context) -> Tensor:
+        h = self.inner.feed_forward(x, context)
+        return h + self.adapter(h)
+
+
+def add_sequential_adapters(tower: Tower, **options: Any) -> None:
+    """An `AdaptMLP` with these options after the feed-forward layers of each block of a tower."""
+    for index, block in enumerate(tower.blocks):
+        tower.replace(index, SequentialBlock(block, AdaptMLP(tower.width, **options)))
+
+
+class PromptedBlock(WrappedBlock):
+    """y = x + Attention over x and this block's own prompts, which stand after the first token.
+
+    Deep prompting replaces the prompts in front of every block, so what a block makes of them is never read: they
+    are keys and values here and reach no feed-forward layer, with the outputs of the longer sequence.
+
+    Source: specs/other_methods.md section 8.
+
+    Args:
+        inner: the native block.
+        prompts: n.
+        width: D.
+    """
+
+    token_wise = True
+
+    def __init__(self, inner: Block, prompts: int, width: int) -> None:
+        super().__init__(inner)
+        self.prompts = nn.Parameter(torch.empty(prompts, width))
+        nn.init.normal_(self.prompts, std=0.02)
+
+    def attend(self, x: Tensor, context: Context, row: Tensor | None = None) -> Tensor:
+        count = len(self.prompts)
+        prompts = self.prompts.to(x.dtype).expand(len(x), -1, -1)
+        longer = torch.cat([x[:, :1], prompts, x[:, 1:]], dim=1)  # (B, 1 + n + L - 1, D)
+        if context.attention_mask is not None:
+            context = replace(context, attention_mask=_with_prompts(context.attention_mask, count))
+        if row is not None:
+            return self.inner.attend(longer, context, torch.where(row > 0, row + count, row))
+        y = self.inner.attend(longer, context)
+        return torch.cat([y[:, :1], y[:, 1 + count :]], dim=1)
+
+
+def _with_prompts(mask: Tensor, count: int) -> Tensor:
+    """An attention mask (..., queries or 1, keys or 1) with `count` readable places after the first."""
+    for dim in (-2, -1):
+        if mask.shape[dim] > 1:
+            first, rest = mask.tensor_split([1], dim)
+            places = first.new_ones(()).expand_as(first).repeat_interleave(count, dim)
+            mask = torch.cat([first, places, rest], dim)
+    return mask
+
+
+def add_prompts(tower: Tower, prompts: int) -> None:
+    """So many trainable prompts in every block of a tower."""
+    for index, block in enumerate(tower.blocks):
+        tower.replace(index, PromptedBlock(block, prompts, tower.width))

@@ -1,0 +1,417 @@
+"""The record of one run (`result.json`): schema, identity of a configuration, atomic write, checked read.
+
+Layout and reasons: specs/report.md sections 3.2 and 3.3, specs/reliability.md section 2.4.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import math
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from petl_bench.errors import PetlBenchError, StorageError, UsageError
+from petl_bench.machine.resources import exhausted
+from petl_bench.runs import old_records
+from petl_bench.storage.files import replacing
+from petl_bench.storage.untrusted import UnreadableError, hidden, is_file, parse_json, plain_text, read_text, shown
+
+Contents = Mapping[str, Mapping[str, Any]]
+
+SCHEMA = "petl_bench.result/2"
+FILE_NAME, CONFIG_NAME = "result.json", "config.yaml"
+
+OPERATIONAL_OPTIONS = (
+    # of the command: which files were given; where things are written; how often, and what may differ
+    *("config", "ckpt_path", "runs_dir", "overwrite", "allow_change", "save_every_n_steps", "collective_timeout"),
+    # what the report holds a training against
+    "recipe",
+    *("verbose", "weights_only", "return_predictions"),
+    # the seed: runs that differ in it only are aggregated
+    "seed_everything",
+    # of Lightning's trainer: how the work is spread and shown; the batch size of a configuration is the global one
+    *("trainer.devices", "trainer.num_nodes", "trainer.accelerator", "trainer.strategy", "trainer.default_root_dir"),
+    *("trainer.logger", "trainer.log_every_n_steps", "trainer.enable_progress_bar", "trainer.enable_model_summary"),
+    *("trainer.profiler", "trainer.detect_anomaly", "trainer.num_sanity_val_steps", "trainer.enable_checkpointing"),
+)
+"""Dotted keys of the command and of Lightning's trainer that do not change what is measured.
+
+Constructors of ours name their own, as `operational` on the class. A key is left out with everything below it.
+"""
+
+_OBSERVERS = frozenset(
+    {
+        *("DeviceStatsMonitor", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary", "ProgressBar"),
+        *("RichModelSummary", "RichProgressBar", "ThroughputMonitor", "TQDMProgressBar"),
+    }
+)
+"""Callbacks of Lightning that only watch, show or save."""
+
+_PACKAGES = (
+    "torch",
+    "pytorch-lightning",
+    "open_clip_torch",
+    "transformers",
+    "torchvision",
+    "av",
+    "decord",
+    "pillow",
+    "timm",
+)
+
+
+#: of a number in a record
+_LARGEST = 2**63
+
+
+class ResultError(PetlBenchError):
+    """A run record or report cannot be read, is not valid, or cannot be written.
+
+    Attributes:
+        path: The file.
+        reason: What is wrong with it, one line.
+    """
+
+    exit_code = 5
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+def write_result(path: Path, record: dict[str, Any]) -> None:
+    """Write a run record so that the file is either whole or absent, also after a crash or a full disk.
+
+    Raises:
+        ResultError: The record breaks the schema, or the file cannot be written.
+    """
+    require_valid(path, record)
+    write_atomically(path, json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Read and validate a run record; one of an earlier version is given in this one's layout.
+
+    Raises:
+        ResultError: The file is missing, damaged, of another schema, or breaks this one.
+    """
+    if not is_file(path):
+        raise ResultError(path, hidden(path) or "is missing or not a file")
+    try:
+        record = parse_json(read_text(path))
+        if isinstance(record, dict) and record.get("schema") == old_records.FIRST:
+            record = old_records.upgraded(record, _config_beside(path, record), SCHEMA)
+        require_valid(path, record)
+        _require_countable(path, record)
+    except (UnreadableError, RecursionError) as error:
+        raise ResultError(path, f"cannot be read as JSON: {error}") from error
+    return _printable(record)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write UTF-8 text so that the file is either the old or the new one, see `write_bytes_atomically`."""
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Write through a temporary file of the same folder, flushed to disk, then renamed (`petl_bench.storage.files`).
+
+    Raises:
+        ResourceError: This machine has no more files to open.
+        ResultError: The file cannot be written; a previous version stays as it was.
+    """
+    try:
+        with replacing(path) as file:
+            file.write(content)
+    except OSError as error:
+        lacking = exhausted(error, path)
+        if lacking is not None and not isinstance(lacking, StorageError):
+            raise lacking from error
+        raise ResultError(path, f"cannot be written: {error.strerror}") from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits.
+
+    Raises:
+        ResourceError: This machine has no more files to open, or the storage does not answer.
+        ResultError: The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise exhausted(error, path) or ResultError(path, f"cannot be read: {error.strerror}") from error
+
+
+def config_hash(config: dict[str, Any], contents: Contents | None = None) -> str:
+    """SHA-256 of what a resolved configuration measures, as canonical JSON.
+
+    Equal for runs that measure the same thing with different seeds, folders or machines: operational options are left
+    out, and files stand there with their content.
+
+    Args:
+        config: resolved.
+        contents: see `measured`.
+
+    Raises:
+        UsageError: The configuration holds NaN, infinity, or something that is no JSON.
+    """
+    try:
+        canonical = json.dumps(
+            measured(config, contents), sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain
+        )
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the configuration cannot be hashed: {error}") from error
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def measured_settings(config: dict[str, Any], contents: Contents | None = None) -> dict[str, Any]:
+    """The values that `config_hash` covers, by dotted key."""
+    return dict(leaves(measured(config, contents)))
+
+
+def measured(config: dict[str, Any], contents: Contents | None = None) -> dict[str, Any]:
+    """What a resolved configuration measures.
+
+    Args:
+        config: resolved.
+        contents: by dotted key of a block of options: what stands for the values of some of them, such as the SHA-256
+            of a file for its path.
+    """
+    kept = _without_operational(config, "")
+    for key, options in (contents or {}).items():
+        block: Any = kept
+        for name in key.split("."):
+            block = block.get(name) if isinstance(block, dict) else None
+        if isinstance(block, dict):
+            block.update(options)
+    return kept
+
+
+def operational_options(kind: type) -> frozenset[str]:
+    """Arguments that a class and its bases declare to change no result."""
+    return frozenset().union(*(vars(base).get("operational", ()) for base in kind.__mro__))
+
+
+def environment() -> dict[str, Any]:
+    """The `env` block of a record as far as this process can tell without importing heavy packages.
+
+    What a GPU and its libraries are, `threads`, `cpu_capability`, `decoder` and `deterministic` are null: the caller
+    knows them.
+    """
+    return {
+        **_checkout(Path(__file__).parents[1]),
+        "lock_sha256": _installed_sha256(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        "threads": None,
+        "cpu_capability": None,
+        "versions": {name: package_version(name) for name in _PACKAGES},
+        "cuda": None,
+        "driver": None,
+        "cudnn": None,
+        "nccl": None,
+        "gpu": None,
+        "gpu_count": None,
+        "decoder": None,
+        "deterministic": None,
+    }
+
+
+def run_directory(root: Path, dataset: str, method: str, backbone: str, config_hash: str, seed: int) -> Path:
+    """`root/<dataset>/<method>/<backbone>/<first 8 digits of config_hash>/seed<k>`.
+
+    Raises:
+        UsageError: A name is empty, starts with a dot, or holds a separator or a control character.
+    """
+    parts = {"dataset": dataset, "method": method, "backbone": backbone, "config_hash": config_hash[:8]}
+    for key, part in parts.items():
+        if not part or part.startswith(".") or not part.isprintable() or set(part) & set("/\\:"):
+            raise UsageError(f"{key} {part!r} cannot name a folder: use letters, digits, '-', '_' and '.'")
+    return root.joinpath(*parts.values(), f"seed{int(seed)}")
+
+
+def _config_beside(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of the run that wrote a record; empty if it is not there, or not known to be that one.
+
+    A test of an adapter lies beside the configuration of its training, which need not be its own.
+    """
+    integrity, config = record.get("integrity"), path.with_name(CONFIG_NAME)
+    if record.get("kind") != "fit" or not isinstance(integrity, dict) or not config.is_file():
+        return {}
+    try:
+        content = config.read_bytes()
+        if hashlib.sha256(content).hexdigest() != integrity.get("config_sha256"):
+            return {}
+        found = yaml.safe_load(content)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def require_valid(path: Path, record: Any) -> None:
+    """Refuses a record that the schema has something against.
+
+    Raises:
+        ResultError: naming the field; `path` is where the record lies, or would lie.
+    """
+    found = record.get("schema") if isinstance(record, dict) else None
+    if found != SCHEMA:
+        raise ResultError(path, f"schema is {found!r}, not {SCHEMA!r}")
+    for key, value in leaves(record):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ResultError(path, f"{key} is {value}, not a finite number")
+
+    if reason := complaint(record):
+        raise ResultError(path, reason)
+
+
+def complaint(record: Any) -> str | None:
+    """What the schema has against a record; None if nothing."""
+    from jsonschema.exceptions import best_match
+
+    error = best_match(_validator().iter_errors(record))
+    if error is None:
+        return None
+    key = error.json_path.removeprefix("$").removeprefix(".") or "the record"
+    return f"{key}: {error.message[:200]}"
+
+
+def _require_countable(path: Path, record: Any) -> None:
+    """Refuses numbers that no run writes, and a report cannot calculate with."""
+    for key, value in leaves(record):
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise ResultError(path, f"{shown(key)} is {shown(value)}, beyond what a run can count")
+
+
+def _printable(value: Any) -> Any:
+    """A record whose texts can be encoded: names of files may be any bytes, which Python reads as lone surrogates."""
+    if isinstance(value, dict):
+        return {plain_text(key): _printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    return plain_text(value) if isinstance(value, str) else value
+
+
+@functools.cache
+def _validator() -> Any:
+    from jsonschema import Draft202012Validator
+
+    schema = Path(__file__).with_name("result.schema.json").read_text(encoding="utf-8")
+    return Draft202012Validator(json.loads(schema))
+
+
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in nested mappings and lists by dotted key; items of lists are numbered."""
+    if not isinstance(value, dict | list):
+        yield key, value
+        return
+    for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from leaves(item, f"{key}.{name}" if key else str(name))
+
+
+def _without_operational(value: Any, key: str) -> Any:
+    if isinstance(value, list):
+        return [_without_operational(item, f"{key}.{place}") for place, item in enumerate(value)]
+    if not isinstance(value, dict):
+        return value
+    kept = {}
+    for name, item in value.items():
+        below = f"{key}.{name}" if key else str(name)
+        if below == "trainer.callbacks":
+            item = _without_observers(item)
+        if below not in OPERATIONAL_OPTIONS:
+            kept[str(name)] = _without_operational(item, below)
+    kind = _loaded(value.get("class_path"))
+    if kind is not None and isinstance(kept.get("init_args"), dict):
+        left_out = operational_options(kind)
+        kept["init_args"] = {name: item for name, item in kept["init_args"].items() if name not in left_out}
+    return kept
+
+
+def _without_observers(callbacks: Any) -> Any:
+    """The callbacks that may change a result, or null."""
+    if not isinstance(callbacks, list):
+        return callbacks
+    return [callback for callback in callbacks if not _observes(callback)] or None
+
+
+def _observes(callback: Any) -> bool:
+    package, _, name = str(callback.get("class_path") if isinstance(callback, dict) else callback).rpartition(".")
+    return name in _OBSERVERS and package.split(".")[0] in ("", "pytorch_lightning", "lightning")
+
+
+def _loaded(class_path: Any) -> type | None:
+    """The class of a path whose module is imported, as those of a run are; None for any other."""
+    module, _, name = str(class_path).rpartition(".")
+    kind = getattr(sys.modules.get(module), name, None)
+    return kind if isinstance(kind, type) else None
+
+
+def _plain(value: Any) -> str:
+    # The text of any other object may hold its memory address: a hash that never repeats.
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+def _checkout(package: Path) -> dict[str, Any]:
+    unknown = {"commit": None, "dirty": None, "diff_sha256": None}
+    # A package installed into an environment below someone's repository is not part of that repository.
+    tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py")
+    commit = _git(package, "rev-parse", "HEAD")
+    status = _git(package, "status", "--porcelain")
+    if tracked is None or commit is None or status is None:
+        return unknown
+    diff = _git(package, "diff", "HEAD")
+    return {
+        "commit": commit.decode().strip(),
+        "dirty": bool(status),
+        "diff_sha256": hashlib.sha256(diff).hexdigest() if diff else None,
+    }
+
+
+def _git(folder: Path, *arguments: str) -> bytes | None:
+    try:
+        # Without the lock, runs that start together do not fight over the index.
+        command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+        done = subprocess.run(command, capture_output=True, check=False)
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _installed_sha256() -> str:
+    lines = set()
+    for package in importlib.metadata.distributions():
+        with suppress(Exception):  # of metadata that is there in part, anything may come
+            lines.add(f"{package.metadata['Name']}=={package.version}\n")
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def package_version(package: str) -> str | None:
+    """The version of an installed package; None where it is another's module, or its installation is cut."""
+    try:
+        return importlib.metadata.version(package)
+    except Exception:  # of metadata that is there in part, anything may come
+        return None
+
+
+def _cpu_model() -> str | None:
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or None

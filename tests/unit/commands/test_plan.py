@@ -1,0 +1,84 @@
+"""`petl-bench plan`: what it measures and how it scales that to a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from petl_bench.backbones.clip.model import CLIP
+from petl_bench.commands.plan import memory_bytes
+from petl_bench.main import main
+from petl_bench.method import Method
+from petl_bench.tasks.retrieval import Retrieval
+
+CONFIG = ("plan", "--config=fixture_adaptformer", "--model.init_args.backbone=backbone/clip_tiny.yaml", "--steps=1")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert not list(tmp_path.iterdir())
+
+
+def plan(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main([*CONFIG, *options, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_steps_and_hours_follow_from_rows_and_batch(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = plan(capsys, "--rows=1000", "--trainer.max_epochs=3", "--data.init_args.batch_size=64")
+    assert figures["steps"] == 3 * (1000 // 64)
+    assert figures["clips_per_process"] == 64
+    assert figures["hours"] == pytest.approx(figures["steps"] * 64 / figures["clips_per_s"] / 3600)
+    # 4 vision blocks of width 96 and 4 text blocks of width 64, bottleneck 64
+    assert figures["adapter_bytes"] == 4 * 4 * (2 * 96 * 64 + 64 + 96 + 2 * 64 * 64 + 64 + 64)
+
+
+def test_the_global_batch_is_shared_by_processes(capsys: pytest.CaptureFixture[str]) -> None:
+    one = plan(capsys, "--rows=640")
+    four = plan(capsys, "--rows=640", "--trainer.devices=2", "--trainer.num_nodes=2")
+    assert (four["processes"], four["clips_per_process"]) == (4, one["clips_per_process"] // 4)
+    assert four["steps"] == one["steps"]
+    assert four["memory_bytes"] < one["memory_bytes"]
+    assert main([*CONFIG, "--rows=640", "--trainer.devices=3"]) == 2
+    assert "multiple of 3 processes" in capsys.readouterr().err
+
+
+def test_rows_come_from_the_annotation_files(
+    capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("lists")
+    sentences = [{"video_id": f"video{n}", "caption": "a"} for n in range(6) for _ in range(10)]
+    (root / "MSRVTT_data.json").write_text(json.dumps({"sentences": sentences}))
+    (root / "MSRVTT_train.9k.csv").write_text("video_id\n" + "".join(f"video{n}\n" for n in range(5)))
+    (root / "MSRVTT_JSFUSION_test.csv").write_text("key,vid_key,video_id,sentence\nret0,msr5,video5,a\n")
+    assert plan(capsys, f"--data.init_args.root={root}")["rows"] == 50
+    assert plan(capsys, f"--data.init_args.root={root}", "--data.init_args.train_captions=one")["rows"] == 5
+
+
+def test_without_files_the_number_of_rows_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(list(CONFIG)) == 2
+    assert "--rows" in capsys.readouterr().err
+
+
+def test_a_method_that_trains_nothing_has_no_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    zeroshot = [CONFIG[0], "--config=fixture_zeroshot", CONFIG[2]]
+    assert main([*zeroshot, "--rows=640"]) == 2
+    assert "trains nothing" in capsys.readouterr().err
+
+
+def test_memory_scales_what_depends_on_the_batch() -> None:
+    from methods.linear import Linear
+
+    method: Method = Linear(backbone=CLIP("tiny", None), task=Retrieval()).adapt()
+    counts = method.parameter_counts()
+    weights = 4 * (counts["total"] - counts["trainable"]) + 16 * counts["trainable"]
+    measured = {"clips_per_step": 2, "saved_activation_bytes": 1000, "peak_allocated_bytes": None}
+    assert memory_bytes(method, measured, 8) == 4000 + weights
+    assert memory_bytes(method, measured | {"peak_allocated_bytes": 77}, 8) == 4000 + weights
+    assert memory_bytes(method, measured | {"peak_allocated_bytes": 77}, 2) == 77
