@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from petl_bench.backbones.base import Backbone, Block, Context, WrappedBlock
+from petl_bench.backbones.base import Backbone
 from petl_bench.method import Method
 from petl_bench.nn.adapter_blocks import SequentialBlock
 from petl_bench.nn.layers import AdaptMLP, LayerNormOption
+from petl_bench.nn.transformer import Block, Context, WrappedBlock
 from petl_bench.ranges import Finite, ShareBelowOne, Size
 
 

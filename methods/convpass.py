@@ -7,11 +7,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from petl_bench.backbones.base import Backbone, Block, Context, WrappedBlock, select_row
+from petl_bench.backbones.base import Backbone
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.nn.adapter_blocks import add_sequential_adapters
 from petl_bench.nn.layers import LayerNormOption, QuickGELU, biases
+from petl_bench.nn.transformer import Block, Context, WrappedBlock, select_row
 from petl_bench.ranges import Finite, ShareBelowOne, Size
 
 ConvInit = Literal["identity", "xavier"]

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petl_bench.backbones.base import Backbone, Block, Context, WrappedBlock
+from petl_bench.backbones.base import Backbone
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.nn.layers import QuickGELU
+from petl_bench.nn.transformer import Block, Context, WrappedBlock
 from petl_bench.ranges import Size
 
 

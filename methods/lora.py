@@ -7,10 +7,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from petl_bench.backbones.base import Attention, Backbone
+from petl_bench.backbones.base import Backbone
 from petl_bench.errors import NonFiniteError, UsageError
 from petl_bench.method import Method
 from petl_bench.nn.layers import LoRALinear, LowRank, add_to_weight
+from petl_bench.nn.transformer import Attention
 from petl_bench.ranges import Finite, Size
 
 

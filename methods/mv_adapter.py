@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petl_bench.backbones.base import Attention, Backbone, Block, Context, Tower, WrappedBlock
+from petl_bench.backbones.base import Backbone
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.nn.layers import QuickGELU, biases
+from petl_bench.nn.transformer import Attention, Block, Context, Tower, WrappedBlock
 from petl_bench.ranges import Finite, Size
 
 Tying = Literal["kronecker", "factor", "none"]

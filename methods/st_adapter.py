@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from petl_bench.backbones.base import Backbone, Block, Context, WrappedBlock
+from petl_bench.backbones.base import Backbone
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.nn.adapter_blocks import add_sequential_adapters
 from petl_bench.nn.layers import LayerNormOption, biases
+from petl_bench.nn.transformer import Block, Context, WrappedBlock
 from petl_bench.ranges import Finite, Size
 
 Positions = Literal["pre_attn", "pre_mlp", "pre_attn_pre_mlp"]

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from petl_bench.backbones.base import Backbone, Block, Context, Tower, WrappedBlock
+from petl_bench.backbones.base import Backbone
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.nn.layers import LoRALinear
+from petl_bench.nn.transformer import Block, Context, Tower, WrappedBlock
 from petl_bench.ranges import NonNegativeCount, ShareBelowOne, Size
 
 #: added to attention logits of tokens of size 0; finite, so that a row of nothing else gives no NaN

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petl_bench.backbones.base import Backbone, Block, Context, CrossAttention, Tower, WrappedBlock
+from petl_bench.backbones.base import Backbone
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.nn.layers import Bottleneck, LayerNormOption
+from petl_bench.nn.transformer import Block, Context, CrossAttention, Tower, WrappedBlock
 from petl_bench.ranges import Finite, Positive, Size
 
 Init = Literal["released", "zero_up"]

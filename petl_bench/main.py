@@ -246,7 +246,7 @@ def _list_configs() -> None:
 
 
 def _report(arguments: list[str]) -> int:
-    from petl_bench import report
+    from petl_bench.commands import report
 
     parser = Parser(prog="petl-bench report", description="Collects runs into a leaderboard.")
     report.add_arguments(parser)
@@ -254,7 +254,7 @@ def _report(arguments: list[str]) -> int:
 
 
 def _fixture(arguments: list[str]) -> int:
-    from petl_bench import fixture
+    from petl_bench.commands import fixture
 
     parser = Parser(
         prog="petl-bench fixture", description="Writes a small generated dataset in the layout of a real one."

@@ -49,14 +49,14 @@ def _adapter_readers() -> Iterable[Any]:
 
 def _record(folder: Path) -> list[Form]:
     from petl_bench.report import collect, render, tables
-    from petl_bench.runs import record as results
+    from petl_bench.storage.files import file_sha256
     from tests.records import make_record
 
     cost = make_record()["eval"]["cost"]
     answers = {"accuracy": 41.25, "per_type": {"what": 33.0}, "n": 10, "cost": cost}
     (folder / "once").mkdir()
     (folder / "once" / "config.yaml").write_text("seed_everything: 0\n")
-    record = make_record(integrity__config_sha256=results.file_sha256(folder / "once" / "config.yaml"))
+    record = make_record(integrity__config_sha256=file_sha256(folder / "once" / "config.yaml"))
     for name, own in (("once", record), ("again", make_record()), ("questions", make_record(eval=answers, id__seed=1))):
         (folder / name).mkdir(exist_ok=True)
         (folder / name / "result.json").write_text(json.dumps(own))
@@ -423,8 +423,9 @@ def _earlier(folder: Path) -> list[Form]:
 
     import datamodules.msrvtt  # noqa: F401  # what is operational is looked up in classes that are loaded
     from petl_bench.runs.earlier import as_now, earlier_checkpoint
-    from petl_bench.runs.record import file_sha256, measured_settings
+    from petl_bench.runs.record import measured_settings
     from petl_bench.storage.checkpoints import LAST
+    from petl_bench.storage.files import file_sha256
     from tests.records import make_first_record
 
     backbone = {"class_path": "petl_bench.backbones.clip.CLIP", "init_args": {"architecture": "tiny"}}

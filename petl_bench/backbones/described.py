@@ -14,8 +14,8 @@ from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
-from petl_bench.backbones.base import InputSpec, Resize
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.inputs import InputSpec, Resize
 from petl_bench.machine.resources import exhausted
 from petl_bench.storage.adapters import Adapter
 from petl_bench.storage.untrusted import shown

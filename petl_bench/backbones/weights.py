@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from petl_bench.backbones.described import Pixels, pixels_of_adapter
 from petl_bench.errors import CheckpointError
 from petl_bench.machine.resources import exhausted, exhausted_by_parser
-from petl_bench.runs.record import file_sha256
 from petl_bench.storage.adapters import is_adapter_file, read_adapter
+from petl_bench.storage.files import file_sha256
 from petl_bench.storage.untrusted import expanded, is_file, shown_all
 
 #: suffixes of files that hold weights of any library

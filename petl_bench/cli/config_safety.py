@@ -17,6 +17,7 @@ import yaml
 
 from petl_bench.cli.named_configs import SUFFIXES, find_fragment, is_file, read_text
 from petl_bench.errors import UsageError
+from petl_bench.storage.plain_yaml import nodes_and_value, parse_yaml
 from petl_bench.storage.untrusted import shown
 
 ALLOWED = ("petl_bench", "methods", "datamodules", "torch", "pytorch_lightning", "lightning_fabric")
@@ -30,8 +31,6 @@ _FRAGMENT_KEYS = frozenset(
 )
 #: of these, the groups: nothing but a mapping will do
 _GROUPS = ("trainer",)
-#: values in a configuration; a few lines of YAML can unfold to billions
-_MAX_VALUES = 100_000
 _ONE_LINE = 10**9
 _FILE_SUFFIXES = ("csv", "tsv", "json", "jsonl", "txt", "pkl", "yaml", "yml", "pt", "bin", "safetensors", "ckpt")
 
@@ -116,7 +115,7 @@ class ClassPathGuard:
         """
         if path.resolve() in above:
             raise UsageError(f"configuration {path} includes itself, by way of {above[-1]}")
-        node, value = _parsed(read_text(path), str(path))
+        node, value = nodes_and_value(read_text(path), str(path))
         if not isinstance(node, yaml.CollectionNode) or not isinstance(value, dict | list):
             raise UsageError(f"configuration {path} is empty or no mapping of keys to values")
         self._check_value(value, str(path))
@@ -184,74 +183,6 @@ def _no_group(where: str, value: str) -> UsageError:
     return UsageError(
         f"{where} {shown(value)} is no group of options: give a file ({', '.join(SUFFIXES)}) or the options"
     )
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """The value of a YAML text of plain values.
-
-    Raises:
-        UsageError: if it is no YAML, has tags or a key twice, or unfolds to too many values.
-    """
-    return _parsed(text, where)[1]
-
-
-def _parsed(text: str, where: str) -> tuple[yaml.Node | None, Any]:
-    """What a YAML text consists of, and its value, see `parse_yaml`."""
-    try:
-        loader = _UniqueKeys(text)
-        node = loader.get_single_node()
-        value = None if node is None else loader.construct_document(node)
-    except RecursionError as error:
-        raise UsageError(f"{where} is not valid YAML: it nests too deeply") from error
-    # PyYAML lets pass what `!!int x`, an impossible date or a list as a key make Python raise.
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-        raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
-    _require_small(value, where)
-    return node, value
-
-
-def _require_small(value: Any, where: str) -> None:
-    """Refuses what unfolds beyond all measure, or for ever: in YAML a part can stand in many places, and in itself."""
-    stack, seen = [value], 0
-    while stack:
-        seen += 1
-        if seen > _MAX_VALUES:
-            raise UsageError(
-                f"{where} unfolds to more than {_MAX_VALUES} values (`&` and `*` repeat parts); refusing it"
-            )
-        item = stack.pop()
-        if isinstance(item, dict):
-            stack += [*item.keys(), *item.values()]
-        elif isinstance(item, (list, tuple, set)):
-            stack.extend(item)
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice, where YAML would silently take the last."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        keys = set[str]()
-        for key, _ in node.value:
-            if key.tag != "tag:yaml.org,2002:str":
-                continue
-            if key.value in keys:
-                raise yaml.YAMLError(
-                    f"key {shown(key.value)} stands twice, at line {node.start_mark.line + 1} and below"
-                )
-            keys.add(key.value)
-        return node
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Puts what `<<` names in its place; of equal keys, the mapping's own is kept."""
-        super().flatten_mapping(node)
-        last = {(key.tag, key.value): place for place, (key, _) in enumerate(node.value) if _is_scalar(key)}
-        kept = set(last.values())
-        node.value = [pair for place, pair in enumerate(node.value) if place in kept or not _is_scalar(pair[0])]
-
-
-def _is_scalar(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode)
 
 
 def _would_import(text: str) -> bool:

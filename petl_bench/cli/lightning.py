@@ -29,7 +29,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from petl_bench.backbones.base import Backbone, InputSpec
+from petl_bench.backbones.base import Backbone
 from petl_bench.cli.config_safety import ClassPathGuard, holds
 from petl_bench.cli.messages import is_about_configuration, readable
 from petl_bench.cli.named_configs import config_folder, find_config, list_configs, read_recipe, recipe_name
@@ -40,6 +40,7 @@ from petl_bench.data.qa import QuestionAnswerDataModule
 from petl_bench.data.samples import Split
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError, chain
 from petl_bench.formats import number, shown
+from petl_bench.inputs import InputSpec
 from petl_bench.machine.installation import lacking, lost_import
 from petl_bench.machine.launch import this_launch, without_left_overs
 from petl_bench.machine.limits import fault_of_machine

@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
 
 import yaml
 
 from petl_bench.errors import UsageError
+from petl_bench.runs.recipe import Recipe
 from petl_bench.storage import untrusted
 from petl_bench.storage.untrusted import expanded, is_file, shown
 
@@ -18,13 +18,6 @@ from petl_bench.storage.untrusted import expanded, is_file, shown
 SUFFIXES = (".yaml", ".yml", ".json")
 #: more than any configuration has, and read in an instant
 MAX_BYTES = 1_000_000
-
-
-class Recipe(NamedTuple):
-    """A packaged configuration that a training is held against: its bare name, and the epochs it trains for."""
-
-    name: str
-    max_epochs: int
 
 
 def config_folder() -> Path:

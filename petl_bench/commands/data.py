@@ -10,18 +10,18 @@ from typing import Any
 
 from petl_bench.cli import lightning as cli
 from petl_bench.cli.arguments import Parser
-from petl_bench.cli.config_safety import parse_yaml
 from petl_bench.cli.named_configs import SUFFIXES, find_config, read_text
+from petl_bench.commands import data_cache, data_describe, data_verify
 from petl_bench.commands.inspect import Params
-from petl_bench.data import build_cache, describe, verify
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import UsageError
 from petl_bench.machine.signals import STOP
 from petl_bench.method import Method
+from petl_bench.storage.plain_yaml import parse_yaml
 from petl_bench.storage.untrusted import shown
 
 #: modules with `add_arguments(parser)` and `run(data module, options) -> exit code`
-COMMANDS: dict[str, ModuleType] = {"describe": describe, "verify": verify, "cache": build_cache}
+COMMANDS: dict[str, ModuleType] = {"describe": data_describe, "verify": data_verify, "cache": data_cache}
 #: the configuration around a data fragment, which alone says neither size nor resize of frames
 _AROUND = "msrvtt_zeroshot"
 

@@ -28,16 +28,9 @@ from petl_bench.method import Method
 from petl_bench.metrics.ranks import figures_of
 from petl_bench.runs.cost import count_gmacs
 from petl_bench.runs.earlier import as_now
+from petl_bench.runs.environment import environment
 from petl_bench.runs.freedoms import foreign_classes
-from petl_bench.runs.record import (
-    CONFIG_NAME,
-    FILE_NAME,
-    ResultError,
-    environment,
-    file_sha256,
-    measured_settings,
-    read_result,
-)
+from petl_bench.runs.record import CONFIG_NAME, FILE_NAME, measured_settings, read_result
 from petl_bench.runs.run import (
     ADAPTER_NAME,
     DRAFT_NAME,
@@ -51,6 +44,7 @@ from petl_bench.runs.run import (
 )
 from petl_bench.storage.adapters import Adapter, read_adapter
 from petl_bench.storage.checkpoints import LAST, read_checkpoint
+from petl_bench.storage.files import FileError, file_sha256
 from petl_bench.storage.untrusted import expanded
 
 #: how Lightning writes the precisions that it knows by two names
@@ -65,7 +59,7 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
     Raises:
         UsageError: there is nothing to do, or the folder is not that of a run.
         CheckpointError: what the record follows from is missing or damaged, or does not belong together.
-        ResultError: the record cannot be written.
+        FileError: the record cannot be written.
     """
     parser = Parser(prog="petl-bench record", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("folder", type=possible_path, metavar="RUN", help="folder of a run: runs/.../seed0")
@@ -101,7 +95,7 @@ def _require_no_record(folder: Path) -> None:
         return
     try:
         read_result(path)
-    except ResultError as error:
+    except FileError as error:
         raise UsageError(
             f"{error}; it is in the place of a record: move it away, then give the command again"
         ) from error
@@ -141,7 +135,7 @@ def _read_draft(folder: Path) -> Draft | None:
     path = folder / DRAFT_NAME
     try:
         draft = read_result(path)
-    except ResultError as error:
+    except FileError as error:
         if path.exists():
             print(f"petl-bench: warning: {error}; it is left aside")
         return None

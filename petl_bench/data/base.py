@@ -19,7 +19,6 @@ from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
-from petl_bench.backbones.base import InputSpec
 from petl_bench.data.augmentation import RandAugment, require_recipe
 from petl_bench.data.cache import Clip, FrameCache
 from petl_bench.data.clip_files import AmbiguousClip, ClipFiles, is_text, outside, relative
@@ -33,9 +32,10 @@ from petl_bench.data.sampling import SAMPLERS
 from petl_bench.data.shards import EpochBatches, LateLoader, UnpaddedShard, as_loader
 from petl_bench.data.video import require_reader
 from petl_bench.errors import DataError, UsageError
+from petl_bench.inputs import InputSpec
 from petl_bench.machine.limits import require_temporary_folder
 from petl_bench.ranges import Count, NonNegativeCount, Processes, Size
-from petl_bench.runs.record import ResultError, file_sha256
+from petl_bench.storage.files import FileError, file_sha256
 from petl_bench.storage.untrusted import expanded, is_folder, shown, shown_all
 
 VIDEO_SUFFIXES = tuple(
@@ -623,7 +623,7 @@ class VideoTextDataModule(LightningDataModule):
         """By role; read once, as the files may have 100 MB."""
         try:
             return {role: file_sha256(path) for role, path in sorted(self.annotation_files().items())}
-        except ResultError as error:
+        except FileError as error:
             raise DataError(f"{error}; set data.root") from error
 
     def frame_cache_record(self) -> dict[str, Any] | None:

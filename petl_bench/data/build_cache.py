@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -13,22 +12,16 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.data import Dataset
 
-from petl_bench.cli.arguments import possible_path
-from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.cache import Clip, DamagedEntry, FrameCache, Source
 from petl_bench.data.reader import VideoError
 from petl_bench.data.shards import LateLoader, as_loader
-from petl_bench.errors import CheckpointError, DataError, PetlBenchError, ResourceError, UsageError
-from petl_bench.machine.cpus import allowed_cpus
+from petl_bench.errors import CheckpointError, DataError, PetlBenchError, ResourceError
 from petl_bench.machine.resources import exhausted, helper_lacked_by
 from petl_bench.machine.signals import STOP
-from petl_bench.ranges import Processes, argument
 from petl_bench.storage.files import free_bytes
 
 #: clips opened to estimate the size of all
 _SAMPLED = 32
-#: clips that are named
-_NAMED = 50
 #: seconds after which an unfinished file belongs to a builder that is gone
 _ABANDONED = 3600
 
@@ -52,44 +45,6 @@ class Outcome(NamedTuple):
     did: Done | Literal["unreadable", "unwritable"]
     source: Source | None = None
     reason: str = ""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
-    parser.add_argument(
-        "--cache", type=possible_path, help="folder of the cache (default: data.cache of the configuration)"
-    )
-    parser.add_argument(
-        "--workers", type=argument(Processes), default=allowed_cpus(), help="decoding processes (default: %(default)s)"
-    )
-    parser.add_argument("--recheck", action="store_true", help="read all frames again, and decode the damaged ones")
-
-
-def run(data: VideoTextDataModule, options: argparse.Namespace) -> int:
-    """Builds the cache of a data module whose `spec` is set, and says what it did.
-
-    Raises:
-        UsageError: No folder is given.
-        CheckpointError: The cache cannot be written, or the disk has too little room.
-        DataError: A clip cannot be read and `bad_videos` is `error`; all others are cached then.
-    """
-    data.cache = options.cache or data.cache
-    cache = data.clip_loader.cache
-    if cache is None:
-        raise UsageError("no folder for the cache: give --cache DIR, or set data.cache")
-    outcomes = build(cache, data.clips(), options.workers, recheck=options.recheck)
-    print(f"{cache.folder}\n{summary(outcomes)}")
-    renewed = [o.clip.path.name for o in outcomes if o.did == "renewed"]
-    if renewed:
-        shown = ", ".join(renewed[:_NAMED]) + (", ..." if len(renewed) > _NAMED else "")
-        print(f"read otherwise than by the earlier version, and made again: {shown}")
-    unreadable = [f"{o.clip.path.name} ({o.reason})" for o in outcomes if o.did == "unreadable"]
-    if unreadable and data.bad_videos == "error":
-        raise DataError(
-            f"{len(unreadable)} of {len(outcomes)} clips cannot be cached: {'; '.join(unreadable[:10])}"
-            + ("; ..." if len(unreadable) > 10 else "")
-        )
-    return 0
 
 
 def build(cache: FrameCache, clips: Sequence[Clip], workers: int, recheck: bool = False) -> list[Outcome]:

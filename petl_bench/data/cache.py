@@ -43,15 +43,25 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from petl_bench.backbones.base import Resize
 from petl_bench.data.reader import READING_RULES, VideoError, VideoReader
 from petl_bench.data.sampling import FILLED, choose_frames, frame_grid, is_random
 from petl_bench.data.video import open_video, reader_version, resize_frames
 from petl_bench.errors import CheckpointError, DataError
+from petl_bench.inputs import Resize
 from petl_bench.machine.resources import error_number, exhausted
-from petl_bench.runs.record import ResultError, file_sha256, write_atomically, write_bytes_atomically
 from petl_bench.storage.file_names import utf8_path
-from petl_bench.storage.files import NO_LINK, UNABLE, make_ours, move, replacing, warn_once
+from petl_bench.storage.files import (
+    NO_LINK,
+    UNABLE,
+    FileError,
+    file_sha256,
+    make_ours,
+    move,
+    replacing,
+    warn_once,
+    write_atomically,
+    write_bytes_atomically,
+)
 from petl_bench.storage.untrusted import expanded
 
 #: what the owner of a shared cache can do
@@ -285,7 +295,7 @@ class FrameCache:
         Raises:
             VideoError: The clip cannot be decoded.
             CheckpointError: The folder of the entry cannot be made.
-            ResultError: The entry cannot be written.
+            FileError: The entry cannot be written.
         """
         path = self.entry(clip)
         content = self._decode(clip)
@@ -303,7 +313,7 @@ class FrameCache:
 
         Raises:
             CheckpointError: It cannot be made.
-            ResultError: The file cannot be written.
+            FileError: The file cannot be written.
         """
         path, text = self.folder / "profile.json", json.dumps(asdict(self.profile), indent=2) + "\n"
         try:
@@ -474,7 +484,7 @@ class Sources:
         if state not in self._known:
             try:
                 self._known[state] = Source(*state, file_sha256(path))
-            except ResultError as error:
+            except FileError as error:
                 raise VideoError(str(error)) from error
         return self._known[state]
 

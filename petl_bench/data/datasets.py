@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from petl_bench.backbones.base import InputSpec, Resize
 from petl_bench.data import sampling
 from petl_bench.data.augmentation import RandAugment
 from petl_bench.data.batch import Batch, Question
@@ -24,6 +23,7 @@ from petl_bench.data.reader import VideoError
 from petl_bench.data.samples import Sample
 from petl_bench.data.video import load_frames, pad_frames
 from petl_bench.errors import DataError
+from petl_bench.inputs import InputSpec, Resize
 
 #: how many other rows are tried in place of one whose video cannot be read
 _RETRIES = 8

@@ -1,9 +1,7 @@
-"""`petl-bench data describe`: what the annotation files of a dataset hold, as JSON."""
+"""What the annotation files of a dataset hold (`petl-bench data describe`)."""
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,24 +13,6 @@ from petl_bench.data.samples import Sample, Split, looked_up_by
 from petl_bench.errors import DataError
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command: none of its own."""
-
-
-def run(data: VideoTextDataModule, options: argparse.Namespace) -> int:
-    """Prints the description; fails if a split is not whole, after printing what is there.
-
-    Raises:
-        DataError: for splits that cannot be read or do not have what the protocol expects.
-    """
-    described = describe(data)
-    print(json.dumps(described, indent=2, ensure_ascii=False))
-    wrong = {name: split["error"] for name, split in described["splits"].items() if "error" in split}
-    if wrong:
-        raise DataError("; ".join(f"{name}: {message}" for name, message in wrong.items()))
-    return 0
 
 
 def describe(data: VideoTextDataModule) -> dict[str, Any]:

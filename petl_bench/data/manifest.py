@@ -12,7 +12,7 @@ from petl_bench.data.images import IMAGE_SUFFIXES
 from petl_bench.data.opening import CODECS
 from petl_bench.data.reader import READING_RULES
 from petl_bench.errors import DataError
-from petl_bench.runs.record import write_atomically
+from petl_bench.storage.files import write_atomically
 from petl_bench.storage.untrusted import UnreadableError, parse_json, read_bytes, shown
 
 FILE_NAME = "manifest.jsonl"

@@ -1,4 +1,4 @@
-"""`petl-bench data verify`: decodes every clip of a dataset in a process of its own and writes what it found.
+"""Decodes every clip of a dataset in a process of its own and writes what it found (`petl-bench data verify`).
 
 A file can end its decoder, fill the memory or block for ever: nothing of that must reach the process that asks. So each
 file gets a process, which is killed after a while and has an upper limit of memory.
@@ -6,14 +6,12 @@ file gets a process, which is killed after a while and has an upper limit of mem
 
 from __future__ import annotations
 
-import argparse
 import errno
 import multiprocessing
 import os
 import resource
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,24 +24,18 @@ from typing import IO, Any, Literal, NamedTuple
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from petl_bench.cli.arguments import possible_path
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.clip_files import AmbiguousClip, ClipFiles, relative
 from petl_bench.data.display import Orientation
 from petl_bench.data.images import IMAGE_SUFFIXES
-from petl_bench.data.manifest import FILE_NAME, Entry, entry_of, read_manifest, write_manifest
+from petl_bench.data.manifest import Entry, entry_of, read_manifest, write_manifest
 from petl_bench.data.reader import READING_RULES, VideoError, VideoReader
 from petl_bench.data.samples import Split
-from petl_bench.data.video import PyAVReader, WholeStream, open_video, require_reader
-from petl_bench.errors import DataError, ResourceError, UsageError
-from petl_bench.machine.cpus import allowed_cpus
-from petl_bench.machine.limits import require_temporary_folder
+from petl_bench.data.video import PyAVReader, WholeStream, open_video
+from petl_bench.errors import DataError, ResourceError
 from petl_bench.machine.resources import LESS_AT_ONCE, error_number, exhausted, helper_lacked, no_more_helpers
 from petl_bench.machine.signals import STOP, as_helper, starting_helpers
-from petl_bench.ranges import Limit, Processes, argument
-from petl_bench.runs.record import ResultError, file_sha256
-from petl_bench.storage.files import make_ours
-from petl_bench.storage.untrusted import shown
+from petl_bench.storage.files import FileError, file_sha256, make_ours
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 #: frames that both decoders are asked for, and the mean difference in levels beyond which they disagree
@@ -72,78 +64,6 @@ class Task(NamedTuple):
     path: Path
     root: Path
     former: Entry | None = None
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
-    parser.add_argument(
-        "--manifest", type=possible_path, help=f"what to write (default: {FILE_NAME} in the dataset's root)"
-    )
-    parser.add_argument(
-        "--workers", type=argument(Processes), default=allowed_cpus(), help="files at once (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--timeout", type=argument(Limit), default=20, help="seconds for one file (default: %(default)s)"
-    )
-    parser.add_argument("--memory", type=argument(Limit), default=4, help="GiB for one file (default: %(default)s)")
-    parser.add_argument("--recheck", action="store_true", help="look at files again that are in the manifest unchanged")
-    parser.add_argument(
-        "--compare",
-        choices=["decord"],
-        help="open every good video with this reader, too, and warn where it disagrees; the FFmpeg 4.1 in decord's "
-        "wheel has known holes, so only for files from people you trust",
-    )
-
-
-def run(data: VideoTextDataModule, options: argparse.Namespace) -> int:
-    """Verifies the clips of all splits, writes the manifest, and says what is wrong.
-
-    Raises:
-        UsageError: an option is out of range.
-        DataError: clips are bad or missing; they are listed, and the manifest is complete.
-    """
-    if options.workers < 1:
-        raise UsageError(f"--workers {options.workers}: every file is looked at in a process of its own, so at least 1")
-    require_temporary_folder()
-    if options.compare:
-        require_reader(options.compare)
-    path = options.manifest or data.root / FILE_NAME
-    limits = Limits(options.workers, options.timeout, options.memory)
-    entries = verify(data, path, limits, options.recheck, options.compare)
-    counts = {status: sum(entry.status == status for entry in entries) for status in ("ok", "bad", "missing", "extra")}
-    warned = [entry for entry in entries if entry.warnings]
-    print(f"{path}\n" + ", ".join(f"{count} {status}" for status, count in counts.items()))
-    for line in summary(entries, data.frame_rate):
-        print(line)
-    for entry in warned[:10]:
-        print(f"{shown(entry.path, 400)[1:-1]}: {'; '.join(entry.warnings)}")
-    if len(warned) > 10:
-        print(f"... and warnings about {len(warned) - 10} more files")
-    wrong = [entry for entry in entries if entry.status in ("bad", "missing")]
-    if wrong:
-        told = "; ".join(f"{shown(entry.path or entry.id, 400)} ({entry.reason})" for entry in wrong[:20])
-        raise DataError(f"{len(wrong)} of {len(entries) - counts['extra']} clips: {told}{'; ...' * (len(wrong) > 20)}")
-    return 0
-
-
-def summary(entries: Sequence[Entry], frame_rate: int | None) -> Iterator[str]:
-    """What a reader of the figures should know about good videos whose frames are not plain; nothing if all are."""
-    videos = [entry for entry in entries if entry.status == "ok" and entry.rate]
-    rates = Counter(entry.rate for entry in videos)
-    if rates.keys() - {"constant"}:
-        other = sum(entry.rate == "variable" and not _agrees(entry) for entry in videos)
-        counted = ", ".join(f"{rates[rate]} {rate}" for rate in ("constant", "variable", "unknown") if rates[rate])
-        yield f"frame rates: {counted}" + (f" (the header of {other} names another one)" if other else "")
-    slow = sum(0 < entry.fps < (frame_rate or 0) for entry in videos)
-    if slow:
-        yield f"{slow} with fewer frames per second than data.frame_rate {frame_rate}: some frames come repeatedly"
-    turned = Counter(entry.display for entry in videos if entry.display)
-    if turned:
-        yield "shown otherwise than stored: " + ", ".join(f"{count} {how}" for how, count in sorted(turned.items()))
-
-
-def _agrees(entry: Entry) -> bool:
-    return abs(entry.header_fps - entry.fps) <= 0.05 * entry.fps
 
 
 @dataclass(frozen=True)
@@ -447,7 +367,7 @@ def inspect_file(task: Task) -> Entry:
             told = f"{video.info.num_frames} frames are announced and {whole.frames} can be decoded"
             return _about(task, "bad", told, **found)
         return _about(task, "ok", **found)
-    except (VideoError, ResultError) as error:
+    except (VideoError, FileError) as error:
         if error_number(error.__cause__ or error) == errno.ENOMEM:
             return _about(task, "bad", _TOO_LARGE, **found)
         return _about(task, "bad", str(error).removeprefix(f"{task.path.absolute()}: "), **found)

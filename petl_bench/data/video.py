@@ -32,8 +32,8 @@ from petl_bench.data.sampling import choose_frames
 from petl_bench.data.scan import scan
 from petl_bench.data.timing import Timing, timing
 from petl_bench.errors import DataError, UsageError
+from petl_bench.machine.installation import package_version
 from petl_bench.machine.resources import exhausted_by_parser
-from petl_bench.runs.record import package_version
 
 Resize = Literal["shorter_side_crop", "squash"]
 

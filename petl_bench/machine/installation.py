@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import io
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -77,7 +75,7 @@ def lacking(error: BaseException) -> str:
     if package == "petl_bench":
         return f"{lost.name} is missing from {PACKAGE}: install petl_bench again"
     what = "is missing" if package == lost.name else f"is not whole ({' '.join(str(lost).split())[:200]})"
-    return f"package {package} {what}: {_remedy(package)}"
+    return f"package {package} {what}: {remedy(package)}"
 
 
 def stand_ins() -> str:
@@ -88,19 +86,12 @@ def stand_ins() -> str:
     return f"; {files[0]} is imported in the place of a package: rename it, or run from another folder" if files else ""
 
 
-def rehearse() -> None:
-    """Does what else would be done at the end of a run for the first time, on nothing.
-
-    Raises:
-        UsageError: a package that is needed for it is missing, or cut.
-    """
-    for package, use in _AT_THE_END.items():
-        try:
-            use()
-        except Exception as error:  # of a package that is there in part, anything may come
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            told = lacking(error) or f"package {package} does not work ({reason}): {_remedy(package)}"
-            raise UsageError(f"{told} (the results of a run need it)") from error
+def package_version(package: str) -> str | None:
+    """The version of an installed package; None where it is another's module, or its installation is cut."""
+    try:
+        return importlib.metadata.version(package)
+    except Exception:  # of metadata that is there in part, anything may come
+        return None
 
 
 def _stand_in(package: str) -> Path | None:
@@ -121,7 +112,8 @@ def _own_folders() -> list[Path]:
     return [folder for folder in folders if not any(folder.glob("*.dist-info"))]
 
 
-def _remedy(package: str) -> str:
+def remedy(package: str) -> str:
+    """What installs a package, or mends it."""
     name = _DISTRIBUTIONS.get(package, package)
     try:
         importlib.metadata.version(name.partition("[")[0])
@@ -129,42 +121,3 @@ def _remedy(package: str) -> str:
         return f"pip install {name}"
     # Its metadata is there, so pip would do nothing.
     return f"pip install --force-reinstall --no-deps {name.partition('[')[0]}"
-
-
-def _tables() -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text("figures"))
-    table.add_column("R1", justify="right")
-    table.add_row(Text("1.0"))
-    Console(file=io.StringIO()).print(table)
-
-
-def _adapters() -> None:
-    import torch
-    from safetensors.torch import load, save
-
-    load(save({"": torch.zeros(1)}, {"": ""}))
-
-
-def _records() -> None:
-    from petl_bench.runs.record import complaint
-
-    complaint({})
-
-
-def _ranks() -> None:
-    import numpy as np
-
-    ranks = io.BytesIO()
-    np.savez_compressed(ranks, allow_pickle=False, ranks=np.zeros(1))
-
-
-_AT_THE_END: dict[str, Callable[[], None]] = {
-    "rich": _tables,
-    "safetensors": _adapters,
-    "jsonschema": _records,
-    "numpy": _ranks,
-}

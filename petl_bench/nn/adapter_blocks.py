@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petl_bench.backbones.base import Block, Context, Tower, WrappedBlock
 from petl_bench.nn.layers import AdaptMLP
+from petl_bench.nn.transformer import Block, Context, Tower, WrappedBlock
 
 
 class SequentialBlock(WrappedBlock):

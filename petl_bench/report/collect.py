@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from petl_bench.errors import DataError
 from petl_bench.machine.resources import exhausted
-from petl_bench.runs.record import FILE_NAME, ResultError, file_sha256, read_result
+from petl_bench.runs.record import FILE_NAME, read_result
+from petl_bench.storage.files import FileError, file_sha256
 
 _FILES = {"ranks": "ranks.npz", "adapter": "adapter.safetensors", "config": "config.yaml"}
 
@@ -87,7 +88,7 @@ def collect(folders: Iterable[Path], strict: bool = False) -> Collection:
         try:
             record = read_result(path)
             reason = _objection(path.parent, record, strict)
-        except ResultError as error:
+        except FileError as error:
             rejected.append(Rejected(error.path, error.reason))
             continue
         if reason:

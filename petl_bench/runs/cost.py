@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from petl_bench.backbones.base import Backbone, InputSpec
+from petl_bench.backbones.base import Backbone
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.batch import Batch, Question
+from petl_bench.inputs import InputSpec
 from petl_bench.method import Method
 from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.tasks.base import Evaluation, Task

@@ -12,12 +12,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from petl_bench.cli.config_safety import parse_yaml
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.machine.resources import exhausted
-from petl_bench.runs.record import CONFIG_NAME, FILE_NAME, ResultError, leaves, measured_settings, read_result
+from petl_bench.runs.record import CONFIG_NAME, FILE_NAME, leaves, measured_settings, read_result
 from petl_bench.storage.checkpoints import read_checkpoint, resumable
+from petl_bench.storage.files import FileError
 from petl_bench.storage.locks import is_held
+from petl_bench.storage.plain_yaml import parse_yaml
 from petl_bench.storage.untrusted import UnreadableError, read_text
 
 #: gives a configuration the defaults of what it does not say
@@ -171,7 +172,7 @@ def _complete_of_the_earlier_version(path: Path, annotations: str, weights: str 
     """Whether this run is complete there, on the same annotation files and weights."""
     try:
         record = read_result(path)
-    except ResultError:
+    except FileError:
         return False
     same = record["protocol"]["split_sha256"] == annotations and record["model"]["weights_sha256"] == weights
     return same and "weights" not in record["model"]

@@ -5,23 +5,18 @@ Layout and reasons: specs/report.md sections 3.2 and 3.3, specs/reliability.md s
 
 import functools
 import hashlib
-import importlib.metadata
 import json
 import math
-import platform
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from petl_bench.errors import PetlBenchError, StorageError, UsageError
-from petl_bench.machine.resources import exhausted
+from petl_bench.errors import UsageError
 from petl_bench.runs import old_records
-from petl_bench.storage.files import replacing
+from petl_bench.storage.files import FileError, write_atomically
 from petl_bench.storage.untrusted import UnreadableError, hidden, is_file, parse_json, plain_text, read_text, shown
 
 Contents = Mapping[str, Mapping[str, Any]]
@@ -55,44 +50,16 @@ _OBSERVERS = frozenset(
 )
 """Callbacks of Lightning that only watch, show or save."""
 
-_PACKAGES = (
-    "torch",
-    "pytorch-lightning",
-    "open_clip_torch",
-    "transformers",
-    "torchvision",
-    "av",
-    "decord",
-    "pillow",
-    "timm",
-)
-
 
 #: of a number in a record
 _LARGEST = 2**63
-
-
-class ResultError(PetlBenchError):
-    """A run record or report cannot be read, is not valid, or cannot be written.
-
-    Attributes:
-        path: The file.
-        reason: What is wrong with it, one line.
-    """
-
-    exit_code = 5
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path = path
-        self.reason = reason
 
 
 def write_result(path: Path, record: dict[str, Any]) -> None:
     """Write a run record so that the file is either whole or absent, also after a crash or a full disk.
 
     Raises:
-        ResultError: The record breaks the schema, or the file cannot be written.
+        FileError: The record breaks the schema, or the file cannot be written.
     """
     require_valid(path, record)
     write_atomically(path, json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n")
@@ -102,10 +69,10 @@ def read_result(path: Path) -> dict[str, Any]:
     """Read and validate a run record; one of an earlier version is given in this one's layout.
 
     Raises:
-        ResultError: The file is missing, damaged, of another schema, or breaks this one.
+        FileError: The file is missing, damaged, of another schema, or breaks this one.
     """
     if not is_file(path):
-        raise ResultError(path, hidden(path) or "is missing or not a file")
+        raise FileError(path, hidden(path) or "is missing or not a file")
     try:
         record = parse_json(read_text(path))
         if isinstance(record, dict) and record.get("schema") == old_records.FIRST:
@@ -113,44 +80,8 @@ def read_result(path: Path) -> dict[str, Any]:
         require_valid(path, record)
         _require_countable(path, record)
     except (UnreadableError, RecursionError) as error:
-        raise ResultError(path, f"cannot be read as JSON: {error}") from error
+        raise FileError(path, f"cannot be read as JSON: {error}") from error
     return _printable(record)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write UTF-8 text so that the file is either the old or the new one, see `write_bytes_atomically`."""
-    write_bytes_atomically(path, text.encode())
-
-
-def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """Write through a temporary file of the same folder, flushed to disk, then renamed (`petl_bench.storage.files`).
-
-    Raises:
-        ResourceError: This machine has no more files to open.
-        ResultError: The file cannot be written; a previous version stays as it was.
-    """
-    try:
-        with replacing(path) as file:
-            file.write(content)
-    except OSError as error:
-        lacking = exhausted(error, path)
-        if lacking is not None and not isinstance(lacking, StorageError):
-            raise lacking from error
-        raise ResultError(path, f"cannot be written: {error.strerror}") from error
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits.
-
-    Raises:
-        ResourceError: This machine has no more files to open, or the storage does not answer.
-        ResultError: The file cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise exhausted(error, path) or ResultError(path, f"cannot be read: {error.strerror}") from error
 
 
 def config_hash(config: dict[str, Any], contents: Contents | None = None) -> str:
@@ -203,32 +134,6 @@ def operational_options(kind: type) -> frozenset[str]:
     return frozenset().union(*(vars(base).get("operational", ()) for base in kind.__mro__))
 
 
-def environment() -> dict[str, Any]:
-    """The `env` block of a record as far as this process can tell without importing heavy packages.
-
-    What a GPU and its libraries are, `threads`, `cpu_capability`, `decoder` and `deterministic` are null: the caller
-    knows them.
-    """
-    return {
-        **_checkout(Path(__file__).parents[1]),
-        "lock_sha256": _installed_sha256(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": _cpu_model(),
-        "threads": None,
-        "cpu_capability": None,
-        "versions": {name: package_version(name) for name in _PACKAGES},
-        "cuda": None,
-        "driver": None,
-        "cudnn": None,
-        "nccl": None,
-        "gpu": None,
-        "gpu_count": None,
-        "decoder": None,
-        "deterministic": None,
-    }
-
-
 def run_directory(root: Path, dataset: str, method: str, backbone: str, config_hash: str, seed: int) -> Path:
     """`root/<dataset>/<method>/<backbone>/<first 8 digits of config_hash>/seed<k>`.
 
@@ -264,17 +169,17 @@ def require_valid(path: Path, record: Any) -> None:
     """Refuses a record that the schema has something against.
 
     Raises:
-        ResultError: naming the field; `path` is where the record lies, or would lie.
+        FileError: naming the field; `path` is where the record lies, or would lie.
     """
     found = record.get("schema") if isinstance(record, dict) else None
     if found != SCHEMA:
-        raise ResultError(path, f"schema is {found!r}, not {SCHEMA!r}")
+        raise FileError(path, f"schema is {found!r}, not {SCHEMA!r}")
     for key, value in leaves(record):
         if isinstance(value, float) and not math.isfinite(value):
-            raise ResultError(path, f"{key} is {value}, not a finite number")
+            raise FileError(path, f"{key} is {value}, not a finite number")
 
     if reason := complaint(record):
-        raise ResultError(path, reason)
+        raise FileError(path, reason)
 
 
 def complaint(record: Any) -> str | None:
@@ -292,7 +197,7 @@ def _require_countable(path: Path, record: Any) -> None:
     """Refuses numbers that no run writes, and a report cannot calculate with."""
     for key, value in leaves(record):
         if isinstance(value, int) and abs(value) > _LARGEST:
-            raise ResultError(path, f"{shown(key)} is {shown(value)}, beyond what a run can count")
+            raise FileError(path, f"{shown(key)} is {shown(value)}, beyond what a run can count")
 
 
 def _printable(value: Any) -> Any:
@@ -364,54 +269,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} is no JSON")
-
-
-def _checkout(package: Path) -> dict[str, Any]:
-    unknown = {"commit": None, "dirty": None, "diff_sha256": None}
-    # A package installed into an environment below someone's repository is not part of that repository.
-    tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py")
-    commit = _git(package, "rev-parse", "HEAD")
-    status = _git(package, "status", "--porcelain")
-    if tracked is None or commit is None or status is None:
-        return unknown
-    diff = _git(package, "diff", "HEAD")
-    return {
-        "commit": commit.decode().strip(),
-        "dirty": bool(status),
-        "diff_sha256": hashlib.sha256(diff).hexdigest() if diff else None,
-    }
-
-
-def _git(folder: Path, *arguments: str) -> bytes | None:
-    try:
-        # Without the lock, runs that start together do not fight over the index.
-        command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
-        done = subprocess.run(command, capture_output=True, check=False)
-    except OSError:
-        return None
-    return done.stdout if done.returncode == 0 else None
-
-
-def _installed_sha256() -> str:
-    lines = set()
-    for package in importlib.metadata.distributions():
-        with suppress(Exception):  # of metadata that is there in part, anything may come
-            lines.add(f"{package.metadata['Name']}=={package.version}\n")
-    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
-
-
-def package_version(package: str) -> str | None:
-    """The version of an installed package; None where it is another's module, or its installation is cut."""
-    try:
-        return importlib.metadata.version(package)
-    except Exception:  # of metadata that is there in part, anything may come
-        return None
-
-
-def _cpu_model() -> str | None:
-    information = Path("/proc/cpuinfo")
-    if information.is_file():
-        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or None

@@ -23,38 +23,34 @@ from jsonargparse import Namespace
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
-from petl_bench.cli.config_safety import parse_yaml
-from petl_bench.cli.named_configs import Recipe
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.video import reader_version
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.machine.arithmetic import cpu_arithmetic
-from petl_bench.machine.installation import rehearse
 from petl_bench.machine.output import console
 from petl_bench.machine.resources import exhausted
 from petl_bench.method import Method
 from petl_bench.runs.cost import CostMeter
 from petl_bench.runs.earlier import Resolve, earlier_checkpoint, lock_of
+from petl_bench.runs.environment import environment
+from petl_bench.runs.recipe import Recipe
 from petl_bench.runs.record import (
     CONFIG_NAME,
     FILE_NAME,
     SCHEMA,
     Contents,
-    ResultError,
     config_hash,
-    environment,
-    file_sha256,
     read_result,
     require_valid,
     run_directory,
-    write_atomically,
-    write_bytes_atomically,
     write_result,
 )
+from petl_bench.runs.rehearsal import rehearse
 from petl_bench.storage.adapters import Adapter, write_adapter
 from petl_bench.storage.checkpoints import BEFORE_LAST, LAST, ResumePoints, resumable, sweep
-from petl_bench.storage.files import make_ours
+from petl_bench.storage.files import FileError, file_sha256, make_ours, write_atomically, write_bytes_atomically
 from petl_bench.storage.locks import HeldError, held
+from petl_bench.storage.plain_yaml import parse_yaml
 from petl_bench.storage.untrusted import UnreadableError, expanded, read_text
 from petl_bench.tasks.base import Evaluation
 
@@ -217,7 +213,7 @@ class Run:
         `petl-bench record` finds it if the run does not come to write its record.
 
         Raises:
-            ResultError: it cannot be written.
+            FileError: it cannot be written.
         """
         env = environment() | {"decoder": f"{data.reader} {reader_version(data.reader)}"} | _hardware(trainer, data)
         draft = self.draft(method, data, selection, str(trainer.precision), env)
@@ -244,7 +240,7 @@ class Run:
         self.describe_adapter(draft)
         try:
             write_result(self.folder / DRAFT_NAME, draft)
-        except ResultError as error:
+        except FileError as error:
             rank_zero_warn(str(error))
 
     def describe_adapter(self, draft: Draft) -> None:
@@ -443,7 +439,7 @@ def _complete(folder: Path, data: VideoTextDataModule) -> str:
 def _known_sha256(path: Path | None) -> str | None:
     try:
         return None if path is None else file_sha256(path)
-    except ResultError:
+    except FileError:
         return None
 
 
@@ -474,7 +470,7 @@ def complete(path: Path, draft: Draft, figures: dict[str, Any], ranks_sha256: st
     """Writes the record that a draft was of; of a run's own record the draft is gone afterwards.
 
     Raises:
-        ResultError: it cannot be written.
+        FileError: it cannot be written.
     """
     record = draft | {"status": "complete", "eval": figures}
     record["integrity"] = draft["integrity"] | {"ranks_sha256": ranks_sha256}
@@ -537,7 +533,7 @@ def _trained(adapter: Path) -> dict[str, Any] | None:
         record = read_result(adapter.with_name(FILE_NAME))
         if record["train"] is None or record["integrity"]["adapter_sha256"] != file_sha256(adapter):
             return None
-    except ResultError:  # no record, or a faulty one, is no reason to lose an evaluation
+    except FileError:  # no record, or a faulty one, is no reason to lose an evaluation
         return None
     return {name: record["train"][name] for name in TRAINED if name in record["train"]}
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from petl_bench.errors import CheckpointError
 from petl_bench.machine.resources import exhausted_by_parser
-from petl_bench.runs.record import ResultError, write_bytes_atomically
 from petl_bench.storage.file_names import utf8_path
+from petl_bench.storage.files import FileError, write_bytes_atomically
 from petl_bench.storage.untrusted import UnreadableError, hidden, is_file, mistaken, parse_json, shown
 
 FORMAT = "petl_bench.adapter/2"
@@ -39,7 +39,7 @@ def write_adapter(path: Path, adapter: Adapter) -> None:
     described = json.dumps({**adapter.metadata, "format": FORMAT}, sort_keys=True)
     try:
         write_bytes_atomically(path, save(tensors, {_ENTRY: described}))
-    except ResultError as error:
+    except FileError as error:
         raise CheckpointError(str(error)) from error
 
 

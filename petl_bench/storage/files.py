@@ -7,6 +7,7 @@ one warning.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import platform
 import secrets
@@ -18,6 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from petl_bench.errors import PetlBenchError, StorageError
+from petl_bench.machine.resources import exhausted
+
 #: what file systems say of calls that they do not have
 UNABLE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOTTY})
 #: and of links that they, or the rules about other users' files, do not allow
@@ -25,6 +29,22 @@ NO_LINK = UNABLE | {errno.EPERM, errno.EMLINK, errno.EXDEV}
 #: how often a name that a server of files has lost sight of is asked for, and seconds in between
 _TRIES, _PAUSE = 3, 0.2
 _told: set[str] = set()
+
+
+class FileError(PetlBenchError):
+    """A run record or report cannot be read, is not valid, or cannot be written.
+
+    Attributes:
+        path: The file.
+        reason: What is wrong with it, one line.
+    """
+
+    exit_code = 5
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
 
 
 @contextmanager
@@ -45,6 +65,42 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     finally:
         temporary.unlink(missing_ok=True)
     flush_folder(path.parent)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write UTF-8 text so that the file is either the old or the new one, see `write_bytes_atomically`."""
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Write through a temporary file of the same folder, flushed to disk, then renamed (`petl_bench.storage.files`).
+
+    Raises:
+        ResourceError: This machine has no more files to open.
+        FileError: The file cannot be written; a previous version stays as it was.
+    """
+    try:
+        with replacing(path) as file:
+            file.write(content)
+    except OSError as error:
+        lacking = exhausted(error, path)
+        if lacking is not None and not isinstance(lacking, StorageError):
+            raise lacking from error
+        raise FileError(path, f"cannot be written: {error.strerror}") from error
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits.
+
+    Raises:
+        ResourceError: This machine has no more files to open, or the storage does not answer.
+        FileError: The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise exhausted(error, path) or FileError(path, f"cannot be read: {error.strerror}") from error
 
 
 def temporary_of(path: Path) -> Path:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from methods.uniadapter import AdaptedKeyValue, FusionBlock, KeyValueAdapters, SharedDown, UniAdapter
-from petl_bench.backbones.base import Tower
 from petl_bench.backbones.blip.model import BLIP
 from petl_bench.backbones.blip.weights import Purpose
+from petl_bench.nn.transformer import Tower
 from petl_bench.tasks.base import Task
 from petl_bench.tasks.retrieval import Retrieval
 from tests.golden.helpers import Case, assert_gradient

@@ -6,8 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from petl_bench.backbones.base import Block, Context, Tower
 from petl_bench.backbones.clip.model import CLIPBlock
+from petl_bench.nn.transformer import Block, Context, Tower
 from tests.golden.helpers import Case, assert_gradient
 
 Slots = dict[str, Tensor]  # parameters of ours by official names

@@ -7,8 +7,8 @@ import pytest
 from torch import nn
 
 from methods.adaptformer import BLOCKS
-from petl_bench.backbones.base import Block, Context
 from petl_bench.nn.layers import AdaptMLP
+from petl_bench.nn.transformer import Block, Context
 from tests.golden.helpers import Case, assert_output, golden_files
 from tests.golden.official_vit import (
     Slots,

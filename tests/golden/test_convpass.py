@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from methods.convpass import WRAPPERS, BesideAttention, ConvBypass
-from petl_bench.backbones.base import Block, Context
+from petl_bench.nn.transformer import Block, Context
 from tests.golden.helpers import Case, assert_output, golden_files
 from tests.golden.official_vit import (
     Slots,

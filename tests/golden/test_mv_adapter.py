@@ -21,8 +21,8 @@ from methods.mv_adapter import (
     VideoAdapter,
     tie_factor,
 )
-from petl_bench.backbones.base import Block, Context
 from petl_bench.backbones.clip.model import CLIP, CLIPBlock
+from petl_bench.nn.transformer import Block, Context
 from petl_bench.tasks.losses import contrastive_loss
 from petl_bench.tasks.retrieval import Retrieval
 from tests.golden.helpers import Case, assert_gradient, assert_output, golden_files

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from methods.st_adapter import WRAPPERS, BeforeAttention, SpatioTemporalAdapter
-from petl_bench.backbones.base import Block, Context
+from petl_bench.nn.transformer import Block, Context
 from tests.golden.helpers import Case, assert_output, golden_files
 from tests.golden.official_vit import (
     Slots,

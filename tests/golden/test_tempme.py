@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from methods.tempme import JoiningBlock, LastBlock, MergingBlock, Plan, TempMe, Tokens, merge
-from petl_bench.backbones.base import Context, mean_of_real, mean_over_frames
+from petl_bench.backbones.base import mean_of_real, mean_over_frames
 from petl_bench.backbones.clip.model import CLIP, CLIPBlock
 from petl_bench.nn.layers import LoRALinear
+from petl_bench.nn.transformer import Context
 from petl_bench.tasks.retrieval import Retrieval
 from tests.backbones import adapt_on_meta, meta_clip, token_schedule
 from tests.golden.helpers import Case, assert_output, golden_files

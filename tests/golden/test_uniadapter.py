@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from methods.uniadapter import CrossModalUp, ModalityAdapter, SharedDown, key_factors
-from petl_bench.backbones.base import Context, Memory
 from petl_bench.nn.layers import Bottleneck
+from petl_bench.nn.transformer import Context, Memory
 from tests.golden.helpers import Case, assert_gradient, assert_output, golden_files
 from tests.golden.official_blip import architecture, create
 from tests.golden.official_uniadapter import adapt, build_uniadapter, by_official_names, shared_modules

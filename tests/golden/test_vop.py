@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from methods.vop import VoP
-from petl_bench.backbones.base import Context, select_row
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.nn.adapter_blocks import PromptedBlock
+from petl_bench.nn.transformer import Context, select_row
 from petl_bench.tasks.retrieval import Retrieval
 from tests.golden.helpers import Case, assert_gradient, assert_output, golden_files
 from tests.golden.official_retrieval import CLIP_OPTIONS, Inputs, clip_of, inputs_of, normalised

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import petl_bench.runs.run
 from petl_bench.main import main
 from petl_bench.method import Method
-from petl_bench.runs.record import ResultError
+from petl_bench.storage.files import FileError
 from tests.integration.fixture_run import only_record, run
 
 
@@ -148,7 +148,7 @@ def test_figures_are_printed_where_they_cannot_be_written(
 
     def full(path: Path, record: dict[str, Any]) -> None:
         if path.name == "result.json":
-            raise ResultError(path, "cannot be written: No space left on device")
+            raise FileError(path, "cannot be written: No space left on device")
         write(path, record)
 
     monkeypatch.setattr(petl_bench.runs.run, "write_result", full)

@@ -19,8 +19,8 @@ from petl_bench.cli.lightning import PetlBenchCLI
 from petl_bench.cli.named_configs import config_folder
 from petl_bench.data import base
 from petl_bench.data.manifest import Entry, write_manifest
-from petl_bench.runs import record as results
 from petl_bench.runs.record import config_hash
+from petl_bench.storage.files import file_sha256
 from tests.integration.fixture_run import run
 
 BACKBONE = "--model.init_args.backbone.init_args."
@@ -74,7 +74,7 @@ def test_annotation_files(hashed: Hashed, dataset: Path, tmp_path: Path) -> None
 def test_annotation_files_are_hashed_once(hashed: Hashed, monkeypatch: pytest.MonkeyPatch) -> None:
     """They may have a hundred megabytes."""
     asked: list[str] = []
-    original = results.file_sha256
+    original = file_sha256
 
     def counted(path: Path) -> str:
         asked.append(path.name)

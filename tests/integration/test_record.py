@@ -16,7 +16,8 @@ import petl_bench.runs.run
 from petl_bench.main import main
 from petl_bench.report.collect import Run
 from petl_bench.report.tables import build_tables
-from petl_bench.runs.record import ResultError, read_result
+from petl_bench.runs.record import read_result
+from petl_bench.storage.files import FileError
 from tests.integration.fixture_run import only_record, run
 
 #: what only the process knew
@@ -177,7 +178,7 @@ def test_answers_to_questions(dataset: Path, tmp_path: Path, monkeypatch: pytest
     def full(path: Path, record: dict[str, Any]) -> None:
         if path.name == "result.json":
             records.append(record)
-            raise ResultError(path, "cannot be written: No space left on device")
+            raise FileError(path, "cannot be written: No space left on device")
         write(path, record)
 
     records: list[dict[str, Any]] = []

@@ -13,7 +13,7 @@ import torch
 
 from petl_bench.cli.named_configs import config_folder
 from petl_bench.optimizers import AdamWCosine
-from petl_bench.runs.record import environment
+from petl_bench.runs.environment import environment
 from tests.contract.battery import builder, features, make_batch, own_backbone
 
 FIGURES = Path(__file__).with_name("figures.json")

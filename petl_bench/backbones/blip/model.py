@@ -12,27 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petl_bench.backbones.base import (
-    Attention,
-    Backbone,
-    Block,
-    Context,
-    CrossAttention,
-    InputSpec,
-    Memory,
-    PreNormBlock,
-    TextFeatures,
-    Tower,
-    VideoFeatures,
-    mean_of_real,
-    require_patch,
-)
+from petl_bench.backbones.base import Backbone, TextFeatures, VideoFeatures, mean_of_real, require_patch
 from petl_bench.backbones.blip.text import pre_caption, pre_question
 from petl_bench.backbones.blip.weights import Purpose, find_weights, load_weights, require_fit
 from petl_bench.backbones.blip.wordpiece import WordPiece
 from petl_bench.backbones.described import MEAN, STD, Pixels, tell_assumed
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
 from petl_bench.errors import UsageError
+from petl_bench.inputs import InputSpec
+from petl_bench.nn.transformer import Attention, Block, Context, CrossAttention, Memory, PreNormBlock, Tower
 from petl_bench.ranges import Seed, ShareBelowOne, Size
 from petl_bench.storage.untrusted import expanded, is_file, shown
 

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from petl_bench.backbones.base import InputSpec
 from petl_bench.backbones.described import Description, Facts, Family, describe, require_described, with_size
 from petl_bench.backbones.weights import WeightFiles, local_files, read_tensors, require_match
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.inputs import InputSpec
 from petl_bench.storage.untrusted import shown
 
 Purpose = Literal["retrieval", "qa"]

@@ -13,25 +13,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from petl_bench.backbones.base import (
-    Attention,
-    Backbone,
-    Context,
-    InputSpec,
-    PreNormBlock,
-    TextFeatures,
-    Tokenizer,
-    Tower,
-    VideoFeatures,
-    mean_over_frames,
-    require_patch,
-    select_row,
-)
+from petl_bench.backbones.base import Backbone, TextFeatures, VideoFeatures, mean_over_frames, require_patch
 from petl_bench.backbones.clip.weights import facts_of, find_weights, load_weights, require_fit
 from petl_bench.backbones.described import MEAN, STD, Pixels, pixels_of_open_clip, tell_assumed
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
 from petl_bench.errors import UsageError
+from petl_bench.inputs import InputSpec, Tokenizer
 from petl_bench.nn.layers import QuickGELU
+from petl_bench.nn.transformer import Attention, Context, PreNormBlock, Tower, select_row
 from petl_bench.ranges import Seed, Size
 from petl_bench.storage.untrusted import shown
 

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petl_bench.backbones.base import InputSpec
 from petl_bench.backbones.described import (
     Description,
     Facts,
@@ -28,6 +27,7 @@ from petl_bench.backbones.described import (
 from petl_bench.backbones.hub import from_hub
 from petl_bench.backbones.weights import WeightFiles, is_torchscript, local_files, read_tensors, require_match
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.inputs import InputSpec
 from petl_bench.storage.untrusted import shown
 
 _WEIGHT_FILES = (

@@ -10,21 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petl_bench.backbones.base import (
-    Backbone,
-    Block,
-    TextFeatures,
-    Tower,
-    VideoFeatures,
-    mean_over_frames,
-    require_patch,
-)
+from petl_bench.backbones.base import Backbone, TextFeatures, VideoFeatures, mean_over_frames, require_patch
 from petl_bench.backbones.clip.model import create_open_clip, find_architecture, spec_of
 from petl_bench.backbones.clip.weights import find_weights, load_weights, require_fit
 from petl_bench.backbones.described import Pixels, tell_assumed
 from petl_bench.backbones.hub import from_hub
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.nn.transformer import Block, Tower
 from petl_bench.ranges import Seed, Size
 
 

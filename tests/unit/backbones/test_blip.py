@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from methods.adaptformer import AdaptFormer
-from petl_bench.backbones.base import Backbone, CrossAttention, Memory
+from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.blip.model import BLIP, BERTBlock
 from petl_bench.backbones.blip.weights import Purpose
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.errors import UsageError
+from petl_bench.nn.transformer import CrossAttention, Memory
 from petl_bench.tasks.retrieval import Retrieval
 from tests.unit.backbones.blip_reference import (
     CONFIG,

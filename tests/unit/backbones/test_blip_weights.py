@@ -15,8 +15,8 @@ from torch import Tensor
 from petl_bench.backbones.blip.model import BLIP
 from petl_bench.backbones.blip.weights import Purpose
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
-from petl_bench.runs.record import file_sha256
 from petl_bench.storage.adapters import Adapter, write_adapter
+from petl_bench.storage.files import file_sha256
 from tests.unit.backbones.blip_reference import Reference, captions, clips, make_reference, real_frames, to_original
 
 PURPOSES: tuple[Purpose, ...] = ("retrieval", "qa")

@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from petl_bench.backbones.base import Attention, mean_over_frames
+from petl_bench.backbones.base import mean_over_frames
 from petl_bench.backbones.clip.model import CLIP, find_architecture
 from petl_bench.errors import UsageError
+from petl_bench.nn.transformer import Attention
 from tests.unit.backbones.reference import (
     GELU,
     TINY,

@@ -21,8 +21,8 @@ from methods.linear import Linear
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.backbones.clip.weights import find_weights
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
-from petl_bench.runs.record import file_sha256
 from petl_bench.storage.adapters import FORMAT, Adapter, write_adapter
+from petl_bench.storage.files import file_sha256
 from petl_bench.tasks.retrieval import Retrieval
 from tests.unit.backbones.reference import GELU, TINY, Reference, captions, make_reference, pictures, unit
 from tests.unit.backbones.reference import write_architecture as write

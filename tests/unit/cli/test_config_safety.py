@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from petl_bench.cli.config_safety import ClassPathGuard, parse_yaml
+from petl_bench.cli.config_safety import ClassPathGuard
 from petl_bench.cli.named_configs import config_folder, list_configs
 from petl_bench.errors import UsageError
+from petl_bench.storage.plain_yaml import parse_yaml
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from petl_bench.backbones.base import InputSpec
 from petl_bench.data.augmentation import RandAugment
 from petl_bench.data.datasets import ClipLoader, EvaluationDataset, Row, TrainingDataset, collate
 from petl_bench.data.samples import Sample
@@ -23,6 +22,7 @@ from petl_bench.data.shards import EpochBatches
 from petl_bench.data.video import VideoError
 from petl_bench.errors import DataError
 from petl_bench.fixture import write_fixture
+from petl_bench.inputs import InputSpec
 
 SIZE, FRAMES, WORDS = 32, 3, 6
 

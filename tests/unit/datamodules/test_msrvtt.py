@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from datamodules.msrvtt import MSRVTT
-from petl_bench.backbones.base import InputSpec
 from petl_bench.data.batch import Batch
 from petl_bench.data.samples import Sample
 from petl_bench.errors import DataError, UsageError
 from petl_bench.fixture import MARK, write_fixture
+from petl_bench.inputs import InputSpec
 
 NUM_TRAIN, NUM_TEST, CAPTIONS = 16, 4, 2
 

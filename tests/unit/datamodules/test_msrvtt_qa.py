@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from datamodules.msrvtt_qa import MSRVTTQA
-from petl_bench.backbones.base import InputSpec
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import DataError
 from petl_bench.fixture import write_fixture
+from petl_bench.inputs import InputSpec
 
 NUM_TRAIN, NUM_TEST, PER_VIDEO = 16, 4, 4
 SPLITS = ("train", "val", "test")

@@ -13,9 +13,10 @@ from packaging.requirements import Requirement
 
 from petl_bench.errors import UsageError
 from petl_bench.machine import installation
-from petl_bench.machine.installation import lacking, rehearse
+from petl_bench.machine.installation import lacking
 from petl_bench.main import main
 from petl_bench.runs import record as results
+from petl_bench.runs.rehearsal import rehearse
 from tests.shared import REPOSITORY
 
 

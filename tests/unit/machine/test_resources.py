@@ -39,7 +39,7 @@ from petl_bench.fixture import write_fixture
 from petl_bench.machine.resources import exhausted, exhausted_by_parser, exit_code_of, helper_lacked, helper_lacked_by
 from petl_bench.machine.signals import end_helpers
 from petl_bench.main import main
-from petl_bench.runs.record import file_sha256
+from petl_bench.storage.files import file_sha256
 from tests.unit.data.test_datasets import SPEC
 from tests.unit.data.test_video import write_clip
 

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 from methods.cross_modal_adapter import AdaptedBlock, CrossModalAdapter, PartlySharedAdapter
-from petl_bench.backbones.base import Context
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
+from petl_bench.nn.transformer import Context
 from petl_bench.storage.adapters import Adapter
 from petl_bench.tasks.retrieval import Retrieval
 from tests.backbones import UnevenCLIP, adapt_on_meta, meta_clip, noise

@@ -17,9 +17,9 @@ from methods.mv_adapter import (
     TextAdapter,
     VideoAdapter,
 )
-from petl_bench.backbones.base import Context, Tower
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.errors import UsageError
+from petl_bench.nn.transformer import Context, Tower
 from petl_bench.storage.adapters import Adapter, read_adapter, write_adapter
 from petl_bench.tasks.losses import contrastive_loss
 from petl_bench.tasks.retrieval import Retrieval

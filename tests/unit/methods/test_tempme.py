@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from methods.lora import LoRA
 from methods.tempme import JoiningBlock, LastBlock, MergingBlock, Plan, TempMe, Tokens, join, merge
-from petl_bench.backbones.base import Context
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.cli.named_configs import config_folder
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
+from petl_bench.nn.transformer import Context
 from petl_bench.runs.cost import count_gmacs
 from petl_bench.tasks.retrieval import Retrieval
 from tests.backbones import UnevenCLIP, adapt_on_meta, meta_clip, noise, token_schedule

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from petl_bench.backbones.base import Context, select_row
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.nn.adapter_blocks import PromptedBlock, add_prompts
+from petl_bench.nn.transformer import Context, select_row
 
 
 def by_the_paper(blocks: list[PromptedBlock], x: Tensor) -> Tensor:

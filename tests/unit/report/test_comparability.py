@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from datamodules.msrvtt import MSRVTT
-from petl_bench.backbones.base import InputSpec
 from petl_bench.backbones.blip.model import BLIP
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.fixture import write_fixture
+from petl_bench.inputs import InputSpec
 from petl_bench.report.collect import COMPARABLE, Run, comparability_key, unknown_fields
 from petl_bench.report.tables import build_tables
 from petl_bench.tasks.matching import MatchingRetrieval

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from petl_bench import report
+from petl_bench.commands import report
 from petl_bench.errors import DataError
 from petl_bench.report.collect import Run, collect
 from petl_bench.report.render import csv_cell, escape_markdown
 from petl_bench.report.tables import MOST_TYPES, Table, build_tables
-from petl_bench.runs.record import ResultError, file_sha256, write_result
+from petl_bench.runs.record import write_result
+from petl_bench.storage.files import FileError, file_sha256
 from tests.records import make_record
 
 
@@ -445,7 +446,7 @@ def test_missing_folder_is_an_error(tmp_path: Path) -> None:
 def test_output_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     save(tmp_path / "runs" / "a")
     (tmp_path / "file").write_text("")
-    with pytest.raises(ResultError, match="file: cannot be created"):
+    with pytest.raises(FileError, match="file: cannot be created"):
         main(tmp_path / "runs", "--output", tmp_path / "file")
 
 

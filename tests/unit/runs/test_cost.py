@@ -5,10 +5,10 @@ from torch import nn
 import petl_bench.runs.cost
 from methods.adaptformer import AdaptFormer
 from methods.lora import LoRA
-from petl_bench.backbones.base import Tower
 from petl_bench.backbones.blip.model import BLIP
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.backbones.clip.whole import WholeCLIP
+from petl_bench.nn.transformer import Tower
 from petl_bench.runs.cost import AddedMemory, GpuMemory, SavedActivations, count_gmacs, made_batch
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.qa_generation import AnswerGeneration

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from petl_bench.report.collect import comparability_key, unknown_fields
-from petl_bench.runs.record import ResultError, read_result
+from petl_bench.runs.record import read_result
+from petl_bench.storage.files import FileError
 from tests.records import make_first_record, make_record
 
 
@@ -41,7 +42,7 @@ def test_fields_that_nobody_filled_are_left_out(tmp_path: Path) -> None:
 
 
 def test_what_would_have_been_another_evaluation_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ResultError, match="qb_norm"):
+    with pytest.raises(FileError, match="qb_norm"):
         read_result(written(tmp_path, make_first_record(protocol__inference__qb_norm=True)))
 
 
@@ -150,5 +151,5 @@ def test_a_faulty_record_is_refused_in_one_line(path: str, value: Any, tmp_path:
     for parent in parents:
         block = block[parent]
     block[name] = value
-    with pytest.raises(ResultError):
+    with pytest.raises(FileError):
         read_result(written(tmp_path, record))

@@ -9,18 +9,18 @@ import pytest
 
 import datamodules.msrvtt  # noqa: F401  # what is operational is looked up in classes that are loaded
 from petl_bench.errors import UsageError
+from petl_bench.runs import environment as environments
 from petl_bench.runs import record as results
+from petl_bench.runs.environment import environment
 from petl_bench.runs.record import (
-    ResultError,
     config_hash,
-    environment,
-    file_sha256,
     measured_settings,
     operational_options,
     read_result,
     run_directory,
     write_result,
 )
+from petl_bench.storage.files import FileError, file_sha256
 from tests.records import make_record
 
 CONFIG = {
@@ -93,13 +93,13 @@ def test_zero_shot_optional_parts_and_question_answering_are_valid(tmp_path: Pat
 )
 def test_invalid_record_is_neither_written_nor_read(tmp_path: Path, overrides: dict, reason: str) -> None:
     path = tmp_path / "result.json"
-    with pytest.raises(ResultError) as written:
+    with pytest.raises(FileError) as written:
         write_result(path, make_record(**overrides))
     assert reason in written.value.reason
     assert list(tmp_path.iterdir()) == []
 
     path.write_text(json.dumps(make_record(**overrides)))
-    with pytest.raises(ResultError) as read:
+    with pytest.raises(FileError) as read:
         read_result(path)
     assert str(path) in str(read.value)
     assert reason in read.value.reason
@@ -110,7 +110,7 @@ def test_invalid_record_is_neither_written_nor_read(tmp_path: Path, overrides: d
 def test_every_block_is_required(tmp_path: Path, key: str) -> None:
     record = make_record()
     del record[key]
-    with pytest.raises(ResultError, match=key):
+    with pytest.raises(FileError, match=key):
         write_result(tmp_path / "result.json", record)
 
 
@@ -122,7 +122,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     damaged = (b"", whole[:-20].encode(), b"[]", b"null", b"\xff\xfe\x00", b"[" * 100_000, overflow.encode())
     for content in damaged:
         path.write_bytes(content)
-        with pytest.raises(ResultError):
+        with pytest.raises(FileError):
             read_result(path)
 
 
@@ -134,7 +134,7 @@ def test_what_no_run_writes_is_refused(tmp_path: Path) -> None:
     for content, told in ((huge, "beyond"), (twice, "stands twice"), (whole + "x", "Extra data")):
         assert content != whole
         path.write_text(content)
-        with pytest.raises(ResultError, match=told):
+        with pytest.raises(FileError, match=told):
             read_result(path)
 
 
@@ -151,7 +151,7 @@ def test_names_that_are_no_text_are_read_as_some(tmp_path: Path) -> None:
 def test_missing_file_directory_and_pipe_are_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "absent", tmp_path / "pipe"):
-        with pytest.raises(ResultError, match="missing or not a file"):
+        with pytest.raises(FileError, match="missing or not a file"):
             read_result(path)
 
 
@@ -163,14 +163,14 @@ def test_failed_write_keeps_the_previous_record(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(ResultError, match="No space left"):
+    with pytest.raises(FileError, match="No space left"):
         write_result(path, make_record(id__seed=1))
     assert read_result(path)["id"]["seed"] == 0
     assert [file.name for file in tmp_path.iterdir()] == ["result.json"]
 
 
 def test_write_into_a_missing_folder_names_the_file(tmp_path: Path) -> None:
-    with pytest.raises(ResultError, match=r"absent/result\.json: cannot be written"):
+    with pytest.raises(FileError, match=r"absent/result\.json: cannot be written"):
         write_result(tmp_path / "absent" / "result.json", make_record())
 
 
@@ -178,7 +178,7 @@ def test_file_sha256(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180 example
     assert file_sha256(tmp_path / "file") == abc
-    with pytest.raises(ResultError, match="absent: cannot be read: No such file"):
+    with pytest.raises(FileError, match="absent: cannot be read: No such file"):
         file_sha256(tmp_path / "absent")
 
 
@@ -280,23 +280,23 @@ def test_checkout_of_the_package(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("")
     git(tmp_path, "add", "other")
     git(tmp_path, "commit", "-m", "other")
-    assert results._checkout(package)["commit"] is None  # someone else's repository
+    assert environments._checkout(package)["commit"] is None  # someone else's repository
 
     git(tmp_path, "add", "petl_bench")
     git(tmp_path, "commit", "-m", "package")
-    clean = results._checkout(package)
+    clean = environments._checkout(package)
     assert len(clean["commit"]) == 40
     assert clean["dirty"] is False
     assert clean["diff_sha256"] is None
 
     source.write_text("a = 2\n")
-    dirty = results._checkout(package)
+    dirty = environments._checkout(package)
     assert dirty["dirty"] is True
     assert len(dirty["diff_sha256"]) == 64
 
 
 def test_checkout_without_a_repository(tmp_path: Path) -> None:
-    assert results._checkout(tmp_path) == {"commit": None, "dirty": None, "diff_sha256": None}
+    assert environments._checkout(tmp_path) == {"commit": None, "dirty": None, "diff_sha256": None}
 
 
 def test_run_directory() -> None:

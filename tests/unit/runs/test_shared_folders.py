@@ -23,11 +23,11 @@ from petl_bench.data.manifest import Entry, write_manifest
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
 from petl_bench.report.collect import collect
 from petl_bench.runs.earlier import _is_at_work, lock_of
-from petl_bench.runs.record import write_atomically
 from petl_bench.runs.run import locked
 from petl_bench.storage import files, locks
 from petl_bench.storage.adapters import Adapter, read_adapter, write_adapter
 from petl_bench.storage.checkpoints import SafeCheckpointIO, resumable
+from petl_bench.storage.files import write_atomically
 from tests.unit.data.test_video import write_clip
 from tests.users import COLLEAGUE, GROUP, OWNER, as_user, shared_folder
 

@@ -1,0 +1,92 @@
+"""What a run ran on: the `env` block of its record."""
+
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from petl_bench.machine.installation import package_version
+
+_PACKAGES = (
+    "torch",
+    "pytorch-lightning",
+    "open_clip_torch",
+    "transformers",
+    "torchvision",
+    "av",
+    "decord",
+    "pillow",
+    "timm",
+)
+
+
+def environment() -> dict[str, Any]:
+    """The `env` block of a record as far as this process can tell without importing heavy packages.
+
+    What a GPU and its libraries are, `threads`, `cpu_capability`, `decoder` and `deterministic` are null: the caller
+    knows them.
+    """
+    return {
+        **_checkout(Path(__file__).parents[1]),
+        "lock_sha256": _installed_sha256(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        "threads": None,
+        "cpu_capability": None,
+        "versions": {name: package_version(name) for name in _PACKAGES},
+        "cuda": None,
+        "driver": None,
+        "cudnn": None,
+        "nccl": None,
+        "gpu": None,
+        "gpu_count": None,
+        "decoder": None,
+        "deterministic": None,
+    }
+
+
+def _checkout(package: Path) -> dict[str, Any]:
+    unknown = {"commit": None, "dirty": None, "diff_sha256": None}
+    # A package installed into an environment below someone's repository is not part of that repository.
+    tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py")
+    commit = _git(package, "rev-parse", "HEAD")
+    status = _git(package, "status", "--porcelain")
+    if tracked is None or commit is None or status is None:
+        return unknown
+    diff = _git(package, "diff", "HEAD")
+    return {
+        "commit": commit.decode().strip(),
+        "dirty": bool(status),
+        "diff_sha256": hashlib.sha256(diff).hexdigest() if diff else None,
+    }
+
+
+def _git(folder: Path, *arguments: str) -> bytes | None:
+    try:
+        # Without the lock, runs that start together do not fight over the index.
+        command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+        done = subprocess.run(command, capture_output=True, check=False)
+    except OSError:
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _installed_sha256() -> str:
+    lines = set()
+    for package in importlib.metadata.distributions():
+        with suppress(Exception):  # of metadata that is there in part, anything may come
+            lines.add(f"{package.metadata['Name']}=={package.version}\n")
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def _cpu_model() -> str | None:
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or None
