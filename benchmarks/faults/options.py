@@ -279,7 +279,7 @@ def _options_of_others(bench: Bench) -> Iterator[tuple[str, tuple[str, ...]]]:
     for command in ("test", "validate", "predict"):
         fit = _fit(bench, "fixture_zeroshot", "msrvtt", _CLIP)
         for option in ("--ckpt_path", "--trainer.devices", "--data.init_args.root", "--runs_dir", "--verbose"):
-            yield option, (command, *fit[1:])
+            yield option, (command, *fit[1:], "--data.init_args.val_videos=2")
 
 
 def verdict(case: Case, scratch: Path) -> str:
