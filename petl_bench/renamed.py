@@ -127,7 +127,7 @@ def settings_of_today(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def class_path_of_today(class_path: str) -> str:
-    """A class path, or what stands for it today."""
+    """A class path, or what stands for it today; any other text as it is."""
     return CLASSES.get(class_path, class_path)
 
 
@@ -162,8 +162,9 @@ def _block_of_today(block: Block) -> Block:
 
 def _told(block: Block, other: Block) -> str:
     """A class, and those of its arguments that another block does not have."""
-    own = {name: item for name, item in block.init_args.items() if name not in other.init_args or item != other.init_args[name]}
-    if not own and block.init_args.keys() == other.init_args.keys():
+    theirs = other.init_args
+    own = {name: item for name, item in block.init_args.items() if name not in theirs or item != theirs[name]}
+    if block.init_args == theirs:
         return block.class_path
     return f"{block.class_path}({', '.join(f'{name}={_value(item)}' for name, item in own.items())})"
 

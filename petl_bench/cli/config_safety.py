@@ -7,6 +7,7 @@ configuration includes are put in their places here: whoever parses the result o
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ import yaml
 from petl_bench.cli.fragments import FRAGMENT_KEYS, GROUPS, Fragments, fragment, no_group
 from petl_bench.cli.named_configs import SUFFIXES
 from petl_bench.errors import UsageError
+from petl_bench.renamed import as_written_today, class_path_of_today
 from petl_bench.storage.plain_yaml import parse_yaml
 from petl_bench.storage.untrusted import shown
 
@@ -40,6 +42,8 @@ class ClassPathGuard:
         self._fragments = Fragments(self._check_value)
         #: what was read, by file
         self.files = self._fragments.files
+        #: what to tell of files and arguments of an earlier version
+        self.translations = self._fragments.translations
 
     def check_arguments(self, arguments: Sequence[str]) -> None:
         """Refuses class paths in command-line values: `--model a.b.C`, `--model.class_path=a.b.C`.
@@ -73,9 +77,12 @@ class ClassPathGuard:
     def with_fragments(self, arguments: Sequence[str]) -> list[str]:
         """Arguments with the content of the files that they name for a group of options or a class.
 
+        Classes of earlier versions are named as today.
+
         Raises:
             UsageError: as `read` does.
         """
+        arguments = [self._of_today(argument) for argument in arguments]
         out = list(arguments)
         for place, (option, equals, value) in enumerate(argument.partition("=") for argument in arguments):
             at = place if equals else place + 1
@@ -91,6 +98,18 @@ class ClassPathGuard:
             elif key in GROUPS and not isinstance(parse_yaml(value, option), dict):
                 raise no_group(option, value)
         return out
+
+    def _of_today(self, argument: str) -> str:
+        """An argument in which classes of earlier versions are named, and given arguments, as today."""
+        option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+        if value.lstrip().startswith(("{", "[")):
+            found, changes = as_written_today(parse_yaml(value, option or "a value"))
+            today = json.dumps(found) if changes else value
+        else:
+            today = class_path_of_today(value)
+            changes = [f"{value} is read as {today}"] if today != value else []
+        self.translations += changes
+        return f"{option}{equals}{today}"
 
     def _in_one_line(self, path: Path, key: str) -> str:
         node = self._fragments.compose(path, key)

@@ -20,7 +20,7 @@ import yaml
 
 from petl_bench.cli.named_configs import SUFFIXES, find_fragment, is_file, read_text
 from petl_bench.errors import UsageError
-from petl_bench.renamed import as_written_today
+from petl_bench.renamed import as_written_today, message
 from petl_bench.storage.plain_yaml import nodes_and_value, parse_yaml
 from petl_bench.storage.untrusted import shown
 
@@ -34,7 +34,7 @@ FRAGMENT_KEYS = frozenset(
 #: of these, the groups: nothing but a mapping will do
 GROUPS = ("trainer",)
 #: names the file that a mapping says only the differences to
-_BASE = "base"
+BASE = "base"
 
 
 class _Included(yaml.MappingNode):
@@ -52,8 +52,8 @@ class Fragments:
         self._check = check
         #: what was read, by file
         self.files: dict[Path, Any] = {}
-        #: what was read as something else, by file
-        self.translated: dict[Path, list[str]] = {}
+        #: one message for each file of an earlier version
+        self.translations: list[str] = []
 
     def compose(self, path: Path, key: str = "", above: tuple[Path, ...] = ()) -> yaml.CollectionNode:
         """The nodes of a file, with those of the files that it includes.
@@ -73,18 +73,18 @@ class Fragments:
             raise UsageError(f"configuration {path} is empty or no mapping of keys to values")
         value, changes = as_written_today(value)
         if changes:
-            node, value = nodes_and_value(yaml.safe_dump(value, sort_keys=False), str(path))
-            self.translated[path] = changes
+            node = yaml.compose(yaml.safe_dump(value, sort_keys=False), yaml.SafeLoader)
+            self.translations.append(message(path, changes))
         assert isinstance(node, yaml.CollectionNode)
         self._check(value, str(path))
         self.files[path] = value
         above = (*above, path.resolve())
         if key != "data":  # whose options name files of data
             self._include(node, path, above)
-        if key and isinstance(node, yaml.MappingNode):
-            whole = self._on_base(node, key, path, above)
-            return _Included(whole.tag, whole.value, whole.start_mark, whole.end_mark, whole.flow_style)
-        return node
+        if not isinstance(node, yaml.MappingNode):
+            return node
+        whole = self._on_base(node, key, path, above)
+        return _Included(whole.tag, whole.value, whole.start_mark, whole.end_mark, whole.flow_style)
 
     def _include(self, node: yaml.Node, path: Path, above: tuple[Path, ...]) -> None:
         """Puts files in the place of their names, in what a file holds."""
@@ -117,10 +117,10 @@ class Fragments:
 
     def _on_base(self, node: yaml.MappingNode, key: str, path: Path, above: tuple[Path, ...]) -> yaml.MappingNode:
         """A mapping on top of the file that it calls its base, if it does."""
-        named = next((value for name, value in node.value if name.value == _BASE), None)
+        named = next((value for name, value in node.value if name.value == BASE), None)
         if named is None:
             return node
-        where = f"{path}: {_BASE} of {key}"
+        where = f"{path}: {BASE}" + (f" of {key}" if key else "")
         if not (isinstance(named, yaml.ScalarNode) and named.value.endswith(SUFFIXES)):
             raise UsageError(f"{where} is no file: give the name of one ({', '.join(SUFFIXES)})")
         base = self.compose(fragment(named.value, path.parent, where), key, above)
@@ -131,7 +131,7 @@ class Fragments:
 
 
 def composed(path: Path) -> Any:
-    """The value of a packaged configuration, with what it includes."""
+    """The value of a packaged configuration, or of a fragment, with what it includes."""
     return parse_yaml(yaml.serialize(Fragments(lambda value, where: None).compose(path), Dumper=yaml.SafeDumper), "")
 
 

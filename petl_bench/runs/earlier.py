@@ -14,6 +14,7 @@ from typing import Any
 
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.machine.resources import exhausted
+from petl_bench.renamed import as_written_today, settings_of_today
 from petl_bench.runs.record import CONFIG_NAME, FILE_NAME, leaves, measured_settings, read_result
 from petl_bench.storage.checkpoints import read_checkpoint, resumable
 from petl_bench.storage.files import FileError
@@ -83,6 +84,7 @@ def as_now(
         annotations: SHA-256 of all annotation files.
         resolve: gives a configuration the defaults of what it does not say.
     """
+    before = settings_of_today(before)
     if _ANNOTATIONS not in before:
         return by_present_rules(before, now, config, resolve)
     given = measured_settings(config)
@@ -159,7 +161,7 @@ def _of_this_command(folder: Path, config: dict[str, Any], resolve: Resolve) -> 
         if path.parent == folder:
             continue
         try:
-            theirs = parse_yaml(read_text(path), str(path))
+            theirs, _ = as_written_today(parse_yaml(read_text(path), str(path)))
             same_root = theirs["data"]["init_args"].get("root") == config["data"]["init_args"].get("root")
             same = same_settings(measured_settings(theirs), config, resolve)
         except (UnreadableError, UsageError, AttributeError, KeyError, TypeError):

@@ -30,6 +30,7 @@ from petl_bench.machine.arithmetic import cpu_arithmetic
 from petl_bench.machine.output import console
 from petl_bench.machine.resources import exhausted
 from petl_bench.method import Method
+from petl_bench.renamed import as_written_today
 from petl_bench.runs.cost import CostMeter
 from petl_bench.runs.earlier import Resolve, earlier_checkpoint, lock_of
 from petl_bench.runs.environment import environment
@@ -175,7 +176,8 @@ class Run:
         if self.kind != "test" or not path.is_file():
             return {}
         try:
-            before = _method_options(parse_yaml(read_text(path), str(path)))
+            found, _ = as_written_today(parse_yaml(read_text(path), str(path)))
+            before = _method_options(found)
         except (UnreadableError, UsageError, AttributeError, KeyError, TypeError):  # of something else than our runs
             rank_zero_warn(f"{path} cannot be read: whether the adapter was trained with these options is unknown")
             return {}
