@@ -38,6 +38,7 @@ from petl_bench.runs.recipe import Recipe
 from petl_bench.runs.record import (
     CONFIG_NAME,
     FILE_NAME,
+    HASH_RULES,
     SCHEMA,
     Contents,
     config_hash,
@@ -302,7 +303,12 @@ class Run:
             "status": "interrupted",
             "origin": "fixture" if data.is_fixture() else "measured",
             "kind": self.kind,
-            "id": {"config_hash": self.config_hash, "run_id": self.run_id, "seed": self.seed},
+            "id": {
+                "config_hash": self.config_hash,
+                "hash_rules": HASH_RULES,
+                "run_id": self.run_id,
+                "seed": self.seed,
+            },
             "protocol": data.protocol_record()
             | {
                 "metric_version": method.task.metric_version,

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "data": {*GROUND, "inputs", "machine", "storage"},
     "fixture": {"data.mark", "errors"},
     "tasks": {*GROUND, "backbones", "data.answers", "data.batch", "metrics", "nn"},
-    "method": {"backbones", "data.batch", "errors", "optimizers", "storage", "tasks"},
+    "method": {"backbones", "data.batch", "errors", "optimizers", "renamed", "storage", "tasks"},
     "runs": {
         *(*GROUND, "backbones", "data", "inputs", "machine", "method", "optimizers", "renamed", "storage", "tasks"),
     },
