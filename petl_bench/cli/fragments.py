@@ -158,7 +158,8 @@ def _merged(base: yaml.MappingNode, own: list[tuple[yaml.Node, yaml.Node]]) -> y
         if isinstance(below, yaml.MappingNode) and isinstance(value, yaml.MappingNode) and _adds_to(below, value):
             value = _merged(below, value.value)
         values[key.value] = (key, value)
-    return yaml.MappingNode(base.tag, list(values.values()), base.start_mark, base.end_mark)
+    pairs = sorted(values.values(), key=lambda pair: pair[0].value != "class_path")  # which a reader looks for first
+    return yaml.MappingNode(base.tag, pairs, base.start_mark, base.end_mark)
 
 
 def _adds_to(below: yaml.MappingNode, own: yaml.MappingNode) -> bool:
