@@ -18,6 +18,7 @@ from petl_bench.main import main
 from petl_bench.registry import import_plugins
 from petl_bench.renamed import as_written_today
 from petl_bench.runs.record import operational_options
+from tests.conftest import REPOSITORY
 from tests.integration.fixture_run import layout_of, only_record, run, tiny_backbone
 
 LEAVES = [name for name in list_configs() if "/" not in name]
@@ -191,10 +192,29 @@ def test_a_leaf_runs(name: str, written: Callable[[str], Path], tmp_path: Path) 
     assert not list(tmp_path.rglob("result.json"))
 
 
+def test_the_example_of_the_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```yaml\n(# LoRA of rank 4 .*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "own.yaml"
+    path.write_text(example, encoding="utf-8")
+    assert main(["fit", f"--config={path}", "--print_config"]) == 0
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert found["trainer"]["max_epochs"] == 10
+    assert (
+        found["data"]["init_args"].items() >= {"root": "~/clips", "batch_size": 64, "train_file": "train.csv"}.items()
+    )
+    options = found["model"]["init_args"]
+    assert (options["rank"], options["targets"]) == (4, "in_proj")
+    assert options["optimizer"]["init_args"].items() >= {"lr": 1e-3, "eps": 1e-6}.items()
+
+
 def test_list_shows_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "configs"]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in LEAVES)
+    headings = [line for line in shown.splitlines() if not line.startswith(" ")]
+    assert {"MSR-VTT:", "MSRVTT-QA:", "MSVD:", "MSVD-QA:"} <= set(headings)
+    assert len(headings) == len(set(headings)) < len(LEAVES) / 5
 
 
 def test_an_override_reaches_the_run(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
