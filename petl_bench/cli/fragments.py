@@ -34,7 +34,7 @@ FRAGMENT_KEYS = frozenset(
 #: of these, the groups: nothing but a mapping will do
 GROUPS = ("trainer",)
 #: names the file that a mapping says only the differences to
-BASE = "base"
+_BASE = "base"
 
 
 class _Included(yaml.MappingNode):
@@ -117,10 +117,10 @@ class Fragments:
 
     def _on_base(self, node: yaml.MappingNode, key: str, path: Path, above: tuple[Path, ...]) -> yaml.MappingNode:
         """A mapping on top of the file that it calls its base, if it does."""
-        named = next((value for name, value in node.value if name.value == BASE), None)
+        named = next((value for name, value in node.value if name.value == _BASE), None)
         if named is None:
             return node
-        where = f"{path}: {BASE}" + (f" of {key}" if key else "")
+        where = f"{path}: {_BASE}" + (f" of {key}" if key else "")
         if not (isinstance(named, yaml.ScalarNode) and named.value.endswith(SUFFIXES)):
             raise UsageError(f"{where} is no file: give the name of one ({', '.join(SUFFIXES)})")
         base = self.compose(fragment(named.value, path.parent, where), key, above)
@@ -131,8 +131,9 @@ class Fragments:
 
 
 def composed(path: Path) -> Any:
-    """The value of a packaged configuration, or of a fragment, with what it includes."""
-    return parse_yaml(yaml.serialize(Fragments(lambda value, where: None).compose(path), Dumper=yaml.SafeDumper), "")
+    """The value of a configuration or a fragment, with what it includes; nobody has looked at its class paths."""
+    node = Fragments(lambda value, where: None).compose(path)
+    return parse_yaml(yaml.serialize(node, Dumper=yaml.SafeDumper), str(path))
 
 
 def fragment(name: str, folder: Path, where: str) -> Path:
