@@ -199,6 +199,8 @@ def test_file_sha256(tmp_path: Path) -> None:
         ("data.init_args.cache", "/c"),
         ("data.init_args.on_cache_miss", "decode"),
         ("ckpt_path", "last.ckpt"),
+        ("trainer.enable_autolog_hparams", True),  # of some versions of Lightning
+        ("trainer.model_registry", None),
     ],
 )
 def test_config_hash_ignores(path: str, value: object) -> None:
@@ -224,6 +226,13 @@ def test_config_hash_sees(path: str, value: object) -> None:
 def test_only_observers_are_as_good_as_no_callbacks() -> None:
     none = changed("trainer.callbacks", None)
     assert config_hash(changed("trainer.callbacks", CONFIG["trainer"]["callbacks"][1:])) == config_hash(none)
+
+
+def test_where_processes_are_is_as_good_as_no_plugin() -> None:
+    none, slurm = changed("trainer.plugins", None), "pytorch_lightning.plugins.environments.SLURMEnvironment"
+    for plugins in (slurm, [slurm], [{"class_path": slurm, "init_args": {"auto_requeue": False}}]):
+        assert config_hash(changed("trainer.plugins", plugins)) == config_hash(none)
+    assert config_hash(changed("trainer.plugins", ["mine.SLURMEnvironment"])) != config_hash(none)
 
 
 def test_content_stands_for_paths() -> None:
