@@ -154,17 +154,24 @@ class.yaml
 
 
 def _config_readers() -> Iterable[Any]:
-    from petl_bench.cli import config_safety, named_configs
+    from petl_bench import renamed
+    from petl_bench.cli import config_safety, fragments, named_configs
     from petl_bench.storage import plain_yaml
 
-    guard, module = config_safety.ClassPathGuard, config_safety
+    guard, module, files, keys = (
+        config_safety.ClassPathGuard,
+        config_safety,
+        fragments.Fragments,
+        plain_yaml._UniqueKeys,
+    )
     return (
-        *(guard.read, guard._compose, guard._include, guard._included, guard._check_value, guard._require_allowed),
-        *(guard.check_arguments, guard.with_fragments, guard._in_one_line, module._options, module._collections),
-        *(plain_yaml.parse_yaml, plain_yaml._require_small, module._would_import, module._class_paths, module._strings),
-        *(module._everything, module._no_group, plain_yaml.nodes_and_value),
-        *(plain_yaml._UniqueKeys.compose_mapping_node, plain_yaml._UniqueKeys.flatten_mapping, plain_yaml._is_scalar),
-        *(named_configs.find_fragment, named_configs.read_text),
+        *(guard.read, guard.check_arguments, guard.with_fragments, guard._of_today, guard._in_one_line),
+        *(guard._check_value, guard._require_allowed, module._options, module._collections, module._would_import),
+        *(module._class_paths, module._strings, module._everything),
+        *(files.compose, files._include, files._included, files._on_base, fragments._merged, fragments._adds_to),
+        *(fragments.fragment, fragments.no_group, renamed.as_written_today, renamed._today, renamed._block_of_today),
+        *(plain_yaml.parse_yaml, plain_yaml.nodes_and_value, plain_yaml._require_small, plain_yaml._is_scalar),
+        *(keys.compose_mapping_node, keys.flatten_mapping, named_configs.find_fragment, named_configs.read_text),
     )
 
 

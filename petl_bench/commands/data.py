@@ -10,14 +10,14 @@ from typing import Any
 
 from petl_bench.cli import lightning as cli
 from petl_bench.cli.arguments import Parser
-from petl_bench.cli.named_configs import SUFFIXES, find_config, read_text
+from petl_bench.cli.fragments import composed
+from petl_bench.cli.named_configs import SUFFIXES, find_config
 from petl_bench.commands import data_cache, data_describe, data_verify
 from petl_bench.commands.inspect import Params
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import UsageError
 from petl_bench.machine.signals import STOP
 from petl_bench.method import Method
-from petl_bench.storage.plain_yaml import parse_yaml
 from petl_bench.storage.untrusted import shown
 
 #: modules with `add_arguments(parser)` and `run(data module, options) -> exit code`
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 def _configuration(name: str) -> list[str]:
     """The options that make a data fragment, or the configuration of a run, a whole configuration."""
     path = find_config(name)
-    content = parse_yaml(read_text(path), f"configuration {path}")
+    content = composed(path)
     if isinstance(content, dict) and "class_path" in content:
         return [f"--config={_AROUND}", f"--data={path}"]
     return [f"--config={path}"]

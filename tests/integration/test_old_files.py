@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from petl_bench.fixture import write_fixture
 from petl_bench.main import main
+from petl_bench.renamed import CLASSES, REWRITTEN, argument
 from petl_bench.report.collect import collect
 from petl_bench.report.tables import build_tables
 from petl_bench.storage.checkpoints import SafeCheckpointIO
@@ -218,6 +219,42 @@ def test_a_run_that_had_another_hash_goes_on(interrupted: Path, data: Path) -> N
     folder = renamed(interrupted)
     assert fit(ADAPTFORMER, runs_of(folder), data) == 0
     assert_continued(folder)
+
+
+def test_a_run_under_names_of_then_goes_on(
+    interrupted: Path, data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As if its backbone had been called otherwise, in the configuration and in what the checkpoint depends on."""
+    folder, then, now = renamed(interrupted), "petl_bench.backbones.then.Then", "petl_bench.backbones.clip.CLIP"
+    key = "model.init_args.backbone.class_path"
+
+    def change(config: dict[str, Any], basis: dict[str, Any]) -> None:
+        assert config["model"]["init_args"]["backbone"]["class_path"] == basis[key] == now
+        config["model"]["init_args"]["backbone"]["class_path"] = basis[key] = then
+
+    rewritten(folder, change)
+    monkeypatch.setitem(CLASSES, then, now)
+    assert fit(ADAPTFORMER, runs_of(folder), data) == 0
+    assert_continued(folder)
+    told = [line for line in caplog.messages if "earlier version" in line]
+    assert told == [f"{folder / 'config.yaml'} was written by an earlier version: {then} is read as {now}"]
+
+
+def test_a_configuration_with_names_of_then_is_told_once(
+    old: Callable[[Path], Path], data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The one beside an adapter, whose record says nothing of options that changed."""
+    copy, then = old(ADAPTFORMER), "methods.then.Then"
+    path = copy / "config.yaml"
+    text = path.read_text(encoding="utf-8").replace("methods.adaptformer.AdaptFormer", then)
+    path.write_text(text.replace("bottleneck_dim", "width"), encoding="utf-8")
+    monkeypatch.setitem(CLASSES, then, "methods.adaptformer.AdaptFormer")
+    monkeypatch.setitem(REWRITTEN, "methods.adaptformer.AdaptFormer", argument("width", "bottleneck_dim"))
+    assert main(["test", f"--ckpt_path={copy / 'adapter.safetensors'}", f"--data.init_args.root={data}"]) == 0
+    assert figures(record_of(copy, "test.json")) == figures(record_of(ADAPTFORMER))
+    (told,) = (line for line in caplog.messages if "earlier version" in line)
+    assert told.startswith(f"{path} was written by an earlier version: {then}(width=")
+    assert "is read as methods.adaptformer.AdaptFormer(bottleneck_dim=" in told
 
 
 def test_options_that_are_new_or_count_no_more_have_not_changed(interrupted: Path, data: Path) -> None:

@@ -291,6 +291,36 @@ def test_files_in_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ClassPathGuard().with_fragments(["--model.init_args.backbone", "foreign.yaml"])
 
 
+WHOLE_CLIP, MOVED = "petl_bench.backbones.clip.WholeCLIP", "petl_bench.backbones.whole_clip.WholeCLIP"
+
+
+def test_class_paths_of_earlier_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In files that are read, those they include, and arguments; each is told once."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, f"class_path: {MOVED}\ninit_args: {{architecture: RN50}}\n", "inner.yaml")
+    path = write(tmp_path, "model: {init_args: {backbone: inner.yaml, lr: 1e-3}}\n")
+    guard = ClassPathGuard()
+    options = yaml.safe_load(guard.read(path))["model"]["init_args"]
+    assert options == {
+        "backbone": {"class_path": WHOLE_CLIP, "init_args": {"architecture": "RN50"}},
+        "lr": "1e-3",
+    }
+    told = f"{MOVED} is read as {WHOLE_CLIP}"
+    assert guard.translations == [f"{tmp_path / 'inner.yaml'} was written by an earlier version: {told}"]
+    for given, meant in (
+        ([f"--model.backbone={MOVED}"], [f"--model.backbone={WHOLE_CLIP}"]),
+        (["--model.backbone.class_path", MOVED], ["--model.backbone.class_path", WHOLE_CLIP]),
+        ([f"--model.backbone={{class_path: {MOVED}}}"], [f'--model.backbone={{"class_path": "{WHOLE_CLIP}"}}']),
+    ):
+        guard.translations.clear()
+        assert guard.with_fragments(given) == meant
+        assert guard.translations == [told]
+    guard.translations.clear()
+    unchanged = [f"--model.backbone={WHOLE_CLIP}", "--data.root", f"/{MOVED}", "--x={a: 1}"]
+    assert guard.with_fragments(unchanged) == unchanged
+    assert guard.translations == []
+
+
 @pytest.mark.parametrize("name", list_configs())
 def test_packaged_configurations_pass(name: str) -> None:
     ClassPathGuard().read(config_folder() / name)

@@ -13,8 +13,9 @@ import yaml
 
 import datamodules.msrvtt  # noqa: F401  # what is operational is looked up in classes that are loaded
 from petl_bench.errors import UsageError
+from petl_bench.renamed import as_written_today
 from petl_bench.runs.earlier import as_now, earlier_checkpoint
-from petl_bench.runs.record import measured_settings, write_result
+from petl_bench.runs.record import HASH_RULES, config_hash, measured_settings, write_result
 from tests.records import make_record
 
 CONFIG: dict[str, Any] = {
@@ -161,6 +162,18 @@ def test_an_interrupted_run_of_the_same_command_is_found(tmp_path: Path) -> None
     assert found(tmp_path, changed("data.init_args.new", 3)) == folder / "last.ckpt"
 
 
+def test_a_run_of_a_class_that_moved_is_found(tmp_path: Path) -> None:
+    """Its configuration has the hash of today once it is read through the table."""
+    backbone = "model.init_args.backbone.class_path"
+    then = changed(backbone, "petl_bench.backbones.whole_clip.WholeCLIP")
+    now = changed(backbone, "petl_bench.backbones.clip.WholeCLIP")
+    assert config_hash(then) != config_hash(now) == config_hash(as_written_today(then)[0])
+    folder = place(tmp_path, then, "0ld0ld00", "last.ckpt")
+    assert found(tmp_path, now) == folder / "last.ckpt"
+    assert found(tmp_path) is None
+    assert differing(BEFORE | {backbone: "petl_bench.backbones.whole_clip.WholeCLIP"}, now) == {}
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -213,7 +226,7 @@ def test_a_complete_run_of_the_earlier_version_is_not_repeated(tmp_path: Path) -
     with pytest.raises(UsageError, match=r"complete: .*0ld0ld00.*overwrite"):
         earlier_checkpoint(*arguments, "5" * 64, "4" * 64, resolved)
     assert earlier_checkpoint(*arguments, "6" * 64, "4" * 64, resolved) is None  # measured on other files
-    record["model"]["weights"] = {"file": None}
+    record["id"]["hash_rules"] = HASH_RULES
     write_result(folder / "result.json", record)
     assert (
         earlier_checkpoint(*arguments, "5" * 64, "4" * 64, resolved) is None
