@@ -229,6 +229,8 @@ class StopRequest:
 
 #: of this process
 STOP = StopRequest()
+#: seeds, signals and the standard streams are the process's own: held by whatever runs a command
+ONE_AT_A_TIME = threading.RLock()
 
 
 def take_over() -> None:
