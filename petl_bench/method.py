@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -11,15 +10,15 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule
-from pytorch_lightning.plugins.precision import MixedPrecision
-from pytorch_lightning.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 
 import petl_bench
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.described import said_by
+from petl_bench.configurable import Configurable
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, NonFiniteError, UsageError
+from petl_bench.lightning_seams import clip_gradients, ddp_ignores, in_precision
 from petl_bench.optimizers import AdamWCosine, OptimizerRecipe, TrainableParameter, unfused
 from petl_bench.renamed import class_path_of_today
 from petl_bench.storage.adapters import Adapter
@@ -27,27 +26,29 @@ from petl_bench.storage.untrusted import shown
 from petl_bench.tasks.base import Evaluation, Task
 
 
-class Method(LightningModule, ABC):
+class Method(Configurable, LightningModule, ABC):
     """A way of adapting a backbone to a task. Subclasses say what they add in `inject`; the rest is here.
 
     Args:
         backbone: frozen, but for what `inject` unfreezes.
         task: loss and metrics.
         optimizer: optimiser, groups, schedule and clipping.
+
+    Attributes:
+        seed: of everything random in training; a run sets it to its `seed_everything`.
     """
 
     #: True if the outputs before training are those of the plain backbone.
     identity_at_init: ClassVar[bool] = True
     #: False for a method that has nothing to train (zero-shot).
     trainable: ClassVar[bool] = True
-    #: arguments that change no result
-    operational: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, backbone: Backbone, task: Task, optimizer: OptimizerRecipe | None = None) -> None:
         super().__init__()
         self.backbone = backbone
         self.task = task
         self.recipe = optimizer or AdamWCosine()
+        self.seed = 0
         self.strict_loading = False  # checkpoints hold trained tensors only; on_load_checkpoint checks their names
         self.evaluation: Evaluation | None = None
         self._adapted = False
@@ -76,7 +77,7 @@ class Method(LightningModule, ABC):
             parameter.requires_grad_(False)
         self.task.adapted(self.backbone)
         # Every process computes the same queues; DDP would send them (118 MB for BLIP's) before each step.
-        self._ddp_params_and_buffers_to_ignore = [f"task.{name}" for name, _ in self.task.named_buffers()]
+        ddp_ignores(self, [f"task.{name}" for name, _ in self.task.named_buffers()])
         persistent = self.state_dict().keys() - self._training_state().keys()
         self._added_buffers = [n for n, b in self.named_buffers() if id(b) not in before and n in persistent]
         of_task = {id(parameter) for parameter in self.task.parameters() if parameter.requires_grad}
@@ -108,7 +109,7 @@ class Method(LightningModule, ABC):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # Everything random in a step follows from (seed, epoch, step, rank), so that a resumed run draws the same. That
         # it also computes the same, bit by bit, takes trainer.deterministic on a GPU.
-        step = (int(os.environ.get("PL_GLOBAL_SEED", "0")), self.current_epoch, batch_idx)
+        step = (self.seed, self.current_epoch, batch_idx)
         self.task.before_step(self.current_epoch + batch_idx / self.trainer.num_training_batches, _seed(*step))
         torch.manual_seed(_seed(*step, self.global_rank))
 
@@ -160,13 +161,7 @@ class Method(LightningModule, ABC):
     ) -> None:
         # A value given to the Trainer wins over the recipe's.
         value = self.recipe.clip_norm if gradient_clip_val is None else gradient_clip_val
-        plugin = self.trainer.precision_plugin
-        if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
-            # bf16 scales no loss, so a fused optimiser has nothing to unscale; Lightning refuses to clip for it anyway.
-            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
-            super(MixedPrecision, plugin).clip_gradients(optimizer, value or 0.0, algorithm)
-            return
-        self.clip_gradients(optimizer, value, gradient_clip_algorithm or "norm")
+        clip_gradients(self, optimizer, value, gradient_clip_algorithm)
 
     # --- evaluation -----------------------------------------------------------------------------------------------
 
@@ -200,7 +195,7 @@ class Method(LightningModule, ABC):
         self._finish_evaluation("test_")
 
     def _finish_evaluation(self, prefix: str) -> None:
-        with self.trainer.precision_plugin.forward_context():  # which Lightning does for steps only
+        with in_precision(self.trainer):
             self.task.finish(self.backbone)
         self.evaluation = self.task.compute()
         self.task.reset()
@@ -289,6 +284,27 @@ class Method(LightningModule, ABC):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         adapter = Adapter(checkpoint["state_dict"], checkpoint.get("petl_bench", {}))
         self._require_match(adapter, "the checkpoint", training=True)
+
+    def record(self) -> dict[str, Any]:
+        """What a run's record says of the model, and of how its task evaluates."""
+        counts, weights = self.parameter_counts(), self.backbone.weights
+        return {
+            "protocol": {
+                "metric_version": self.task.metric_version,
+                "tie_rule": self.task.tie_rule,
+                "inference": {"clips": 1, "temperature": None, **self.task.inference()},
+            },
+            "model": {
+                "method": self.label,
+                "backbone": self.backbone.name,
+                "weights_sha256": weights["sha256"],
+                "pretraining_data": weights["source"],
+                "weights": {key: weights.get(key) for key in ("file", "activation", "described_by", "assumed")},
+                "trainable_params": counts["trainable"],
+                "total_params": counts["total"],
+                "trainable_by_modality": {k: v for k, v in counts.items() if k not in ("trainable", "total")},
+            },
+        }
 
     # --- what it costs --------------------------------------------------------------------------------------------
 

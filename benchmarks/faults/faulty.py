@@ -19,7 +19,7 @@ from torch import Tensor
 from methods.linear import Linear
 from petl_bench.data.batch import Batch
 from petl_bench.data.datasets import ClipLoader
-from petl_bench.runs import run
+from petl_bench.runs import draft
 
 
 class Faulty(Linear):
@@ -78,7 +78,7 @@ def _full_disk(method: Faulty) -> None:
 
 def _no_record(method: Faulty) -> None:
     """Kills the process where it would write its record."""
-    run.write_result = lambda *arguments: _killed(method)
+    draft.write_result = lambda *arguments: _killed(method)
 
 
 def _clock(method: Faulty) -> None:

@@ -229,8 +229,8 @@ def _alive(folder: bytes, session: int) -> list[int]:
 
 def main(arguments: Sequence[str]) -> None:
     """Runs a command, then forks for each line."""
-    import petl_bench.cli.lightning
-    import petl_bench.commands.data  # noqa: F401  # to have it imported
+    import petl_bench.commands.data
+    import petl_bench.commands.run  # noqa: F401  # to have it imported
     from petl_bench.main import main as petl_bench_main
 
     petl_bench_main(arguments)  # the rest of what is imported late

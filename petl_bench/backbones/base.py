@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from petl_bench.configurable import Configurable
 from petl_bench.errors import UsageError
 from petl_bench.inputs import InputSpec
 from petl_bench.nn.transformer import Tower
@@ -36,7 +37,7 @@ class TextFeatures(NamedTuple):
     projected: Tensor
 
 
-class Backbone(nn.Module, ABC):
+class Backbone(Configurable, nn.Module, ABC):
     """A pretrained vision-language model with towers of blocks.
 
     Attributes:
@@ -55,8 +56,6 @@ class Backbone(nn.Module, ABC):
     weights: dict[str, str | None]
     #: False if features are all that it gives; then nobody may ask for `tokens`
     has_tokens: ClassVar[bool] = True
-    #: arguments that change no result
-    operational: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self) -> None:
         super().__init__()

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 from types import ModuleType
-from typing import Any
 
-from petl_bench.cli import lightning as cli
 from petl_bench.cli.arguments import Parser
 from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import SUFFIXES, find_config
 from petl_bench.commands import data_cache, data_describe, data_verify
-from petl_bench.commands.inspect import Params
+from petl_bench.commands.inspection import on_configuration
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import UsageError
 from petl_bench.machine.signals import STOP
@@ -26,16 +23,8 @@ COMMANDS: dict[str, ModuleType] = {"describe": data_describe, "verify": data_ver
 _AROUND = "msrvtt_zeroshot"
 
 
-class DataCommand(Params):
-    """Takes what `fit` takes, builds the model without memory for its `spec`, and hands over the data module."""
-
-    def fit(self, model: Method, datamodule: VideoTextDataModule, **kwargs: Any) -> None:
-        STOP.unwinds = True  # a progress bar has hidden the cursor
-        self.inspection.exit_code = self.inspection.command.run(datamodule, self.inspection)
-
-
 def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
-    """Runs a command of `petl-bench data`.
+    """Runs a command of `petl-bench data`; the model, which it needs for its `spec` alone, takes no memory.
 
     Raises:
         UsageError: for anything wrong in options or configuration.
@@ -45,8 +34,12 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
         raise UsageError(f"--backbone {shown(options.backbone)} is no file: give backbone/NAME.yaml")
     backbone = [f"--model.init_args.backbone={options.backbone}"] if options.backbone else []
     configuration = [*_configuration(options.config), *backbone, *rest]
-    stopped = cli.run("fit", configuration, plugins, partial(DataCommand, options=options))
-    return stopped or options.exit_code
+    return on_configuration(_on_data, options, configuration, plugins, device="meta")
+
+
+def _on_data(method: Method, data: VideoTextDataModule, options: argparse.Namespace) -> int:
+    STOP.unwinds = True  # a progress bar has hidden the cursor
+    return options.command.run(data, options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--config", required=True, help="data/NAME.yaml, or the configuration of a run")
         command.add_argument("--backbone", help="backbone/NAME.yaml that frames are made for (ViT-B/16 at 224 pixels)")
         module.add_arguments(command)
-        command.set_defaults(command=module, exit_code=0)
+        command.set_defaults(command=module)
     return parser
 
 

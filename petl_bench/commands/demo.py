@@ -8,13 +8,15 @@ from __future__ import annotations
 import argparse
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 from petl_bench.cli.arguments import Parser, possible_path
 from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import config_folder
+from petl_bench.cli.rewriting import taken
+from petl_bench.commands.table import run_command
 from petl_bench.errors import UsageError
 
 #: nothing, little, a usual adapter, everything, and what is made for moving pictures
@@ -33,18 +35,19 @@ def available_methods() -> list[str]:
     return found
 
 
-def run(arguments: Sequence[str], command: Callable[[list[str]], int]) -> int:
+def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
     """Runs `petl-bench demo`; ends with the first exit code that is not 0.
 
     Args:
         arguments: of the command line.
-        command: runs another command of petl-bench and returns its exit code.
+        plugins: packages that the user trusts.
 
     Raises:
         UsageError: a method is unknown, the folder holds something already, or options of `fit` keep the pretraining
             from writing its weights there.
     """
     options, more = _parser().parse_known_args(arguments)
+    more += [f"--plugins={plugin}" for plugin in plugins]
     if more and not more[0].startswith("--"):
         raise UsageError(f"demo takes one folder: leave out '{more[0]}'")
     _require_known(options.methods)
@@ -52,13 +55,13 @@ def run(arguments: Sequence[str], command: Callable[[list[str]], int]) -> int:
     _require_new(folder)
     data, stills, weights = folder / "fixture", folder / "stills", folder / "tiny_clip.safetensors"
     pretrain = ["fit", "--config=fixture_pretrain", f"--data.root={stills}", f"--runs_dir={folder / 'pretrain'}", *more]
-    if code := _all(command, [["fixture", str(data)], ["fixture", str(stills), "--layout=stills"], pretrain]):
+    if code := _all([["fixture", str(data)], ["fixture", str(stills), "--layout=stills"], pretrain]):
         return code
     shutil.copyfile(_only_adapter(folder / "pretrain", more), weights)
 
     given = [f"--data.root={data}", f"--model.backbone.pretrained={weights}", f"--runs_dir={folder / 'runs'}", *more]
     fits = [["fit", f"--config={_PREFIX}{method}", *given] for method in options.methods]
-    return _all(command, [*fits, ["report", str(folder / "runs"), f"--output={folder / 'report'}"]])
+    return _all([*fits, ["report", str(folder / "runs"), f"--output={folder / 'report'}"]])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -110,9 +113,11 @@ def _only_adapter(runs: Path, more: Sequence[str]) -> Path:
     raise UsageError(f"the pretraining left {len(found)} adapters below {runs}: leave out {shlex.join(more)}")
 
 
-def _all(command: Callable[[list[str]], int], commands: Sequence[list[str]]) -> int:
+def _all(commands: Sequence[list[str]]) -> int:
+    """Runs commands of petl-bench until one fails; its exit code."""
     for arguments in commands:
         print(f"\n$ petl-bench {shlex.join(arguments)}", flush=True)
-        if code := command(arguments):
+        name, *rest = taken(arguments).arguments
+        if code := run_command(name, rest, taken(arguments).plugins):
             return code
     return 0

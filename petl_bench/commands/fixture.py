@@ -1,16 +1,41 @@
 """`petl-bench fixture`: small generated datasets in the layouts of real ones; nothing is downloaded."""
 
+from __future__ import annotations
+
 import argparse
 import inspect
+from collections.abc import Sequence
 
-from petl_bench.cli.arguments import possible_path
+from petl_bench.cli.arguments import Parser, possible_path
 from petl_bench.errors import UsageError
 from petl_bench.fixture import WRITERS
 from petl_bench.ranges import Count, Positive, Seed, Size, argument
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments of `petl-bench fixture`; defaults are those of the layout's writer."""
+def run(arguments: Sequence[str]) -> int:
+    """Runs `petl-bench fixture` and prints one line about what was written.
+
+    Raises:
+        UsageError: The layout has no such option, or its writer refuses the arguments.
+    """
+    given = vars(_parser().parse_args(arguments))
+    folder, layout = given.pop("folder"), given.pop("layout")
+    writer = WRITERS[layout]
+    for name in given.keys() - inspect.signature(writer).parameters.keys():
+        raise UsageError(f"{_flag(name)}: layout {layout} has no such option; leave it out")
+    summary = writer(folder, **given)
+    print(
+        f"wrote {summary.train_videos} training and {summary.test_videos} test videos"
+        f" with {summary.captions} captions to {summary.folder}"
+    )
+    return 0
+
+
+def _parser() -> Parser:
+    """Defaults are those of the layout's writer."""
+    parser = Parser(
+        prog="petl-bench fixture", description="Writes a small generated dataset in the layout of a real one."
+    )
     parser.add_argument("folder", type=possible_path, metavar="DIR", help="folder to create; may exist only if empty")
     parser.add_argument(
         "--layout", choices=list(WRITERS), default="msrvtt", help="what to write (default: %(default)s)"
@@ -22,24 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_option(parser, "size", Size, "height and width in pixels")
     _add_option(parser, "seconds", Positive, "length of a clip")
     _add_option(parser, "fps", Size, "frames per second")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Runs `petl-bench fixture` and prints one line about what was written.
-
-    Raises:
-        UsageError: The layout has no such option, or its writer refuses the arguments.
-    """
-    options = {name: value for name, value in vars(args).items() if name not in ("folder", "layout")}
-    writer = WRITERS[args.layout]
-    for name in options.keys() - inspect.signature(writer).parameters.keys():
-        raise UsageError(f"{_flag(name)}: layout {args.layout} has no such option; leave it out")
-    summary = writer(args.folder, **options)
-    print(
-        f"wrote {summary.train_videos} training and {summary.test_videos} test videos"
-        f" with {summary.captions} captions to {summary.folder}"
-    )
-    return 0
+    return parser
 
 
 def _add_option(parser: argparse.ArgumentParser, name: str, kind: type, meaning: str) -> None:

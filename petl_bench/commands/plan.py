@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-from pytorch_lightning import Trainer
-
-from petl_bench.cli import lightning as cli
-from petl_bench.cli.arguments import Parser
-from petl_bench.commands.inspect import CPU_CLIPS, Profile, print_table
+from petl_bench.commands.inspection import inspect, parser_of
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import UsageError
 from petl_bench.formats import number
+from petl_bench.machine.output import print_table
 from petl_bench.method import Method
 from petl_bench.ranges import Count, argument
+from petl_bench.runs.steps import CPU_CLIPS, MeasuredSteps
 from petl_bench.runs.trainer_options import devices_of
 
 #: bytes per trained parameter in fp32: itself, its gradient, and two moments of AdamW
@@ -25,56 +23,76 @@ _TRAINED_BYTES = 4 * 4
 _CHECKPOINTS = 3
 
 
-class Plan(Profile):
-    """Estimates memory, steps, hours and disk of a run from a few of its training steps."""
+def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
+    """Runs the command.
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        trainer = super().instantiate_trainer(**kwargs)
-        self.processes = devices_of(self.options.trainer) * self.options.trainer.num_nodes
-        return trainer
+    Raises:
+        UsageError: for anything wrong in options or configuration.
+    """
+    parser = parser_of(
+        "plan",
+        "Estimates memory, steps, hours and disk of a run from a few of its training steps. Weights are random and no "
+        "clip is read.",
+    )
+    parser.add_argument("--steps", type=argument(Count), default=2, help="timed training steps (2)")
+    parser.add_argument(
+        "--clips",
+        type=argument(Count),
+        help=f"clips per measured step (a GPU: one process's share; a CPU: {CPU_CLIPS})",
+    )
+    parser.add_argument(
+        "--rows", type=argument(Count), help="rows of a training epoch (counted in the annotation files)"
+    )
+    return inspect(plan, parser, arguments, plugins)
 
-    def fit(self, model: Method, datamodule: VideoTextDataModule, **kwargs: Any) -> None:
-        """Takes training steps exactly as `fit` does, on made batches of one process's size."""
-        if not model.trainable:
-            raise UsageError(f"{model.label} trains nothing, so there is nothing to plan; use test")
-        if datamodule.batch_size % self.processes:
-            raise UsageError(
-                f"data.batch_size {datamodule.batch_size} is global and must be a multiple of {self.processes} "
-                "processes (trainer.devices times trainer.num_nodes)"
-            )
-        epochs = self.options.trainer.max_epochs
-        if epochs is None or epochs < 1:
-            raise UsageError(f"trainer.max_epochs is {epochs}: a plan needs the number of epochs")
-        share = datamodule.batch_size // self.processes
-        on_gpu = self.trainer.strategy.root_device.type == "cuda"
-        self.inspection.clips = min(share, self.inspection.clips or (share if on_gpu else CPU_CLIPS))
-        rows = training_rows(datamodule, self.inspection.rows)
-        steps = epochs * (rows // datamodule.batch_size)
-        measured = self._train(model, datamodule)
-        hours = steps * share / measured["clips_per_s"] / 3600
-        trainable = model.parameter_counts()["trainable"]
-        figures = {
-            "method": model.label,
-            "backbone": model.backbone.name,
-            "measured_on": measured["device"],
-            "precision": measured["precision"],
-            "measured_clips": measured["clips_per_step"],
-            "clips_per_s": measured["clips_per_s"],
-            "processes": self.processes,
-            "clips_per_process": share,
-            "memory_bytes": memory_bytes(model, measured, share),
-            "rows": rows,
-            "epochs": epochs,
-            "steps": steps,
-            "hours": hours,
-            "device_hours": hours * self.processes,
-            "adapter_bytes": 4 * trainable,
-            "checkpoint_bytes": _CHECKPOINTS * 12 * trainable,
-        }
-        if self.inspection.json:
-            print(json.dumps(figures, indent=2))
-            return
+
+def plan(method: Method, data: VideoTextDataModule, options: argparse.Namespace) -> int:
+    """Takes training steps exactly as `fit` does, on made batches of one process's size, and says what follows.
+
+    Raises:
+        UsageError: there is nothing to train, or no whole number of epochs and batches.
+    """
+    measured_steps = MeasuredSteps(options.trainer, options.steps)
+    processes = devices_of(options.trainer) * options.trainer.num_nodes
+    if not method.trainable:
+        raise UsageError(f"{method.label} trains nothing, so there is nothing to plan; use test")
+    if data.batch_size % processes:
+        raise UsageError(
+            f"data.batch_size {data.batch_size} is global and must be a multiple of {processes} processes "
+            "(trainer.devices times trainer.num_nodes)"
+        )
+    epochs = options.trainer.max_epochs
+    if epochs is None or epochs < 1:
+        raise UsageError(f"trainer.max_epochs is {epochs}: a plan needs the number of epochs")
+    share = data.batch_size // processes
+    rows = training_rows(data, options.rows)
+    steps = epochs * (rows // data.batch_size)
+    measured = measured_steps.take(method, data, min(share, measured_steps.clips(options.clips, share)))
+    hours = steps * share / measured["clips_per_s"] / 3600
+    trainable = method.parameter_counts()["trainable"]
+    figures = {
+        "method": method.label,
+        "backbone": method.backbone.name,
+        "measured_on": measured["device"],
+        "precision": measured["precision"],
+        "measured_clips": measured["clips_per_step"],
+        "clips_per_s": measured["clips_per_s"],
+        "processes": processes,
+        "clips_per_process": share,
+        "memory_bytes": memory_bytes(method, measured, share),
+        "rows": rows,
+        "epochs": epochs,
+        "steps": steps,
+        "hours": hours,
+        "device_hours": hours * processes,
+        "adapter_bytes": 4 * trainable,
+        "checkpoint_bytes": _CHECKPOINTS * 12 * trainable,
+    }
+    if options.json:
+        print(json.dumps(figures, indent=2))
+    else:
         _show(figures)
+    return 0
 
 
 def memory_bytes(model: Method, measured: dict[str, Any], share: int) -> int:
@@ -129,29 +147,3 @@ def _show(figures: dict[str, Any]) -> None:
         f"from steps of {figures['measured_clips']} clips on {figures['measured_on']} in {figures['precision']}"
         f"{scaled}; reading clips, talk between processes and evaluation come on top"
     )
-
-
-def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
-    """Runs `plan`.
-
-    Raises:
-        UsageError: for anything wrong in options or configuration.
-    """
-    parser = Parser(
-        prog="petl-bench plan",
-        usage="petl-bench plan --config NAME [options] [any option of `petl-bench fit`]",
-        description=f"{Plan.__doc__} Weights are random and no clip is read.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--steps", type=argument(Count), default=2, help="timed training steps (2)")
-    parser.add_argument(
-        "--clips",
-        type=argument(Count),
-        help=f"clips per measured step (a GPU: one process's share; a CPU: {CPU_CLIPS})",
-    )
-    parser.add_argument(
-        "--rows", type=argument(Count), help="rows of a training epoch (counted in the annotation files)"
-    )
-    options, rest = parser.parse_known_args(arguments)
-    return cli.run("fit", rest, plugins, partial(Plan, options=options))

@@ -7,41 +7,28 @@ is null. The record names the files that it was made from.
 
 from __future__ import annotations
 
-import argparse
 import io
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import Trainer
 
-from petl_bench.cli import lightning as cli
 from petl_bench.cli.arguments import Parser, possible_path
-from petl_bench.commands.inspect import Inspection
-from petl_bench.data.base import VideoTextDataModule
+from petl_bench.cli.configuration import configured
 from petl_bench.errors import CheckpointError, DataError, UsageError
-from petl_bench.method import Method
 from petl_bench.metrics.ranks import figures_of
 from petl_bench.runs.cost import count_gmacs
+from petl_bench.runs.draft import DRAFT_NAME, Draft, complete, describe_adapter, drafted, limits_of
 from petl_bench.runs.earlier import as_now
 from petl_bench.runs.environment import environment
+from petl_bench.runs.experiment import Experiment
+from petl_bench.runs.figures import print_figures
+from petl_bench.runs.folder import ADAPTER_NAME, RANKS_NAME, Run, locked, name_run
 from petl_bench.runs.freedoms import foreign_classes
 from petl_bench.runs.record import CONFIG_NAME, FILE_NAME, measured_settings, read_result
-from petl_bench.runs.run import (
-    ADAPTER_NAME,
-    DRAFT_NAME,
-    RANKS_NAME,
-    Draft,
-    complete,
-    limits_of,
-    locked,
-    name_run,
-    print_figures,
-)
 from petl_bench.storage.adapters import Adapter, read_adapter
 from petl_bench.storage.checkpoints import LAST, read_checkpoint
 from petl_bench.storage.files import FileError, file_sha256
@@ -70,8 +57,8 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
         figures = _read_figures(folder)
         draft = _read_draft(folder) or _draft_from_configuration(folder, plugins)
         _require_match(folder, draft, figures)
-        evaluation = figures | {"cost": {"clips_per_s": None}}
-        complete(folder / FILE_NAME, draft, evaluation, file_sha256(folder / RANKS_NAME))
+        whole = draft | {"eval": figures | {"cost": {"clips_per_s": None}}}
+        complete(folder / FILE_NAME, whole, file_sha256(folder / RANKS_NAME))
     protocol = draft["protocol"]
     print_figures(f"{draft['model']['method']} on {protocol['dataset']} ({protocol['id']})", figures)
     print(f"record, made from {', '.join(draft['reconstructed'])}: {folder / FILE_NAME}")
@@ -163,100 +150,92 @@ def _require_match(folder: Path, draft: Draft, figures: dict[str, Any]) -> None:
 
 
 def _draft_from_configuration(folder: Path, plugins: Sequence[str]) -> Draft:
-    options = argparse.Namespace(folder=folder, draft=None)
-    cli.run("fit", [f"--config={folder / CONFIG_NAME}"], plugins, partial(_Reconstruction, options=options))
-    return options.draft
-
-
-class _Reconstruction(Inspection):
-    """Builds model and data of a run as its configuration says, and looks at what it left."""
-
-    def before_instantiate_classes(self) -> None:
-        cli.PetlBenchCLI.before_instantiate_classes(self)  # with the weights: the record has their digest
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        return super().instantiate_trainer(accelerator="cpu", precision="32-true", **kwargs)
-
-    def fit(self, model: Method, datamodule: VideoTextDataModule, **kwargs: Any) -> None:
-        """Trains nothing."""
-        folder: Path = self.inspection.folder
-        datamodule.setup("test")
-        found = name_run("fit", self.options, self._dumped(self.options), model, datamodule)
-        self.run = replace(found, folder=folder)
-        precision = str(self.options.trainer.precision)
+    """What can be known of a run from its configuration, its adapter and its last checkpoint."""
+    with configured("fit", [f"--config={folder / CONFIG_NAME}"], plugins) as configuration:
+        configuration.require_possible()
+        experiment = configuration.build()  # with the weights: the record has their digest
+        method, data = experiment.method, experiment.data
+        method.configure_model()
+        data.setup("test")
+        run = replace(name_run("fit", experiment), folder=folder)
+        selection = "best-val" if experiment.run.best_on_val else "last"
         unknown = dict.fromkeys(environment()) | {"versions": {}}
-        draft = self.run.draft(model, datamodule, self.selection, _PRECISIONS.get(precision, precision), unknown)
-        gmacs = count_gmacs(model.eval().backbone, model.task, datamodule.frames, datamodule.max_words)
+        draft = drafted(run, method, data, selection, _precision(experiment), unknown)
+        gmacs = count_gmacs(method.eval().backbone, method.task, data.frames, data.max_words)
         draft["model"] |= {"gmacs_vision": gmacs.vision, "gmacs_total": gmacs.total}
         files = [CONFIG_NAME, RANKS_NAME]
-        if model.trainable:
+        if method.trainable:
             adapter = read_adapter(folder / ADAPTER_NAME)
-            model.load_trained_state(adapter, str(folder / ADAPTER_NAME))  # refuses that of another model
-            self.run.describe_adapter(draft)
-            checkpoint = self._checkpoint(adapter)
-            draft["train"] = self._train(checkpoint)
+            method.load_trained_state(adapter, str(folder / ADAPTER_NAME))  # refuses that of another model
+            describe_adapter(run, draft)
+            checkpoint = _checkpoint(run, experiment, adapter)
+            draft["train"] = _train(run, experiment, checkpoint)
             files += [ADAPTER_NAME, *([LAST] if checkpoint else [])]
-        self.inspection.draft = draft | {"reconstructed": files}
+        return draft | {"reconstructed": files}
 
-    def _checkpoint(self, adapter: Adapter) -> dict[str, Any] | None:
-        """The last checkpoint, if it is of the end of the training; None where nothing shows that.
 
-        Raises:
-            CheckpointError: it depends on other annotation files, weights or options than are there now.
-        """
-        path = self.run.folder / LAST
-        try:
-            checkpoint = read_checkpoint(path)
-            basis, done = checkpoint["run"]["basis"], checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
-            now = measured_settings(self.run.config, self.run.contents)
-            annotations = self.datamodule.annotations_sha256()
-            before = as_now(basis, now, config=self.run.config, annotations=annotations, resolve=self._resolve)
-            ended = done["processed"] == self.options.trainer.max_epochs
-        except (CheckpointError, KeyError, TypeError, AttributeError):
-            return None
-        for key in sorted(before.keys() & now.keys()):
-            if before[key] != now[key]:
-                raise CheckpointError(
-                    f"the run was of another {key}: it was {before[key]}, is {now[key]}; restore that"
-                )
-        state = checkpoint["state_dict"]
-        same = all(name in state and torch.equal(state[name], tensor) for name, tensor in adapter.tensors.items())
-        return checkpoint if same or ended else None
+def _precision(experiment: Experiment) -> str:
+    precision = str(experiment.trainer.precision)
+    return _PRECISIONS.get(precision, precision)
 
-    def _train(self, checkpoint: dict[str, Any] | None) -> dict[str, Any]:
-        """The `train` block; what only the process knew is null."""
-        options, data = self.options.trainer, self.datamodule
-        train: dict[str, Any] = {
-            "epochs": None,
-            "steps": None,
-            "global_batch": data.batch_size,
-            "world_size": None,
-            "precision": _PRECISIONS.get(str(options.precision), str(options.precision)),
-            "optimizer": type(self.model.recipe).__name__,
-            "augmentation": data.augmentation,
-            "wall_s": None,
-            "gpu_hours": None,
-            "peak_allocated_bytes": None,
-            "peak_reserved_bytes": None,
-            "clips_per_s": None,
-            "resumed": None,
-            "recipe": self.recipe and self.recipe._asdict(),
-        }
-        if classes := foreign_classes(options, cli.NamedConfig.guard.plugins):
-            train["callbacks"] = classes
-        if checkpoint is None:
-            return train
-        run, loop = checkpoint["run"], checkpoint["loops"]["fit_loop"]
-        whole = loop["epoch_loop.batch_progress"]["is_last_batch"]
-        train |= {
-            "epochs": float(loop["epoch_progress"]["current"]["processed"]) if whole else None,
-            "steps": checkpoint["global_step"],
-            "world_size": run["basis"].get("processes"),
-            "resumed": run["resumed"],
-            "changed": run["changed"],
-        }
-        costs = checkpoint.get("callbacks", {}).get("CostMeter", {})
-        if costs.get("_steps_seconds"):
-            clips = costs["_steps"] * data.batch_size * options.accumulate_grad_batches
-            train |= {"wall_s": costs["_train_seconds"], "clips_per_s": clips / costs["_steps_seconds"]}
-        return train | {"limits": limits_of(self.run.config, train)}
+
+def _checkpoint(run: Run, experiment: Experiment, adapter: Adapter) -> dict[str, Any] | None:
+    """The last checkpoint, if it is of the end of the training; None where nothing shows that.
+
+    Raises:
+        CheckpointError: it depends on other annotation files, weights or options than are there now.
+    """
+    try:
+        checkpoint = read_checkpoint(run.folder / LAST)
+        basis, done = checkpoint["run"]["basis"], checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+        now = measured_settings(run.config, run.contents)
+        annotations = experiment.data.annotations_sha256()
+        before = as_now(basis, now, config=run.config, annotations=annotations, resolve=experiment.resolve)
+        ended = done["processed"] == experiment.trainer.max_epochs
+    except (CheckpointError, KeyError, TypeError, AttributeError):
+        return None
+    for key in sorted(before.keys() & now.keys()):
+        if before[key] != now[key]:
+            raise CheckpointError(f"the run was of another {key}: it was {before[key]}, is {now[key]}; restore that")
+    state = checkpoint["state_dict"]
+    same = all(name in state and torch.equal(state[name], tensor) for name, tensor in adapter.tensors.items())
+    return checkpoint if same or ended else None
+
+
+def _train(run: Run, experiment: Experiment, checkpoint: dict[str, Any] | None) -> dict[str, Any]:
+    """The `train` block; what only the process knew is null."""
+    options, data, recipe = experiment.trainer, experiment.data, experiment.recipe
+    train: dict[str, Any] = {
+        "epochs": None,
+        "steps": None,
+        "global_batch": data.batch_size,
+        "world_size": None,
+        "precision": _precision(experiment),
+        "optimizer": type(experiment.method.recipe).__name__,
+        "augmentation": data.augmentation,
+        "wall_s": None,
+        "gpu_hours": None,
+        "peak_allocated_bytes": None,
+        "peak_reserved_bytes": None,
+        "clips_per_s": None,
+        "resumed": None,
+        "recipe": recipe and recipe._asdict(),
+    }
+    if classes := foreign_classes(options, experiment.plugins):
+        train["callbacks"] = classes
+    if checkpoint is None:
+        return train
+    state, loop = checkpoint["run"], checkpoint["loops"]["fit_loop"]
+    whole = loop["epoch_loop.batch_progress"]["is_last_batch"]
+    train |= {
+        "epochs": float(loop["epoch_progress"]["current"]["processed"]) if whole else None,
+        "steps": checkpoint["global_step"],
+        "world_size": state["basis"].get("processes"),
+        "resumed": state["resumed"],
+        "changed": state["changed"],
+    }
+    costs = checkpoint.get("callbacks", {}).get("CostMeter", {})
+    if costs.get("_steps_seconds"):
+        clips = costs["_steps"] * data.batch_size * options.accumulate_grad_batches
+        train |= {"wall_s": costs["_train_seconds"], "clips_per_s": clips / costs["_steps_seconds"]}
+    return train | {"limits": limits_of(run.config, train)}

@@ -19,6 +19,7 @@ from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
+from petl_bench.configurable import Configurable
 from petl_bench.data.augmentation import RandAugment, require_recipe
 from petl_bench.data.cache import Clip, FrameCache
 from petl_bench.data.clip_files import AmbiguousClip, ClipFiles, is_text, outside, relative
@@ -30,12 +31,13 @@ from petl_bench.data.reader import READING_RULES
 from petl_bench.data.samples import Protocol, Sample, Split, looked_up_by
 from petl_bench.data.sampling import SAMPLERS
 from petl_bench.data.shards import EpochBatches, LateLoader, UnpaddedShard, as_loader
-from petl_bench.data.video import require_reader
+from petl_bench.data.video import reader_version, require_reader
 from petl_bench.errors import DataError, UsageError
 from petl_bench.inputs import InputSpec
+from petl_bench.lightning_seams import batches_done
 from petl_bench.machine.limits import require_temporary_folder
 from petl_bench.ranges import Count, NonNegativeCount, Processes, Size
-from petl_bench.storage.files import FileError, file_sha256
+from petl_bench.storage.files import FileError, file_sha256, known_sha256
 from petl_bench.storage.untrusted import expanded, is_folder, shown, shown_all
 
 VIDEO_SUFFIXES = tuple(
@@ -52,7 +54,7 @@ _CHUNK = 1000
 _SHARED_MEMORY, _PREFETCHED = Path("/dev/shm"), 2
 
 
-class VideoTextDataModule(LightningDataModule):
+class VideoTextDataModule(Configurable, LightningDataModule):
     """Clips and captions of one dataset. Subclasses read annotation files; the rest is here.
 
     Args:
@@ -171,6 +173,13 @@ class VideoTextDataModule(LightningDataModule):
     def file_id(self, path: Path) -> str:
         """The video id that a clip file is for."""
         return path.stem
+
+    def link(self, spec: InputSpec, seed: int) -> None:
+        """Sets what a run links to the data: what the backbone expects, and the run's seed."""
+        if (spec, seed) != (self.spec, self.seed):
+            self._datasets.clear()
+            vars(self).pop("clip_loader", None)
+        self.spec, self.seed = spec, seed
 
     # --- splits ---------------------------------------------------------------------------------------------------
 
@@ -530,10 +539,7 @@ class VideoTextDataModule(LightningDataModule):
 
     def _batches_done(self) -> int:
         """How many batches of the current epoch are done; not 0 where a checkpoint was loaded."""
-        if self.trainer is None:
-            return 0
-        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current  # declared without what it counts
-        return progress.processed
+        return 0 if self.trainer is None else batches_done(self.trainer)
 
     def _on_gpu(self) -> bool:
         from pytorch_lightning.accelerators import CUDAAccelerator
@@ -626,15 +632,23 @@ class VideoTextDataModule(LightningDataModule):
         except FileError as error:
             raise DataError(f"{error}; set data.root") from error
 
-    def frame_cache_record(self) -> dict[str, Any] | None:
+    def record(self) -> dict[str, Any]:
+        """What a run's record says of the data: `origin`, `protocol`, and the manifest that clips were held to."""
+        return {
+            "origin": "fixture" if self.is_fixture() else "measured",
+            "protocol": self.protocol_record(),
+            "env": {"manifest_sha256": known_sha256(self.manifest)},
+        }
+
+    def reading(self) -> dict[str, Any]:
+        """For the `env` block of a record: what frames were read with, and which cache they came from."""
+        return {"decoder": f"{self.reader} {reader_version(self.reader)}", "frame_cache": self._frame_cache()}
+
+    def _frame_cache(self) -> dict[str, Any] | None:
         """Which cache frames were read from, and how many clips it lacked; None where all were decoded."""
         if self.cache is None:
             return None
         return {"profile_sha256": self.clip_loader.profile.sha256, "clips_decoded": sum(self._not_cached.values())}
-
-    def manifest_sha256(self) -> str | None:
-        """Of the manifest that clips were held to; None if there was none."""
-        return None if self.manifest is None else file_sha256(self.manifest)
 
     @property
     def dataset(self) -> str:

@@ -9,7 +9,7 @@ import tempfile
 
 from petl_bench.errors import CheckpointError, DataError, PetlBenchError, UsageError, chain
 from petl_bench.machine.installation import lacking
-from petl_bench.machine.resources import exhausted
+from petl_bench.machine.resources import exhausted, warn_of_limits
 
 #: where torch would keep compiled kernels; it asks on being imported, and nothing here is compiled
 _TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
@@ -26,7 +26,7 @@ _NO_LIBRARY = re.compile(r"cannot open shared object file|undefined symbol|versi
 
 
 def prepare() -> None:
-    """Makes do with what this machine has.
+    """Makes do with what this machine has, before torch is imported; says where that may end the process.
 
     Raises:
         UsageError: the current folder was deleted, where libraries fail in ways of their own.
@@ -40,6 +40,7 @@ def prepare() -> None:
     except FileNotFoundError:
         tempfile.tempdir = _NO_TEMPORARY
         os.environ.setdefault(_TORCH_CACHE, os.sep)  # any folder that is there
+    warn_of_limits()
 
 
 def require_temporary_folder() -> None:

@@ -11,7 +11,7 @@ import io
 import os
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -104,6 +104,19 @@ def console(**options: Any) -> Console:
             raise  # rich calls this where it catches a BrokenPipeError, and would exit with 1
 
     return _Console(**options)
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> None:
+    """Prints rows of text; the first `left` columns are flush left."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), show_header=any(header))
+    for place, name in enumerate(header):
+        table.add_column(name, justify="left" if place < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console().print(table)
 
 
 class _Forgiving(io.FileIO):

@@ -13,14 +13,13 @@ from collections.abc import Sequence
 
 from jsonargparse import Namespace
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.lsf import LSFEnvironment
 from lightning_fabric.plugins.environments.mpi import MPIEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning import Trainer
 
 from petl_bench.errors import UsageError
+from petl_bench.lightning_seams import LocalEnvironment, UncheckedSLURM
 from petl_bench.machine.launch import LAUNCHED_BY, Launch, in_a_shell, in_a_step, number_in, this_launch
 from petl_bench.runs.trainer_options import devices_of
 
@@ -29,7 +28,7 @@ _BY_HAND = ("MASTER_ADDR", "MASTER_PORT")
 _FIRST_PORT, _PORTS = 15000, 10000
 
 
-class Alone(LightningEnvironment):
+class Alone(LocalEnvironment):
     """A process that nobody launched: it starts the others of its machine, whatever is left in the environment."""
 
     def __init__(self, num_nodes: int = 1) -> None:
@@ -44,11 +43,8 @@ class Alone(LightningEnvironment):
     def main_address(self) -> str:
         return os.environ["MASTER_ADDR"] if self._told else "127.0.0.1"
 
-    @property
-    def main_port(self) -> int:
-        if self._main_port == -1:
-            self._main_port = port_in_environment() if self._told else _free_port()
-        return self._main_port
+    def _port(self) -> int:
+        return port_in_environment() if self._told else _free_port()
 
     def local_rank(self) -> int:
         return number_in("LOCAL_RANK", 0) if LAUNCHED_BY in os.environ else 0
@@ -57,19 +53,8 @@ class Alone(LightningEnvironment):
         return (_node_rank() or 0) if self._told else 0
 
 
-class Srun(SLURMEnvironment):
+class Srun(UncheckedSLURM):
     """A task of a step of a SLURM job; steps of one job do not meet each other, and one machine needs no name."""
-
-    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
-        """Nothing: `require_processes` has compared what there is."""
-
-    @staticmethod
-    def _validate_srun_used() -> None:
-        """Nothing: it was."""
-
-    @staticmethod
-    def _validate_srun_variables() -> None:
-        """Nothing: the number of tasks of a machine is known otherwise, see `_tasks_of_machines`."""
 
     @property
     def main_address(self) -> str:

@@ -19,6 +19,7 @@ from petl_bench.backbones.base import Backbone
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.batch import Batch, Question
 from petl_bench.inputs import InputSpec
+from petl_bench.lightning_seams import data_of, in_precision
 from petl_bench.method import Method
 from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.tasks.base import Evaluation, Task
@@ -255,8 +256,8 @@ class CostMeter(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Method), "this suite trains methods only"
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, and declares it nowhere
-        with trainer.precision_plugin.test_step_context():
+        data = data_of(trainer)
+        with in_precision(trainer):
             self.gmacs = count_gmacs(pl_module.backbone, pl_module.task, data.frames, data.max_words)
         self._test_started = time.perf_counter()
 
@@ -282,9 +283,16 @@ class CostMeter(Callback):
             "clips_per_s": clips / self._steps_seconds if self._steps_seconds else None,
         }
 
-    def evaluation(self, evaluation: Evaluation) -> dict[str, Any]:
-        """The `cost` block: reading, encoding and ranking together, as a user waits for them."""
-        return {"clips_per_s": evaluation.videos / self._test_seconds}
+    def record(self, evaluation: Evaluation) -> dict[str, Any]:
+        """What a run's record says of the costs of an evaluation: the multiplications, and the speed.
+
+        Clips per second are of reading, encoding and ranking together, as a user waits for them.
+        """
+        gmacs = self.gmacs
+        return {
+            "model": {"gmacs_vision": gmacs.vision, "gmacs_total": gmacs.total} if gmacs else {},
+            "eval": {"cost": {"clips_per_s": evaluation.videos / self._test_seconds}},
+        }
 
 
 def _epochs(trainer: Trainer) -> float:

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from pytorch_lightning.utilities import rank_zero_warn
 
 from petl_bench.errors import UsageError
+from petl_bench.lightning_seams import callbacks_of, looks_at_epoch_ends
 from petl_bench.storage.untrusted import expanded
 
 #: metrics of which less is better
@@ -150,7 +151,7 @@ def require_own_folder(callbacks: Sequence[Callback], folder: Path) -> None:
 
 def _require_looked_at(callback: EarlyStopping, course: Course, validates: bool, who: str) -> None:
     """Refuses early stopping that looks when there is nothing to see, or never."""
-    at_epoch_ends = callback._check_on_train_epoch_end  # nothing public tells
+    at_epoch_ends = looks_at_epoch_ends(callback)
     if at_epoch_ends is None:
         at_epoch_ends = course.every_epoch
     if at_epoch_ends and validates and not course.every_epoch:
@@ -179,7 +180,7 @@ class EarlyEnds(Callback):
         self.limits: dict[str, str] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if any(_has_stopped(callback) for callback in trainer.callbacks):  # type: ignore[attr-defined]  # Lightning declares it nowhere
+        if any(_has_stopped(callback) for callback in callbacks_of(trainer)):
             trainer.should_stop = True
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -187,7 +188,7 @@ class EarlyEnds(Callback):
         if not trainer.should_stop or trainer.global_step >= planned:
             return
         where = f"step {trainer.global_step}" + (f" of {int(planned)}" if math.isfinite(planned) else "")
-        causes = [name for callback in trainer.callbacks if (name := _cause(callback))]  # type: ignore[attr-defined]
+        causes = [name for callback in callbacks_of(trainer) if (name := _cause(callback))]
         self.limits = dict.fromkeys(causes or ["stopped"], f"at {where}")
 
 

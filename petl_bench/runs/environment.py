@@ -1,14 +1,20 @@
 """What a run ran on: the `env` block of its record."""
 
+from __future__ import annotations
+
 import hashlib
 import importlib.metadata
 import platform
+import re
 import subprocess
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from petl_bench.machine.installation import package_version
+
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
 
 _PACKAGES = (
     "torch",
@@ -46,6 +52,26 @@ def environment() -> dict[str, Any]:
         "gpu_count": None,
         "decoder": None,
         "deterministic": None,
+    }
+
+
+def hardware(trainer: Trainer) -> dict[str, Any]:
+    """What of the `env` block a trainer knows: arithmetic, the GPU and its libraries."""
+    import torch
+
+    from petl_bench.machine.arithmetic import cpu_arithmetic
+
+    found: dict[str, Any] = {"deterministic": torch.are_deterministic_algorithms_enabled(), **cpu_arithmetic()}
+    device = trainer.strategy.root_device
+    if device.type != "cuda":
+        return found
+    return found | {
+        "cuda": torch.version.cuda,
+        "driver": _driver(Path("/proc/driver/nvidia/version")),
+        "cudnn": _dotted(torch.backends.cudnn.version()),
+        "nccl": _nccl(),
+        "gpu": torch.cuda.get_device_name(device),
+        "gpu_count": trainer.world_size,
     }
 
 
@@ -90,3 +116,26 @@ def _cpu_model() -> str | None:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or None
+
+
+def _dotted(version: int | None) -> str | None:
+    """cuDNN's version from the number that it gives, 90100 for 9.1.0."""
+    return None if version is None else f"{version // 10000}.{version // 100 % 100}.{version % 100}"
+
+
+def _nccl() -> str | None:
+    import torch
+
+    if not torch.distributed.is_nccl_available():
+        return None
+    from torch.cuda import nccl
+
+    return ".".join(map(str, nccl.version()))
+
+
+def _driver(version: Path) -> str | None:
+    """The version of NVIDIA's kernel driver, as the driver itself writes it into a file."""
+    with suppress(OSError):
+        found = re.search(r"NVRM version:.*?\s(\d+\.[\d.]+)\s", version.read_text(encoding="utf-8", errors="replace"))
+        return found[1] if found else None
+    return None

@@ -13,17 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 from uuid import uuid4
 
-import torch
-from lightning_fabric.utilities.distributed import _init_dist_connection
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
-from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
-from petl_bench.errors import DistributedError, UsageError
+from petl_bench.errors import DistributedError
 from petl_bench.machine.launch import LAUNCHED_BY
 from petl_bench.machine.signals import ASKED, STOP, end_helpers, starting_helpers
 
@@ -36,36 +32,6 @@ _GRACE, _GRACE_STOPPED = 5.0, 1.0
 _PATIENCE, _POLL, _ANSWER = 5.0, 0.2, 2.0
 
 
-def configure_ddp(strategy: object, timeout: int, static_graph: bool, ranks: Ranks) -> None:
-    """Sets what Lightning makes of the strategies `ddp` and `auto`.
-
-    Args:
-        strategy: as configured.
-        timeout: seconds after which a process that others wait for counts as lost.
-        static_graph: whether every step uses the same parameters in the same order, which lets DDP work ahead.
-        ranks: takes charge of the processes that are launched.
-
-    Raises:
-        UsageError: the strategy shards parameters or needs code that is not here.
-    """
-    if timeout < 1:
-        raise UsageError(f"collective_timeout is {timeout}: it must be at least 1 second")
-    if isinstance(strategy, str) and strategy not in ("auto", "ddp"):
-        raise UsageError(
-            f"trainer.strategy '{strategy}': runs are spread by ddp only (adapters are written from whole parameters); "
-            "use auto or ddp"
-        )
-    StrategyRegistry.register(
-        "ddp",
-        _DDP,
-        description="DDP of petl_bench",
-        override=True,
-        ranks=ranks,
-        timeout=timedelta(seconds=timeout),
-        static_graph=static_graph,
-    )
-
-
 class Ranks(Callback):
     """Ends all processes that Lightning launched when one of them fails; torchrun and SLURM do that themselves.
 
@@ -75,6 +41,16 @@ class Ranks(Callback):
 
     def __init__(self) -> None:
         self._processes: list[subprocess.Popen[bytes]] = []
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Around the start of other processes, which leave the signals to this one until they can handle them."""
+        os.environ[LAUNCHED_BY] = str(os.getpid())
+        try:
+            with starting_helpers():
+                yield
+        finally:
+            del os.environ[LAUNCHED_BY]
 
     def take(self, processes: list[subprocess.Popen[bytes]]) -> None:
         """Takes charge of the processes that this one has launched."""
@@ -119,6 +95,20 @@ class Ranks(Callback):
         message = f"petl-bench: error: rank 0 is ended{ended}; the first error printed says why\n"
         os.write(2, message.encode())
         os._exit(DistributedError.exit_code)
+
+    @contextmanager
+    def joining(
+        self, environment: ClusterEnvironment, rank: int, world: int, timeout: timedelta
+    ) -> Iterator[Store | None]:
+        """Around what waits for the other processes, see `meeting`; gives a fresh part of torchrun's store.
+
+        Raises:
+            DistributedError: they do not find each other.
+        """
+        hosted = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        place = Place(environment.main_address, environment.main_port, hosted)
+        with self.meeting(place, rank, world, timeout):
+            yield fresh_store(place, rank, world, timeout) if hosted else None
 
     @contextmanager
     def meeting(self, place: Place, rank: int, world: int, timeout: timedelta) -> Iterator[None]:
@@ -264,55 +254,3 @@ def fresh_store(place: Place, rank: int, world: int, timeout: timedelta) -> Stor
         missing = {other for other in missing if not store.check([f"petl_bench/{word}/{other}"])}
         time.sleep(_POLL / 4)
     return PrefixStore(f"petl_bench/{word}", store)
-
-
-class _DDP(DDPStrategy):
-    """Lightning's, whose launched processes belong to `Ranks` from their start on."""
-
-    def __init__(self, *args: Any, ranks: Ranks, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._ranks = ranks
-
-    def setup_distributed(self) -> None:
-        """Meets the other processes.
-
-        Raises:
-            DistributedError: they do not find each other.
-        """
-        if torch.distributed.is_initialized():  # in the test after a training
-            return super().setup_distributed()
-        assert self.cluster_environment is not None
-        assert self._timeout is not None
-        self.set_world_ranks()
-        where = self.cluster_environment
-        place = Place(where.main_address, where.main_port, os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True")
-        with self._ranks.meeting(place, self.global_rank, self.world_size, self._timeout):
-            if place.hosted:
-                self._process_group_backend = self._get_process_group_backend()
-                device = self.root_device if self.root_device.type != "cpu" else None
-                store = fresh_store(place, self.global_rank, self.world_size, self._timeout)
-                _init_dist_connection(
-                    where, self._process_group_backend, timeout=self._timeout, device_id=device, store=store
-                )
-            super().setup_distributed()
-
-    def _configure_launcher(self) -> None:
-        assert self.cluster_environment is not None
-        self._launcher = _Launcher(self.cluster_environment, self.num_processes, self.num_nodes)
-        self._launcher.ranks = self._ranks
-
-
-class _Launcher(_SubprocessScriptLauncher):
-    """Starts processes with the signals blocked until they can handle them."""
-
-    ranks: Ranks
-
-    def _call_children_scripts(self) -> None:
-        os.environ[LAUNCHED_BY] = str(os.getpid())
-        try:
-            with starting_helpers():
-                super()._call_children_scripts()
-                self.ranks.take(self.procs)
-                self.procs = []  # which leaves Lightning's watchdog nothing to watch
-        finally:
-            del os.environ[LAUNCHED_BY]

@@ -225,6 +225,16 @@ def _validator() -> Any:
     return Draft202012Validator(json.loads(schema))
 
 
+def merged(*blocks: Mapping[str, Any]) -> dict[str, Any]:
+    """Parts of a record in one; of two values at the same place the later one."""
+    out: dict[str, Any] = {}
+    for block in blocks:
+        for name, value in block.items():
+            both = isinstance(value, dict) and isinstance(out.get(name), dict)
+            out[name] = merged(out[name], value) if both else value
+    return out
+
+
 def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """The values in nested mappings and lists by dotted key; items of lists are numbered."""
     if not isinstance(value, dict | list):

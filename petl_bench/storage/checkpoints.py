@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning_fabric.plugins import CheckpointIO
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from petl_bench.errors import CheckpointError, StorageError, UsageError
+from petl_bench.lightning_seams import checkpoint_of, data_of, loops_of, validates_now
 from petl_bench.machine.arithmetic import RESTORED_BY, cpu_arithmetic
 from petl_bench.machine.resources import exhausted, exhausted_by_parser
 from petl_bench.machine.signals import STOP, When
@@ -159,7 +160,7 @@ class ResumePoints(Checkpoint):
         done = batch_idx + 1
         if done == trainer.num_training_batches or done % trainer.accumulate_grad_batches or _validates(trainer):
             return  # the end of the epoch saves; half a step cannot be saved, nor a step without its validation
-        self._can_save(trainer, _loops(trainer))
+        self._can_save(trainer, loops_of(trainer))
         STOP.when = When.SOON
         self._agree(trainer)
         if self.every_n_steps and done - self._saved_at >= self.every_n_steps:
@@ -169,7 +170,7 @@ class ResumePoints(Checkpoint):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        loops = _loops(trainer)
+        loops = loops_of(trainer)
         # As in the middle of the first batch: Lightning begins a validation anew that it finds so.
         for count in ("total", "current"):
             batches = loops["fit_loop"]["epoch_loop.val_loop.batch_progress"][count]
@@ -192,7 +193,7 @@ class ResumePoints(Checkpoint):
         STOP.look()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if STOP.number:
+        if STOP.number or isinstance(exception, KeyboardInterrupt):
             STOP.save()
 
     def _save(self, trainer: Trainer) -> None:
@@ -215,7 +216,7 @@ class ResumePoints(Checkpoint):
         """
         if _places(trainer.lightning_module) != self._places:
             return  # in another thread one can come upon weights that stand in for the trained ones
-        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only=False) | {"loops": loops}
+        checkpoint = checkpoint_of(trainer) | {"loops": loops}
         try:
             SafeCheckpointIO().save_checkpoint(checkpoint, self.folder / LAST)
         except CheckpointError as error:
@@ -267,11 +268,10 @@ class ResumePoints(Checkpoint):
         self.changed = run["changed"] | {key: [first.get(key, was), now] for key, (was, now) in changed.items()}
 
     def _basis(self, trainer: Trainer) -> dict[str, Any]:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, and declares it nowhere
         on_cpu = trainer.strategy.root_device.type == "cpu"
         return {
             **self.basis,
-            **{"processes": trainer.world_size, "training_rows": data.training_rows_sha256},
+            **{"processes": trainer.world_size, "training_rows": data_of(trainer).training_rows_sha256},
             **(cpu_arithmetic() if on_cpu else {}),
         }
 
@@ -295,18 +295,12 @@ def _covers(name: str, key: str) -> bool:
 
 def _validates(trainer: Trainer) -> bool:
     """Whether a validation follows the step at hand: a run that is continued here would leave it out."""
-    loop, data = cast("Any", trainer.fit_loop), cast("Any", trainer).datamodule  # nothing public tells
-    return bool(data.samples("val")) and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+    return bool(data_of(trainer).samples("val")) and validates_now(trainer)
 
 
 def _places(module: LightningModule) -> dict[str, int]:
     """Where in memory each trained parameter is."""
     return {name: parameter.data_ptr() for name, parameter in module.named_parameters() if parameter.requires_grad}
-
-
-def _loops(trainer: Trainer) -> dict[str, Any]:
-    """How far the loops are, as a checkpoint has it."""
-    return trainer._checkpoint_connector._get_loops_state_dict()
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -103,6 +103,14 @@ def file_sha256(path: Path) -> str:
         raise exhausted(error, path) or FileError(path, f"cannot be read: {error.strerror}") from error
 
 
+def known_sha256(path: Path | None) -> str | None:
+    """The same of a file that can be read; None of any other."""
+    try:
+        return None if path is None else file_sha256(path)
+    except FileError:
+        return None
+
+
 def temporary_of(path: Path) -> Path:
     """Where a file is written before it gets its name; machines and containers may have equal names and numbers."""
     return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.{secrets.token_hex(4)}.tmp")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-import petl_bench.runs.run
+import petl_bench.runs.draft
 from petl_bench.main import main
 from petl_bench.method import Method
 from petl_bench.storage.files import FileError
@@ -144,14 +144,14 @@ def test_figures_are_not_lost_for_a_file(
 def test_figures_are_printed_where_they_cannot_be_written(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write = petl_bench.runs.run.write_result
+    write = petl_bench.runs.draft.write_result
 
     def full(path: Path, record: dict[str, Any]) -> None:
         if path.name == "result.json":
             raise FileError(path, "cannot be written: No space left on device")
         write(path, record)
 
-    monkeypatch.setattr(petl_bench.runs.run, "write_result", full)
+    monkeypatch.setattr(petl_bench.runs.draft, "write_result", full)
     assert run("test", "fixture_zeroshot", dataset, tmp_path) == 5
     printed = capsys.readouterr()
     assert "t2v" in printed.out

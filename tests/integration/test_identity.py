@@ -15,10 +15,11 @@ import yaml
 from datamodules.custom import Custom
 from petl_bench.backbones.blip.model import BLIP
 from petl_bench.backbones.clip.model import CLIP
-from petl_bench.cli.lightning import PetlBenchCLI
 from petl_bench.cli.named_configs import config_folder
 from petl_bench.data import base
 from petl_bench.data.manifest import Entry, write_manifest
+from petl_bench.runs import session
+from petl_bench.runs.experiment import Experiment
 from petl_bench.runs.record import config_hash
 from petl_bench.storage.files import file_sha256
 from tests.integration.fixture_run import run
@@ -32,7 +33,12 @@ Hashed = Callable[..., str]
 @pytest.fixture
 def hashed(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hashed:
     """The hash of what a command would train: the name of the folder that it opens."""
-    monkeypatch.setattr(PetlBenchCLI, "fit", lambda self, **_: None)
+
+    def opened(experiment: Experiment) -> None:
+        with session.session("fit", experiment):
+            pass
+
+    monkeypatch.setattr(session, "fit", opened)
     count = iter(range(100))
 
     def hashed(*options: str, config: str = "fixture_linear", root: Path = dataset) -> str:

@@ -44,7 +44,7 @@ def test_whoever_writes_takes_the_lock(dataset: Path, tmp_path: Path, capsys: py
     assert run("test", "fixture_zeroshot", dataset, tmp_path) == 0
     folder, _ = only_record(tmp_path)
     code = (
-        "import pathlib, sys; from petl_bench.runs.run import locked\n"
+        "import pathlib, sys; from petl_bench.runs.folder import locked\n"
         "with locked(pathlib.Path(sys.argv[1])): print(flush=True); input()"
     )
     command = [sys.executable, "-c", code, str(folder)]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import petl_bench.runs.run
+import petl_bench.runs.draft
 from petl_bench.main import main
 from petl_bench.report.collect import Run
 from petl_bench.report.tables import build_tables
@@ -28,14 +28,14 @@ UNKNOWN = ("wall_s", "peak_allocated_bytes", "peak_reserved_bytes")
 def complete(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run with its record, and the draft that was there before (`draft`)."""
     runs, written = tmp_path_factory.mktemp("complete"), []
-    write = petl_bench.runs.run.write_result
+    write = petl_bench.runs.draft.write_result
 
     def watched(path: Path, record: dict[str, Any]) -> None:
         written.append((path.name, copy.deepcopy(record)))
         write(path, record)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(petl_bench.runs.run, "write_result", watched)
+        patch.setattr(petl_bench.runs.draft, "write_result", watched)
         assert run("fit", "fixture_linear", dataset, runs) == 0
     folder, _ = only_record(runs)
     assert [name for name, _ in written] == ["record.draft.json", "record.draft.json", "result.json"]
@@ -164,8 +164,8 @@ def test_changed_annotations_are_refused(
 def test_a_record_that_the_schema_refuses_is_found_before_training(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    environment = petl_bench.runs.run.environment
-    monkeypatch.setattr(petl_bench.runs.run, "environment", lambda: environment() | {"python": 3})
+    environment = petl_bench.runs.draft.environment
+    monkeypatch.setattr(petl_bench.runs.draft, "environment", lambda: environment() | {"python": 3})
     assert run("fit", "fixture_linear", dataset, tmp_path) == 5
     assert "env.python: 3 is not valid" in capsys.readouterr().err
     assert not list(tmp_path.rglob("last.ckpt"))
@@ -173,7 +173,7 @@ def test_a_record_that_the_schema_refuses_is_found_before_training(
 
 
 def test_answers_to_questions(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = petl_bench.runs.run.write_result
+    write = petl_bench.runs.draft.write_result
 
     def full(path: Path, record: dict[str, Any]) -> None:
         if path.name == "result.json":
@@ -183,7 +183,7 @@ def test_answers_to_questions(dataset: Path, tmp_path: Path, monkeypatch: pytest
 
     records: list[dict[str, Any]] = []
     with monkeypatch.context() as disk:
-        disk.setattr(petl_bench.runs.run, "write_result", full)
+        disk.setattr(petl_bench.runs.draft, "write_result", full)
         assert run("fit", "fixtureqa_adaptformer.yaml", dataset, tmp_path) == 5
     (draft,) = tmp_path.rglob("record.draft.json")
     assert main(["record", str(draft.parent)]) == 0

@@ -17,7 +17,7 @@ from petl_bench.data.datasets import ClipLoader
 from petl_bench.errors import CheckpointError
 from petl_bench.machine.signals import ASKED
 from petl_bench.method import Method
-from petl_bench.runs.run import locked
+from petl_bench.runs.folder import locked
 from petl_bench.storage.checkpoints import ResumePoints, SafeCheckpointIO
 from tests.integration.fixture_run import only_record, run
 from tests.stops import group_trap, in_child, trap

@@ -5,29 +5,18 @@ from __future__ import annotations
 import pytest
 from jsonargparse import ArgumentError
 
-from petl_bench.cli import lightning as cli
+from petl_bench.cli.config_safety import ClassPathGuard
+from petl_bench.cli.configuration import Configuration, known_words
 from petl_bench.cli.messages import is_about_configuration, readable
-
-
-class Parsed(cli.PetlBenchCLI):
-    """Parses and makes nothing."""
-
-    def before_instantiate_classes(self) -> None:
-        pass
-
-    def instantiate_classes(self) -> None:
-        pass
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
+from petl_bench.registry import import_plugins
 
 
 def told(argument: str) -> str:
-    cli._quiet()
-    cli.import_plugins()
+    guard = ClassPathGuard()
+    import_plugins()
     with pytest.raises(ArgumentError) as caught:
-        Parsed(["fit", "--config=fixture_lora", argument])
-    return readable(str(caught.value), cli._known_words)
+        Configuration("fit", ["--config=fixture_lora", argument], guard)
+    return readable(str(caught.value), known_words)
 
 
 @pytest.mark.parametrize(

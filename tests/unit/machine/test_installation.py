@@ -155,6 +155,6 @@ def test_an_unexpected_error_is_told_in_one_line(
     def fail(_: list[str]) -> int:
         raise KeyError("of ours")
 
-    monkeypatch.setitem(sys.modules["petl_bench.main"]._LIGHT_COMMANDS, "report", fail)
+    monkeypatch.setattr("petl_bench.commands.report.run", fail)
     assert main(["report"]) == 1
     assert capsys.readouterr().err == "petl-bench: unexpected error: KeyError: 'of ours' (--debug shows where)\n"

@@ -1,4 +1,3 @@
-import argparse
 import csv
 import io
 import json
@@ -25,9 +24,7 @@ def save(folder: Path, **overrides: Any) -> Path:
 
 
 def main(*arguments: str | Path) -> int:
-    parser = argparse.ArgumentParser()
-    report.add_arguments(parser)
-    return report.run(parser.parse_args([str(argument) for argument in arguments]))
+    return report.run([str(argument) for argument in arguments])
 
 
 def tables(*records: dict[str, Any]) -> list[Table]:

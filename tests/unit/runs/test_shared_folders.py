@@ -23,7 +23,7 @@ from petl_bench.data.manifest import Entry, write_manifest
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
 from petl_bench.report.collect import collect
 from petl_bench.runs.earlier import _is_at_work, lock_of
-from petl_bench.runs.run import locked
+from petl_bench.runs.folder import locked
 from petl_bench.storage import files, locks
 from petl_bench.storage.adapters import Adapter, read_adapter, write_adapter
 from petl_bench.storage.checkpoints import SafeCheckpointIO, resumable

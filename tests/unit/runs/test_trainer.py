@@ -11,7 +11,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from pytorch_lightning import Trainer
 
-from petl_bench.cli import lightning as cli
+from petl_bench.cli.configuration import configured
 from petl_bench.runs.trainer import CountingTrainer, Share
 
 OPTIONS = [
@@ -64,16 +64,12 @@ def test_all_of_the_kind_are_declared() -> None:
     assert all(ours[name].default == declared[name].default for name in OPTIONS)
 
 
-def test_a_resolved_configuration_keeps_the_difference(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Resolved(cli.PetlBenchCLI):
-        def before_instantiate_classes(self) -> None:
-            found.append(self._dumped(self.options)["trainer"])
-            raise SystemExit(0)
+def test_a_resolved_configuration_keeps_the_difference(tmp_path: Path) -> None:
+    def resolved(*given: str) -> dict[str, Any]:
+        with configured("fit", ["--config=fixture_linear", *given]) as configuration:
+            return configuration.dumped(configuration.options)["trainer"]
 
-    found: list[dict[str, Any]] = []
-    given = ["--trainer.limit_train_batches=1", "--trainer.overfit_batches=1.0"]
-    cli.run("fit", ["--config=fixture_linear", *given], (), Resolved)
-    (tmp_path / "again.yaml").write_text(yaml.safe_dump({"trainer": found[0]}), encoding="utf-8")
-    cli.run("fit", ["--config=fixture_linear", f"--config={tmp_path / 'again.yaml'}"], (), Resolved)
-    for trainer in found:
+    first = resolved("--trainer.limit_train_batches=1", "--trainer.overfit_batches=1.0")
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump({"trainer": first}), encoding="utf-8")
+    for trainer in (first, resolved(f"--config={tmp_path / 'again.yaml'}")):
         assert repr([trainer["limit_train_batches"], trainer["overfit_batches"]]) == "[1, 1.0]"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from petl_bench.runs.run import _driver
+from petl_bench.runs.environment import _driver
 
 #: as NVIDIA's two kernel modules write it
 VERSIONS = {

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.clip.model import CLIP
-from petl_bench.commands.inspect import Component, components
+from petl_bench.commands.params import Component, components
 from petl_bench.main import main
 from petl_bench.method import Method
 from petl_bench.nn.transformer import Block, Context, WrappedBlock

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from petl_bench.runs.run import Run, earlier_metrics
+from petl_bench.runs.folder import Run, earlier_metrics
 
 CONFIG = {"model": {"init_args": {"rank": 4, "backbone": {}}}, "trainer": {}}
 

@@ -1,0 +1,109 @@
+"""What becomes of the arguments of a command before they are parsed: all of it, in the order in which it is done.
+
+1. `--debug` and `--plugins PACKAGE` are taken out (`taken`, before anything heavy is imported).
+2. Class paths are checked, and the names of files that stand for a group of options are replaced by what those hold
+   (`ClassPathGuard`).
+3. Where no configuration is given, it is the one beside the checkpoint.
+4. The packaged configuration that was named is noted as `--recipe`.
+5. `--key null` becomes a configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Collection, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from petl_bench.cli.config_safety import ClassPathGuard
+from petl_bench.cli.recipes import recipe_name
+from petl_bench.errors import CheckpointError
+from petl_bench.storage.untrusted import expanded
+
+
+class Taken(NamedTuple):
+    """A command line without the options that every command has."""
+
+    arguments: list[str]
+    plugins: list[str]
+
+
+def taken(arguments: Sequence[str]) -> Taken:
+    """Takes out `--debug` and every `--plugins PACKAGE`."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--plugins", action="append", default=[])
+    known, rest = parser.parse_known_args([argument for argument in arguments if argument != "--debug"])
+    return Taken(rest, known.plugins)
+
+
+def rewritten(command: str, arguments: Sequence[str], guard: ClassPathGuard) -> list[str]:
+    """The arguments of a command as the parser of configurations takes them.
+
+    Raises:
+        UsageError: a class path is from outside, or a file that is named is none or cannot be used.
+        CheckpointError: no configuration lies beside the checkpoint.
+    """
+    guard.check_arguments(arguments)
+    return _with_nulls(_with_recipe(_with_config_beside(command, guard.with_fragments(arguments))))
+
+
+def _with_config_beside(command: str, arguments: list[str]) -> list[str]:
+    """Adds the `config.yaml` beside a checkpoint where no configuration is given: it says what was trained."""
+    given = any(a in ("-c", "--config") or a.startswith("--config=") for a in arguments)
+    checkpoint = next(iter(_values_of(("--ckpt_path",), arguments)), None)
+    if command == "fit" or given or checkpoint is None:
+        return arguments
+    return ["--config", str(config_beside(checkpoint)), *arguments]
+
+
+def config_beside(checkpoint: str) -> Path:
+    """The configuration of the run that wrote a checkpoint.
+
+    Raises:
+        CheckpointError: there is none, or the checkpoint is no adapter.
+    """
+    from petl_bench.runs.checks import told_of
+    from petl_bench.storage.adapters import require_adapter_path
+
+    path = expanded(checkpoint)
+    with told_of("ckpt_path"):
+        require_adapter_path(path)
+    beside = path.parent / "config.yaml"
+    if not beside.is_file():
+        raise CheckpointError(f"no config.yaml beside {checkpoint}: give --config")
+    return beside
+
+
+def _with_recipe(arguments: list[str]) -> list[str]:
+    """Says which packaged configuration was named, before anything that may say otherwise."""
+    name = recipe_name(_values_of(("-c", "--config"), arguments))
+    return arguments if name is None else [f"--recipe={name}", *arguments]
+
+
+def _with_nulls(arguments: Sequence[str]) -> list[str]:
+    """Turns `--a.b.c null` into a configuration: jsonargparse passes a null on to nested classes as the text "None"."""
+    split: list[str] = []
+    for argument in arguments:
+        split += argument.split("=", 1) if argument.startswith("--") and argument.endswith("=null") else [argument]
+    out: list[str] = []
+    for argument in split:
+        if argument == "null" and out and out[-1].startswith("--"):
+            value: Any = None
+            for key in reversed(out.pop()[2:].split(".")):
+                value = {key: value}
+            out.append(f"--config={json.dumps(value)}")
+        else:
+            out.append(argument)
+    return out
+
+
+def _values_of(options: Collection[str], arguments: Sequence[str]) -> list[str]:
+    """What options are given, in order."""
+    values = []
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        option, equals, value = argument.partition("=")
+        if option in options and (equals or following):
+            values.append(value if equals else following)
+    return values

@@ -1,0 +1,58 @@
+"""What a configuration can name: objects that remember the arguments they were made with.
+
+A notebook hands over objects where the command line names classes; from what they remember follows the same
+configuration, and so the same folder, hash and record.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+_GIVEN = "_given"
+
+
+class Configurable:
+    """Base of classes that a configuration can name."""
+
+    #: arguments that change no result
+    operational: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = _remembering(cls.__init__)  # type: ignore[method-assign]
+
+
+def given_arguments(made: Configurable) -> dict[str, Any]:
+    """The arguments that an object was made with, by name; defaults are left out."""
+    return dict(vars(made).get(_GIVEN, {}))
+
+
+def _remembering(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that notes its arguments, if it is the outermost one: bases are called with others."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
+        if _GIVEN not in vars(self):
+            # Not by `self.x = ...`: a module refuses attributes before its own constructor.
+            object.__setattr__(self, _GIVEN, _named(signature, self, args, kwargs))
+        init(self, *args, **kwargs)
+
+    return wrapper
+
+
+def _named(signature: inspect.Signature, made: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by name; empty where the constructor will refuse them."""
+    try:
+        bound = signature.bind(made, *args, **kwargs).arguments
+    except TypeError:
+        return {}
+    kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
+    named = dict(list(bound.items())[1:])
+    for name in [name for name in named if kinds[name] is inspect.Parameter.VAR_KEYWORD]:
+        named |= named.pop(name)
+    return named

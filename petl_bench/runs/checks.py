@@ -1,0 +1,125 @@
+"""What is refused before a run gets its folder: what would fail after the costly part, or come to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pytorch_lightning.utilities import rank_zero_warn
+
+from petl_bench.data.qa import QuestionAnswerDataModule
+from petl_bench.data.samples import Split
+from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.runs.course import course_of, require_monitored, require_validation
+from petl_bench.runs.experiment import Experiment
+from petl_bench.storage.adapters import read_adapter, require_adapter_path
+from petl_bench.storage.checkpoints import read_checkpoint
+from petl_bench.storage.untrusted import expanded
+from petl_bench.tasks.qa import QuestionAnswering
+
+#: splits that a command reads
+_SPLITS: dict[str, tuple[Split, ...]] = {"fit": ("train", "val", "test"), "validate": ("val",), "test": ("test",)}
+
+
+def require_sense(command: str, experiment: Experiment) -> None:
+    """Refuses what cannot work, the cheapest checks first; adapts the method and sets up the data.
+
+    Raises:
+        UsageError: options that do not fit each other.
+        CheckpointError: the adapter or the checkpoint is not of this method.
+        DataError: clips or annotations are not what the protocol says.
+    """
+    method, data = experiment.method, experiment.data
+    if method.task.texts != data.texts:
+        raise UsageError(
+            f"task {method.task.name} reads {method.task.texts}, but data {data.name} has {data.texts}: "
+            "choose a task and a dataset that belong together"
+        )
+    if command == "fit":
+        data.require_frames_to_train_on()
+    else:
+        _require_adapter(command, experiment)
+    _require_answers(command, experiment)
+    method.configure_model()
+    _load(command, experiment)
+    data.setup(command)
+    if command == "fit" and method.trainable:
+        _require_trainable(experiment)
+    if command == "validate" and not data.samples("val"):
+        raise UsageError(f"{data.protocol.id} has no validation split; set data.val_videos, or use test")
+
+
+@contextmanager
+def told_of(option: str) -> Iterator[None]:
+    """Names the option that named a file, where that cannot be used."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{option}: {error}") from error
+
+
+def _require_adapter(command: str, experiment: Experiment) -> None:
+    """Refuses to evaluate what was never trained, unless asked to."""
+    method, run = experiment.method, experiment.run
+    if run.ckpt_path is not None:
+        with told_of("ckpt_path"):
+            require_adapter_path(expanded(run.ckpt_path))
+    elif method.trainable and not run.zero_shot:
+        raise UsageError(
+            f"{command} of {type(method).__name__} needs --ckpt_path adapter.safetensors; to evaluate "
+            "it untrained on purpose, add --zero_shot true"
+        )
+
+
+def _require_answers(command: str, experiment: Experiment) -> None:
+    """Refuses a list of answers that answers none of the questions at hand."""
+    task, data = experiment.method.task, experiment.data
+    if isinstance(task, QuestionAnswering) and isinstance(data, QuestionAnswerDataModule) and task.vocabulary:
+        data.require_covered(task.vocabulary, _SPLITS.get(command, ()))
+
+
+def _load(command: str, experiment: Experiment) -> None:
+    """Gives the method the adapter; of a training's checkpoint it is seen that it fits."""
+    method, given = experiment.method, experiment.run.ckpt_path
+    if given is None:
+        return
+    path = expanded(given)
+    if command == "fit":
+        with told_of("ckpt_path"):
+            method.on_load_checkpoint(read_checkpoint(path))
+        return
+    adapter = read_adapter(path)
+    method.load_trained_state(adapter, str(path))
+    trained, used = adapter.metadata.get("pixels"), method.identity()["pixels"]
+    if trained not in (None, used):  # adapters of earlier versions do not say
+        rank_zero_warn(f"{path} was trained with pixels {trained}, and is used with {used}")
+
+
+def _require_trainable(experiment: Experiment) -> None:
+    """Refuses a training that could teach nothing, or that waits for figures that never come."""
+    trainer, data, task = experiment.trainer, experiment.data, experiment.method.task
+    best_on_val, processes = experiment.run.best_on_val, experiment.processes
+    if data.batch_size % processes:
+        raise UsageError(f"data.batch_size {data.batch_size} is global and must be a multiple of {processes} processes")
+    if reason := task.untaught(data.batch_size, processes, data.training_videos()):
+        raise UsageError(reason)
+    if trainer.accumulate_grad_batches > 1 and not task.accumulates:
+        raise UsageError(
+            f"trainer.accumulate_grad_batches: {task.name} compares all samples of a batch, so a sum over smaller "
+            "batches is another loss; lower data.batch_size, or use backbone.gradient_checkpointing"
+        )
+    batches, held_out = data.training_batches(), data.samples("val")
+    if best_on_val and not held_out:
+        raise UsageError(
+            f"best_on_val: {data.protocol.id} has no validation split; set data.val_videos to hold some training "
+            "videos out (an epoch is never chosen on test)"
+        )
+    if trainer.fast_dev_run:
+        return
+    course = course_of(trainer, batches, bool(held_out))
+    if best_on_val:
+        require_validation(course, "best_on_val is true")
+    several = any(len(sample.captions) > 1 for sample in held_out)
+    types = {question.type for sample in held_out for question in sample.questions}
+    metrics = [f"val_{name}" for name in task.metric_names(several, types)] if held_out else []
+    require_monitored(experiment.given("callbacks"), course, ("loss", *task.logs), metrics)

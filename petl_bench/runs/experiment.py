@@ -1,0 +1,80 @@
+"""What a run is made of: a method, a data module, options of Lightning's trainer, options of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from petl_bench.data.base import VideoTextDataModule
+from petl_bench.method import Method
+from petl_bench.ranges import Count, Seed
+from petl_bench.runs.earlier import Resolve
+from petl_bench.runs.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Options of a run.
+
+    Attributes:
+        seed_everything: Of everything that is random in a run.
+        runs_dir: Folder below which new runs get their folders; results of an adapter go beside it.
+        overwrite: Begin anew where a run of this name is complete or interrupted.
+        allow_change: What may differ from the interrupted run that is continued; the record will say so.
+        save_every_n_steps: Batches between two checkpoints inside an epoch; null saves at its end only.
+        collective_timeout: Seconds after which a process that the others wait for counts as lost.
+        zero_shot: Test a method that trains without a checkpoint.
+        best_on_val: Report the best epoch on the validation split (by Rsum or accuracy) instead of the last one.
+        recipe: The packaged configuration whose epochs the record is held against; found among --config.
+        ckpt_path: Of `fit`: the checkpoint to go on from; else the adapter.
+    """
+
+    seed_everything: Seed = 0
+    runs_dir: str = "runs"
+    overwrite: bool = False
+    allow_change: list[str] = field(default_factory=list)
+    save_every_n_steps: Count | None = 500
+    collective_timeout: Count = 600
+    zero_shot: bool = False
+    best_on_val: bool = False
+    recipe: str | None = None
+    ckpt_path: str | Path | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A configuration whose objects are made, and which a run can be made of.
+
+    Attributes:
+        method: not yet adapted.
+        data: not yet set up.
+        trainer: options of Lightning's trainer, as parsed.
+        objects: the same with callbacks, loggers and the like made.
+        run: options of the run.
+        config: all of it, resolved, as `config.yaml` holds it.
+        resolve: gives a configuration the defaults of what it does not say.
+        recipe: what a training is held against.
+        plugins: packages that the user trusts.
+        processes: on all machines together.
+    """
+
+    method: Method
+    data: VideoTextDataModule
+    trainer: Namespace
+    objects: Mapping[str, Any]
+    run: RunOptions
+    config: dict[str, Any]
+    resolve: Resolve
+    recipe: Recipe | None = None
+    plugins: Sequence[str] = ()
+    processes: int = 1
+
+    def given(self, option: str) -> list[Any]:
+        """The objects that a configuration gives for an option of the trainer, which may be a list of them."""
+        value = self.objects[option]
+        given = list(value) if isinstance(value, (list, tuple)) else [value]
+        return [item for item in given if item is not None and not isinstance(item, bool)]

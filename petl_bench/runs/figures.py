@@ -1,0 +1,25 @@
+"""The figures of an evaluation as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from petl_bench.machine.output import print_table
+
+
+def print_figures(title: str, record: dict[str, Any]) -> None:
+    """Prints what an evaluation found as a table."""
+    header, *rows = _figures(record)
+    print_table(title, header, rows, left=1)
+
+
+def _figures(record: dict[str, Any]) -> list[list[str]]:
+    """What an evaluation found, as rows of text below a header."""
+    if "accuracy" in record:
+        figures = [("all", record["accuracy"], record["n"])]
+        figures += [(name, value, record["n_per_type"][name]) for name, value in record["per_type"].items()]
+        return [["questions", "accuracy", "n"], *([name, f"{value:.1f}", str(n)] for name, value, n in figures)]
+    names = ("R1", "R5", "R10", "R50", "MdR", "MnR")
+    directions = {key: value for key, value in record.items() if isinstance(value, dict) and "R1" in value}
+    rows = [[key, *(f"{values[n]:.1f}" for n in names), str(values["n"])] for key, values in directions.items()]
+    return [["direction", *names, "n"], *rows]

@@ -1,0 +1,285 @@
+"""The folder of a run: its name, its lock, its configuration, its adapter."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+
+from petl_bench.data.base import VideoTextDataModule
+from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.machine.resources import exhausted
+from petl_bench.method import Method
+from petl_bench.renamed import as_written_today
+from petl_bench.runs.earlier import earlier_checkpoint, lock_of
+from petl_bench.runs.experiment import Experiment
+from petl_bench.runs.record import CONFIG_NAME, FILE_NAME, Contents, config_hash, read_result, run_directory
+from petl_bench.runs.rehearsal import rehearse
+from petl_bench.storage.adapters import Adapter, write_adapter
+from petl_bench.storage.checkpoints import BEFORE_LAST, LAST, resumable, sweep
+from petl_bench.storage.files import make_ours, write_atomically, write_bytes_atomically
+from petl_bench.storage.locks import HeldError, held
+from petl_bench.storage.plain_yaml import parse_yaml
+from petl_bench.storage.untrusted import UnreadableError, expanded, read_text
+
+ADAPTER_NAME, RANKS_NAME, METRICS_NAME = "adapter.safetensors", "ranks.npz", "metrics.csv"
+
+
+@contextmanager
+def _writing_to(folder: Path, advice: str = "set --runs_dir") -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        named = error.filename if isinstance(error.filename, str) else folder
+        raise exhausted(error, folder) or CheckpointError(
+            f"cannot write to {named}: {error.strerror}; {advice}"
+        ) from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes of this machine out of a run's folder; the lock ends with the process, however it ends.
+
+    Raises:
+        UsageError: another process is at work in it.
+        CheckpointError: the folder cannot be written to, or the lock file not be opened.
+    """
+    path = lock_of(folder)
+    with _writing_to(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(path))
+        except HeldError as error:
+            raise UsageError(
+                f"another process is at work in {folder}: wait for it, or change seed_everything or --runs_dir"
+            ) from error
+        except OSError as error:
+            raise exhausted(error, path) or _no_lock(path, error) from error
+        yield
+
+
+def _no_lock(path: Path, error: OSError) -> CheckpointError:
+    if not os.path.lexists(path):  # and could not be made
+        return CheckpointError(f"cannot write to {path.parent}: {error.strerror}; set --runs_dir")
+    return CheckpointError(
+        f"the lock file {path} cannot be opened: {error.strerror}; have its owner delete it or make it readable "
+        "(chmod g+r), or set another --runs_dir"
+    )
+
+
+def earlier_metrics(folder: Path, steps: int) -> list[dict[str, str]]:
+    """The rows of `metrics.csv` before a step, which a resumed run would otherwise lose."""
+    path = folder / METRICS_NAME
+    if not path.is_file():
+        return []
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    except (UnreadableError, csv.Error) as error:
+        rank_zero_warn(f"{path} cannot be continued, it begins anew: {error}")
+        return []
+    return [row for row in rows if (row.get("step") or "").isdecimal() and int(row["step"]) < steps]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run and where its files go.
+
+    Attributes:
+        folder: `runs/<dataset>/<method>/<backbone>/<hash>/seed<k>`.
+        kind: `fit`, or `test` of what an earlier run trained.
+        config: fully resolved.
+        config_hash: of what is measured, without seed and with content in the place of paths.
+        seed: of training.
+        record_name: file name of the record in `folder`.
+        resumed: the checkpoint of an interrupted run of this name, which it is continued from.
+        contents: what stands for paths in `config` where runs are compared.
+    """
+
+    folder: Path
+    kind: str
+    config: dict[str, Any]
+    config_hash: str
+    seed: int
+    record_name: str
+    resumed: Path | None = None
+    contents: Contents = field(default_factory=dict)
+
+    @property
+    def run_id(self) -> str:
+        """Short name of a run: configuration and seed."""
+        return f"{self.config_hash[:8]}-seed{self.seed}"
+
+    @property
+    def adapter(self) -> Path:
+        """What is tested, or trained."""
+        given = self.config.get("ckpt_path") if self.kind == "test" else None
+        return expanded(given) if given else self.folder / ADAPTER_NAME
+
+    @property
+    def ranks_name(self) -> str:
+        """File name of the ranks in `folder`."""
+        return RANKS_NAME if self.record_name == FILE_NAME else "test_ranks.npz"
+
+    def changed_options(self) -> dict[str, tuple[Any, Any]]:
+        """Options of the method that are not those in `config.yaml`, which an adapter was trained with: before, now."""
+        path = self.folder / CONFIG_NAME
+        if self.kind != "test" or not path.is_file():
+            return {}
+        try:
+            found, _ = as_written_today(parse_yaml(read_text(path), str(path)))
+            before = method_options(found)
+        except (UnreadableError, UsageError, AttributeError, KeyError, TypeError):  # of something else than our runs
+            rank_zero_warn(f"{path} cannot be read: whether the adapter was trained with these options is unknown")
+            return {}
+        now = method_options(self.config)
+        return {key: (before[key], now[key]) for key in before.keys() & now.keys() if before[key] != now[key]}
+
+    def write_config(self) -> None:
+        """`config.yaml`, fully resolved: `petl-bench fit --config` of it repeats the run."""
+        write_atomically(self.folder / CONFIG_NAME, yaml.safe_dump(self.config, sort_keys=False))
+
+    @rank_zero_only
+    def write_adapter(self, method: Method) -> None:
+        """What was trained, as safetensors."""
+        write_adapter(self.folder / ADAPTER_NAME, Adapter(method.trained_state(), method.identity()))
+
+    @rank_zero_only
+    def write_predictions(self, batches: list[Any], method: Method) -> Path:
+        """What a `predict` pass on one process gave, in the order of the split; the file that it is written to."""
+        with _writing_to(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        file = method.task.prediction_file(batches)
+        write_bytes_atomically(self.folder / file.name, file.content)
+        print(f"{file.summary}: {self.folder / file.name}")
+        return self.folder / file.name
+
+
+def name_run(command: str, experiment: Experiment) -> Run:
+    """Chooses the folder of a run: of a test of a checkpoint that of the checkpoint. Nothing is written.
+
+    Raises:
+        DataError: an annotation file cannot be read.
+        UsageError: a package that the end of the run needs is missing.
+    """
+    method, data, options = experiment.method, experiment.data, experiment.run
+    if not _is_dry(command, experiment):
+        rehearse()
+        data.annotations_sha256()  # what cannot be read is told now
+    config, contents = experiment.config, contents_of(method, data)
+    seed, digest = options.seed_everything, config_hash(config, contents)
+    if command != "fit" and options.ckpt_path:
+        folder = expanded(options.ckpt_path).parent
+        return Run(folder, "test", config, digest, seed, "test.json", contents=contents)
+    folder = run_directory(expanded(options.runs_dir), data.dataset, method.slug, method.backbone.name, digest, seed)
+    return Run(folder, "fit", config, digest, seed, FILE_NAME, contents=contents)
+
+
+def _is_dry(command: str, experiment: Experiment) -> bool:
+    return bool(experiment.trainer.fast_dev_run) or command in ("validate", "predict")
+
+
+def open_run(run: Run, command: str, experiment: Experiment, held: ExitStack) -> Run:
+    """Creates the folder of a run and says whether it goes on.
+
+    A test of a checkpoint writes `test.json` beside it. A complete folder of the same name is refused without
+    `overwrite`; an interrupted run goes on after its last checkpoint, or with `overwrite` is set aside. Until `held`
+    is closed no other process gets the folder. So does one that the same command began under another hash, see
+    `petl_bench.runs.earlier`.
+
+    Raises:
+        UsageError: if the run is complete already, or another process is at work in its folder.
+        CheckpointError: if the folder cannot be created or written to.
+    """
+    data, overwrite, dry = experiment.data, experiment.run.overwrite, _is_dry(command, experiment)
+    if run.kind == "test":
+        if command != "validate":
+            _require_writable(run.folder, "test.json", "test_ranks.npz")
+        return run
+    writes = rank_zero_only.rank == 0 and not dry
+    if writes:
+        held.enter_context(locked(run.folder))  # before its files are looked at
+        with _writing_to(run.folder), suppress(FileNotFoundError):
+            (run.folder / CONFIG_NAME).stat()
+    resumed = None
+    if command == "fit" and not (dry or overwrite):
+        resumed = resumable(run.folder)
+        if not resumed and not (run.folder / FILE_NAME).is_file():
+            weights = experiment.method.backbone.weights["sha256"]
+            resumed = earlier_checkpoint(run.folder, run.config, data.annotations_sha256(), weights, experiment.resolve)
+    run = replace(run, resumed=resumed)
+    if writes:
+        _create(run, overwrite, data)
+    return run
+
+
+def contents_of(method: Method, data: VideoTextDataModule) -> Contents:
+    """What stands for paths in a resolved configuration, by block of options."""
+    return {
+        "data.init_args": data.contents(),
+        "model.init_args": method.contents(),
+        "model.init_args.backbone.init_args": method.backbone.contents(),
+        "model.init_args.task.init_args": method.task.contents(),
+    }
+
+
+def _create(run: Run, overwrite: bool, data: VideoTextDataModule) -> None:
+    if (run.folder / FILE_NAME).is_file() and not overwrite:
+        raise UsageError(_complete(run.folder, data))
+    with _writing_to(run.folder):
+        leftovers = any((run.folder / name).exists() for name in (FILE_NAME, ADAPTER_NAME, LAST, BEFORE_LAST))
+        if leftovers and run.resumed is None:
+            _set_aside(run.folder)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        sweep(run.folder)
+        make_ours(run.folder / METRICS_NAME)  # which is added to
+        run.write_config()
+
+
+def _complete(folder: Path, data: VideoTextDataModule) -> str:
+    if read_result(folder / FILE_NAME)["protocol"]["split_sha256"] == data.annotations_sha256():
+        return f"this run is complete: {folder}; add --overwrite true to repeat it, or change seed_everything"
+    return (
+        f"{folder} holds a complete run of this configuration on other annotation files: set another --runs_dir, or "
+        "--overwrite true to put that run aside"
+    )
+
+
+def _require_writable(folder: Path, *names: str) -> None:
+    if not folder.is_dir():
+        return  # whoever reads the adapter says so
+    advice = "results go beside the adapter: copy it and config.yaml to another folder"
+    for name in names:
+        if (folder / name).is_dir():
+            raise CheckpointError(f"cannot write {folder / name}, which is a folder; {advice}")
+    with _writing_to(folder, advice), tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def _set_aside(folder: Path) -> None:
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.replaced{number}")).exists():
+        number += 1
+    try:
+        folder.rename(aside)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # of a folder in a lower layer of a container's file system
+            raise
+        shutil.move(folder, aside)
+
+
+def method_options(config: dict[str, Any]) -> dict[str, Any]:
+    """The method's own arguments, without backbone, task and optimiser, which have places of their own."""
+    given = config["model"].get("init_args") or {}
+    return {key: value for key, value in given.items() if key not in ("backbone", "task", "optimizer")}
