@@ -12,10 +12,11 @@ from petl_bench.data.batch import Batch
 from petl_bench.errors import NonFiniteError, UsageError
 from petl_bench.metrics.retrieval import (
     TextConditionedRetrievalMetric,
-    text_to_video_ranks_from_similarity,
-    video_to_caption_set_ranks_from_similarity,
-    video_to_text_ranks_from_similarity,
+    text_to_video_ranks,
+    video_to_caption_set_ranks,
+    video_to_text_ranks,
 )
+from petl_bench.metrics.scores import scores_of_matrix
 from petl_bench.metrics.similarity import text_conditioned_cosine
 from petl_bench.tasks.losses import text_conditioned_contrastive_loss
 from petl_bench.tasks.retrieval import Retrieval
@@ -103,11 +104,12 @@ def test_metric_ranks_by_the_pairwise_similarities(captions: int, failed: list[i
     similarity = cosine_by_hand(text, frames, mask | ~decoded[:, None]).float()
 
     result = evaluated(text, frames, mask, text_video, decoded, 3).compute()
-    expected: dict[str, Any] = {"t2v": text_to_video_ranks_from_similarity(similarity, text_video, ~decoded)}
-    by_caption = video_to_text_ranks_from_similarity(similarity, text_video, ~decoded)
+    scores = scores_of_matrix(similarity, ~decoded)
+    expected: dict[str, Any] = {"t2v": text_to_video_ranks(scores, text_video)}
+    by_caption = video_to_text_ranks(scores, text_video)
     expected["v2t"] = by_caption
     if captions > 1:
-        expected["v2t"] = video_to_caption_set_ranks_from_similarity(similarity, text_video, ~decoded)
+        expected["v2t"] = video_to_caption_set_ranks(scores, text_video)
         expected["v2t_captions"] = by_caption
     assert {name: ranks.tolist() for name, ranks in result.ranks.items()} == {
         name: ranks.ranks.tolist() for name, ranks in expected.items()
@@ -160,4 +162,4 @@ def test_task_trains_and_ranks_with_the_same_similarity() -> None:
 
     evaluation = task.compute()
     assert evaluation.inference["pooling"] == "text_conditioned"
-    assert evaluation.ranks["t2v"].tolist() == text_to_video_ranks_from_similarity(similarity, index).ranks.tolist()
+    assert evaluation.ranks["t2v"].tolist() == text_to_video_ranks(scores_of_matrix(similarity), index).ranks.tolist()
