@@ -12,7 +12,7 @@ from petl_bench.method import Method
 from petl_bench.nn.adapter_blocks import add_sequential_adapters
 from petl_bench.nn.layers import LayerNormOption, biases
 from petl_bench.nn.transformer import Block, Context, WrappedBlock
-from petl_bench.ranges import Finite, Size
+from petl_bench.ranges import Finite, OddSize, Size
 
 Positions = Literal["pre_attn", "pre_mlp", "pre_attn_pre_mlp"]
 
@@ -115,13 +115,13 @@ class STAdapter(Method):
         **kwargs: see `Method`.
 
     Raises:
-        UsageError: for an even kernel size, or a vision tower without a grid of patches.
+        UsageError: for a vision tower without a grid of patches.
     """
 
     def __init__(
         self,
         bottleneck_dim: Size = 384,
-        kernel_size: tuple[Size, Size, Size] = (3, 1, 1),
+        kernel_size: tuple[OddSize, OddSize, OddSize] = (3, 1, 1),
         positions: Positions = "pre_attn",
         text_adapter: Literal["none", "sequential"] = "sequential",
         text_bottleneck_dim: Size = 128,
@@ -130,8 +130,6 @@ class STAdapter(Method):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if any(size < 1 or size % 2 == 0 for size in kernel_size):
-            raise UsageError(f"model.kernel_size is {list(kernel_size)}: each extent must be odd, to keep the grid")
         self.bottleneck_dim, self.kernel_size, self.positions = bottleneck_dim, kernel_size, positions
         self.text_adapter = text_adapter
         self.text_options: dict[str, Any] = {

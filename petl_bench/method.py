@@ -21,12 +21,13 @@ from petl_bench.backbones.described import said_by
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, NonFiniteError, UsageError
 from petl_bench.optimizers import AdamWCosine, OptimizerRecipe, TrainableParameter, unfused
+from petl_bench.ranges import Checked
 from petl_bench.storage.adapters import Adapter
 from petl_bench.storage.untrusted import shown
 from petl_bench.tasks.base import Evaluation, Task
 
 
-class Method(LightningModule, ABC):
+class Method(Checked, LightningModule, ABC):
     """A way of adapting a backbone to a task. Subclasses say what they add in `inject`; the rest is here.
 
     Args:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 from torch.optim.lr_scheduler import LambdaLR
 
-from petl_bench.ranges import NonNegative, Positive, ShareBelowOne
+from petl_bench.ranges import Checked, NonNegative, Positive, ShareBelowOne
 
 _torch: Any = torch  # type checkers do not see the `_foreach_` operations, which torch's documentation lists
 
@@ -33,7 +33,7 @@ class TrainableParameter(NamedTuple):
     bias: bool
 
 
-class OptimizerRecipe(ABC):
+class OptimizerRecipe(Checked, ABC):
     """How trainable parameters are optimised.
 
     Attributes:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from petl_bench.errors import UsageError
 from petl_bench.inputs import InputSpec
 from petl_bench.nn.transformer import Tower
+from petl_bench.ranges import Checked
 
 
 class VideoFeatures(NamedTuple):
@@ -36,7 +37,7 @@ class TextFeatures(NamedTuple):
     projected: Tensor
 
 
-class Backbone(nn.Module, ABC):
+class Backbone(Checked, nn.Module, ABC):
     """A pretrained vision-language model with towers of blocks.
 
     Attributes:

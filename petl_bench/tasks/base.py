@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone, VideoFeatures
 from petl_bench.data.batch import Batch
+from petl_bench.ranges import Checked
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class PredictionFile(NamedTuple):
     summary: str
 
 
-class Task(nn.Module, ABC):
+class Task(Checked, nn.Module, ABC):
     """Turns a backbone's features into a loss and exact metrics. Its parameters, if any, are trained."""
 
     name: ClassVar[str]

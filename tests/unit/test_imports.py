@@ -20,7 +20,7 @@ GROUND = {"errors", "formats", "ranges"}
 MAY_IMPORT = {
     "errors": set(),
     "formats": set(),
-    "ranges": {"formats"},
+    "ranges": {"errors", "formats"},
     "inputs": {"errors"},
     "machine": {"errors", "formats"},
     "storage": {"errors", "machine"},
@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "data": {*GROUND, "inputs", "machine", "storage"},
     "fixture": {"data.mark", "errors"},
     "tasks": {*GROUND, "backbones", "data.answers", "data.batch", "metrics", "nn"},
-    "method": {"backbones", "data.batch", "errors", "optimizers", "storage", "tasks"},
+    "method": {"backbones", "data.batch", "errors", "optimizers", "ranges", "storage", "tasks"},
     "runs": {*GROUND, "backbones", "data", "inputs", "machine", "method", "optimizers", "storage", "tasks"},
     "report": {*GROUND, "machine", "runs.record", "storage"},
     "cli": {
