@@ -16,8 +16,10 @@ from methods.mv_adapter import (
     AdaptedBlock,
     Calibration,
     DownUp,
+    Factor,
     MVAdapter,
     TextAdapter,
+    Untied,
     VideoAdapter,
     tie_factor,
 )
@@ -314,7 +316,7 @@ def method_arguments(options: dict[str, Any], official: Mapping[str, Tensor]) ->
     assert visual.get("scale", 0.1) == text.get("scale", 0.1)
     arguments: dict[str, Any] = {
         "bottleneck_dim": visual["cls_mid"],
-        "tying": "none",
+        "tying": Untied(),
         "ln_in": visual.get("lnin", False),
         "heads": visual["n_head"],
         "scale": visual.get("scale", 0.1),
@@ -325,15 +327,12 @@ def method_arguments(options: dict[str, Any], official: Mapping[str, Tensor]) ->
     tying = options["adapter"].get("modal_dynamic")
     if tying is None:
         return arguments
+    tied: list[int] = []
     for kind, depth in layers.items():
         tied = tying["adapter_idx"][kind] if isinstance(tying["adapter_idx"], dict) else tying["adapter_idx"]
         assert sorted(tied) == list(range(depth - len(tied), depth)), "the last layers are tied"
-        arguments["cmt_layers"] = len(tied)
-    return arguments | {
-        "tying": "factor",
-        "cmt_position": _position(options["adapter"]),
-        "cmt_dim": tying["factor_dim"],
-    }
+    position: Any = _position(options["adapter"])
+    return arguments | {"tying": Factor(position, len(tied), tying["factor_dim"])}
 
 
 def adapter_parts(
