@@ -239,10 +239,16 @@ def _list_configs() -> None:
 
     leaves = [name for name in list_configs() if os.sep not in name]
     width = max(map(len, leaves))
-    for dataset, names in groupby(leaves, key=lambda name: name.split("_")[0]):
+    told = {name: summary_of(name) for name in leaves}
+    # By what they say of themselves: names of one dataset may be spelt in two ways.
+    for dataset, names in groupby(sorted(leaves, key=lambda name: _dataset(told[name])), lambda n: _dataset(told[n])):
         print(f"{dataset}:")
         for name in names:
-            print(f"  {name:<{width}}  {summary_of(name)}")
+            print(f"  {name:<{width}}  {told[name].removeprefix(dataset).lstrip(', ')}")
+
+
+def _dataset(summary: str) -> str:
+    return summary.split(",")[0].split(". ")[0]
 
 
 def _report(arguments: list[str]) -> int:

@@ -22,6 +22,7 @@ from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, NonFiniteError, UsageError
 from petl_bench.optimizers import AdamWCosine, OptimizerRecipe, TrainableParameter, unfused
 from petl_bench.ranges import Checked
+from petl_bench.renamed import class_path_of_today
 from petl_bench.storage.adapters import Adapter
 from petl_bench.storage.untrusted import shown
 from petl_bench.tasks.base import Evaluation, Task
@@ -262,10 +263,11 @@ class Method(Checked, LightningModule, ABC):
 
     def _require_match(self, adapter: Adapter, source: str, training: bool = False) -> None:
         mine = self.identity()
+        theirs = {**adapter.metadata, "method": class_path_of_today(str(adapter.metadata.get("method")))}
         for key in ("method", "backbone", "backbone_sha256", "task"):
-            if adapter.metadata.get(key) != mine[key]:
+            if theirs.get(key) != mine[key]:
                 raise CheckpointError(
-                    f"{source} was trained with {key} {_told(adapter.metadata.get(key))}, this run has {mine[key]}: "
+                    f"{source} was trained with {key} {_told(theirs.get(key))}, this run has {mine[key]}: "
                     "use the config.yaml that lies beside it"
                 )
         state = self.trained_state() | (self._training_state() if training else {})

@@ -29,6 +29,7 @@ from benchmarks.children import end_with
 from petl_bench.backbones.blip.model import BLIP
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.backbones.clip.whole import WholeCLIP
+from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import find_config
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.main import main as petl_bench
@@ -239,10 +240,7 @@ def _answers(root: Path) -> str:
 
 def _class_of(config: str, section: str) -> type:
     """The class that a packaged configuration names."""
-    value = yaml.safe_load(find_config(config).read_text(encoding="utf-8"))[section]
-    if isinstance(value, str):
-        value = yaml.safe_load(find_config(value).read_text(encoding="utf-8"))
-    module, _, name = value["class_path"].rpartition(".")
+    module, _, name = composed(find_config(config))[section]["class_path"].rpartition(".")
     return getattr(import_module(module), name)
 
 

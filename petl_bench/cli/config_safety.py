@@ -7,6 +7,7 @@ configuration includes are put in their places here: whoever parses the result o
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -15,22 +16,15 @@ from typing import Any
 
 import yaml
 
-from petl_bench.cli.named_configs import SUFFIXES, find_fragment, is_file, read_text
+from petl_bench.cli.fragments import FRAGMENT_KEYS, GROUPS, Fragments, fragment, no_group
+from petl_bench.cli.named_configs import SUFFIXES
 from petl_bench.errors import UsageError
-from petl_bench.storage.plain_yaml import nodes_and_value, parse_yaml
+from petl_bench.renamed import as_written_today, class_path_of_today
+from petl_bench.storage.plain_yaml import parse_yaml
 from petl_bench.storage.untrusted import shown
 
 ALLOWED = ("petl_bench", "methods", "datamodules", "torch", "pytorch_lightning", "lightning_fabric")
 
-#: keys that take a group of options, a class or several: what a file may hold in their place
-_FRAGMENT_KEYS = frozenset(
-    {
-        *("trainer", "model", "data", "backbone", "task", "optimizer"),
-        *("callbacks", "logger", "plugins", "profiler", "strategy", "accelerator"),
-    }
-)
-#: of these, the groups: nothing but a mapping will do
-_GROUPS = ("trainer",)
 _ONE_LINE = 10**9
 _FILE_SUFFIXES = ("csv", "tsv", "json", "jsonl", "txt", "pkl", "yaml", "yml", "pt", "bin", "safetensors", "ckpt")
 
@@ -45,8 +39,11 @@ class ClassPathGuard:
     def __init__(self, plugins: Sequence[str] = ()) -> None:
         self.plugins = tuple(plugins)
         self.allowed = (*ALLOWED, *plugins)
+        self._fragments = Fragments(self._check_value)
         #: what was read, by file
-        self.files: dict[Path, Any] = {}
+        self.files = self._fragments.files
+        #: what to tell of files and arguments of an earlier version
+        self.translations = self._fragments.translations
 
     def check_arguments(self, arguments: Sequence[str]) -> None:
         """Refuses class paths in command-line values: `--model a.b.C`, `--model.class_path=a.b.C`.
@@ -72,7 +69,7 @@ class ClassPathGuard:
         Raises:
             UsageError: naming the file and a class path from outside, or for text that is no YAML mapping.
         """
-        node = self._compose(path, "", ())
+        node = self._fragments.compose(path)
         if not isinstance(node, yaml.MappingNode):
             raise UsageError(f"configuration {path} is empty or no mapping of keys to values")
         return yaml.serialize(node, Dumper=yaml.SafeDumper)
@@ -80,9 +77,12 @@ class ClassPathGuard:
     def with_fragments(self, arguments: Sequence[str]) -> list[str]:
         """Arguments with the content of the files that they name for a group of options or a class.
 
+        Classes of earlier versions are named as today.
+
         Raises:
             UsageError: as `read` does.
         """
+        arguments = [self._of_today(argument) for argument in arguments]
         out = list(arguments)
         for place, (option, equals, value) in enumerate(argument.partition("=") for argument in arguments):
             at = place if equals else place + 1
@@ -90,68 +90,32 @@ class ClassPathGuard:
                 continue
             value = value if equals else arguments[at]
             *parents, key = option.removeprefix("--").removesuffix("+").split(".")
-            if key not in _FRAGMENT_KEYS or "data" in parents:
+            if key not in FRAGMENT_KEYS or "data" in parents:
                 continue
             if value.endswith(SUFFIXES):
-                text = self._in_one_line(_fragment(value, Path(), option.removeprefix("--")), key)
+                text = self._in_one_line(fragment(value, Path(), option.removeprefix("--")), key)
                 out[at] = f"{option}={text}" if equals else text
-            elif key in _GROUPS and not isinstance(parse_yaml(value, option), dict):
-                raise _no_group(option, value)
+            elif key in GROUPS and not isinstance(parse_yaml(value, option), dict):
+                raise no_group(option, value)
         return out
 
+    def _of_today(self, argument: str) -> str:
+        """An argument in which classes of earlier versions are named, and given arguments, as today."""
+        option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+        if value.lstrip().startswith(("{", "[")):
+            found, changes = as_written_today(parse_yaml(value, option or "a value"))
+            today = json.dumps(found) if changes else value
+        else:
+            today = class_path_of_today(value)
+            changes = [f"{value} is read as {today}"] if today != value else []
+        self.translations += changes
+        return f"{option}{equals}{today}"
+
     def _in_one_line(self, path: Path, key: str) -> str:
-        node = self._compose(path, key, ())
+        node = self._fragments.compose(path, key)
         for part in _collections(node):
             part.flow_style = True
         return yaml.serialize(node, Dumper=yaml.SafeDumper, width=_ONE_LINE).strip()
-
-    def _compose(self, path: Path, key: str, above: tuple[Path, ...]) -> yaml.CollectionNode:
-        """The nodes of a file, with those of the files that it includes.
-
-        Args:
-            path: the file.
-            key: the key that it is the value of; empty for a whole configuration.
-            above: the files that include it.
-        """
-        if path.resolve() in above:
-            raise UsageError(f"configuration {path} includes itself, by way of {above[-1]}")
-        node, value = nodes_and_value(read_text(path), str(path))
-        if not isinstance(node, yaml.CollectionNode) or not isinstance(value, dict | list):
-            raise UsageError(f"configuration {path} is empty or no mapping of keys to values")
-        self._check_value(value, str(path))
-        self.files[path] = value
-        if key != "data":
-            self._include(node, path, (*above, path.resolve()))
-        return node
-
-    def _include(self, node: yaml.Node, path: Path, above: tuple[Path, ...]) -> None:
-        """Puts files in the place of their names, in what a file holds."""
-        if isinstance(node, yaml.SequenceNode):
-            for item in node.value:
-                self._include(item, path, above)
-        if not isinstance(node, yaml.MappingNode):
-            return
-        for place, (key, value) in enumerate(node.value):
-            if key.value in _FRAGMENT_KEYS:
-                node.value[place] = (key, self._included(value, key.value, path, above))
-            elif key.value == "architecture" and isinstance(value, yaml.ScalarNode):
-                beside = path.parent / value.value
-                if is_file(beside):  # then it belongs to the configuration
-                    value.value = str(beside.resolve())
-            else:
-                self._include(value, path, above)
-
-    def _included(self, value: yaml.Node, key: str, path: Path, above: tuple[Path, ...]) -> yaml.Node:
-        """What stands for the value of a key that may include a file."""
-        if isinstance(value, yaml.ScalarNode) and value.value.endswith(SUFFIXES):
-            return self._compose(_fragment(value.value, path.parent, f"{path}: {key}"), key, above)
-        if isinstance(value, yaml.ScalarNode) and key in _GROUPS:
-            raise _no_group(f"{path}: {key}", value.value)
-        if isinstance(value, yaml.SequenceNode):
-            value.value = [self._included(item, key, path, above) for item in value.value]
-        elif key != "data":  # whose options name files of data
-            self._include(value, path, above)
-        return value
 
     def _check_value(self, value: Any, where: str) -> None:
         for class_path in _class_paths(value):
@@ -169,20 +133,6 @@ class ClassPathGuard:
             package = class_path.split(".")[0]
             advice = f"; if you trust its code, add --plugins {package}" if package.isidentifier() else ""
             raise UsageError(f"{where}: class path {shown(class_path, 200)} is from outside{advice}")
-
-
-def _fragment(name: str, folder: Path, where: str) -> Path:
-    """The file that is included by a name, see `find_fragment`; `where` begins the message if there is none."""
-    try:
-        return find_fragment(name, folder)
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from error
-
-
-def _no_group(where: str, value: str) -> UsageError:
-    return UsageError(
-        f"{where} {shown(value)} is no group of options: give a file ({', '.join(SUFFIXES)}) or the options"
-    )
 
 
 def _would_import(text: str) -> bool:

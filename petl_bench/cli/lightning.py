@@ -32,7 +32,8 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zer
 from petl_bench.backbones.base import Backbone
 from petl_bench.cli.config_safety import ClassPathGuard, holds
 from petl_bench.cli.messages import is_about_configuration, readable
-from petl_bench.cli.named_configs import config_folder, find_config, list_configs, read_recipe, recipe_name
+from petl_bench.cli.named_configs import config_folder, find_config, list_configs
+from petl_bench.cli.recipes import read_recipe, recipe_name
 from petl_bench.cli.values import require_possible
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.current_files import named_when_lost
@@ -102,7 +103,14 @@ class NamedConfig(ActionConfigFile):
         path = find_config(str(values))
         text = self.guard.read(path)
         _require_takeable(self.guard.files[path], path)
+        _tell(self.guard.translations)
         return super().__call__(parser, cfg, text, option_string)
+
+
+def _tell(messages: list[str]) -> None:
+    """Says each of them once."""
+    while messages:
+        rank_zero_info(messages.pop(0))
 
 
 def _require_takeable(content: Any, path: Path) -> None:
@@ -591,6 +599,7 @@ def run(
     guard = NamedConfig.guard = ClassPathGuard(plugins)
     guard.check_arguments(arguments)
     arguments = _with_nulls(_with_recipe(_with_config_beside(command, guard.with_fragments(arguments))))
+    _tell(guard.translations)
     try:
         with told_when_exhausted(_SMALLER):
             cli([command, *arguments])

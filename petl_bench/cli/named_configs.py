@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
-import yaml
-
 from petl_bench.errors import UsageError
-from petl_bench.runs.recipe import Recipe
 from petl_bench.storage import untrusted
 from petl_bench.storage.untrusted import expanded, is_file, shown
 
@@ -47,7 +43,7 @@ def find_config(name: str) -> Path:
     Raises:
         UsageError: if there is neither; it suggests close names.
     """
-    path = _found(name)
+    path = found_config(name)
     if path is not None:
         return path
     close = get_close_matches(name, list_configs(), 3, 0.5)
@@ -55,36 +51,10 @@ def find_config(name: str) -> Path:
     raise UsageError(f"no file and no packaged configuration {shown(name, 200)}: {hint}")
 
 
-def _found(name: str) -> Path | None:
+def found_config(name: str) -> Path | None:
+    """The file a `--config` value means; None if there is none."""
     folder = config_folder()
     return next((path for path in (expanded(name), folder / name, folder / f"{name}.yaml") if is_file(path)), None)
-
-
-def recipe_name(values: Iterable[str]) -> str | None:
-    """The bare name of the last packaged configuration among `--config` values; fragments are no recipes."""
-    folder = config_folder().resolve()
-    paths = [path.resolve() for path in map(_found, values) if path is not None]
-    return next((path.stem for path in reversed(paths) if path.parent == folder), None)
-
-
-def read_recipe(name: str) -> Recipe:
-    """The recipe of a packaged configuration.
-
-    Raises:
-        UsageError: there is none of that name, or it does not say how long it trains.
-    """
-    path = config_folder() / f"{name}.yaml"
-    if f"{name}.yaml" not in list_configs():
-        raise UsageError(
-            f"recipe {shown(name)} is no packaged configuration: `petl-bench list configs` shows them, or null"
-        )
-    trainer = yaml.safe_load(path.read_text(encoding="utf-8")).get("trainer")
-    if isinstance(trainer, str):
-        trainer = yaml.safe_load(find_fragment(trainer, path.parent).read_text(encoding="utf-8"))
-    epochs = trainer.get("max_epochs") if isinstance(trainer, dict) else None
-    if not isinstance(epochs, int):
-        raise UsageError(f"recipe {shown(name)} does not say trainer.max_epochs: set recipe null")
-    return Recipe(name, epochs)
 
 
 def find_fragment(name: str, folder: Path) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 from petl_bench.cli import lightning as cli
 from petl_bench.cli.arguments import Parser
+from petl_bench.cli.fragments import BASE
 from petl_bench.cli.named_configs import SUFFIXES, find_config, read_text
 from petl_bench.commands import data_cache, data_describe, data_verify
 from petl_bench.commands.inspect import Params
@@ -72,6 +73,6 @@ def _configuration(name: str) -> list[str]:
     """The options that make a data fragment, or the configuration of a run, a whole configuration."""
     path = find_config(name)
     content = parse_yaml(read_text(path), f"configuration {path}")
-    if isinstance(content, dict) and "class_path" in content:
+    if isinstance(content, dict) and content.keys() & {"class_path", BASE}:
         return [f"--config={_AROUND}", f"--data={path}"]
     return [f"--config={path}"]

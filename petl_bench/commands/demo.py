@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-import yaml
-
 from petl_bench.cli.arguments import Parser, possible_path
+from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import config_folder
 from petl_bench.errors import UsageError
 
@@ -27,10 +26,9 @@ _BACKBONE = "backbone/clip_tiny_shapes.yaml"
 
 def available_methods() -> list[str]:
     """What can be shown: `x` of every packaged `fixture_x.yaml` on the CLIP that the demo pretrains."""
-    found = []
+    found, backbone = [], composed(config_folder() / _BACKBONE)
     for path in sorted(config_folder().glob(f"{_PREFIX}*.yaml")):
-        model = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
-        if model["init_args"]["backbone"] == _BACKBONE:
+        if composed(path)["model"]["init_args"]["backbone"] == backbone:
             found.append(path.stem.removeprefix(_PREFIX))
     return found
 

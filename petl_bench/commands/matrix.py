@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.blip.model import BLIP
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.backbones.clip.whole import WholeCLIP
+from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import config_folder
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
@@ -70,7 +70,7 @@ def _methods(plugins: Sequence[str]) -> dict[str, Callable[[Backbone, Task], Met
     found: dict[str, Callable[[Backbone, Task], Method]] = {}
     given: dict[str, dict[str, Any]] = {}
     for path in sorted(config_folder().glob("fixture_*.yaml")):
-        model = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]
+        model = composed(path)["model"]
         given.setdefault(model["class_path"], model["init_args"])
     import_plugins()
     for entry in [*list_entries("methods"), *plugin_entries("methods", plugins)]:

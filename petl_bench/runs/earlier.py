@@ -1,8 +1,9 @@
 """Runs that the same command began earlier, under another configuration hash.
 
 The hash of a configuration holds the content of files: where an annotation file was edited, the same command names
-another folder. The hashes of petl_bench before December 2026 held paths and operational options instead. Either way
-what was begun is continued, or refused by name, and not begun anew without a word.
+another folder. The hashes of petl_bench before December 2026 held paths, other operational options and classes and
+arguments under their names of then (`petl_bench.renamed`). Either way what was begun is continued, or refused by name,
+and not begun anew without a word.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.utilities import rank_zero_info
+
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.machine.resources import exhausted
-from petl_bench.runs.record import CONFIG_NAME, FILE_NAME, leaves, measured_settings, read_result
+from petl_bench.renamed import as_written_today, message, settings_of_today
+from petl_bench.runs.record import CONFIG_NAME, FILE_NAME, HASH_RULES, leaves, measured_settings, read_result
 from petl_bench.storage.checkpoints import read_checkpoint, resumable
 from petl_bench.storage.files import FileError
 from petl_bench.storage.locks import is_held
@@ -45,8 +49,8 @@ def earlier_checkpoint(
     Raises:
         UsageError: if the earlier version completed this run.
     """
-    found = []
-    for path, same_root in _of_this_command(folder, config, resolve):
+    found: dict[Path, list[str]] = {}
+    for path, same_root, changes in _of_this_command(folder, config, resolve):
         if _complete_of_the_earlier_version(path / FILE_NAME, annotations, weights):
             raise UsageError(
                 f"this run is complete: {path} (of an earlier version, whose configuration hash was another); add "
@@ -56,8 +60,11 @@ def earlier_checkpoint(
         if checkpoint is None or _is_at_work(path):
             continue
         if same_root or _annotations_of(checkpoint) == annotations:
-            found.append(checkpoint)
-    return max(found, key=lambda checkpoint: checkpoint.stat().st_mtime, default=None)
+            found[checkpoint] = changes
+    latest = max(found, key=lambda checkpoint: checkpoint.stat().st_mtime, default=None)
+    if latest is not None and found[latest]:
+        rank_zero_info(message(latest.with_name(CONFIG_NAME), found[latest]))
+    return latest
 
 
 def _annotations_of(checkpoint: Path) -> str | None:
@@ -83,6 +90,7 @@ def as_now(
         annotations: SHA-256 of all annotation files.
         resolve: gives a configuration the defaults of what it does not say.
     """
+    before = settings_of_today(before)
     if _ANNOTATIONS not in before:
         return by_present_rules(before, now, config, resolve)
     given = measured_settings(config)
@@ -153,19 +161,22 @@ def _without(value: Any, left_out: Collection[str], key: str = "") -> Any:
     return {name: _without(item, left_out, below[name]) for name, item in value.items() if below[name] not in left_out}
 
 
-def _of_this_command(folder: Path, config: dict[str, Any], resolve: Resolve) -> Iterator[tuple[Path, bool]]:
-    """Folders of runs whose `config.yaml` says what this run's does, and whether their data lie at the same place."""
+def _of_this_command(folder: Path, config: dict[str, Any], resolve: Resolve) -> Iterator[tuple[Path, bool, list[str]]]:
+    """Folders of runs whose `config.yaml` says what this run's does.
+
+    With each: whether its data lie at the same place, and what of it was read as something else.
+    """
     for path in sorted(folder.parents[1].glob(f"*/{folder.name}/{CONFIG_NAME}")):
         if path.parent == folder:
             continue
         try:
-            theirs = parse_yaml(read_text(path), str(path))
+            theirs, changes = as_written_today(parse_yaml(read_text(path), str(path)))
             same_root = theirs["data"]["init_args"].get("root") == config["data"]["init_args"].get("root")
             same = same_settings(measured_settings(theirs), config, resolve)
         except (UnreadableError, UsageError, AttributeError, KeyError, TypeError):
             continue  # damaged, or no configuration of ours
         if same:
-            yield path.parent, same_root
+            yield path.parent, same_root, changes
 
 
 def _complete_of_the_earlier_version(path: Path, annotations: str, weights: str | None) -> bool:
@@ -175,7 +186,7 @@ def _complete_of_the_earlier_version(path: Path, annotations: str, weights: str 
     except FileError:
         return False
     same = record["protocol"]["split_sha256"] == annotations and record["model"]["weights_sha256"] == weights
-    return same and "weights" not in record["model"]
+    return same and record["id"].get("hash_rules", 1) < HASH_RULES  # by today's it would lie in this run's folder
 
 
 def lock_of(folder: Path) -> Path:

@@ -36,19 +36,27 @@ OPERATIONAL_OPTIONS = (
     *("trainer.devices", "trainer.num_nodes", "trainer.accelerator", "trainer.strategy", "trainer.default_root_dir"),
     *("trainer.logger", "trainer.log_every_n_steps", "trainer.enable_progress_bar", "trainer.enable_model_summary"),
     *("trainer.profiler", "trainer.detect_anomaly", "trainer.num_sanity_val_steps", "trainer.enable_checkpointing"),
+    # of it, too: what has one value or one effect here, and comes and goes with versions of Lightning
+    *("trainer.barebones", "trainer.enable_autolog_hparams", "trainer.limit_predict_batches", "trainer.model_registry"),
+    *("trainer.limit_test_batches", "trainer.sync_batchnorm", "trainer.use_distributed_sampler"),
 )
 """Dotted keys of the command and of Lightning's trainer that do not change what is measured.
 
 Constructors of ours name their own, as `operational` on the class. A key is left out with everything below it.
 """
 
-_OBSERVERS = frozenset(
+HASH_RULES = 2
+"""Which options count, and how: a record says by which rules its hash was made; 1 is what does not say so."""
+
+_BYSTANDERS = frozenset(
     {
         *("DeviceStatsMonitor", "LearningRateMonitor", "ModelCheckpoint", "ModelSummary", "ProgressBar"),
         *("RichModelSummary", "RichProgressBar", "ThroughputMonitor", "TQDMProgressBar"),
+        *("KubeflowEnvironment", "LightningEnvironment", "LSFEnvironment", "MPIEnvironment", "SLURMEnvironment"),
+        "TorchElasticEnvironment",
     }
 )
-"""Callbacks of Lightning that only watch, show or save."""
+"""Callbacks of Lightning that only watch, show or save, and plug-ins that say where processes are."""
 
 
 #: of a number in a record
@@ -234,8 +242,8 @@ def _without_operational(value: Any, key: str) -> Any:
     kept = {}
     for name, item in value.items():
         below = f"{key}.{name}" if key else str(name)
-        if below == "trainer.callbacks":
-            item = _without_observers(item)
+        if below in ("trainer.callbacks", "trainer.plugins"):
+            item = _without_bystanders(item)
         if below not in OPERATIONAL_OPTIONS:
             kept[str(name)] = _without_operational(item, below)
     kind = _loaded(value.get("class_path"))
@@ -245,16 +253,16 @@ def _without_operational(value: Any, key: str) -> Any:
     return kept
 
 
-def _without_observers(callbacks: Any) -> Any:
-    """The callbacks that may change a result, or null."""
-    if not isinstance(callbacks, list):
-        return callbacks
-    return [callback for callback in callbacks if not _observes(callback)] or None
+def _without_bystanders(classes: Any) -> Any:
+    """Those that may change a result, or null."""
+    if not isinstance(classes, list):
+        return None if _stands_by(classes) else classes
+    return [item for item in classes if not _stands_by(item)] or None
 
 
-def _observes(callback: Any) -> bool:
-    package, _, name = str(callback.get("class_path") if isinstance(callback, dict) else callback).rpartition(".")
-    return name in _OBSERVERS and package.split(".")[0] in ("", "pytorch_lightning", "lightning")
+def _stands_by(item: Any) -> bool:
+    package, _, name = str(item.get("class_path") if isinstance(item, dict) else item).rpartition(".")
+    return name in _BYSTANDERS and package.split(".")[0] in ("", "pytorch_lightning", "lightning")
 
 
 def _loaded(class_path: Any) -> type | None:

@@ -30,6 +30,7 @@ from petl_bench.machine.arithmetic import cpu_arithmetic
 from petl_bench.machine.output import console
 from petl_bench.machine.resources import exhausted
 from petl_bench.method import Method
+from petl_bench.renamed import as_written_today
 from petl_bench.runs.cost import CostMeter
 from petl_bench.runs.earlier import Resolve, earlier_checkpoint, lock_of
 from petl_bench.runs.environment import environment
@@ -37,6 +38,7 @@ from petl_bench.runs.recipe import Recipe
 from petl_bench.runs.record import (
     CONFIG_NAME,
     FILE_NAME,
+    HASH_RULES,
     SCHEMA,
     Contents,
     config_hash,
@@ -175,7 +177,8 @@ class Run:
         if self.kind != "test" or not path.is_file():
             return {}
         try:
-            before = _method_options(parse_yaml(read_text(path), str(path)))
+            found, _ = as_written_today(parse_yaml(read_text(path), str(path)))
+            before = _method_options(found)
         except (UnreadableError, UsageError, AttributeError, KeyError, TypeError):  # of something else than our runs
             rank_zero_warn(f"{path} cannot be read: whether the adapter was trained with these options is unknown")
             return {}
@@ -300,7 +303,12 @@ class Run:
             "status": "interrupted",
             "origin": "fixture" if data.is_fixture() else "measured",
             "kind": self.kind,
-            "id": {"config_hash": self.config_hash, "run_id": self.run_id, "seed": self.seed},
+            "id": {
+                "config_hash": self.config_hash,
+                "hash_rules": HASH_RULES,
+                "run_id": self.run_id,
+                "seed": self.seed,
+            },
             "protocol": data.protocol_record()
             | {
                 "metric_version": method.task.metric_version,

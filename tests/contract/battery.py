@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from torch import Tensor
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.blip.model import BLIP
 from petl_bench.backbones.clip.model import CLIP
+from petl_bench.cli.fragments import composed
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import CheckpointError
 from petl_bench.method import Method
@@ -53,13 +53,12 @@ QUESTIONS = tuple(Question(clip, "what", ("red", "blue")[clip % 2 :]) for clip i
 
 def method_of(config: Path) -> str:
     """The class path of the method that a packaged configuration names."""
-    return yaml.safe_load(config.read_text(encoding="utf-8"))["model"]["class_path"]
+    return composed(config)["model"]["class_path"]
 
 
 def own_backbone(config: Path) -> str:
     """The kind of backbone that a packaged configuration names."""
-    named = str(yaml.safe_load(config.read_text(encoding="utf-8"))["model"]["init_args"]["backbone"])
-    return "blip" if named.startswith("backbone/blip") else "clip"
+    return "blip" if "blip" in composed(config)["model"]["init_args"]["backbone"]["class_path"] else "clip"
 
 
 def tiny_backbone(kind: str, task: str, init_seed: int = 0) -> Backbone:
@@ -71,7 +70,7 @@ def tiny_backbone(kind: str, task: str, init_seed: int = 0) -> Backbone:
 
 def builder(config: Path, backbone: str = "clip", task: str = "retrieval", init_seed: int = 0) -> Build:
     """Builds the method of a packaged configuration on a tiny backbone with random weights."""
-    model: dict[str, Any] = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]
+    model: dict[str, Any] = composed(config)["model"]
     module, name = model["class_path"].rsplit(".", 1)
     method_class = getattr(importlib.import_module(module), name)
     options = {key: value for key, value in model["init_args"].items() if key not in ("backbone", "task", "optimizer")}

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from petl_bench.cli.named_configs import find_config
+from petl_bench.cli.fragments import composed
+from petl_bench.cli.named_configs import config_folder, find_config, list_configs
 from petl_bench.main import main
 
 #: what makes any packaged MSR-VTT or fixture configuration small enough for a test
@@ -32,15 +31,20 @@ def run(command: str, config: str, root: Path, runs: Path, *more: str) -> int:
 
 def tiny_backbone(config: str) -> str:
     """The packaged tiny backbone, with random weights, of the kind that a configuration names."""
-    named = str(yaml.safe_load(find_config(config).read_text(encoding="utf-8"))["model"]["init_args"]["backbone"])
-    return named.replace("base", "tiny") if named.startswith("backbone/blip") else "backbone/clip_tiny.yaml"
+    block = composed(find_config(config))["model"]["init_args"]["backbone"]
+    if "blip" not in block["class_path"]:
+        return "backbone/clip_tiny.yaml"
+    named = next(name for name in list_configs() if name.startswith("backbone/") and _fragment(name) == block)
+    return named.replace("base", "tiny")
 
 
 def layout_of(config: str) -> str:
     """The layout of generated data that a configuration's data module reads; it has the name of the module."""
-    data = yaml.safe_load(find_config(config).read_text(encoding="utf-8"))["data"]
-    fragment = yaml.safe_load(find_config(data).read_text(encoding="utf-8"))
-    return str(fragment["class_path"]).split(".")[1]
+    return str(composed(find_config(config))["data"]["class_path"]).split(".")[1]
+
+
+def _fragment(name: str) -> dict[str, Any]:
+    return composed(config_folder() / name)
 
 
 def only_record(runs: Path, name: str = "result.json") -> tuple[Path, dict[str, Any]]:

@@ -233,5 +233,7 @@ KNOWN = {
     *("data.init_args.root", "data.init_args.cache"),
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.logger"),
     *("trainer.default_root_dir", "trainer.enable_progress_bar", "trainer.detect_anomaly"),
-    "trainer.enable_checkpointing",
+    *("trainer.enable_checkpointing", "trainer.barebones", "trainer.enable_autolog_hparams", "trainer.model_registry"),
+    *("trainer.limit_predict_batches", "trainer.limit_test_batches", "trainer.sync_batchnorm"),
+    "trainer.use_distributed_sampler",
 }

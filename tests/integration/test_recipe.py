@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from petl_bench.cli.named_configs import config_folder, list_configs, read_recipe, recipe_name
+from petl_bench.cli.named_configs import config_folder, list_configs
+from petl_bench.cli.recipes import read_recipe, recipe_name
 from petl_bench.errors import UsageError
 from petl_bench.main import main
 from petl_bench.report.collect import Run
@@ -151,7 +152,8 @@ def test_which_packaged_configuration_was_named(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_recipe_that_does_not_say_how_long_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("petl_bench.cli.named_configs.config_folder", lambda: tmp_path)
+    monkeypatch.setattr("petl_bench.cli.recipes.config_folder", lambda: tmp_path)
+    monkeypatch.setattr("petl_bench.cli.recipes.list_configs", lambda: ["vague.yaml"])
     (tmp_path / "vague.yaml").write_text("seed_everything: 1\n", encoding="utf-8")
     with pytest.raises(UsageError, match=r"does not say trainer\.max_epochs"):
         read_recipe("vague")

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "inputs": {"errors"},
     "machine": {"errors", "formats"},
     "storage": {"errors", "machine"},
+    "renamed": set(),
     "registry": {"errors", "storage"},
     "methods": {"registry"},
     "datamodules": {"registry"},
@@ -35,12 +36,14 @@ MAY_IMPORT = {
     "data": {*GROUND, "inputs", "machine", "storage"},
     "fixture": {"data.mark", "errors"},
     "tasks": {*GROUND, "backbones", "data.answers", "data.batch", "metrics", "nn"},
-    "method": {"backbones", "data.batch", "errors", "optimizers", "ranges", "storage", "tasks"},
-    "runs": {*GROUND, "backbones", "data", "inputs", "machine", "method", "optimizers", "storage", "tasks"},
+    "method": {"backbones", "data.batch", "errors", "optimizers", "ranges", "renamed", "storage", "tasks"},
+    "runs": {
+        *(*GROUND, "backbones", "data", "inputs", "machine", "method", "optimizers", "renamed", "storage", "tasks"),
+    },
     "report": {*GROUND, "machine", "runs.record", "storage"},
     "cli": {
-        *(*GROUND, "backbones", "data", "inputs", "machine", "method", "optimizers", "registry", "runs", "storage"),
-        "tasks",
+        *(*GROUND, "backbones", "data", "inputs", "machine", "method", "optimizers", "registry", "renamed"),
+        *("runs", "storage", "tasks"),
     },
     "commands": {
         *(*GROUND, "backbones", "cli", "data", "fixture", "inputs", "machine", "method", "metrics", "registry"),
@@ -50,10 +53,11 @@ MAY_IMPORT = {
     "__main__": {"main"},
 }
 WITHOUT_TORCH = (
-    *("errors", "formats", "main", "ranges", "registry", "fixture", "report"),
+    *("errors", "formats", "main", "ranges", "registry", "renamed", "fixture", "report"),
     *("machine.cgroups", "machine.cpus", "machine.installation", "machine.launch", "machine.limits", "machine.output"),
     *("machine.resources", "storage.files", "storage.locks", "storage.plain_yaml", "storage.untrusted"),
-    *("cli.arguments", "cli.config_safety", "cli.messages", "cli.named_configs"),
+    *("cli.arguments", "cli.config_safety", "cli.fragments", "cli.messages", "cli.named_configs"),
+    *("cli.recipes",),
     *("commands.demo", "commands.fixture", "commands.report"),
     *("runs.environment", "runs.old_records", "runs.recipe", "runs.record", "runs.rehearsal"),
     *("data.annotations", "data.answers", "data.plain_pickle"),

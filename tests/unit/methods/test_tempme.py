@@ -2,12 +2,12 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from torch import Tensor, nn
 
 from methods.lora import LoRA
 from methods.tempme import JoiningBlock, LastBlock, MergingBlock, Plan, TempMe, Tokens, join, merge
 from petl_bench.backbones.clip.model import CLIP
+from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import config_folder
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
@@ -112,7 +112,7 @@ def test_token_schedules_of_other_settings() -> None:
 
 def test_the_packaged_amounts_for_b16_give_the_papers_tokens_and_cost() -> None:
     """127 tokens; 121.4 GMACs in the paper, whose figure for plain LoRA is lower than ours by 0.16, too (211.3)."""
-    model = yaml.safe_load((config_folder() / "msrvtt_tempme.yaml").read_text(encoding="utf-8"))["model"]
+    model = composed(config_folder() / "msrvtt_tempme.yaml")["model"]
     options = {k: v for k, v in model["init_args"].items() if k not in ("backbone", "task", "optimizer")}
     method = adapt_on_meta(TempMe(backbone=meta_clip("ViT-B-16-quickgelu"), task=Retrieval(), **options))
     blocks = token_schedule(method, 12)
