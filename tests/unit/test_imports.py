@@ -35,10 +35,11 @@ MAY_IMPORT = {
     "backbones": {*GROUND, "inputs", "machine", "nn", "storage"},
     "data": {*GROUND, "inputs", "machine", "storage"},
     "fixture": {"data.mark", "errors"},
-    "tasks": {*GROUND, "backbones", "data.answers", "data.batch", "metrics", "nn"},
+    "tasks": {*GROUND, "backbones", "data.answers", "data.batch", "inputs", "metrics", "nn"},
     "method": {"backbones", "data.batch", "errors", "optimizers", "ranges", "renamed", "storage", "tasks"},
     "runs": {
-        *(*GROUND, "backbones", "data", "inputs", "machine", "method", "optimizers", "renamed", "storage", "tasks"),
+        *(*GROUND, "backbones", "data", "inputs", "machine", "method", "nn", "optimizers", "renamed", "storage"),
+        "tasks",
     },
     "report": {*GROUND, "machine", "runs.record", "storage"},
     "cli": {
