@@ -27,6 +27,7 @@ from petl_bench.data.build_cache import build
 from petl_bench.data.cache import Clip, FrameCache
 from petl_bench.data.datasets import ClipLoader
 from petl_bench.data.samples import Sample
+from petl_bench.inputs import FrameRule
 
 
 class Clips(Dataset[Tensor]):
@@ -54,7 +55,7 @@ def epoch_seconds(clips: Clips, workers: int, batch_size: int) -> float:
 
 def measure(paths: Sequence[Path], folder: Path, workers: int, passes: int, repeats: int) -> dict[str, object]:
     """Bytes per clip, seconds to build, and median milliseconds per clip by way of reading."""
-    pyav = ClipLoader(12, "uniform", 1, 224, "shorter_side_crop", "pyav")
+    pyav = ClipLoader(FrameRule(12, "uniform", 1), 224, "shorter_side_crop", "pyav")
     cache = FrameCache(folder, pyav.profile)
     start = time.perf_counter()
     build(cache, [Clip(path) for path in paths], workers)

@@ -12,6 +12,20 @@ from petl_bench.errors import UsageError
 
 Resize = Literal["shorter_side_crop", "squash"]
 
+#: how frames are chosen from a grid, see `petl_bench.data.sampling`; the last three draw random numbers
+Sampling = Literal[
+    "head",
+    "tail",
+    "uniform",
+    "left_edge",
+    "segment_middle",
+    "blip_uniform",
+    "filled",
+    "segment_random",
+    "blip_random",
+    "blip_headtail",
+]
+
 
 class Clips(NamedTuple):
     """B clips of T frames.
@@ -54,6 +68,55 @@ class Words(NamedTuple):
 
 
 Tokenizer = Callable[[Sequence[str], int], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class FrameRule:
+    """Which frames of a clip are taken.
+
+    Attributes:
+        count: T, the most frames.
+        sampling: how they are chosen from the grid.
+        rate: moments per second of the grid, of which the frames are considered (CLIP4Clip: 1); None considers every
+            frame once.
+    """
+
+    count: int
+    sampling: Sampling
+    rate: int | None
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The part of a video that is a clip, in whole seconds.
+
+    Attributes:
+        start: first second; None for the beginning of the video.
+        end: last second; None for the end of the video.
+
+    Raises:
+        ValueError: unless 0 <= start < end.
+    """
+
+    start: int | None = None
+    end: int | None = None
+
+    def __post_init__(self) -> None:
+        first = self.start or 0
+        if first < 0 or (self.end is not None and self.end <= first):
+            raise ValueError(f"start {self.start} and end {self.end} must be seconds with 0 <= start < end")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is the whole video."""
+        return self.start is None and self.end is None
+
+    def __str__(self) -> str:
+        return "as a whole" if self.is_whole else f"from second {self.start} to {self.end}"
+
+
+#: a video as it is
+WHOLE = Moment()
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,7 @@ def _fit(bench: Bench, config: str, layout: str, backbone: str) -> tuple[str, ..
     if config.startswith("fixtureqa_full"):
         more += (_answers(bench.data(layout)),)
     if config == "fixture_uniadapter":
-        more += ("--model.init_args.task.init_args.queue_size=8", "--model.init_args.task.init_args.k_test=2")
+        more += ("--model.init_args.task.init_args.queue_size=8", "--model.init_args.task.init_args.reranking.k=2")
     if config == "fixture_tempme":
         more += ("--data.init_args.frames=8",)
     return ("fit", f"--config={config}", *_TINY, *more, f"--data.init_args.root={bench.data(layout)}")

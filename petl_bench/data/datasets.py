@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from petl_bench.data import sampling
 from petl_bench.data.augmentation import RandAugment
 from petl_bench.data.batch import Batch, Question
 from petl_bench.data.cache import CacheMiss, Clip, DamagedEntry, FrameCache, Profile
 from petl_bench.data.current_files import CurrentFiles
 from petl_bench.data.reader import VideoError
 from petl_bench.data.samples import Sample
+from petl_bench.data.sampling import choose_frames, is_random
 from petl_bench.data.video import TimedFrames, load_frames, padded
 from petl_bench.errors import DataError
-from petl_bench.inputs import Clips, InputSpec, Resize, Words
+from petl_bench.inputs import Clips, FrameRule, InputSpec, Resize, Words
 
 #: how many other rows are tried in place of one whose video cannot be read
 _RETRIES = 8
@@ -48,9 +48,7 @@ class ClipLoader:
     """Reads the frames of a clip as the protocol says.
 
     Attributes:
-        count: as the fields up to `reader`, an argument of `load_frames`.
-        sampling: see there.
-        rate: see there.
+        rule: as the fields up to `reader`, an argument of `load_frames`.
         image_size: see there.
         resize: see there.
         reader: see there.
@@ -59,9 +57,7 @@ class ClipLoader:
         board: where the file that is being read is written down.
     """
 
-    count: int
-    sampling: str
-    rate: int | None
+    rule: FrameRule
     image_size: int
     resize: Resize
     reader: str
@@ -72,14 +68,7 @@ class ClipLoader:
     @property
     def profile(self) -> Profile:
         """What a cache for this loader holds."""
-        return Profile.of(
-            image_size=self.image_size,
-            resize=self.resize,
-            reader=self.reader,
-            rate=self.rate,
-            sampling=self.sampling,
-            count=self.count,
-        )
+        return Profile.of(self.rule, self.image_size, self.resize, self.reader)
 
     def load(
         self, path: Path, sample: Sample, rng: np.random.Generator | None = None, augment: Augment | None = None
@@ -89,7 +78,7 @@ class ClipLoader:
             self.board.publish(path)
         # Augmented frames are never the cached ones: those are resized already.
         found = self._cached(path, sample, rng) if augment is None else None
-        return padded(found or self._decoded(path, sample, rng, augment), self.count)
+        return padded(found or self._decoded(path, sample, rng, augment), self.rule.count)
 
     def _cached(self, path: Path, sample: Sample, rng: np.random.Generator | None) -> TimedFrames | None:
         """What the cache has; None if it is to be decoded."""
@@ -97,21 +86,11 @@ class ClipLoader:
             return None
 
         def choose(num_frames: int, fps: float, times: np.ndarray | None) -> np.ndarray:
-            return sampling.choose_frames(
-                num_frames,
-                fps,
-                times,
-                count=self.count,
-                sampling=self.sampling,
-                rate=self.rate,
-                rng=rng,
-                start=sample.start,
-                end=sample.end,
-            )
+            return choose_frames(num_frames, fps, times, self.rule, sample.moment, rng)
 
         state = None if rng is None else rng.bit_generator.state
         try:
-            return self.cache.read(Clip(path, sample.start, sample.end), choose)
+            return self.cache.read(Clip(path, sample.moment), choose)
         except CacheMiss as error:
             if not self.decode_misses:
                 raise
@@ -125,23 +104,13 @@ class ClipLoader:
         self, path: Path, sample: Sample, rng: np.random.Generator | None, augment: Augment | None
     ) -> TimedFrames:
         return load_frames(
-            path,
-            count=self.count,
-            sampling=self.sampling,
-            rate=self.rate,
-            image_size=self.image_size,
-            resize=self.resize,
-            reader=self.reader,
-            rng=rng,
-            start=sample.start,
-            end=sample.end,
-            augment=augment,
+            path, self.rule, self.image_size, self.resize, self.reader, sample.moment, rng=rng, augment=augment
         )
 
     def blank(self) -> Clips:
         """What stands for a clip that could not be read; its mask has no real frame."""
         nothing = TimedFrames(torch.zeros(0, 3, self.image_size, self.image_size, dtype=torch.uint8), torch.zeros(0))
-        return padded(nothing, self.count)
+        return padded(nothing, self.rule.count)
 
 
 class TrainingDataset(Dataset[Row]):
@@ -207,7 +176,7 @@ class TrainingDataset(Dataset[Row]):
         sample, path = self.samples[video]
         if caption < 0:
             caption = int(rng.integers(len(sample.captions)))
-        random = rng if sampling.is_random(self.loader.sampling) else None
+        random = rng if is_random(self.loader.rule.sampling) else None
         clip = self.loader.load(path, sample, random, augment)
         words = self.spec.tokenize([sample.captions[caption]], self.max_words)
         text_index = [int(self.first_text[video]) + caption]
@@ -259,7 +228,7 @@ class EvaluationDataset(Dataset[Row]):
     def _clip(self, index: int) -> tuple[Clips, bool]:
         path = self.paths[index]
         # Evaluation is the same every time, also under a random sampling: the generator follows from the index.
-        rng = np.random.default_rng(index) if sampling.is_random(self.loader.sampling) else None
+        rng = np.random.default_rng(index) if is_random(self.loader.rule.sampling) else None
         if path is None:
             return self.loader.blank(), False
         try:

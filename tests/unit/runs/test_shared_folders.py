@@ -21,6 +21,7 @@ from petl_bench.data.cache import Clip, FrameCache
 from petl_bench.data.datasets import ClipLoader
 from petl_bench.data.manifest import Entry, write_manifest
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
+from petl_bench.inputs import FrameRule
 from petl_bench.report.collect import collect
 from petl_bench.runs.earlier import _is_at_work, lock_of
 from petl_bench.runs.run import locked
@@ -32,7 +33,7 @@ from tests.unit.data.test_video import write_clip
 from tests.users import COLLEAGUE, GROUP, OWNER, as_user, shared_folder
 
 needs_root = pytest.mark.needs_root
-LOADER = ClipLoader(3, "uniform", None, 32, "shorter_side_crop", "pyav")
+LOADER = ClipLoader(FrameRule(3, "uniform", None), 32, "shorter_side_crop", "pyav")
 
 
 @pytest.fixture
