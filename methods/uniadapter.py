@@ -315,7 +315,7 @@ class UniAdapter(Method):
     @property
     def label(self) -> str:
         notes = [f"r={self.bottleneck_dim}"]
-        if not _decodes_answers(self.backbone):
+        if self.backbone.answers is None:
             notes += FRAME_AWARE_LABELS[self.frame_aware]
         if not self.query_residual:
             notes.append("no query residual")
@@ -328,7 +328,7 @@ class UniAdapter(Method):
     def inject(self, backbone: Backbone) -> None:
         width = self._common_width(backbone)
         # As the released code does; what decodes answers has no heads.
-        for parameter in [] if _decodes_answers(backbone) else backbone.heads():
+        for parameter in backbone.heads() if backbone.answers is None else []:
             parameter.requires_grad_(True)
         towers = list(backbone.towers.values())
         start = self._start(backbone)
@@ -337,8 +337,8 @@ class UniAdapter(Method):
         if self.kv_lora_dim is not None:
             for tower in towers:
                 self._adapt_key_values(tower, self.kv_lora_dim)
-        if self.frame_aware != "none" and not _decodes_answers(backbone):
-            backbone.frame_attention = FrameAwareAttention(self.frame_temperature, self.frame_aware)
+        if self.frame_aware != "none" and backbone.fusion is not None and backbone.answers is None:
+            backbone.fusion.frame_attention = FrameAwareAttention(self.frame_temperature, self.frame_aware)
 
     def _common_width(self, backbone: Backbone) -> int:
         widths = {kind: tower.width for kind, tower in backbone.towers.items()}
@@ -358,7 +358,7 @@ class UniAdapter(Method):
     def _start(self, backbone: Backbone) -> Start:
         if self.init == "zero_up":
             return Start(down=None, text=0.0, others=0.0)
-        return Start(STD, STD, STD) if _decodes_answers(backbone) else Start(down=None, text=0.0, others=STD)
+        return Start(down=None, text=0.0, others=STD) if backbone.answers is None else Start(STD, STD, STD)
 
     def _adapt_layer(self, towers: list[Tower], index: int, width: int, start: Start) -> None:
         """Adapters of the layer `index` of all towers that have it."""
@@ -381,11 +381,6 @@ class UniAdapter(Method):
         for block in tower.blocks:
             if (cross_attention := block.cross_attention) is not None:
                 cross_attention.key_value = AdaptedKeyValue(cross_attention.key_value, adapters)
-
-
-def _decodes_answers(backbone: Backbone) -> bool:
-    """Whether the backbone writes answers, where it could have a joint space of video and text."""
-    return "decoder" in backbone.towers
 
 
 def _up_projection(bottleneck_dim: int, width: int, std: float) -> nn.Linear:

@@ -71,11 +71,12 @@ class Method(Checked, LightningModule, ABC):
         self.backbone.requires_grad_(False)
         self._pretrained = list(self.backbone.parameters())
         before = {id(buffer) for buffer in self.buffers()}
+        self.task.require_capabilities(self.backbone)
         self.task.prepare(self.backbone)
         self.inject(self.backbone)
         for parameter in self.task.unread(self.backbone):
             parameter.requires_grad_(False)
-        self.task.adapted(self.backbone)
+        self.task.adapted(self.backbone, self._pretrained)
         # Every process computes the same queues; DDP would send them (118 MB for BLIP's) before each step.
         self._ddp_params_and_buffers_to_ignore = [f"task.{name}" for name, _ in self.task.named_buffers()]
         persistent = self.state_dict().keys() - self._training_state().keys()

@@ -1,12 +1,18 @@
 """Backbones for tests of methods."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.blip.model import BLIP, BLIPVQA
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.method import Method
 from tests.inputs import clips_of
+
+Purpose = Literal["retrieval", "qa"]
+BLIPS: dict[Purpose, type[BLIP] | type[BLIPVQA]] = {"retrieval": BLIP, "qa": BLIPVQA}
 
 
 def noise(backbone: Backbone, clips: int, frames: int, seed: int = 0) -> Tensor:

@@ -10,7 +10,8 @@ import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,115 @@ class TextTokens(NamedTuple):
     tokens: Tensor
 
 
+class JointSpace(ABC):
+    """A space in which features of video and text are compared by their cosines.
+
+    Attributes:
+        logit_scale: scalar, the logarithm of what multiplies cosines.
+    """
+
+    logit_scale: Tensor
+
+    def scale_parameters(self) -> list[nn.Parameter]:
+        """What `logit_scale` is made of, which only contrastive losses read."""
+        assert isinstance(self.logit_scale, nn.Parameter)
+        return [self.logit_scale]
+
+    def limit_logit_scale(self) -> None:
+        """Keeps the logit scale where pretraining kept it; called after each optimiser step.
+
+        CLIP: at most ln 100 (Radford et al. 2021, section 2.5).
+        """
+        with torch.no_grad():
+            self.logit_scale.clamp_(max=math.log(100))
+
+
+class Fusion(Protocol):
+    """Text that reads video."""
+
+    #: set by a method that weighs the frames of a clip for each caption, see `weigh_frames`
+    frame_attention: nn.Module | None
+
+    def fuse(self, words: Words, memory: Memory) -> Tensor:
+        """States of texts that read a clip each, (B, N, D).
+
+        Args:
+            words: (B, N); the first token is replaced where the backbone has a token for this.
+            memory: of `encode_video_tokens`; of one clip where all texts read it, which is cheaper than B copies.
+        """
+        ...
+
+    def weigh_frames(self, memory: Memory, text: Tensor, frames: Tensor, mask: Tensor) -> Memory:
+        """The memory as the method has each caption read it; the same one where it leaves keys as they are.
+
+        Args:
+            memory: of B clips, or of one that all captions read.
+            text: (B, E), as `TextFeatures.pooled`.
+            frames: (B, T, E), as `VideoFeatures.frames`, or (1, T, E).
+            mask: (B, T) or (1, T) bool, True where a frame is real.
+        """
+        ...
+
+    def fusion_parameters(self) -> list[nn.Parameter]:
+        """The parameters that only `fuse` and what follows it read."""
+        ...
+
+
+class Matching(Protocol):
+    """A head that tells whether a caption fits a clip."""
+
+    def match(self, words: Words, memory: Memory) -> Tensor:
+        """Logits (B, 2) of "no match" and "match" of captions and clips; arguments as in `Fusion.fuse`."""
+        ...
+
+
+class AnswerDecoder(Protocol):
+    """Writes answers to questions that have read a clip, token after token."""
+
+    @property
+    def start_token(self) -> int:
+        """Id that every answer begins with."""
+        ...
+
+    @property
+    def end_token(self) -> int:
+        """Id that every answer ends with."""
+        ...
+
+    pad_token: int
+
+    def decode(self, words: Words, memory: Memory) -> Tensor:
+        """Logits of the token after each one of the answers, (A, n, V).
+
+        Args:
+            words: answers (A, n); the first token becomes the start token.
+            memory: states (A, N, D) of the questions, as `Fusion.fuse` gives them, and which are tokens of the
+                question; of one question where all answers belong to it.
+        """
+        ...
+
+    def decode_next(self, ids: Tensor, memory: Memory) -> Tensor:
+        """Logits of the token after the last one, (A, V); ids (A, n) without padding, memory as in `decode`."""
+        ...
+
+    def answer_words(self, answers: Sequence[str]) -> Words:
+        """Answers as they are decoded, (A, n) with the start token first, on the decoder's device."""
+        ...
+
+    def answer_texts(self, ids: Tensor) -> list[str]:
+        """What ids (A, n) say, without special tokens."""
+        ...
+
+
+#: what a backbone may have or not, by the attribute that is None where it has it not
+CAPABILITIES = {
+    "joint": "a joint space of video and text",
+    "fusion": "layers in which text reads video",
+    "matching": "a head that matches captions with clips",
+    "answers": "an answer decoder",
+}
+
+
 class Backbone(Checked, nn.Module, ABC):
     """A pretrained vision-language model with towers of blocks.
 
@@ -62,14 +172,12 @@ class Backbone(Checked, nn.Module, ABC):
         spec: what frames and captions must look like.
         embed_dim: E, the joint width.
         towers: by kind.
-        logit_scale: scalar parameter, the logarithm of what multiplies cosines (BLIP derives it from its parameter).
         weights: provenance for the run record: `source`, `sha256`, and whatever else identifies the weights.
     """
 
     name: str
     spec: InputSpec
     embed_dim: int
-    logit_scale: nn.Parameter
     weights: dict[str, str | None]
     #: False if features are all that it gives, so that `encode_video_tokens` and `encode_text_tokens` refuse
     has_tokens: ClassVar[bool] = True
@@ -80,8 +188,6 @@ class Backbone(Checked, nn.Module, ABC):
         super().__init__()
         #: the configuration of the architecture, whatever file it came from
         self.config: dict[str, Any] = {}
-        #: set by a method that weighs the frames of a clip for each caption; see `weigh_frames`
-        self.frame_attention: nn.Module | None = None
 
     def contents(self) -> dict[str, Any]:
         """What stands for the paths among the arguments where runs are compared: the content of the files.
@@ -129,59 +235,25 @@ class Backbone(Checked, nn.Module, ABC):
     def _without_tokens(self) -> UsageError:
         return UsageError(f"{self.name} is used as a whole and gives no tokens: choose another backbone")
 
-    def fuse(self, words: Words, memory: Memory) -> Tensor:
-        """States of captions that read a clip each, (B, N, D).
+    @property
+    def joint(self) -> JointSpace | None:
+        """The space in which its features of video and text are compared."""
+        return None
 
-        Args:
-            words: (B, N); the first token is replaced where the backbone has a token for this.
-            memory: of `encode_video_tokens`; of one clip where all captions read it, which is cheaper than B copies.
+    @property
+    def fusion(self) -> Fusion | None:
+        """Its layers in which text reads video."""
+        return None
 
-        Raises:
-            UsageError: if the backbone has no cross-attention.
-        """
-        raise self._without_fusion()
+    @property
+    def matching(self) -> Matching | None:
+        """Its head that matches captions with clips."""
+        return None
 
-    def match(self, words: Words, memory: Memory) -> Tensor:
-        """Logits (B, 2) of "no match" and "match" of captions and clips; arguments as in `fuse`.
-
-        Raises:
-            UsageError: if the backbone has no matching head.
-        """
-        raise self._without_fusion()
-
-    def _without_fusion(self) -> UsageError:
-        return UsageError(f"{self.name} has no layers in which text reads video: choose a BLIP backbone")
-
-    def weigh_frames(self, memory: Memory, text: Tensor, frames: Tensor, mask: Tensor) -> Memory:
-        """The memory as the method has each caption read it; the same one where it leaves keys as they are.
-
-        Args:
-            memory: of B clips, or of one that all captions read.
-            text: (B, E), as `TextFeatures.pooled`.
-            frames: (B, T, E), as `VideoFeatures.frames`, or (1, T, E).
-            mask: (B, T) or (1, T) bool, True where a frame is real.
-        """
-        if self.frame_attention is None:
-            return memory
-        tokens = memory.tokens.shape[1] // frames.shape[1]  # L, of a frame
-        factors = self.frame_attention(text, frames, mask, tokens)  # (B, T, L)
-        return memory if factors is None else memory._replace(key_scale=factors.flatten(1))
-
-    def fusion_parameters(self) -> list[nn.Parameter]:
-        """The parameters that only `fuse` and what follows it read; none where the two encoders are all there is."""
-        return []
-
-    def scale_parameters(self) -> list[nn.Parameter]:
-        """What `logit_scale` is made of, which only contrastive losses read."""
-        return [self.logit_scale]
-
-    def limit_logit_scale(self) -> None:
-        """Keeps the logit scale where pretraining kept it; called after each optimiser step.
-
-        CLIP: at most ln 100 (Radford et al. 2021, section 2.5).
-        """
-        with torch.no_grad():
-            self.logit_scale.clamp_(max=math.log(100))
+    @property
+    def answers(self) -> AnswerDecoder | None:
+        """Its answer decoder."""
+        return None
 
     def projections(self) -> list[nn.Parameter]:
         """The parameters that map tower outputs to the joint space."""

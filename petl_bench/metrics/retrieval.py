@@ -120,6 +120,22 @@ class RetrievalMetric(Metric):
         for state in ("text_features", "text_index", "text_video"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
+    def update_clips(self, pooled: Tensor, frames: Tensor, mask: Tensor, index: Tensor, decoded: Tensor) -> None:
+        """Adds what this metric keeps of videos, as in `update_videos`.
+
+        Args:
+            pooled: (B, E); never looked at where a video could not be decoded, and has no real frame.
+            frames: (B, T, E).
+            mask: (B, T) bool, True where a frame is real.
+            index: sample index (B,).
+            decoded: whether each could be decoded (B,).
+        """
+        self.update_videos(torch.where(decoded[:, None], pooled, 0), index, decoded)
+
+    def update_captions(self, pooled: Tensor, projected: Tensor, index: Tensor, video_index: Tensor) -> None:
+        """Adds what this metric keeps of captions, normalised or not (M, E), as in `update_texts`."""
+        self.update_texts(pooled, index, video_index)
+
     def update_videos(self, features: Tensor, index: Tensor, decoded: Tensor) -> None:
         """Adds videos: features (B, E), sample index (B,), and whether each could be decoded (B,)."""
         self.update(videos=(features, index, decoded))
@@ -184,6 +200,12 @@ class TextConditionedRetrievalMetric(RetrievalMetric):
         super().__init__(expected_videos, expected_texts)
         self.temperature = temperature
         self.add_state("frame_mask", default=[], dist_reduce_fx="cat")
+
+    def update_clips(self, pooled: Tensor, frames: Tensor, mask: Tensor, index: Tensor, decoded: Tensor) -> None:
+        self.update_frames(frames, mask, index, decoded)
+
+    def update_captions(self, pooled: Tensor, projected: Tensor, index: Tensor, video_index: Tensor) -> None:
+        self.update_texts(projected, index, video_index)
 
     def update_frames(self, features: Tensor, mask: Tensor, index: Tensor, decoded: Tensor) -> None:
         """Adds videos: frame features (B, T, E), their mask (B, T), and as in `update_videos`; T is always the same."""

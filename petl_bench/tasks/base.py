@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
 
-from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.base import CAPABILITIES, Backbone
 from petl_bench.data.batch import Batch
+from petl_bench.errors import UsageError
 from petl_bench.nn.transformer import Memory
 from petl_bench.ranges import Checked
 
@@ -43,6 +44,15 @@ class PredictionFile(NamedTuple):
     summary: str
 
 
+Part = TypeVar("Part")
+
+
+def present(part: Part | None) -> Part:
+    """A capability of a backbone that the task's `needs` have made sure of."""
+    assert part is not None, "tasks name all that they read in `needs`"
+    return part
+
+
 class Task(Checked, nn.Module, ABC):
     """Turns a backbone's features into a loss and exact metrics. Its parameters, if any, are trained."""
 
@@ -55,6 +65,8 @@ class Task(Checked, nn.Module, ABC):
     texts: ClassVar[str] = "captions"
     #: the metric by which the best epoch on validation data is chosen; more is better.
     monitor: ClassVar[str]
+    #: capabilities of a backbone that it reads (`petl_bench.backbones.base.CAPABILITIES`)
+    needs: ClassVar[tuple[str, ...]] = ()
     #: arguments that change no result
     operational: ClassVar[frozenset[str]] = frozenset()
     #: False if the loss depends on all samples of a batch together, so that summing parts of it is another loss.
@@ -81,11 +93,29 @@ class Task(Checked, nn.Module, ABC):
         """
         return None
 
+    def require_capabilities(self, backbone: Backbone) -> None:
+        """Refuses a backbone that lacks what the task needs.
+
+        Raises:
+            UsageError: naming all that is missing.
+        """
+        missing = [CAPABILITIES[name] for name in self.needs if getattr(backbone, name) is None]
+        if missing:
+            raise UsageError(
+                f"task {self.name} needs {' and '.join(missing)}: {type(backbone).__name__} ({backbone.name}) does not "
+                "have that; choose another backbone or task (petl-bench list matrix)"
+            )
+
     def prepare(self, backbone: Backbone) -> None:  # most tasks need no modules of their own
         """Builds what depends on the backbone's widths; called once, before the method injects its modules."""
 
-    def adapted(self, backbone: Backbone) -> None:  # most tasks keep no copies
-        """Called once, after the method has injected its modules and chosen what is trained."""
+    def adapted(self, backbone: Backbone, pretrained: Sequence[nn.Parameter]) -> None:  # most tasks keep no copies
+        """Called once, after the method has injected its modules and chosen what is trained.
+
+        Args:
+            backbone: with the method's modules.
+            pretrained: what the backbone had before.
+        """
 
     def unread(self, backbone: Backbone) -> list[nn.Parameter]:
         """Parameters of the backbone that the loss never reads: nobody can train them, and DDP would wait for them."""

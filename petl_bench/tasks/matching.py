@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -11,25 +12,14 @@ from torch.nn import functional as F
 
 from petl_bench.backbones.base import Backbone, VideoFeatures
 from petl_bench.data.batch import Batch
-from petl_bench.errors import UsageError
 from petl_bench.inputs import Words
-from petl_bench.metrics.reranking import RerankedRetrievalMetric
 from petl_bench.nn.transformer import Memory
-from petl_bench.ranges import Count, NonNegative, Share
+from petl_bench.ranges import Count, Share
+from petl_bench.tasks.base import present
 from petl_bench.tasks.losses import gather_index, gather_with_grad, hard_negatives, momentum_contrastive_loss, own_rows
 from petl_bench.tasks.momentum import FeatureQueue, MomentumCopy
+from petl_bench.tasks.reranking import Reranking, SecondStage
 from petl_bench.tasks.retrieval import Retrieval
-
-#: captions that are matched with one video at once in evaluation
-_CHUNK = 256
-
-
-class _Clip(NamedTuple):
-    """What the second stage needs of a clip, on the CPU: what text reads, frames (1, T, E), mask (1, T)."""
-
-    memory: Memory
-    frames: Tensor
-    mask: Tensor
 
 
 class _GlobalBatch(NamedTuple):
@@ -55,9 +45,22 @@ class _GlobalBatch(NamedTuple):
 
     def select(self, rows: slice) -> _GlobalBatch:
         """Some of the samples."""
-        video, text, slow_video, slow_text, words, *numbers = self
-        features = (part[rows] for part in (video, text, slow_video, slow_text))
-        return _GlobalBatch(*features, words.select(rows), *(part[rows] for part in numbers))
+        features = self.video[rows], self.text[rows], self.slow_video[rows], self.slow_text[rows]
+        return _GlobalBatch(*features, self.words.select(rows), self.frame_mask[rows], self.video_index[rows])
+
+
+class _Negatives(NamedTuple):
+    """Rows among the candidates.
+
+    Attributes:
+        videos: one for each caption (B,).
+        texts: one for each video (B,).
+        exist: (B,) bool, False where all candidates are positives.
+    """
+
+    videos: Tensor
+    texts: Tensor
+    exist: Tensor
 
 
 class _Encoders(nn.Module):
@@ -83,9 +86,7 @@ class MatchingRetrieval(Retrieval):
     pair. In several processes both are those of one process with the whole batch; the released code takes the momentum
     features of the own process only.
 
-    Ranks: by cosine, then each query's `k_test` nearest by `match logit + beta * cosine`; the others keep their order
-    below them (`RerankedRetrievalMetric`). A video is matched by the process that encoded it, with all captions it is a
-    candidate of or for, so that its keys and values are computed once.
+    Ranks: by cosine, then as `Reranking` says.
 
     Source: specs/uniadapter.md sections 5 and 6 (BLIP, Li et al. 2022; UniAdapter).
 
@@ -96,13 +97,12 @@ class MatchingRetrieval(Retrieval):
         momentum: m of the momentum encoder.
         double_ema: move what the method added twice per step, as the released code of UniAdapter does by accident.
         queue_size: Q, pairs of momentum features.
-        k_test: candidates of each query in the second stage; null ranks by cosine alone.
-        beta: weight of the cosine in the second stage. UniAdapter's released configurations (images): 0; BLIP and
-            Aurora (video): 1.
+        reranking: the second stage; null ranks by cosine alone.
     """
 
     name = "matching"
     logs = ("loss_itc", "loss_itm")
+    needs = ("joint", "fusion", "matching")
 
     def __init__(
         self,
@@ -111,20 +111,18 @@ class MatchingRetrieval(Retrieval):
         momentum: Share = 0.995,
         double_ema: bool = False,
         queue_size: Count = 57600,
-        k_test: Count | None = 128,
-        beta: NonNegative = 1.0,
+        reranking: Reranking | None = Reranking(k=128, beta=1.0),  # noqa: B008  # which never changes
     ) -> None:
         super().__init__()
         self.negatives = negatives
         self.alpha, self.momentum_rate, self.double_ema = alpha, momentum, double_ema
         self.queue_size = queue_size
-        self.k_test, self.beta = k_test, beta
-        if k_test is not None:
-            self.metric = RerankedRetrievalMetric(k_test, beta)
+        self.second = None if reranking is None else SecondStage(reranking)
+        if self.second is not None:
+            self.metric = self.second.metric
         self._alpha, self._seed = 0.0, 0
-        self._to_push: list[_GlobalBatch] = []
+        self._to_push: _GlobalBatch | None = None
         self._times: dict[str, int] = {}
-        self._clips: dict[int, _Clip] = {}
 
     def untaught(self, batch: int, processes: int, videos: int) -> str | None:
         if self.negatives == "rank" and batch // processes < 2 <= batch:
@@ -137,17 +135,10 @@ class MatchingRetrieval(Retrieval):
     # --- momentum encoder and queue -------------------------------------------------------------------------------
 
     def prepare(self, backbone: Backbone) -> None:
-        if not backbone.fusion_parameters():
-            raise UsageError(
-                f"task {self.name} needs a backbone in which text reads video, and {backbone.name} has no such layers: "
-                "choose BLIP, or task/retrieval.yaml"
-            )
-        backbone.projections()  # a BLIP for question answering says here that it has none
         self.queue = FeatureQueue(self.queue_size, backbone.embed_dim)
-        self._pretrained = {id(parameter) for parameter in backbone.parameters()}
 
-    def adapted(self, backbone: Backbone) -> None:
-        unread = {id(parameter) for parameter in backbone.fusion_parameters()}
+    def adapted(self, backbone: Backbone, pretrained: Sequence[nn.Parameter]) -> None:
+        unread = {id(parameter) for parameter in present(backbone.fusion).fusion_parameters()}
         trained = {
             name: parameter
             for name, parameter in _Encoders(backbone).named_parameters()
@@ -155,7 +146,8 @@ class MatchingRetrieval(Retrieval):
         }
         self.momentum = MomentumCopy(trained, self.momentum_rate)
         if self.double_ema:
-            self._times = {name: 2 for name, parameter in trained.items() if id(parameter) not in self._pretrained}
+            before = {id(parameter) for parameter in pretrained}
+            self._times = {name: 2 for name, parameter in trained.items() if id(parameter) not in before}
 
     def unread(self, backbone: Backbone) -> list[nn.Parameter]:
         return []
@@ -168,9 +160,9 @@ class MatchingRetrieval(Retrieval):
 
     def after_step(self, backbone: Backbone) -> None:
         super().after_step(backbone)
-        for batch in self._to_push:
+        if (batch := self._to_push) is not None:
             self.queue.push(batch.slow_video, batch.slow_text, batch.video_index)
-        self._to_push = []
+        self._to_push = None
         self.momentum.update(_Encoders(backbone), self._times)
 
     # --- loss -----------------------------------------------------------------------------------------------------
@@ -179,9 +171,9 @@ class MatchingRetrieval(Retrieval):
         slow = self.momentum.call(_Encoders(backbone), batch)
         video, memory = backbone.encode_video_tokens(batch.clips)
         text = backbone.encode_text(batch.words)
-        scale = backbone.logit_scale.exp()
+        scale = present(backbone.joint).logit_scale.exp()
         everyone = _gather(batch, video.pooled, text.pooled, *slow)
-        self._to_push = [everyone]
+        self._to_push = everyone
         with torch.autocast(video.pooled.device.type, enabled=False):
             contrast = self._contrast(video.pooled, text.pooled, everyone, scale)
             negatives = self._draw(everyone, scale.detach(), len(text.pooled))
@@ -243,8 +235,8 @@ class MatchingRetrieval(Retrieval):
         v = torch.cat([pairs, negatives.videos, pairs])
         mask = candidates.frame_mask[v]  # (3B, T)
         of_pairs = Memory(tokens[v], repeat(mask, "b t -> b (t l)", l=tokens.shape[1] // mask.shape[1]))
-        of_pairs = backbone.weigh_frames(of_pairs, candidates.text[t], frames[v], mask)
-        logits = backbone.match(candidates.words.select(t), of_pairs)  # (3B, 2)
+        of_pairs = present(backbone.fusion).weigh_frames(of_pairs, candidates.text[t], frames[v], mask)
+        logits = present(backbone.matching).match(candidates.words.select(t), of_pairs)  # (3B, 2)
         negative = torch.where(negatives.exist, 0, -100)  # the latter is ignored
         labels = torch.cat([torch.ones_like(negative), negative, negative])
         # Divided by what all processes have the same number of, so that the mean over processes is the global one.
@@ -254,69 +246,27 @@ class MatchingRetrieval(Retrieval):
     # --- evaluation -----------------------------------------------------------------------------------------------
 
     def update(self, backbone: Backbone, batch: Batch) -> None:
-        if not isinstance(self.metric, RerankedRetrievalMetric):
+        if self.second is None:
             super().update(backbone, batch)
-            return
-        video, memory = backbone.encode_video_tokens(batch.clips)
-        text = backbone.encode_text(batch.words)
-        pooled = torch.where(batch.decoded[:, None], video.pooled, 0)
-        self.metric.update_videos(pooled, batch.video_index, batch.decoded)
-        self.metric.update_texts(text.pooled, batch.text_index, batch.text_video)
-        self.metric.update_tokens(batch.words.ids, batch.words.mask)
-        tokens, readable = _on_the_host(_as_read(memory.tokens)), _on_the_host(memory.mask)
-        frames, mask = _on_the_host(video.frames), _on_the_host(batch.clips.mask)
-        for row in batch.decoded.nonzero().flatten().tolist():
-            one = slice(row, row + 1)
-            self._clips[int(batch.video_index[row])] = _Clip(Memory(tokens[one], readable[one]), frames[one], mask[one])
+        else:
+            self.second.update(backbone, batch)
 
     def finish(self, backbone: Backbone) -> None:
-        """Matches each clip of this process with the captions that it is a candidate of, or for."""
-        if not isinstance(self.metric, RerankedRetrievalMetric):
-            return
-        candidates = self.metric.candidates()
-        device = next(backbone.parameters()).device
-        for index, clip in self._clips.items():
-            tokens, readable, frames, mask = (
-                part.to(device, non_blocking=True) for part in (*clip.memory[:2], clip.frames, clip.mask)
-            )
-            memory = Memory(tokens, readable)
-            for texts in candidates.pairs[:, index].nonzero().flatten().split(_CHUNK):
-                if not len(texts):
-                    continue
-                text, ids, text_mask = (
-                    rows[texts].to(device) for rows in (candidates.text, candidates.ids, candidates.mask)
-                )
-                logits = backbone.match(Words(ids, text_mask), backbone.weigh_frames(memory, text, frames, mask))
-                self.metric.update_pairs(texts, index, logits[:, 1])
-        self._clips = {}
+        if self.second is not None:
+            self.second.finish(backbone)
 
     def after_vision(self, backbone: Backbone, batch: Batch, memory: Memory | None) -> None:
         super().after_vision(backbone, batch, memory)
-        if self.k_test is not None and memory is not None:
-            backbone.fuse(batch.words, memory)
+        if self.second is not None and memory is not None:
+            present(backbone.fusion).fuse(batch.words, memory)
 
     def inference(self) -> dict[str, Any]:
-        if self.k_test is None:
-            return super().inference()
-        return super().inference() | {"rerank_k": self.k_test, "rerank_beta": float(self.beta)}
+        return super().inference() | ({} if self.second is None else self.second.record())
 
     def reset(self) -> None:
         super().reset()
-        self._clips = {}
-
-
-class _Negatives(NamedTuple):
-    """Rows among the candidates.
-
-    Attributes:
-        videos: one for each caption (B,).
-        texts: one for each video (B,).
-        exist: (B,) bool, False where all candidates are positives.
-    """
-
-    videos: Tensor
-    texts: Tensor
-    exist: Tensor
+        if self.second is not None:
+            self.second.reset()
 
 
 def _gather(batch: Batch, video: Tensor, text: Tensor, slow_video: Tensor, slow_text: Tensor) -> _GlobalBatch:
@@ -329,14 +279,3 @@ def _gather(batch: Batch, video: Tensor, text: Tensor, slow_video: Tensor, slow_
     words = Words(ids, text_mask.bool())
     video, text, slow_video, slow_text = gather_index(features).unbind(1)
     return _GlobalBatch(video, text, slow_video, slow_text, words, frame_mask.bool(), index[:, 0])
-
-
-def _as_read(tokens: Tensor) -> Tensor:
-    """Tokens in the precision in which attention reads them: its layers of keys and values cast them anyway."""
-    kind = tokens.device.type
-    return tokens.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tokens
-
-
-def _on_the_host(part: Tensor) -> Tensor:
-    """A copy on the CPU, in memory that a GPU can read from beside its work."""
-    return part.cpu().pin_memory() if part.is_cuda else part

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from petl_bench.backbones.base import Backbone
-from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.blip.model import BLIP, BLIPVQA
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.cli.fragments import composed
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import CheckpointError
 from petl_bench.method import Method
+from petl_bench.registry import instantiate
 from petl_bench.storage.adapters import Adapter, read_adapter, write_adapter
 from petl_bench.tasks.base import Task
 from petl_bench.tasks.matching import MatchingRetrieval
@@ -66,7 +67,7 @@ def tiny_backbone(kind: str, task: str, init_seed: int = 0) -> Backbone:
     """One of `BACKBONES` with random weights, fit for a task."""
     if kind == "clip":
         return CLIP("tiny", None, init_seed=init_seed)
-    return BLIP("tiny", None, purpose="qa" if task == "qa_generation" else "retrieval", init_seed=init_seed)
+    return (BLIPVQA if task == "qa_generation" else BLIP)("tiny", None, init_seed=init_seed)
 
 
 def builder(config: Path, backbone: str = "clip", task: str = "retrieval", init_seed: int = 0) -> Build:
@@ -74,11 +75,12 @@ def builder(config: Path, backbone: str = "clip", task: str = "retrieval", init_
     model: dict[str, Any] = composed(config)["model"]
     module, name = model["class_path"].rsplit(".", 1)
     method_class = getattr(importlib.import_module(module), name)
-    options = {key: value for key, value in model["init_args"].items() if key not in ("backbone", "task", "optimizer")}
+    given = {key: value for key, value in model["init_args"].items() if key not in ("backbone", "task", "optimizer")}
 
     def build() -> Method:
         torch.manual_seed(0)
         tiny = tiny_backbone(backbone, task, init_seed)
+        options = {key: instantiate(value) for key, value in given.items()}
         return method_class(backbone=tiny, task=TASKS[task](), **options).adapt()
 
     return build

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from methods.full import Full
 from methods.uniadapter import UniAdapter
-from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.blip.model import BLIPVQA
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import DistributedError
@@ -115,7 +115,7 @@ class Loss(nn.Module):
 def train_generation(rank: int = 0, world: int = 1) -> tuple[list[float], dict[str, Tensor]]:
     """Mean losses of two steps, and the last gradients; the rows have different numbers of answers."""
     torch.manual_seed(0)
-    backbone = BLIP("tiny", None, "qa", dropout=0.0)
+    backbone = BLIPVQA("tiny", None, dropout=0.0)
     method = UniAdapter(backbone=backbone, task=AnswerGeneration(), bottleneck_dim=8).adapt().double()
     answers = (("red", "blue", "left"), ("blue",), ("up", "a red circle"), ("down",))
     batch = make_batch(backbone, frames=3)

@@ -16,6 +16,7 @@ from petl_bench.inputs import Words
 from petl_bench.method import Method
 from petl_bench.nn.transformer import Memory
 from petl_bench.tasks.matching import MatchingRetrieval
+from petl_bench.tasks.reranking import Reranking
 from tests.contract.battery import make_batch
 from tests.distributed.pool import Pool, pool
 from tests.inputs import rows_of, with_frames
@@ -139,7 +140,7 @@ def test_negatives_within_a_rank_come_from_its_own_rows(pool: Pool) -> None:
 
 def evaluate(shards: list[list[int]], rank: int) -> dict[str, Any]:
     """Ranks over the samples of all processes, of which this one holds the given rows."""
-    method = build(k_test=2).eval()
+    method = build(reranking=Reranking(k=2)).eval()
     batch = make_batch(method.backbone, frames=3)
     batch = with_frames(batch, method.backbone.normalise(batch.clips.frames).double())
     batch = batch._replace(decoded=torch.tensor([True, True, False, True]))

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from methods.uniadapter import AdaptedKeyValue, FusionBlock, KeyValueAdapters, SharedDown, UniAdapter
 from petl_bench.backbones.blip.model import BLIP
-from petl_bench.backbones.blip.weights import Purpose
 from petl_bench.nn.transformer import Tower
 from petl_bench.tasks.base import Task
 from petl_bench.tasks.retrieval import Retrieval
+from tests.backbones import Purpose
 from tests.golden.helpers import Case, assert_gradient
 from tests.golden.official_blip import build_blip, our_tensors
 

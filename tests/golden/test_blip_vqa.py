@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from methods.full import Full
-from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.blip.model import BLIPVQA
 from petl_bench.data.batch import Batch
 from petl_bench.inputs import Words
 from petl_bench.nn.transformer import Memory
+from petl_bench.tasks.answering import generate, rank
 from petl_bench.tasks.losses import answer_losses
-from petl_bench.tasks.qa_generation import AnswerGeneration, generate, rank
+from petl_bench.tasks.qa_generation import AnswerGeneration
 from tests.golden.helpers import Case, assert_gradient, assert_output, golden_files
 from tests.golden.official_blip import build_blip, gradients, our_tensors
 from tests.golden.official_uniadapter import build_uniadapter
@@ -48,7 +49,7 @@ def batch_of(case: Case) -> Batch:
     )
 
 
-def backward(case: Case, blip: BLIP) -> None:
+def backward(case: Case, blip: BLIPVQA) -> None:
     """The loss of the case, and its gradients."""
     inputs, batch = case.group("in"), batch_of(case)
     # The case has answers as ids of a vocabulary it does not hold.
@@ -59,14 +60,14 @@ def backward(case: Case, blip: BLIP) -> None:
     loss.backward()
 
 
-def question_states(case: Case, blip: BLIP) -> tuple[Tensor, Tensor]:
+def question_states(case: Case, blip: BLIPVQA) -> tuple[Tensor, Tensor]:
     """States of the questions and their mask."""
     batch = batch_of(case)
     with torch.no_grad():
         return blip.fuse(batch.words, blip.encode_video_tokens(batch.clips).memory), batch.words.mask
 
 
-def check_answer_losses(case: Case, blip: BLIP) -> None:
+def check_answer_losses(case: Case, blip: BLIPVQA) -> None:
     """Of each answer, without its weight."""
     inputs = case.group("in")
     states, mask = question_states(case, blip)
@@ -77,7 +78,7 @@ def check_answer_losses(case: Case, blip: BLIP) -> None:
     assert_output(answer_losses(logits, ids, answer_mask, SMOOTHING), case.tensors["out.row_loss"], "row_loss")
 
 
-def check_inference(case: Case, blip: BLIP) -> None:
+def check_inference(case: Case, blip: BLIPVQA) -> None:
     """Ranks of candidates, and answers that beam search finds."""
     inputs = case.group("in")
     states, mask = question_states(case, blip)
@@ -88,7 +89,7 @@ def check_inference(case: Case, blip: BLIP) -> None:
     candidates = Words(inputs["cand_ids"], inputs["cand_mask"].bool())
     with torch.no_grad():
         for k in counts:
-            best, scores = rank(blip, Memory(states, mask), candidates, int(k), label_smoothing=SMOOTHING)
+            best, scores = rank(blip.answers, Memory(states, mask), candidates, int(k), label_smoothing=SMOOTHING)
             assert best.equal(case.tensors[f"out.rank_ids_k{k}"])
             if f"out.rank_logprob_sum_k{k}" in case.tensors:
                 official = case.tensors[f"out.rank_logprob_sum_k{k}"]
@@ -99,7 +100,7 @@ def check_inference(case: Case, blip: BLIP) -> None:
             assert_output(first, case.tensors["out.rank_first_token_logits"], "rank_first_token_logits")
         if "out.generate_ids" in case.tensors:
             unmasked = torch.ones_like(mask)
-            ids = generate(blip, Memory(states, unmasked), num_beams=BEAMS, max_length=MAX_LENGTH)
+            ids = generate(blip.answers, Memory(states, unmasked), num_beams=BEAMS, max_length=MAX_LENGTH)
             official = case.tensors["out.generate_ids"]
             assert ids[:, : official.shape[1]].equal(official)
             assert not (ids[:, official.shape[1] :] != blip.pad_token).any()
@@ -138,7 +139,7 @@ def test_generation(path: Path, tmp_path: Path) -> None:
         }
         assert len(official) > 1
         for beams, name in official.items():
-            ids = generate(blip, Memory(states, torch.ones_like(mask)), num_beams=beams, max_length=MAX_LENGTH)
+            ids = generate(blip.answers, Memory(states, torch.ones_like(mask)), num_beams=beams, max_length=MAX_LENGTH)
             expected = case.tensors[name]
             assert ids[:, : expected.shape[1]].equal(expected), name
             assert not (ids[:, expected.shape[1] :] != blip.pad_token).any()

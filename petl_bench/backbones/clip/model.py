@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from petl_bench.backbones.base import (
     Backbone,
+    JointSpace,
     TextFeatures,
     TextTokens,
     VideoFeatures,
@@ -112,7 +113,7 @@ class CLIPTextTower(Tower):
         return self.ln_final(end) @ self.proj
 
 
-class CLIP(Backbone):
+class CLIP(JointSpace, Backbone):
     """CLIP in any open_clip architecture whose two towers are plain transformers (all `ViT-*` with CLIP text).
 
     Args:
@@ -173,6 +174,10 @@ class CLIP(Backbone):
             assumed = pixels.assumed(self.spec) if weights is None else weights.assumed(self.spec, config)
             self.weights["assumed"] = tell_assumed(pretrained, assumed)
         self.set_gradient_checkpointing(gradient_checkpointing)
+
+    @property
+    def joint(self) -> JointSpace:
+        return self
 
     @property
     def towers(self) -> dict[str, Tower]:

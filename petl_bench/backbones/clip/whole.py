@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petl_bench.backbones.base import Backbone, TextFeatures, VideoFeatures, mean_over_frames, require_patch
+from petl_bench.backbones.base import Backbone, JointSpace, TextFeatures, VideoFeatures, mean_over_frames, require_patch
 from petl_bench.backbones.clip.model import create_open_clip, find_architecture, spec_of
 from petl_bench.backbones.clip.weights import find_weights, load_weights, require_fit
 from petl_bench.backbones.described import Pixels, tell_assumed
@@ -38,7 +38,7 @@ class WholeTower(Tower):
         )
 
 
-class WholeCLIP(Backbone):
+class WholeCLIP(JointSpace, Backbone):
     """Any open_clip architecture, also with ResNet, ConvNeXt, timm or Hugging Face towers (SigLIP, CoCa, ...).
 
     Only zero-shot and full fine-tuning run on it: what `CLIP` gains by knowing the layers is not to be had here.
@@ -107,6 +107,10 @@ class WholeCLIP(Backbone):
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
+        return self
+
+    @property
+    def joint(self) -> JointSpace:
         return self
 
     @property

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from methods.adaptformer import AdaptFormer
-from petl_bench.backbones.base import Backbone
-from petl_bench.backbones.blip.model import BLIP, BERTBlock
-from petl_bench.backbones.blip.weights import Purpose
+from petl_bench.backbones.base import CAPABILITIES
+from petl_bench.backbones.blip.model import BLIP, BLIPVQA
+from petl_bench.backbones.blip.towers import BERTBlock
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.errors import UsageError
 from petl_bench.inputs import Words
 from petl_bench.nn.transformer import CrossAttention, Memory
 from petl_bench.tasks.retrieval import Retrieval
+from tests.backbones import BLIPS, Purpose
 from tests.inputs import clips_of, memory_of, tokens_of
 from tests.unit.backbones.blip_reference import (
     CONFIG,
@@ -48,9 +49,9 @@ def blip(retrieval: Reference) -> BLIP:
     return retrieval.ours("retrieval")
 
 
-def meta(purpose: Purpose, **options: Any) -> BLIP:
+def meta(purpose: Purpose, **options: Any) -> Any:
     with torch.device("meta"):
-        return BLIP("base", None, purpose, **options)
+        return BLIPS[purpose]("base", None, **options)
 
 
 def count(parameters: Any) -> int:
@@ -132,7 +133,7 @@ def test_answers_are_not_cleaned(qa: Reference) -> None:
 
 
 def test_decoder_reads_states_of_the_width_of_text(tmp_path: Path) -> None:
-    model = BLIP(str(write_architecture(tmp_path, CONFIG)), None, "qa").eval()
+    model = BLIPVQA(str(write_architecture(tmp_path, CONFIG)), None).eval()
     assert model.vision.width != model.text.width
     ids, words = captions(model)
     states = model.fuse(*both(ids, words, video_tokens(model), real_frames()))
@@ -272,7 +273,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(purpose: Purpose) -> No
 
 def gradients(purpose: Purpose, checkpointing: bool) -> dict[str, Tensor]:
     """Of everything a backbone computes, with dropout."""
-    model = BLIP("tiny", None, purpose, gradient_checkpointing=checkpointing).train()
+    model: Any = BLIPS[purpose]("tiny", None, gradient_checkpointing=checkpointing).train()
     assert {tower.checkpointing for tower in model.towers.values()} == {checkpointing}
     torch.manual_seed(7)
     ids, words = captions(model)
@@ -327,7 +328,7 @@ def cross(block: BERTBlock) -> list[nn.Parameter]:
 
 @pytest.mark.parametrize("purpose", PURPOSES)
 def test_embeddings_and_projections_are_all_outside_the_blocks(purpose: Purpose) -> None:
-    model = BLIP("tiny", None, purpose)
+    model: Any = BLIPS[purpose]("tiny", None)
     loose: list[nn.Parameter] = [*model.embeddings(), *model.vision.ln_post.parameters()]
     if purpose == "retrieval":
         loose += [*model.projections(), *model.itm_head.parameters(), model.temp]
@@ -398,7 +399,7 @@ def test_captions_and_questions_are_cleaned_differently() -> None:
     text = ["Left. " * 40 + "up"]
     longest = {}
     for purpose in PURPOSES:
-        model = BLIP("tiny", None, purpose)
+        model = BLIPS[purpose]("tiny", None)
         longest[purpose] = int(model.spec.tokenize(text, 64)[1].sum()) - 2
     assert longest == {"retrieval": 30, "qa": 41}
     assert int(BLIP("tiny", None, caption_words=40).spec.tokenize(text, 64)[1].sum()) - 2 == 40
@@ -415,12 +416,12 @@ def test_random_weights_follow_from_their_seed() -> None:
 
 
 def test_a_method_treats_the_decoder_as_text() -> None:
-    plain = sum(len(tower.blocks) for tower in BLIP("tiny", None, "qa").towers.values())
-    method = AdaptFormer(backbone=BLIP("tiny", None, "qa"), task=Retrieval(), bottleneck_dim=2, text_adapter="none")
+    plain = sum(len(tower.blocks) for tower in BLIPVQA("tiny", None).towers.values())
+    method = AdaptFormer(backbone=BLIPVQA("tiny", None), task=Retrieval(), bottleneck_dim=2, text_adapter="none")
     method.inject(method.backbone)
     adapted = sum(type(block) is not BERTBlock for block in method.backbone.towers["decoder"].blocks)
     assert (plain, adapted) == (12, 0)
-    method = AdaptFormer(backbone=BLIP("tiny", None, "qa"), task=Retrieval(), bottleneck_dim=2, text_adapter="same")
+    method = AdaptFormer(backbone=BLIPVQA("tiny", None), task=Retrieval(), bottleneck_dim=2, text_adapter="same")
     method.inject(method.backbone)
     assert not any(type(block) is BERTBlock for block in method.backbone.towers["decoder"].blocks)
 
@@ -435,35 +436,25 @@ def one_line(error: pytest.ExceptionInfo[UsageError], *words: str) -> None:
         assert word in message
 
 
-def fused(backbone: Backbone, call: str) -> None:
-    ids, words = backbone.spec.tokenize(["a cat"], 8)
-    getattr(backbone, call)(*both(ids, words, torch.zeros(1, 1, 1, 64), torch.ones(1, 1, dtype=torch.bool)))
+def test_what_a_backbone_has_is_a_part_or_none(tiny_clip: CLIP) -> None:
+    answering, ranking = BLIPVQA("tiny", None), BLIP("tiny", None)
+    found = {
+        type(backbone).__name__: {name for name in CAPABILITIES if getattr(backbone, name) is not None}
+        for backbone in (tiny_clip, ranking, answering)
+    }
+    assert found == {
+        "CLIP": {"joint"},
+        "BLIP": {"joint", "fusion", "matching"},
+        "BLIPVQA": {"fusion", "answers"},
+    }
+    for backbone, gone in ((answering, ("match", "logit_scale")), (ranking, ("decode", "answer_words", "decoder"))):
+        assert not [name for name in gone if hasattr(backbone, name)]
 
 
-@pytest.mark.parametrize("call", ["fuse", "match"])
-def test_clip_has_no_fusion(call: str, tiny_clip: CLIP) -> None:
-    assert tiny_clip.fusion_parameters() == []
+def test_a_head_trains_what_is_behind_the_towers() -> None:
     with pytest.raises(UsageError) as caught:
-        fused(tiny_clip, call)
-    one_line(caught, "clip-tiny", "BLIP")
-
-
-def test_parts_of_the_other_purpose() -> None:
-    answering, ranking = BLIP("tiny", None, "qa"), BLIP("tiny", None)
-    ids, words = captions(ranking)
-    calls = (
-        lambda: answering.logit_scale,
-        answering.limit_logit_scale,
-        answering.projections,
-        lambda: fused(answering, "match"),
-        lambda: ranking.decode(Words(ids, words), Memory(torch.zeros(1, 2, 64), torch.ones(1, 2, dtype=torch.bool))),
-        lambda: ranking.decode_next(ids, Memory(torch.zeros(1, 2, 64), torch.ones(1, 2, dtype=torch.bool))),
-        lambda: ranking.answer_words(["red"]),
-    )
-    for call in calls:
-        with pytest.raises(UsageError) as caught:
-            call()
-        one_line(caught, "blip-tiny with purpose", "set purpose to")
+        BLIPVQA("tiny", None).heads()
+    one_line(caught, "blip-tiny", "joint space")
 
 
 @pytest.mark.parametrize("architecture", ["large", "blip_base", "none.json"])

@@ -13,6 +13,7 @@ from petl_bench.inputs import Words
 from petl_bench.method import Method
 from petl_bench.nn.transformer import Context
 from petl_bench.storage.adapters import Adapter
+from petl_bench.tasks.pooling import MeanPooling, Pooling, TextConditionedPooling
 from petl_bench.tasks.retrieval import Retrieval
 from tests.backbones import UnevenCLIP, adapt_on_meta, meta_clip, noise
 from tests.inputs import clips_of
@@ -113,11 +114,10 @@ def test_a_shared_part_wider_than_a_tower_is_refused() -> None:
         method(shared_dim=10_000)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "text_conditioned"])
-def test_every_trainable_tensor_learns(pooling: Any) -> None:
+@pytest.mark.parametrize("pooling", [MeanPooling(), TextConditionedPooling()], ids=lambda pooling: pooling.name)
+def test_every_trainable_tensor_learns(pooling: Pooling) -> None:
     torch.manual_seed(0)
-    temperature = 5.0 if pooling == "text_conditioned" else None
-    task = Retrieval(pooling=pooling, temperature=temperature)
+    task = Retrieval(pooling=pooling)
     adapted = CrossModalAdapter(backbone=UnevenCLIP(), task=task).adapt()
     frames = noise(adapted.backbone, 3, 2)
     mask = torch.tensor([[True, True], [True, False], [True, True]])

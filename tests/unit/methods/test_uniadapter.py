@@ -3,7 +3,7 @@
 import copy
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -27,13 +27,14 @@ from petl_bench.errors import UsageError
 from petl_bench.inputs import Clips
 from petl_bench.nn.transformer import Memory
 from petl_bench.storage.adapters import Adapter, read_adapter, write_adapter
+from petl_bench.tasks.base import present
 from petl_bench.tasks.qa_generation import AnswerGeneration
 from petl_bench.tasks.retrieval import Retrieval
+from tests.backbones import BLIPS, Purpose
 from tests.contract.battery import make_batch
 from tests.inputs import with_frames
 from tests.unit.methods.trials import trainable
 
-Purpose = Literal["retrieval", "qa"]
 HEADS = 395_266  # both projections and the matching head
 KEY_VALUE = 198_274  # one pair
 SMALL: dict[str, Any] = {"bottleneck_dim": 8}
@@ -60,13 +61,14 @@ def match(backbone: Backbone, batch: Batch) -> Tensor:
     """Logits of each caption with its clip."""
     video, memory = backbone.encode_video_tokens(batch.clips)
     text = backbone.encode_text(batch.words)
-    return backbone.match(batch.words, backbone.weigh_frames(memory, text.pooled, video.frames, batch.clips.mask))
+    read = present(backbone.fusion).weigh_frames(memory, text.pooled, video.frames, batch.clips.mask)
+    return present(backbone.matching).match(batch.words, read)
 
 
 def on_tiny(purpose: Purpose = "retrieval", dropout: float = 0.0, **options: Any) -> UniAdapter:
     torch.manual_seed(0)
     task = Both() if purpose == "retrieval" else AnswerGeneration()
-    method = UniAdapter(backbone=BLIP("tiny", None, purpose, dropout=dropout), task=task, **SMALL | options)
+    method = UniAdapter(backbone=BLIPS[purpose]("tiny", None, dropout=dropout), task=task, **SMALL | options)
     method.adapt()
     return method.eval()
 
@@ -112,7 +114,7 @@ COUNTS = {
 def test_counts(purpose: Purpose, options: dict[str, Any], expected: int) -> None:
     with torch.device("meta"):
         task = Both() if purpose == "retrieval" else AnswerGeneration()
-        method = UniAdapter(backbone=BLIP("base", None, purpose), task=task, **options)
+        method = UniAdapter(backbone=BLIPS[purpose]("base", None), task=task, **options)
         before = sum(p.numel() for p in method.backbone.parameters())
         counts = method.adapt().parameter_counts()
     assert counts["trainable"] == expected
@@ -130,7 +132,7 @@ def test_two_encoders_train_nothing_of_the_fusion() -> None:
 def test_what_only_the_fusion_reads_is_in_no_encoder() -> None:
     """The decoder has the encoders' adapters: they are not the fusion's alone."""
     backbone = on_tiny("qa", kv_lora_dim=4).backbone
-    fusion = {id(parameter) for parameter in backbone.fusion_parameters()}
+    fusion = {id(parameter) for parameter in present(backbone.fusion).fusion_parameters()}
     for vision, text in zip(*(backbone.towers[kind].blocks for kind in ("vision", "text")), strict=True):
         assert isinstance(vision, AdaptedBlock)
         assert isinstance(text, FusionBlock)
@@ -202,7 +204,7 @@ def test_released_start_of_question_answering() -> None:
 @pytest.mark.parametrize("init", ["released", "zero_up"])
 def test_question_answering_weighs_no_frames(init: str) -> None:
     method = on_tiny("qa", init=init)
-    assert method.backbone.frame_attention is None
+    assert present(method.backbone.fusion).frame_attention is None
     assert method.label == on_tiny("qa", init=init, frame_aware="none").label == "UniAdapter (r=8)"
 
 
@@ -281,7 +283,8 @@ def test_frame_attention_switch(frame_aware: str, training: bool, evaluation: bo
     text, frames = torch.randn(2, 32), torch.randn(2, 3, 32, requires_grad=True)
     real = torch.ones(2, 3, dtype=torch.bool)
     memory = Memory(torch.randn(2, 15, 64), torch.ones(2, 15, dtype=torch.bool))
-    found = [method.train(on).backbone.weigh_frames(memory, text, frames, real).key_scale for on in (True, False)]
+    fusion = present(method.backbone.fusion)
+    found = [method.train(on) and fusion.weigh_frames(memory, text, frames, real).key_scale for on in (True, False)]
     assert [factors is not None for factors in found] == [training, evaluation]
     assert not any(factors.requires_grad for factors in found if factors is not None)
 
@@ -289,6 +292,7 @@ def test_frame_attention_switch(frame_aware: str, training: bool, evaluation: bo
 def test_frame_attention_of_one_clip_read_by_many() -> None:
     method = shaken(on_tiny(frame_temperature=0.1))
     backbone, batch = method.backbone, make_batch(method.backbone, frames=3)
+    assert isinstance(backbone, BLIP)
     video, memory = backbone.encode_video_tokens(batch.clips.select(slice(1)))
     text = backbone.encode_text(batch.words).pooled
     copies = len(text)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch
-from petl_bench.errors import NonFiniteError, UsageError
+from petl_bench.errors import NonFiniteError
 from petl_bench.metrics.retrieval import (
     TextConditionedRetrievalMetric,
     text_to_video_ranks,
@@ -19,6 +19,7 @@ from petl_bench.metrics.retrieval import (
 from petl_bench.metrics.scores import scores_of_matrix
 from petl_bench.metrics.similarity import text_conditioned_cosine
 from petl_bench.tasks.losses import text_conditioned_contrastive_loss
+from petl_bench.tasks.pooling import TextConditionedPooling
 from petl_bench.tasks.retrieval import Retrieval
 from tests.backbones import noise
 from tests.inputs import clips_of
@@ -135,12 +136,6 @@ def test_metric_can_be_used_again() -> None:
     assert metric.compute().metrics == first
 
 
-@pytest.mark.parametrize(("pooling", "temperature"), [("mean", 5.0), ("text_conditioned", None)])
-def test_task_refuses_a_temperature_that_does_not_fit(pooling: Any, temperature: float | None) -> None:
-    with pytest.raises(UsageError, match=r"task\.temperature"):
-        Retrieval(pooling=pooling, temperature=temperature)
-
-
 def test_task_trains_and_ranks_with_the_same_similarity() -> None:
     backbone = CLIP("tiny", None)
     frames = noise(backbone, 4, 3)
@@ -148,7 +143,7 @@ def test_task_trains_and_ranks_with_the_same_similarity() -> None:
     words = backbone.spec.tokenize(["a cat", "a dog runs", "rain", "two men talk"], 8)
     index = torch.arange(4)
     batch = Batch(clips_of(frames, mask), words, index, index, index, index >= 0)
-    task = Retrieval(pooling="text_conditioned", temperature=TEMPERATURE)
+    task = Retrieval(pooling=TextConditionedPooling(TEMPERATURE))
     with torch.no_grad():
         loss, _ = task.loss(backbone, batch)
         task.expect(4, 4)

@@ -8,15 +8,17 @@ from torch.nn import functional as F
 from methods.adaptformer import AdaptFormer
 from methods.linear import Linear
 from methods.uniadapter import UniAdapter
-from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.blip.model import BLIP, BLIPVQA
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.inputs import Words
 from petl_bench.method import Method
 from petl_bench.storage.adapters import Adapter
+from petl_bench.tasks.base import present
 from petl_bench.tasks.matching import MatchingRetrieval, _Encoders, _GlobalBatch
 from petl_bench.tasks.momentum import MomentumCopy
+from petl_bench.tasks.reranking import Reranking
 from petl_bench.tasks.retrieval import Retrieval
 from tests.contract.battery import make_batch
 
@@ -102,7 +104,7 @@ def contrastive(method: Method, batch: Batch, share: float) -> Tensor:
     task = task_of(method)
     with torch.no_grad():
         video, text = _Encoders(method.backbone)(batch)
-        scale = method.backbone.logit_scale.exp()
+        scale = present(method.backbone.joint).logit_scale.exp()
         total = torch.zeros(())
         for query, gallery in (
             (video, torch.cat([text, task.queue.text])),
@@ -137,7 +139,7 @@ def test_a_batch_of_one_video_has_no_negatives() -> None:
     loss, logs = method.task.loss(method.backbone, batch)
     assert loss.isfinite()
     memory = method.backbone.encode_video_tokens(batch.clips).memory
-    logits = method.backbone.match(batch.words, memory)
+    logits = present(method.backbone.matching).match(batch.words, memory)
     expected = F.cross_entropy(logits, torch.ones(4, dtype=torch.long)) / 3  # a third of the pairs
     torch.testing.assert_close(logs["loss_itm"], expected.detach())
 
@@ -216,7 +218,7 @@ def evaluate(method: Method, batch: Batch) -> Any:
 @pytest.mark.parametrize("kind", [AdaptFormer, UniAdapter])
 @pytest.mark.parametrize("beta", [0.0, 2.0])
 def test_ranks_follow_from_matching_pair_by_pair(kind: type[Method], beta: float) -> None:
-    method = build(kind, k_test=4, beta=beta)
+    method = build(kind, reranking=Reranking(k=4, beta=beta))
     batch = evaluation_batch(method)
     for seed in range(3):
         step(method, batch, seed=seed)
@@ -230,7 +232,8 @@ def test_ranks_follow_from_matching_pair_by_pair(kind: type[Method], beta: float
             for v in range(4):
                 words, clip = slice(t, t + 1), slice(v, v + 1)
                 one = memory.select(clip), text.pooled[words], video.frames[clip], batch.clips.mask[clip]
-                logit = backbone.match(batch.words.select(words), backbone.weigh_frames(*one))[0, 1]
+                read = present(backbone.fusion).weigh_frames(*one)
+                logit = present(backbone.matching).match(batch.words.select(words), read)[0, 1]
                 place = int(batch.text_index[t]), int(batch.video_index[v])
                 scores[place] = logit + beta * text.pooled[t] @ video.pooled[v]
     diagonal = scores.diagonal()
@@ -240,7 +243,7 @@ def test_ranks_follow_from_matching_pair_by_pair(kind: type[Method], beta: float
 
 
 def test_without_a_second_stage_it_is_retrieval_by_cosine() -> None:
-    method = build(k_test=None)
+    method = build(reranking=None)
     batch = evaluation_batch(method)
     plain = AdaptFormer(backbone=BLIP("tiny", None, dropout=0.0), task=Retrieval()).adapt()
     plain.load_state_dict({k: v for k, v in method.state_dict().items() if k.startswith("backbone.")})
@@ -250,7 +253,7 @@ def test_without_a_second_stage_it_is_retrieval_by_cosine() -> None:
 
 
 def test_a_failed_video_ranks_last() -> None:
-    method = build(k_test=2)
+    method = build(reranking=Reranking(k=2))
     batch = evaluation_batch(method, failed=1)  # the one with index 0
     result = evaluate(method, batch)
     assert result.ranks["t2v"][0] == result.ranks["v2t"][0] == 4
@@ -258,11 +261,13 @@ def test_a_failed_video_ranks_last() -> None:
 
 
 def test_nothing_of_an_evaluation_is_left_for_the_next() -> None:
-    method = build(k_test=2)
+    method = build(reranking=Reranking(k=2))
     batch = evaluation_batch(method)
     first = evaluate(method, batch)
     assert evaluate(method, batch).metrics == first.metrics
-    assert not task_of(method)._clips
+    second = task_of(method).second
+    assert second is not None
+    assert not second._clips
 
 
 def test_match_logits_are_in_full_precision_under_autocast() -> None:
@@ -270,7 +275,7 @@ def test_match_logits_are_in_full_precision_under_autocast() -> None:
     batch = make_batch(method.backbone)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         memory = method.backbone.encode_video_tokens(batch.clips).memory
-        logits = method.backbone.match(batch.words, memory)
+        logits = present(method.backbone.matching).match(batch.words, memory)
     assert logits.dtype == torch.float32
 
 
@@ -278,7 +283,7 @@ def test_match_logits_are_in_full_precision_under_autocast() -> None:
 
 
 def test_a_backbone_that_cannot_match_is_refused() -> None:
-    with pytest.raises(UsageError, match="clip-tiny has no such layers"):
+    with pytest.raises(UsageError, match=r"layers in which text reads video and a head .*: CLIP \(clip-tiny\)"):
         AdaptFormer(backbone=CLIP("tiny", None), task=MatchingRetrieval(queue_size=4)).adapt()
-    with pytest.raises(UsageError, match="no joint space"):
-        AdaptFormer(backbone=BLIP("tiny", None, purpose="qa"), task=MatchingRetrieval(queue_size=4)).adapt()
+    with pytest.raises(UsageError, match=r"a joint space of video and text and a head .*: BLIPVQA \(blip-tiny\)"):
+        AdaptFormer(backbone=BLIPVQA("tiny", None), task=MatchingRetrieval(queue_size=4)).adapt()

@@ -20,7 +20,7 @@ from methods.mv_adapter import MVAdapter
 from methods.st_adapter import STAdapter
 from methods.uniadapter import UniAdapter
 from methods.zero_shot import ZeroShot
-from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.blip.model import BLIP, BLIPVQA
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import CheckpointError, DataError, NonFiniteError, UsageError
@@ -188,8 +188,8 @@ def test_everything_trainable_is_trained(kind: type[Method], on: type[CLIP] | ty
 
 
 def test_a_backbone_with_a_decoder_is_refused(answer_list: Path) -> None:
-    with pytest.raises(UsageError, match=r"set backbone\.purpose to retrieval"):
-        Full(backbone=BLIP("tiny", None, "qa"), task=AnswerClassifier(answer_list)).adapt()
+    with pytest.raises(UsageError, match=r"needs a joint space of video and text: BLIPVQA \(blip-tiny\)"):
+        Full(backbone=BLIPVQA("tiny", None), task=AnswerClassifier(answer_list)).adapt()
 
 
 @pytest.mark.parametrize("kind", METHODS)
