@@ -9,13 +9,21 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.nn.layers import QuickGELU, biases
 from petl_bench.nn.transformer import Attention, Block, Context, Tower, WrappedBlock
-from petl_bench.ranges import Checked, Finite, Size
+from petl_bench.optimizers import (
+    BertAdam,
+    OptimizerRecipe,
+    TrainableParameter,
+    bert_warmup_cosine,
+    parameter_groups,
+)
+from petl_bench.ranges import Checked, Finite, NonNegative, Positive, ShareBelowOne, Size
 
 Position = Literal["down_in", "down_out", "up_in", "up_out"]
 Components = Literal["down_up", "trm", "trm_calibration"]
@@ -519,3 +527,45 @@ def _require_length(what: str, given: int, limit: int) -> None:
         raise UsageError(
             f"{given} {what} given, but MVAdapter has positions for {limit}: set model.init_args.max_{what}"
         )
+
+
+class OfficialMVAdapter(OptimizerRecipe):
+    """The released MV-Adapter recipe: BertAdam, and a rate of its own for what is unfrozen in the backbone.
+
+    The released code keeps weights and optimiser state in fp16, where this rate acts like a much larger one; in fp32
+    or bf16-mixed it trains slowly. Source: the released code (zhangbw17/MV-Adapter at 08a61f3).
+
+    Args:
+        lr: peak learning rate of what the method added.
+        pretrained_lr: peak learning rate of unfrozen backbone parameters.
+        weight_decay: of all but the added biases; unfrozen biases of the backbone do decay.
+        warmup: share of all steps in which the rate rises.
+        betas: decay rates of the moments.
+        eps: added to the root of the second moment.
+        clip_norm: bound on the global gradient norm per step, or null.
+    """
+
+    def __init__(
+        self,
+        lr: Positive = 5e-6,
+        pretrained_lr: Positive = 1e-7,
+        weight_decay: NonNegative = 0.2,
+        warmup: ShareBelowOne = 0.1,
+        betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.98),
+        eps: Positive = 1e-6,
+        clip_norm: NonNegative | None = 1.0,
+    ) -> None:
+        self.lr, self.pretrained_lr, self.weight_decay, self.warmup = lr, pretrained_lr, weight_decay, warmup
+        self.betas, self.eps, self.clip_norm = betas, eps, clip_norm
+
+    def build(self, parameters: Sequence[TrainableParameter], steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
+        weights = [p.parameter for p in parameters if not p.pretrained and not p.bias]
+        biases = [p.parameter for p in parameters if not p.pretrained and p.bias]
+        pretrained = [p.parameter for p in parameters if p.pretrained]
+        groups = parameter_groups(
+            (weights, {"lr": self.lr, "weight_decay": self.weight_decay}),
+            (biases, {"lr": self.lr, "weight_decay": 0.0}),
+            (pretrained, {"lr": self.pretrained_lr, "weight_decay": self.weight_decay}),
+        )
+        optimizer = BertAdam(groups, lr=self.lr, betas=self.betas, eps=self.eps)
+        return optimizer, LambdaLR(optimizer, lambda step: bert_warmup_cosine(step / max(1, steps), self.warmup))

@@ -27,6 +27,7 @@ MOST = 2**31 - 1
 #: widths, ranks and lengths: a square matrix of this size is 16 GB
 WIDEST = 2**16
 
+_RANGES: set[Any] = set()
 _YAML_FLOATS = {".inf": "inf", "+.inf": "inf", "-.inf": "-inf", ".nan": "nan"}
 
 
@@ -68,6 +69,7 @@ def _registered(name: str, base: type, read: Callable[[Any], Any], wanted: str, 
 
     # Never true: a value from a file is a plain number already, and is looked at like one from the command line.
     kind = type(name, (base,), {"__module__": __name__, "__doc__": f"{wanted}.", "read": staticmethod(deserialise)})
+    _RANGES.add(kind)
     register_type(kind, serializer=base, deserializer=deserialise, type_check=lambda value, _: False)
     return kind
 
@@ -144,7 +146,7 @@ def _unmet(hint: Any, value: Any) -> list[str]:
         return next((wanted for one, item in parts if (wanted := _unmet(one, item))), [])
     if hint is type(None):
         return [] if value is None else ["null"]
-    if not hasattr(hint, "read"):
+    if hint not in _RANGES:
         return []
     try:
         if isinstance(value, str):  # which only a parser makes a number of

@@ -24,7 +24,10 @@ class Block(NamedTuple):
 Rule = Callable[[Block], Block]
 
 #: class paths: old -> new
-CLASSES: dict[str, str] = {"petl_bench.backbones.whole_clip.WholeCLIP": "petl_bench.backbones.clip.WholeCLIP"}
+CLASSES: dict[str, str] = {
+    "petl_bench.backbones.whole_clip.WholeCLIP": "petl_bench.backbones.clip.WholeCLIP",
+    "petl_bench.optimizers.OfficialMVAdapter": "methods.mv_adapter.OfficialMVAdapter",
+}
 
 
 # --- rules -----------------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def token_schedule(method: Method, frames: int) -> list[tuple[int, int, int]]:
         first = next(layer for layer in block.mlp.modules() if isinstance(layer, nn.Linear))
         for layer in (block.attention.qkv, first):
             handles.append(layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])))
-    size, device = backbone.spec.image_size, backbone.logit_scale.device
+    size, device = backbone.spec.image_size, next(backbone.parameters()).device
     pixels = torch.zeros(1, frames, 3, size, size, device=device)
     with torch.device(device), torch.no_grad():
         backbone.encode_video_tokens(clips_of(pixels, torch.ones(1, frames).bool()))

@@ -24,8 +24,9 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from methods.mv_adapter import OfficialMVAdapter
 from petl_bench.data.batch import Batch
-from petl_bench.optimizers import AdamWCosine, OfficialMVAdapter
+from petl_bench.optimizers import AdamWCosine
 from tests.contract import battery
 from tests.contract.test_methods import CONFIGS, HOLES
 from tests.inputs import with_mask

@@ -117,13 +117,15 @@ def negatives_within_rank() -> tuple[list[int], list[int]]:
     method = build(negatives="rank")
     batch = own_rows(make_batch(method.backbone, frames=3), dist.get_rank(), dist.get_world_size())
     batch = with_frames(batch, method.backbone.normalise(batch.clips.frames).double())
-    match, pairs = method.backbone.match, []
+    blip, pairs = method.backbone, []
+    assert isinstance(blip, BLIP)
+    match = blip.match
 
     def spy(words: Words, memory: Memory) -> Tensor:
         pairs.append((words.ids, memory.tokens))
         return match(words, memory)
 
-    method.backbone.match = spy  # type: ignore[method-assign]  # a spy
+    blip.match = spy  # type: ignore[method-assign]  # a spy
     method.task.loss(method.backbone, batch)
     ((ids, tokens),) = pairs
     texts = [int((batch.words.ids == row).all(1).nonzero()) for row in ids]

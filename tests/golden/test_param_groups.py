@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from methods.mv_adapter import Factor, MVAdapter
+from methods.mv_adapter import Factor, MVAdapter, OfficialMVAdapter
 from petl_bench.backbones.clip.model import CLIP
-from petl_bench.optimizers import OfficialMVAdapter
 from petl_bench.tasks.retrieval import Retrieval
 from tests.golden.helpers import Case, golden_files
 

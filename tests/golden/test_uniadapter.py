@@ -20,6 +20,7 @@ from methods.uniadapter import CrossModalUp, ModalityAdapter, SharedDown, key_fa
 from petl_bench.inputs import Words
 from petl_bench.nn.layers import Bottleneck
 from petl_bench.nn.transformer import Context, Memory
+from petl_bench.tasks.qa_generation import AnswerGeneration
 from tests.golden.helpers import Case, assert_gradient, assert_output, golden_files
 from tests.golden.official_blip import architecture, create
 from tests.golden.official_uniadapter import adapt, build_uniadapter, by_official_names, shared_modules
@@ -165,7 +166,8 @@ def test_decoder(path: Path, tmp_path: Path) -> None:
     case = Case(path)
     config = architecture(vision_config(case), case.json["bert_config"], dec_token=10)
     blip = create(config, tmp_path, purpose="qa")
-    adapted = adapt(blip, case, "bert.encoder.layer.{}.adapter.", {"bert.encoder.": "decoder"})
+    layers, key_values = "bert.encoder.layer.{}.adapter.", {"bert.encoder.": "decoder"}
+    adapted = adapt(blip, case, layers, key_values, AnswerGeneration())
     # The text encoder has key-value adapters of its own, which are not in this case.
     adapted.load(case.group("param"), "text_decoder.")
     states = case.tensors["in.encoder_hidden_states"].requires_grad_()

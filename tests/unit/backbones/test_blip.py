@@ -58,7 +58,7 @@ def count(parameters: Any) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
 
-def video_tokens(model: BLIP) -> Tensor:
+def video_tokens(model: BLIP | BLIPVQA) -> Tensor:
     return tokens_of(model, clips_of(clips(model), real_frames()))
 
 

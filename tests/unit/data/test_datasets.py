@@ -22,7 +22,7 @@ from petl_bench.data.shards import EpochBatches
 from petl_bench.data.video import VideoError
 from petl_bench.errors import DataError
 from petl_bench.fixture import write_fixture
-from petl_bench.inputs import FrameRule, InputSpec
+from petl_bench.inputs import FrameRule, InputSpec, Sampling
 
 SIZE, FRAMES, WORDS = 32, 3, 6
 
@@ -54,17 +54,19 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [*(folder / "videos" / f"{sample.video}.mp4" for sample in SAMPLES), broken]
 
 
-def loader(sampling: str = "uniform", rate: int | None = None) -> ClipLoader:
+def loader(sampling: Sampling = "uniform", rate: int | None = None) -> ClipLoader:
     return ClipLoader(FrameRule(FRAMES, sampling, rate), SIZE, "shorter_side_crop", "pyav")
 
 
-def training(paths: list[Path], sampling: str = "uniform", **options: Any) -> TrainingDataset:
+def training(paths: list[Path], sampling: Sampling = "uniform", **options: Any) -> TrainingDataset:
     defaults = {"expand": True, "seed": 0, "tolerate": False}
     found = list(zip(SAMPLES, paths, strict=False))
     return TrainingDataset(found, loader(sampling), spec=SPEC, max_words=WORDS, **{**defaults, **options})
 
 
-def evaluation(paths: Sequence[Path | None], tolerate: bool = False, sampling: str = "uniform") -> EvaluationDataset:
+def evaluation(
+    paths: Sequence[Path | None], tolerate: bool = False, sampling: Sampling = "uniform"
+) -> EvaluationDataset:
     return EvaluationDataset(SAMPLES, list(paths)[: len(SAMPLES)], loader(sampling), SPEC, WORDS, tolerate)
 
 

@@ -131,7 +131,7 @@ def test_a_moment_without_a_grid():
 
 @pytest.mark.parametrize("rate", [None, 1, 25])
 @pytest.mark.parametrize("name", ["uniform", "tail", "segment_middle"])
-def test_a_still_image_is_there_at_any_time(name: str, rate: int | None):
+def test_a_still_image_is_there_at_any_time(name: Sampling, rate: int | None):
     assert choose(1, 12, name, fps=0.0, rate=rate).tolist() == [0]
     assert choose(1, 12, name, fps=0.0, rate=rate, start=3, end=9).tolist() == [0]
 
@@ -231,7 +231,7 @@ def test_a_negative_rate(times):
 
 def test_unknown_rule():
     with pytest.raises(UsageError, match="'unifrom' is unknown; choose one of head"):
-        choose(10, 4, "unifrom")
+        choose(10, 4, "unifrom")  # type: ignore[arg-type]  # on purpose
 
 
 def test_no_frames_wanted():

@@ -378,8 +378,8 @@ def test_padding():
 def test_times_are_those_of_the_frames_within_the_moment():
     numbers = np.array([0, 3, 5])
     assert times_of(numbers, 2.0, None).tolist() == [0.0, 1.5, 2.5]
-    assert times_of(numbers, 2.0, None, start=1).tolist() == [0.0, 0.5, 1.5]
-    assert times_of(numbers, 2.0, np.array([0, 1, 2, 7, 8, 9.5, 10]), start=1).tolist() == [0.0, 6.0, 8.5]
+    assert times_of(numbers, 2.0, None, Moment(1)).tolist() == [0.0, 0.5, 1.5]
+    assert times_of(numbers, 2.0, np.array([0, 1, 2, 7, 8, 9.5, 10]), Moment(1)).tolist() == [0.0, 6.0, 8.5]
     assert times_of(numbers, 0.0, None).tolist() == [0.0, 0.0, 0.0]
 
 

@@ -25,6 +25,7 @@ from petl_bench.errors import UsageError
 from petl_bench.inputs import Words
 from petl_bench.nn.transformer import Context, Tower
 from petl_bench.storage.adapters import Adapter, read_adapter, write_adapter
+from petl_bench.tasks.base import present
 from petl_bench.tasks.losses import contrastive_loss
 from petl_bench.tasks.retrieval import Retrieval
 from tests.inputs import clips_of
@@ -88,7 +89,8 @@ def captions() -> tuple[Tensor, Tensor]:
 def step_loss(method: MVAdapter) -> Tensor:
     backbone = method.backbone
     text = backbone.encode_text(Words(*captions())).pooled
-    return contrastive_loss(text, backbone.encode_video(clips_of(*video())).pooled, backbone.logit_scale.exp())
+    scale = present(backbone.joint).logit_scale.exp()
+    return contrastive_loss(text, backbone.encode_video(clips_of(*video())).pooled, scale)
 
 
 # --- parameter counts (specs/mv_adapter.md section 6) -------------------------------------------------------------

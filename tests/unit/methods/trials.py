@@ -9,6 +9,7 @@ from torch import Tensor
 from petl_bench.backbones.base import Backbone
 from petl_bench.inputs import Words
 from petl_bench.method import Method
+from petl_bench.tasks.base import present
 from petl_bench.tasks.retrieval import Retrieval
 from tests.backbones import UnevenCLIP, adapt_on_meta, meta_clip
 from tests.inputs import clips_of
@@ -75,7 +76,7 @@ def assert_learns(method: Method, checkpointing: bool = False) -> None:
     for _ in range(2):
         optimizer.zero_grad()
         video, text = features(method.backbone)
-        scale = method.backbone.logit_scale.exp()
+        scale = present(method.backbone.joint).logit_scale.exp()
         torch.nn.functional.cross_entropy(scale * video @ text.T, torch.arange(2)).backward()
         optimizer.step()
     assert start
@@ -118,7 +119,7 @@ def assert_runs_in_bf16(method: Method) -> None:
     expected = features(randomise(method).backbone)
     with torch.autocast("cpu", torch.bfloat16):
         actual = features(method.backbone)
-        scale = method.backbone.logit_scale.exp()
+        scale = present(method.backbone.joint).logit_scale.exp()
         (scale * actual[0] @ actual[1].T).diagonal().sum().backward()
     for a, b in zip(actual, expected, strict=True):
         assert torch.nn.functional.cosine_similarity(a.float(), b, dim=-1).min() > 0.99

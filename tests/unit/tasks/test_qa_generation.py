@@ -335,7 +335,7 @@ def test_a_backbone_without_decoder_is_refused() -> None:
 
 
 def test_linear_has_nothing_to_train() -> None:
-    with pytest.raises(UsageError, match="no joint space"):
+    with pytest.raises(UsageError, match="into a joint space"):
         build(Linear)
 
 
