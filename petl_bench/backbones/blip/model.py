@@ -55,8 +55,6 @@ class BLIPBase(Backbone):
         architecture: `base`, `tiny` (ours, for tests and the demo), or the path of a transformers `BlipConfig` (JSON).
         pretrained: a local file (BLIP's `.pth`, safetensors or bin of transformers, an `adapter.safetensors` of the
             method `Full`), a local transformers folder, or null for random weights.
-        clean: what is done to a text before it is tokenised, `(text, max_words) -> text`.
-        text_words: words of a text that are kept.
         vocabulary: BERT's `vocab.txt`, a folder with a tokeniser, or a hub name; null takes the architecture's own.
         image_size: side of a frame in pixels where it differs from the architecture's; positions are interpolated.
         dropout: in the text towers, in training only; also where they are frozen (BLIP and UniAdapter: 0.1).
@@ -82,8 +80,6 @@ class BLIPBase(Backbone):
         self,
         architecture: str,
         pretrained: str | None,
-        clean: Callable[..., str],
-        text_words: int,
         vocabulary: str | None = None,
         image_size: Size | None = None,
         dropout: ShareBelowOne = 0.1,
@@ -121,6 +117,7 @@ class BLIPBase(Backbone):
         self.dec_token, self.enc_token = int(text.bos_token_id), int(text.bos_token_id) + 1
         self.sep_token, self.pad_token = int(text.sep_token_id), int(text.pad_token_id)
         beside = None if weights is None else weights.vocabulary
+        clean, text_words = self._texts()
         self.tokenizer = WordPiece(
             vocabulary or str(beside or own_vocabulary),
             partial(clean, max_words=text_words),
@@ -150,6 +147,10 @@ class BLIPBase(Backbone):
         with torch.random.fork_rng(devices=[]), device:
             torch.manual_seed(init_seed)
             return self._native(config)
+
+    @abstractmethod
+    def _texts(self) -> tuple[Callable[..., str], int]:
+        """What is done to a text before it is tokenised, `(text, max_words) -> text`, and how many words are kept."""
 
     @abstractmethod
     def _native(self, config: dict[str, Any]) -> Any:
@@ -267,7 +268,11 @@ class BLIP(JointSpace, BLIPBase):
     )
 
     def __init__(self, architecture: str, pretrained: str | None, caption_words: Size = 30, **kwargs: Any) -> None:
-        super().__init__(architecture, pretrained, pre_caption, caption_words, **kwargs)
+        self.caption_words = caption_words  # before the base makes a tokeniser that keeps so many
+        super().__init__(architecture, pretrained, **kwargs)
+
+    def _texts(self) -> tuple[Callable[..., str], int]:
+        return pre_caption, self.caption_words
 
     def _native(self, config: dict[str, Any]) -> Any:
         from transformers import BlipConfig, BlipForImageTextRetrieval
@@ -326,18 +331,14 @@ class BLIP(JointSpace, BLIPBase):
 class BLIPVQA(BLIPBase):
     """BLIP for answers: a decoder writes them, reading the states of a question that has read the frames.
 
-    Features are the towers' own: there is no joint space. 50 words of a question are kept.
-
-    Args:
-        architecture: see `BLIPBase`.
-        pretrained: see `BLIPBase`.
-        **kwargs: see `BLIPBase`.
+    Features are the towers' own: there is no joint space. 50 words of a question are kept. Arguments are those of
+    `BLIPBase`.
     """
 
     start = Start(("vision_model", "text_encoder", "text_decoder"), "model_base.pth or a model_*vqa*.pth")
 
-    def __init__(self, architecture: str, pretrained: str | None, **kwargs: Any) -> None:
-        super().__init__(architecture, pretrained, pre_question, _QUESTION_WORDS, **kwargs)
+    def _texts(self) -> tuple[Callable[..., str], int]:
+        return pre_question, _QUESTION_WORDS
 
     def _native(self, config: dict[str, Any]) -> Any:
         from transformers import BlipConfig, BlipForQuestionAnswering, BlipTextLMHeadModel
