@@ -16,7 +16,7 @@ from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.nn.layers import LoRALinear
 from petl_bench.nn.transformer import Block, Context, Tower, WrappedBlock
-from petl_bench.ranges import NonNegativeCount, ShareBelowOne, Size
+from petl_bench.ranges import NonNegativeCount, NonNegativeSize, ShareBelowOne, Size
 
 #: added to attention logits of tokens of size 0; finite, so that a row of nothing else gives no NaN
 _UNREAD = -1e4
@@ -274,7 +274,7 @@ class TempMe(Method):
 
     def __init__(
         self,
-        rank: Size = 8,
+        rank: NonNegativeSize = 8,
         cross_frame: bool = True,
         merging: bool = True,
         merge_layers: Sequence[int] = (-4, -3, -2),

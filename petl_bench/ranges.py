@@ -158,12 +158,13 @@ def _unmet(hint: Any, value: Any) -> list[str]:
 
 
 if TYPE_CHECKING:
-    Count = NonNegativeCount = Size = OddSize = TextLength = Seed = Processes = int
+    Count = NonNegativeCount = Size = NonNegativeSize = OddSize = TextLength = Seed = Processes = int
     Finite = Positive = Limit = NonNegative = Share = ShareBelowOne = float
 else:
     Count = _whole("Count", 1, MOST)
     NonNegativeCount = _whole("NonNegativeCount", 0, MOST)
     Size = _whole("Size", 1, WIDEST)
+    NonNegativeSize = _whole("NonNegativeSize", 0, WIDEST)
     OddSize = _registered(
         "OddSize",
         int,

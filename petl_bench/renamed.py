@@ -30,6 +30,10 @@ CLASSES: dict[str, str] = {
 }
 
 
+#: no value of an argument
+_NONE = object()
+
+
 # --- rules -----------------------------------------------------------------------------------------------------------
 
 
@@ -43,7 +47,7 @@ def argument(old: str, new: str) -> Rule:
 
 
 def part(
-    mode: str, parts: Mapping[Any, tuple[str, tuple[str, ...]]], default: Any = None, into: str | None = None
+    mode: str, parts: Mapping[Any, tuple[str, tuple[str, ...]]], default: Any = _NONE, into: str | None = None
 ) -> Rule:
     """A mode that is a class of its own now, with those arguments that belong to it.
 
