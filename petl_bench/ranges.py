@@ -111,7 +111,8 @@ class Checked:
         hints = constructor_hints(cls)
         for name, value in given.items():
             if wanted := _unmet(hints.get(name), value):
-                raise UsageError(f"{cls.__name__}.{name}: expected {' or '.join(wanted)}, got {shown(value)}")
+                choices = " or ".join([", ".join(wanted[:-1]), wanted[-1]] if wanted[1:] else wanted)
+                raise UsageError(f"{cls.__name__}.{name}: expected {choices}, got {shown(value)}")
         return super().__new__(cls)
 
 
