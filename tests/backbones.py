@@ -1,7 +1,7 @@
 """Backbones for tests of methods."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.clip.model import CLIP
@@ -33,8 +33,7 @@ def token_schedule(method: Method, frames: int) -> list[tuple[int, int, int]]:
     blocks = backbone.towers["vision"].blocks
     handles = []
     for block in blocks:
-        first = next(layer for layer in block.mlp.modules() if isinstance(layer, nn.Linear))
-        for layer in (block.attention.qkv, first):
+        for layer in (block.linears["q"].layer, block.linears["up"].layer):
             handles.append(layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])))
     size, device = backbone.spec.image_size, backbone.logit_scale.device
     pixels = torch.zeros(1, frames, 3, size, size, device=device)

@@ -13,11 +13,12 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from petl_bench.errors import UsageError
 from petl_bench.inputs import Clips, InputSpec, Words
-from petl_bench.nn.transformer import Memory, Tower
+from petl_bench.nn.transformer import Memory, Modality, Tower
 
 
 class VideoFeatures(NamedTuple):
@@ -60,7 +61,7 @@ class Backbone(nn.Module, ABC):
         name: for people and folders, e.g. `clip-vit-b-16-quickgelu`.
         spec: what frames and captions must look like.
         embed_dim: E, the joint width.
-        towers: by kind.
+        towers: by name.
         logit_scale: scalar parameter, the logarithm of what multiplies cosines (BLIP derives it from its parameter).
         weights: provenance for the run record: `source`, `sha256`, and whatever else identifies the weights.
     """
@@ -70,6 +71,8 @@ class Backbone(nn.Module, ABC):
     embed_dim: int
     logit_scale: nn.Parameter
     weights: dict[str, str | None]
+    #: whether it gives a feature of each frame
+    has_frames: ClassVar[bool] = True
     #: False if features are all that it gives, so that `encode_video_tokens` and `encode_text_tokens` refuse
     has_tokens: ClassVar[bool] = True
     #: arguments that change no result
@@ -96,10 +99,25 @@ class Backbone(nn.Module, ABC):
         pixels = {"mean": list(self.spec.mean), "std": list(self.spec.std), "resize": self.spec.resize}
         return found | {"pretrained": {"sha256": self.weights["sha256"], **pixels}, "init_seed": None}
 
+    @classmethod
+    @abstractmethod
+    def tiny(cls, answers: bool = False, init_seed: int = 0) -> Backbone:
+        """A small one with random weights, for tests and for `petl-bench list matrix`.
+
+        Args:
+            answers: with what writes answers, if there is a variant that does.
+            init_seed: of the weights.
+        """
+
     @property
     @abstractmethod
     def towers(self) -> dict[str, Tower]:
-        """The towers by kind, `vision` first."""
+        """The towers by name, what reads video first."""
+
+    def encoders(self, modality: Modality) -> list[Tower]:
+        """The towers that encode a modality; one that reads both is one of vision only, so that it is adapted once."""
+        towers = [tower for tower in self.towers.values() if tower.encodes]
+        return [tower for tower in towers if modality == ("vision" if "vision" in tower.reads else "text")]
 
     @abstractmethod
     def encode_video(self, clips: Clips) -> VideoFeatures:
@@ -149,7 +167,7 @@ class Backbone(nn.Module, ABC):
         raise self._without_fusion()
 
     def _without_fusion(self) -> UsageError:
-        return UsageError(f"{self.name} has no layers in which text reads video: choose a BLIP backbone")
+        return UsageError(f"{self.name} has no layers in which text reads video: choose a backbone that fuses them")
 
     def weigh_frames(self, memory: Memory, text: Tensor, frames: Tensor, mask: Tensor) -> Memory:
         """The memory as the method has each caption read it; the same one where it leaves keys as they are.
@@ -229,8 +247,8 @@ def mean_of_real(frames: Tensor, mask: Tensor) -> Tensor:
 
 def video_memory(x: Tensor, mask: Tensor) -> Memory:
     """What text reads of clips: tokens of all frames (B * T, L, D), mask (B, T) -> (B, T * L, D), frame after frame."""
-    x = x.unflatten(0, mask.shape)  # (B, T, L, D)
-    return Memory(x.flatten(1, 2), mask[:, :, None].expand(x.shape[:3]).flatten(1))
+    tokens = rearrange(x, "(b t) l d -> b (t l) d", b=len(mask))
+    return Memory(tokens, repeat(mask, "b t -> b (t l)", l=x.shape[1]))
 
 
 def require_patch(image_size: int | None, vision: dict[str, Any]) -> None:

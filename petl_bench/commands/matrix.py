@@ -19,9 +19,7 @@ import torch
 import yaml
 
 from petl_bench.backbones.base import Backbone
-from petl_bench.backbones.blip.model import BLIP
-from petl_bench.backbones.clip.model import CLIP
-from petl_bench.backbones.clip.whole import WholeCLIP
+from petl_bench.backbones.known import known_backbones
 from petl_bench.cli.named_configs import config_folder
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
@@ -32,7 +30,7 @@ from petl_bench.tasks.qa_classifier import AnswerClassifier
 from petl_bench.tasks.qa_generation import AnswerGeneration
 from petl_bench.tasks.retrieval import Retrieval
 
-BACKBONES = ("CLIP", "BLIP", "WholeCLIP")
+BACKBONES = known_backbones()
 #: tasks by the letter that stands for them in the table
 TASKS = {"R": "retrieval", "M": "matching", "C": "qa_classifier", "G": "qa_generation"}
 
@@ -91,11 +89,7 @@ def _built(kind: type[Method], options: dict[str, Any], backbone: Backbone, task
 
 def _backbone(name: str, task: str) -> Backbone:
     with torch.device("meta"):
-        if name == "CLIP":
-            return CLIP("tiny", None)
-        if name == "BLIP":
-            return BLIP("tiny", None, purpose="qa" if task == "qa_generation" else "retrieval")
-        return WholeCLIP("RN50", None)
+        return BACKBONES[name].tiny(answers=task == "qa_generation")
 
 
 def _refusal(build: Callable[[Backbone, Task], Method], backbone: Backbone, task: Task) -> str | None:

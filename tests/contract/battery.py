@@ -16,6 +16,7 @@ from torch import Tensor
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.blip.model import BLIP
 from petl_bench.backbones.clip.model import CLIP
+from petl_bench.cli.named_configs import find_config
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import CheckpointError
 from petl_bench.method import Method
@@ -25,11 +26,15 @@ from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.qa_classifier import AnswerClassifier
 from petl_bench.tasks.qa_generation import AnswerGeneration
 from petl_bench.tasks.retrieval import Retrieval
+from tests.contract.gated import Gated
 from tests.inputs import clips_of, with_frames
 
 Build = Callable[[], Method]
 
-BACKBONES: dict[str, type[CLIP] | type[BLIP]] = {"clip": CLIP, "blip": BLIP}
+#: what adapts to methods in the package
+BACKBONES: dict[str, type[Backbone]] = {"clip": CLIP, "blip": BLIP}
+#: and those of another make
+FOREIGN: dict[str, type[Backbone]] = {"gated": Gated}
 
 
 def _answer_classifier() -> Task:
@@ -59,15 +64,14 @@ def method_of(config: Path) -> str:
 
 def own_backbone(config: Path) -> str:
     """The kind of backbone that a packaged configuration names."""
-    named = str(yaml.safe_load(config.read_text(encoding="utf-8"))["model"]["init_args"]["backbone"])
-    return "blip" if named.startswith("backbone/blip") else "clip"
+    named = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]["init_args"]["backbone"]
+    fragment = yaml.safe_load(find_config(named).read_text(encoding="utf-8"))
+    return str(fragment["class_path"]).rsplit(".", 1)[1].lower()
 
 
 def tiny_backbone(kind: str, task: str, init_seed: int = 0) -> Backbone:
-    """One of `BACKBONES` with random weights, fit for a task."""
-    if kind == "clip":
-        return CLIP("tiny", None, init_seed=init_seed)
-    return BLIP("tiny", None, purpose="qa" if task == "qa_generation" else "retrieval", init_seed=init_seed)
+    """One of `BACKBONES` or `FOREIGN` with random weights, fit for a task."""
+    return (BACKBONES | FOREIGN)[kind].tiny(answers=task == "qa_generation", init_seed=init_seed)
 
 
 def builder(config: Path, backbone: str = "clip", task: str = "retrieval", init_seed: int = 0) -> Build:
@@ -126,8 +130,7 @@ def train(method: Method, batch: Batch, steps: int, rate: float = 0.1) -> list[s
 
 def plain_backbone(method: Method) -> Backbone:
     """The tiny backbone that a method of `builder` adapted, as it was before."""
-    kind = next(kind for kind in BACKBONES.values() if isinstance(method.backbone, kind))
-    return kind("tiny", None)
+    return type(method.backbone).tiny()
 
 
 def check_identity_at_init(build: Build) -> None:

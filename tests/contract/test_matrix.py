@@ -48,4 +48,4 @@ def test_a_reason_is_one_line_below_the_table(cells: list[Cell]) -> None:
     text = render(cells)
     for reason in {cell.reason for cell in cells if cell.reason}:
         assert "\n" not in reason
-        assert text.count(reason) == 1
+        assert text.count(f"  {reason}") == 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from petl_bench.cli.named_configs import find_config
+from petl_bench.cli.named_configs import config_folder, find_config
 from petl_bench.main import main
 
 #: what makes any packaged MSR-VTT or fixture configuration small enough for a test
@@ -31,9 +31,15 @@ def run(command: str, config: str, root: Path, runs: Path, *more: str) -> int:
 
 
 def tiny_backbone(config: str) -> str:
-    """The packaged tiny backbone, with random weights, of the kind that a configuration names."""
-    named = str(yaml.safe_load(find_config(config).read_text(encoding="utf-8"))["model"]["init_args"]["backbone"])
-    return named.replace("base", "tiny") if named.startswith("backbone/blip") else "backbone/clip_tiny.yaml"
+    """The packaged tiny backbone, with random weights, of the class and for the purpose that a configuration names."""
+
+    def kind(name: str) -> tuple[str, str | None]:
+        fragment = yaml.safe_load(find_config(name).read_text(encoding="utf-8"))
+        return fragment["class_path"], fragment["init_args"].get("purpose")
+
+    named = kind(yaml.safe_load(find_config(config).read_text(encoding="utf-8"))["model"]["init_args"]["backbone"])
+    tiny = (f"backbone/{path.name}" for path in (config_folder() / "backbone").glob("*_tiny*.yaml"))
+    return next(name for name in sorted(tiny) if kind(name) == named)
 
 
 def layout_of(config: str) -> str:

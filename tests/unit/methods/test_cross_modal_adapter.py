@@ -69,7 +69,7 @@ def test_start_is_near_the_backbone_but_not_on_it() -> None:
     native = CLIP("tiny", None)
     frames, mask = noise(native, 1, 2), torch.ones(1, 2, dtype=torch.bool)
     expected = native.encode_video(clips_of(frames, mask)).pooled
-    actual = method(native).backbone.encode_video(frames, mask).pooled
+    actual = method(native).backbone.encode_video(clips_of(frames, mask)).pooled
     assert 0 < (actual - expected).abs().max() < 0.01
 
 
