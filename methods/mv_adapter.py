@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import LambdaLR
 
 from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.needs import BLOCKS, CLASS_TOKEN, STEPS, TEXT, VISION, Need
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.nn.layers import QuickGELU, biases
@@ -244,16 +246,16 @@ class VideoAdapter(DownUp):
         Raises:
             UsageError: if clips have more frames than there are positions.
         """
-        _require_length("frames", context.frames, self.max_frames)
+        _require_length("frames", context.steps, self.max_frames)
         z = self.activation(self.down(self.norm_in(h)))  # (B*T, 1 + P, m)
         cls, patches = z[:, 0], z[:, 1:]
-        clips = (-1, context.frames)
-        frame_mask = context.frame_mask
+        cls, pooled = (rearrange(part, "(b t) m -> b t m", t=context.steps) for part in (cls, patches.mean(1)))
+        frame_mask = context.step_mask
         if frame_mask is None:
-            frame_mask = torch.ones(len(h), dtype=torch.bool, device=h.device).unflatten(0, clips)
-        mixed = self.mix(cls.unflatten(0, clips), patches.mean(1).unflatten(0, clips), frame_mask)
+            frame_mask = torch.ones(cls.shape[:2], dtype=torch.bool, device=h.device)
+        mixed = self.mix(cls, pooled, frame_mask)
         # A tied up-projection is for [CLS] only; patches take the plain weight.
-        cls = self.up(mixed.flatten(0, 1))[:, None]
+        cls = self.up(rearrange(mixed, "b t m -> (b t) m"))[:, None]
         patches = F.linear(patches, self.up.weight, self.up.bias)
         return torch.cat([cls, patches], 1) * self.scale
 
@@ -456,6 +458,11 @@ class MVAdapter(Method):
         self.options: dict[str, Any] = {"bottleneck_dim": bottleneck_dim, "scale": scale, "ln_in": ln_in}
 
     @property
+    def needs(self) -> tuple[Need, ...]:
+        mixes_frames = self.components != "down_up" and self.branches != "text"
+        return (BLOCKS, VISION, TEXT, *((CLASS_TOKEN, STEPS) if mixes_frames else ()))
+
+    @property
     def label(self) -> str:
         notes = [self.tying.label]
         notes += {"down_up": ["Down&Up only"], "trm": ["no calibration"], "trm_calibration": []}[self.components]
@@ -468,27 +475,27 @@ class MVAdapter(Method):
         return f"MV-Adapter ({', '.join(notes)})"
 
     def inject(self, backbone: Backbone) -> None:
-        vision, text = (_tower(backbone, kind) for kind in ("vision", "text"))
-        if self.tune_backbone_bias:
-            # 171,008 values in CLIP ViT-B (specs/mv_adapter.md section 6).
-            for bias in biases(vision) + biases(text):
+        vision, text = backbone.encoders("vision"), backbone.encoders("text")
+        if self.tune_backbone_bias:  # 171,008 values in CLIP ViT-B
+            for bias in biases(nn.ModuleList([*vision, *text])):
                 bias.requires_grad_(True)
         video_adapters = self._adapt(vision) if self.branches != "text" else []
         text_adapters = self._adapt(text) if self.branches != "video" else []
         pairs = list(zip(reversed(video_adapters), reversed(text_adapters), strict=False))  # from the last layer on
         self.tying.tie(pairs)
 
-    def _adapt(self, tower: Tower) -> list[DownUp]:
+    def _adapt(self, towers: Sequence[Tower]) -> list[DownUp]:
         adapters = []
-        for index, block in enumerate(tower.blocks):
-            adapters.append(self._adapter(tower, block))
-            tower.replace(index, AdaptedBlock(block, adapters[-1]))
+        for tower in towers:
+            for index, block in enumerate(tower.blocks):
+                adapters.append(self._adapter(tower, block))
+                tower.replace(index, AdaptedBlock(block, adapters[-1]))
         return adapters
 
     def _adapter(self, tower: Tower, block: Block) -> DownUp:
         if self.components == "down_up":
             return DownUp(tower.width, **self.options)
-        if tower.kind == "vision":
+        if "vision" in tower.reads:
             calibration_dim = self.calibration_dim if self.components == "trm_calibration" else None
             return VideoAdapter(
                 tower.width,
@@ -514,12 +521,6 @@ def tie_factor(adapter: DownUp, factor: nn.Parameter, position: Position) -> Non
 def _plain(layer: nn.Module) -> nn.Linear:
     assert isinstance(layer, nn.Linear), "already tied"
     return layer
-
-
-def _tower(backbone: Backbone, kind: str) -> Tower:
-    if kind not in backbone.towers:
-        raise UsageError(f"MVAdapter needs a {kind} tower, which {backbone.name} does not have")
-    return backbone.towers[kind]
 
 
 def _require_length(what: str, given: int, limit: int) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import petl_bench
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.described import said_by
+from petl_bench.backbones.needs import Need, refusal
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, NonFiniteError, UsageError
 from petl_bench.optimizers import AdamWCosine, OptimizerRecipe, TrainableParameter, unfused
@@ -43,6 +44,8 @@ class Method(Checked, LightningModule, ABC):
     trainable: ClassVar[bool] = True
     #: arguments that change no result
     operational: ClassVar[frozenset[str]] = frozenset()
+    #: what a backbone must have, looked at in this order before `inject`; a property where options decide
+    needs: tuple[Need, ...] = ()
 
     def __init__(self, backbone: Backbone, task: Task, optimizer: OptimizerRecipe | None = None) -> None:
         super().__init__()
@@ -63,7 +66,7 @@ class Method(Checked, LightningModule, ABC):
         """Freezes the backbone and injects the method, once; Lightning calls it before fit, test and loading.
 
         Raises:
-            UsageError: if a method that trains added nothing trainable.
+            UsageError: if the backbone lacks what the method needs, or a method that trains added nothing trainable.
         """
         if self._adapted:
             return
@@ -73,6 +76,8 @@ class Method(Checked, LightningModule, ABC):
         before = {id(buffer) for buffer in self.buffers()}
         self.task.require_capabilities(self.backbone)
         self.task.prepare(self.backbone)
+        if sentence := refusal(type(self).__name__, self.needs, self.backbone):
+            raise UsageError(sentence)
         self.inject(self.backbone)
         for parameter in self.task.unread(self.backbone):
             parameter.requires_grad_(False)

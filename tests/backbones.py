@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.blip.model import BLIP, BLIPVQA
@@ -39,8 +39,7 @@ def token_schedule(method: Method, frames: int) -> list[tuple[int, int, int]]:
     blocks = backbone.towers["vision"].blocks
     handles = []
     for block in blocks:
-        first = next(layer for layer in block.mlp.modules() if isinstance(layer, nn.Linear))
-        for layer in (block.attention.qkv, first):
+        for layer in (block.linears["q"].layer, block.linears["up"].layer):
             handles.append(layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])))
     size, device = backbone.spec.image_size, next(backbone.parameters()).device
     pixels = torch.zeros(1, frames, 3, size, size, device=device)

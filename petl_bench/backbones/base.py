@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from petl_bench.errors import UsageError
 from petl_bench.inputs import Clips, InputSpec, Words
-from petl_bench.nn.transformer import Memory, Tower
+from petl_bench.nn.transformer import Memory, Modality, Tower
 from petl_bench.ranges import Checked
 
 
@@ -171,7 +172,7 @@ class Backbone(Checked, nn.Module, ABC):
         name: for people and folders, e.g. `clip-vit-b-16-quickgelu`.
         spec: what frames and captions must look like.
         embed_dim: E, the joint width.
-        towers: by kind.
+        towers: by name.
         weights: provenance for the run record: `source`, `sha256`, and whatever else identifies the weights.
     """
 
@@ -179,6 +180,8 @@ class Backbone(Checked, nn.Module, ABC):
     spec: InputSpec
     embed_dim: int
     weights: dict[str, str | None]
+    #: whether it gives a feature of each frame
+    has_frames: ClassVar[bool] = True
     #: False if features are all that it gives, so that `encode_video_tokens` and `encode_text_tokens` refuse
     has_tokens: ClassVar[bool] = True
     #: arguments that change no result
@@ -203,10 +206,24 @@ class Backbone(Checked, nn.Module, ABC):
         pixels = {"mean": list(self.spec.mean), "std": list(self.spec.std), "resize": self.spec.resize}
         return found | {"pretrained": {"sha256": self.weights["sha256"], **pixels}, "init_seed": None}
 
+    @classmethod
+    @abstractmethod
+    def tiny(cls, init_seed: int = 0) -> Backbone:
+        """A small one with random weights, for tests and for `petl-bench list matrix`.
+
+        Args:
+            init_seed: of the weights.
+        """
+
     @property
     @abstractmethod
     def towers(self) -> dict[str, Tower]:
-        """The towers by kind, `vision` first."""
+        """The towers by name, what reads video first."""
+
+    def encoders(self, modality: Modality) -> list[Tower]:
+        """The towers that encode a modality; one that reads both is one of vision only, so that it is adapted once."""
+        towers = [tower for tower in self.towers.values() if tower.encodes]
+        return [tower for tower in towers if modality == ("vision" if "vision" in tower.reads else "text")]
 
     @abstractmethod
     def encode_video(self, clips: Clips) -> VideoFeatures:
@@ -302,8 +319,8 @@ def mean_of_real(frames: Tensor, mask: Tensor) -> Tensor:
 
 def video_memory(x: Tensor, mask: Tensor) -> Memory:
     """What text reads of clips: tokens of all frames (B * T, L, D), mask (B, T) -> (B, T * L, D), frame after frame."""
-    x = x.unflatten(0, mask.shape)  # (B, T, L, D)
-    return Memory(x.flatten(1, 2), mask[:, :, None].expand(x.shape[:3]).flatten(1))
+    tokens = rearrange(x, "(b t) l d -> b (t l) d", b=len(mask))
+    return Memory(tokens, repeat(mask, "b t -> b (t l)", l=x.shape[1]))
 
 
 def require_patch(image_size: int | None, vision: dict[str, Any]) -> None:

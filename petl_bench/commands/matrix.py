@@ -18,9 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from petl_bench.backbones.base import CAPABILITIES, Backbone
-from petl_bench.backbones.blip.model import BLIP, BLIPVQA
-from petl_bench.backbones.clip.model import CLIP
-from petl_bench.backbones.clip.whole import WholeCLIP
+from petl_bench.backbones.known import known_backbones
 from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import config_folder
 from petl_bench.errors import UsageError
@@ -32,7 +30,7 @@ from petl_bench.tasks.qa_classifier import AnswerClassifier
 from petl_bench.tasks.qa_generation import AnswerGeneration
 from petl_bench.tasks.retrieval import Retrieval
 
-BACKBONES = ("CLIP", "BLIP", "WholeCLIP")
+BACKBONES = known_backbones()
 _KINDS: dict[str, type[Task]] = {"R": Retrieval, "M": MatchingRetrieval, "C": AnswerClassifier, "G": AnswerGeneration}
 #: tasks by the letter that stands for them in the table
 TASKS = {letter: kind.name for letter, kind in _KINDS.items()}
@@ -59,7 +57,7 @@ def matrix(plugins: Sequence[str] = ()) -> list[Cell]:
             "qa_generation": AnswerGeneration,
         }
         return [
-            Cell(name, backbone, task, _refusal(build, _backbone(backbone, task), tasks[task]()))
+            Cell(name, backbone, task, _refusal(build, _backbone(backbone), tasks[task]()))
             for name, build in _methods(plugins).items()
             for backbone in BACKBONES
             for task in TASKS.values()
@@ -91,13 +89,9 @@ def _built(kind: type[Method], options: dict[str, Any], backbone: Backbone, task
     return kind(backbone=backbone, task=task, **options)
 
 
-def _backbone(name: str, task: str) -> Backbone:
+def _backbone(name: str) -> Backbone:
     with torch.device("meta"):
-        if name == "CLIP":
-            return CLIP("tiny", None)
-        if name == "BLIP":
-            return (BLIPVQA if task == "qa_generation" else BLIP)("tiny", None)
-        return WholeCLIP("RN50", None)
+        return BACKBONES[name].tiny()
 
 
 def _refusal(build: Callable[[Backbone, Task], Method], backbone: Backbone, task: Task) -> str | None:

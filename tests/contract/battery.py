@@ -26,11 +26,15 @@ from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.qa_classifier import AnswerClassifier
 from petl_bench.tasks.qa_generation import AnswerGeneration
 from petl_bench.tasks.retrieval import Retrieval
+from tests.contract.gated import Gated
 from tests.inputs import clips_of, with_frames
 
 Build = Callable[[], Method]
 
-BACKBONES: dict[str, type[CLIP] | type[BLIP]] = {"clip": CLIP, "blip": BLIP}
+#: what adapts to methods in the package
+BACKBONES: dict[str, type[Backbone]] = {"clip": CLIP, "blip": BLIP, "blipvqa": BLIPVQA}
+#: and those of another make
+FOREIGN: dict[str, type[Backbone]] = {"gated": Gated}
 
 
 def _answer_classifier() -> Task:
@@ -60,14 +64,12 @@ def method_of(config: Path) -> str:
 
 def own_backbone(config: Path) -> str:
     """The kind of backbone that a packaged configuration names."""
-    return "blip" if "blip" in composed(config)["model"]["init_args"]["backbone"]["class_path"] else "clip"
+    return str(composed(config)["model"]["init_args"]["backbone"]["class_path"]).rsplit(".", 1)[1].lower()
 
 
-def tiny_backbone(kind: str, task: str, init_seed: int = 0) -> Backbone:
-    """One of `BACKBONES` with random weights, fit for a task."""
-    if kind == "clip":
-        return CLIP("tiny", None, init_seed=init_seed)
-    return (BLIPVQA if task == "qa_generation" else BLIP)("tiny", None, init_seed=init_seed)
+def tiny_backbone(kind: str, init_seed: int = 0) -> Backbone:
+    """One of `BACKBONES` or `FOREIGN` with random weights."""
+    return (BACKBONES | FOREIGN)[kind].tiny(init_seed=init_seed)
 
 
 def builder(config: Path, backbone: str = "clip", task: str = "retrieval", init_seed: int = 0) -> Build:
@@ -79,7 +81,7 @@ def builder(config: Path, backbone: str = "clip", task: str = "retrieval", init_
 
     def build() -> Method:
         torch.manual_seed(0)
-        tiny = tiny_backbone(backbone, task, init_seed)
+        tiny = tiny_backbone(backbone, init_seed)
         options = {key: instantiate(value) for key, value in given.items()}
         return method_class(backbone=tiny, task=TASKS[task](), **options).adapt()
 
@@ -127,8 +129,7 @@ def train(method: Method, batch: Batch, steps: int, rate: float = 0.1) -> list[s
 
 def plain_backbone(method: Method) -> Backbone:
     """The tiny backbone that a method of `builder` adapted, as it was before."""
-    kind = next(kind for kind in BACKBONES.values() if isinstance(method.backbone, kind))
-    return kind("tiny", None)
+    return type(method.backbone).tiny()
 
 
 def check_identity_at_init(build: Build) -> None:

@@ -159,7 +159,7 @@ def video_adapter(options: Mapping[str, Any], official: Mapping[str, Tensor]) ->
 
 def video_context(case: Case) -> Context:
     mask = case.tensors["in.casual_mask"].bool()
-    return Context(frames=mask.shape[1], frame_mask=mask)
+    return Context(steps=mask.shape[1], step_mask=mask)
 
 
 def check_video_adapter(path: Path) -> None:

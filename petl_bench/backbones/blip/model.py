@@ -212,7 +212,7 @@ class BLIPBase(Backbone):
 
     def _embed(self, clips: Clips) -> tuple[Tensor, Context]:
         """What the first vision block reads, (B * T, L, D)."""
-        context = Context(frames=clips.mask.shape[1], frame_mask=clips.mask)
+        context = Context(steps=clips.mask.shape[1], step_mask=clips.mask)
         return self.vision.embed(self.normalise(clips.frames).flatten(0, 1)), context
 
     def _video_features(self, x: Tensor, clips: Clips) -> VideoFeatures:
@@ -278,6 +278,10 @@ class BLIP(JointSpace, BLIPBase):
         from transformers import BlipConfig, BlipForImageTextRetrieval
 
         return BlipForImageTextRetrieval(BlipConfig.from_dict(config))
+
+    @classmethod
+    def tiny(cls, init_seed: int = 0) -> BLIP:
+        return cls("tiny", None, init_seed=init_seed)
 
     def _take_over(self, model: Any, dropout: float, temperature: float) -> None:
         super()._take_over(model, dropout, temperature)
@@ -349,6 +353,10 @@ class BLIPVQA(BLIPBase):
             text.encoder_hidden_size = text.hidden_size
             model.text_decoder = BlipTextLMHeadModel(text)
         return model
+
+    @classmethod
+    def tiny(cls, init_seed: int = 0) -> BLIPVQA:
+        return cls("tiny", None, init_seed=init_seed)
 
     def _take_over(self, model: Any, dropout: float, temperature: float) -> None:
         super()._take_over(model, dropout, temperature)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
-from petl_bench.nn.transformer import Attention, Block, Context, CrossAttention, PreNormBlock, Tower
+from petl_bench.nn.transformer import Attention, Block, Context, CrossAttention, Place, PreNormBlock, Role, Tower
 
 
 class BERTBlock(Block):
@@ -53,8 +54,12 @@ class BERTBlock(Block):
         return self.memory_attention
 
     @property
-    def mlp(self) -> nn.Module:
-        return nn.Sequential(self.fc, self.activation, self.proj)
+    def linears(self) -> dict[Role, Place]:
+        return self.self_attention.linears | {"up": Place(self, "fc"), "down": Place(self, "proj")}
+
+    @property
+    def norms(self) -> list[nn.Module]:
+        return [self.ln_1, self.ln_cross, self.ln_2]
 
     def attention_norm(self, x: Tensor) -> Tensor:
         return x
@@ -63,7 +68,7 @@ class BERTBlock(Block):
         return x
 
     def attend(self, x: Tensor, context: Context, row: Tensor | None = None) -> Tensor:
-        return self.dropout(self.self_attention(x, context.attention_mask, row))
+        return self.dropout(self.self_attention(x, context.attention_mask, row, context.positions))
 
     def cross_attend(self, x: Tensor, context: Context) -> Tensor | None:
         return None if context.memory is None else self.dropout(self.memory_attention(x, context.memory))
@@ -84,7 +89,7 @@ class BERTBlock(Block):
 class BLIPVisionTower(Tower):
     """Patches and a [CLS] token of each frame; frames do not interact."""
 
-    kind = "vision"
+    reads = frozenset({"vision"})
 
     def __init__(self, vision: Any) -> None:
         blocks = [_vision_block(layer) for layer in vision.encoder.layers]
@@ -95,9 +100,12 @@ class BLIPVisionTower(Tower):
         self.positional_embedding = vision.embeddings.position_embedding
         self.ln_post = vision.post_layernorm
 
+    def outer_norms(self) -> list[nn.Module]:
+        return [self.ln_post]
+
     def embed(self, frames: Tensor) -> Tensor:
         """(R, 3, H, W) -> (R, 1 + P, D): [CLS], then patches row by row."""
-        patches = self.patch_embedding(frames).flatten(2).transpose(1, 2)  # (R, P, D)
+        patches = rearrange(self.patch_embedding(frames), "r d h w -> r (h w) d")
         cls = self.class_embedding.to(patches.dtype).expand(len(patches), -1, -1)
         return torch.cat([cls, patches], 1) + self.positional_embedding.to(patches.dtype)
 
@@ -109,7 +117,7 @@ class BLIPTextTower(Tower):
     its blocks acts in both; `context.memory` tells which it is.
     """
 
-    kind = "text"
+    reads = frozenset({"text"})
     causal = False
 
     def __init__(self, bert: Any, dropout: float) -> None:
@@ -119,6 +127,9 @@ class BLIPTextTower(Tower):
         self.positional_embedding = bert.embeddings.position_embeddings.weight
         self.ln_pre = bert.embeddings.LayerNorm
         self.dropout = nn.Dropout(dropout)
+
+    def outer_norms(self) -> list[nn.Module]:
+        return [self.ln_pre]
 
     def embed(self, ids: Tensor) -> Tensor:
         """(M, N) -> (M, N, D)."""
@@ -133,7 +144,8 @@ class BLIPTextTower(Tower):
 class BLIPDecoder(BLIPTextTower):
     """Causal BERT that reads question states and predicts the next token; weights of its own."""
 
-    kind = "decoder"
+    encodes = False
+    class_token = False
     causal = True
 
     def __init__(self, native: Any, dropout: float) -> None:
@@ -143,6 +155,9 @@ class BLIPDecoder(BLIPTextTower):
         self.activation = head.transform.transform_act_fn
         self.ln_head = head.transform.LayerNorm
         self.bias = head.bias
+
+    def outer_norms(self) -> list[nn.Module]:
+        return [*super().outer_norms(), self.ln_head]
 
     def head(self, x: Tensor) -> Tensor:
         """(..., D) -> logits (..., V); the output layer is the token embedding's."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from petl_bench.backbones.base import (
@@ -64,7 +65,7 @@ class CLIPBlock(PreNormBlock):
 class CLIPVisionTower(Tower):
     """Patches and a [CLS] token of each frame."""
 
-    kind = "vision"
+    reads = frozenset({"vision"})
 
     def __init__(self, visual: Any) -> None:
         super().__init__(
@@ -81,10 +82,13 @@ class CLIPVisionTower(Tower):
 
     def embed(self, frames: Tensor) -> Tensor:
         """(R, 3, H, W) -> (R, 1 + P, D): [CLS], then patches row by row."""
-        patches = self.conv1(frames).flatten(2).transpose(1, 2)  # (R, P, D)
+        patches = rearrange(self.conv1(frames), "r d h w -> r (h w) d")
         cls = self.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
         x = torch.cat([cls, patches], 1) + self.positional_embedding.to(patches.dtype)
         return self.ln_pre(x)
+
+    def outer_norms(self) -> list[nn.Module]:
+        return [self.ln_pre, self.ln_post]
 
     def head(self, cls: Tensor) -> Tensor:
         """(..., D) -> (..., E)."""
@@ -94,7 +98,8 @@ class CLIPVisionTower(Tower):
 class CLIPTextTower(Tower):
     """Causal text tower, read at the end token."""
 
-    kind = "text"
+    reads = frozenset({"text"})
+    class_token = False  # the end token is read, which stands behind the words
 
     def __init__(self, clip: Any) -> None:
         super().__init__([CLIPBlock(b, causal=True) for b in clip.transformer.resblocks], clip.ln_final.weight.shape[0])
@@ -107,6 +112,9 @@ class CLIPTextTower(Tower):
         """(M, N) -> (M, N, D)."""
         x = self.token_embedding(ids)
         return x + self.positional_embedding[: ids.shape[1]]
+
+    def outer_norms(self) -> list[nn.Module]:
+        return [self.ln_final]
 
     def head(self, end: Tensor) -> Tensor:
         """(..., D) -> (..., E)."""
@@ -175,6 +183,10 @@ class CLIP(JointSpace, Backbone):
             self.weights["assumed"] = tell_assumed(pretrained, assumed)
         self.set_gradient_checkpointing(gradient_checkpointing)
 
+    @classmethod
+    def tiny(cls, init_seed: int = 0) -> CLIP:
+        return cls("tiny", None, init_seed=init_seed)
+
     @property
     def joint(self) -> JointSpace:
         return self
@@ -203,7 +215,7 @@ class CLIP(JointSpace, Backbone):
 
     def _embed(self, clips: Clips) -> tuple[Tensor, Context]:
         """What the first vision block reads, (B * T, L, D)."""
-        context = Context(frames=clips.mask.shape[1], frame_mask=clips.mask)
+        context = Context(steps=clips.mask.shape[1], step_mask=clips.mask)
         return self.vision.embed(self.normalise(clips.frames).flatten(0, 1)), context
 
     def _video_features(self, x: Tensor, clips: Clips) -> VideoFeatures:

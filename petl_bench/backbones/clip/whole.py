@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -18,20 +18,27 @@ from petl_bench.backbones.hub import from_hub
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.inputs import Clips, Words
-from petl_bench.nn.transformer import Block, Tower
+from petl_bench.nn.transformer import Block, Modality, Tower
 from petl_bench.ranges import Seed, Size
 
 
 class WholeTower(Tower):
     """A tower whose layers have no place for a method's modules; it only says which parameters are its own."""
 
-    def __init__(self, name: str, parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(
+        self, name: str, reads: Modality, parameters: Sequence[nn.Parameter], modules: Iterable[nn.Module]
+    ) -> None:
         super().__init__([], width=0)
         self.owner = name
+        self.reads = frozenset({reads})  # type: ignore[misc]  # of one class are both
         self.members = nn.ParameterList(parameters)
+        self._norms = [module for module in modules if isinstance(module, nn.LayerNorm)]
+
+    def norms(self) -> list[nn.Module]:
+        return [*self._norms]
 
     @property
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> tuple[Block, ...]:
         raise UsageError(
             f"{self.owner} is used as a whole (backbone WholeCLIP), so no method can place its modules: only ZeroShot "
             "and Full run on it; choose a ViT-* architecture and the backbone CLIP"
@@ -109,6 +116,10 @@ class WholeCLIP(JointSpace, Backbone):
                 module.eval()
         return self
 
+    @classmethod
+    def tiny(cls, init_seed: int = 0) -> WholeCLIP:
+        return cls("tiny", None, init_seed=init_seed)
+
     @property
     def joint(self) -> JointSpace:
         return self
@@ -118,7 +129,12 @@ class WholeCLIP(JointSpace, Backbone):
         vision = list(self.model.visual.parameters())
         mine = {id(parameter) for parameter in (*vision, self.logit_scale)}
         text = [parameter for parameter in self.model.parameters() if id(parameter) not in mine]
-        return {"vision": WholeTower(self.name, vision), "text": WholeTower(self.name, text)}
+        seen = set(self.model.visual.modules())
+        rest = [module for module in self.model.modules() if module not in seen]
+        return {
+            "vision": WholeTower(self.name, "vision", vision, seen),
+            "text": WholeTower(self.name, "text", text, rest),
+        }
 
     def encode_video(self, clips: Clips) -> VideoFeatures:
         frames = self.model.encode_image(self.normalise(clips.frames).flatten(0, 1)).unflatten(0, clips.mask.shape)

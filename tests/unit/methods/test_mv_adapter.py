@@ -306,7 +306,7 @@ def test_patches_depend_on_their_frame_and_cls_on_all_real_frames() -> None:
     shake(adapter)
     _, mask = video()
     h = torch.randn(3 * FRAMES, 5, 32)
-    context = Context(frames=FRAMES, frame_mask=mask)
+    context = Context(steps=FRAMES, step_mask=mask)
     for row in range(len(h)):
         changed = moved(adapter, h, context, row)
         own = torch.arange(len(h)) == row

@@ -1,16 +1,15 @@
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from methods.lora import LoRA
-from methods.tempme import JoiningBlock, LastBlock, MergingBlock, Plan, TempMe, Tokens, join, merge
+from methods.tempme import SIZE, JoiningBlock, LastBlock, MergingBlock, Plan, TempMe, join, merge
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import config_folder
 from petl_bench.errors import UsageError
-from petl_bench.inputs import Words
 from petl_bench.method import Method
 from petl_bench.nn.transformer import Context
 from petl_bench.runs.cost import count_gmacs
@@ -130,6 +129,16 @@ def test_the_packaged_amounts_for_b16_give_the_papers_tokens_and_cost() -> None:
 # --- merging ------------------------------------------------------------------------------------------------------
 
 
+class Merged(NamedTuple):
+    x: Tensor
+    size: Tensor
+
+
+def merged_by(x: Tensor, size: Tensor, features: Tensor, cls: int, amount: float | int) -> Merged:
+    y, context = merge(x, Context(companions={SIZE: size}), features, cls, amount)
+    return Merged(y, context.companions[SIZE])
+
+
 def merge_by_hand(x: Tensor, size: Tensor, features: Tensor, cls: int, count: int) -> tuple[Tensor, Tensor]:
     """One row (L, D), token by token; no token has size 0."""
     even = [i for i in range(cls, len(x)) if i % 2 == 0]
@@ -157,7 +166,7 @@ def test_merge_against_loops(length: int, cls: int, amount: float | int, count: 
     features = torch.randn(3, length, 4, generator=generator)
     size = torch.randint(1, 6, (3, length), generator=generator).double()
     size[:, :cls] = 1
-    merged = merge(Tokens(x, size), features, cls, amount)
+    merged = merged_by(x, size, features, cls, amount)
     assert merged.x.shape[1] == length - count
     for row in range(3):
         expected_x, expected_size = merge_by_hand(x[row], size[row], features[row], cls, count)
@@ -170,10 +179,10 @@ def test_merge_keeps_the_weighted_sum_and_has_its_gradient() -> None:
     x = torch.randn(2, 12, 3, generator=generator, dtype=torch.float64, requires_grad=True)
     features = torch.randn(2, 12, 4, generator=generator)
     size = torch.randint(1, 4, (2, 12), generator=generator).double()
-    merged = merge(Tokens(x, size), features, 2, 4)
+    merged = merged_by(x, size, features, 2, 4)
     before, after = (x * size[..., None]).sum(1), (merged.x * merged.size[..., None]).sum(1)
     torch.testing.assert_close(after, before)
-    assert torch.autograd.gradcheck(lambda x: merge(Tokens(x, size), features, 2, 4).x, (x,))
+    assert torch.autograd.gradcheck(lambda x: merged_by(x, size, features, 2, 4).x, (x,))
 
 
 def test_tokens_of_size_zero_go_first_and_weigh_nothing() -> None:
@@ -181,11 +190,11 @@ def test_tokens_of_size_zero_go_first_and_weigh_nothing() -> None:
     x = torch.randn(1, 13, 3, generator=generator)
     size = torch.ones(1, 13)
     size[:, 7:] = 0
-    merged = merge(Tokens(x, size), x, 1, 4)  # even: 2 4 6 | 8 10 12; odd: 1 3 5 | 7 9 11
+    merged = merged_by(x, size, x, 1, 4)  # even: 2 4 6 | 8 10 12; odd: 1 3 5 | 7 9 11
     assert merged.size.sum() == size.sum()
     other = x.clone()
     other[:, 7:] = torch.randn(1, 6, 3, generator=generator) * 100
-    again = merge(Tokens(other, size), other, 1, 4)
+    again = merged_by(other, size, other, 1, 4)
     real = merged.size > 0
     torch.testing.assert_close(again.size, merged.size)
     torch.testing.assert_close(again.x[real], merged.x[real])
@@ -207,10 +216,10 @@ def test_merging_equal_tokens_changes_nothing_for_the_others() -> None:
     twin = MergingBlock(block, Plan(1, 1, 1, before=8, after=0, sized=True))
     plain = MergingBlock(block, Plan(1, 1, 1, before=0, after=0, sized=True))
     x = torch.randn(2, 9, tower.width).repeat_interleave(2, dim=1)[:, 1:]  # [CLS], then 8 pairs of equal patches
-    context = Context(frame_mask=torch.ones(2, 1, dtype=torch.bool))
-    merged, kept = twin(x, context), plain(x, context)
-    assert merged.size.tolist() == [[1.0] + [2.0] * 8] * 2
-    torch.testing.assert_close(merged.x, kept.x[:, ::2], atol=1e-5, rtol=1e-5)
+    context = Context(step_mask=torch.ones(2, 1, dtype=torch.bool))
+    (merged, after), kept = twin.advance(x, context), plain(x, context)
+    assert after.companions[SIZE].tolist() == [[1.0] + [2.0] * 8] * 2
+    torch.testing.assert_close(merged, kept[:, ::2], atol=1e-5, rtol=1e-5)
 
 
 # --- the whole method ---------------------------------------------------------------------------------------------
@@ -267,7 +276,7 @@ def test_every_trainable_tensor_learns(frames: int, checkpointing: bool) -> None
     for _ in range(2):
         optimizer.zero_grad()
         video = method.backbone.encode_video(clips_of(clips(2, frames), mask)).pooled
-        text = method.backbone.encode_text(Words(*captions)).pooled
+        text = method.backbone.encode_text(captions).pooled
         ((video + text) * target).sum().backward()
         optimizer.step()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in trainable.values())
