@@ -21,6 +21,7 @@ import torch
 from petl_bench.data.augmentation import RandAugment
 from petl_bench.data.datasets import Augment, ClipLoader
 from petl_bench.data.samples import Sample
+from petl_bench.inputs import FrameRule
 
 
 def load_seconds(loader: ClipLoader, path: Path, augment: Augment | None) -> float:
@@ -32,7 +33,7 @@ def load_seconds(loader: ClipLoader, path: Path, augment: Augment | None) -> flo
 
 def measure(paths: list[Path], name: str, passes: int) -> dict[str, object]:
     """Median milliseconds of a pass per clip, by way of loading."""
-    loader, augmentation = ClipLoader(12, "uniform", 1, 224, "shorter_side_crop", "pyav"), RandAugment(name)
+    loader, augmentation = ClipLoader(FrameRule(12, "uniform", 1), 224, "shorter_side_crop", "pyav"), RandAugment(name)
     plain, augmented = [], []
     for number in range(passes):
         seeds = range(number * len(paths), (number + 1) * len(paths))

@@ -27,6 +27,7 @@ from petl_bench.data.build_cache import build
 from petl_bench.data.cache import Clip, FrameCache
 from petl_bench.data.datasets import ClipLoader
 from petl_bench.data.samples import Sample
+from petl_bench.inputs import FrameRule
 
 
 class Clips(Dataset[Tensor]):
@@ -39,8 +40,7 @@ class Clips(Dataset[Tensor]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        frames, _ = self.loader.load(self.paths[index], Sample(self.paths[index].stem, ("",)))
-        return frames
+        return self.loader.load(self.paths[index], Sample(self.paths[index].stem, ("",))).frames
 
 
 def epoch_seconds(clips: Clips, workers: int, batch_size: int) -> float:
@@ -54,7 +54,7 @@ def epoch_seconds(clips: Clips, workers: int, batch_size: int) -> float:
 
 def measure(paths: Sequence[Path], folder: Path, workers: int, passes: int, repeats: int) -> dict[str, object]:
     """Bytes per clip, seconds to build, and median milliseconds per clip by way of reading."""
-    pyav = ClipLoader(12, "uniform", 1, 224, "shorter_side_crop", "pyav")
+    pyav = ClipLoader(FrameRule(12, "uniform", 1), 224, "shorter_side_crop", "pyav")
     cache = FrameCache(folder, pyav.profile)
     start = time.perf_counter()
     build(cache, [Clip(path) for path in paths], workers)

@@ -10,6 +10,7 @@ from petl_bench.data.annotations import MAX_SECONDS, Record, read_json, read_lin
 from petl_bench.data.paragraphs import Paragraph, ParagraphDataModule
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError
+from petl_bench.inputs import Moment
 from petl_bench.storage.untrusted import described, plain_text, shown
 
 _PROTOCOL = Protocol("activitynet-p2v-val1/v1", {"train": 10_009, "test": 4_917}, {}, {"train": 37_421, "test": 17_505})
@@ -94,7 +95,7 @@ def _paragraph(video: str, given: Any, where: str) -> Paragraph:
     duration = record.values.get("duration")
     if not isinstance(duration, (int, float)) or isinstance(duration, bool) or not 0 < duration <= MAX_SECONDS:
         raise record.error("duration", "a number of seconds")
-    return Paragraph(video_id(plain_text(video)), sentences, None, math.ceil(duration))
+    return Paragraph(video_id(plain_text(video)), sentences, Moment(None, math.ceil(duration)))
 
 
 def read_ids(path: Path) -> set[str]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from petl_bench.data.annotations import MAX_SECONDS, Record, read_table
 from petl_bench.data.answers import read_answers
@@ -19,6 +19,7 @@ from petl_bench.data.images import IMAGE_SUFFIXES
 from petl_bench.data.qa import Asked, QuestionAnswerDataModule, question_id, question_type
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.errors import DataError, UsageError
+from petl_bench.inputs import Moment
 from petl_bench.storage.untrusted import shown, whole_number
 
 #: of what a row may name: a video, or a still, which is a clip of one frame
@@ -68,7 +69,7 @@ class Custom(VideoTextDataModule):
         name = self.files[split]
         if not name:
             return []
-        parts: dict[str, _Part] = {}
+        parts: dict[str, Moment] = {}
         captions: dict[str, list[str]] = {}
         spelled = Spelling(self.clip_files)
         for record in read_table(self.root / name, ("video", "caption")):
@@ -77,10 +78,7 @@ class Custom(VideoTextDataModule):
                 told = f"video {shown(file)} stands above {parts[file]}, and here {part}"
                 raise DataError(f"{record.where}: {told}; it must be the same part")
             captions.setdefault(file, []).append(record.text("caption"))
-        return [
-            Sample(self._ids[file], tuple(captions[file]), part.start, part.end, names=(file,))
-            for file, part in parts.items()
-        ]
+        return [Sample(self._ids[file], tuple(captions[file]), part, names=(file,)) for file, part in parts.items()]
 
     def video_names(self, split: Split) -> dict[str, tuple[str, ...]]:
         return {sample.video: sample.names for sample in self.annotations(split)}
@@ -146,16 +144,6 @@ class CustomQA(QuestionAnswerDataModule):
         return ids_by_name(self.annotation_files().values(), ("video", "question", "answer"))
 
 
-class _Part(NamedTuple):
-    """Which seconds of a file a row is about."""
-
-    start: int | None
-    end: int | None
-
-    def __str__(self) -> str:
-        return "as a whole" if self.start is None and self.end is None else f"from second {self.start} to {self.end}"
-
-
 class Spelling:
     """One spelling for each file of a split.
 
@@ -216,11 +204,11 @@ def _stem(name: str) -> str:
     return path.stem if path.suffix.lower() in SUFFIXES else path.name
 
 
-def _part(record: Record) -> _Part:
+def _part(record: Record) -> Moment:
     start, end = (record.whole(key, 0, MAX_SECONDS) if record.has(key) else None for key in ("start", "end"))
     if end is not None and end <= (start or 0):
         raise DataError(f"{record.where}: a part from second {start or 0} to {end} is empty")
-    return _Part(start, end)
+    return Moment(start, end)
 
 
 def _type(record: Record) -> str:

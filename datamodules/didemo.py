@@ -10,7 +10,8 @@ from petl_bench.data.annotations import Record, read_lines, read_records
 from petl_bench.data.base import VIDEO_SUFFIXES
 from petl_bench.data.paragraphs import Paragraph, ParagraphDataModule
 from petl_bench.data.samples import Protocol, Split
-from petl_bench.errors import DataError, UsageError
+from petl_bench.errors import DataError
+from petl_bench.inputs import Moment
 from petl_bench.ranges import Count
 from petl_bench.storage.untrusted import shown, shown_all, whole_number
 
@@ -57,8 +58,6 @@ class DiDeMo(ParagraphDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(root, **kwargs)
-        if sentence_order not in ("file", "time"):
-            raise UsageError(f"data.sentence_order '{sentence_order}' is unknown: file or time")
         self.files = {"train": train_file, "val": val_file, "test": test_file}
         self.lists = {"train": train_list, "val": val_list, "test": test_list}
         self.sentence_order, self.last_second = sentence_order, last_second
@@ -117,7 +116,7 @@ def read_paragraphs(path: Path, order: str, last_second: int | None) -> dict[str
     if order == "time":
         described = {video: sorted(parts, key=lambda part: part[0]) for video, parts in described.items()}
     return {
-        video: Paragraph(video, tuple(text for _, text in parts), None, last_second, (*names[video], video))
+        video: Paragraph(video, tuple(text for _, text in parts), Moment(None, last_second), (*names[video], video))
         for video, parts in described.items()
     }
 

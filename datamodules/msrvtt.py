@@ -8,7 +8,7 @@ from typing import Any, Literal
 from petl_bench.data.annotations import read_column, read_json, read_table, section_of
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.samples import Protocol, Sample, Split
-from petl_bench.errors import DataError, UsageError
+from petl_bench.errors import DataError
 from petl_bench.storage.untrusted import shown_all
 
 _PROTOCOLS = {
@@ -52,8 +52,6 @@ class MSRVTT(VideoTextDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(root, **kwargs)
-        if split_protocol not in _PROTOCOLS:
-            raise UsageError(f"data.split_protocol '{split_protocol}' is unknown: one of {', '.join(_PROTOCOLS)}")
         self.split_protocol = split_protocol
         self.captions_file = captions_file
         given = {"train": train_list, "val": val_list, "test": test_list}

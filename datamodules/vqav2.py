@@ -61,13 +61,6 @@ class VQAv2(QuestionAnswerDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(root, **kwargs)
-        for key, value, known in (
-            ("train_on", train_on, ("train", "train+val")),
-            ("test_on", test_on, ("val", "test", "test-dev")),
-            ("source", source, ("official", "blip")),
-        ):
-            if value not in known:
-                raise UsageError(f"data.{key} '{value}' is unknown: one of {', '.join(known)}")
         if train_on == "train+val" and test_on == "val":
             raise UsageError("data.train_on train+val has seen the images of test_on val: set test_on test or test-dev")
         self.train_on, self.test_on, self.source, self.given = train_on, test_on, source, files or {}

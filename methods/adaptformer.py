@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.needs import BLOCKS
 from petl_bench.method import Method
 from petl_bench.nn.adapter_blocks import SequentialBlock
 from petl_bench.nn.layers import AdaptMLP, LayerNormOption
@@ -27,7 +28,7 @@ class ParallelBlock(WrappedBlock):
         return self.inner.feed_forward(x, context) + self.adapter(x)
 
 
-BLOCKS = {"parallel": ParallelBlock, "sequential": SequentialBlock}
+WRAPPERS = {"parallel": ParallelBlock, "sequential": SequentialBlock}
 
 
 class AdaptFormer(Method):
@@ -45,6 +46,8 @@ class AdaptFormer(Method):
         **kwargs: see `Method`.
     """
 
+    needs = (BLOCKS,)
+
     def __init__(
         self,
         bottleneck_dim: Size = 64,
@@ -57,8 +60,7 @@ class AdaptFormer(Method):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        text_mode = mode if text_adapter == "same" else text_adapter
-        self.modes = {"vision": mode, "text": text_mode, "decoder": text_mode}
+        self.mode, self.text_mode = mode, mode if text_adapter == "same" else text_adapter
         self.options: dict[str, Any] = {
             "bottleneck_dim": bottleneck_dim,
             "scale": scale,
@@ -69,12 +71,13 @@ class AdaptFormer(Method):
 
     @property
     def label(self) -> str:
-        return "AdaptFormer" if self.modes["vision"] == "parallel" else "AdaptFormer (sequential)"
+        return "AdaptFormer" if self.mode == "parallel" else "AdaptFormer (sequential)"
 
     def inject(self, backbone: Backbone) -> None:
-        for kind, tower in backbone.towers.items():
-            if self.modes[kind] == "none":
+        for tower in backbone.towers.values():
+            mode = self.mode if "vision" in tower.reads else self.text_mode
+            if mode == "none":
                 continue
-            block_class = BLOCKS[self.modes[kind]]
+            block_class = WRAPPERS[mode]
             for index, block in enumerate(tower.blocks):
                 tower.replace(index, block_class(block, AdaptMLP(tower.width, **self.options)))

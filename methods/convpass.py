@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone
-from petl_bench.errors import UsageError
+from petl_bench.backbones.needs import BLOCKS, GRID
 from petl_bench.method import Method
 from petl_bench.nn.adapter_blocks import add_sequential_adapters
 from petl_bench.nn.layers import LayerNormOption, QuickGELU, biases
-from petl_bench.nn.transformer import Block, Context, WrappedBlock, select_row
+from petl_bench.nn.transformer import Block, Context, Tower, WrappedBlock, select_row
 from petl_bench.ranges import Finite, ShareBelowOne, Size
 
 ConvInit = Literal["identity", "xavier"]
@@ -30,13 +31,21 @@ class ConvBypass(nn.Module):
         conv_init: `identity` passes each channel on at the start.
         dropout: before the up-projection, in training only.
         grid: patches per column and row.
+        prefix_tokens: in front of the patches, P.
     """
 
     def __init__(
-        self, width: int, hidden_dim: int, scale: float, conv_init: ConvInit, dropout: float, grid: tuple[int, int]
+        self,
+        width: int,
+        hidden_dim: int,
+        scale: float,
+        conv_init: ConvInit,
+        dropout: float,
+        grid: tuple[int, int],
+        prefix_tokens: int = 1,
     ) -> None:
         super().__init__()
-        self.grid, self.scale = grid, scale
+        self.grid, self.prefix_tokens, self.scale = grid, prefix_tokens, scale
         self.down = nn.Linear(width, hidden_dim)
         self.conv = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1)
         self.up = nn.Linear(hidden_dim, width)
@@ -51,12 +60,12 @@ class ConvBypass(nn.Module):
             nn.init.zeros_(zero)
 
     def forward(self, u: Tensor) -> Tensor:
-        """(R, 1 + H*W, D) -> (R, 1 + H*W, D); zero before training."""
-        h = self.activation(self.down(u))  # (R, 1 + H*W, h)
-        patches = h[:, 1:].unflatten(1, self.grid).permute(0, 3, 1, 2)  # (R, h, H, W)
-        patches = self.conv(patches).flatten(2).transpose(1, 2)
-        cls = nn.functional.linear(h[:, :1], self.conv.weight[:, :, 1, 1], self.conv.bias)
-        h = self.activation(torch.cat([cls, patches], 1))
+        """(R, P + H*W, D) -> (R, P + H*W, D); zero before training."""
+        h = self.activation(self.down(u))  # (R, P + H*W, h)
+        patches = rearrange(h[:, self.prefix_tokens :], "r (h w) c -> r c h w", h=self.grid[0])
+        patches = rearrange(self.conv(patches), "r c h w -> r (h w) c")
+        prefix = nn.functional.linear(h[:, : self.prefix_tokens], self.conv.weight[:, :, 1, 1], self.conv.bias)
+        h = self.activation(torch.cat([prefix, patches], 1))
         return self.up(self.dropout(h)) * self.scale
 
 
@@ -106,10 +115,9 @@ class Convpass(Method):
         text_scale: factor on what the text adapter gives.
         text_layer_norm: of the text adapter.
         **kwargs: see `Method`.
-
-    Raises:
-        UsageError: for a vision tower without a grid of patches.
     """
+
+    needs = (BLOCKS, GRID)
 
     def __init__(
         self,
@@ -144,12 +152,16 @@ class Convpass(Method):
         return LABELS[self.variant]
 
     def inject(self, backbone: Backbone) -> None:
-        vision = backbone.towers["vision"]
-        if vision.grid is None:
-            raise UsageError(f"Convpass convolves over a grid of patches, which {backbone.name} does not have")
-        for index, block in enumerate(vision.blocks):
-            for wrapper in WRAPPERS[self.variant]:
-                block = wrapper(block, ConvBypass(vision.width, grid=vision.grid, **self.options))
-            vision.replace(index, block)
+        for tower in backbone.encoders("vision"):
+            self._adapt(tower)
         if self.text_adapter == "sequential":
-            add_sequential_adapters(backbone.towers["text"], **self.text_options)
+            for tower in backbone.encoders("text"):
+                add_sequential_adapters(tower, **self.text_options)
+
+    def _adapt(self, tower: Tower) -> None:
+        assert tower.grid is not None, "see needs"
+        for index, block in enumerate(tower.blocks):
+            for wrapper in WRAPPERS[self.variant]:
+                adapter = ConvBypass(tower.width, grid=tower.grid, prefix_tokens=tower.prefix_tokens, **self.options)
+                block = wrapper(block, adapter)
+            tower.replace(index, block)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.needs import BLOCKS, TEXT, VISION
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.nn.layers import QuickGELU
@@ -85,6 +86,7 @@ class CrossModalAdapter(Method):
         **kwargs: see `Method`.
     """
 
+    needs = (BLOCKS, VISION, TEXT)
     identity_at_init = False  # nearly: the start is small, not zero
 
     def __init__(self, bottleneck_dim: Size = 8, shared_dim: Size = 16, **kwargs: Any) -> None:
@@ -96,7 +98,7 @@ class CrossModalAdapter(Method):
         return "Cross-Modal Adapter"
 
     def inject(self, backbone: Backbone) -> None:
-        towers = [backbone.towers[kind] for kind in ("vision", "text")]
+        towers = [*backbone.encoders("vision"), *backbone.encoders("text")]
         narrowest = min(tower.width for tower in towers)
         if self.shared_dim > narrowest:
             raise UsageError(f"shared_dim is {self.shared_dim}: the narrower tower of {backbone.name} has {narrowest}")

@@ -1,6 +1,7 @@
 """Full fine-tuning by CLIP4Clip's rule: everything but the embeddings is trained."""
 
 from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.needs import EMBEDDINGS
 from petl_bench.method import Method
 
 
@@ -10,6 +11,8 @@ class FullCLIP4Clip(Method):
     Token, position and class embeddings, the patch convolution and the norm after them stay frozen. 123,540,993
     parameters on CLIP ViT-B: the "123.54M" of the literature. Source: specs/other_methods.md section 0.
     """
+
+    needs = (EMBEDDINGS,)
 
     @property
     def label(self) -> str:

@@ -1,6 +1,7 @@
 """Linear: only what stands behind the towers is trained."""
 
 from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.needs import PROJECTIONS
 from petl_bench.method import Method
 
 
@@ -11,6 +12,8 @@ class Linear(Method):
 
     Source: specs/other_methods.md sections 1 and 5 ("head only").
     """
+
+    needs = (PROJECTIONS,)
 
     def inject(self, backbone: Backbone) -> None:
         for parameter in backbone.heads():

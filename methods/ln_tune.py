@@ -1,22 +1,20 @@
-"""LN-tune: only layer norms are trained."""
-
-from torch import nn
+"""LN-tune: only norms are trained."""
 
 from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.needs import NORMS
 from petl_bench.method import Method
 
 
 class LNTune(Method):
-    """Weights and biases of all layer norms, 65,536 parameters on CLIP ViT-B.
+    """Weights and biases of all norms, layer norms and RMS norms alike; 65,536 parameters on CLIP ViT-B."""
 
-    Source: specs/other_methods.md sections 1 and 5.
-    """
+    needs = (NORMS,)
 
     @property
     def label(self) -> str:
         return "LN-tune"
 
     def inject(self, backbone: Backbone) -> None:
-        for module in backbone.modules():
-            if isinstance(module, nn.LayerNorm):
-                module.requires_grad_(True)
+        for tower in backbone.towers.values():
+            for norm in tower.norms():
+                norm.requires_grad_(True)

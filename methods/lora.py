@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.needs import BLOCKS
 from petl_bench.errors import NonFiniteError, UsageError
 from petl_bench.method import Method
 from petl_bench.nn.layers import LoRALinear, LowRank, add_to_weight
-from petl_bench.nn.transformer import Attention
+from petl_bench.nn.transformer import Place, Widths
 from petl_bench.ranges import Finite, Size
 
 
@@ -19,30 +20,28 @@ class QueryValueLoRA(nn.Module):
     """A frozen fused qkv layer with separate updates of its queries and its values.
 
     Args:
-        native: the frozen layer, D to 3D.
+        native: the frozen layer.
+        widths: of the queries, keys and values that it gives.
         rank: r of each update.
         scale: fixed factor.
     """
 
-    def __init__(self, native: nn.Linear, rank: int, scale: float = 1.0) -> None:
+    def __init__(self, native: nn.Linear, widths: Widths, rank: int, scale: float = 1.0) -> None:
         super().__init__()
-        width = native.out_features // 3
-        self.native = native
-        self.query = LowRank(native.in_features, width, rank, scale)
-        self.value = LowRank(native.in_features, width, rank, scale)
+        self.native, self.widths = native, widths
+        self.query = LowRank(native.in_features, widths.q, rank, scale)
+        self.value = LowRank(native.in_features, widths.v, rank, scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., 3D)."""
-        q, k, v = self.native(x).chunk(3, -1)
+        """(..., D) -> (..., q + k + v)."""
+        q, k, v = self.native(x).split(self.widths, -1)
         return torch.cat([q + self.query(x), k, v + self.value(x)], -1)
 
     def merged(self) -> nn.Linear:
         """A plain linear layer with the same outputs; this one is left as it is."""
         query, value = self.query.weight(), self.value.weight()
-        return add_to_weight(self.native, torch.cat([query, torch.zeros_like(query), value]))
-
-
-LAYERS = {"in_proj": LoRALinear, "q_v": QueryValueLoRA}
+        key = query.new_zeros(self.widths.k, query.shape[1])
+        return add_to_weight(self.native, torch.cat([query, key, value]))
 
 
 class LoRA(Method):
@@ -60,12 +59,14 @@ class LoRA(Method):
         **kwargs: see `Method`.
     """
 
+    needs = (BLOCKS,)
+
     def __init__(
         self, rank: Size = 8, targets: Literal["in_proj", "q_v"] = "in_proj", scale: Finite = 1.0, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.rank, self.targets, self.scale = rank, targets, scale
-        self._adapted_layers: list[tuple[str, Attention, LoRALinear | QueryValueLoRA]] = []  # place, where, what
+        self._adapted_layers: list[tuple[str, Place, LoRALinear | QueryValueLoRA]] = []  # in words, where, what
         self._merged = False
 
     @property
@@ -73,13 +74,18 @@ class LoRA(Method):
         return "LoRA" if self.targets == "in_proj" else "LoRA (q, v)"
 
     def inject(self, backbone: Backbone) -> None:
-        for kind, tower in backbone.towers.items():
+        for name, tower in backbone.towers.items():
             for index, block in enumerate(tower.blocks):
-                attention = block.attention
-                assert isinstance(attention.qkv, nn.Linear)
-                layer = LAYERS[self.targets](attention.qkv, self.rank, self.scale)
-                attention.qkv = layer
-                self._adapted_layers.append((f"{kind} block {index}", attention, layer))
+                place = block.linears["q"]  # and of keys and values
+                layer = self._with_update(place.layer, block.attention.widths)
+                place.put(layer)
+                self._adapted_layers.append((f"{name} block {index}", place, layer))
+
+    def _with_update(self, native: nn.Module, widths: Widths) -> LoRALinear | QueryValueLoRA:
+        assert isinstance(native, nn.Linear)
+        if self.targets == "in_proj":
+            return LoRALinear(native, self.rank, self.scale)
+        return QueryValueLoRA(native, widths, self.rank, self.scale)
 
     def merge(self) -> Backbone:
         """Folds the updates into copies of the weights and returns the backbone, now without extra modules.
@@ -91,18 +97,18 @@ class LoRA(Method):
         self._require_unmerged("merging again")
         self.configure_model()
         merged = [layer.merged() for _, _, layer in self._adapted_layers]
-        for (place, _, _), layer in zip(self._adapted_layers, merged, strict=True):
+        for (told, _, _), layer in zip(self._adapted_layers, merged, strict=True):
             if not torch.isfinite(layer.weight).all():
-                raise NonFiniteError(f"LoRA of {place} is NaN or infinite: not merged; load another checkpoint")
-        for (_, attention, _), layer in zip(self._adapted_layers, merged, strict=True):
-            attention.qkv = layer
+                raise NonFiniteError(f"LoRA of {told} is NaN or infinite: not merged; load another checkpoint")
+        for (_, place, _), layer in zip(self._adapted_layers, merged, strict=True):
+            place.put(layer)
         self._merged = True
         return self.backbone
 
     def unmerge(self) -> None:
         """Puts back what `merge` replaced: the frozen weights, bit for bit, and the updates beside them."""
-        for _, attention, layer in self._adapted_layers:
-            attention.qkv = layer
+        for _, place, layer in self._adapted_layers:
+            place.put(layer)
         self._merged = False
 
     def trained_state(self) -> dict[str, Tensor]:

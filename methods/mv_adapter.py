@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
 
 from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.needs import BLOCKS, CLASS_TOKEN, STEPS, TEXT, VISION, Need
+from petl_bench.configurable import Configurable
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.nn.layers import QuickGELU, biases
 from petl_bench.nn.transformer import Attention, Block, Context, Tower, WrappedBlock
-from petl_bench.ranges import Finite, Size
+from petl_bench.optimizers import (
+    BertAdam,
+    OptimizerRecipe,
+    TrainableParameter,
+    bert_warmup_cosine,
+    parameter_groups,
+)
+from petl_bench.ranges import Finite, NonNegative, Positive, ShareBelowOne, Size
 
-Tying = Literal["kronecker", "factor", "none"]
 Position = Literal["down_in", "down_out", "up_in", "up_out"]
 Components = Literal["down_up", "trm", "trm_calibration"]
 Branches = Literal["both", "video", "text"]
-
-TYING_LABELS: dict[Tying, str] = {"kronecker": "Kronecker", "factor": "CVPR'24 factor", "none": "untied"}
-#: Which options belong to which tying, with their defaults.
-TYING_OPTIONS: dict[Tying, dict[str, Any]] = {
-    "kronecker": {"kron_terms": 4},
-    "factor": {"cmt_position": "down_in", "cmt_layers": 2, "cmt_dim": 32},
-}
 
 
 class KroneckerLinear(nn.Module):
@@ -242,16 +247,16 @@ class VideoAdapter(DownUp):
         Raises:
             UsageError: if clips have more frames than there are positions.
         """
-        _require_length("frames", context.frames, self.max_frames)
+        _require_length("frames", context.steps, self.max_frames)
         z = self.activation(self.down(self.norm_in(h)))  # (B*T, 1 + P, m)
         cls, patches = z[:, 0], z[:, 1:]
-        clips = (-1, context.frames)
-        frame_mask = context.frame_mask
+        cls, pooled = (rearrange(part, "(b t) m -> b t m", t=context.steps) for part in (cls, patches.mean(1)))
+        frame_mask = context.step_mask
         if frame_mask is None:
-            frame_mask = torch.ones(len(h), dtype=torch.bool, device=h.device).unflatten(0, clips)
-        mixed = self.mix(cls.unflatten(0, clips), patches.mean(1).unflatten(0, clips), frame_mask)
+            frame_mask = torch.ones(cls.shape[:2], dtype=torch.bool, device=h.device)
+        mixed = self.mix(cls, pooled, frame_mask)
         # A tied up-projection is for [CLS] only; patches take the plain weight.
-        cls = self.up(mixed.flatten(0, 1))[:, None]
+        cls = self.up(rearrange(mixed, "b t m -> (b t) m"))[:, None]
         patches = F.linear(patches, self.up.weight, self.up.bias)
         return torch.cat([cls, patches], 1) * self.scale
 
@@ -318,6 +323,84 @@ class AdaptedBlock(WrappedBlock):
         return h + self.adapter(h, context)
 
 
+class Tying(Configurable, ABC):
+    """How the adapters of the two towers share parameters."""
+
+    #: in the method's name in tables
+    label: str
+
+    @abstractmethod
+    def tie(self, pairs: Sequence[tuple[DownUp, DownUp]]) -> None:
+        """Ties the adapters of both towers: one pair for each layer that has a partner, from the last one on.
+
+        Raises:
+            UsageError: for options that do not fit the adapters.
+        """
+
+
+class Untied(Tying):
+    """Nothing is shared."""
+
+    label = "untied"
+
+    def tie(self, pairs: Sequence[tuple[DownUp, DownUp]]) -> None:
+        pass
+
+
+class Kronecker(Tying):
+    """Down-projections are sums of Kronecker products whose left factors the towers share, in every pair of layers.
+
+    Args:
+        terms: n, how many products are summed; divides the bottleneck's and both towers' widths.
+    """
+
+    label = "Kronecker"
+
+    def __init__(self, terms: Size = 4) -> None:
+        self.terms = terms
+
+    def tie(self, pairs: Sequence[tuple[DownUp, DownUp]]) -> None:
+        n = self.terms
+        for pair in pairs:
+            shared = nn.Parameter(torch.randn(n, n, n) * n**-0.5)
+            for adapter in pair:
+                linear = _plain(adapter.down)
+                for name, width in (("bottleneck_dim", linear.out_features), ("a tower's width", linear.in_features)):
+                    if width % n:
+                        raise UsageError(f"tying.terms is {n}: it must divide {name} {width}")
+                adapter.down = KroneckerLinear(linear, shared, adapter.down_std)
+
+
+class Factor(Tying):
+    """The published cross-modality tying: a shared factor scales the channels of a projection in the last layers.
+
+    Source: Jin et al., CVPR 2024 (cross-modality tying), and the released code.
+
+    Args:
+        position: which weight the factor scales, on its input or output channels.
+        layers: how many last layers are tied; published: 2, LSMDC 3, ActivityNet 1.
+        dim: width of the factor.
+    """
+
+    def __init__(self, position: Position = "down_in", layers: Size = 2, dim: Size = 32) -> None:
+        self.position: Position = position
+        self.layers, self.dim = layers, dim
+
+    @property
+    def label(self) -> str:  # type: ignore[override]  # a constant of the others
+        if self.position == "down_in":
+            return "CVPR'24 factor"
+        return f"CVPR'24 factor, {'-'.join(part.capitalize() for part in self.position.split('_'))}"
+
+    def tie(self, pairs: Sequence[tuple[DownUp, DownUp]]) -> None:
+        if self.layers > len(pairs):
+            raise UsageError(f"tying.layers is {self.layers}: this backbone has 1 to {len(pairs)} layers to tie")
+        for pair in pairs[: self.layers]:
+            factor = nn.Parameter(torch.zeros(self.dim))
+            for adapter in pair:
+                tie_factor(adapter, factor, self.position)
+
+
 class MVAdapter(Method):
     """MV-Adapter (Jin et al., CVPR 2024, arXiv 2301.07868), on both towers.
 
@@ -327,19 +410,14 @@ class MVAdapter(Method):
 
     Args:
         bottleneck_dim: m.
-        tying: how the towers share parameters. `kronecker`: down-projections are sums of Kronecker products whose
-            left factors are shared, in every pair of layers counted from the last; `factor`: the published
-            cross-modality tying; `none`. Only `factor` may stand beside the published figures.
-        kron_terms: n, how many products are summed; divides m and both widths (`kronecker` only).
-        cmt_position: which weight the shared factor scales, on its input or output channels (`factor` only).
-        cmt_layers: how many last layers are tied (`factor` only); published: 2, LSMDC 3, ActivityNet 1.
-        cmt_dim: width of the shared factor (`factor` only).
+        tying: how the towers share parameters: `Kronecker`, `Factor` (published) or `Untied`. Only `Factor` may stand
+            beside the published figures.
         tune_backbone_bias: also train all biases of the two towers, as the official training does; needed for the
             published 2.39 %.
         ln_in: layer norm before the adapters (released for ActivityNet only).
         components: what is between the projections. `trm_calibration` all, `trm` no calibration, `down_up` nothing
             but an activation (ablation, Table 6a).
-        branches: which towers get adapters (ablation, Table 6b); a single one needs `tying: none`.
+        branches: which towers get adapters (ablation, Table 6b); a single one needs `tying: Untied`.
         calibration_dim: hidden width of the calibration.
         heads: attention heads of the small transformers; divides m.
         scale: s, factor on what an adapter gives.
@@ -354,11 +432,7 @@ class MVAdapter(Method):
     def __init__(
         self,
         bottleneck_dim: Size = 64,
-        tying: Tying = "kronecker",
-        kron_terms: Size = 4,
-        cmt_position: Position = "down_in",
-        cmt_layers: Size = 2,
-        cmt_dim: Size = 32,
+        tying: Tying = Kronecker(terms=4),  # noqa: B008  # which never changes
         tune_backbone_bias: bool = True,
         ln_in: bool = False,
         components: Components = "trm_calibration",
@@ -371,21 +445,11 @@ class MVAdapter(Method):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        given = {"kron_terms": kron_terms, "cmt_position": cmt_position, "cmt_layers": cmt_layers, "cmt_dim": cmt_dim}
-        for owner, options in TYING_OPTIONS.items():
-            for name, default in options.items():
-                if owner != tying and given[name] != default:
-                    raise UsageError(f"{name} is {given[name]}, but tying is {tying}: only {owner} reads it")
-        if branches != "both" and tying != "none":
-            raise UsageError(f"branches is {branches}, but tying {tying} joins both: set tying to none")
+        if branches != "both" and not isinstance(tying, Untied):
+            raise UsageError(f"branches is {branches}, but tying {type(tying).__name__} joins both: set tying Untied")
         if bottleneck_dim % heads:
             raise UsageError(f"heads is {heads}: it must divide bottleneck_dim {bottleneck_dim}")
-        if tying == "kronecker" and bottleneck_dim % kron_terms:
-            raise UsageError(f"kron_terms is {kron_terms}: it must divide bottleneck_dim {bottleneck_dim}")
-        self.tying: Tying = tying
-        self.kron_terms = kron_terms
-        self.cmt_position: Position = cmt_position
-        self.cmt_layers, self.cmt_dim = cmt_layers, cmt_dim
+        self.tying = tying
         self.tune_backbone_bias = tune_backbone_bias
         self.components: Components = components
         self.branches: Branches = branches
@@ -395,10 +459,13 @@ class MVAdapter(Method):
         self.options: dict[str, Any] = {"bottleneck_dim": bottleneck_dim, "scale": scale, "ln_in": ln_in}
 
     @property
+    def needs(self) -> tuple[Need, ...]:
+        mixes_frames = self.components != "down_up" and self.branches != "text"
+        return (BLOCKS, VISION, TEXT, *((CLASS_TOKEN, STEPS) if mixes_frames else ()))
+
+    @property
     def label(self) -> str:
-        notes = [TYING_LABELS[self.tying]]
-        if self.tying == "factor" and self.cmt_position != "down_in":
-            notes.append("-".join(part.capitalize() for part in self.cmt_position.split("_")))
+        notes = [self.tying.label]
         notes += {"down_up": ["Down&Up only"], "trm": ["no calibration"], "trm_calibration": []}[self.components]
         if self.branches != "both":
             notes.append(f"{self.branches} branch only")
@@ -409,30 +476,27 @@ class MVAdapter(Method):
         return f"MV-Adapter ({', '.join(notes)})"
 
     def inject(self, backbone: Backbone) -> None:
-        vision, text = (_tower(backbone, kind) for kind in ("vision", "text"))
-        if self.tune_backbone_bias:
-            # 171,008 values in CLIP ViT-B (specs/mv_adapter.md section 6).
-            for bias in biases(vision) + biases(text):
+        vision, text = backbone.encoders("vision"), backbone.encoders("text")
+        if self.tune_backbone_bias:  # 171,008 values in CLIP ViT-B
+            for bias in biases(nn.ModuleList([*vision, *text])):
                 bias.requires_grad_(True)
         video_adapters = self._adapt(vision) if self.branches != "text" else []
         text_adapters = self._adapt(text) if self.branches != "video" else []
         pairs = list(zip(reversed(video_adapters), reversed(text_adapters), strict=False))  # from the last layer on
-        if self.tying == "kronecker":
-            self._tie_kronecker(pairs)
-        elif self.tying == "factor":
-            self._tie_factor(pairs)
+        self.tying.tie(pairs)
 
-    def _adapt(self, tower: Tower) -> list[DownUp]:
+    def _adapt(self, towers: Sequence[Tower]) -> list[DownUp]:
         adapters = []
-        for index, block in enumerate(tower.blocks):
-            adapters.append(self._adapter(tower, block))
-            tower.replace(index, AdaptedBlock(block, adapters[-1]))
+        for tower in towers:
+            for index, block in enumerate(tower.blocks):
+                adapters.append(self._adapter(tower, block))
+                tower.replace(index, AdaptedBlock(block, adapters[-1]))
         return adapters
 
     def _adapter(self, tower: Tower, block: Block) -> DownUp:
         if self.components == "down_up":
             return DownUp(tower.width, **self.options)
-        if tower.kind == "vision":
+        if "vision" in tower.reads:
             calibration_dim = self.calibration_dim if self.components == "trm_calibration" else None
             return VideoAdapter(
                 tower.width,
@@ -444,24 +508,6 @@ class MVAdapter(Method):
         return TextAdapter(
             tower.width, **self.options, heads=self.heads, max_words=self.max_words, causal=block.attention.causal
         )
-
-    def _tie_kronecker(self, pairs: list[tuple[DownUp, DownUp]]) -> None:
-        n = self.kron_terms
-        for pair in pairs:
-            shared = nn.Parameter(torch.randn(n, n, n) * n**-0.5)
-            for adapter in pair:
-                linear = _plain(adapter.down)
-                if linear.in_features % n:
-                    raise UsageError(f"kron_terms is {n}: it must divide the towers' widths, also {linear.in_features}")
-                adapter.down = KroneckerLinear(linear, shared, adapter.down_std)
-
-    def _tie_factor(self, pairs: list[tuple[DownUp, DownUp]]) -> None:
-        if not 1 <= self.cmt_layers <= len(pairs):
-            raise UsageError(f"cmt_layers is {self.cmt_layers}: this backbone has 1 to {len(pairs)} layers to tie")
-        for pair in pairs[: self.cmt_layers]:
-            factor = nn.Parameter(torch.zeros(self.cmt_dim))
-            for adapter in pair:
-                tie_factor(adapter, factor, self.cmt_position)
 
 
 def tie_factor(adapter: DownUp, factor: nn.Parameter, position: Position) -> None:
@@ -478,14 +524,50 @@ def _plain(layer: nn.Module) -> nn.Linear:
     return layer
 
 
-def _tower(backbone: Backbone, kind: str) -> Tower:
-    if kind not in backbone.towers:
-        raise UsageError(f"MVAdapter needs a {kind} tower, which {backbone.name} does not have")
-    return backbone.towers[kind]
-
-
 def _require_length(what: str, given: int, limit: int) -> None:
     if given > limit:
         raise UsageError(
             f"{given} {what} given, but MVAdapter has positions for {limit}: set model.init_args.max_{what}"
         )
+
+
+class OfficialMVAdapter(OptimizerRecipe):
+    """The released MV-Adapter recipe: BertAdam, and a rate of its own for what is unfrozen in the backbone.
+
+    The released code keeps weights and optimiser state in fp16, where this rate acts like a much larger one; in fp32
+    or bf16-mixed it trains slowly. Source: the released code (zhangbw17/MV-Adapter at 08a61f3).
+
+    Args:
+        lr: peak learning rate of what the method added.
+        pretrained_lr: peak learning rate of unfrozen backbone parameters.
+        weight_decay: of all but the added biases; unfrozen biases of the backbone do decay.
+        warmup: share of all steps in which the rate rises.
+        betas: decay rates of the moments.
+        eps: added to the root of the second moment.
+        clip_norm: bound on the global gradient norm per step, or null.
+    """
+
+    def __init__(
+        self,
+        lr: Positive = 5e-6,
+        pretrained_lr: Positive = 1e-7,
+        weight_decay: NonNegative = 0.2,
+        warmup: ShareBelowOne = 0.1,
+        betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.98),
+        eps: Positive = 1e-6,
+        clip_norm: NonNegative | None = 1.0,
+    ) -> None:
+        self.lr, self.pretrained_lr, self.weight_decay, self.warmup = lr, pretrained_lr, weight_decay, warmup
+        self.betas, self.eps, self.clip_norm = betas, eps, clip_norm
+
+    def build(self, parameters: Sequence[TrainableParameter], steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
+        weights = [p.parameter for p in parameters if not p.pretrained and not p.bias]
+        biases = [p.parameter for p in parameters if not p.pretrained and p.bias]
+        pretrained = [p.parameter for p in parameters if p.pretrained]
+        groups = parameter_groups(
+            (weights, {"lr": self.lr, "weight_decay": self.weight_decay}),
+            (biases, {"lr": self.lr, "weight_decay": 0.0}),
+            (pretrained, {"lr": self.pretrained_lr, "weight_decay": self.weight_decay}),
+        )
+        optimizer = BertAdam(groups, lr=self.lr, betas=self.betas, eps=self.eps)
+        return optimizer, LambdaLR(optimizer, lambda step: bert_warmup_cosine(step / max(1, steps), self.warmup))

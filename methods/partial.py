@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.needs import BLOCKS
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.ranges import Size
@@ -23,6 +24,8 @@ class Partial(Method):
         UsageError: for a number above the depth of a tower.
     """
 
+    needs = (BLOCKS,)
+
     def __init__(self, blocks: Size = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.blocks = blocks
@@ -32,8 +35,8 @@ class Partial(Method):
         return f"Partial-{self.blocks}"
 
     def inject(self, backbone: Backbone) -> None:
-        for kind, tower in backbone.towers.items():
+        for name, tower in backbone.towers.items():
             if self.blocks > len(tower.blocks):
-                raise UsageError(f"model.blocks is {self.blocks}: the {kind} tower has {len(tower.blocks)} blocks")
+                raise UsageError(f"model.blocks is {self.blocks}: the {name} tower has {len(tower.blocks)} blocks")
             for block in tower.blocks[-self.blocks :]:
                 block.requires_grad_(True)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from einops import rearrange
 from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone
-from petl_bench.errors import UsageError
+from petl_bench.backbones.needs import BLOCKS, GRID, STEPS
 from petl_bench.method import Method
 from petl_bench.nn.adapter_blocks import add_sequential_adapters
 from petl_bench.nn.layers import LayerNormOption, biases
-from petl_bench.nn.transformer import Block, Context, WrappedBlock
-from petl_bench.ranges import Finite, Size
+from petl_bench.nn.transformer import Block, Context, Tower, WrappedBlock
+from petl_bench.ranges import Finite, OddSize, Size
 
 Positions = Literal["pre_attn", "pre_mlp", "pre_attn_pre_mlp"]
 
 
 class SpatioTemporalAdapter(nn.Module):
-    """x + W_up DWConv3d(W_down x) on the patches; [CLS] passes unchanged. There is no activation.
+    """x + W_up DWConv3d(W_down x) on the patches; [CLS], and whatever else is in front of them, passes unchanged.
+
+    There is no activation.
 
     The released code has no frame mask. Here padded frames are zero before the convolution, as its own padding is,
     so what they hold changes no real frame; without padded frames both are equal.
@@ -30,13 +33,19 @@ class SpatioTemporalAdapter(nn.Module):
         bottleneck_dim: c.
         kernel_size: extent in time, height and width; odd.
         grid: patches per column and row.
+        prefix_tokens: in front of the patches, P.
     """
 
     def __init__(
-        self, width: int, bottleneck_dim: int, kernel_size: tuple[int, int, int], grid: tuple[int, int]
+        self,
+        width: int,
+        bottleneck_dim: int,
+        kernel_size: tuple[int, int, int],
+        grid: tuple[int, int],
+        prefix_tokens: int = 1,
     ) -> None:
         super().__init__()
-        self.grid = grid
+        self.grid, self.prefix_tokens = grid, prefix_tokens
         self.down = nn.Linear(width, bottleneck_dim)
         padding = (kernel_size[0] // 2, kernel_size[1] // 2, kernel_size[2] // 2)
         self.conv = nn.Conv3d(bottleneck_dim, bottleneck_dim, kernel_size, padding=padding, groups=bottleneck_dim)
@@ -45,14 +54,13 @@ class SpatioTemporalAdapter(nn.Module):
             nn.init.zeros_(zero)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        """(B*T, 1 + H*W, D) -> (B*T, 1 + H*W, D); x itself before training."""
-        h = self.down(x[:, 1:])  # (B*T, H*W, c)
-        if context.frame_mask is not None:
-            h = h * context.frame_mask.flatten()[:, None, None].to(h.dtype)
-        h = h.unflatten(1, self.grid).unflatten(0, (-1, context.frames))  # (B, T, H, W, c)
-        h = self.conv(h.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
-        h = self.up(h.flatten(0, 1).flatten(1, 2))  # (B*T, H*W, D)
-        return x + nn.functional.pad(h, (0, 0, 1, 0))
+        """(B*T, P + H*W, D) -> (B*T, P + H*W, D), T steps; x itself before training."""
+        h = self.down(x[:, self.prefix_tokens :])  # (B*T, H*W, c)
+        if context.step_mask is not None:
+            h = h * context.step_mask.flatten()[:, None, None].to(h.dtype)
+        h = self.conv(rearrange(h, "(b t) (h w) c -> b c t h w", t=context.steps, h=self.grid[0]))
+        h = self.up(rearrange(h, "b c t h w -> (b t) (h w) c"))  # (B*T, H*W, D)
+        return x + nn.functional.pad(h, (0, 0, self.prefix_tokens, 0))
 
 
 class BeforeAttention(WrappedBlock):
@@ -114,14 +122,14 @@ class STAdapter(Method):
         text_layer_norm: of the text adapter.
         **kwargs: see `Method`.
 
-    Raises:
-        UsageError: for an even kernel size, or a vision tower without a grid of patches.
     """
+
+    needs = (BLOCKS, GRID, STEPS)
 
     def __init__(
         self,
         bottleneck_dim: Size = 384,
-        kernel_size: tuple[Size, Size, Size] = (3, 1, 1),
+        kernel_size: tuple[OddSize, OddSize, OddSize] = (3, 1, 1),
         positions: Positions = "pre_attn",
         text_adapter: Literal["none", "sequential"] = "sequential",
         text_bottleneck_dim: Size = 128,
@@ -130,8 +138,6 @@ class STAdapter(Method):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if any(size < 1 or size % 2 == 0 for size in kernel_size):
-            raise UsageError(f"model.kernel_size is {list(kernel_size)}: each extent must be odd, to keep the grid")
         self.bottleneck_dim, self.kernel_size, self.positions = bottleneck_dim, kernel_size, positions
         self.text_adapter = text_adapter
         self.text_options: dict[str, Any] = {
@@ -145,13 +151,18 @@ class STAdapter(Method):
         return LABELS[self.positions]
 
     def inject(self, backbone: Backbone) -> None:
-        vision = backbone.towers["vision"]
-        if vision.grid is None:
-            raise UsageError(f"ST-Adapter convolves over a grid of patches, which {backbone.name} does not have")
-        for index, block in enumerate(vision.blocks):
-            for wrapper in WRAPPERS[self.positions]:
-                adapter = SpatioTemporalAdapter(vision.width, self.bottleneck_dim, self.kernel_size, vision.grid)
-                block = wrapper(block, adapter)
-            vision.replace(index, block)
+        for tower in backbone.encoders("vision"):
+            self._adapt(tower)
         if self.text_adapter == "sequential":
-            add_sequential_adapters(backbone.towers["text"], **self.text_options)
+            for tower in backbone.encoders("text"):
+                add_sequential_adapters(tower, **self.text_options)
+
+    def _adapt(self, tower: Tower) -> None:
+        assert tower.grid is not None, "see needs"
+        for index, block in enumerate(tower.blocks):
+            for wrapper in WRAPPERS[self.positions]:
+                adapter = SpatioTemporalAdapter(
+                    tower.width, self.bottleneck_dim, self.kernel_size, tower.grid, tower.prefix_tokens
+                )
+                block = wrapper(block, adapter)
+            tower.replace(index, block)

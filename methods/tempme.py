@@ -5,34 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.needs import BLOCKS, CLASS_TOKEN, SINGLE_FRAMES, TOKENS_HOLD_POSITIONS, Need
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.nn.layers import LoRALinear
 from petl_bench.nn.transformer import Block, Context, Tower, WrappedBlock
-from petl_bench.ranges import NonNegativeCount, ShareBelowOne, Size
+from petl_bench.ranges import NonNegativeCount, NonNegativeSize, ShareBelowOne, Size
 
 #: added to attention logits of tokens of size 0; finite, so that a row of nothing else gives no NaN
 _UNREAD = -1e4
 
 
-class Tokens(NamedTuple):
-    """Tokens between the blocks.
-
-    Attributes:
-        x: (R, L, D); R = clips per video x videos, all [CLS] tokens first.
-        size: (R, L) how many patches a token stands for; 0 in frames that are padding. A token of size 0 is never
-            read and weighs nothing in a merge, so its content changes nothing.
-    """
-
-    x: Tensor
-    size: Tensor
+#: companion of a token: how many patches it stands for, (R, L); 0 in frames that are padding. A token of size 0 is
+#: never read and weighs nothing in a merge, so its content changes nothing.
+SIZE = "size"
 
 
 @dataclass(frozen=True)
@@ -66,28 +60,34 @@ class MergingBlock(WrappedBlock):
         super().__init__(inner)
         self.plan = plan
 
-    def enter(self, tokens: Tokens, videos: int) -> Tokens:
+    def enter(self, x: Tensor, context: Context) -> tuple[Tensor, Context]:
         """What the attention reads."""
-        return merge(tokens, tokens.x.detach(), self.plan.cls, self.plan.before)
+        return merge(x, context, x.detach(), self.plan.cls, self.plan.before)
 
-    def forward(self, x: Tensor | Tokens, context: Context) -> Tokens:  # the first block of a tower gets a Tensor
-        tokens = self.enter(*_tokens(x, context))
-        y, keys = self._attend(tokens, tokens.x.shape[1])
-        y, size = merge(Tokens(y, tokens.size), keys.detach(), self.plan.cls, self.plan.after)
-        return Tokens(self.after_feed_forward(y, self.feed_forward(y, context)), size)
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        return self.advance(x, context)[0]
 
-    def forward_cls(self, x: Tensor | Tokens, context: Context) -> Tensor:
+    def advance(self, x: Tensor, context: Context) -> tuple[Tensor, Context]:
+        x, context = self.enter(x, _with_sizes(x, context))
+        y, keys = self._attend(x, context, x.shape[1])
+        y, context = merge(y, context, keys.detach(), self.plan.cls, self.plan.after)
+        return self.after_feed_forward(y, self.feed_forward(y, context)), context
+
+    def forward_cls(self, x: Tensor, context: Context) -> Tensor:
         """The [CLS] tokens of `forward`, (R, cls, D), which no merge after the attention reaches."""
-        y, _ = self._attend(self.enter(*_tokens(x, context)), self.plan.cls)
+        x, context = self.enter(x, _with_sizes(x, context))
+        y, _ = self._attend(x, context, self.plan.cls)
         return self.after_feed_forward(y, self.feed_forward(y, context))
 
-    def _attend(self, tokens: Tokens, queries: int) -> tuple[Tensor, Tensor]:
+    def _attend(self, x: Tensor, context: Context, queries: int) -> tuple[Tensor, Tensor]:
         """The first `queries` tokens after attention and residual (R, Q, D), and the mean key over heads (R, L, d)."""
-        q, k, v = self.attention.project(self.attention_norm(tokens.x))
-        bias = _log_size(tokens.size).to(q.dtype) if self.plan.sized else None
-        attended = nn.functional.scaled_dot_product_attention(q[:, :, :queries], k, v, attn_mask=bias)
-        branch = self.attention.out(attended.transpose(1, 2).flatten(2))
-        return self.after_attention(tokens.x[:, :queries], branch), k.mean(1)
+        q, k, v = self.attention.project(self.attention_norm(x), context.positions)
+        bias = _log_size(context.companions[SIZE]).to(q.dtype) if self.plan.sized else None
+        attended = nn.functional.scaled_dot_product_attention(
+            q[:, :, :queries], k, v, attn_mask=bias, enable_gqa=q.shape[1] != k.shape[1]
+        )
+        branch = self.attention.out(rearrange(attended, "r h l d -> r l (h d)"))
+        return self.after_attention(x[:, :queries], branch), k.mean(1)
 
 
 class JoiningBlock(MergingBlock):
@@ -104,13 +104,14 @@ class JoiningBlock(MergingBlock):
         super().__init__(inner, plan)
         self.positions = nn.Parameter(torch.zeros(plan.clips, width)) if positions else None
 
-    def enter(self, tokens: Tokens, videos: int) -> Tokens:
-        plan = self.plan
-        x, size = (_fill(tensor, videos, plan.clips) for tensor in tokens)  # (B, clips, L, ...)
+    def enter(self, x: Tensor, context: Context) -> tuple[Tensor, Context]:
+        plan, videos = self.plan, len(_mask(context))
+        x = _fill(x, videos, plan.clips)  # (B, clips, L, D)
         features = join(x.detach(), plan)  # what is similar is decided without positions
         if self.positions is not None:
             x = x + self.positions[:, None]
-        return merge(Tokens(join(x, plan), join(size, plan)), features, plan.cls, plan.before)
+        joined = {name: join(_fill(part, videos, plan.clips), plan) for name, part in context.companions.items()}
+        return merge(join(x, plan), replace(context, companions=joined), features, plan.cls, plan.before)
 
 
 class LastBlock(WrappedBlock):
@@ -118,21 +119,21 @@ class LastBlock(WrappedBlock):
 
     inner: MergingBlock
 
-    def forward(self, x: Tensor | Tokens, context: Context) -> Tensor:
-        return _by_frame(self.inner(x, context).x[:, : self.inner.plan.cls], _mask(context))
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        return _by_frame(self.inner(x, context)[:, : self.inner.plan.cls], _mask(context))
 
-    def forward_row(self, x: Tensor | Tokens, row: Tensor, context: Context) -> Tensor:
+    def forward_row(self, x: Tensor, row: Tensor, context: Context) -> Tensor:
         return _by_frame(self.inner.forward_cls(x, context), _mask(context))
 
 
 def join(x: Tensor, plan: Plan) -> Tensor:
     """Makes one clip of every `plan.join`: (B, clips, L, ...) -> (R, join * L, ...), all [CLS] tokens first."""
-    x = x.flatten(0, 1).unflatten(0, (-1, plan.join))  # (R, join, L, ...)
-    own = plan.cls // plan.join
-    return torch.cat([x[:, :, :own].flatten(1, 2), x[:, :, own:].flatten(1, 2)], dim=1)
+    x = rearrange(x, "b (c join) l ... -> (b c) join l ...", join=plan.join)
+    parts = x.split([plan.cls // plan.join, x.shape[2] - plan.cls // plan.join], dim=2)
+    return torch.cat([rearrange(part, "r join l ... -> r (join l) ...") for part in parts], dim=1)
 
 
-def merge(tokens: Tokens, features: Tensor, cls: int, amount: float | int) -> Tokens:
+def merge(x: Tensor, context: Context, features: Tensor, cls: int, amount: float | int) -> tuple[Tensor, Context]:
     """Bipartite soft matching: folds the tokens that have the most similar partner into their partners.
 
     Tokens at even places are compared with those at odd places, by the cosine of their features; the mean is
@@ -141,17 +142,17 @@ def merge(tokens: Tokens, features: Tensor, cls: int, amount: float | int) -> To
     Source: LunarShen/TempMe e624930, tvr/models/module_tome_merge.py.
 
     Args:
-        tokens: see `Tokens`.
+        x: (R, L, D).
+        context: with the sizes of the tokens.
         features: (R, L, d), what is compared.
         cls: number of [CLS] tokens.
         amount: how many tokens disappear (int), or their share of all tokens (float, rounded down); at most half of
             the patches.
     """
-    x, size = tokens
-    length = x.shape[1]
+    size, length = context.companions[SIZE], x.shape[1]
     count = min(amount if isinstance(amount, int) else int(amount * length), (length - cls) // 2)
     if count == 0:
-        return tokens
+        return x, context
     even, odd = slice(cls + cls % 2, length, 2), slice(cls + 1 - cls % 2, length, 2)
     kept, merged, partner = _match(features[:, even], features[:, odd], size[:, even], size[:, odd], count)
 
@@ -159,10 +160,10 @@ def merge(tokens: Tokens, features: Tensor, cls: int, amount: float | int) -> To
     weighted = weighted.scatter_add(1, _wide(partner, x), _pick(x[:, even] * size[:, even, None], merged))
     total = size[:, odd].scatter_add(1, partner, size[:, even].gather(1, merged))
     mean = (weighted / total.clamp(min=1)[..., None]).to(x.dtype)  # a real token's size is at least 1
-    return Tokens(
-        torch.cat([x[:, :cls], _pick(x[:, even], kept), mean], dim=1),
-        torch.cat([size[:, :cls], size[:, even].gather(1, kept), total], dim=1),
-    )
+    places = torch.arange(length, device=x.device).expand(len(x), -1)
+    stay = torch.cat([places[:, :cls], places[:, even].gather(1, kept), places[:, odd]], dim=1)
+    sizes = torch.cat([size[:, :cls], size[:, even].gather(1, kept), total], dim=1)
+    return torch.cat([x[:, :cls], _pick(x[:, even], kept), mean], dim=1), _sized(context.keep(stay), sizes)
 
 
 @torch.no_grad()
@@ -203,18 +204,21 @@ def _log_size(size: Tensor) -> Tensor:
     return size.log().masked_fill(size == 0, _UNREAD)[:, None, None]
 
 
-def _tokens(x: Tensor | Tokens, context: Context) -> tuple[Tokens, int]:
-    """The tokens, made from those of single frames (B*T, L, D) in front of the first block, and B."""
-    mask = _mask(context)
-    if isinstance(x, Tensor):
-        x = Tokens(x, mask.flatten()[:, None].expand(x.shape[:2]).float())
-    return x, len(mask)
+def _with_sizes(x: Tensor, context: Context) -> Context:
+    """The context with the sizes of tokens of single frames (B*T, L, D), in front of the first block."""
+    if SIZE in context.companions:
+        return context
+    return _sized(context, _mask(context).flatten()[:, None].expand(x.shape[:2]).float())
+
+
+def _sized(context: Context, sizes: Tensor) -> Context:
+    return replace(context, companions={**context.companions, SIZE: sizes})
 
 
 def _mask(context: Context) -> Tensor:
-    if context.frame_mask is None:
+    if context.step_mask is None:
         raise UsageError("TempMe needs a frame mask: read videos through the backbone's encode_video")
-    return context.frame_mask
+    return context.step_mask
 
 
 def _fill(x: Tensor, videos: int, clips: int) -> Tensor:
@@ -274,7 +278,7 @@ class TempMe(Method):
 
     def __init__(
         self,
-        rank: Size = 8,
+        rank: NonNegativeSize = 8,
         cross_frame: bool = True,
         merging: bool = True,
         merge_layers: Sequence[int] = (-4, -3, -2),
@@ -297,6 +301,11 @@ class TempMe(Method):
         self.clip_positions = clip_positions
 
     @property
+    def needs(self) -> tuple[Need, ...]:
+        changes_tokens = self.cross_frame or self.merging
+        return (BLOCKS, *((CLASS_TOKEN, SINGLE_FRAMES, TOKENS_HOLD_POSITIONS) if changes_tokens else ()))
+
+    @property
     def label(self) -> str:
         names = {
             (True, True): "TempMe",
@@ -307,15 +316,14 @@ class TempMe(Method):
         return names[self.cross_frame, self.merging]
 
     def inject(self, backbone: Backbone) -> None:
-        if self.rank:
-            for tower in backbone.towers.values():
-                for block in tower.blocks:
-                    attention = block.attention
-                    assert isinstance(attention.qkv, nn.Linear)
-                    attention.qkv = LoRALinear(attention.qkv, self.rank)
-        if not (self.cross_frame or self.merging):
-            return
-        tower = backbone.towers["vision"]
+        for block in [block for tower in backbone.towers.values() for block in tower.blocks] if self.rank else []:
+            place = block.linears["q"]  # and of keys and values
+            assert isinstance(place.layer, nn.Linear)
+            place.put(LoRALinear(place.layer, self.rank))
+        for tower in backbone.encoders("vision") if self.cross_frame or self.merging else []:
+            self._merge_tokens(tower)
+
+    def _merge_tokens(self, tower: Tower) -> None:
         plans = self._plans(tower)
         for index, (block, plan) in enumerate(zip(tower.blocks, plans, strict=True)):
             joins = plan.join > 1

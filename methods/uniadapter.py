@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.needs import BLOCKS, CROSS_ATTENTION, EQUAL_WIDTHS
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.nn.layers import Bottleneck, LayerNormOption
@@ -282,8 +283,10 @@ class UniAdapter(Method):
         **kwargs: see `Method`.
 
     Raises:
-        UsageError: for a backbone whose towers differ in width.
+        UsageError: for `kv_lora_dim` on a backbone without cross-attention.
     """
+
+    needs = (BLOCKS, EQUAL_WIDTHS)
 
     def __init__(
         self,
@@ -315,7 +318,7 @@ class UniAdapter(Method):
     @property
     def label(self) -> str:
         notes = [f"r={self.bottleneck_dim}"]
-        if not _decodes_answers(self.backbone):
+        if self.backbone.answers is None:
             notes += FRAME_AWARE_LABELS[self.frame_aware]
         if not self.query_residual:
             notes.append("no query residual")
@@ -326,9 +329,10 @@ class UniAdapter(Method):
         return f"UniAdapter ({', '.join(notes)})"
 
     def inject(self, backbone: Backbone) -> None:
-        width = self._common_width(backbone)
+        self._require_reader(backbone)
+        width = next(iter(backbone.towers.values())).width  # of all of them
         # As the released code does; what decodes answers has no heads.
-        for parameter in [] if _decodes_answers(backbone) else backbone.heads():
+        for parameter in backbone.heads() if backbone.answers is None else []:
             parameter.requires_grad_(True)
         towers = list(backbone.towers.values())
         start = self._start(backbone)
@@ -337,28 +341,19 @@ class UniAdapter(Method):
         if self.kv_lora_dim is not None:
             for tower in towers:
                 self._adapt_key_values(tower, self.kv_lora_dim)
-        if self.frame_aware != "none" and not _decodes_answers(backbone):
-            backbone.frame_attention = FrameAwareAttention(self.frame_temperature, self.frame_aware)
+        if self.frame_aware != "none" and backbone.fusion is not None and backbone.answers is None:
+            backbone.fusion.frame_attention = FrameAwareAttention(self.frame_temperature, self.frame_aware)
 
-    def _common_width(self, backbone: Backbone) -> int:
-        widths = {kind: tower.width for kind, tower in backbone.towers.items()}
-        if len(set(widths.values())) != 1:
-            named = ", ".join(f"{kind} {width}" for kind, width in widths.items())
-            raise UsageError(
-                f"UniAdapter shares projections between towers, but those of {backbone.name} differ in width ({named}):"
-                " choose BLIP, or a CLIP with towers of equal width"
-            )
-        blocks = [block for tower in backbone.towers.values() for block in tower.blocks]
-        if self.kv_lora_dim is not None and all(block.cross_attention is None for block in blocks):
+    def _require_reader(self, backbone: Backbone) -> None:
+        if self.kv_lora_dim is not None and CROSS_ATTENTION.lack(backbone):
             raise UsageError(
                 f"model.kv_lora_dim is {self.kv_lora_dim}, but {backbone.name} has no cross-attention: set it to null"
             )
-        return next(iter(widths.values()))
 
     def _start(self, backbone: Backbone) -> Start:
         if self.init == "zero_up":
             return Start(down=None, text=0.0, others=0.0)
-        return Start(STD, STD, STD) if _decodes_answers(backbone) else Start(down=None, text=0.0, others=STD)
+        return Start(down=None, text=0.0, others=STD) if backbone.answers is None else Start(STD, STD, STD)
 
     def _adapt_layer(self, towers: list[Tower], index: int, width: int, start: Start) -> None:
         """Adapters of the layer `index` of all towers that have it."""
@@ -368,7 +363,7 @@ class UniAdapter(Method):
         cross_modal.norm.requires_grad_(not self.freeze_cross_norm)
         for tower in towers:
             block = tower.blocks[index]
-            adapter = vision if tower.kind == "vision" else text
+            adapter = vision if "vision" in tower.reads else text
             cross_attention = block.cross_attention
             if cross_attention is None:
                 tower.replace(index, AdaptedBlock(block, adapter))
@@ -381,11 +376,6 @@ class UniAdapter(Method):
         for block in tower.blocks:
             if (cross_attention := block.cross_attention) is not None:
                 cross_attention.key_value = AdaptedKeyValue(cross_attention.key_value, adapters)
-
-
-def _decodes_answers(backbone: Backbone) -> bool:
-    """Whether the backbone writes answers, where it could have a joint space of video and text."""
-    return "decoder" in backbone.towers
 
 
 def _up_projection(bottleneck_dim: int, width: int, std: float) -> nn.Linear:

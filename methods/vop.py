@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.needs import BLOCKS, TEXT, VISION
 from petl_bench.method import Method
 from petl_bench.nn.adapter_blocks import add_prompts
 from petl_bench.ranges import Size
@@ -30,11 +31,14 @@ class VoP(Method):
     """
 
     identity_at_init = False
+    needs = (BLOCKS, VISION, TEXT)
 
     def __init__(self, vision_prompts: Size = 8, text_prompts: Size = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.prompts = {"vision": vision_prompts, "text": text_prompts}
+        self.vision_prompts, self.text_prompts = vision_prompts, text_prompts
 
     def inject(self, backbone: Backbone) -> None:
-        for kind, prompts in self.prompts.items():
-            add_prompts(backbone.towers[kind], prompts)
+        for tower in backbone.encoders("vision"):
+            add_prompts(tower, self.vision_prompts)
+        for tower in backbone.encoders("text"):
+            add_prompts(tower, self.text_prompts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.needs import BLOCKS, VISION
 from petl_bench.method import Method
 from petl_bench.nn.adapter_blocks import add_prompts
 from petl_bench.ranges import Size
@@ -22,6 +23,7 @@ class VPT(Method):
     """
 
     identity_at_init = False
+    needs = (BLOCKS, VISION)
 
     def __init__(self, prompts: Size = 20, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -32,4 +34,5 @@ class VPT(Method):
         return "VPT-deep"
 
     def inject(self, backbone: Backbone) -> None:
-        add_prompts(backbone.towers["vision"], self.prompts)
+        for tower in backbone.encoders("vision"):
+            add_prompts(tower, self.prompts)

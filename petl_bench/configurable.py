@@ -11,10 +11,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from petl_bench.ranges import Checked
+
 _GIVEN = "_given"
 
 
-class Configurable:
+class Configurable(Checked):
     """Base of classes that a configuration can name."""
 
     #: arguments that change no result

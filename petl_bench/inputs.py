@@ -1,10 +1,10 @@
-"""What a backbone expects of frames and captions: all that data and backbones know of each other."""
+"""What backbones are given, and what they expect of it: all that data and backbones know of each other."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
@@ -12,8 +12,111 @@ from petl_bench.errors import UsageError
 
 Resize = Literal["shorter_side_crop", "squash"]
 
+#: how frames are chosen from a grid, see `petl_bench.data.sampling`; the last three draw random numbers
+Sampling = Literal[
+    "head",
+    "tail",
+    "uniform",
+    "left_edge",
+    "segment_middle",
+    "blip_uniform",
+    "filled",
+    "segment_random",
+    "blip_random",
+    "blip_headtail",
+]
+
+
+class Clips(NamedTuple):
+    """B clips of T frames.
+
+    Attributes:
+        frames: uint8 (B, T, 3, H, W), or float already normalised; zeros where `mask` is False.
+        mask: bool (B, T), True where a frame is real.
+        times: float (B, T), seconds from the beginning of the clip (of the moment, where it is part of a video) to
+            that of the frame. 0 where `mask` is False, for still images, and where a file tells no times.
+    """
+
+    frames: Tensor
+    mask: Tensor
+    times: Tensor
+
+    def select(self, rows: Tensor | slice) -> Clips:
+        """Some of the clips."""
+        return Clips(*(part[rows] for part in self))
+
+
+class Words(NamedTuple):
+    """M texts of N tokens.
+
+    Attributes:
+        ids: long (M, N).
+        mask: bool (M, N), True for start, words and end.
+    """
+
+    ids: Tensor
+    mask: Tensor
+
+    def select(self, rows: Tensor | slice) -> Words:
+        """Some of the texts."""
+        return Words(self.ids[rows], self.mask[rows])
+
+    def without_padding(self) -> Words:
+        """Without the places that are padding in all rows, which nobody reads."""
+        longest = int(self.mask.sum(1).max())
+        return Words(self.ids[:, :longest], self.mask[:, :longest])
+
 
 Tokenizer = Callable[[Sequence[str], int], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class FrameRule:
+    """Which frames of a clip are taken.
+
+    Attributes:
+        count: T, the most frames.
+        sampling: how they are chosen from the grid.
+        rate: moments per second of the grid, of which the frames are considered (CLIP4Clip: 1); None considers every
+            frame once.
+    """
+
+    count: int
+    sampling: Sampling
+    rate: int | None
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The part of a video that is a clip, in whole seconds.
+
+    Attributes:
+        start: first second; None for the beginning of the video.
+        end: last second; None for the end of the video.
+
+    Raises:
+        ValueError: unless 0 <= start < end.
+    """
+
+    start: int | None = None
+    end: int | None = None
+
+    def __post_init__(self) -> None:
+        first = self.start or 0
+        if first < 0 or (self.end is not None and self.end <= first):
+            raise ValueError(f"start {self.start} and end {self.end} must be seconds with 0 <= start < end")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is the whole video."""
+        return self.start is None and self.end is None
+
+    def __str__(self) -> str:
+        return "as a whole" if self.is_whole else f"from second {self.start} to {self.end}"
+
+
+#: a video as it is
+WHOLE = Moment()
 
 
 @dataclass(frozen=True)
@@ -38,12 +141,12 @@ class InputSpec:
     tokenizer: Tokenizer
     text_words: int | None = None
 
-    def tokenize(self, captions: Sequence[str], max_words: int) -> tuple[Tensor, Tensor]:
-        """Token ids (M, max_words) and their mask; longer captions are cut and keep their end token.
+    def tokenize(self, captions: Sequence[str], max_words: int) -> Words:
+        """Tokens of M captions, (M, max_words); longer captions are cut and keep their end token.
 
         Raises:
             UsageError: if `max_words` exceeds the context the backbone was trained with.
         """
         if not 2 < max_words <= self.context_length:
             raise UsageError(f"max_words is {max_words}: this backbone takes 3 to {self.context_length}")
-        return self.tokenizer(captions, max_words)
+        return Words(*self.tokenizer(captions, max_words))

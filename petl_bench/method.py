@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import petl_bench
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.described import said_by
+from petl_bench.backbones.needs import Need, refusal
 from petl_bench.configurable import Configurable
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, NonFiniteError, UsageError
@@ -42,6 +43,8 @@ class Method(Configurable, LightningModule, ABC):
     identity_at_init: ClassVar[bool] = True
     #: False for a method that has nothing to train (zero-shot).
     trainable: ClassVar[bool] = True
+    #: what a backbone must have, looked at in this order before `inject`; a property where options decide
+    needs: tuple[Need, ...] = ()
 
     def __init__(self, backbone: Backbone, task: Task, optimizer: OptimizerRecipe | None = None) -> None:
         super().__init__()
@@ -63,7 +66,7 @@ class Method(Configurable, LightningModule, ABC):
         """Freezes the backbone and injects the method, once; Lightning calls it before fit, test and loading.
 
         Raises:
-            UsageError: if a method that trains added nothing trainable.
+            UsageError: if the backbone lacks what the method needs, or a method that trains added nothing trainable.
         """
         if self._adapted:
             return
@@ -71,11 +74,14 @@ class Method(Configurable, LightningModule, ABC):
         self.backbone.requires_grad_(False)
         self._pretrained = list(self.backbone.parameters())
         before = {id(buffer) for buffer in self.buffers()}
+        self.task.require_capabilities(self.backbone)
         self.task.prepare(self.backbone)
+        if sentence := refusal(type(self).__name__, self.needs, self.backbone):
+            raise UsageError(sentence)
         self.inject(self.backbone)
         for parameter in self.task.unread(self.backbone):
             parameter.requires_grad_(False)
-        self.task.adapted(self.backbone)
+        self.task.adapted(self.backbone, self._pretrained)
         # Every process computes the same queues; DDP would send them (118 MB for BLIP's) before each step.
         ddp_ignores(self, [f"task.{name}" for name, _ in self.task.named_buffers()])
         persistent = self.state_dict().keys() - self._training_state().keys()
@@ -116,8 +122,8 @@ class Method(Configurable, LightningModule, ABC):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, logs = self.task.loss(self.backbone, batch)
         self._require_finite(loss, batch)
-        self.log("loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.frames))
-        self.log_dict(logs, batch_size=len(batch.frames))
+        self.log("loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.video_index))
+        self.log_dict(logs, batch_size=len(batch.video_index))
         return loss
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:

@@ -78,7 +78,7 @@ class AdamWCosine(OptimizerRecipe):
     def build(self, parameters: Sequence[TrainableParameter], steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
         matrices = [p.parameter for p in parameters if p.parameter.ndim >= 2]
         vectors = [p.parameter for p in parameters if p.parameter.ndim < 2]
-        groups = _groups((matrices, {"weight_decay": self.weight_decay}), (vectors, {"weight_decay": 0.0}))
+        groups = parameter_groups((matrices, {"weight_decay": self.weight_decay}), (vectors, {"weight_decay": 0.0}))
         optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, eps=self.eps, fused=True)
         return optimizer, LambdaLR(optimizer, lambda step: warmup_cosine(step / max(1, steps), self.warmup))
 
@@ -90,48 +90,6 @@ def unfused(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
             group["fused"] = False
     optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # by which a scaler knows fused kernels
     return optimizer
-
-
-class OfficialMVAdapter(OptimizerRecipe):
-    """The released MV-Adapter recipe: BertAdam, and a rate of its own for what is unfrozen in the backbone.
-
-    The released code keeps weights and optimiser state in fp16, where this rate acts like a much larger one; in fp32
-    or bf16-mixed it trains slowly. Source: specs/mv_adapter.md section 7.
-
-    Args:
-        lr: peak learning rate of what the method added.
-        pretrained_lr: peak learning rate of unfrozen backbone parameters.
-        weight_decay: of all but the added biases; unfrozen biases of the backbone do decay.
-        warmup: share of all steps in which the rate rises.
-        betas: decay rates of the moments.
-        eps: added to the root of the second moment.
-        clip_norm: bound on the global gradient norm per step, or null.
-    """
-
-    def __init__(
-        self,
-        lr: Positive = 5e-6,
-        pretrained_lr: Positive = 1e-7,
-        weight_decay: NonNegative = 0.2,
-        warmup: ShareBelowOne = 0.1,
-        betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.98),
-        eps: Positive = 1e-6,
-        clip_norm: NonNegative | None = 1.0,
-    ) -> None:
-        self.lr, self.pretrained_lr, self.weight_decay, self.warmup = lr, pretrained_lr, weight_decay, warmup
-        self.betas, self.eps, self.clip_norm = betas, eps, clip_norm
-
-    def build(self, parameters: Sequence[TrainableParameter], steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
-        weights = [p.parameter for p in parameters if not p.pretrained and not p.bias]
-        biases = [p.parameter for p in parameters if not p.pretrained and p.bias]
-        pretrained = [p.parameter for p in parameters if p.pretrained]
-        groups = _groups(
-            (weights, {"lr": self.lr, "weight_decay": self.weight_decay}),
-            (biases, {"lr": self.lr, "weight_decay": 0.0}),
-            (pretrained, {"lr": self.pretrained_lr, "weight_decay": self.weight_decay}),
-        )
-        optimizer = BertAdam(groups, lr=self.lr, betas=self.betas, eps=self.eps)
-        return optimizer, LambdaLR(optimizer, lambda step: bert_warmup_cosine(step / max(1, steps), self.warmup))
 
 
 class BertAdam(torch.optim.Optimizer):
@@ -212,7 +170,7 @@ def _clip_each(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
     return list(_torch._foreach_mul(gradients, scales))
 
 
-def _groups(*groups: tuple[list[nn.Parameter], dict[str, float]]) -> list[dict[str, Any]]:
+def parameter_groups(*groups: tuple[list[nn.Parameter], dict[str, float]]) -> list[dict[str, Any]]:
     """Parameter groups of an optimiser, without those that would be empty."""
     return [{"params": parameters, **options} for parameters, options in groups if parameters]
 

@@ -7,13 +7,19 @@ a checkpoint of plain values can hold; these give plain numbers. To a type check
 from __future__ import annotations
 
 import argparse
+import functools
+import inspect
 import math
+import numbers
 import re
+import types
+import typing
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from jsonargparse.typing import register_type
 
+from petl_bench.errors import UsageError
 from petl_bench.formats import shown
 
 #: the largest number of anything: sizes and counts are 32-bit integers somewhere below
@@ -21,6 +27,7 @@ MOST = 2**31 - 1
 #: widths, ranks and lengths: a square matrix of this size is 16 GB
 WIDEST = 2**16
 
+_RANGES: set[Any] = set()
 _YAML_FLOATS = {".inf": "inf", "+.inf": "inf", "-.inf": "-inf", ".nan": "nan"}
 
 
@@ -32,8 +39,8 @@ def whole_number(value: Any) -> int:
     """
     if isinstance(value, str) and re.fullmatch(r"[+-]?\d+", value.strip()):
         return int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
     raise ValueError("no whole number")
 
 
@@ -45,7 +52,7 @@ def number(value: Any) -> float:
     """
     if isinstance(value, str):
         return float(_YAML_FLOATS.get(value.strip().lower(), value))
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
         return float(value)
     raise ValueError("no number")
 
@@ -62,6 +69,7 @@ def _registered(name: str, base: type, read: Callable[[Any], Any], wanted: str, 
 
     # Never true: a value from a file is a plain number already, and is looked at like one from the command line.
     kind = type(name, (base,), {"__module__": __name__, "__doc__": f"{wanted}.", "read": staticmethod(deserialise)})
+    _RANGES.add(kind)
     register_type(kind, serializer=base, deserializer=deserialise, type_check=lambda value, _: False)
     return kind
 
@@ -87,13 +95,86 @@ def argument(kind: type) -> Callable[[str], Any]:
     return read
 
 
+class Checked:
+    """A class whose arguments are held to the ranges and choices in their annotations, whoever calls the constructor.
+
+    A parser does so for what comes from configurations and the command line; tests and notebooks call constructors
+    themselves. The types of this module and `Literal` are looked at, also as one of several (`Size | None`).
+
+    Raises:
+        UsageError: naming class, argument, what is expected and what was given.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        # Not in `__init__`: what a subclass is given would be used before its base could look at it.
+        given = dict(zip(_positional(cls), args, strict=False)) | kwargs
+        hints = constructor_hints(cls)
+        for name, value in given.items():
+            if wanted := _unmet(hints.get(name), value):
+                choices = " or ".join([", ".join(wanted[:-1]), wanted[-1]] if wanted[1:] else wanted)
+                raise UsageError(f"{cls.__name__}.{name}: expected {choices}, got {shown(value)}")
+        return super().__new__(cls)
+
+
+@functools.cache
+def constructor_hints(kind: Any) -> dict[str, Any]:
+    """The types of a constructor's arguments, those that it hands on to its bases included."""
+    found: dict[str, Any] = {}
+    for one in reversed(getattr(kind, "__mro__", ())):
+        if "__init__" in vars(one):
+            try:
+                found |= typing.get_type_hints(one.__init__)
+            except (NameError, TypeError):  # names that a library imports for type checkers only
+                continue
+    return found
+
+
+@functools.cache
+def _positional(kind: type) -> tuple[str, ...]:
+    return tuple(inspect.signature(kind.__init__).parameters)[1:]
+
+
+def _unmet(hint: Any, value: Any) -> list[str]:
+    """What would be taken instead of a value; nothing if it is taken, or if the type does not say what is."""
+    if typing.get_origin(hint) is Literal:
+        choices = typing.get_args(hint)
+        return [] if value in choices else [shown(choice).strip("'") for choice in choices]
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        unmet = [_unmet(one, value) for one in typing.get_args(hint)]
+        return [] if [] in unmet else [wanted for one in unmet for wanted in one]
+    if typing.get_origin(hint) is tuple and isinstance(value, (tuple, list)):
+        parts = zip(typing.get_args(hint), value, strict=False)
+        return next((wanted for one, item in parts if (wanted := _unmet(one, item))), [])
+    if hint is type(None):
+        return [] if value is None else ["null"]
+    if hint not in _RANGES:
+        return []
+    try:
+        if isinstance(value, str):  # which only a parser makes a number of
+            raise ValueError
+        hint.read(value)
+    except ValueError:
+        return [hint.__doc__.removesuffix(".")]
+    return []
+
+
 if TYPE_CHECKING:
-    Count = NonNegativeCount = Size = Seed = Processes = int
+    Count = NonNegativeCount = Size = NonNegativeSize = OddSize = TextLength = Seed = Processes = int
     Finite = Positive = Limit = NonNegative = Share = ShareBelowOne = float
 else:
     Count = _whole("Count", 1, MOST)
     NonNegativeCount = _whole("NonNegativeCount", 0, MOST)
     Size = _whole("Size", 1, WIDEST)
+    NonNegativeSize = _whole("NonNegativeSize", 0, WIDEST)
+    OddSize = _registered(
+        "OddSize",
+        int,
+        whole_number,
+        f"an odd number from 1 to {WIDEST - 1}",
+        lambda value: 1 <= value < WIDEST and value % 2 == 1,
+    )
+    # Start, end and something between.
+    TextLength = _whole("TextLength", 3, WIDEST)
     Seed = _whole("Seed", 0, 2**32 - 1)
     Processes = _whole("Processes", 0, 1024)
     Finite = _real("Finite", "a finite number", math.isfinite)

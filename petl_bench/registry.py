@@ -18,7 +18,7 @@ from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from petl_bench.errors import UsageError
 from petl_bench.storage.untrusted import shown
@@ -116,6 +116,21 @@ def _import(name: str) -> ModuleType:
         if error.name and f"{name}.".startswith(f"{error.name}."):
             raise UsageError(f"--plugins: no module {shown(name)}: is it installed, or on PYTHONPATH?") from error
         raise UsageError(f"module '{name}' needs '{error.name}', which is not installed") from error
+
+
+def instantiate(value: Any) -> Any:
+    """What a block of a configuration (`class_path`, `init_args`) stands for; blocks in its arguments come first.
+
+    Args:
+        value: a block of known classes; anything else is given back as it is.
+    """
+    if not isinstance(value, dict) or "class_path" not in value:
+        return value
+    for folder in FOLDERS:
+        _package(folder)
+    module, _, name = value["class_path"].rpartition(".")
+    arguments = {key: instantiate(item) for key, item in value.get("init_args", {}).items()}
+    return getattr(importlib.import_module(module), name)(**arguments)
 
 
 def list_entries(folder: str) -> list[Entry]:

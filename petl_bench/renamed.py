@@ -24,9 +24,14 @@ class Block(NamedTuple):
 Rule = Callable[[Block], Block]
 
 #: class paths: old -> new
-CLASSES: dict[str, str] = {"petl_bench.backbones.whole_clip.WholeCLIP": "petl_bench.backbones.clip.WholeCLIP"}
-#: class path of today -> what rewrites a block of an earlier version
-REWRITTEN: dict[str, Rule] = {}
+CLASSES: dict[str, str] = {
+    "petl_bench.backbones.whole_clip.WholeCLIP": "petl_bench.backbones.clip.WholeCLIP",
+    "petl_bench.optimizers.OfficialMVAdapter": "methods.mv_adapter.OfficialMVAdapter",
+}
+
+
+#: no value of an argument
+_NONE = object()
 
 
 # --- rules -----------------------------------------------------------------------------------------------------------
@@ -41,21 +46,25 @@ def argument(old: str, new: str) -> Rule:
     return rule
 
 
-def part(mode: str, parts: Mapping[Any, tuple[str, tuple[str, ...]]], into: str | None = None) -> Rule:
+def part(
+    mode: str, parts: Mapping[Any, tuple[str, tuple[str, ...]]], default: Any = _NONE, into: str | None = None
+) -> Rule:
     """A mode that is a class of its own now, with those arguments that belong to it.
 
     Args:
         mode: the argument that chose.
         parts: by its values: a class path, and the arguments that go there; arguments of the others are left out.
+        default: its value where a block has arguments of the parts, and does not choose.
         into: the argument that takes the class; the mode's own name if it is None.
     """
     moved = {name for _, names in parts.values() for name in names}
 
     def rule(block: Block) -> Block:
+        if default in parts and mode not in block.init_args and moved & block.init_args.keys():
+            block = block._replace(init_args={**block.init_args, mode: default})
         if not _is_among(block, mode, parts):
             return block
-        chosen = block.init_args[mode]
-        class_path, names = parts[chosen]
+        class_path, names = parts[block.init_args[mode]]
         given = {name: block.init_args[name] for name in names if name in block.init_args}
         kept = {name: item for name, item in block.init_args.items() if name not in moved and name != mode}
         return block._replace(init_args={**kept, into or mode: {"class_path": class_path, "init_args": given}})
@@ -96,6 +105,62 @@ def one_after_another(*rules: Rule) -> Rule:
         return block
 
     return rule
+
+
+def candidates_to_reranking(block: Block) -> Block:
+    """How many candidates are ranked anew, or null: the second stage of retrieval is a part, or null."""
+    given = {
+        today: block.init_args[name] for name, today in (("k_test", "k"), ("beta", "beta")) if name in block.init_args
+    }
+    if not given:
+        return block
+    stage = {"class_path": "petl_bench.tasks.reranking.Reranking", "init_args": given}
+    kept = {name: item for name, item in block.init_args.items() if name not in ("k_test", "beta")}
+    return block._replace(init_args={**kept, "reranking": None if given.get("k", 0) is None else stage})
+
+
+#: class path of today -> what rewrites a block of an earlier version
+REWRITTEN: dict[str, Rule] = {
+    "methods.mv_adapter.MVAdapter": one_after_another(
+        *(argument(f"cmt_{name}", name) for name in ("position", "layers", "dim")),
+        argument("kron_terms", "terms"),
+        part(
+            "tying",
+            {
+                "kronecker": ("methods.mv_adapter.Kronecker", ("terms",)),
+                "factor": ("methods.mv_adapter.Factor", ("position", "layers", "dim")),
+                "none": ("methods.mv_adapter.Untied", ()),
+            },
+            default="kronecker",
+        ),
+    ),
+    "petl_bench.tasks.retrieval.Retrieval": part(
+        "pooling",
+        {
+            "mean": ("petl_bench.tasks.pooling.MeanPooling", ()),
+            "text_conditioned": ("petl_bench.tasks.pooling.TextConditionedPooling", ("temperature",)),
+        },
+    ),
+    "petl_bench.tasks.matching.MatchingRetrieval": candidates_to_reranking,
+    "petl_bench.tasks.qa_generation.AnswerGeneration": one_after_another(
+        argument("k_test", "k"),
+        part(
+            "inference",
+            {
+                "generate": ("petl_bench.tasks.answering.Generate", ("num_beams", "max_length")),
+                "rank": ("petl_bench.tasks.answering.Rank", ("answer_list", "max_answers", "k")),
+            },
+            default="generate",
+        ),
+    ),
+    "petl_bench.backbones.blip.BLIP": choice(
+        "purpose",
+        {
+            "retrieval": ("petl_bench.backbones.blip.BLIP", ()),
+            "qa": ("petl_bench.backbones.blip.BLIPVQA", ("caption_words",)),
+        },
+    ),
+}
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

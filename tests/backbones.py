@@ -1,11 +1,18 @@
 """Backbones for tests of methods."""
 
+from typing import Literal
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.blip.model import BLIP, BLIPVQA
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.method import Method
+from tests.inputs import clips_of
+
+Purpose = Literal["retrieval", "qa"]
+BLIPS: dict[Purpose, type[BLIP] | type[BLIPVQA]] = {"retrieval": BLIP, "qa": BLIPVQA}
 
 
 def noise(backbone: Backbone, clips: int, frames: int, seed: int = 0) -> Tensor:
@@ -32,13 +39,12 @@ def token_schedule(method: Method, frames: int) -> list[tuple[int, int, int]]:
     blocks = backbone.towers["vision"].blocks
     handles = []
     for block in blocks:
-        first = next(layer for layer in block.mlp.modules() if isinstance(layer, nn.Linear))
-        for layer in (block.attention.qkv, first):
+        for layer in (block.linears["q"].layer, block.linears["up"].layer):
             handles.append(layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])))
-    size, device = backbone.spec.image_size, backbone.logit_scale.device
+    size, device = backbone.spec.image_size, next(backbone.parameters()).device
     pixels = torch.zeros(1, frames, 3, size, size, device=device)
     with torch.device(device), torch.no_grad():
-        backbone.encode_video(pixels, torch.ones(1, frames).bool(), tokens=True)
+        backbone.encode_video_tokens(clips_of(pixels, torch.ones(1, frames).bool()))
     for handle in handles:
         handle.remove()
     shapes = [(x.shape[0], x.shape[1]) for x in read]

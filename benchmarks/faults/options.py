@@ -26,6 +26,7 @@ import yaml
 from pytorch_lightning import Trainer
 
 from benchmarks.children import end_with
+from methods.mv_adapter import OfficialMVAdapter
 from petl_bench.backbones.blip.model import BLIP
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.backbones.clip.whole import WholeCLIP
@@ -34,7 +35,7 @@ from petl_bench.cli.named_configs import find_config
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.main import main as petl_bench
 from petl_bench.method import Method
-from petl_bench.optimizers import AdamWCosine, OfficialMVAdapter
+from petl_bench.optimizers import AdamWCosine
 from petl_bench.registry import list_entries
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.qa_classifier import AnswerClassifier
@@ -227,7 +228,7 @@ def _fit(bench: Bench, config: str, layout: str, backbone: str) -> tuple[str, ..
     if config.startswith("fixtureqa_full"):
         more += (_answers(bench.data(layout)),)
     if config == "fixture_uniadapter":
-        more += ("--model.init_args.task.init_args.queue_size=8", "--model.init_args.task.init_args.k_test=2")
+        more += ("--model.init_args.task.init_args.queue_size=8", "--model.init_args.task.init_args.reranking.k=2")
     if config == "fixture_tempme":
         more += ("--data.init_args.frames=8",)
     return ("fit", f"--config={config}", *_TINY, *more, f"--data.init_args.root={bench.data(layout)}")

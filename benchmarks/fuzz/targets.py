@@ -59,7 +59,7 @@ def _samples(make: Callable[..., Any], splits: Sequence[str], options: dict[str,
         for sample in data.checked(split):
             assert sample.captions
             assert all(caption.strip() for caption in sample.captions)
-            start, end = sample.start or 0, MAX_SECONDS + 1 if sample.end is None else sample.end
+            start, end = sample.moment.start or 0, sample.moment.end or MAX_SECONDS + 1
             assert 0 <= start < end <= MAX_SECONDS + 1
             for question in sample.questions:
                 assert isinstance(question.id, int) or question.id.strip()

@@ -10,31 +10,159 @@ import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from petl_bench.configurable import Configurable
 from petl_bench.errors import UsageError
-from petl_bench.inputs import InputSpec
-from petl_bench.nn.transformer import Tower
+from petl_bench.inputs import Clips, InputSpec, Words
+from petl_bench.nn.transformer import Memory, Modality, Tower
 
 
 class VideoFeatures(NamedTuple):
-    """Features of B clips: all tokens (B, T, L, D) if asked for, frames (B, T, E), pooled (B, E)."""
+    """Features of B clips: frames (B, T, E), pooled (B, E)."""
 
-    tokens: Tensor | None
     frames: Tensor
     pooled: Tensor
 
 
 class TextFeatures(NamedTuple):
-    """Features of M captions: all tokens (M, N, D) if asked for, pooled (M, E), pooled before normalisation (M, E)."""
+    """Features of M captions: pooled (M, E), pooled before normalisation (M, E)."""
 
-    tokens: Tensor | None
     pooled: Tensor
     projected: Tensor
+
+
+class VideoTokens(NamedTuple):
+    """B clips with all that text can read of them.
+
+    Attributes:
+        features: of the clips.
+        memory: all tokens of all frames, frame after frame (B, T * L, D); those of padded frames are not read.
+    """
+
+    features: VideoFeatures
+    memory: Memory
+
+
+class TextTokens(NamedTuple):
+    """M captions with all their tokens: features, and tokens (M, N, D)."""
+
+    features: TextFeatures
+    tokens: Tensor
+
+
+class JointSpace(ABC):
+    """A space in which features of video and text are compared by their cosines.
+
+    Attributes:
+        logit_scale: scalar, the logarithm of what multiplies cosines.
+    """
+
+    logit_scale: Tensor
+
+    def scale_parameters(self) -> list[nn.Parameter]:
+        """What `logit_scale` is made of, which only contrastive losses read."""
+        assert isinstance(self.logit_scale, nn.Parameter)
+        return [self.logit_scale]
+
+    def limit_logit_scale(self) -> None:
+        """Keeps the logit scale where pretraining kept it; called after each optimiser step.
+
+        CLIP: at most ln 100 (Radford et al. 2021, section 2.5).
+        """
+        with torch.no_grad():
+            self.logit_scale.clamp_(max=math.log(100))
+
+
+class Fusion(Protocol):
+    """Text that reads video."""
+
+    #: set by a method that weighs the frames of a clip for each caption, see `weigh_frames`
+    frame_attention: nn.Module | None
+
+    def fuse(self, words: Words, memory: Memory) -> Tensor:
+        """States of texts that read a clip each, (B, N, D).
+
+        Args:
+            words: (B, N); the first token is replaced where the backbone has a token for this.
+            memory: of `encode_video_tokens`; of one clip where all texts read it, which is cheaper than B copies.
+        """
+        ...
+
+    def weigh_frames(self, memory: Memory, text: Tensor, frames: Tensor, mask: Tensor) -> Memory:
+        """The memory as the method has each caption read it; the same one where it leaves keys as they are.
+
+        Args:
+            memory: of B clips, or of one that all captions read.
+            text: (B, E), as `TextFeatures.pooled`.
+            frames: (B, T, E), as `VideoFeatures.frames`, or (1, T, E).
+            mask: (B, T) or (1, T) bool, True where a frame is real.
+        """
+        ...
+
+    def fusion_parameters(self) -> list[nn.Parameter]:
+        """The parameters that only `fuse` and what follows it read."""
+        ...
+
+
+class Matching(Protocol):
+    """A head that tells whether a caption fits a clip."""
+
+    def match(self, words: Words, memory: Memory) -> Tensor:
+        """Logits (B, 2) of "no match" and "match" of captions and clips; arguments as in `Fusion.fuse`."""
+        ...
+
+
+class AnswerDecoder(Protocol):
+    """Writes answers to questions that have read a clip, token after token."""
+
+    @property
+    def start_token(self) -> int:
+        """Id that every answer begins with."""
+        ...
+
+    @property
+    def end_token(self) -> int:
+        """Id that every answer ends with."""
+        ...
+
+    pad_token: int
+
+    def decode(self, words: Words, memory: Memory) -> Tensor:
+        """Logits of the token after each one of the answers, (A, n, V).
+
+        Args:
+            words: answers (A, n); the first token becomes the start token.
+            memory: states (A, N, D) of the questions, as `Fusion.fuse` gives them, and which are tokens of the
+                question; of one question where all answers belong to it.
+        """
+        ...
+
+    def decode_next(self, ids: Tensor, memory: Memory) -> Tensor:
+        """Logits of the token after the last one, (A, V); ids (A, n) without padding, memory as in `decode`."""
+        ...
+
+    def answer_words(self, answers: Sequence[str]) -> Words:
+        """Answers as they are decoded, (A, n) with the start token first, on the decoder's device."""
+        ...
+
+    def answer_texts(self, ids: Tensor) -> list[str]:
+        """What ids (A, n) say, without special tokens."""
+        ...
+
+
+#: what a backbone may have or not, by the attribute that is None where it has it not
+CAPABILITIES = {
+    "joint": "a joint space of video and text",
+    "fusion": "layers in which text reads video",
+    "matching": "a head that matches captions with clips",
+    "answers": "an answer decoder",
+}
 
 
 class Backbone(Configurable, nn.Module, ABC):
@@ -44,25 +172,23 @@ class Backbone(Configurable, nn.Module, ABC):
         name: for people and folders, e.g. `clip-vit-b-16-quickgelu`.
         spec: what frames and captions must look like.
         embed_dim: E, the joint width.
-        towers: by kind.
-        logit_scale: scalar parameter, the logarithm of what multiplies cosines (BLIP derives it from its parameter).
+        towers: by name.
         weights: provenance for the run record: `source`, `sha256`, and whatever else identifies the weights.
     """
 
     name: str
     spec: InputSpec
     embed_dim: int
-    logit_scale: nn.Parameter
     weights: dict[str, str | None]
-    #: False if features are all that it gives; then nobody may ask for `tokens`
+    #: whether it gives a feature of each frame
+    has_frames: ClassVar[bool] = True
+    #: False if features are all that it gives, so that `encode_video_tokens` and `encode_text_tokens` refuse
     has_tokens: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()
         #: the configuration of the architecture, whatever file it came from
         self.config: dict[str, Any] = {}
-        #: set by a method that weighs the frames of a clip for each caption; see `key_scale`
-        self.frame_attention: nn.Module | None = None
 
     def contents(self) -> dict[str, Any]:
         """What stands for the paths among the arguments where runs are compared: the content of the files.
@@ -78,85 +204,71 @@ class Backbone(Configurable, nn.Module, ABC):
         pixels = {"mean": list(self.spec.mean), "std": list(self.spec.std), "resize": self.spec.resize}
         return found | {"pretrained": {"sha256": self.weights["sha256"], **pixels}, "init_seed": None}
 
+    @classmethod
+    @abstractmethod
+    def tiny(cls, init_seed: int = 0) -> Backbone:
+        """A small one with random weights, for tests and for `petl-bench list matrix`.
+
+        Args:
+            init_seed: of the weights.
+        """
+
     @property
     @abstractmethod
     def towers(self) -> dict[str, Tower]:
-        """The towers by kind, `vision` first."""
+        """The towers by name, what reads video first."""
+
+    def encoders(self, modality: Modality) -> list[Tower]:
+        """The towers that encode a modality; one that reads both is one of vision only, so that it is adapted once."""
+        towers = [tower for tower in self.towers.values() if tower.encodes]
+        return [tower for tower in towers if modality == ("vision" if "vision" in tower.reads else "text")]
 
     @abstractmethod
-    def encode_video(self, frames: Tensor, mask: Tensor, tokens: bool = False) -> VideoFeatures:
-        """Features of clips.
-
-        Args:
-            frames: uint8 (B, T, 3, H, W), or float already normalised.
-            mask: (B, T) bool, True where a frame is real; at least one per clip.
-            tokens: also return all tokens of all frames, which costs the shortcut in the last block.
-        """
+    def encode_video(self, clips: Clips) -> VideoFeatures:
+        """Features of clips; each has at least one real frame."""
 
     @abstractmethod
-    def encode_text(self, ids: Tensor, mask: Tensor, tokens: bool = False) -> TextFeatures:
-        """Features of captions; ids and mask (M, N)."""
+    def encode_text(self, words: Words) -> TextFeatures:
+        """Features of captions."""
 
-    def fuse(
-        self, ids: Tensor, mask: Tensor, video_tokens: Tensor, video_mask: Tensor, key_scale: Tensor | None = None
-    ) -> Tensor:
-        """States of captions that read a clip each, (B, N, D).
-
-        Args:
-            ids: (B, N); the first token is replaced where the backbone has a token for this.
-            mask: (B, N) bool, True for tokens.
-            video_tokens: (B, T, L, D) of `encode_video`, or (1, T, L, D) where all captions read one clip, which is
-                cheaper than B copies.
-            video_mask: (B, T) or (1, T) bool, True where a frame is real.
-            key_scale: factor on the keys of the video's tokens, (B, T, L) or (1, T, L); None for 1.
+    def encode_video_tokens(self, clips: Clips) -> VideoTokens:
+        """`encode_video` with all tokens, which costs the shortcut in the last block.
 
         Raises:
-            UsageError: if the backbone has no cross-attention.
+            UsageError: if features are all that the backbone gives.
         """
-        raise self._without_fusion()
+        raise self._without_tokens()
 
-    def match(
-        self, ids: Tensor, mask: Tensor, video_tokens: Tensor, video_mask: Tensor, key_scale: Tensor | None = None
-    ) -> Tensor:
-        """Logits (B, 2) of "no match" and "match" of captions and clips; arguments as in `fuse`.
+    def encode_text_tokens(self, words: Words) -> TextTokens:
+        """`encode_text` with all tokens, those of padding included, which costs the shortcut in the last block.
 
         Raises:
-            UsageError: if the backbone has no matching head.
+            UsageError: if features are all that the backbone gives.
         """
-        raise self._without_fusion()
+        raise self._without_tokens()
 
-    def _without_fusion(self) -> UsageError:
-        return UsageError(f"{self.name} has no layers in which text reads video: choose a BLIP backbone")
+    def _without_tokens(self) -> UsageError:
+        return UsageError(f"{self.name} is used as a whole and gives no tokens: choose another backbone")
 
-    def key_scale(self, text: Tensor, frames: Tensor, mask: Tensor, tokens: int) -> Tensor | None:
-        """The `key_scale` of `fuse` and `match` that the method asks for; None where it leaves keys as they are.
+    @property
+    def joint(self) -> JointSpace | None:
+        """The space in which its features of video and text are compared."""
+        return None
 
-        Args:
-            text: (B, E), as `TextFeatures.pooled`.
-            frames: (B, T, E), as `VideoFeatures.frames`, or (1, T, E) where all captions read one clip.
-            mask: (B, T) or (1, T) bool, True where a frame is real.
-            tokens: L, tokens per frame.
+    @property
+    def fusion(self) -> Fusion | None:
+        """Its layers in which text reads video."""
+        return None
 
-        Returns:
-            (B, T, L).
-        """
-        return None if self.frame_attention is None else self.frame_attention(text, frames, mask, tokens)
+    @property
+    def matching(self) -> Matching | None:
+        """Its head that matches captions with clips."""
+        return None
 
-    def fusion_parameters(self) -> list[nn.Parameter]:
-        """The parameters that only `fuse` and what follows it read; none where the two encoders are all there is."""
-        return []
-
-    def scale_parameters(self) -> list[nn.Parameter]:
-        """What `logit_scale` is made of, which only contrastive losses read."""
-        return [self.logit_scale]
-
-    def limit_logit_scale(self) -> None:
-        """Keeps the logit scale where pretraining kept it; called after each optimiser step.
-
-        CLIP: at most ln 100 (Radford et al. 2021, section 2.5).
-        """
-        with torch.no_grad():
-            self.logit_scale.clamp_(max=math.log(100))
+    @property
+    def answers(self) -> AnswerDecoder | None:
+        """Its answer decoder."""
+        return None
 
     def projections(self) -> list[nn.Parameter]:
         """The parameters that map tower outputs to the joint space."""
@@ -201,6 +313,12 @@ def mean_of_real(frames: Tensor, mask: Tensor) -> Tensor:
     """Mean over the frames that are real: (B, T, E), mask (B, T) bool -> (B, E); NaN where none is."""
     weight = mask.to(frames.dtype)[..., None]  # (B, T, 1)
     return torch.where(mask[..., None], frames, 0).sum(1) / weight.sum(1)
+
+
+def video_memory(x: Tensor, mask: Tensor) -> Memory:
+    """What text reads of clips: tokens of all frames (B * T, L, D), mask (B, T) -> (B, T * L, D), frame after frame."""
+    tokens = rearrange(x, "(b t) l d -> b (t l) d", b=len(mask))
+    return Memory(tokens, repeat(mask, "b t -> b (t l)", l=x.shape[1]))
 
 
 def require_patch(image_size: int | None, vision: dict[str, Any]) -> None:

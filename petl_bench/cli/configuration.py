@@ -24,13 +24,13 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities import rank_zero_info
 
-from petl_bench.backbones.base import Backbone
 from petl_bench.cli.config_safety import ClassPathGuard, holds
 from petl_bench.cli.messages import is_about_configuration, readable
 from petl_bench.cli.named_configs import config_folder, find_config, list_configs
 from petl_bench.cli.recipes import read_recipe
 from petl_bench.cli.rewriting import rewritten
 from petl_bench.cli.values import require_possible
+from petl_bench.configurable import Configurable
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import PetlBenchError, UsageError, chain
 from petl_bench.formats import shown
@@ -41,7 +41,6 @@ from petl_bench.machine.launch import this_launch, without_left_overs
 from petl_bench.machine.limits import fault_of_machine
 from petl_bench.machine.memory import told_when_exhausted
 from petl_bench.method import Method
-from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.ranges import Seed
 from petl_bench.registry import import_plugins, list_entries
 from petl_bench.runs.clusters import require_processes
@@ -49,7 +48,6 @@ from petl_bench.runs.experiment import Experiment, RunOptions
 from petl_bench.runs.freedoms import plain_defaults, refused_class, require_allowed
 from petl_bench.runs.trainer import CountingTrainer
 from petl_bench.runs.trainer_options import require_in_range
-from petl_bench.tasks.base import Task
 
 _yaml = get_loader("yaml")
 #: what to change where memory was not enough
@@ -362,7 +360,7 @@ def _where(words: Sequence[str], files: Mapping[Path, Any]) -> str:
 def known_words() -> list[str]:
     """Class names and constructor arguments that a configuration of ours may hold."""
     words = [entry.name for folder in ("methods", "datamodules") for entry in list_entries(folder)]
-    stack: list[type] = [Method, VideoTextDataModule, Backbone, Task, OptimizerRecipe, Trainer]
+    stack: list[type] = [Configurable, Trainer]
     while stack:
         kind = stack.pop()
         stack += kind.__subclasses__()

@@ -15,6 +15,7 @@ from jsonargparse import Namespace
 from pytorch_lightning import Trainer
 
 from petl_bench.errors import UsageError
+from petl_bench.ranges import constructor_hints
 
 #: letters of the longest path that Linux takes; nothing else that a configuration holds is as long
 LONGEST = 4096
@@ -62,23 +63,11 @@ def _require_nested(value: Any, path: str) -> None:
 
 
 def _require_not_null(arguments: Namespace, kind: Any, path: str) -> None:
-    hints = _hints(kind)
+    hints = constructor_hints(kind)
     for name, value in vars(arguments).items():
         hint = hints.get(name)
         if value is None and name not in _LINKED and hint is not None and not _takes_null(hint):
             raise UsageError(f"{path}.{name} is null: give a value, or leave it out")
-
-
-def _hints(kind: Any) -> dict[str, Any]:
-    """The types of a constructor's arguments, those that it hands on to its bases included."""
-    found: dict[str, Any] = {}
-    for one in reversed(getattr(kind, "__mro__", ())):
-        if "__init__" in vars(one):
-            try:
-                found |= typing.get_type_hints(one.__init__)
-            except (NameError, TypeError):  # names that a library imports for type checkers only
-                continue
-    return found
 
 
 def _takes_null(hint: Any) -> bool:

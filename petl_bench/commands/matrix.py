@@ -17,24 +17,23 @@ from typing import Any, NamedTuple
 
 import torch
 
-from petl_bench.backbones.base import Backbone
-from petl_bench.backbones.blip.model import BLIP
-from petl_bench.backbones.clip.model import CLIP
-from petl_bench.backbones.clip.whole import WholeCLIP
+from petl_bench.backbones.base import CAPABILITIES, Backbone
+from petl_bench.backbones.known import known_backbones
 from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import config_folder
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
-from petl_bench.registry import import_plugins, list_entries, plugin_entries
+from petl_bench.registry import import_plugins, instantiate, list_entries, plugin_entries
 from petl_bench.tasks.base import Task
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.qa_classifier import AnswerClassifier
 from petl_bench.tasks.qa_generation import AnswerGeneration
 from petl_bench.tasks.retrieval import Retrieval
 
-BACKBONES = ("CLIP", "BLIP", "WholeCLIP")
+BACKBONES = known_backbones()
+_KINDS: dict[str, type[Task]] = {"R": Retrieval, "M": MatchingRetrieval, "C": AnswerClassifier, "G": AnswerGeneration}
 #: tasks by the letter that stands for them in the table
-TASKS = {"R": "retrieval", "M": "matching", "C": "qa_classifier", "G": "qa_generation"}
+TASKS = {letter: kind.name for letter, kind in _KINDS.items()}
 
 
 class Cell(NamedTuple):
@@ -58,7 +57,7 @@ def matrix(plugins: Sequence[str] = ()) -> list[Cell]:
             "qa_generation": AnswerGeneration,
         }
         return [
-            Cell(name, backbone, task, _refusal(build, _backbone(backbone, task), tasks[task]()))
+            Cell(name, backbone, task, _refusal(build, _backbone(backbone), tasks[task]()))
             for name, build in _methods(plugins).items()
             for backbone in BACKBONES
             for task in TASKS.values()
@@ -76,7 +75,8 @@ def _methods(plugins: Sequence[str]) -> dict[str, Callable[[Backbone, Task], Met
     for entry in [*list_entries("methods"), *plugin_entries("methods", plugins)]:
         kind = getattr(importlib.import_module(entry.module), entry.name)
         arguments = given.get(f"{entry.module}.{entry.name}", {})
-        options = {key: value for key, value in arguments.items() if key not in ("backbone", "task", "optimizer")}
+        own = (key for key in arguments if key not in ("backbone", "task", "optimizer"))
+        options = {key: instantiate(arguments[key]) for key in own}
         found[entry.name] = partial(_built, kind, options)
     return found
 
@@ -89,13 +89,9 @@ def _built(kind: type[Method], options: dict[str, Any], backbone: Backbone, task
     return kind(backbone=backbone, task=task, **options)
 
 
-def _backbone(name: str, task: str) -> Backbone:
+def _backbone(name: str) -> Backbone:
     with torch.device("meta"):
-        if name == "CLIP":
-            return CLIP("tiny", None)
-        if name == "BLIP":
-            return BLIP("tiny", None, purpose="qa" if task == "qa_generation" else "retrieval")
-        return WholeCLIP("RN50", None)
+        return BACKBONES[name].tiny()
 
 
 def _refusal(build: Callable[[Backbone, Task], Method], backbone: Backbone, task: Task) -> str | None:
@@ -128,6 +124,9 @@ def render(cells: Sequence[Cell]) -> str:
             for backbone in BACKBONES
         )
         lines.append(f"{method:<{width}}  " + "  ".join(marks))
-    lines += ["", "+ runs; " + ", ".join(f"{letter} {task}" for letter, task in TASKS.items()), ""]
+    lines += ["", "+ runs"]
+    for letter, kind in _KINDS.items():
+        lines.append(f"{letter} {kind.name}: needs {', '.join(CAPABILITIES[need] for need in kind.needs) or 'nothing'}")
+    lines.append("")
     lines += [f"{place:>2}  {reason}" for reason, place in reasons.items()]
     return "\n".join(line.rstrip() for line in lines)

@@ -101,7 +101,7 @@ def read_vocabulary(path: Path, max_answers: int | None = None) -> Vocabulary:
     if not is_file(path):
         raise DataError(
             f"no file {path.absolute()} to take the answers from: set data.root to the folder that holds it, or "
-            "--model.init_args.task.init_args.answer_list to a file below data.root or to an absolute path"
+            "the task's answer_list to a file below data.root or to an absolute path"
         )
     listed = _read(path)
     if any(isinstance(value, Record) and value.values.keys() != {"answer"} for _, value in listed):

@@ -9,7 +9,7 @@ import json
 import shutil
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,11 +29,10 @@ from petl_bench.data.manifest import Entry, entry_of, read_manifest, refused
 from petl_bench.data.mark import MARK
 from petl_bench.data.reader import READING_RULES
 from petl_bench.data.samples import Protocol, Sample, Split, looked_up_by
-from petl_bench.data.sampling import SAMPLERS
 from petl_bench.data.shards import EpochBatches, LateLoader, UnpaddedShard, as_loader
 from petl_bench.data.video import reader_version, require_reader
 from petl_bench.errors import DataError, UsageError
-from petl_bench.inputs import InputSpec
+from petl_bench.inputs import FrameRule, InputSpec, Sampling
 from petl_bench.lightning_seams import batches_done
 from petl_bench.machine.limits import require_temporary_folder
 from petl_bench.ranges import Count, NonNegativeCount, Processes, Size
@@ -64,7 +63,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         frames: T, frames per clip; shorter clips are padded and masked.
         frame_rate: moments per second of the grid that frames are chosen from; a clip with fewer frames than that shows
             some of them at several moments. Null takes every frame once.
-        sampling: how T frames are chosen from the grid (`petl_bench.data.sampling.SAMPLERS`).
+        sampling: how T frames are chosen from the grid (`petl_bench.data.sampling`).
         augmentation: random changes of training clips (`petl_bench.data.augmentation.RandAugment`), such as
             `rand-m7-n4-mstd0.5-inc1`; they follow from seed, epoch and row, and need decoded frames, not cached ones;
             null for none.
@@ -105,7 +104,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         eval_batch_size: Count = 32,
         frames: Size = 12,
         frame_rate: NonNegativeCount | None = 1,
-        sampling: str = "uniform",
+        sampling: Sampling = "uniform",
         augmentation: str | None = None,
         max_words: Size = 32,
         train_captions: Literal["all", "one"] = "all",
@@ -123,24 +122,35 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         spec: InputSpec | None = None,
     ) -> None:
         super().__init__()
-        _require_known(sampling=(sampling, SAMPLERS))
         require_reader(reader)
         if augmentation is not None:
             require_recipe(augmentation)
         self.root = expanded(root)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.frames, self.frame_rate, self.sampling = frames, frame_rate, sampling
+        self.frames, self.frame_rate = frames, frame_rate
+        self.sampling: Sampling = sampling
         self.augmentation = augmentation
         self.max_words, self.train_captions, self.reader = max_words, train_captions, reader
         self.cache, self.on_cache_miss = None if cache is None else Path(cache), on_cache_miss
         self.manifest = None if manifest is None else expanded(manifest)
         self.videos, self.num_workers, self.val_videos = videos, num_workers, val_videos
         self.loader_timeout = loader_timeout
-        self.bad_videos, self.partial, self.seed, self.spec = bad_videos, partial, seed, spec
+        self.bad_videos, self.partial, self.seed, self._spec = bad_videos, partial, seed, spec
         self._samples: dict[str, list[Sample]] = {}
         self._datasets: dict[str, TrainingDataset | EvaluationDataset] = {}
         self._missing: dict[str, list[str]] = {}
         self._not_cached: dict[str, int] = {}
+
+    @property
+    def spec(self) -> InputSpec:
+        """What the backbone expects.
+
+        Raises:
+            UsageError: if nobody has said it.
+        """
+        if self._spec is None:
+            raise UsageError("data.spec is not set: give the backbone's `spec` to the data module")
+        return self._spec
 
     # --- what a dataset defines -----------------------------------------------------------------------------------
 
@@ -276,8 +286,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         return ", ".join(map(str, own or files.values()))  # the test split may be read from a part `val`
 
     def setup(self, stage: str) -> None:
-        if self.spec is None:
-            raise UsageError("data.spec is not set: give the backbone's `spec` to the data module")
+        spec = self.spec  # before files are read
         splits: tuple[Split, ...] = ("train", "val", "test") if stage == "fit" else ("test",)
         if stage == "validate":
             splits = ("val",)
@@ -286,7 +295,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
             self._require_unseen()
         for split in splits:
             if split not in self._datasets:
-                self._datasets[split] = self._dataset(split)
+                self._datasets[split] = self._dataset(split, spec)
 
     def require_frames_to_train_on(self) -> None:
         """Refuses to train on cached frames with an augmentation, which changes frames before they are resized."""
@@ -316,8 +325,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         found = {} if clips is None else self._looked_up(split, clips, samples)
         return {found.get(sample.video, sample.video): sample.video for sample in samples}
 
-    def _dataset(self, split: Split) -> TrainingDataset | EvaluationDataset:
-        assert self.spec is not None
+    def _dataset(self, split: Split, spec: InputSpec) -> TrainingDataset | EvaluationDataset:
         samples = self.samples(split)
         paths = self._find(split, samples)
         loader = self.clip_loader
@@ -328,18 +336,15 @@ class VideoTextDataModule(Configurable, LightningDataModule):
             found = [(s, p) for s, p in zip(samples, paths, strict=True) if p is not None]
             augmentation = None if self.augmentation is None else RandAugment(self.augmentation)
             expand = self.train_captions == "all"
-            return TrainingDataset(found, loader, expand, self.spec, self.max_words, self.seed, tolerate, augmentation)
+            return TrainingDataset(found, loader, expand, spec, self.max_words, self.seed, tolerate, augmentation)
         self._report_truncation(split, samples)
-        return EvaluationDataset(samples, paths, loader, self.spec, self.max_words, tolerate)
+        return EvaluationDataset(samples, paths, loader, spec, self.max_words, tolerate)
 
     @functools.cached_property
     def clip_loader(self) -> ClipLoader:
         """How clips are read: from the cache where there is one."""
-        assert self.spec is not None
         loader = ClipLoader(
-            count=self.frames,
-            sampling=self.sampling,
-            rate=self.frame_rate,
+            FrameRule(self.frames, self.sampling, self.frame_rate),
             image_size=self.spec.image_size,
             resize=self.spec.resize,
             reader=self.reader,
@@ -448,7 +453,6 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         return ClipFiles(self.root / self.videos, self.suffixes, self.file_id)
 
     def _report_truncation(self, split: str, samples: Sequence[Sample]) -> None:
-        assert self.spec is not None
         captions = [caption for sample in samples for caption in sample.captions]
         cut = count_cut(self.spec, captions, self.max_words)
         if cut:
@@ -521,7 +525,6 @@ class VideoTextDataModule(Configurable, LightningDataModule):
 
     def _require_shared_memory(self, clips: int) -> None:
         """Refuses to begin where batches would not fit: a loader process without memory hangs, and says nothing."""
-        assert self.spec is not None
         processes = 1 if self.trainer is None else self.trainer.num_devices  # of this machine
         needed = processes * self.num_workers * _PREFETCHED * clips * self.frames * 3 * self.spec.image_size**2
         if not _SHARED_MEMORY.is_dir() or needed <= (free := shutil.disk_usage(_SHARED_MEMORY).free):
@@ -550,7 +553,6 @@ class VideoTextDataModule(Configurable, LightningDataModule):
 
     def profile(self) -> dict[str, Any]:
         """Everything that decides which pixels and tokens a method sees in evaluation."""
-        assert self.spec is not None
         return {
             "frames": self.frames,
             "frame_rate": self.frame_rate,
@@ -662,7 +664,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
 
 def _row(sample: Sample) -> tuple[Any, ...]:
     """What a sample is for training, whatever its file is called."""
-    return (sample.video, sample.captions, sample.start, sample.end, sample.questions)
+    return (sample.video, sample.captions, sample.moment.start, sample.moment.end, sample.questions)
 
 
 def _hints(clips: ClipFiles, samples: Sequence[Sample], found: Mapping[str, Path]) -> str:
@@ -676,7 +678,7 @@ def _hints(clips: ClipFiles, samples: Sequence[Sample], found: Mapping[str, Path
 
 def _clips(samples: Sequence[Sample], paths: Sequence[Path | None]) -> list[Clip]:
     """The clip of each sample whose file is there."""
-    return [Clip(p, s.start, s.end) for s, p in zip(samples, paths, strict=True) if p is not None]
+    return [Clip(p, s.moment) for s, p in zip(samples, paths, strict=True) if p is not None]
 
 
 def _hash(value: Any) -> str:
@@ -689,9 +691,3 @@ def count_cut(spec: InputSpec, captions: Sequence[str], max_words: int) -> int:
         return 0
     chunks = (captions[first : first + _CHUNK] for first in range(0, len(captions), _CHUNK))
     return sum(int((spec.tokenize(chunk, max_words + 1)[1].sum(1) > max_words).sum()) for chunk in chunks)
-
-
-def _require_known(**values: tuple[str, Collection[str]]) -> None:
-    for key, (value, known) in values.items():
-        if value not in known:
-            raise UsageError(f"data.{key} '{value}' is unknown: one of {', '.join(known)}")

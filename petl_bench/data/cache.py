@@ -45,9 +45,9 @@ from torch import Tensor
 
 from petl_bench.data.reader import READING_RULES, VideoError, VideoReader
 from petl_bench.data.sampling import FILLED, choose_frames, frame_grid, is_random
-from petl_bench.data.video import open_video, reader_version, resize_frames
+from petl_bench.data.video import TimedFrames, open_video, reader_version, resize_frames, times_of
 from petl_bench.errors import CheckpointError, DataError
-from petl_bench.inputs import Resize
+from petl_bench.inputs import WHOLE, FrameRule, Moment, Resize, Sampling
 from petl_bench.machine.resources import error_number, exhausted
 from petl_bench.storage.file_names import utf8_path
 from petl_bench.storage.files import (
@@ -73,7 +73,6 @@ _CANNOT_MAP = UNABLE | {errno.ENODEV}
 #: frames decoded at a time are at most this many bytes before they are resized
 _DECODED_BYTES = 512 * 2**20
 
-Seconds = int | None
 #: frame numbers from the number of frames, the frames per second and the times of a video (`sampling.choose_frames`)
 Choose = Callable[[int, float, np.ndarray | None], np.ndarray]
 
@@ -107,25 +106,23 @@ class Profile:
     resize: Resize
     reader: str
     rate: int | None
-    sampling: str | None
+    sampling: Sampling | None
     count: int | None
     reader_version: str
     torch_version: str
     rules: int = READING_RULES
 
     @classmethod
-    def of(
-        cls, *, image_size: int, resize: Resize, reader: str, rate: int | None, sampling: str, count: int
-    ) -> Profile:
+    def of(cls, rule: FrameRule, image_size: int, resize: Resize, reader: str) -> Profile:
         """The profile that serves a loader of these settings, with the packages installed here."""
-        chosen = (rate is None or sampling == FILLED) and not is_random(sampling)
+        chosen = (rule.rate is None or rule.sampling == FILLED) and not is_random(rule.sampling)
         return cls(
             image_size=image_size,
             resize=resize,
             reader=reader,
-            rate=rate,
-            sampling=sampling if chosen else None,
-            count=count if chosen else None,
+            rate=rule.rate,
+            sampling=rule.sampling if chosen else None,
+            count=rule.count if chosen else None,
             reader_version=reader_version(reader),
             torch_version=torch.__version__.partition("+")[0],
         )
@@ -145,28 +142,23 @@ class Profile:
         """Bytes of one frame."""
         return 3 * self.image_size**2
 
-    def numbers(
-        self, num_frames: int, fps: float, times: np.ndarray | None, start: Seconds, end: Seconds
-    ) -> np.ndarray:
+    def numbers(self, num_frames: int, fps: float, times: np.ndarray | None, moment: Moment = WHOLE) -> np.ndarray:
         """The frame numbers to keep of a clip, ascending, each once.
 
         Raises:
             DataError: A second is asked for, and the frames have no times.
         """
         if self.sampling is None or self.count is None:
-            return np.unique(frame_grid(num_frames, fps, times, self.rate, start, end))
-        chosen = choose_frames(
-            num_frames, fps, times, count=self.count, sampling=self.sampling, rate=self.rate, start=start, end=end
-        )
-        return np.unique(chosen)
+            return np.unique(frame_grid(num_frames, fps, times, self.rate, moment))
+        rule = FrameRule(self.count, self.sampling, self.rate)
+        return np.unique(choose_frames(num_frames, fps, times, rule, moment))
 
 
 class Clip(NamedTuple):
-    """A video file, or the seconds of it that are a clip."""
+    """A video file, or the moment of it that is a clip."""
 
     path: Path
-    start: Seconds = None
-    end: Seconds = None
+    moment: Moment = WHOLE
 
 
 class FrameCache:
@@ -193,18 +185,19 @@ class FrameCache:
 
     def _name(self, clip: Clip) -> str:
         sha256 = self.sources.find(clip.path).sha256
-        moment = "" if clip.start is None and clip.end is None else f"_{clip.start or 0}_{clip.end or 'end'}"
+        start, end = clip.moment.start or 0, clip.moment.end or "end"
+        moment = "" if clip.moment.is_whole else f"_{start}_{end}"
         return f"{sha256[:2]}/{sha256}{moment}.safetensors"
 
-    def read(self, clip: Clip, choose: Choose) -> Tensor:
-        """Frames of a clip, equal to the last bit to those that decoding gives.
+    def read(self, clip: Clip, choose: Choose) -> TimedFrames:
+        """Frames of a clip with their times, equal to the last bit to those that decoding gives.
 
         Args:
             clip: the clip.
             choose: frame numbers from what is known of the video.
 
         Returns:
-            uint8 (n, 3, S, S), a copy.
+            Copies of the n frames that are chosen.
 
         Raises:
             CacheMiss: The clip is not in the cache as its video file is now.
@@ -213,7 +206,7 @@ class FrameCache:
         """
         path = self.entry(clip)
         try:
-            return _Entry(path).frames(choose)
+            return _Entry(path).frames(choose, clip.moment)
         except PermissionError as error:
             raise _unreadable(path, error) from error
         except FileNotFoundError as error:
@@ -275,7 +268,7 @@ class FrameCache:
         """Whether the frames of a former entry are those that decoding would give today."""
         with open_video(clip.path, self.profile.reader, former["num_frames"]) as video:
             numbers = self._numbers(video, clip)
-            whole = self.profile.rate is None and clip.start is None and clip.end is None
+            whole = self.profile.rate is None and clip.moment.is_whole
             in_step = whole or (video.timing.times is None and video.info.fps == former["fps"])
             counted = video.info.num_frames == former["num_frames"] and numbers.tolist() == former["numbers"]
             return video.reads_as_rules_1 and in_step and counted
@@ -339,11 +332,11 @@ class FrameCache:
     def _numbers(self, video: VideoReader, clip: Clip) -> np.ndarray:
         info = video.info
         try:
-            numbers = self.profile.numbers(info.num_frames, info.fps, video.timing.times, clip.start, clip.end)
+            numbers = self.profile.numbers(info.num_frames, info.fps, video.timing.times, clip.moment)
         except DataError as error:
             raise video.refusal(error) from error
         if len(numbers) == 0:
-            raise VideoError(f"{clip.path}: no frame between second {clip.start} and {clip.end}")
+            raise VideoError(f"{clip.path}: no frame {clip.moment}")
         return numbers
 
     def _decode(self, clip: Clip) -> bytes:
@@ -426,10 +419,10 @@ class _Entry:
         if self._times is not None and _crc32(self._times) != self.description.get("times_crc32"):
             raise self._damaged("the times of the cached frames are damaged")
 
-    def frames(self, choose: Choose) -> Tensor:
-        """A copy of the chosen frames, each compared with its checksum."""
-        times = None if self._times is None else self._times.numpy()
-        wanted = choose(self.description["num_frames"], self.description["fps"], times)
+    def frames(self, choose: Choose, moment: Moment) -> TimedFrames:
+        """A copy of the chosen frames, each compared with its checksum, and their times in the moment."""
+        times, fps = None if self._times is None else self._times.numpy(), self.description["fps"]
+        wanted = choose(self.description["num_frames"], fps, times)
         if not np.isin(wanted, self.description["numbers"]).all():
             raise ValueError(f"frames {wanted.tolist()} are not all among the cached {self.description['numbers']}")
         slots = np.searchsorted(self.description["numbers"], wanted)
@@ -437,7 +430,7 @@ class _Entry:
         for frame, slot in zip(frames, slots.tolist(), strict=True):
             if _crc32(frame) != self.description["crc32"][slot]:
                 raise self._damaged(f"cached frame {self.description['numbers'][slot]} is damaged")
-        return frames
+        return TimedFrames(frames, times_of(wanted, fps, times, moment))
 
     def check(self) -> None:
         """Compares all frames with their SHA-256."""

@@ -73,7 +73,6 @@ def _spread(values: Sequence[int]) -> dict[str, float]:
 
 def _cut_share(data: VideoTextDataModule, captions: Sequence[str]) -> float:
     """Share of texts that are longer than `max_words` tokens of the backbone."""
-    assert data.spec is not None
     return round(count_cut(data.spec, captions, data.max_words) / len(captions), 5)
 
 

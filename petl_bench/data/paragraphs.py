@@ -9,15 +9,15 @@ from typing import NamedTuple
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.samples import Sample, Split
 from petl_bench.errors import DataError
+from petl_bench.inputs import WHOLE, Moment
 
 
 class Paragraph(NamedTuple):
-    """The sentences about one clip in the order of the protocol; whole seconds of the clip; `names` as in `Sample`."""
+    """The sentences about one clip in the order of the protocol; `moment` and `names` as in `Sample`."""
 
     video: str
     sentences: tuple[str, ...]
-    start: int | None = None
-    end: int | None = None
+    moment: Moment = WHOLE
     names: tuple[str, ...] = ()
 
 
@@ -40,7 +40,7 @@ class ParagraphDataModule(VideoTextDataModule):
                 f"{self.protocol.id}: {split} split has {found} sentences, expected {expected}: a file is cut or of "
                 "another protocol; for a subset on purpose set data.partial true, which marks the run"
             )
-        return [Sample(p.video, (join(p.sentences),), p.start, p.end, names=p.names) for p in paragraphs]
+        return [Sample(p.video, (join(p.sentences),), p.moment, names=p.names) for p in paragraphs]
 
 
 def join(sentences: Sequence[str]) -> str:

@@ -86,7 +86,7 @@ class QuestionAnswerDataModule(VideoTextDataModule):
                 raise DataError(
                     f"{told}: they are answered with {shown(questions[0].answers[0])}, for one, and it lists "
                     f"{shown(vocabulary.answers[0])}{_differs_in_case(vocabulary, questions)}; give the list that "
-                    "belongs to them: --model.init_args.task.init_args.answer_list"
+                    "belongs to them as the task's answer_list"
                 )
             if share < _LOW_COVERAGE:
                 rank_zero_warn(f"{told}: all others count as wrong. Does the list belong to them?")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from petl_bench.data.batch import Question
+from petl_bench.inputs import WHOLE, Moment
 
 Split = Literal["train", "val", "test"]
 
@@ -18,8 +19,7 @@ class Sample:
     Attributes:
         video: id, unique in its split; mostly the stem of the file name.
         captions: at least one; in question answering, the questions about the clip.
-        start: first second of the clip in the file, or None for its beginning.
-        end: last second, or None for its end.
+        moment: the part of the file that is the clip.
         questions: what belongs to each caption that is a question; else empty.
         names: what the annotations call its file, with suffix and folders where they do; the first one that a file is
             found by counts. Empty where that is `video`.
@@ -27,8 +27,7 @@ class Sample:
 
     video: str
     captions: tuple[str, ...]
-    start: int | None = None
-    end: int | None = None
+    moment: Moment = WHOLE
     questions: tuple[Question, ...] = ()
     names: tuple[str, ...] = ()
 

@@ -1,26 +1,26 @@
 """Which frames of a clip are read: the published selection rules as pure functions on frame numbers.
 
 Every rule answers "which of `available` positions, when at most `num_frames` are wanted". A clip shorter than
-that gives fewer positions; padding and masking are the caller's work (`petl_bench.data.video.pad_frames`).
+that gives fewer positions; padding and masking are the caller's work (`petl_bench.data.video.padded`).
 Sources: specs/datasets.md section 6 and the golden vectors `frame_sampling.json`.
 """
 
 import math
 import random
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 
 from petl_bench.errors import DataError, UsageError
+from petl_bench.inputs import WHOLE, FrameRule, Moment, Sampling
 
 #: seconds by which a container's clock may round a time: less than any frame lasts
 _ROUNDING = 1e-4
 _LARGEST_GRID = 2**24
 
 
-def seconds_grid(
-    num_frames: int, fps: float, rate: int = 1, start: int | None = None, end: int | None = None
-) -> np.ndarray:
+def seconds_grid(num_frames: int, fps: float, rate: int = 1, moment: Moment = WHOLE) -> np.ndarray:
     """Frames CLIP4Clip extracts from a video: `rate` per second (`RawVideoExtractorCV2.video_to_tensor`).
 
     The frame rate is truncated to an integer first, so 29.97 fps steps by 29 frames and drifts, and the last
@@ -31,24 +31,23 @@ def seconds_grid(
         num_frames: Frames in the video.
         fps: Frames per second.
         rate: Frames taken from each second, every `int(fps) // rate`-th; 0 takes all.
-        start: First second, 0 when absent.
-        end: Last second, inclusive; the end of the video when absent or beyond it.
+        moment: Its last second is included; the end of the video where it is beyond that.
 
     Returns:
-        Ascending frame numbers, (n,) int64; empty when the video ends before `start`.
+        Ascending frame numbers, (n,) int64; empty when the video ends before the moment.
 
     Raises:
         DataError: The frame rate is below one, or below `rate`.
-        ValueError: `rate` is negative, or `start` and `end` are not 0 <= start < end.
+        ValueError: `rate` is negative.
     """
-    _check_span(start, end)
     if rate < 0:
         raise ValueError(f"rate is {rate}; it must not be negative")
     if not (math.isfinite(fps) and int(fps) >= max(rate, 1)):
         raise DataError(f"a frame rate of {fps:g} cannot give {rate or 'all'} frames of each second by counting frames")
     frames_per_second = int(fps)
     duration = math.ceil(num_frames / frames_per_second)
-    seconds = np.arange(start or 0, (duration if end is None else min(end, duration)) + 1)
+    last = duration if moment.end is None else min(moment.end, duration)
+    seconds = np.arange(moment.start or 0, last + 1)
     taken = rate or frames_per_second
     offsets = np.arange(taken) * (frames_per_second // taken)
     grid = (seconds[:, None] * frames_per_second + offsets).ravel()
@@ -129,7 +128,7 @@ def blip_headtail(available: int, num_frames: int, rng: random.Random) -> np.nda
     return np.array(first + second, dtype=np.int64)
 
 
-FIXED_SAMPLERS: dict[str, Callable[[int, int], np.ndarray]] = {
+FIXED_SAMPLERS: dict[Sampling, Callable[[int, int], np.ndarray]] = {
     "head": head,
     "tail": tail,
     "uniform": uniform,
@@ -137,51 +136,38 @@ FIXED_SAMPLERS: dict[str, Callable[[int, int], np.ndarray]] = {
     "segment_middle": segment_middle,
     "blip_uniform": blip_uniform,
 }
-RANDOM_SAMPLERS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
+RANDOM_SAMPLERS: dict[Sampling, Callable[[int, int, np.random.Generator], np.ndarray]] = {
     "segment_random": segment_random,
     "blip_random": lambda available, num_frames, rng: blip_random(available, num_frames, _python_rng(rng)),
     "blip_headtail": lambda available, num_frames, rng: blip_headtail(available, num_frames, _python_rng(rng)),
 }
 #: the rule that chooses from every frame where the grid has too few (`filled`)
-FILLED = "filled"
-SAMPLERS: tuple[str, ...] = (*FIXED_SAMPLERS, FILLED, *RANDOM_SAMPLERS)
+FILLED: Sampling = "filled"
+SAMPLERS: tuple[Sampling, ...] = get_args(Sampling)
 
 
-def is_random(name: str) -> bool:
-    """Whether the rule draws random numbers.
-
-    Raises:
-        UsageError: No such rule.
-    """
-    if name not in SAMPLERS:
-        raise UsageError(f"data.sampling {name!r} is unknown; choose one of {', '.join(SAMPLERS)}")
+def is_random(name: Sampling) -> bool:
+    """Whether the rule draws random numbers."""
     return name in RANDOM_SAMPLERS
 
 
 def choose_frames(
     num_frames: int,
     fps: float,
-    times: np.ndarray | None = None,
-    *,
-    count: int,
-    sampling: str,
-    rate: int | None,
+    times: np.ndarray | None,
+    rule: FrameRule,
+    moment: Moment = WHOLE,
     rng: np.random.Generator | None = None,
-    start: int | None = None,
-    end: int | None = None,
 ) -> np.ndarray:
-    """Frame numbers to read from one video: first a grid in time, then at most `count` positions of it.
+    """Frame numbers to read from one video: first a grid in time, then at most `rule.count` positions of it.
 
     Args:
         num_frames: Frames in the video.
-        fps: Frames per second, 0 if that is not known; used only with `rate`, `start` or `end`.
+        fps: Frames per second, 0 if that is not known; used only with a rate or a moment.
         times: (num_frames + 1,) seconds at which each frame begins and the last one ends; None for a constant rate.
-        count: Frames wanted.
-        sampling: A name in `SAMPLERS`.
-        rate: Grid of `rate` moments per second (`frame_grid`; `filled` has its own); None considers every frame.
+        rule: How many, from which grid (`frame_grid`; `filled` has its own) and how.
+        moment: Its end is included with a rate (CLIP4Clip), excluded without.
         rng: Source of randomness for the random rules.
-        start: First second of the moment, None for the start of the video.
-        end: End of the moment in seconds: included with `rate` (CLIP4Clip), excluded without.
 
     Returns:
         Frame numbers, (n,) int64 with n <= count; empty when the video ends before the moment.
@@ -191,28 +177,23 @@ def choose_frames(
         UsageError: No such rule.
         ValueError: A random rule without `rng`, or arguments outside their range.
     """
+    count, sampling = rule.count, rule.sampling
     if count < 1:
         raise ValueError(f"count is {count}; at least one frame must be wanted")
-    if is_random(sampling) and rng is None:
-        raise ValueError(f"sampling {sampling!r} is random and needs rng")
     if sampling == FILLED:
-        return filled(num_frames, fps, count, rate, start, end, times)
-    grid = frame_grid(num_frames, fps, times, rate, start, end)
-    if len(grid) == 0:
-        return grid
-    if rng is not None and sampling in RANDOM_SAMPLERS:
-        return grid[RANDOM_SAMPLERS[sampling](len(grid), count, rng)]
-    return grid[FIXED_SAMPLERS[sampling](len(grid), count)][:count]
+        return filled(num_frames, fps, times, count, rule.rate, moment)
+    grid = frame_grid(num_frames, fps, times, rule.rate, moment)
+    if sampling in FIXED_SAMPLERS:
+        return grid[FIXED_SAMPLERS[sampling](len(grid), count)][:count] if len(grid) else grid
+    if sampling not in RANDOM_SAMPLERS:
+        raise UsageError(f"data.sampling {sampling!r} is unknown; choose one of {', '.join(SAMPLERS)}")
+    if rng is None:
+        raise ValueError(f"sampling {sampling!r} is random and needs rng")
+    return grid[RANDOM_SAMPLERS[sampling](len(grid), count, rng)] if len(grid) else grid
 
 
 def filled(
-    num_frames: int,
-    fps: float,
-    count: int,
-    rate: int | None,
-    start: int | None = None,
-    end: int | None = None,
-    times: np.ndarray | None = None,
+    num_frames: int, fps: float, times: np.ndarray | None, count: int, rate: int | None, moment: Moment = WHOLE
 ) -> np.ndarray:
     """Exactly `count` frames of every clip, as TempMe and DiscoVLA take them.
 
@@ -223,31 +204,28 @@ def filled(
 
     Args:
         num_frames: Frames in the video.
-        fps: Frames per second; used only with `rate`, `start` or `end`.
+        fps: Frames per second; used only with a rate or a moment.
+        times: Of the frames and of the end, in seconds, (num_frames + 1,); None if they follow from `fps`.
         count: Frames wanted.
         rate: Frames per second considered; None considers every frame.
-        start: First second of the moment, None for the start of the video.
-        end: Last second of the moment, None for the end of the video.
-        times: Of the frames and of the end, in seconds, (num_frames + 1,); None if they follow from `fps`.
+        moment: Its last second is included.
 
     Returns:
-        Ascending frame numbers, (count,) int64; empty when the video ends before `start`.
+        Ascending frame numbers, (count,) int64; empty when the video ends before the moment.
 
     Raises:
         DataError: The frame rate cannot be used.
-        ValueError: `start` and `end` are not 0 <= start < end.
     """
-    _check_span(start, end)
     if num_frames == 1:  # a picture is shown at any time
         return np.zeros(count, np.int64)
-    if rate is start is end is None:
+    if rate is None and moment.is_whole:
         return _spread(0, num_frames - 1, 1, count)
     if times is not None:
         fps = num_frames / float(times[-1])
     if not (math.isfinite(fps) and fps > 0):
         raise _untimed()
-    first = 0 if start is None else int(start * fps)
-    last = num_frames - 1 if end is None else min(int(end * fps), num_frames - 1)
+    first = int((moment.start or 0) * fps)
+    last = num_frames - 1 if moment.end is None else min(int(moment.end * fps), num_frames - 1)
     # A clip of fewer frames than moments is one that is shorter than wanted.
     numbers = _spread(first, last, 1 if rate is None else max(round(fps / rate), 1), count)
     return numbers if times is None else _shown(times[:-1], numbers / fps)
@@ -268,7 +246,7 @@ def _untimed() -> DataError:
 
 
 def frame_grid(
-    num_frames: int, fps: float, times: np.ndarray | None, rate: int | None, start: int | None, end: int | None
+    num_frames: int, fps: float, times: np.ndarray | None, rate: int | None, moment: Moment = WHOLE
 ) -> np.ndarray:
     """The frames that `choose_frames` chooses from, ascending; the arguments are its own.
 
@@ -278,25 +256,25 @@ def frame_grid(
 
     Raises:
         DataError: A second is asked for, and the frames have no times, or a grid of more than 16 million moments.
-        ValueError: `start` and `end` are not 0 <= start < end, or `rate` is negative.
+        ValueError: `rate` is negative.
     """
-    _check_span(start, end)
     if rate is not None and rate < 0:
         raise ValueError(f"rate is {rate}; it must not be negative")
-    if rate is None and start is None and end is None:
+    if rate is None and moment.is_whole:
         return np.arange(num_frames)
     if times is None and not (math.isfinite(fps) and fps > 0):
         if num_frames == 1:
             return np.arange(1)
         raise _untimed()
     if times is None and rate is not None and int(fps) >= max(rate, 1):
-        return seconds_grid(num_frames, fps, rate, start, end)
+        return seconds_grid(num_frames, fps, rate, moment)
+    start, end = moment.start or 0, moment.end
     if times is None and rate is None:
         stop = num_frames if end is None else min(math.ceil(end * fps), num_frames)
-        inside = np.arange(math.ceil((start or 0) * fps), stop)
+        inside = np.arange(math.ceil(start * fps), stop)
         if len(inside):
             return inside
-    return _timed_grid(np.arange(num_frames + 1) / fps if times is None else times, rate, start or 0, end)
+    return _timed_grid(np.arange(num_frames + 1) / fps if times is None else times, rate, start, end)
 
 
 def _timed_grid(times: np.ndarray, rate: int | None, start: int, end: int | None) -> np.ndarray:
@@ -321,12 +299,6 @@ def _timed_grid(times: np.ndarray, rate: int | None, start: int, end: int | None
 def _shown(begins: np.ndarray, moments: np.ndarray) -> np.ndarray:
     """The frame that is shown at each moment: the last one that has begun."""
     return np.searchsorted(begins, moments + _ROUNDING, side="right") - 1
-
-
-def _check_span(start: int | None, end: int | None) -> None:
-    first = start or 0
-    if first < 0 or (end is not None and end <= first):
-        raise ValueError(f"start {start} and end {end} must be seconds with 0 <= start < end")
 
 
 def _segment_edges(available: int, num_frames: int) -> np.ndarray:

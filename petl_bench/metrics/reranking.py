@@ -9,7 +9,8 @@ from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
 from petl_bench.metrics.by_index import order_of, to_cpu
-from petl_bench.metrics.retrieval import RetrievalMetric, _from_similarity, _full_precision, _Scores
+from petl_bench.metrics.retrieval import RetrievalMetric
+from petl_bench.metrics.scores import Scores, full_precision, scores_of_matrix
 
 
 class Candidates(NamedTuple):
@@ -88,14 +89,14 @@ class RerankedRetrievalMetric(RetrievalMetric):
         t2v, v2t = (second_stage(similarity, candidates, match, self.beta) for candidates in (of_texts, of_videos))
         return t2v, v2t
 
-    def _scores(self, text: Tensor, video: Tensor, failed: Tensor, videos: Tensor) -> _Scores:
-        t2v, v2t = (_from_similarity(scores, failed) for scores in self.reranked(cosines(text, video), failed))
-        return _Scores(t2v.text_rows, v2t.video_rows, len(text), failed)
+    def _scores(self, text: Tensor, video: Tensor, failed: Tensor, videos: Tensor) -> Scores:
+        t2v, v2t = (scores_of_matrix(scores, failed) for scores in self.reranked(cosines(text, video), failed))
+        return Scores(t2v.text_rows, v2t.video_rows, len(text), failed)
 
 
 def cosines(text: Tensor, video: Tensor) -> Tensor:
     """Products of features (M, E) and (V, E) in full precision: (M, V)."""
-    with _full_precision(text.device.type):
+    with full_precision(text.device.type):
         return text @ video.T
 
 

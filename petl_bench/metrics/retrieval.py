@@ -23,10 +23,8 @@ With one caption per video they are equal.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,9 +32,9 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from petl_bench.errors import DataError, NonFiniteError
+from petl_bench.errors import DataError
 from petl_bench.metrics.by_index import gather_on_cpu, listed, order_of, to_cpu
-from petl_bench.metrics.similarity import text_conditioned_cosine
+from petl_bench.metrics.scores import Rows, Scores, full_precision, scores_of_features, scores_of_frames
 
 TIE_SHARE_TO_WARN = 0.001
 RECALL_AT = (1, 5, 10, 50)
@@ -48,66 +46,6 @@ class Ranks(NamedTuple):
     ranks: Tensor
     ties: int
     gallery_size: int
-
-
-def text_to_video_ranks(
-    text: Tensor, video: Tensor, text_video: Tensor, failed: Tensor | None = None, chunk: int = 256
-) -> Ranks:
-    """Rank of each caption's video among all videos, by fp32 dot product.
-
-    Args:
-        text: caption features (M, E).
-        video: video features (V, E); rows of failed videos are ignored.
-        text_video: row of each caption's video (M,).
-        failed: videos without a feature (V,).
-        chunk: queries per block; memory is O(chunk * gallery).
-
-    Raises:
-        NonFiniteError: a feature or a similarity is NaN or infinite.
-        DataError: `text_video` does not fit the shapes.
-    """
-    return _text_to_video(_from_features(text, video, failed), text_video, chunk)
-
-
-def video_to_text_ranks(
-    text: Tensor, video: Tensor, text_video: Tensor, failed: Tensor | None = None, chunk: int = 256
-) -> Ranks:
-    """Rank of each video's best own caption among all captions: convention (a) of the module.
-
-    Arguments and errors as in `text_to_video_ranks`; a video without a caption is a `DataError`.
-    """
-    return _video_to_text(_from_features(text, video, failed), text_video, chunk)
-
-
-def video_to_caption_set_ranks(
-    text: Tensor, video: Tensor, text_video: Tensor, failed: Tensor | None = None, chunk: int = 256
-) -> Ranks:
-    """Rank of each video's caption set among all caption sets: convention (b) of the module.
-
-    Arguments and errors as in `text_to_video_ranks`; a video without a caption is a `DataError`.
-    """
-    return _video_to_caption_set(_from_features(text, video, failed), text_video, chunk)
-
-
-def text_to_video_ranks_from_similarity(
-    similarity: Tensor, text_video: Tensor, failed: Tensor | None = None, chunk: int = 256
-) -> Ranks:
-    """`text_to_video_ranks` from given similarities (M, V), such as those of a re-ranker."""
-    return _text_to_video(_from_similarity(similarity, failed), text_video, chunk)
-
-
-def video_to_text_ranks_from_similarity(
-    similarity: Tensor, text_video: Tensor, failed: Tensor | None = None, chunk: int = 256
-) -> Ranks:
-    """`video_to_text_ranks` from given similarities (M, V)."""
-    return _video_to_text(_from_similarity(similarity, failed), text_video, chunk)
-
-
-def video_to_caption_set_ranks_from_similarity(
-    similarity: Tensor, text_video: Tensor, failed: Tensor | None = None, chunk: int = 256
-) -> Ranks:
-    """`video_to_caption_set_ranks` from given similarities (M, V)."""
-    return _video_to_caption_set(_from_similarity(similarity, failed), text_video, chunk)
 
 
 def recall_at_k(ranks: Tensor, k: int) -> float:
@@ -182,6 +120,22 @@ class RetrievalMetric(Metric):
         for state in ("text_features", "text_index", "text_video"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
+    def update_clips(self, pooled: Tensor, frames: Tensor, mask: Tensor, index: Tensor, decoded: Tensor) -> None:
+        """Adds what this metric keeps of videos, as in `update_videos`.
+
+        Args:
+            pooled: (B, E); never looked at where a video could not be decoded, and has no real frame.
+            frames: (B, T, E).
+            mask: (B, T) bool, True where a frame is real.
+            index: sample index (B,).
+            decoded: whether each could be decoded (B,).
+        """
+        self.update_videos(torch.where(decoded[:, None], pooled, 0), index, decoded)
+
+    def update_captions(self, pooled: Tensor, projected: Tensor, index: Tensor, video_index: Tensor) -> None:
+        """Adds what this metric keeps of captions, normalised or not (M, E), as in `update_texts`."""
+        self.update_texts(pooled, index, video_index)
+
     def update_videos(self, features: Tensor, index: Tensor, decoded: Tensor) -> None:
         """Adds videos: features (B, E), sample index (B,), and whether each could be decoded (B,)."""
         self.update(videos=(features, index, decoded))
@@ -224,9 +178,9 @@ class RetrievalMetric(Metric):
         failed = ~dim_zero_cat(self.video_decoded)[videos].cpu()
         return _evaluate(self._scores(text, video, failed, videos), dim_zero_cat(self.text_video)[texts].cpu())
 
-    def _scores(self, text: Tensor, video: Tensor, failed: Tensor, videos: Tensor) -> _Scores:
+    def _scores(self, text: Tensor, video: Tensor, failed: Tensor, videos: Tensor) -> Scores:
         """How captions and videos are compared; `videos` is the order that `video` is already in."""
-        return _from_features(text, video, failed)
+        return scores_of_features(text, video, failed)
 
 
 class TextConditionedRetrievalMetric(RetrievalMetric):
@@ -247,22 +201,28 @@ class TextConditionedRetrievalMetric(RetrievalMetric):
         self.temperature = temperature
         self.add_state("frame_mask", default=[], dist_reduce_fx="cat")
 
+    def update_clips(self, pooled: Tensor, frames: Tensor, mask: Tensor, index: Tensor, decoded: Tensor) -> None:
+        self.update_frames(frames, mask, index, decoded)
+
+    def update_captions(self, pooled: Tensor, projected: Tensor, index: Tensor, video_index: Tensor) -> None:
+        self.update_texts(projected, index, video_index)
+
     def update_frames(self, features: Tensor, mask: Tensor, index: Tensor, decoded: Tensor) -> None:
         """Adds videos: frame features (B, T, E), their mask (B, T), and as in `update_videos`; T is always the same."""
         self.update_videos(features, index, decoded)
         self.frame_mask.append(to_cpu(mask, torch.bool))
 
-    def _scores(self, text: Tensor, video: Tensor, failed: Tensor, videos: Tensor) -> _Scores:
+    def _scores(self, text: Tensor, video: Tensor, failed: Tensor, videos: Tensor) -> Scores:
         mask = dim_zero_cat(self.frame_mask)[videos].cpu()
-        return _from_frames(text, video, mask, self.temperature, failed)
+        return scores_of_frames(text, video, mask, self.temperature, failed)
 
 
-def _evaluate(scores: _Scores, text_video: Tensor, chunk: int = 256) -> RetrievalResult:
+def _evaluate(scores: Scores, text_video: Tensor, chunk: int = 256) -> RetrievalResult:
     failed = scores.failed
-    directions = {"t2v": _text_to_video(scores, text_video, chunk)}
-    captions = _video_to_text(scores, text_video, chunk)
+    directions = {"t2v": text_to_video_ranks(scores, text_video, chunk)}
+    captions = video_to_text_ranks(scores, text_video, chunk)
     if scores.texts > len(failed):
-        directions["v2t"] = _video_to_caption_set(scores, text_video, chunk)
+        directions["v2t"] = video_to_caption_set_ranks(scores, text_video, chunk)
         directions["v2t_captions"] = captions
     else:
         directions["v2t"] = captions
@@ -294,100 +254,40 @@ def _same_length(features: Tensor, index: Tensor, third: Tensor) -> tuple[Tensor
     return features, index, third
 
 
-Rows = Callable[[int, int], Tensor]
+def text_to_video_ranks(scores: Scores, text_video: Tensor, chunk: int = 256) -> Ranks:
+    """Rank of each caption's video among all videos.
 
+    Args:
+        scores: of all captions and videos.
+        text_video: row of each caption's video (M,).
+        chunk: queries per block; memory is O(chunk * gallery).
 
-class _Scores(NamedTuple):
-    """Similarities as blocks that the receiver may overwrite, so that no dense matrix is ever needed."""
-
-    text_rows: Rows  # (start, stop) -> (stop - start, V), failed videos at -inf
-    video_rows: Rows  # (start, stop) -> (stop - start, M), failed videos at 0
-    texts: int
-    failed: Tensor  # (V,)
-
-
-def _from_features(text: Tensor, video: Tensor, failed: Tensor | None) -> _Scores:
-    failed = _failed(failed, len(video), video.device)
-    video = video.float().masked_fill(failed[:, None], 0)  # (V, E)
-    text = text.float()  # (M, E)
-    _require_finite(text, "caption features")
-    _require_finite(video, "video features")
-
-    def text_rows(start: int, stop: int) -> Tensor:
-        scores = text[start:stop] @ video.T
-        _require_finite(scores, "similarities of captions", start)
-        return scores.masked_fill_(failed, -torch.inf)
-
-    def video_rows(start: int, stop: int) -> Tensor:
-        scores = video[start:stop] @ text.T
-        _require_finite(scores, "similarities of videos", start)
-        return scores
-
-    return _Scores(text_rows, video_rows, len(text), failed)
-
-
-def _from_frames(text: Tensor, frames: Tensor, mask: Tensor, temperature: float, failed: Tensor | None) -> _Scores:
-    failed = _failed(failed, len(frames), frames.device)
-    mask = mask | failed[:, None]  # so that a failed video has frames to take the softmax over: zeros
-    frames = frames.float().masked_fill((failed[:, None] | ~mask)[..., None], 0)  # (V, T, E)
-    text = text.float()  # (M, E)
-    _require_finite(text, "caption features")
-    _require_finite(frames.flatten(1), "video features")
-
-    def text_rows(start: int, stop: int) -> Tensor:
-        scores = text_conditioned_cosine(text[start:stop], frames, mask, temperature)
-        _require_finite(scores, "similarities of captions", start)
-        return scores.masked_fill_(failed, -torch.inf)
-
-    def video_rows(start: int, stop: int) -> Tensor:
-        scores = text_conditioned_cosine(text, frames[start:stop], mask[start:stop], temperature).T.contiguous()
-        _require_finite(scores, "similarities of videos", start)
-        return scores
-
-    return _Scores(text_rows, video_rows, len(text), failed)
-
-
-def _from_similarity(similarity: Tensor, failed: Tensor | None) -> _Scores:
-    failed = _failed(failed, similarity.shape[1], similarity.device)
-    _require_finite(similarity[:, ~failed] if failed.any() else similarity, "similarities of captions")
-
-    def text_rows(start: int, stop: int) -> Tensor:
-        return similarity[start:stop].float().masked_fill(failed, -torch.inf)
-
-    def video_rows(start: int, stop: int) -> Tensor:
-        columns = similarity[:, start:stop].T.float().contiguous()
-        return columns.masked_fill(failed[start:stop, None], 0)
-
-    return _Scores(text_rows, video_rows, len(similarity), failed)
-
-
-def _failed(failed: Tensor | None, videos: int, device: torch.device) -> Tensor:
-    return torch.zeros(videos, dtype=torch.bool, device=device) if failed is None else failed.to(device)
-
-
-def _require_finite(values: Tensor, what: str, start: int = 0) -> None:
-    # The extremes carry every NaN and infinity, and are much cheaper than an element-wise test.
-    if not values.numel() or torch.stack(torch.aminmax(values)).isfinite().all():
-        return
-    rows = torch.nonzero(~values.isfinite().all(dim=1)).flatten() + start
-    raise NonFiniteError(f"NaN or infinite {what} in {len(rows)} row(s): {listed(rows)}; check the model")
-
-
-def _text_to_video(scores: _Scores, text_video: Tensor, chunk: int) -> Ranks:
+    Raises:
+        NonFiniteError: a similarity is NaN or infinite.
+        DataError: `text_video` does not fit the scores.
+    """
     text_video = _check_pairs(scores, text_video)
     texts = torch.arange(scores.texts, device=text_video.device)
     failed = scores.failed
     return _rank(scores.text_rows, (texts, text_video), failed[text_video], len(failed), chunk)
 
 
-def _video_to_text(scores: _Scores, text_video: Tensor, chunk: int) -> Ranks:
+def video_to_text_ranks(scores: Scores, text_video: Tensor, chunk: int = 256) -> Ranks:
+    """Rank of each video's best own caption among all captions: convention (a) of the module.
+
+    Arguments and errors as in `text_to_video_ranks`; a video without a caption is a `DataError`.
+    """
     text_video = _check_pairs(scores, text_video)
     _require_captions(scores, text_video)
     texts = torch.arange(scores.texts, device=text_video.device)
     return _rank(scores.video_rows, (text_video, texts), scores.failed, scores.texts, chunk)
 
 
-def _video_to_caption_set(scores: _Scores, text_video: Tensor, chunk: int) -> Ranks:
+def video_to_caption_set_ranks(scores: Scores, text_video: Tensor, chunk: int = 256) -> Ranks:
+    """Rank of each video's caption set among all caption sets: convention (b) of the module.
+
+    Arguments and errors as in `text_to_video_ranks`; a video without a caption is a `DataError`.
+    """
     text_video = _check_pairs(scores, text_video)
     _require_captions(scores, text_video)
     videos = torch.arange(len(scores.failed), device=text_video.device)
@@ -400,7 +300,7 @@ def _video_to_caption_set(scores: _Scores, text_video: Tensor, chunk: int) -> Ra
     return _rank(set_rows, (videos, videos), scores.failed, len(videos), chunk)
 
 
-def _check_pairs(scores: _Scores, text_video: Tensor) -> Tensor:
+def _check_pairs(scores: Scores, text_video: Tensor) -> Tensor:
     texts, videos = scores.texts, len(scores.failed)
     if not texts or text_video.shape != (texts,):
         raise DataError(f"text_video has shape {tuple(text_video.shape)} for {texts} captions; give one video each")
@@ -410,7 +310,7 @@ def _check_pairs(scores: _Scores, text_video: Tensor) -> Tensor:
     return text_video.to(scores.failed.device)
 
 
-def _require_captions(scores: _Scores, text_video: Tensor) -> None:
+def _require_captions(scores: Scores, text_video: Tensor) -> None:
     captions = torch.bincount(text_video, minlength=len(scores.failed))
     without = torch.nonzero(captions == 0).flatten()
     if len(without):
@@ -430,7 +330,7 @@ def _rank(rows: Rows, positives: tuple[Tensor, Tensor], lost: Tensor, gallery_si
     order = torch.argsort(positives[0])
     queries, items = positives[0][order], positives[1][order]
     greater, equal = torch.zeros((2, len(lost)), dtype=torch.int32, device=lost.device)
-    with _full_precision(lost.device.type):
+    with full_precision(lost.device.type):
         for start in range(0, len(lost), chunk):
             stop = min(start + chunk, len(lost))
             scores = rows(start, stop)
@@ -446,23 +346,3 @@ def _rank(rows: Rows, positives: tuple[Tensor, Tensor], lost: Tensor, gallery_si
     ranks = (1 + greater + (equal + 1) // 2).masked_fill(lost, gallery_size)
     ties = int(torch.count_nonzero(equal.masked_fill(lost, 0)))
     return Ranks(ranks, ties, gallery_size)
-
-
-@contextmanager
-def _full_precision(device_type: str) -> Iterator[None]:
-    """fp32 products in fp32, whatever autocast and `torch.set_float32_matmul_precision` say.
-
-    "medium", which Lightning recommends, multiplies in bf16 on CPUs that can and in TF32 on GPUs: it changes
-    ranks and makes ties. The settings per backend can be read and restored where the global one raises.
-    """
-    mkldnn: Any = torch.backends.mkldnn  # torch's annotations do not know its `matmul`
-    backends = (torch.backends.cuda.matmul, mkldnn.matmul)
-    previous = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        with torch.autocast(device_type, enabled=False):
-            yield
-    finally:
-        for backend, precision in zip(backends, previous, strict=True):
-            backend.fp32_precision = precision

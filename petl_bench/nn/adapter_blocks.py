@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -36,7 +35,7 @@ def add_sequential_adapters(tower: Tower, **options: Any) -> None:
 
 
 class PromptedBlock(WrappedBlock):
-    """y = x + Attention over x and this block's own prompts, which stand after the first token.
+    """y = x + Attention over x and this block's own prompts, which stand behind the tokens in front of the patches.
 
     Deep prompting replaces the prompts in front of every block, so what a block makes of them is never read: they
     are keys and values here and reach no feed-forward layer, with the outputs of the longer sequence.
@@ -47,38 +46,29 @@ class PromptedBlock(WrappedBlock):
         inner: the native block.
         prompts: n.
         width: D.
+        at: the token in front of which the prompts are inserted.
     """
 
     token_wise = True
 
-    def __init__(self, inner: Block, prompts: int, width: int) -> None:
+    def __init__(self, inner: Block, prompts: int, width: int, at: int = 1) -> None:
         super().__init__(inner)
+        self.at = at
         self.prompts = nn.Parameter(torch.empty(prompts, width))
         nn.init.normal_(self.prompts, std=0.02)
 
     def attend(self, x: Tensor, context: Context, row: Tensor | None = None) -> Tensor:
-        count = len(self.prompts)
+        at, count = self.at, len(self.prompts)
         prompts = self.prompts.to(x.dtype).expand(len(x), -1, -1)
-        longer = torch.cat([x[:, :1], prompts, x[:, 1:]], dim=1)  # (B, 1 + n + L - 1, D)
-        if context.attention_mask is not None:
-            context = replace(context, attention_mask=_with_prompts(context.attention_mask, count))
+        longer = torch.cat([x[:, :at], prompts, x[:, at:]], dim=1)  # (B, n + L, D)
+        context = context.insert(at, count)
         if row is not None:
-            return self.inner.attend(longer, context, torch.where(row > 0, row + count, row))
+            return self.inner.attend(longer, context, torch.where(row >= at, row + count, row))
         y = self.inner.attend(longer, context)
-        return torch.cat([y[:, :1], y[:, 1 + count :]], dim=1)
-
-
-def _with_prompts(mask: Tensor, count: int) -> Tensor:
-    """An attention mask (..., queries or 1, keys or 1) with `count` readable places after the first."""
-    for dim in (-2, -1):
-        if mask.shape[dim] > 1:
-            first, rest = mask.tensor_split([1], dim)
-            places = first.new_ones(()).expand_as(first).repeat_interleave(count, dim)
-            mask = torch.cat([first, places, rest], dim)
-    return mask
+        return torch.cat([y[:, :at], y[:, at + count :]], dim=1)
 
 
 def add_prompts(tower: Tower, prompts: int) -> None:
-    """So many trainable prompts in every block of a tower."""
+    """So many trainable prompts in every block of a tower, behind its first tokens that are no patches or words."""
     for index, block in enumerate(tower.blocks):
-        tower.replace(index, PromptedBlock(block, prompts, tower.width))
+        tower.replace(index, PromptedBlock(block, prompts, tower.width, tower.prefix_tokens))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -25,22 +26,116 @@ class Memory(NamedTuple):
     mask: Tensor
     key_scale: Tensor | None = None
 
+    def select(self, rows: Tensor | slice) -> Memory:
+        """What some of the rows read."""
+        return Memory(*(None if part is None else part[rows] for part in self))
+
+
+T = TypeVar("T")
+
+#: what a tower can read
+Modality = Literal["vision", "text"]
+#: what a linear layer of a block does; `up`, `gate` and `down` are those of the feed-forward branch
+Role = Literal["q", "k", "v", "out", "up", "gate", "down"]
+
 
 @dataclass(frozen=True)
 class Context:
     """What a block may need beyond its tokens.
 
     Attributes:
-        frames: T; rows of a vision tower are (B*T, L, D), clip after clip.
-        frame_mask: (B, T) bool, True where a frame is real; None in text towers.
+        steps: S, rows of a vision tower for each clip, (B * S, L, D), clip after clip: a row holds the tokens of
+            `Tower.frames_per_row` frames.
+        step_mask: (B, S) bool, True where a step has a real frame; None in towers that read no video.
         attention_mask: bool, broadcastable to (rows, heads, queries, keys), True where a key may be read.
+        positions: rotary angles of the tokens, (rows or 1, L, d / 2), of which attention takes sine and cosine; None
+            where tokens hold their positions.
+        companions: what else goes with each token, by name, (rows or 1, L, ...).
         memory: what cross-attention reads; None where a text is encoded alone, and in towers without cross-attention.
     """
 
-    frames: int = 1
-    frame_mask: Tensor | None = None
+    steps: int = 1
+    step_mask: Tensor | None = None
     attention_mask: Tensor | None = None
+    positions: Tensor | None = None
+    companions: Mapping[str, Tensor] = field(default_factory=dict)
     memory: Memory | None = None
+
+    def insert(self, at: int, count: int) -> Context:
+        """The context with so many tokens more, in front of the one at `at`.
+
+        Every token may read them, they are not rotated, and their companions are zero.
+        """
+        mask = self.attention_mask
+        for dim in (-2, -1):
+            if mask is not None and mask.shape[dim] > 1:  # else it is the same for all
+                mask = _inserted(mask, dim, at, count, 1)
+        return replace(
+            self,
+            attention_mask=mask,
+            positions=None if self.positions is None else _inserted(self.positions, 1, at, count, 0),
+            companions={name: _inserted(values, 1, at, count, 0) for name, values in self.companions.items()},
+        )
+
+    def keep(self, index: Tensor) -> Context:
+        """The context of some tokens, those at `index` (rows, K) of each row, in this order."""
+        mask = self.attention_mask
+        if mask is not None:
+            if mask.shape[-1] > 1:
+                mask = _taken(mask, -1, index[:, None, None])
+            if mask.shape[-2] > 1:
+                mask = _taken(mask, -2, index[:, None, :, None])
+        return replace(
+            self,
+            attention_mask=mask,
+            positions=None if self.positions is None else _kept(self.positions, index),
+            companions={name: _kept(values, index) for name, values in self.companions.items()},
+        )
+
+
+def _inserted(values: Tensor, dim: int, at: int, count: int, value: int) -> Tensor:
+    shape = list(values.shape)
+    shape[dim] = count
+    before, after = values.tensor_split([at], dim)
+    return torch.cat([before, values.new_full(shape, value), after], dim)
+
+
+def _kept(values: Tensor, index: Tensor) -> Tensor:
+    """(rows or 1, L, ...), (rows, K) -> (rows, K, ...)."""
+    values = values.expand(len(index), *values.shape[1:])
+    return values[torch.arange(len(index), device=index.device)[:, None], index]
+
+
+def _taken(mask: Tensor, dim: int, index: Tensor) -> Tensor:
+    """A mask (rows or 1, heads or 1, queries, keys) at places of a dimension, the same for all heads."""
+    rows, heads = len(index), mask.shape[1]
+    shape = [rows, heads, *mask.shape[2:]]
+    wanted = [rows, heads, *mask.shape[2:]]
+    wanted[dim] = index.shape[dim]
+    return mask.expand(shape).gather(dim, index.expand(wanted))
+
+
+class Place(NamedTuple):
+    """Where a linear layer of a block is.
+
+    Attributes:
+        owner: the module that has it.
+        name: of its attribute.
+        outputs: which of its outputs have the role; a layer of queries, keys and values has several roles.
+    """
+
+    owner: nn.Module
+    name: str
+    outputs: slice = slice(None)
+
+    @property
+    def layer(self) -> nn.Module:
+        """What stands there."""
+        return getattr(self.owner, self.name)
+
+    def put(self, layer: nn.Module) -> None:
+        """Puts another layer there."""
+        setattr(self.owner, self.name, layer)
 
 
 def select_row(x: Tensor, row: Tensor) -> Tensor:
@@ -103,8 +198,13 @@ class Block(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def mlp(self) -> nn.Module:
-        """The native feed-forward layers."""
+    def linears(self) -> dict[Role, Place]:
+        """The native linear layers by what they do; those of the cross-attention are not among them."""
+
+    @property
+    @abstractmethod
+    def norms(self) -> list[nn.Module]:
+        """All native norms, whatever they compute."""
 
     def cross(self, x: Tensor, context: Context) -> Tensor:
         """Cross-attention with its residual; x itself where there is nothing to read. (B, L, D) -> (B, L, D)."""
@@ -119,6 +219,10 @@ class Block(nn.Module, ABC):
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """The whole layer. (B, L, D) -> (B, L, D)."""
         return self.finish(self.after_attention(x, self.attend(x, context)), context)
+
+    def advance(self, x: Tensor, context: Context) -> tuple[Tensor, Context]:
+        """`forward(x)`, and the context of the next block: another one where this one changes its tokens."""
+        return self(x, context), context
 
     def forward_row(self, x: Tensor, row: Tensor, context: Context) -> Tensor:
         """`forward(x)` at one token of each sequence, (B, 1, D); nothing else is computed where that is exact."""
@@ -167,8 +271,12 @@ class WrappedBlock(Block):
         return self.inner.cross_attention
 
     @property
-    def mlp(self) -> nn.Module:
-        return self.inner.mlp
+    def linears(self) -> dict[Role, Place]:
+        return self.inner.linears
+
+    @property
+    def norms(self) -> list[nn.Module]:
+        return self.inner.norms
 
 
 class PreNormBlock(Block):
@@ -204,8 +312,12 @@ class PreNormBlock(Block):
         return self.self_attention
 
     @property
-    def mlp(self) -> nn.Module:
-        return nn.Sequential(self.fc, self.activation, self.proj)
+    def linears(self) -> dict[Role, Place]:
+        return self.self_attention.linears | {"up": Place(self, "fc"), "down": Place(self, "proj")}
+
+    @property
+    def norms(self) -> list[nn.Module]:
+        return [self.ln_1, self.ln_2]
 
     def attention_norm(self, x: Tensor) -> Tensor:
         return self.ln_1(x)
@@ -214,7 +326,7 @@ class PreNormBlock(Block):
         return self.ln_2(x)
 
     def attend(self, x: Tensor, context: Context, row: Tensor | None = None) -> Tensor:
-        return self.self_attention(self.ln_1(x), context.attention_mask, row)
+        return self.self_attention(self.ln_1(x), context.attention_mask, row, context.positions)
 
     def feed_forward(self, x: Tensor, context: Context) -> Tensor:
         return self.proj(self.activation(self.fc(self.ln_2(x))))
@@ -226,54 +338,108 @@ class PreNormBlock(Block):
         return x + branch
 
 
+class Widths(NamedTuple):
+    """Outputs of the three parts of a qkv layer."""
+
+    q: int
+    k: int
+    v: int
+
+
 class Attention(nn.Module):
     """Multi-head self-attention on contiguous (B, L, D): one qkv layer, SDPA, one output layer.
 
-    A stock frozen `nn.MultiheadAttention` is 1.7x slower on a CPU (specs/performance.md 3.2), and offers no place
-    for LoRA.
+    A stock frozen `nn.MultiheadAttention` is 1.7x slower on a CPU, and offers no place for LoRA.
 
     Args:
         width: D.
         heads: number of heads; divides D.
         causal: a token reads only itself and those before it.
         dropout: of attention weights, in training only.
+        key_value_heads: heads of keys and values, each of which several heads of queries share; None for as many.
+        bias: of both layers.
+
+    Attributes:
+        widths: of queries, keys and values, which stand in this order in what `qkv` gives.
     """
 
-    def __init__(self, width: int, heads: int, causal: bool = False, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        causal: bool = False,
+        dropout: float = 0.0,
+        key_value_heads: int | None = None,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
         self.heads = heads
+        self.key_value_heads = heads if key_value_heads is None else key_value_heads
         self.causal = causal
         self.dropout = dropout
-        self.qkv: nn.Module = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        narrow = width // heads * self.key_value_heads
+        self.widths = Widths(width, narrow, narrow)
+        self.qkv: nn.Module = nn.Linear(width, sum(self.widths), bias)
+        self.out = nn.Linear(width, width, bias)
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (B, heads, L, D / heads)."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # (B, L, 3, H, d)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        return q, k, v
+    @property
+    def linears(self) -> dict[Role, Place]:
+        """The linear layers by what they do."""
+        q, k, v = self.widths
+        return {
+            "q": Place(self, "qkv", slice(q)),
+            "k": Place(self, "qkv", slice(q, q + k)),
+            "v": Place(self, "qkv", slice(q + k, q + k + v)),
+            "out": Place(self, "out"),
+        }
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, row: Tensor | None = None) -> Tensor:
+    def project(self, x: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, heads, L, d), keys and values (B, key_value_heads, L, d), the first two turned by `positions`."""
+        q, k, v = self.qkv(x).split(self.widths, dim=-1)
+        q = rearrange(q, "b l (h d) -> b h l d", h=self.heads)
+        k, v = (rearrange(part, "b l (h d) -> b h l d", h=self.key_value_heads) for part in (k, v))
+        return (q, k, v) if positions is None else (rotated(q, positions), rotated(k, positions), v)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, row: Tensor | None = None, positions: Tensor | None = None
+    ) -> Tensor:
         """Attention of all tokens, (B, L, D), or of the query at `row` only, (B, 1, D).
 
         Args:
             x: (B, L, D).
             mask: bool, broadcastable to (B, heads, queries, L), True where a key may be read; None: all.
             row: (B,) index of the only query.
+            positions: rotary angles, as `Context.positions`.
         """
-        q, k, v = self.project(x)
+        q, k, v = self.project(x, positions)
         if row is not None:
             q = q[torch.arange(len(x), device=x.device), :, row][:, :, None]  # (B, H, 1, d)
             if self.causal:
                 mask = _and(mask, (torch.arange(x.shape[1], device=x.device) <= row[:, None])[:, None, None])
         elif self.causal and mask is not None:
             mask = mask & torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
-        is_causal = self.causal and mask is None
-        dropout = self.dropout if self.training else 0.0
         attended = nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=is_causal, dropout_p=dropout
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=self.causal and mask is None,
+            dropout_p=self.dropout if self.training else 0.0,
+            enable_gqa=self.key_value_heads != self.heads,
         )
-        return self.out(attended.transpose(1, 2).flatten(2))
+        return self.out(rearrange(attended, "b h l d -> b l (h d)"))
+
+
+def rotated(x: Tensor, angles: Tensor) -> Tensor:
+    """Rotary positions (Su et al., arXiv 2104.09864): channel i of d is turned with channel i + d / 2.
+
+    Args:
+        x: (B, H, L, d).
+        angles: (B or 1, L, d / 2).
+    """
+    cos, sin = (function(angles)[:, None].to(x.dtype) for function in (torch.cos, torch.sin))
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 class CrossAttention(nn.Module):
@@ -296,18 +462,18 @@ class CrossAttention(nn.Module):
 
     def project_memory(self, memory: Memory) -> tuple[Tensor, Tensor]:
         """Keys and values, each (M, heads, S, D / heads); M is B or 1."""
-        kv = self.key_value(memory.tokens).unflatten(-1, (2, self.heads, -1))  # (M, S, 2, H, d)
-        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
+        kv = self.key_value(memory.tokens)
+        k, v = rearrange(kv, "m s (two h d) -> two m h s d", two=2, h=self.heads).unbind(0)
         return (k if memory.key_scale is None else k * memory.key_scale[:, None, :, None].to(k.dtype)), v
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         """(B, L, D) -> (B, L, D)."""
-        q = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, H, L, d)
+        q = rearrange(self.query(x), "b l (h d) -> b h l d", h=self.heads)
         k, v = (tensor.expand(len(x), -1, -1, -1) for tensor in self.project_memory(memory))
         dropout = self.dropout if self.training else 0.0
         mask = memory.mask[:, None, None]
         attended = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-        return self.out(attended.transpose(1, 2).flatten(2))
+        return self.out(rearrange(attended, "b h l d -> b l (h d)"))
 
 
 def _and(mask: Tensor | None, other: Tensor) -> Tensor:
@@ -315,15 +481,26 @@ def _and(mask: Tensor | None, other: Tensor) -> Tensor:
 
 
 class Tower(nn.Module):
-    """A stack of blocks of one modality.
+    """A stack of blocks, and what stands in front of, between and behind them.
 
     Attributes:
-        kind: which modality the tokens are of.
+        reads: `vision`, `text`, or both, where one tower reads frames and words together.
+        encodes: False for one that writes answers instead.
         width: D.
-        grid: patches per column and row (vision towers with a square grid after one [CLS] token), else None.
+        frames_per_row: of a tower that reads video: how many consecutive frames are one row; None where all are.
+        prefix_tokens: tokens in front of those of the grid, or of the words: [CLS], start, registers.
+        class_token: whether the first one is a token of its own that features are read at, one for each row.
+        grid: patches per column and row, which stand row by row behind the prefix; None where there is none.
+        positions: how tokens know their places: they hold `learned` ones, `rotary` ones stand in the context.
+        checkpointing: recompute blocks in the backward pass.
     """
 
-    kind: ClassVar[Literal["vision", "text", "fusion", "decoder"]]
+    reads: ClassVar[frozenset[Modality]]
+    encodes: ClassVar[bool] = True
+    frames_per_row: int | None = 1
+    prefix_tokens: int = 1
+    class_token: bool = True
+    positions: Literal["none", "learned", "rotary"] = "learned"
 
     def __init__(self, blocks: Sequence[Block], width: int, grid: tuple[int, int] | None = None) -> None:
         super().__init__()
@@ -333,24 +510,32 @@ class Tower(nn.Module):
         self.checkpointing = False
 
     @property
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> tuple[Block, ...]:
         """The blocks, first to last."""
-        return [block for block in self.stack if isinstance(block, Block)]
+        return tuple(block for block in self.stack if isinstance(block, Block))
 
     def replace(self, index: int, block: Block) -> None:
         """Puts `block` in the place of the one at `index`."""
         self.stack[index] = block
 
+    def outer_norms(self) -> list[nn.Module]:
+        """The norms in front of and behind the blocks."""
+        return []
+
+    def norms(self) -> list[nn.Module]:
+        """All norms, those of blocks first."""
+        return [*(norm for block in self.blocks for norm in block.norms), *self.outer_norms()]
+
     def run(self, x: Tensor, context: Context, row: Tensor | None = None) -> Tensor:
         """All blocks: (B, L, D) -> (B, L, D); with `row` (B,) only that token of the last block: (B, 1, D)."""
         *first, last = self.blocks
         for block in first:
-            x = self._call(block, x, context)
+            x, context = self._call(block.advance, x, context)
         if row is None:
-            return self._call(last, x, context)
+            return self._call(last.advance, x, context)[0]
         return self._call(last.forward_row, x, row, context)
 
-    def _call(self, function: Callable[..., Tensor], *args: object) -> Tensor:
+    def _call(self, function: Callable[..., T], *args: object) -> T:
         if not (self.checkpointing and torch.is_grad_enabled()):
             return function(*args)
         return checkpoint(function, *args, use_reentrant=False)  # type: ignore[return-value]  # untyped in torch

@@ -125,16 +125,24 @@ def measured(config: dict[str, Any], contents: Contents | None = None) -> dict[s
     Args:
         config: resolved.
         contents: by dotted key of a block of options: what stands for the values of some of them, such as the SHA-256
-            of a file for its path.
+            of a file for its path; options of their own by dotted keys, too.
     """
     kept = _without_operational(config, "")
     for key, options in (contents or {}).items():
         block: Any = kept
         for name in key.split("."):
             block = block.get(name) if isinstance(block, dict) else None
-        if isinstance(block, dict):
-            block.update(options)
+        for name, value in options.items() if isinstance(block, dict) else ():
+            _put(block, name, value)
     return kept
+
+
+def _put(block: dict[str, Any], key: str, value: Any) -> None:
+    """Puts a value at a dotted key below a block."""
+    *parents, name = key.split(".")
+    for parent in parents:
+        block = block.setdefault(parent, {})
+    block[name] = value
 
 
 def operational_options(kind: type) -> frozenset[str]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
 
-from petl_bench.backbones.base import Backbone, VideoFeatures
+from petl_bench.backbones.base import CAPABILITIES, Backbone
 from petl_bench.configurable import Configurable
 from petl_bench.data.batch import Batch
+from petl_bench.errors import UsageError
+from petl_bench.nn.transformer import Memory
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,15 @@ class PredictionFile(NamedTuple):
     summary: str
 
 
+Part = TypeVar("Part")
+
+
+def present(part: Part | None) -> Part:
+    """A capability of a backbone that the task's `needs` have made sure of."""
+    assert part is not None, "tasks name all that they read in `needs`"
+    return part
+
+
 class Task(Configurable, nn.Module, ABC):
     """Turns a backbone's features into a loss and exact metrics. Its parameters, if any, are trained."""
 
@@ -54,6 +65,8 @@ class Task(Configurable, nn.Module, ABC):
     texts: ClassVar[str] = "captions"
     #: the metric by which the best epoch on validation data is chosen; more is better.
     monitor: ClassVar[str]
+    #: capabilities of a backbone that it reads (`petl_bench.backbones.base.CAPABILITIES`)
+    needs: ClassVar[tuple[str, ...]] = ()
     #: False if the loss depends on all samples of a batch together, so that summing parts of it is another loss.
     accumulates: ClassVar[bool] = True
     #: names of what `loss` logs beside the loss itself.
@@ -78,11 +91,29 @@ class Task(Configurable, nn.Module, ABC):
         """
         return None
 
+    def require_capabilities(self, backbone: Backbone) -> None:
+        """Refuses a backbone that lacks what the task needs.
+
+        Raises:
+            UsageError: naming all that is missing.
+        """
+        missing = [CAPABILITIES[name] for name in self.needs if getattr(backbone, name) is None]
+        if missing:
+            raise UsageError(
+                f"task {self.name} needs {' and '.join(missing)}: {type(backbone).__name__} ({backbone.name}) does not "
+                "have that; choose another backbone or task (petl-bench list matrix)"
+            )
+
     def prepare(self, backbone: Backbone) -> None:  # most tasks need no modules of their own
         """Builds what depends on the backbone's widths; called once, before the method injects its modules."""
 
-    def adapted(self, backbone: Backbone) -> None:  # most tasks keep no copies
-        """Called once, after the method has injected its modules and chosen what is trained."""
+    def adapted(self, backbone: Backbone, pretrained: Sequence[nn.Parameter]) -> None:  # most tasks keep no copies
+        """Called once, after the method has injected its modules and chosen what is trained.
+
+        Args:
+            backbone: with the method's modules.
+            pretrained: what the backbone had before.
+        """
 
     def unread(self, backbone: Backbone) -> list[nn.Parameter]:
         """Parameters of the backbone that the loss never reads: nobody can train them, and DDP would wait for them."""
@@ -139,15 +170,18 @@ class Task(Configurable, nn.Module, ABC):
     def reset(self) -> None:
         """Forgets what `update` took in."""
 
-    def after_vision(self, backbone: Backbone, batch: Batch, video: VideoFeatures) -> None:
+    def after_vision(self, backbone: Backbone, batch: Batch, memory: Memory | None) -> None:
         """What is computed for one clip and one text behind the vision tower; `petl_bench.runs.cost` counts it.
 
         Args:
             backbone: in evaluation mode.
             batch: one clip and one text.
-            video: of the clip, with all tokens where the backbone has any.
+            memory: all tokens of the clip, where the backbone has any.
         """
-        backbone.encode_text(batch.ids, batch.text_mask, tokens=backbone.has_tokens)
+        if backbone.has_tokens:
+            backbone.encode_text_tokens(batch.words)
+        else:
+            backbone.encode_text(batch.words)
 
     @abstractmethod
     def predict(self, backbone: Backbone, batch: Batch) -> Any:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
+from einops import repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petl_bench.backbones.base import Backbone, TextFeatures, VideoFeatures
+from petl_bench.backbones.base import Backbone, VideoFeatures
 from petl_bench.data.batch import Batch
-from petl_bench.errors import UsageError
-from petl_bench.metrics.reranking import RerankedRetrievalMetric
-from petl_bench.ranges import Count, NonNegative, Share
+from petl_bench.inputs import Words
+from petl_bench.nn.transformer import Memory
+from petl_bench.ranges import Count, Share
+from petl_bench.tasks.base import present
 from petl_bench.tasks.losses import gather_index, gather_with_grad, hard_negatives, momentum_contrastive_loss, own_rows
 from petl_bench.tasks.momentum import FeatureQueue, MomentumCopy
+from petl_bench.tasks.reranking import Reranking, SecondStage
 from petl_bench.tasks.retrieval import Retrieval
-
-#: captions that are matched with one video at once in evaluation
-_CHUNK = 256
-
-
-class _Clip(NamedTuple):
-    """What the second stage needs of a clip, on the CPU: tokens (1, T, L, D), frames (1, T, E), mask (1, T)."""
-
-    tokens: Tensor
-    frames: Tensor
-    mask: Tensor
 
 
 class _GlobalBatch(NamedTuple):
@@ -37,8 +30,7 @@ class _GlobalBatch(NamedTuple):
         text: (G, E), L2-normalised.
         slow_video: as the momentum encoder sees them (G, E).
         slow_text: as the momentum encoder sees them (G, E).
-        ids: (G, N).
-        text_mask: (G, N) bool.
+        words: (G, N).
         frame_mask: (G, T) bool.
         video_index: (G,).
     """
@@ -47,10 +39,28 @@ class _GlobalBatch(NamedTuple):
     text: Tensor
     slow_video: Tensor
     slow_text: Tensor
-    ids: Tensor
-    text_mask: Tensor
+    words: Words
     frame_mask: Tensor
     video_index: Tensor
+
+    def select(self, rows: slice) -> _GlobalBatch:
+        """Some of the samples."""
+        features = self.video[rows], self.text[rows], self.slow_video[rows], self.slow_text[rows]
+        return _GlobalBatch(*features, self.words.select(rows), self.frame_mask[rows], self.video_index[rows])
+
+
+class _Negatives(NamedTuple):
+    """Rows among the candidates.
+
+    Attributes:
+        videos: one for each caption (B,).
+        texts: one for each video (B,).
+        exist: (B,) bool, False where all candidates are positives.
+    """
+
+    videos: Tensor
+    texts: Tensor
+    exist: Tensor
 
 
 class _Encoders(nn.Module):
@@ -62,8 +72,8 @@ class _Encoders(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Pooled features of videos and texts, (B, E) each."""
-        video = self.backbone.encode_video(batch.frames, batch.frame_mask)
-        return video.pooled, self.backbone.encode_text(batch.ids, batch.text_mask).pooled
+        video = self.backbone.encode_video(batch.clips)
+        return video.pooled, self.backbone.encode_text(batch.words).pooled
 
 
 class MatchingRetrieval(Retrieval):
@@ -76,9 +86,7 @@ class MatchingRetrieval(Retrieval):
     pair. In several processes both are those of one process with the whole batch; the released code takes the momentum
     features of the own process only.
 
-    Ranks: by cosine, then each query's `k_test` nearest by `match logit + beta * cosine`; the others keep their order
-    below them (`RerankedRetrievalMetric`). A video is matched by the process that encoded it, with all captions it is a
-    candidate of or for, so that its keys and values are computed once.
+    Ranks: by cosine, then as `Reranking` says.
 
     Source: specs/uniadapter.md sections 5 and 6 (BLIP, Li et al. 2022; UniAdapter).
 
@@ -89,13 +97,12 @@ class MatchingRetrieval(Retrieval):
         momentum: m of the momentum encoder.
         double_ema: move what the method added twice per step, as the released code of UniAdapter does by accident.
         queue_size: Q, pairs of momentum features.
-        k_test: candidates of each query in the second stage; null ranks by cosine alone.
-        beta: weight of the cosine in the second stage. UniAdapter's released configurations (images): 0; BLIP and
-            Aurora (video): 1.
+        reranking: the second stage; null ranks by cosine alone.
     """
 
     name = "matching"
     logs = ("loss_itc", "loss_itm")
+    needs = ("joint", "fusion", "matching")
 
     def __init__(
         self,
@@ -104,20 +111,18 @@ class MatchingRetrieval(Retrieval):
         momentum: Share = 0.995,
         double_ema: bool = False,
         queue_size: Count = 57600,
-        k_test: Count | None = 128,
-        beta: NonNegative = 1.0,
+        reranking: Reranking | None = Reranking(k=128, beta=1.0),  # noqa: B008  # which never changes
     ) -> None:
         super().__init__()
         self.negatives = negatives
         self.alpha, self.momentum_rate, self.double_ema = alpha, momentum, double_ema
         self.queue_size = queue_size
-        self.k_test, self.beta = k_test, beta
-        if k_test is not None:
-            self.metric = RerankedRetrievalMetric(k_test, beta)
+        self.second = None if reranking is None else SecondStage(reranking)
+        if self.second is not None:
+            self.metric = self.second.metric
         self._alpha, self._seed = 0.0, 0
-        self._to_push: list[_GlobalBatch] = []
+        self._to_push: _GlobalBatch | None = None
         self._times: dict[str, int] = {}
-        self._clips: dict[int, _Clip] = {}
 
     def untaught(self, batch: int, processes: int, videos: int) -> str | None:
         if self.negatives == "rank" and batch // processes < 2 <= batch:
@@ -130,17 +135,10 @@ class MatchingRetrieval(Retrieval):
     # --- momentum encoder and queue -------------------------------------------------------------------------------
 
     def prepare(self, backbone: Backbone) -> None:
-        if not backbone.fusion_parameters():
-            raise UsageError(
-                f"task {self.name} needs a backbone in which text reads video, and {backbone.name} has no such layers: "
-                "choose BLIP, or task/retrieval.yaml"
-            )
-        backbone.projections()  # a BLIP for question answering says here that it has none
         self.queue = FeatureQueue(self.queue_size, backbone.embed_dim)
-        self._pretrained = {id(parameter) for parameter in backbone.parameters()}
 
-    def adapted(self, backbone: Backbone) -> None:
-        unread = {id(parameter) for parameter in backbone.fusion_parameters()}
+    def adapted(self, backbone: Backbone, pretrained: Sequence[nn.Parameter]) -> None:
+        unread = {id(parameter) for parameter in present(backbone.fusion).fusion_parameters()}
         trained = {
             name: parameter
             for name, parameter in _Encoders(backbone).named_parameters()
@@ -148,7 +146,8 @@ class MatchingRetrieval(Retrieval):
         }
         self.momentum = MomentumCopy(trained, self.momentum_rate)
         if self.double_ema:
-            self._times = {name: 2 for name, parameter in trained.items() if id(parameter) not in self._pretrained}
+            before = {id(parameter) for parameter in pretrained}
+            self._times = {name: 2 for name, parameter in trained.items() if id(parameter) not in before}
 
     def unread(self, backbone: Backbone) -> list[nn.Parameter]:
         return []
@@ -161,24 +160,24 @@ class MatchingRetrieval(Retrieval):
 
     def after_step(self, backbone: Backbone) -> None:
         super().after_step(backbone)
-        for batch in self._to_push:
+        if (batch := self._to_push) is not None:
             self.queue.push(batch.slow_video, batch.slow_text, batch.video_index)
-        self._to_push = []
+        self._to_push = None
         self.momentum.update(_Encoders(backbone), self._times)
 
     # --- loss -----------------------------------------------------------------------------------------------------
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         slow = self.momentum.call(_Encoders(backbone), batch)
-        video = backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
-        text = backbone.encode_text(batch.ids, batch.text_mask)
-        scale = backbone.logit_scale.exp()
+        video, memory = backbone.encode_video_tokens(batch.clips)
+        text = backbone.encode_text(batch.words)
+        scale = present(backbone.joint).logit_scale.exp()
         everyone = _gather(batch, video.pooled, text.pooled, *slow)
-        self._to_push = [everyone]
+        self._to_push = everyone
         with torch.autocast(video.pooled.device.type, enabled=False):
             contrast = self._contrast(video.pooled, text.pooled, everyone, scale)
-            negatives = self._draw(everyone, scale.detach(), len(batch.ids))
-        match = self._match(backbone, video, text, everyone, negatives)
+            negatives = self._draw(everyone, scale.detach(), len(text.pooled))
+        match = self._match(backbone, video, memory, everyone, negatives)
         return contrast + match, {"loss_itc": contrast.detach(), "loss_itm": match.detach()}
 
     def _contrast(self, video: Tensor, text: Tensor, everyone: _GlobalBatch, scale: Tensor) -> Tensor:
@@ -218,27 +217,26 @@ class MatchingRetrieval(Retrieval):
         self,
         backbone: Backbone,
         video: VideoFeatures,
-        text: TextFeatures,
+        memory: Memory,
         everyone: _GlobalBatch,
         negatives: _Negatives,
     ) -> Tensor:
         """ITM: the own pairs, own captions with negative videos, negative captions with own videos."""
-        assert video.tokens is not None
-        count, device = len(text.pooled), text.pooled.device
+        count, device = len(video.pooled), video.pooled.device
         own = own_rows(count)
         if self.negatives == "all":
-            tokens, frames = gather_with_grad(video.tokens), gather_index(video.frames.detach())
+            tokens, frames = gather_with_grad(memory.tokens), gather_index(video.frames.detach())
             candidates, first = everyone, own.start
         else:
-            tokens, frames = video.tokens, video.frames.detach()
-            candidates, first = _GlobalBatch(*(rows[own] for rows in everyone)), 0
+            tokens, frames = memory.tokens, video.frames.detach()
+            candidates, first = everyone.select(own), 0
         pairs = torch.arange(first, first + count, device=device)
         t = torch.cat([pairs, pairs, negatives.texts])
         v = torch.cat([pairs, negatives.videos, pairs])
-        key_scale = backbone.key_scale(candidates.text[t], frames[v], candidates.frame_mask[v], tokens.shape[2])
-        logits = backbone.match(
-            candidates.ids[t], candidates.text_mask[t], tokens[v], candidates.frame_mask[v], key_scale
-        )  # (3B, 2)
+        mask = candidates.frame_mask[v]  # (3B, T)
+        of_pairs = Memory(tokens[v], repeat(mask, "b t -> b (t l)", l=tokens.shape[1] // mask.shape[1]))
+        of_pairs = present(backbone.fusion).weigh_frames(of_pairs, candidates.text[t], frames[v], mask)
+        logits = present(backbone.matching).match(candidates.words.select(t), of_pairs)  # (3B, 2)
         negative = torch.where(negatives.exist, 0, -100)  # the latter is ignored
         labels = torch.cat([torch.ones_like(negative), negative, negative])
         # Divided by what all processes have the same number of, so that the mean over processes is the global one.
@@ -248,87 +246,36 @@ class MatchingRetrieval(Retrieval):
     # --- evaluation -----------------------------------------------------------------------------------------------
 
     def update(self, backbone: Backbone, batch: Batch) -> None:
-        if not isinstance(self.metric, RerankedRetrievalMetric):
+        if self.second is None:
             super().update(backbone, batch)
-            return
-        video = backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
-        text = backbone.encode_text(batch.ids, batch.text_mask)
-        pooled = torch.where(batch.decoded[:, None], video.pooled, 0)
-        self.metric.update_videos(pooled, batch.video_index, batch.decoded)
-        self.metric.update_texts(text.pooled, batch.text_index, batch.text_video)
-        self.metric.update_tokens(batch.ids, batch.text_mask)
-        assert video.tokens is not None
-        tokens, frames, mask = map(_on_the_host, (_as_read(video.tokens), video.frames, batch.frame_mask))
-        for row in batch.decoded.nonzero().flatten().tolist():
-            one = slice(row, row + 1)
-            self._clips[int(batch.video_index[row])] = _Clip(tokens[one], frames[one], mask[one])
+        else:
+            self.second.update(backbone, batch)
 
     def finish(self, backbone: Backbone) -> None:
-        """Matches each clip of this process with the captions that it is a candidate of, or for."""
-        if not isinstance(self.metric, RerankedRetrievalMetric):
-            return
-        candidates = self.metric.candidates()
-        device = next(backbone.parameters()).device
-        for index, clip in self._clips.items():
-            tokens, frames, mask = (part.to(device, non_blocking=True) for part in clip)
-            for texts in candidates.pairs[:, index].nonzero().flatten().split(_CHUNK):
-                if not len(texts):
-                    continue
-                text, ids, text_mask = (
-                    rows[texts].to(device) for rows in (candidates.text, candidates.ids, candidates.mask)
-                )
-                key_scale = backbone.key_scale(text, frames, mask, tokens.shape[2])
-                logits = backbone.match(ids, text_mask, tokens, mask, key_scale)
-                self.metric.update_pairs(texts, index, logits[:, 1])
-        self._clips = {}
+        if self.second is not None:
+            self.second.finish(backbone)
 
-    def after_vision(self, backbone: Backbone, batch: Batch, video: VideoFeatures) -> None:
-        super().after_vision(backbone, batch, video)
-        if self.k_test is not None:
-            assert video.tokens is not None
-            backbone.fuse(batch.ids, batch.text_mask, video.tokens, batch.frame_mask)
+    def after_vision(self, backbone: Backbone, batch: Batch, memory: Memory | None) -> None:
+        super().after_vision(backbone, batch, memory)
+        if self.second is not None and memory is not None:
+            present(backbone.fusion).fuse(batch.words, memory)
 
     def inference(self) -> dict[str, Any]:
-        if self.k_test is None:
-            return super().inference()
-        return super().inference() | {"rerank_k": self.k_test, "rerank_beta": float(self.beta)}
+        return super().inference() | ({} if self.second is None else self.second.record())
 
     def reset(self) -> None:
         super().reset()
-        self._clips = {}
-
-
-class _Negatives(NamedTuple):
-    """Rows among the candidates.
-
-    Attributes:
-        videos: one for each caption (B,).
-        texts: one for each video (B,).
-        exist: (B,) bool, False where all candidates are positives.
-    """
-
-    videos: Tensor
-    texts: Tensor
-    exist: Tensor
+        if self.second is not None:
+            self.second.reset()
 
 
 def _gather(batch: Batch, video: Tensor, text: Tensor, slow_video: Tensor, slow_text: Tensor) -> _GlobalBatch:
     """Two collectives: one of all features, one of all integers."""
     dtype = torch.promote_types(video.dtype, torch.float32)
     features = torch.stack([x.detach().to(dtype) for x in (video, text, slow_video, slow_text)], dim=1)  # (B, 4, E)
-    integers = torch.cat([batch.ids, batch.text_mask, batch.frame_mask, batch.video_index[:, None]], dim=1)
-    words, frames = batch.ids.shape[1], batch.frame_mask.shape[1]
-    ids, text_mask, frame_mask, index = gather_index(integers).split([words, words, frames, 1], dim=1)
+    integers = torch.cat([batch.words.ids, batch.words.mask, batch.clips.mask, batch.video_index[:, None]], dim=1)
+    count, frames = batch.words.ids.shape[1], batch.clips.mask.shape[1]
+    ids, text_mask, frame_mask, index = gather_index(integers).split([count, count, frames, 1], dim=1)
+    words = Words(ids, text_mask.bool())
     video, text, slow_video, slow_text = gather_index(features).unbind(1)
-    return _GlobalBatch(video, text, slow_video, slow_text, ids, text_mask.bool(), frame_mask.bool(), index[:, 0])
-
-
-def _as_read(tokens: Tensor) -> Tensor:
-    """Tokens in the precision in which attention reads them: its layers of keys and values cast them anyway."""
-    kind = tokens.device.type
-    return tokens.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tokens
-
-
-def _on_the_host(part: Tensor) -> Tensor:
-    """A copy on the CPU, in memory that a GPU can read from beside its work."""
-    return part.cpu().pin_memory() if part.is_cuda else part
+    return _GlobalBatch(video, text, slow_video, slow_text, words, frame_mask.bool(), index[:, 0])

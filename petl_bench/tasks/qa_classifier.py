@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from petl_bench.backbones.base import Backbone
 from petl_bench.data.answers import find_answer_list, read_vocabulary
 from petl_bench.data.batch import Batch, Question
-from petl_bench.errors import NonFiniteError, UsageError
+from petl_bench.errors import NonFiniteError
 from petl_bench.ranges import Count, ShareBelowOne, Size
+from petl_bench.tasks.base import present
 from petl_bench.tasks.qa import QuestionAnswering, Score
 
 
@@ -64,13 +65,13 @@ class AnswerClassifier(QuestionAnswering):
         root: folder of the dataset; linked from `data.root`. Null is the current folder.
 
     Raises:
-        UsageError: if the backbone has a decoder in the place of a joint space.
         DataError: if the answer list cannot be read.
     """
 
     name = "qa_classifier"
     tie_rule = "the answer listed first"
     pooling = "mean"
+    needs = ("joint",)
 
     def __init__(
         self,
@@ -103,19 +104,15 @@ class AnswerClassifier(QuestionAnswering):
         return f"{self.name} with answers {self.vocabulary.sha256[:16]}"
 
     def prepare(self, backbone: Backbone) -> None:
-        if "decoder" in backbone.towers:
-            raise UsageError(
-                f"task {self.name} reads video and text encoders alone, but {backbone.name} is loaded with an answer "
-                "decoder: set backbone.purpose to retrieval, or choose task/qa_generation.yaml"
-            )
         self.head = AnswerHead(backbone.embed_dim, self.hidden_dim, len(self.vocabulary), self.dropout)
 
     def unread(self, backbone: Backbone) -> list[nn.Parameter]:
-        return [*backbone.scale_parameters(), *backbone.fusion_parameters()]
+        fusion = [] if backbone.fusion is None else backbone.fusion.fusion_parameters()
+        return [*present(backbone.joint).scale_parameters(), *fusion]
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        video = backbone.encode_video(batch.frames, batch.frame_mask)
-        text = backbone.encode_text(batch.ids, batch.text_mask)
+        video = backbone.encode_video(batch.clips)
+        text = backbone.encode_text(batch.words)
         logits = self.head(video.pooled, text.pooled)  # (B, A)
         targets = self._targets(batch.questions).to(logits)
         return -(targets * logits.log_softmax(dim=-1)).sum(dim=-1).mean(), {}
@@ -131,8 +128,8 @@ class AnswerClassifier(QuestionAnswering):
 
     def answer(self, backbone: Backbone, batch: Batch) -> list[str | None]:
         """The most likely answer to each question; None where its video could not be read."""
-        video = backbone.encode_video(batch.frames, batch.frame_mask)
-        text = backbone.encode_text(batch.ids, batch.text_mask)
+        video = backbone.encode_video(batch.clips)
+        text = backbone.encode_text(batch.words)
         clip = (batch.text_video[:, None] == batch.video_index).int().argmax(dim=1)  # (M,) row of the question's clip
         logits = self.head(video.pooled[clip], text.pooled)
         read = batch.decoded[clip]

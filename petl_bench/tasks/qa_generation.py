@@ -1,26 +1,26 @@
-"""Question answering by an answer decoder: any text is an answer (`generate`), or the best one of a list (`rank`)."""
+"""Question answering by an answer decoder, which writes the answer or chooses the best one of a list."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from petl_bench.backbones.base import Backbone, VideoFeatures
-from petl_bench.backbones.blip.model import BLIP, without_padding
-from petl_bench.data.answers import Vocabulary, find_answer_list, read_vocabulary
+from petl_bench.backbones.base import Backbone
 from petl_bench.data.batch import Batch
-from petl_bench.errors import DataError, NonFiniteError, UsageError
-from petl_bench.ranges import Count, ShareBelowOne, Size
-from petl_bench.tasks.beam_search import beam_search
+from petl_bench.errors import DataError, NonFiniteError
+from petl_bench.inputs import Words
+from petl_bench.nn.transformer import Memory
+from petl_bench.ranges import ShareBelowOne
+from petl_bench.tasks.answering import Generate, Inference
+from petl_bench.tasks.base import present
 from petl_bench.tasks.losses import answer_losses
 from petl_bench.tasks.qa import QuestionAnswering, Score
 
-Inference = Literal["rank", "generate"]
-
-#: answers that are scored, and questions that are searched, at once
+#: questions that are read, and searched, at once
 _CHUNK = 128
 
 
@@ -31,214 +31,94 @@ class AnswerGeneration(QuestionAnswering):
     answer, summed, over the number of questions. The released code divides by questions times frames for video, a slip
     (its own tensor of frames has been reshaped) that only scales the gradient; Aurora's weight of 0.05 does the same.
 
-    Answers: `generate` searches with beams; in the released code questions are unmasked there, so that their padding
-    is read, and not here. Its answers are the tokeniser's texts: lower case, `t - shirt`. `rank` takes the `k_test`
-    answers of a list whose first token is most likely, and of them the one with the highest log-probability, smoothed
-    as in training.
+    Answers: found as `inference` says; what is trained does not depend on it.
 
     Source: specs/uniadapter.md section 5 (BLIP, Li et al. 2022; UniAdapter).
 
     Args:
-        inference: `generate` or `rank`. What is trained does not depend on it.
-        answer_list: of `rank`, null for `generate`: a list of answers, or an annotation file
-            (`petl_bench.data.answers.read_vocabulary`); absolute, or relative to `root`.
-        max_answers: how many of the most frequent answers to take from an annotation file; null for a list.
-        k_test: of `rank`: answers whose whole log-probability is computed; null for all.
-        num_beams: of `generate`: sequences that are followed; 1 takes the likeliest token each time (Aurora).
-        max_length: of `generate`: tokens of an answer, its start and end included.
+        inference: how answers are found: `Generate` writes any text, `Rank` chooses from a list.
         label_smoothing: share of the target that is spread over the vocabulary (BLIP: 0.1, Aurora: 0).
         score: `exact_match` (video QA), or `vqa` (the official accuracy of VQAv2).
         root: folder of the dataset; linked from `data.root`. Null is the current folder.
 
     Raises:
-        UsageError: for a length without room for an answer, or a backbone without an answer decoder.
         DataError: if the answer list cannot be read, or a training question has no answer.
     """
 
     name = "qa_generation"
     chooses = True
+    needs = ("fusion", "answers")
     tie_rule = "the answer found first"
 
     def __init__(
         self,
-        inference: Inference = "generate",
-        answer_list: Path | None = None,
-        max_answers: Count | None = None,
-        k_test: Count | None = 128,
-        num_beams: Size = 3,
-        max_length: Size = 10,
+        inference: Inference = Generate(num_beams=3, max_length=10),  # noqa: B008  # which never changes
         label_smoothing: ShareBelowOne = 0.1,
         score: Score = "exact_match",
         root: Path | None = None,
     ) -> None:
-        super().__init__(score, _vocabulary(inference, answer_list, max_answers, root))
-        if max_length < 3:
-            raise UsageError(f"task.max_length is {max_length}: it counts the start and the end, so at least 3")
-        self.k_test, self.num_beams, self.max_length = k_test, num_beams, max_length
-        self.label_smoothing = label_smoothing
-        self._listed: tuple[Tensor, Tensor] | None = None
+        super().__init__(score, inference.read(root))
+        self.search, self.label_smoothing = inference, label_smoothing
 
     @property
     def answering(self) -> str:
-        if self.vocabulary is None:
-            return f"generate, num_beams {self.num_beams}, max_length {self.max_length}"
-        return f"rank, k_test {self.k_test or 'all'} of {len(self.vocabulary)}, label_smoothing {self.label_smoothing}"
+        return self.search.told(self._answers, self.label_smoothing)
 
-    def prepare(self, backbone: Backbone) -> None:
-        _with_decoder(backbone)
+    @property
+    def _answers(self) -> Sequence[str]:
+        """Those that can be given; empty where any text can."""
+        return () if self.vocabulary is None else self.vocabulary.answers
+
+    def contents(self) -> dict[str, Any]:
+        return {f"inference.init_args.{name}": value for name, value in super().contents().items()}
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        blip = _with_decoder(backbone)
-        tokens = blip.encode_video(batch.frames, batch.frame_mask, tokens=True).tokens
-        assert tokens is not None
-        question_ids, question_mask = without_padding(batch.ids, batch.text_mask)
-        states = blip.fuse(question_ids, question_mask, tokens, batch.frame_mask)  # (B, N, D)
+        fusion, decoder = present(backbone.fusion), present(backbone.answers)
+        questions = batch.words.without_padding()
+        states = fusion.fuse(questions, backbone.encode_video_tokens(batch.clips).memory)  # (B, N, D)
 
         weighted = [question.weights for question in batch.questions]
         if not all(weighted):
             raise DataError("a training question has no annotated answer: give a file with answers")
-        ids, mask = blip.answer_ids([answer for weights in weighted for answer in weights])  # (A, n)
+        answers = decoder.answer_words([answer for weights in weighted for answer in weights])  # (A, n)
         of = [row for row, weights in enumerate(weighted) for _ in weights]  # the question of each answer
-        logits = blip.decode(ids, mask, states[of], question_mask[of])
-        losses = answer_losses(logits, ids, mask, self.label_smoothing)
+        logits = decoder.decode(answers, Memory(states[of], questions.mask[of]))
+        losses = answer_losses(logits, *answers, self.label_smoothing)
         weight = torch.tensor([weight for weights in weighted for weight in weights.values()]).to(losses)
         return (weight * losses).sum() / len(weighted), {}
 
     def answer(self, backbone: Backbone, batch: Batch) -> list[str | None]:
-        blip = _with_decoder(backbone)
+        decoder = present(backbone.answers)
         found: list[str | None] = [None] * len(batch.questions)
         if not batch.decoded.any():
             return found
-        places, states, mask = _read_questions(blip, batch)
-        if not states.isfinite().all():
+        places, states = _read_questions(backbone, batch)
+        if not states.tokens.isfinite().all():
             raise NonFiniteError("NaN or infinite states of questions; check the model")
-        for rows, *part in zip(*(x.split(_CHUNK) for x in (places, states, mask)), strict=True):
-            for place, answer in zip(rows.tolist(), self._find(blip, *part), strict=True):
+        for start in range(0, len(places), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            answers = self.search.find(decoder, states.select(chunk), self._answers, self.label_smoothing)
+            for place, answer in zip(places[chunk].tolist(), answers, strict=True):
                 found[place] = answer
         return found
 
-    def after_vision(self, backbone: Backbone, batch: Batch, video: VideoFeatures) -> None:
-        blip = _with_decoder(backbone)
-        assert video.tokens is not None
-        states = blip.fuse(batch.ids, batch.text_mask, video.tokens, batch.frame_mask)
-        answer, mask = batch.ids[:, : self.max_length], batch.text_mask[:, : self.max_length]
-        blip.decode(answer, mask, states, batch.text_mask)
-
-    def _find(self, blip: BLIP, states: Tensor, mask: Tensor) -> list[str]:
-        """Answers to m questions with states (m, N, D) and mask (m, N)."""
-        if self.vocabulary is None:
-            return blip.answer_texts(generate(blip, states, mask, self.num_beams, self.max_length))
-        if self._listed is None:
-            self._listed = blip.answer_ids(self.vocabulary.answers)
-        best, _ = rank(blip, states, mask, *self._listed, self.k_test, self.label_smoothing)
-        return [self.vocabulary.answers[place] for place in best.tolist()]
+    def after_vision(self, backbone: Backbone, batch: Batch, memory: Memory | None) -> None:
+        assert memory is not None  # whoever has a decoder has tokens
+        states = Memory(present(backbone.fusion).fuse(batch.words, memory), batch.words.mask)
+        answers = Words(*(part[:, : self.search.max_length] for part in batch.words))
+        present(backbone.answers).decode(answers, states)
 
 
-def _read_questions(blip: BLIP, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Questions about the m clips that could be read: places in the batch (m,), states (m, N, D), mask (m, N)."""
-    frames, frame_mask = batch.frames[batch.decoded], batch.frame_mask[batch.decoded]
-    tokens = blip.encode_video(frames, frame_mask, tokens=True).tokens
-    assert tokens is not None
-    ids, mask = without_padding(batch.ids, batch.text_mask)
+def _read_questions(backbone: Backbone, batch: Batch) -> tuple[Tensor, Memory]:
+    """The m questions about clips that could be read: places in the batch (m,), and their states, (m, N, D)."""
+    memory = backbone.encode_video_tokens(batch.clips.select(batch.decoded)).memory
+    questions = batch.words.without_padding()
+    fusion = present(backbone.fusion)
     places, states = [], []
     for clip, video in enumerate(batch.video_index[batch.decoded]):
-        one = slice(clip, clip + 1)  # whose keys and values are computed once for all its questions
+        one = memory.select(slice(clip, clip + 1))  # whose keys and values are computed once for all its questions
         own = (batch.text_video == video).nonzero()[:, 0]
         places.append(own)
-        states += [blip.fuse(ids[rows], mask[rows], tokens[one], frame_mask[one]) for rows in own.split(_CHUNK)]
+        states += [fusion.fuse(questions.select(rows), one) for rows in own.split(_CHUNK)]
     order = torch.cat(places)
-    return order, torch.cat(states), mask[order]
-
-
-def generate(blip: BLIP, states: Tensor, mask: Tensor, num_beams: int, max_length: int) -> Tensor:
-    """Likely answers to questions, by beam search.
-
-    Args:
-        blip: with an answer decoder.
-        states: (Q, N, D), as `fuse` gives them.
-        mask: (Q, N) bool, True for tokens of the question.
-        num_beams: K.
-        max_length: n, tokens of an answer with its start and end.
-
-    Returns:
-        Token ids (Q, n), from [DEC] to [SEP], then padding.
-    """
-    states, mask = (x.repeat_interleave(num_beams, dim=0) for x in (states, mask))
-    return beam_search(
-        lambda ids: blip.decode_next(ids, states, mask),
-        questions=len(states) // num_beams,
-        start=blip.dec_token,
-        end=blip.sep_token,
-        pad=blip.pad_token,
-        beams=num_beams,
-        max_length=max_length,
-        device=states.device,
-    )
-
-
-def rank(
-    blip: BLIP,
-    states: Tensor,
-    mask: Tensor,
-    answer_ids: Tensor,
-    answer_mask: Tensor,
-    k_test: int | None,
-    label_smoothing: float,
-) -> tuple[Tensor, Tensor]:
-    """The best of A given answers to each question.
-
-    Args:
-        blip: with an answer decoder.
-        states: (Q, N, D), as `fuse` gives them.
-        mask: (Q, N) bool, True for tokens of the question.
-        answer_ids: (A, n).
-        answer_mask: (A, n) bool, True for tokens.
-        k_test: answers of which the whole is scored, those whose first token is most likely; None for all.
-        label_smoothing: see `answer_losses`.
-
-    Returns:
-        Best answer of each question (Q,), and the scores (Q, k) of the k candidates, most likely first token first.
-    """
-    first = blip.decode_next(answer_ids[:1, :1].expand(len(states), -1), states, mask)[:, answer_ids[:, 1]]  # (Q, A)
-    candidates = first.argsort(dim=1, descending=True, stable=True)[:, :k_test]  # (Q, k)
-    scores = torch.stack(
-        [
-            _log_probabilities(blip, row[None], row_mask[None], answer_ids[own], answer_mask[own], label_smoothing)
-            for row, row_mask, own in zip(states, mask, candidates, strict=True)
-        ]
-    )
-    best = scores.argmax(dim=1, keepdim=True)
-    return candidates.gather(1, best)[:, 0], scores
-
-
-def _log_probabilities(
-    blip: BLIP, states: Tensor, mask: Tensor, ids: Tensor, answer_mask: Tensor, label_smoothing: float
-) -> Tensor:
-    """Of k answers (k, n) to one question (1, N, D): (k,)."""
-    parts = []
-    for start in range(0, len(ids), _CHUNK):
-        chunk = slice(start, start + _CHUNK)
-        own_ids, own_mask = without_padding(ids[chunk], answer_mask[chunk])
-        logits = blip.decode(own_ids, own_mask, states, mask)
-        parts.append(-answer_losses(logits, own_ids, own_mask, label_smoothing))
-    return torch.cat(parts)
-
-
-def _vocabulary(
-    inference: Inference, answer_list: Path | None, max_answers: int | None, root: Path | None
-) -> Vocabulary | None:
-    if inference == "rank":
-        if answer_list is None:
-            raise UsageError("task.inference rank needs task.answer_list: the answers to choose from")
-        return read_vocabulary(find_answer_list(answer_list, root), max_answers)
-    if answer_list is not None or max_answers is not None:
-        raise UsageError("task.inference generate takes no answer_list and no max_answers: set them to null, or rank")
-    return None
-
-
-def _with_decoder(backbone: Backbone) -> BLIP:
-    if isinstance(backbone, BLIP) and backbone.purpose == "qa":
-        return backbone
-    raise UsageError(
-        f"{backbone.name} has no answer decoder: choose backbone/blip_base_qa.yaml, or task/qa_classifier.yaml"
-    )
+    return order, Memory(torch.cat(states), questions.mask[order])

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.data.batch import Batch
-from petl_bench.errors import UsageError
 from petl_bench.metrics.ranks import figures_of
-from petl_bench.metrics.retrieval import SUMMARY, RetrievalMetric, TextConditionedRetrievalMetric
-from petl_bench.ranges import Positive
-from petl_bench.tasks.base import Evaluation, PredictionFile, Task
-from petl_bench.tasks.losses import contrastive_loss, text_conditioned_contrastive_loss
+from petl_bench.metrics.retrieval import SUMMARY
+from petl_bench.tasks.base import Evaluation, PredictionFile, Task, present
+from petl_bench.tasks.pooling import MeanPooling, Pooling
 
 
 class Retrieval(Task):
@@ -26,36 +24,26 @@ class Retrieval(Task):
     Args:
         mask_duplicates: other samples of the same video in a batch are no negatives of each other. False is what
             the papers do.
-        pooling: `mean` of the normalised frames; `text_conditioned` weighs frames by their likeness to each caption
-            (Cross-Modal Adapter), so that videos no longer have one vector each.
-        temperature: of the softmax over frames in `text_conditioned` (published: 5.0); null in `mean`.
-
-    Raises:
-        UsageError: if `temperature` does not fit `pooling`.
+        pooling: what a clip is to a caption: `MeanPooling`, or `TextConditionedPooling` (Cross-Modal Adapter).
     """
 
     name = "retrieval"
     metric_version = "retrieval/1"
     tie_rule = "expected rank, rounded up"
     monitor = "rsum"
+    needs = ("joint",)
     accumulates = False
     logs = ("logit_scale",)
 
     def __init__(
         self,
         mask_duplicates: bool = True,
-        pooling: Literal["mean", "text_conditioned"] = "mean",
-        temperature: Positive | None = None,
+        pooling: Pooling = MeanPooling(),  # noqa: B008  # which never changes
     ) -> None:
         super().__init__()
-        if (pooling == "mean") != (temperature is None):
-            raise UsageError(
-                f"task.temperature is {temperature} with pooling {pooling}: give a positive number (published: 5.0) "
-                "with text_conditioned, and null with mean"
-            )
         self.mask_duplicates = mask_duplicates
-        self.pooling, self.temperature = pooling, temperature
-        self.metric = RetrievalMetric() if temperature is None else TextConditionedRetrievalMetric(temperature)
+        self.pooling = pooling
+        self.metric = pooling.metric()
 
     def metric_names(self, several_texts: bool, types: Collection[str]) -> list[str]:
         directions = ("t2v", "v2t", *(("v2t_captions",) if several_texts else ()))
@@ -69,38 +57,27 @@ class Retrieval(Task):
         return None
 
     def unread(self, backbone: Backbone) -> list[nn.Parameter]:
-        return backbone.fusion_parameters()
+        return [] if backbone.fusion is None else backbone.fusion.fusion_parameters()
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        video = backbone.encode_video(batch.frames, batch.frame_mask)
-        text = backbone.encode_text(batch.ids, batch.text_mask)
-        scale = backbone.logit_scale.exp()
+        video = backbone.encode_video(batch.clips)
+        text = backbone.encode_text(batch.words)
+        scale = present(backbone.joint).logit_scale.exp()
         ids = batch.video_index if self.mask_duplicates else None
-        if self.temperature is None:
-            loss = contrastive_loss(text.pooled, video.pooled, scale, ids)
-        else:
-            loss = text_conditioned_contrastive_loss(
-                text.projected, video.frames, batch.frame_mask, self.temperature, scale, ids
-            )
+        loss = self.pooling.loss(text, video, batch.clips.mask, scale, ids)
         return loss, {"logit_scale": scale.detach()}
 
     def after_step(self, backbone: Backbone) -> None:
-        backbone.limit_logit_scale()
+        present(backbone.joint).limit_logit_scale()
 
     def expect(self, videos: int | None, texts: int | None) -> None:
         self.metric.expected_videos, self.metric.expected_texts = videos, texts
 
     def update(self, backbone: Backbone, batch: Batch) -> None:
-        video = backbone.encode_video(batch.frames, batch.frame_mask)
-        text = backbone.encode_text(batch.ids, batch.text_mask)
-        if isinstance(self.metric, TextConditionedRetrievalMetric):
-            self.metric.update_frames(video.frames, batch.frame_mask, batch.video_index, batch.decoded)
-            self.metric.update_texts(text.projected, batch.text_index, batch.text_video)
-            return
-        # A video that could not be read has no real frame; its feature is never looked at.
-        pooled = torch.where(batch.decoded[:, None], video.pooled, 0)
-        self.metric.update_videos(pooled, batch.video_index, batch.decoded)
-        self.metric.update_texts(text.pooled, batch.text_index, batch.text_video)
+        video = backbone.encode_video(batch.clips)
+        text = backbone.encode_text(batch.words)
+        self.metric.update_clips(video.pooled, video.frames, batch.clips.mask, batch.video_index, batch.decoded)
+        self.metric.update_captions(text.pooled, text.projected, batch.text_index, batch.text_video)
 
     def compute(self) -> Evaluation:
         result = self.metric.compute()
@@ -113,8 +90,7 @@ class Retrieval(Task):
         )
 
     def inference(self) -> dict[str, Any]:
-        weighed = {} if self.temperature is None else {"temperature": self.temperature}
-        return {"rerank_k": None, "rerank_beta": None, "dual_softmax": False, "pooling": self.pooling, **weighed}
+        return {"rerank_k": None, "rerank_beta": None, "dual_softmax": False, **self.pooling.record()}
 
     def reset(self) -> None:
         self.metric.reset()
@@ -122,8 +98,8 @@ class Retrieval(Task):
     def predict(self, backbone: Backbone, batch: Batch) -> dict[str, Tensor]:
         """Features of one batch: `video` (B, E), `text` (M, E), and the indices of both."""
         return {
-            "video": backbone.encode_video(batch.frames, batch.frame_mask).pooled.float(),
-            "text": backbone.encode_text(batch.ids, batch.text_mask).pooled.float(),
+            "video": backbone.encode_video(batch.clips).pooled.float(),
+            "text": backbone.encode_text(batch.words).pooled.float(),
             "video_index": batch.video_index,
             "text_index": batch.text_index,
         }

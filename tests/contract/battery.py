@@ -13,22 +13,28 @@ import torch
 from torch import Tensor
 
 from petl_bench.backbones.base import Backbone
-from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.blip.model import BLIP, BLIPVQA
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.cli.fragments import composed
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import CheckpointError
 from petl_bench.method import Method
+from petl_bench.registry import instantiate
 from petl_bench.storage.adapters import Adapter, read_adapter, write_adapter
 from petl_bench.tasks.base import Task
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.qa_classifier import AnswerClassifier
 from petl_bench.tasks.qa_generation import AnswerGeneration
 from petl_bench.tasks.retrieval import Retrieval
+from tests.contract.gated import Gated
+from tests.inputs import clips_of, with_frames
 
 Build = Callable[[], Method]
 
-BACKBONES: dict[str, type[CLIP] | type[BLIP]] = {"clip": CLIP, "blip": BLIP}
+#: what adapts to methods in the package
+BACKBONES: dict[str, type[Backbone]] = {"clip": CLIP, "blip": BLIP, "blipvqa": BLIPVQA}
+#: and those of another make
+FOREIGN: dict[str, type[Backbone]] = {"gated": Gated}
 
 
 def _answer_classifier() -> Task:
@@ -58,14 +64,12 @@ def method_of(config: Path) -> str:
 
 def own_backbone(config: Path) -> str:
     """The kind of backbone that a packaged configuration names."""
-    return "blip" if "blip" in composed(config)["model"]["init_args"]["backbone"]["class_path"] else "clip"
+    return str(composed(config)["model"]["init_args"]["backbone"]["class_path"]).rsplit(".", 1)[1].lower()
 
 
-def tiny_backbone(kind: str, task: str, init_seed: int = 0) -> Backbone:
-    """One of `BACKBONES` with random weights, fit for a task."""
-    if kind == "clip":
-        return CLIP("tiny", None, init_seed=init_seed)
-    return BLIP("tiny", None, purpose="qa" if task == "qa_generation" else "retrieval", init_seed=init_seed)
+def tiny_backbone(kind: str, init_seed: int = 0) -> Backbone:
+    """One of `BACKBONES` or `FOREIGN` with random weights."""
+    return (BACKBONES | FOREIGN)[kind].tiny(init_seed=init_seed)
 
 
 def builder(config: Path, backbone: str = "clip", task: str = "retrieval", init_seed: int = 0) -> Build:
@@ -73,11 +77,12 @@ def builder(config: Path, backbone: str = "clip", task: str = "retrieval", init_
     model: dict[str, Any] = composed(config)["model"]
     module, name = model["class_path"].rsplit(".", 1)
     method_class = getattr(importlib.import_module(module), name)
-    options = {key: value for key, value in model["init_args"].items() if key not in ("backbone", "task", "optimizer")}
+    given = {key: value for key, value in model["init_args"].items() if key not in ("backbone", "task", "optimizer")}
 
     def build() -> Method:
         torch.manual_seed(0)
-        tiny = tiny_backbone(backbone, task, init_seed)
+        tiny = tiny_backbone(backbone, init_seed)
+        options = {key: instantiate(value) for key, value in given.items()}
         return method_class(backbone=tiny, task=TASKS[task](), **options).adapt()
 
     return build
@@ -90,18 +95,18 @@ def make_batch(backbone: Any, frames: int = 8, clips: int = 4) -> Batch:
     pixels = torch.randint(0, 256, (clips, frames, 3, size, size), dtype=torch.uint8, generator=generator)
     frame_mask = torch.ones(clips, frames, dtype=torch.bool)
     frame_mask[-1, -2:] = False
-    ids, text_mask = backbone.spec.tokenize(CAPTIONS[:clips], 32)
+    words = backbone.spec.tokenize(CAPTIONS[:clips], 32)
     index = torch.arange(clips)
     decoded = torch.ones(clips, dtype=torch.bool)
-    return Batch(pixels, frame_mask, ids, text_mask, index, index, index, decoded)
+    return Batch(clips_of(pixels, frame_mask), words, index, index, index, decoded)
 
 
 def features(method: Method, batch: Batch) -> tuple[Tensor, Tensor]:
     """Pooled video and text features without gradient."""
     method.eval()
     with torch.no_grad():
-        video = method.backbone.encode_video(batch.frames, batch.frame_mask).pooled
-        text = method.backbone.encode_text(batch.ids, batch.text_mask).pooled
+        video = method.backbone.encode_video(batch.clips).pooled
+        text = method.backbone.encode_text(batch.words).pooled
     return video, text
 
 
@@ -124,8 +129,7 @@ def train(method: Method, batch: Batch, steps: int, rate: float = 0.1) -> list[s
 
 def plain_backbone(method: Method) -> Backbone:
     """The tiny backbone that a method of `builder` adapted, as it was before."""
-    kind = next(kind for kind in BACKBONES.values() if isinstance(method.backbone, kind))
-    return kind("tiny", None)
+    return type(method.backbone).tiny()
 
 
 def check_identity_at_init(build: Build) -> None:
@@ -134,8 +138,8 @@ def check_identity_at_init(build: Build) -> None:
     batch = make_batch(method.backbone)
     plain = plain_backbone(method).eval()
     with torch.no_grad():
-        video = plain.encode_video(batch.frames, batch.frame_mask).pooled
-        text = plain.encode_text(batch.ids, batch.text_mask).pooled
+        video = plain.encode_video(batch.clips).pooled
+        text = plain.encode_text(batch.words).pooled
     mine = features(method, batch)
     same = torch.allclose(mine[0], video, atol=1e-5) and torch.allclose(mine[1], text, atol=1e-5)
     assert same == method.identity_at_init
@@ -211,9 +215,9 @@ def check_padding(build: Build) -> None:
     if method.trainable:
         train(method, batch, 2)
     before = features(method, batch)[0]
-    frames = batch.frames.clone()
-    frames[~batch.frame_mask] = 255 - frames[~batch.frame_mask]
-    after = features(method, batch._replace(frames=frames))[0]
+    frames = batch.clips.frames.clone()
+    frames[~batch.clips.mask] = 255 - frames[~batch.clips.mask]
+    after = features(method, with_frames(batch, frames))[0]
     assert after.equal(before) or torch.allclose(after, before, atol=1e-6)
 
 

@@ -12,12 +12,16 @@ from tests.contract import battery
 CONFIGS = sorted(config_folder().glob("fixture_*.yaml"))
 
 #: tasks that no method can do on a backbone, and what they say
-MISSING = {("clip", "matching"): "text reads video", ("clip", "qa_generation"): "no answer decoder"}
+MISSING = {
+    ("clip", "matching"): "text reads video",
+    **{(backbone, "qa_generation"): "an answer decoder" for backbone in ("clip", "blip")},
+    **{("blipvqa", task): "a joint space" for task in ("retrieval", "matching", "qa_classifier")},
+}
 #: configuration, backbone and task that do not run together, and what they say
 HOLES = {(path.stem, *place): words for path in CONFIGS for place, words in MISSING.items()} | {
     ("fixture_uniadapter", "clip", "retrieval"): "differ in width",
     ("fixture_uniadapter", "clip", "qa_classifier"): "differ in width",
-    ("fixture_linear", "blip", "qa_generation"): "no joint space",
+    ("fixture_linear", "blipvqa", "qa_generation"): "into a joint space",
     ("fixture_zeroshot", "clip", "qa_classifier"): "trains nothing",
     ("fixture_zeroshot", "blip", "qa_classifier"): "trains nothing",
 }

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petl_bench.backbones.blip.model import BLIP
-from petl_bench.backbones.blip.weights import Purpose
+from tests.backbones import BLIPS, Purpose
 from tests.golden.helpers import Case
 
 #: official names and ours, in the order in which they are replaced
@@ -109,14 +108,14 @@ def architecture(
     }
 
 
-def create(config: dict[str, Any], folder: Path, weights: Path | None = None, purpose: Purpose = "retrieval") -> BLIP:
+def create(config: dict[str, Any], folder: Path, weights: Path | None = None, purpose: Purpose = "retrieval") -> Any:
     """Our BLIP of a BlipConfig."""
     path = folder / "official.json"
     path.write_text(json.dumps(config), encoding="utf-8")
-    return BLIP(str(path), None if weights is None else str(weights), purpose)
+    return BLIPS[purpose](str(path), None if weights is None else str(weights))
 
 
-def build_blip(case: Case, folder: Path, purpose: Purpose) -> BLIP:
+def build_blip(case: Case, folder: Path, purpose: Purpose) -> Any:
     """Our BLIP with the weights of a case, loaded as the official checkpoint they would be; in evaluation mode."""
     tensors = case.group("param")
     embed_dim = len(tensors["vision_proj.weight"]) if "vision_proj.weight" in tensors else 8
@@ -129,6 +128,6 @@ def build_blip(case: Case, folder: Path, purpose: Purpose) -> BLIP:
     return model
 
 
-def gradients(model: BLIP) -> dict[str, Tensor]:
+def gradients(model: Any) -> dict[str, Tensor]:
     """By our names, without the parameters that got none."""
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}

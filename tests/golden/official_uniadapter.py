@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from methods.uniadapter import AdaptedKeyValue, FusionBlock, KeyValueAdapters, SharedDown, UniAdapter
-from petl_bench.backbones.blip.model import BLIP
-from petl_bench.backbones.blip.weights import Purpose
+from petl_bench.backbones.blip.model import BLIP, BLIPVQA
 from petl_bench.nn.transformer import Tower
 from petl_bench.tasks.base import Task
 from petl_bench.tasks.retrieval import Retrieval
+from tests.backbones import Purpose
 from tests.golden.helpers import Case, assert_gradient
 from tests.golden.official_blip import build_blip, our_tensors
 
@@ -33,7 +33,7 @@ class Adapted(NamedTuple):
     """
 
     method: UniAdapter
-    blip: BLIP
+    blip: Any
     native: dict[str, nn.Parameter]
     added: dict[str, nn.Parameter]
 
@@ -90,7 +90,7 @@ def build_uniadapter(case: Case, folder: Path, purpose: Purpose, task: Task | No
 
 
 def adapt(
-    blip: BLIP,
+    blip: BLIP | BLIPVQA,
     case: Case,
     layers: str = LAYERS,
     key_values: Mapping[str, str] = KEY_VALUES,

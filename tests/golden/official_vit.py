@@ -84,12 +84,12 @@ class ViT(nn.Module):
         x = self.patches(frames).flatten(2).transpose(1, 2)
         x = torch.cat([self.cls.expand(len(x), 1, -1), x], 1) + self.positions
         x = self.tower.run(self.ln_pre(x), context)
-        features = self.norm(x[:, 0].unflatten(0, (-1, context.frames)).mean(1))
+        features = self.norm(x[:, 0].unflatten(0, (-1, context.steps)).mean(1))
         return features, self.head(features)
 
 
 class VisionTower(Tower):
-    kind = "vision"
+    reads = frozenset({"vision"})
 
 
 def tower_of(blocks: list[Block], width: int, grid: tuple[int, int]) -> Tower:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from methods.adaptformer import BLOCKS
+from methods.adaptformer import WRAPPERS
 from petl_bench.nn.layers import AdaptMLP
 from petl_bench.nn.transformer import Block, Context
 from tests.golden.helpers import Case, assert_output, golden_files
@@ -48,7 +48,7 @@ def build(native: Any, config: dict[str, Any]) -> tuple[Block, Slots]:
         config["ffn_adapter_scalar"],
         config["ffn_adapter_layernorm_option"],
     )
-    return BLOCKS[config["ffn_option"]](native, adapter), found | below("adaptmlp", adapter_slots)
+    return WRAPPERS[config["ffn_option"]](native, adapter), found | below("adaptmlp", adapter_slots)
 
 
 @pytest.mark.parametrize("path", golden_files("adaptformer_adapter__*"))

@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from methods.full import Full
 from petl_bench.backbones.blip.model import BLIP
 from petl_bench.data.batch import Batch
+from petl_bench.inputs import Words
 from petl_bench.metrics.reranking import RerankedRetrievalMetric, cosines
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.momentum import MomentumCopy
+from petl_bench.tasks.reranking import Reranking
 from tests.golden.helpers import Case, assert_gradient, assert_output, golden_files
 from tests.golden.official_blip import build_blip, gradients, our_tensors
 from tests.golden.official_uniadapter import Adapted, build_uniadapter
+from tests.inputs import clips_of
 
 
 class Greedy(MatchingRetrieval):
@@ -55,10 +58,8 @@ def make_batch(frames: Tensor, ids: Tensor, words: Tensor, video_index: Tensor, 
     """Images (B, 3, H, W) or clips (B, T, 3, H, W), and their captions."""
     frames = frames[:, None] if frames.ndim == 4 else frames
     return Batch(
-        frames=frames,
-        frame_mask=torch.ones(frames.shape[:2], dtype=torch.bool),
-        ids=ids,
-        text_mask=words.bool(),
+        clips=clips_of(frames),
+        words=Words(ids, words.bool()),
         video_index=video_index,
         text_index=torch.arange(len(ids)),
         text_video=text_video,
@@ -117,7 +118,7 @@ def test_uniadapter(path: Path, tmp_path: Path) -> None:
     fill(task, case)
     names = {id(p): f"backbone.{name}" for name, p in adapted.blip.named_parameters()}
     adapters = {names[id(p)] for name, p in adapted.added.items() if name.startswith("adapters.")}
-    task.adapted(adapted.blip)
+    task.adapted(adapted.blip, list(adapted.native.values()))
     # What we move twice is what the released code does, as far as the encoders read it.
     twice = {name for name, times in task._times.items() if times == 2}
     assert twice == adapters & task.momentum.averages.keys()
@@ -190,7 +191,7 @@ def evaluate(case: Case, task: MatchingRetrieval, blip: BLIP, video: str, text_v
 def test_reranking_with_uniadapter(path: Path, tmp_path: Path) -> None:
     case = Case(path)
     case.json["bos_token_id"] = case.json["enc_token_id"] - 1  # which this kind of case does not name
-    task = MatchingRetrieval(k_test=case.json["k_test"], beta=case.json["beta"], queue_size=1)
+    task = MatchingRetrieval(reranking=Reranking(case.json["k_test"], case.json["beta"]), queue_size=1)
     blip = build_uniadapter(case, tmp_path, "retrieval", task).blip
     texts = case.json["txt2img"]
     text_video = torch.tensor([texts[str(text)] for text in range(len(texts))])
@@ -200,7 +201,7 @@ def test_reranking_with_uniadapter(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", golden_files("blip_video_retrieval_eval*"))
 def test_reranking_with_blip(path: Path, tmp_path: Path) -> None:
     case = Case(path)
-    task = MatchingRetrieval(k_test=case.json["k_test"], beta=1.0, queue_size=1)
+    task = MatchingRetrieval(reranking=Reranking(case.json["k_test"], beta=1.0), queue_size=1)
     blip = build_blip(case, tmp_path, "retrieval")
     text_video = torch.arange(len(case.tensors["in.videos"]))
     evaluate(case, task, blip, "videos", text_video, ["score_t2v", "score_v2t"])

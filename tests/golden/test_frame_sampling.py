@@ -7,6 +7,7 @@ import pytest
 
 from petl_bench.data import sampling
 from petl_bench.errors import DataError
+from petl_bench.inputs import Moment
 from tests.golden.helpers import Case, golden_files
 
 SLICES = {0: sampling.head, 1: sampling.tail, 2: sampling.uniform}
@@ -40,7 +41,7 @@ def test_clip4clip_slices(path, section):
 @pytest.mark.parametrize(("path", "section"), rows("clip4clip_extract"))
 def test_clip4clip_extraction(path, section):
     for row in load(path, section):
-        arguments = (row["frame_count"], row["fps"], row["sample_fp"], row["start"], row["end"])
+        arguments = (row["frame_count"], row["fps"], row["sample_fp"], Moment(row["start"], row["end"]))
         if "error" in row:
             with pytest.raises(DataError):
                 sampling.seconds_grid(*arguments)

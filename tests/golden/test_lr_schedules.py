@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from petl_bench.optimizers import OfficialMVAdapter, TrainableParameter
+from methods.mv_adapter import OfficialMVAdapter
+from petl_bench.optimizers import TrainableParameter
 from tests.golden.helpers import Case, golden_files
 
 #: schedules that no recipe here uses, and why

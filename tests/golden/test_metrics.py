@@ -18,10 +18,11 @@ from petl_bench.metrics.retrieval import (
     Ranks,
     recall_at_k,
     summarise,
-    text_to_video_ranks_from_similarity,
-    video_to_caption_set_ranks_from_similarity,
-    video_to_text_ranks_from_similarity,
+    text_to_video_ranks,
+    video_to_caption_set_ranks,
+    video_to_text_ranks,
 )
+from petl_bench.metrics.scores import scores_of_matrix
 from tests.golden.helpers import golden_files
 
 
@@ -44,11 +45,11 @@ class MetricCase(NamedTuple):
 
     def ranks(self, direction: str) -> Ranks:
         functions = {
-            "t2v": text_to_video_ranks_from_similarity,
-            "v2t": video_to_caption_set_ranks_from_similarity,
-            "v2t_captions": video_to_text_ranks_from_similarity,
+            "t2v": text_to_video_ranks,
+            "v2t": video_to_caption_set_ranks,
+            "v2t_captions": video_to_text_ranks,
         }
-        return functions[direction](self.similarity, self.text_video)
+        return functions[direction](scores_of_matrix(self.similarity), self.text_video)
 
     def has_ties(self, direction: str) -> bool:
         """Whether the official numbers may depend on the sort."""

@@ -16,17 +16,21 @@ from methods.mv_adapter import (
     AdaptedBlock,
     Calibration,
     DownUp,
+    Factor,
     MVAdapter,
     TextAdapter,
+    Untied,
     VideoAdapter,
     tie_factor,
 )
 from petl_bench.backbones.clip.model import CLIP, CLIPBlock
+from petl_bench.inputs import Words
 from petl_bench.nn.transformer import Block, Context
 from petl_bench.tasks.losses import contrastive_loss
 from petl_bench.tasks.retrieval import Retrieval
 from tests.golden.helpers import Case, assert_gradient, assert_output, golden_files
 from tests.golden.official_clip import build_clip, our_clip_tensors
+from tests.inputs import clips_of, tokens_of
 
 #: Official prefixes of an adapter's parameters and ours; `{tied}` is the projection that the shared factor scales.
 ADAPTER_NAMES = {
@@ -155,7 +159,7 @@ def video_adapter(options: Mapping[str, Any], official: Mapping[str, Tensor]) ->
 
 def video_context(case: Case) -> Context:
     mask = case.tensors["in.casual_mask"].bool()
-    return Context(frames=mask.shape[1], frame_mask=mask)
+    return Context(steps=mask.shape[1], step_mask=mask)
 
 
 def check_video_adapter(path: Path) -> None:
@@ -314,7 +318,7 @@ def method_arguments(options: dict[str, Any], official: Mapping[str, Tensor]) ->
     assert visual.get("scale", 0.1) == text.get("scale", 0.1)
     arguments: dict[str, Any] = {
         "bottleneck_dim": visual["cls_mid"],
-        "tying": "none",
+        "tying": Untied(),
         "ln_in": visual.get("lnin", False),
         "heads": visual["n_head"],
         "scale": visual.get("scale", 0.1),
@@ -325,15 +329,12 @@ def method_arguments(options: dict[str, Any], official: Mapping[str, Tensor]) ->
     tying = options["adapter"].get("modal_dynamic")
     if tying is None:
         return arguments
+    tied: list[int] = []
     for kind, depth in layers.items():
         tied = tying["adapter_idx"][kind] if isinstance(tying["adapter_idx"], dict) else tying["adapter_idx"]
         assert sorted(tied) == list(range(depth - len(tied), depth)), "the last layers are tied"
-        arguments["cmt_layers"] = len(tied)
-    return arguments | {
-        "tying": "factor",
-        "cmt_position": _position(options["adapter"]),
-        "cmt_dim": tying["factor_dim"],
-    }
+    position: Any = _position(options["adapter"])
+    return arguments | {"tying": Factor(position, len(tied), tying["factor_dim"])}
 
 
 def adapter_parts(
@@ -386,7 +387,7 @@ def test_clip(path: Path, tmp_path: Path) -> None:
     frames = case.tensors["in.video"].requires_grad_()
     frame_mask, ids = case.tensors["in.v_mask"].bool(), case.tensors["in.text_ids"].long()
     text_mask = case.tensors["in.t_mask"].bool()
-    video, text = clip.encode_video(frames, frame_mask), clip.encode_text(ids, text_mask)
+    video, text = clip.encode_video(clips_of(frames, frame_mask)), clip.encode_text(Words(ids, text_mask))
     out = case.group("out")
     assert_output(video.frames.flatten(0, 1), out["image_features"], "image_features")
     assert_output(text.pooled, F.normalize(out["text_features"], dim=-1), "text_features")
@@ -397,10 +398,8 @@ def test_clip(path: Path, tmp_path: Path) -> None:
     assert_output(loss, out["loss"], "loss")
 
     with torch.no_grad():
-        video_tokens = clip.encode_video(frames, frame_mask, tokens=True).tokens
-        text_tokens = clip.encode_text(ids, text_mask, tokens=True).tokens
-    assert video_tokens is not None
-    assert text_tokens is not None
+        video_tokens = tokens_of(clip, clips_of(frames, frame_mask))
+        text_tokens = clip.encode_text_tokens(Words(ids, text_mask)).tokens
     assert_output(clip.vision.head(video_tokens).flatten(0, 1), out["image_hidden"], "image_hidden")
     assert_output(clip.text.head(text_tokens), out["text_hidden"], "text_hidden")
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from methods.mv_adapter import MVAdapter
+from methods.mv_adapter import Factor, MVAdapter, OfficialMVAdapter
 from petl_bench.backbones.clip.model import CLIP
-from petl_bench.optimizers import OfficialMVAdapter
 from petl_bench.tasks.retrieval import Retrieval
 from tests.golden.helpers import Case, golden_files
 
@@ -20,10 +19,11 @@ def test_groups_hold_what_the_official_optimiser_gets(path: Path) -> None:
             method = MVAdapter(
                 backbone=CLIP("ViT-B-16-quickgelu", None),
                 task=Retrieval(),
-                tying="factor",
-                cmt_position=official["modal_dynamic"]["position"].replace(" ", "_"),
-                cmt_layers=len(official["modal_dynamic"]["adapter_idx"]),
-                cmt_dim=official["modal_dynamic"]["factor_dim"],
+                tying=Factor(
+                    official["modal_dynamic"]["position"].replace(" ", "_"),
+                    len(official["modal_dynamic"]["adapter_idx"]),
+                    official["modal_dynamic"]["factor_dim"],
+                ),
                 ln_in=any(".ln_in." in example for group in official["groups"] for example in group["examples"]),
                 max_frames=official["max_frames"],
                 max_words=official["max_words"],

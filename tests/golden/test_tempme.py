@@ -7,7 +7,8 @@ without that they do not.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from methods.tempme import JoiningBlock, LastBlock, MergingBlock, Plan, TempMe, Tokens, merge
+from methods.tempme import SIZE, JoiningBlock, LastBlock, MergingBlock, Plan, TempMe, merge
 from petl_bench.backbones.base import mean_of_real, mean_over_frames
 from petl_bench.backbones.clip.model import CLIP, CLIPBlock
+from petl_bench.inputs import Words
 from petl_bench.nn.layers import LoRALinear
-from petl_bench.nn.transformer import Context
+from petl_bench.nn.transformer import Block, Context
 from petl_bench.tasks.retrieval import Retrieval
 from tests.backbones import adapt_on_meta, meta_clip, token_schedule
 from tests.golden.helpers import Case, assert_output, golden_files
@@ -30,7 +32,6 @@ from tests.golden.official_retrieval import (
     assert_text_hidden,
     assert_trained,
     clip_of,
-    hidden_states,
     inputs_of,
     lora_slots,
     lora_slots_of,
@@ -38,6 +39,7 @@ from tests.golden.official_retrieval import (
     normalised,
 )
 from tests.golden.official_vit import Slots, backward, below, build_block, clip_block_slots, fill
+from tests.inputs import clips_of
 
 #: what the released code does and ours does not
 PADDED_FRAMES_ARE_READ = "padded frames are read, and merged into real ones"
@@ -58,10 +60,10 @@ def test_merge(path: Path) -> None:
     options = case.options("r", "cls_num", "size_given")
     x, metric = (case.tensors[f"in.{name}"].requires_grad_() for name in ("x", "metric"))
     size = case.tensors["in.size"] if options["size_given"] else torch.ones(x.shape[:2])
-    merged = merge(Tokens(x, size), metric, options["cls_num"], options["r"])
-    assert_output(merged.x, case.tensors["out.y"], "y")
-    assert torch.equal(merged.size, case.tensors["out.size"])
-    backward(case, y=merged.x)
+    y, context = merge(x, Context(companions={SIZE: size}), metric, options["cls_num"], options["r"])
+    assert_output(y, case.tensors["out.y"], "y")
+    assert torch.equal(context.companions[SIZE], case.tensors["out.size"])
+    backward(case, y=y)
     assert_gradients({"in.x": x, "in.metric": metric}, case.group("grad"))
 
 
@@ -99,7 +101,7 @@ def test_attention(path: Path) -> None:
     x = case.tensors["in.x"].requires_grad_()
     size = case.tensors["in.size"] if sized else torch.ones(x.shape[:2])
     block = MergingBlock(native, Plan(1, 1, 1, before=0, after=0, sized=sized))
-    y = block(Tokens(x, size), Context(frame_mask=torch.ones(len(x), 1).bool())).x
+    y = block(x, Context(step_mask=torch.ones(len(x), 1).bool(), companions={SIZE: size}))
     keys = block.attention.project(x)[1].mean(1)  # over the heads
     assert_output(y, case.tensors["out.y"], "y")
     assert_output(keys, case.tensors["out.key_mean"], "key_mean")
@@ -107,10 +109,10 @@ def test_attention(path: Path) -> None:
     assert_gradients(found | {"in.x": x}, case.group("grad"))
 
 
-def merges_before(block: JoiningBlock, tokens: Tokens) -> bool:
+def merges_before(block: JoiningBlock, x: Tensor) -> bool:
     """Whether the released code merges anything when it joins these clips."""
     plan = block.plan
-    length = tokens.x.shape[1] * plan.join
+    length = x.shape[1] * plan.join
     wanted = plan.before if isinstance(plan.before, int) else int(plan.before * length)
     return min(wanted, (length - plan.cls) // 2) > 0
 
@@ -118,12 +120,12 @@ def merges_before(block: JoiningBlock, tokens: Tokens) -> bool:
 def leave_out_idle_positions(block: JoiningBlock) -> None:
     ours = block.enter
 
-    def released(tokens: Tokens, videos: int) -> Tokens:
-        if merges_before(block, tokens):
-            return ours(tokens, videos)
+    def released(x: Tensor, context: Context) -> tuple[Tensor, Context]:
+        if merges_before(block, x):
+            return ours(x, context)
         positions, block.positions = block.positions, None
         try:
-            return ours(tokens, videos)
+            return ours(x, context)
         finally:
             block.positions = positions
 
@@ -151,13 +153,13 @@ def check_block(case: Case, departures: set[str]) -> None:
     x = case.tensors["in.x"].requires_grad_()
     size = case.tensors["in.size"] if options["size_given"] else torch.ones(x.shape[:2])
     mask = torch.ones(options["videos"], options["clips"]).bool()
-    y = block(Tokens(x, size), Context(frames=options["clips"], frame_mask=mask))
-    assert_output(y.x, case.tensors["out.y"], "y")
-    assert_output(y.size, case.tensors["out.size"], "size")
-    assert (plan.cls, y.x.shape[1], len(y.x) // options["videos"]) == tuple(
+    y, context = block.advance(x, Context(steps=options["clips"], step_mask=mask, companions={SIZE: size}))
+    assert_output(y, case.tensors["out.y"], "y")
+    assert_output(context.companions[SIZE], case.tensors["out.size"], "size")
+    assert (plan.cls, y.shape[1], len(y) // options["videos"]) == tuple(
         case.json["after"][name] for name in ("cls_num", "token_num", "frame_num")
     )
-    backward(case, y=y.x)
+    backward(case, y=y)
     assert_gradients(found | {"in.x": x}, case.group("grad"))
 
 
@@ -211,6 +213,25 @@ def position_slots(clip: CLIP) -> Slots:
     return {name.format(index): b.positions for index, b in joining(clip) if b.positions is not None}
 
 
+def merged_states(blocks: Sequence[Block], run: Callable[[], object]) -> list[tuple[Tensor, Context]]:
+    """What the first block reads and what each one gives, while `run` runs."""
+    states: list[tuple[Tensor, Context]] = []
+
+    def watched(advance: Callable[..., tuple[Tensor, Context]], x: Tensor, context: Context) -> tuple[Tensor, Context]:
+        if not states:
+            states.append((x, context))
+        states.append(advance(x, context))
+        return states[-1]
+
+    for block in blocks:
+        block.advance = partial(watched, block.advance)  # type: ignore[method-assign]  # until the end
+    with torch.no_grad():
+        run()
+    for block in blocks:
+        del block.advance
+    return states
+
+
 def check_model(case: Case, folder: Path, departures: set[str], **switches: Any) -> None:
     options = case.options(*CLIP_OPTIONS, *OPTIONS)
     clip, found = clip_of(case, folder)
@@ -224,7 +245,7 @@ def check_model(case: Case, folder: Path, departures: set[str], **switches: Any)
 
     frames, mask, ids, text_mask = inputs_of(case)
     read = torch.ones_like(mask) if PADDED_FRAMES_ARE_READ in departures else mask
-    video, text = clip.encode_video(frames, read).frames, clip.encode_text(ids, text_mask)
+    video, text = clip.encode_video(clips_of(frames, read)).frames, clip.encode_text(Words(ids, text_mask))
     assert_output(normalised(video), case.tensors["out.frame_features"], "frame_features")
     assert_output(mean_of_real(normalised(video), mask), case.tensors["out.video_features"], "video_features")
     assert_output(text.projected, case.tensors["out.text_features"], "text_features")
@@ -232,11 +253,11 @@ def check_model(case: Case, folder: Path, departures: set[str], **switches: Any)
     assert_similarity(case, similarity)
 
     blocks = [block.inner if isinstance(block, LastBlock) else block for block in clip.vision.blocks]
-    first, *states = hidden_states(blocks, lambda: clip.encode_video(frames, read, tokens=True))
-    assert_output(first, case.tensors["out.visual_hidden_0"], "visual_hidden_0")
-    for k, state in enumerate(states, 1):
-        assert_output(state.x, case.tensors[f"out.visual_hidden_{k}"], f"visual_hidden_{k}")
-        assert torch.equal(state.size, case.tensors[f"out.visual_size_{k}"]), f"visual_size_{k}"
+    first, *states = merged_states(blocks, lambda: clip.encode_video_tokens(clips_of(frames, read)))
+    assert_output(first[0], case.tensors["out.visual_hidden_0"], "visual_hidden_0")
+    for k, (state, context) in enumerate(states, 1):
+        assert_output(state, case.tensors[f"out.visual_hidden_{k}"], f"visual_hidden_{k}")
+        assert torch.equal(context.companions[SIZE], case.tensors[f"out.visual_size_{k}"]), f"visual_size_{k}"
     assert_text_hidden(clip, case, ids, text_mask)
 
     similarity.loss.backward()

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from petl_bench.main import main
 from tests.integration.fixture_run import only_record, run
 
-SMALL = ("--model.init_args.task.init_args.k_test=2", "--model.init_args.task.init_args.queue_size=12")
+SMALL = ("--model.init_args.task.init_args.reranking.k=2", "--model.init_args.task.init_args.queue_size=12")
 MEMORY_SAVERS = (
     "--trainer.precision=bf16-mixed",
     "--model.init_args.backbone.init_args.gradient_checkpointing=true",

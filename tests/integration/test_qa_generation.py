@@ -42,7 +42,7 @@ def test_fit_test_predict(dataset: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert [answer["question_id"] for answer in answers] == [question["id"] for question in questions]
     assert [answer["answer"] for answer in answers] == first["prediction"].tolist()
 
-    ranked = (f"{TASK}.inference=rank", f"{TASK}.answer_list=train_qa.json", f"{TASK}.k_test=4")
+    ranked = (f"{TASK}.inference=Rank", f"{TASK}.inference.answer_list=train_qa.json", f"{TASK}.inference.k=4")
     assert main(["test", adapter, *ranked]) == 0
     _, other = only_record(tmp_path, "test.json")
     listed = {question["answer"] for question in json.loads((dataset / "train_qa.json").read_text(encoding="utf-8"))}
@@ -78,9 +78,9 @@ def test_low_precision_and_checkpointing(dataset: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--model.init_args.backbone=backbone/clip_tiny.yaml",), "clip-tiny has no answer decoder"),
-        ((f"{TASK}.inference=rank",), "task.inference rank needs task.answer_list"),
-        (("--model.init_args.task=task/qa_classifier_fixture.yaml",), "set backbone.purpose to retrieval"),
+        (("--model.init_args.backbone=backbone/clip_tiny.yaml",), "an answer decoder: CLIP (clip-tiny)"),
+        ((f"{TASK}.inference=Rank",), "Rank needs answer_list"),
+        (("--model.init_args.task=task/qa_classifier_fixture.yaml",), "a joint space of video and text: BLIPVQA"),
     ],
 )
 def test_what_does_not_go_together(

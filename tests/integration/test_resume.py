@@ -24,7 +24,7 @@ from tests.stops import group_trap, in_child, trap
 
 EPOCHS, STEPS = 3, 4  # 16 videos x 2 captions in batches of 8
 MORE = (f"--trainer.max_epochs={EPOCHS}", "--trainer.log_every_n_steps=1", "--data.init_args.frames=3")
-UNIADAPTER = ("--model.init_args.task.init_args.queue_size=16", "--model.init_args.task.init_args.k_test=2")
+UNIADAPTER = ("--model.init_args.task.init_args.queue_size=16", "--model.init_args.task.init_args.reranking.k=2")
 EACH_STEP = "--save_every_n_steps=1"
 CONFIGS = {
     "fixture_adaptformer": (),

@@ -19,10 +19,10 @@ GROUND = {"configurable", "errors", "formats", "lightning_seams", "ranges"}
 #: every part of petl_bench -> what else of petl_bench it may import; from the ground up
 MAY_IMPORT = {
     "errors": set(),
-    "configurable": set(),
     "lightning_seams": set(),
     "formats": set(),
-    "ranges": {"formats"},
+    "ranges": {"errors", "formats"},
+    "configurable": {"ranges"},
     "inputs": {"errors"},
     "machine": {"errors", "formats"},
     "storage": {"errors", "lightning_seams", "machine"},
@@ -37,10 +37,11 @@ MAY_IMPORT = {
     "backbones": {*GROUND, "inputs", "machine", "nn", "storage"},
     "data": {*GROUND, "inputs", "machine", "storage"},
     "fixture": {"data.mark", "errors"},
-    "tasks": {*GROUND, "backbones", "data.answers", "data.batch", "metrics", "nn"},
+    "tasks": {*GROUND, "backbones", "data.answers", "data.batch", "inputs", "metrics", "nn"},
     "method": {*GROUND, "backbones", "data.batch", "optimizers", "renamed", "storage", "tasks"},
     "runs": {
-        *(*GROUND, "backbones", "data", "inputs", "machine", "method", "optimizers", "renamed", "storage", "tasks"),
+        *(*GROUND, "backbones", "data", "inputs", "machine", "method", "nn", "optimizers", "renamed", "storage"),
+        "tasks",
     },
     "report": {*GROUND, "machine", "runs.record", "storage"},
     "cli": {

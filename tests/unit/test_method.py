@@ -7,10 +7,11 @@ import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import nn
 
+from methods.mv_adapter import OfficialMVAdapter
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.method import Method
-from petl_bench.optimizers import AdamWCosine, OfficialMVAdapter, OptimizerRecipe
+from petl_bench.optimizers import AdamWCosine, OptimizerRecipe
 from petl_bench.tasks.retrieval import Retrieval
 
 

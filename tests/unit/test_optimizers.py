@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from methods.mv_adapter import OfficialMVAdapter
 from petl_bench.optimizers import (
     AdamWCosine,
     BertAdam,
-    OfficialMVAdapter,
     OptimizerRecipe,
     TrainableParameter,
     bert_warmup_cosine,

@@ -107,3 +107,84 @@ def test_a_class_that_moved_and_is_rewritten(table: dict[str, renamed.Rule]) -> 
     table[NEW] = lambda block: Block(block.class_path, {"only": 1})
     assert as_written_today(model(OLD))[0] == model(NEW, only=1)
     assert as_written_today({"class_path": OLD})[0] == {"class_path": NEW, "init_args": {"only": 1}}
+
+
+# --- options that became parts ---------------------------------------------------------------------------------------
+
+MV, TASKS, BLIP = "methods.mv_adapter", "petl_bench.tasks", "petl_bench.backbones.blip"
+KRONECKER = {"class_path": f"{MV}.Kronecker", "init_args": {"terms": 2}}
+FACTOR = {"class_path": f"{MV}.Factor", "init_args": {"position": "up_in", "layers": 1, "dim": 16}}
+OF_FACTOR = {"cmt_position": "up_in", "cmt_layers": 1, "cmt_dim": 16}
+CONDITIONED = {"class_path": f"{TASKS}.pooling.TextConditionedPooling", "init_args": {"temperature": 5.0}}
+NEAREST = {"class_path": f"{TASKS}.reranking.Reranking", "init_args": {"k": 16, "beta": 0.0}}
+GENERATE = {"class_path": f"{TASKS}.answering.Generate", "init_args": {"num_beams": 1, "max_length": 10}}
+RANK = {"class_path": f"{TASKS}.answering.Rank", "init_args": {"answer_list": "a.json", "max_answers": None, "k": 128}}
+OF_ANSWERS = {"answer_list": "a.json", "max_answers": None, "k_test": 128, "num_beams": 1, "max_length": 10}
+
+
+@pytest.mark.parametrize(
+    ("class_path", "before", "after"),
+    [
+        (f"{MV}.MVAdapter", {"tying": "kronecker", "kron_terms": 2, **OF_FACTOR}, {"tying": KRONECKER}),
+        (f"{MV}.MVAdapter", {"tying": "factor", "kron_terms": 4, **OF_FACTOR}, {"tying": FACTOR}),
+        (
+            f"{MV}.MVAdapter",
+            {"tying": "none", "kron_terms": 4, **OF_FACTOR},
+            {"tying": {"class_path": f"{MV}.Untied", "init_args": {}}},
+        ),
+        (f"{MV}.MVAdapter", {"kron_terms": 2}, {"tying": KRONECKER}),
+        (
+            f"{TASKS}.retrieval.Retrieval",
+            {"pooling": "mean", "temperature": None},
+            {"pooling": {"class_path": f"{TASKS}.pooling.MeanPooling", "init_args": {}}},
+        ),
+        (
+            f"{TASKS}.retrieval.Retrieval",
+            {"pooling": "text_conditioned", "temperature": 5.0},
+            {"pooling": CONDITIONED},
+        ),
+        (f"{TASKS}.matching.MatchingRetrieval", {"k_test": 16, "beta": 0.0}, {"reranking": NEAREST}),
+        (f"{TASKS}.matching.MatchingRetrieval", {"k_test": None, "beta": 1.0}, {"reranking": None}),
+        (f"{TASKS}.qa_generation.AnswerGeneration", {"inference": "generate", **OF_ANSWERS}, {"inference": GENERATE}),
+        (f"{TASKS}.qa_generation.AnswerGeneration", {"inference": "rank", **OF_ANSWERS}, {"inference": RANK}),
+    ],
+)
+def test_a_mode_is_a_part(class_path: str, before: dict[str, Any], after: dict[str, Any]) -> None:
+    def block(options: dict[str, Any]) -> dict[str, Any]:
+        return {"class_path": class_path, "init_args": {"other": 1, **options}}
+
+    found, changes = as_written_today(block(before))
+    assert found == block(after)
+    assert len(changes) == 1
+    assert as_written_today(found) == (found, [])
+
+
+def test_blip_is_two_classes() -> None:
+    options = {"architecture": "tiny", "caption_words": 30}
+    for purpose, name, kept in (("retrieval", "BLIP", options), ("qa", "BLIPVQA", {"architecture": "tiny"})):
+        before = {"class_path": f"{BLIP}.BLIP", "init_args": {**options, "purpose": purpose}}
+        assert as_written_today(before)[0] == {"class_path": f"{BLIP}.{name}", "init_args": kept}
+
+
+def test_parts_of_what_a_checkpoint_depends_on() -> None:
+    before = {
+        "model.class_path": f"{MV}.MVAdapter",
+        "model.init_args.tying": "kronecker",
+        "model.init_args.kron_terms": 4,
+        **{f"model.init_args.{name}": value for name, value in OF_FACTOR.items()},
+        "model.init_args.task.class_path": f"{TASKS}.qa_generation.AnswerGeneration",
+        "model.init_args.task.init_args.inference": "rank",
+        "model.init_args.task.init_args.answer_list": "sha256:1",
+        "model.init_args.task.init_args.max_answers": None,
+        "model.init_args.task.init_args.num_beams": 3,
+    }
+    inference = "model.init_args.task.init_args.inference"
+    assert settings_of_today(before) == {
+        "model.class_path": f"{MV}.MVAdapter",
+        "model.init_args.task.class_path": f"{TASKS}.qa_generation.AnswerGeneration",
+        f"{inference}.class_path": f"{TASKS}.answering.Rank",
+        f"{inference}.init_args.answer_list": "sha256:1",
+        f"{inference}.init_args.max_answers": None,
+        "model.init_args.tying.class_path": f"{MV}.Kronecker",
+        "model.init_args.tying.init_args.terms": 4,
+    }

@@ -1,5 +1,5 @@
-"""BLIP: image, text and decoder towers, its weights, its words."""
+"""BLIP: for retrieval and for answers, over the same towers; its weights, its words."""
 
-from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.blip.model import BLIP, BLIPVQA
 
-__all__ = ["BLIP"]
+__all__ = ["BLIP", "BLIPVQA"]

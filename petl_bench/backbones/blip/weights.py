@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import isqrt
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,20 +18,9 @@ from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.inputs import InputSpec
 from petl_bench.storage.untrusted import shown
 
-Purpose = Literal["retrieval", "qa"]
-
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _POSITIONS = "vision_model.embeddings.position_embedding"
 _TIED = ("text_decoder.cls.predictions.decoder.weight", "text_decoder.cls.predictions.decoder.bias")
-#: parts of a checkpoint that each purpose starts from
-_NEEDED: dict[Purpose, tuple[str, ...]] = {
-    "retrieval": ("vision_model", "text_encoder", "vision_proj", "text_proj", "itm_head"),
-    "qa": ("vision_model", "text_encoder", "text_decoder"),
-}
-_RIGHT_FILES: dict[Purpose, str] = {
-    "retrieval": "model_base.pth or a model_*_retrieval_*.pth",
-    "qa": "model_base.pth or a model_*vqa*.pth",
-}
 #: names in salesforce/BLIP and in transformers (specs/uniadapter.md section 11.2)
 _RENAMED = (
     (r"^visual_encoder\.", "vision_model."),
@@ -44,6 +33,18 @@ _RENAMED = (
     (r"^vision_model\.pos_embed$", _POSITIONS),
     (r"^vision_model\.cls_token$", "vision_model.embeddings.class_embedding"),
 )
+
+
+class Start(NamedTuple):
+    """What a class of backbones starts from.
+
+    Attributes:
+        parts: of a checkpoint.
+        files: that have them, for messages.
+    """
+
+    parts: tuple[str, ...]
+    files: str
 
 
 @dataclass(frozen=True)
@@ -101,25 +102,25 @@ def require_fit(architecture: str, config: dict[str, Any], image_size: int | Non
     weights.found.require_weights()
 
 
-def load_weights(model: nn.Module, purpose: Purpose, weights: Weights) -> tuple[dict[str, str | None], float]:
-    """Loads weights into a transformers BLIP model of the same purpose, strictly.
+def load_weights(model: nn.Module, start: Start, weights: Weights) -> tuple[dict[str, str | None], float]:
+    """Loads weights into a transformers BLIP model, strictly.
 
     Args:
         model: on any device; its parameters are replaced, but for those tied to others.
-        purpose: what the model is for.
+        start: what of the weights the model has.
         weights: BLIP's `.pth`, or files of transformers.
 
     Returns:
         Provenance for the run record, and the temperature (0.07, the start of BLIP's training, if not in the file).
 
     Raises:
-        CheckpointError: if the file cannot be read, is damaged, was trained for another purpose or does not fit.
+        CheckpointError: if the file cannot be read, is damaged, was trained for something else or does not fit.
     """
     found = weights.found
     state = from_original(read_tensors(found))
     temperature = _temperature(state.pop("temp", None), found.shown)
-    _require_purpose(state, purpose, found.shown)
-    state = {key: value for key, value in state.items() if key.split(".")[0] in _NEEDED[purpose]}
+    _require_parts(state, start, found.shown)
+    state = {key: value for key, value in state.items() if key.split(".")[0] in start.parts}
     own = {key: value for key, value in model.state_dict().items() if key not in _TIED}
     require_match(state, own, found.shown, _fits)
     state[_POSITIONS] = resize_positions(state[_POSITIONS], own[_POSITIONS].shape[1])
@@ -215,13 +216,13 @@ def resize_positions(positions: Tensor, length: int) -> Tensor:
     return torch.cat([positions[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
 
 
-def _require_purpose(state: dict[str, Tensor], purpose: Purpose, shown: str) -> None:
+def _require_parts(state: dict[str, Tensor], start: Start, shown: str) -> None:
     parts = {key.split(".")[0] for key in state}
-    missing = [part for part in _NEEDED[purpose] if part not in parts]
+    missing = [part for part in start.parts if part not in parts]
     if missing:
         raise CheckpointError(
-            f"{shown} is {_kind(parts)}, without {', '.join(missing)}: purpose {purpose} cannot start from it; give "
-            f"{_RIGHT_FILES[purpose]}"
+            f"{shown} is {_kind(parts)}, without {', '.join(missing)}, from which this backbone starts: give "
+            f"{start.files}"
         )
 
 

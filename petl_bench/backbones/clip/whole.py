@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -10,34 +10,42 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petl_bench.backbones.base import Backbone, TextFeatures, VideoFeatures, mean_over_frames, require_patch
+from petl_bench.backbones.base import Backbone, JointSpace, TextFeatures, VideoFeatures, mean_over_frames, require_patch
 from petl_bench.backbones.clip.model import create_open_clip, find_architecture, spec_of
 from petl_bench.backbones.clip.weights import find_weights, load_weights, require_fit
 from petl_bench.backbones.described import Pixels, tell_assumed
 from petl_bench.backbones.hub import from_hub
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
 from petl_bench.errors import CheckpointError, UsageError
-from petl_bench.nn.transformer import Block, Tower
+from petl_bench.inputs import Clips, Words
+from petl_bench.nn.transformer import Block, Modality, Tower
 from petl_bench.ranges import Seed, Size
 
 
 class WholeTower(Tower):
     """A tower whose layers have no place for a method's modules; it only says which parameters are its own."""
 
-    def __init__(self, name: str, parameters: Sequence[nn.Parameter]) -> None:
+    def __init__(
+        self, name: str, reads: Modality, parameters: Sequence[nn.Parameter], modules: Iterable[nn.Module]
+    ) -> None:
         super().__init__([], width=0)
         self.owner = name
+        self.reads = frozenset({reads})  # type: ignore[misc]  # of one class are both
         self.members = nn.ParameterList(parameters)
+        self._norms = [module for module in modules if isinstance(module, nn.LayerNorm)]
+
+    def norms(self) -> list[nn.Module]:
+        return [*self._norms]
 
     @property
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> tuple[Block, ...]:
         raise UsageError(
             f"{self.owner} is used as a whole (backbone WholeCLIP), so no method can place its modules: only ZeroShot "
             "and Full run on it; choose a ViT-* architecture and the backbone CLIP"
         )
 
 
-class WholeCLIP(Backbone):
+class WholeCLIP(JointSpace, Backbone):
     """Any open_clip architecture, also with ResNet, ConvNeXt, timm or Hugging Face towers (SigLIP, CoCa, ...).
 
     Only zero-shot and full fine-tuning run on it: what `CLIP` gains by knowing the layers is not to be had here.
@@ -108,27 +116,33 @@ class WholeCLIP(Backbone):
                 module.eval()
         return self
 
+    @classmethod
+    def tiny(cls, init_seed: int = 0) -> WholeCLIP:
+        return cls("tiny", None, init_seed=init_seed)
+
+    @property
+    def joint(self) -> JointSpace:
+        return self
+
     @property
     def towers(self) -> dict[str, Tower]:
         vision = list(self.model.visual.parameters())
         mine = {id(parameter) for parameter in (*vision, self.logit_scale)}
         text = [parameter for parameter in self.model.parameters() if id(parameter) not in mine]
-        return {"vision": WholeTower(self.name, vision), "text": WholeTower(self.name, text)}
+        seen = set(self.model.visual.modules())
+        rest = [module for module in self.model.modules() if module not in seen]
+        return {
+            "vision": WholeTower(self.name, "vision", vision, seen),
+            "text": WholeTower(self.name, "text", text, rest),
+        }
 
-    def encode_video(self, frames: Tensor, mask: Tensor, tokens: bool = False) -> VideoFeatures:
-        self._refuse_tokens(tokens)
-        clips, length = frames.shape[:2]
-        per_frame = self.model.encode_image(self.normalise(frames).flatten(0, 1)).unflatten(0, (clips, length))
-        return VideoFeatures(None, per_frame, mean_over_frames(per_frame, mask))
+    def encode_video(self, clips: Clips) -> VideoFeatures:
+        frames = self.model.encode_image(self.normalise(clips.frames).flatten(0, 1)).unflatten(0, clips.mask.shape)
+        return VideoFeatures(frames, mean_over_frames(frames, clips.mask))
 
-    def encode_text(self, ids: Tensor, mask: Tensor, tokens: bool = False) -> TextFeatures:
-        self._refuse_tokens(tokens)
-        projected = self.model.encode_text(ids)
-        return TextFeatures(None, nn.functional.normalize(projected, dim=-1), projected)
-
-    def _refuse_tokens(self, tokens: bool) -> None:
-        if tokens:
-            raise UsageError(f"{self.name} is used as a whole (backbone WholeCLIP) and gives no tokens")
+    def encode_text(self, words: Words) -> TextFeatures:
+        projected = self.model.encode_text(words.ids)
+        return TextFeatures(nn.functional.normalize(projected, dim=-1), projected)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ from transformers import BlipConfig, BlipForImageTextRetrieval, BlipForQuestionA
 
 import petl_bench.backbones
 from petl_bench.backbones.base import Backbone
-from petl_bench.backbones.blip.model import BLIP
-from petl_bench.backbones.blip.weights import Purpose
+from tests.backbones import BLIPS, Purpose
 
 VOCABULARY = Path(petl_bench.backbones.__file__).parent / "architectures" / "blip_tiny_vocab.txt"
 
@@ -52,9 +51,9 @@ class Reference(NamedTuple):
     architecture: str
     folder: Path
 
-    def ours(self, purpose: Purpose, **options: Any) -> BLIP:
+    def ours(self, purpose: Purpose, **options: Any) -> Any:
         """Our backbone with the same weights, in evaluation mode."""
-        return BLIP(self.architecture, str(self.folder), purpose, **options).eval()
+        return BLIPS[purpose](self.architecture, str(self.folder), **options).eval()
 
 
 def write_architecture(folder: Path, config: dict[str, Any], name: str = "other") -> Path:

@@ -52,7 +52,7 @@ def test_a_file_takes_the_place_of_the_whole(included: Any, tmp_path: Path) -> N
 
 
 def test_another_class_takes_the_place_of_the_whole(included: Any) -> None:
-    other = "{class_path: petl_bench.optimizers.OfficialMVAdapter, init_args: {lr: 0.5}}"
+    other = "{class_path: methods.mv_adapter.OfficialMVAdapter, init_args: {lr: 0.5}}"
     model = included(f"model: {{base: model.yaml, init_args: {{optimizer: {other}}}}}")["model"]
     assert model["init_args"]["optimizer"] == yaml.safe_load(other)
     same = "{class_path: petl_bench.optimizers.AdamWCosine, init_args: {lr: 0.5}}"

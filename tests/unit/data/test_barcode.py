@@ -20,6 +20,7 @@ from petl_bench.data.reader import VideoReader
 from petl_bench.data.sampling import SAMPLERS, choose_frames, is_random
 from petl_bench.data.video import open_video
 from petl_bench.errors import DataError
+from petl_bench.inputs import WHOLE, FrameRule, Moment, Sampling
 from tests.unit.data.test_video import cut
 
 FRAMES, BITS, BAR, HEIGHT, FPS = 90, 7, 16, 48, 15
@@ -85,11 +86,11 @@ def clip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize("sampling", SAMPLERS)
-def test_every_sampling_gets_its_frames(clip: Path, sampling: str) -> None:
+def test_every_sampling_gets_its_frames(clip: Path, sampling: Sampling) -> None:
     rng = np.random.default_rng(0) if is_random(sampling) else None
     with open_video(clip) as video:
         assert video.info.num_frames == FRAMES
-        wanted = choose_frames(FRAMES, video.info.fps, count=12, sampling=sampling, rate=None, rng=rng)
+        wanted = choose_frames(FRAMES, video.info.fps, None, FrameRule(12, sampling, None), rng=rng)
         assert [number_of(frame) for frame in video.read(wanted)] == wanted.tolist()
 
 
@@ -179,10 +180,10 @@ def shown(milliseconds: Sequence[int], moments: Iterable[float]) -> list[int]:
     return [max(n for n, time in enumerate(milliseconds) if time <= 1000 * moment + 0.1) for moment in moments]
 
 
-def by_seconds(video: VideoReader, **options: Any) -> list[int]:
+def by_seconds(video: VideoReader, rate: int | None, moment: Moment = WHOLE) -> list[int]:
     """The bar codes of all frames of a grid."""
-    info = video.info
-    grid = choose_frames(info.num_frames, info.fps, video.timing.times, count=999, sampling="head", **options)
+    info, rule = video.info, FrameRule(999, "head", rate)
+    grid = choose_frames(info.num_frames, info.fps, video.timing.times, rule, moment)
     return [number_of(frame) for frame in video.read(grid)]
 
 
@@ -220,8 +221,8 @@ def test_moments_are_those_of_the_frames(timed: tuple[Path, list[int]], start: i
         return
     inside = [number for number, time in enumerate(times) if 1000 * first <= time < 1000 * last]
     with open_video(path) as video:
-        assert by_seconds(video, rate=None, start=start, end=end) == (inside or shown(times, [first]))
-        each_second = by_seconds(video, rate=1, start=start, end=end)
+        assert by_seconds(video, None, Moment(start, end)) == (inside or shown(times, [first]))
+        each_second = by_seconds(video, 1, Moment(start, end))
     assert each_second == shown(times, range(first, first + len(each_second)))
 
 
@@ -331,7 +332,7 @@ def test_a_cover_is_not_the_video(tmp_path: Path, suffix: str, cover_first: bool
         with_user_data_first(path)
     with open_video(path) as video:
         assert by_seconds(video, rate=1) == list(range(0, FRAMES, FPS))
-        assert by_seconds(video, rate=None, start=2, end=4) == list(range(2 * FPS, 4 * FPS))
+        assert by_seconds(video, None, Moment(2, 4)) == list(range(2 * FPS, 4 * FPS))
 
 
 def test_a_constant_rate_is_left_to_counting(tmp_path: Path) -> None:
@@ -346,7 +347,7 @@ def test_a_moment_of_a_clip(clip: Path) -> None:
     if clip.suffix == ".gif" or "variable" in clip.name:
         return  # their frame rates are not what was asked for
     with open_video(clip) as video:
-        wanted = choose_frames(FRAMES, video.info.fps, count=8, sampling="uniform", rate=None, start=2, end=4)
+        wanted = choose_frames(FRAMES, video.info.fps, None, FrameRule(8, "uniform", None), Moment(2, 4))
         numbers = [number_of(frame) for frame in video.read(wanted)]
     assert numbers == wanted.tolist()
     assert min(numbers) >= 2 * FPS

@@ -29,9 +29,15 @@ from petl_bench.data.samples import Sample
 from petl_bench.data.sampling import RANDOM_SAMPLERS, SAMPLERS
 from petl_bench.data.video import VideoError
 from petl_bench.errors import CheckpointError, DataError
+from petl_bench.inputs import FrameRule, Moment, Sampling
 from tests.unit.data.test_video import write_clip
 
-DECODER = ClipLoader(4, "uniform", 2, 32, "shorter_side_crop", "pyav")
+DECODER = ClipLoader(FrameRule(4, "uniform", 2), 32, "shorter_side_crop", "pyav")
+
+
+def ruled(**changes: Any) -> ClipLoader:
+    """The decoder with another rule."""
+    return replace(DECODER, rule=replace(DECODER.rule, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +47,14 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
     plain = write_clip(folder / "plain.mp4")
     variable = write_clip(folder / "variable.mp4", variable_rate=True)
     turned = write_clip(folder / "turned.mp4", rotation=90)
-    return [Clip(plain), Clip(plain, 0, 1), Clip(plain, 1), Clip(variable), Clip(variable, 0, 1), Clip(turned)]
+    return [
+        Clip(plain),
+        Clip(plain, Moment(0, 1)),
+        Clip(plain, Moment(1)),
+        Clip(variable),
+        Clip(variable, Moment(0, 1)),
+        Clip(turned),
+    ]
 
 
 @pytest.fixture
@@ -56,8 +69,8 @@ def with_cache(loader: ClipLoader, folder: Path, decode_misses: bool = False) ->
 
 
 def load(loader: ClipLoader, clip: Clip, seed: int = 0) -> Tensor:
-    frames, mask = loader.load(clip.path, Sample("v", ("a",), clip.start, clip.end), np.random.default_rng(seed))
-    return frames[mask]
+    found = loader.load(clip.path, Sample("v", ("a",), clip.moment), np.random.default_rng(seed))
+    return found.frames[found.mask]
 
 
 def entries(folder: Path) -> dict[Path, int]:
@@ -67,8 +80,8 @@ def entries(folder: Path) -> dict[Path, int]:
 
 @pytest.mark.parametrize("rate", [None, 1, 5])
 @pytest.mark.parametrize("sampling", SAMPLERS)
-def test_frames_equal_decoding(sampling: str, rate: int | None, clips: list[Clip], tmp_path: Path) -> None:
-    decoder = replace(DECODER, sampling=sampling, rate=rate)
+def test_frames_equal_decoding(sampling: Sampling, rate: int | None, clips: list[Clip], tmp_path: Path) -> None:
+    decoder = ruled(sampling=sampling, rate=rate)
     cached, store = with_cache(decoder, tmp_path)
     build(store, clips, workers=0)
     for clip in clips:
@@ -90,19 +103,21 @@ def test_frames_equal_decoding(sampling: str, rate: int | None, clips: list[Clip
     ],
 )
 def test_what_needs_frames_of_its_own(change: dict[str, Any], own: bool) -> None:
-    assert (replace(DECODER, **change).profile != DECODER.profile) == own
+    of_rule = {name: value for name, value in change.items() if name in ("rate", "sampling", "count")}
+    others = {name: value for name, value in change.items() if name not in of_rule}
+    assert (replace(ruled(**of_rule), **others).profile != DECODER.profile) == own
 
 
 def test_every_frame_serves_any_random_sampling() -> None:
-    every = replace(DECODER, rate=None, sampling="segment_random").profile
-    assert replace(DECODER, rate=None, sampling="blip_random", count=9).profile == every
-    assert every.numbers(40, 20.0, None, None, None).tolist() == list(range(40))
+    every = ruled(rate=None, sampling="segment_random").profile
+    assert ruled(rate=None, sampling="blip_random", count=9).profile == every
+    assert every.numbers(40, 20.0, None).tolist() == list(range(40))
 
 
 def test_a_fixed_choice_from_every_frame_keeps_that_choice() -> None:
-    profile = replace(DECODER, rate=None, count=3).profile
-    assert profile.numbers(40, 20.0, None, None, None).tolist() == [0, 19, 39]
-    assert profile != replace(DECODER, rate=None, count=4).profile
+    profile = ruled(rate=None, count=3).profile
+    assert profile.numbers(40, 20.0, None).tolist() == [0, 19, 39]
+    assert profile != ruled(rate=None, count=4).profile
 
 
 def test_versions_are_part_of_the_profile(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,14 +131,14 @@ def test_frames_are_decoded_in_parts_when_they_are_many(
     clips: list[Clip], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "_DECODED_BYTES", 5 * 3 * 96 * 64)
-    decoder = replace(DECODER, sampling="head", rate=0, count=40)
+    decoder = ruled(sampling="head", rate=0, count=40)
     cached, store = with_cache(decoder, tmp_path)
     build(store, clips[:1], workers=0)
     assert torch.equal(load(cached, clips[0]), load(decoder, clips[0]))
 
 
 def test_an_absent_clip_is_an_error_or_decoded(clips: list[Clip], tmp_path: Path) -> None:
-    strict, store = with_cache(replace(DECODER, sampling="segment_random"), tmp_path)
+    strict, store = with_cache(ruled(sampling="segment_random"), tmp_path)
     build(store, clips[:1], workers=0)
     with pytest.raises(CacheMiss, match=r"variable\.mp4: not in the frame cache .* petl-bench data cache"):
         load(strict, clips[3])
@@ -202,7 +217,7 @@ def description_at(path: Path, text: bytes) -> int:
 
 @pytest.mark.parametrize("damage", ["frame", "num_frames", "numbers", "header", "cut", "empty", "text"])
 def test_damage_is_an_error_or_decoded_and_is_mended(damage: str, clips: list[Clip], tmp_path: Path) -> None:
-    strict, store = with_cache(replace(DECODER, sampling="segment_random"), tmp_path)
+    strict, store = with_cache(ruled(sampling="segment_random"), tmp_path)
     build(store, clips[:1], workers=0)
     (path,) = entries(tmp_path)
     match damage:
@@ -244,7 +259,7 @@ def test_damaged_times_are_an_error(clips: list[Clip], tmp_path: Path) -> None:
 
 
 def test_recheck_reads_what_no_row_has_asked_for(clips: list[Clip], tmp_path: Path) -> None:
-    strict, store = with_cache(replace(DECODER, sampling="head", count=1), tmp_path)
+    strict, store = with_cache(ruled(sampling="head", count=1), tmp_path)
     build(store, clips[:2], workers=0)
     path = store.entry(clips[0])
     before = entries(tmp_path)
@@ -260,12 +275,13 @@ def test_unreadable_clips_are_reported_and_the_others_cached(clips: list[Clip], 
     text = tmp_path / "text.mp4"
     text.write_text("no video", encoding="utf-8")
     strict, store = with_cache(DECODER, tmp_path / "cache")
-    outcomes = build(store, [Clip(text), Clip(tmp_path / "absent.mp4"), Clip(clips[0].path, 60), clips[0]], workers=0)
+    late = Clip(clips[0].path, Moment(60))
+    outcomes = build(store, [Clip(text), Clip(tmp_path / "absent.mp4"), late, clips[0]], workers=0)
     assert [o.did for o in outcomes] == ["unreadable", "unreadable", "unreadable", "decoded"]
     assert build_cache.summary(outcomes) == "1 decoded, 0 found, 0 mended, 3 unreadable"
     assert "Invalid data" in outcomes[0].reason
     assert "No such file" in outcomes[1].reason
-    assert "no frame between second 60" in outcomes[2].reason
+    assert "no frame from second 60" in outcomes[2].reason
     with pytest.raises(VideoError, match=r"absent\.mp4"):
         load(strict, Clip(tmp_path / "absent.mp4"))
 
@@ -318,6 +334,7 @@ import os, signal, sys
 from pathlib import Path
 from petl_bench.data import cache
 from petl_bench.data.build_cache import build
+from petl_bench.inputs import FrameRule, Moment, Sampling
 from tests.unit.data.test_cache import DECODER, FrameCache, Clip
 
 folder, kill_after, *videos = sys.argv[1:]
@@ -424,7 +441,7 @@ def test_a_decoding_process_that_dies(clips: list[Clip], tmp_path: Path, monkeyp
 def test_real_and_odd_clips_equal_decoding(rate: int | None, rule: str, shared: Path, tmp_path: Path) -> None:
     """Rotated, of variable rate, 10 bit, AV1, damaged: what decoding refuses, the cache does not hold."""
     files = [path for name in ("odd_videos", "msrvtt_mini/videos") for path in (shared / "data" / name).rglob("*.m*")]
-    decoder = replace(DECODER, rate=rate, sampling=rule)
+    decoder = ruled(rate=rate, sampling=rule)
     cached, store = with_cache(decoder, tmp_path)
     outcomes = build(store, [Clip(path) for path in files[:24]], workers=0)
     assert {o.did for o in outcomes} == {"decoded", "unreadable"}

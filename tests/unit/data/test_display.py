@@ -15,6 +15,7 @@ from PIL import Image
 from petl_bench.data.display import Orientation, orientation
 from petl_bench.data.sampling import choose_frames
 from petl_bench.data.video import VideoError, open_video
+from petl_bench.inputs import FrameRule, Moment
 from tests.unit.data.test_barcode import TIMED, TIMES, number_of, shown, write_timed
 from tests.unit.data.test_video import decode_all, write_clip
 
@@ -139,15 +140,7 @@ def test_seconds_of_a_clip_that_is_turned_or_mirrored(name: str, tmp_path: Path)
     undo = next(other for _, other in PIXELS.values() if np.array_equal(other(move(probe)), probe))
     path = patched(write_timed(tmp_path / "turned.mp4", TIMED["h264.mp4"], TIMES["slides"]), *matrix)
     with open_video(path) as video:
-        grid = choose_frames(
-            video.info.num_frames,
-            video.info.fps,
-            video.timing.times,
-            count=99,
-            sampling="head",
-            rate=1,
-            start=2,
-            end=10,
-        )
+        info, rule = video.info, FrameRule(99, "head", 1)
+        grid = choose_frames(info.num_frames, info.fps, video.timing.times, rule, Moment(2, 10))
         found = [number_of(undo(frame)) for frame in video.read(grid)]
     assert found == shown(TIMES["slides"], range(2, 11))

@@ -115,7 +115,7 @@ def test_custom_table(root: Path, data: dict[str, list[str]], write: Callable[..
     (root / "test.csv").write_bytes(write(rows))
     samples = Custom(root).checked("test")
     assert {sample.video: list(sample.captions) for sample in samples} == data
-    assert {(sample.start, sample.end) for sample in samples} == {span or (None, None)}
+    assert {(sample.moment.start, sample.moment.end) for sample in samples} == {span or (None, None)}
 
 
 @few
@@ -126,7 +126,7 @@ def test_custom_json(root: Path, data: dict[str, list[str]], name: str, span: An
     save(root / name, rows)
     samples = Custom(root, test_file=name).checked("test")
     assert {sample.video: list(sample.captions) for sample in samples} == data
-    assert {(sample.start, sample.end) for sample in samples} == {(start, end)}
+    assert {(sample.moment.start, sample.moment.end) for sample in samples} == {(start, end)}
 
 
 identities = st.one_of(st.integers(-99, 10**17), st.sampled_from(["007", "q1", "1e3", "12_34", "-0", "٣"]))
@@ -225,7 +225,7 @@ def test_activitynet(root: Path, data: dict[str, list[str]], duration: float, li
     samples = ActivityNet(root, test_ids="ids.txt" if listed else None, partial=True).checked("test")
     joined = {f"v_{video}": [" ".join(" ".join(texts).split())] for video, texts in data.items()}
     assert {sample.video: list(sample.captions) for sample in samples} == joined
-    assert all(duration <= float(sample.end or 0) < duration + 1 for sample in samples)
+    assert all(duration <= float(sample.moment.end or 0) < duration + 1 for sample in samples)
 
 
 @few

@@ -27,11 +27,12 @@ from petl_bench.data.samples import Sample
 from petl_bench.data.verify import Task, inspect_file
 from petl_bench.data.video import PyAVReader
 from petl_bench.errors import CheckpointError
+from petl_bench.inputs import FrameRule, Moment
 from petl_bench.main import main
 
 WRITTEN = Path(__file__).parent / "rules_1"
-SECONDS = ClipLoader(3, "uniform", 1, 8, "squash", "pyav")
-ALL = replace(SECONDS, rate=None)
+SECONDS = ClipLoader(FrameRule(3, "uniform", 1), 8, "squash", "pyav")
+ALL = replace(SECONDS, rule=replace(SECONDS.rule, rate=None))
 #: what is read alike under both rules, and what is not
 ALIKE = {"plain", "plain_mkv", "plain_avi", "turned"}
 VARIABLE = {"variable_mp4", "variable_mkv", "variable_gif"}
@@ -56,8 +57,8 @@ def clips(root: Path, *moments: Clip) -> list[Clip]:
 
 
 def load(loader: ClipLoader, clip: Clip) -> torch.Tensor:
-    frames, mask = loader.load(clip.path, Sample("v", ("a",), clip.start, clip.end), np.random.default_rng(0))
-    return frames[mask]
+    found = loader.load(clip.path, Sample("v", ("a",), clip.moment), np.random.default_rng(0))
+    return found.frames[found.mask]
 
 
 def cached(loader: ClipLoader, root: Path) -> tuple[ClipLoader, FrameCache]:
@@ -102,12 +103,12 @@ def test_seconds(root: Path, workers: int) -> None:
 
 
 def test_whole_clips_and_moments(root: Path) -> None:
-    moments = [Clip(root / "videos" / f"{name}.mp4", 1, 2) for name in ("plain", "variable_mp4")]
+    moments = [Clip(root / "videos" / f"{name}.mp4", Moment(1, 2)) for name in ("plain", "variable_mp4")]
     loader, cache = cached(ALL, root)
     outcomes = build(cache, clips(root, *moments), workers=0)
-    whole = {outcome.clip.path.stem: outcome.did for outcome in outcomes if outcome.clip.start is None}
+    whole = {outcome.clip.path.stem: outcome.did for outcome in outcomes if outcome.clip.moment.is_whole}
     assert whole == dict.fromkeys(ALIKE | VARIABLE, "kept") | {"mirrored": "renewed"}
-    assert {outcome.clip.path.stem: outcome.did for outcome in outcomes if outcome.clip.start} == {
+    assert {outcome.clip.path.stem: outcome.did for outcome in outcomes if not outcome.clip.moment.is_whole} == {
         "plain": "kept",
         "variable_mp4": "renewed",
     }

@@ -7,6 +7,7 @@ import pytest
 
 from petl_bench.data import sampling
 from petl_bench.errors import DataError, UsageError
+from petl_bench.inputs import FrameRule, Moment, Sampling
 
 COUNTS = (1, 2, 3, 4, 8, 12, 32)
 LENGTHS = (1, 2, 3, 4, 5, 7, 11, 12, 13, 31, 64, 301)
@@ -14,17 +15,10 @@ LENGTHS = (1, 2, 3, 4, 5, 7, 11, 12, 13, 31, 64, 301)
 EXACT = tuple(name for name in sampling.SAMPLERS if name not in ("blip_uniform", "blip_headtail"))
 
 
-def choose(num_frames: int, count: int, name: str, **options) -> np.ndarray:
+def choose(num_frames: int, count: int, name: Sampling, **options) -> np.ndarray:
     rng = np.random.default_rng(0) if sampling.is_random(name) else None
-    return sampling.choose_frames(
-        num_frames,
-        options.pop("fps", 25.0),
-        count=count,
-        sampling=name,
-        rate=options.pop("rate", None),
-        rng=rng,
-        **options,
-    )
+    rule = FrameRule(count, name, options.pop("rate", None))
+    return sampling.choose_frames(num_frames, options.pop("fps", 25.0), None, rule, Moment(**options), rng)
 
 
 @pytest.mark.parametrize("name", sampling.SAMPLERS)
@@ -56,9 +50,9 @@ def test_seconds_grid_counts_by_the_truncated_frame_rate():
 
 
 def test_seconds_grid_includes_the_end_second_and_stops_with_the_video():
-    assert sampling.seconds_grid(300, 30.0, start=1, end=4).tolist() == [30, 60, 90, 120]
-    assert sampling.seconds_grid(100, 30.0, start=2, end=30).tolist() == [60, 90]
-    assert sampling.seconds_grid(10, 25.0, start=1, end=4).tolist() == []
+    assert sampling.seconds_grid(300, 30.0, moment=Moment(1, 4)).tolist() == [30, 60, 90, 120]
+    assert sampling.seconds_grid(100, 30.0, moment=Moment(2, 30)).tolist() == [60, 90]
+    assert sampling.seconds_grid(10, 25.0, moment=Moment(1, 4)).tolist() == []
 
 
 @pytest.mark.parametrize("fps", [0.0, 0.5, math.nan, math.inf])
@@ -73,10 +67,9 @@ def test_frame_rate_below_the_sampling_rate():
 
 
 @pytest.mark.parametrize(("start", "end"), [(-1, 4), (4, 4), (5, 4), (None, 0)])
-@pytest.mark.parametrize("rate", [None, 1])
-def test_impossible_moment(start, end, rate):
+def test_impossible_moment(start, end):
     with pytest.raises(ValueError, match="start < end"):
-        choose(100, 4, "uniform", rate=rate, start=start, end=end)
+        Moment(start, end)
 
 
 def test_segment_middle_is_the_middle():
@@ -99,7 +92,7 @@ def test_segment_random_reaches_every_frame_of_its_segment_and_no_other():
 def test_random_rules_follow_their_generator(name):
     def draw(seed: int) -> list[int]:
         rng = np.random.default_rng(seed)
-        return sampling.choose_frames(300, 25.0, count=8, sampling=name, rate=None, rng=rng).tolist()
+        return sampling.choose_frames(300, 25.0, None, FrameRule(8, name, None), rng=rng).tolist()
 
     assert draw(1) == draw(1)
     assert draw(1) != draw(2)
@@ -110,15 +103,15 @@ def test_only_random_rules_need_a_generator(name):
     assert sampling.is_random(name) == (name in ("segment_random", "blip_random", "blip_headtail"))
     if sampling.is_random(name):
         with pytest.raises(ValueError, match="needs rng"):
-            sampling.choose_frames(30, 25.0, count=4, sampling=name, rate=None)
+            sampling.choose_frames(30, 25.0, None, FrameRule(4, name, None))
     else:
-        assert len(sampling.choose_frames(30, 25.0, count=4, sampling=name, rate=None)) == 4
+        assert len(sampling.choose_frames(30, 25.0, None, FrameRule(4, name, None))) == 4
 
 
 def test_fixed_rules_ignore_a_generator():
     rng = np.random.default_rng(0)
     state = rng.bit_generator.state
-    assert sampling.choose_frames(9, 25.0, count=2, sampling="uniform", rate=None, rng=rng).tolist() == [0, 8]
+    assert sampling.choose_frames(9, 25.0, None, FrameRule(2, "uniform", None), rng=rng).tolist() == [0, 8]
     assert rng.bit_generator.state == state
 
 
@@ -138,7 +131,7 @@ def test_a_moment_without_a_grid():
 
 @pytest.mark.parametrize("rate", [None, 1, 25])
 @pytest.mark.parametrize("name", ["uniform", "tail", "segment_middle"])
-def test_a_still_image_is_there_at_any_time(name: str, rate: int | None):
+def test_a_still_image_is_there_at_any_time(name: Sampling, rate: int | None):
     assert choose(1, 12, name, fps=0.0, rate=rate).tolist() == [0]
     assert choose(1, 12, name, fps=0.0, rate=rate, start=3, end=9).tolist() == [0]
 
@@ -177,15 +170,14 @@ def test_filled_finds_no_seconds_without_times():
 
 def test_filled_goes_by_the_times_of_frames():
     times = np.array([0, 1, 2, 3, 4, 5, 5.2, 5.4, 5.6, 5.8, 6.0])  # 10 frames in 6 s: 5 in the last one
-    numbers = sampling.choose_frames(10, 1.0, times, count=5, sampling="filled", rate=1)
+    numbers = sampling.choose_frames(10, 1.0, times, FrameRule(5, "filled", 1))
     assert numbers.tolist() == [0, 1, 2, 3, 4]
-    assert sampling.choose_frames(10, 1.0, times, count=4, sampling="filled", rate=None).tolist() == [0, 3, 6, 9]
+    assert sampling.choose_frames(10, 1.0, times, FrameRule(4, "filled", None)).tolist() == [0, 3, 6, 9]
 
 
-def grid(times: list[float], **options) -> list[int]:
-    return sampling.choose_frames(
-        len(times) - 1, 9.0, np.array(times), **{"count": 99, "sampling": "head", "rate": None, **options}
-    ).tolist()
+def grid(times: list[float], rate: int | None = None, **moment) -> list[int]:
+    rule = FrameRule(99, "head", rate)
+    return sampling.choose_frames(len(times) - 1, 9.0, np.array(times), rule, Moment(**moment)).tolist()
 
 
 def test_a_grid_by_the_times_of_frames():
@@ -207,20 +199,20 @@ def test_a_grid_by_the_times_of_frames():
     ("fps", "rate", "numbers"), [(0.5, 1, [0, 0, 1, 1, 2, 2]), (3, 4, [0, 0, 1, 2]), (0.4, 0, [0, 1, 2])]
 )
 def test_fewer_frames_than_moments_come_as_often_as_they_are_shown(fps, rate, numbers):
-    assert sampling.frame_grid(3, fps, None, rate, None, None).tolist()[: len(numbers)] == numbers
+    assert sampling.frame_grid(3, fps, None, rate).tolist()[: len(numbers)] == numbers
 
 
 def test_a_time_lapse_within_a_moment():
-    assert sampling.frame_grid(10, 1 / 90, None, None, 100, 130).tolist() == [1]
-    assert sampling.frame_grid(10, 1 / 90, None, None, 100, 200).tolist() == [2]
-    assert sampling.frame_grid(10, 1 / 90, None, None, 899, None).tolist() == [9]
-    assert sampling.frame_grid(10, 1 / 90, None, None, 900, None).tolist() == []
-    assert len(sampling.frame_grid(10, 1 / 90, None, 1, None, None)) == 900
+    assert sampling.frame_grid(10, 1 / 90, None, None, Moment(100, 130)).tolist() == [1]
+    assert sampling.frame_grid(10, 1 / 90, None, None, Moment(100, 200)).tolist() == [2]
+    assert sampling.frame_grid(10, 1 / 90, None, None, Moment(899, None)).tolist() == [9]
+    assert sampling.frame_grid(10, 1 / 90, None, None, Moment(900, None)).tolist() == []
+    assert len(sampling.frame_grid(10, 1 / 90, None, 1)) == 900
 
 
 def test_a_picture_is_shown_at_any_time():
-    assert sampling.frame_grid(1, 0.0, None, 1, None, None).tolist() == [0]
-    assert sampling.frame_grid(1, 0.0, None, None, 5, 7).tolist() == [0]
+    assert sampling.frame_grid(1, 0.0, None, 1).tolist() == [0]
+    assert sampling.frame_grid(1, 0.0, None, None, Moment(5, 7)).tolist() == [0]
 
 
 def test_times_that_cannot_be_are_refused_before_they_fill_the_memory():
@@ -234,12 +226,12 @@ def test_times_that_cannot_be_are_refused_before_they_fill_the_memory():
 @pytest.mark.parametrize("times", [None, np.arange(11.0)])
 def test_a_negative_rate(times):
     with pytest.raises(ValueError, match="must not be negative"):
-        sampling.frame_grid(10, 1.0, times, -1, None, None)
+        sampling.frame_grid(10, 1.0, times, -1)
 
 
 def test_unknown_rule():
     with pytest.raises(UsageError, match="'unifrom' is unknown; choose one of head"):
-        choose(10, 4, "unifrom")
+        choose(10, 4, "unifrom")  # type: ignore[arg-type]  # on purpose
 
 
 def test_no_frames_wanted():

@@ -21,16 +21,18 @@ from torchvision.transforms import Resize as PILResize
 from petl_bench.data.video import (
     READERS,
     PyAVReader,
-    Resize,
+    TimedFrames,
     VideoError,
     VideoInfo,
     load_frames,
     open_video,
-    pad_frames,
+    padded,
     reader_version,
     resize_frames,
+    times_of,
 )
 from petl_bench.errors import DataError, UsageError
+from petl_bench.inputs import WHOLE, FrameRule, Moment, Resize, Sampling
 
 ROOT = Path(__file__).parents[3]
 NUM_FRAMES, WIDTH, HEIGHT = 40, 96, 64
@@ -269,9 +271,9 @@ def test_nothing_is_opened_with_decord_unless_asked_for(clip, tmp_path):
         "import sys\n"
         "from petl_bench.data import base, verify\n"
         "from petl_bench.data.video import load_frames, require_reader\n"
+        "from petl_bench.inputs import FrameRule\n"
         "require_reader('decord')\n"
-        "options = dict(count=4, sampling='uniform', rate=1, image_size=32, resize='squash')\n"
-        "assert load_frames(sys.argv[1], **options)[1] == 2\n"
+        "assert len(load_frames(sys.argv[1], FrameRule(4, 'uniform', 1), 32, 'squash').times) == 2\n"
         "task = verify.Task('a', verify.Path(sys.argv[1]), verify.Path(sys.argv[1]).parent)\n"
         "assert verify.inspect_file(task).status == 'ok'\n"
         "assert 'decord' not in sys.modules\n"
@@ -285,48 +287,55 @@ def test_nothing_is_opened_with_decord_unless_asked_for(clip, tmp_path):
     assert not (tmp_path / "mark").exists()
 
 
-def load(path: Path, **options):
-    defaults = {"count": 4, "sampling": "uniform", "rate": None, "image_size": 32, "resize": "squash"}
-    return load_frames(path, **{**defaults, **options})
+def load(
+    path: Path,
+    count: int = 4,
+    sampling: Sampling = "uniform",
+    rate: int | None = None,
+    resize: Resize = "squash",
+    moment: Moment = WHOLE,
+) -> TimedFrames:
+    return load_frames(path, FrameRule(count, sampling, rate), 32, resize, moment=moment)
 
 
 def test_load_frames_selects_then_resizes(clip):
-    frames, count = load(clip)
+    frames, times = load(clip)
     truth = torch.from_numpy(decode_all(clip)[[0, 13, 26, 39]]).permute(0, 3, 1, 2)
-    assert count == 4
+    assert times.tolist() == pytest.approx([0, 13 / 20, 26 / 20, 39 / 20])
     assert torch.equal(frames, resize_frames(truth, 32, "squash"))
     assert (frames.dtype, tuple(frames.shape)) == (torch.uint8, (4, 3, 32, 32))
 
 
 def test_load_frames_gives_fewer_when_there_are_fewer(clip):
-    frames, count = load(clip, count=12, rate=1)  # two seconds
-    assert count == len(frames) == 2
+    frames, times = load(clip, count=12, rate=1)
+    assert len(frames) == 2
+    assert times.tolist() == [0, 1]
 
 
 def test_load_frames_within_a_moment(clip):
-    frames, _ = load(clip, start=1, end=2, sampling="head")
+    frames, _ = load(clip, moment=Moment(1, 2), sampling="head")
     assert torch.equal(frames[0], load(clip, count=NUM_FRAMES)[0][20])
-    with pytest.raises(VideoError, match=r"clip\.mp4: no frame between second 5 and 9"):
-        load(clip, start=5, end=9)
+    with pytest.raises(VideoError, match=r"clip\.mp4: no frame from second 5 to 9"):
+        load(clip, moment=Moment(5, 9))
 
 
 def test_more_moments_than_frames_repeat_what_is_shown(clip):
-    frames, count = load(clip, rate=40, sampling="head", count=5)  # of 20 frames per second
-    assert count == 5
+    frames, times = load(clip, rate=40, sampling="head", count=5)  # of 20 frames per second
+    assert len(times) == 5
     truth = load(clip, sampling="head", count=3)[0]
     assert torch.equal(frames, truth[[0, 0, 1, 1, 2]])
 
 
 def test_load_frames_names_the_file_whose_frames_carry_no_times(tmp_path):
     path = write_clip(tmp_path / "raw.h264")
-    assert load(path)[1] == 4
+    assert len(load(path).frames) == 4
     with pytest.raises(VideoError, match=r"raw\.h264: a stream without a container .*--data.init_args.frame_rate null"):
         load(path, rate=1)
 
 
 def test_unknown_resize(clip):
     with pytest.raises(UsageError, match="'stretch' is unknown"):
-        load(clip, resize="stretch")
+        load(clip, resize="stretch")  # type: ignore[arg-type]  # on purpose
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 71), (71, 48), (20, 33), (128, 64), (32, 32)])
@@ -353,16 +362,25 @@ def difference_from_pil(images: np.ndarray, resize: Resize, size: int) -> np.nda
     return np.abs(actual.permute(0, 2, 3, 1).numpy().astype(int) - expected)
 
 
-def test_pad_frames():
-    frames = torch.randint(1, 256, (3, 3, 8, 8), dtype=torch.uint8)
-    padded, mask = pad_frames(frames, 5)
-    assert (padded.dtype, tuple(padded.shape)) == (torch.uint8, (5, 3, 8, 8))
-    assert torch.equal(padded[:3], frames)
-    assert not padded[3:].any()
+def test_padding():
+    found = TimedFrames(torch.randint(1, 256, (3, 3, 8, 8), dtype=torch.uint8), torch.tensor([0.5, 1.5, 2.5]))
+    frames, mask, times = padded(found, 5)
+    assert (frames.dtype, tuple(frames.shape)) == (torch.uint8, (5, 3, 8, 8))
+    assert torch.equal(frames[:3], found.frames)
+    assert not frames[3:].any()
     assert mask.tolist() == [True, True, True, False, False]
-    assert pad_frames(frames, 3)[1].all()
+    assert times.tolist() == [0.5, 1.5, 2.5, 0.0, 0.0]
+    assert padded(found, 3).mask.all()
     with pytest.raises(ValueError, match="do not fit"):
-        pad_frames(frames, 2)
+        padded(found, 2)
+
+
+def test_times_are_those_of_the_frames_within_the_moment():
+    numbers = np.array([0, 3, 5])
+    assert times_of(numbers, 2.0, None).tolist() == [0.0, 1.5, 2.5]
+    assert times_of(numbers, 2.0, None, Moment(1)).tolist() == [0.0, 0.5, 1.5]
+    assert times_of(numbers, 2.0, np.array([0, 1, 2, 7, 8, 9.5, 10]), Moment(1)).tolist() == [0.0, 6.0, 8.5]
+    assert times_of(numbers, 0.0, None).tolist() == [0.0, 0.0, 0.0]
 
 
 def real_clips(shared: Path) -> list[Path]:

@@ -27,12 +27,12 @@ def root(tmp_path: Path) -> Path:
 
 def test_paragraphs_end_with_their_videos(root: Path) -> None:
     data = ActivityNet(root, partial=True)
-    assert [(s.video, s.captions, s.start, s.end) for s in data.samples("train")] == [
+    assert [(s.video, s.captions, s.moment.start, s.moment.end) for s in data.samples("train")] == [
         ("v_QOlSCBRmfWY", ("A woman. She dances.",), None, 83),
         ("v_v_234567890", ("Piñata.",), None, 12),
     ]
     assert data.samples("val") == []
-    assert data.samples("test")[0].end == 2
+    assert data.samples("test")[0].moment.end == 2
 
 
 def test_files_are_found_with_and_without_their_prefix(root: Path) -> None:

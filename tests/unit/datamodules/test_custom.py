@@ -18,7 +18,7 @@ def test_rows_of_one_video_are_its_captions(tmp_path: Path) -> None:
         'video,caption,start,end\na/x.mp4,"one, two",3,9\nNA,null,,\na/x.mp4,again,3,9\n'
     )
     samples = Custom(tmp_path).samples("test")
-    assert [(s.video, s.captions, s.start, s.end) for s in samples] == [
+    assert [(s.video, s.captions, s.moment.start, s.moment.end) for s in samples] == [
         ("x", ("one, two", "again"), 3, 9),
         ("NA", ("null",), None, None),
     ]
@@ -30,7 +30,7 @@ def test_json_and_jsonl(tmp_path: Path, name: str) -> None:
     text = json.dumps(rows) if name.endswith("json") else "\n".join(map(json.dumps, rows))
     (tmp_path / name).write_text(text)
     samples = Custom(tmp_path, test_file=name, dataset_name="mine").samples("test")
-    assert [(s.video, s.captions, s.end) for s in samples] == [("x", ("one",), 4), ("y.v2", ("two",), None)]
+    assert [(s.video, s.captions, s.moment.end) for s in samples] == [("x", ("one",), 4), ("y.v2", ("two",), None)]
 
 
 def test_the_dataset_has_the_name_it_is_given(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_names_of_one_video_are_joined_in_the_order_of_the_file(root: Path) -> None:
     samples = DiDeMo(root, partial=True).samples("test")
-    assert [(s.video, s.captions, s.start, s.end) for s in samples] == [
+    assert [(s.video, s.captions, s.moment.start, s.moment.end) for s in samples] == [
         (FIRST, ("late in it. early in between",), None, 31),
         (SECOND, ("only one",), None, 31),
     ]
@@ -45,7 +45,7 @@ def test_names_of_one_video_are_joined_in_the_order_of_the_file(root: Path) -> N
 def test_the_order_of_time_is_by_the_moment_that_most_chose(root: Path) -> None:
     data = DiDeMo(root, sentence_order="time", last_second=None, partial=True)
     assert data.samples("test")[0].captions == ("early in between late in it.",)
-    assert data.samples("test")[0].end is None
+    assert data.samples("test")[0].moment.end is None
     assert data.protocol.id != DiDeMo(root).protocol.id
 
 

@@ -237,7 +237,7 @@ def test_no_hold_out_beside_a_validation_split(written: Path) -> None:
 @pytest.mark.parametrize("val_videos", [-1, NUM_TRAIN, NUM_TRAIN + 1])
 def test_hold_out_that_leaves_nothing_or_makes_no_sense(val_videos: int, written: Path) -> None:
     message = refusal(UsageError, lambda: module(written, val_videos=val_videos).samples("train"))
-    assert "data.val_videos" in message
+    assert "val_videos" in message
 
 
 # --- clips ----------------------------------------------------------------------------------------------------------
@@ -318,9 +318,9 @@ def test_training_batches(written: Path) -> None:
     loader = data.train_dataloader()
     batches: list[Batch] = list(loader)
     assert len(batches) == len(loader) == NUM_TRAIN * CAPTIONS // 8
-    assert batches[0].frames.shape == (8, 3, 3, 32, 32)
-    assert batches[0].frames.dtype == torch.uint8
-    assert batches[0].ids.shape == (8, 12)
+    assert batches[0].clips.frames.shape == (8, 3, 3, 32, 32)
+    assert batches[0].clips.frames.dtype == torch.uint8
+    assert batches[0].words.ids.shape == (8, 12)
     assert sorted(int(i) for batch in batches for i in batch.text_index) == list(range(NUM_TRAIN * CAPTIONS))
     again = module(written)
     again.setup("fit")
@@ -367,7 +367,7 @@ def test_batch_larger_than_the_training_split(written: Path) -> None:
     ],
 )
 def test_options_out_of_range(option: str, value: Any, written: Path) -> None:
-    assert f"data.{option}" in refusal(UsageError, lambda: module(written, **{option: value}))
+    assert f"MSRVTT.{option}: expected" in refusal(UsageError, lambda: module(written, **{option: value}))
 
 
 def test_without_a_backbones_specification(written: Path) -> None:

@@ -36,6 +36,7 @@ from petl_bench.data.shards import LateLoader, as_loader
 from petl_bench.data.video import _to_rgb, open_video
 from petl_bench.errors import DataError, PetlBenchError, ResourceError, StorageError
 from petl_bench.fixture import write_fixture
+from petl_bench.inputs import FrameRule
 from petl_bench.machine.resources import exhausted, exhausted_by_parser, exit_code_of, helper_lacked, helper_lacked_by
 from petl_bench.machine.signals import end_helpers
 from petl_bench.main import main
@@ -54,7 +55,7 @@ RUN_OUT = {
     errno.EIO: "storage",
     errno.ESTALE: "storage",
 }
-LOADER = ClipLoader(3, "uniform", None, 32, "shorter_side_crop", "pyav")
+LOADER = ClipLoader(FrameRule(3, "uniform", None), 32, "shorter_side_crop", "pyav")
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from torch import nn
 from methods.lora import LoRA, QueryValueLoRA
 from petl_bench.errors import NonFiniteError, UsageError
 from petl_bench.nn.layers import LoRALinear
+from petl_bench.nn.transformer import Widths
 from petl_bench.storage.adapters import Adapter
 from tests.backbones import UnevenCLIP
 from tests.unit.methods import trials
@@ -53,7 +54,7 @@ def test_fused_update_by_formula() -> None:
 def test_query_value_update_by_formula() -> None:
     """Queries and values have their own pairs; keys are the frozen layer's, bit for bit."""
     torch.manual_seed(0)
-    layer = QueryValueLoRA(nn.Linear(6, 18), rank=2, scale=0.5)
+    layer = QueryValueLoRA(nn.Linear(6, 18), Widths(6, 6, 6), rank=2, scale=0.5)
     aq, bq, av, bv = torch.randn(2, 6), torch.randn(6, 2), torch.randn(2, 6), torch.randn(6, 2)
     names = ("query.a.weight", "query.b.weight", "value.a.weight", "value.b.weight")
     layer.load_state_dict(dict(zip(names, (aq, bq, av, bv), strict=True)), strict=False)

@@ -11,25 +11,31 @@ from methods.mv_adapter import (
     AdaptedBlock,
     Calibration,
     DownUp,
+    Factor,
     FactorLinear,
+    Kronecker,
     KroneckerLinear,
     MVAdapter,
     TextAdapter,
+    Untied,
     VideoAdapter,
 )
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.errors import UsageError
+from petl_bench.inputs import Words
 from petl_bench.nn.transformer import Context, Tower
 from petl_bench.storage.adapters import Adapter, read_adapter, write_adapter
+from petl_bench.tasks.base import present
 from petl_bench.tasks.losses import contrastive_loss
 from petl_bench.tasks.retrieval import Retrieval
+from tests.inputs import clips_of
 
 FRAMES, WORDS = 4, 10
 TYINGS: list[dict[str, Any]] = [
-    {"tying": "kronecker"},
-    {"tying": "factor"},
-    {"tying": "factor", "cmt_position": "up_out", "cmt_layers": 1},
-    {"tying": "none"},
+    {"tying": Kronecker()},
+    {"tying": Factor()},
+    {"tying": Factor("up_out", layers=1)},
+    {"tying": Untied()},
 ]
 SMALL: dict[str, Any] = {"bottleneck_dim": 8, "max_frames": FRAMES, "max_words": WORDS}
 
@@ -82,38 +88,38 @@ def captions() -> tuple[Tensor, Tensor]:
 
 def step_loss(method: MVAdapter) -> Tensor:
     backbone = method.backbone
-    text = backbone.encode_text(*captions()).pooled
-    return contrastive_loss(text, backbone.encode_video(*video()).pooled, backbone.logit_scale.exp())
+    text = backbone.encode_text(Words(*captions())).pooled
+    scale = present(backbone.joint).logit_scale.exp()
+    return contrastive_loss(text, backbone.encode_video(clips_of(*video())).pooled, scale)
 
 
 # --- parameter counts (specs/mv_adapter.md section 6) -------------------------------------------------------------
 
-PUBLISHED = {"tying": "factor", "cmt_position": "down_in"}
 MSRVTT = {"max_frames": 12, "max_words": 32}
 LONG = {"max_frames": 32, "max_words": 64}
 COUNTS = {
-    "msrvtt": ("16", PUBLISHED | MSRVTT | {"cmt_layers": 2}, 3_572_736),
-    "msrvtt-b32": ("32", PUBLISHED | MSRVTT | {"cmt_layers": 2}, 3_572_736),
-    "msrvtt-adapters-only": ("16", PUBLISHED | MSRVTT | {"tune_backbone_bias": False}, 3_401_728),
-    "lsmdc": ("16", PUBLISHED | MSRVTT | {"cmt_layers": 3}, 3_615_008),
-    "didemo": ("16", PUBLISHED | LONG | {"cmt_layers": 2}, 3_628_032),
-    "anet": ("16", PUBLISHED | LONG | {"cmt_layers": 1}, 3_585_760),
-    "msrvtt-released": ("16", PUBLISHED | MSRVTT | {"cmt_position": "down_out"}, 3_496_704),
-    "didemo-released": ("16", PUBLISHED | LONG | {"cmt_position": "down_out"}, 3_552_000),
-    "anet-released": ("16", PUBLISHED | LONG | {"cmt_layers": 1, "ln_in": True}, 3_616_480),
-    "large": ("L", PUBLISHED | MSRVTT | {"bottleneck_dim": 128}, 17_002_176),
-    "untied": ("16", MSRVTT | {"tying": "none"}, 1_897_920 + 1_419_264 + 171_008),
-    "biases": ("16", MSRVTT | {"tying": "none", "tune_backbone_bias": False}, 1_897_920 + 1_419_264),
-    "no-calibration": ("16", MSRVTT | {"tying": "none", "components": "trm"}, 3_488_192 - 12 * 7_248),
-    "video-only": ("16", MSRVTT | {"tying": "none", "branches": "video"}, 1_897_920 + 171_008),
-    "text-only": ("16", MSRVTT | {"tying": "none", "branches": "text"}, 1_419_264 + 171_008),
+    "msrvtt": ("16", MSRVTT | {"tying": Factor(layers=2)}, 3_572_736),
+    "msrvtt-b32": ("32", MSRVTT | {"tying": Factor(layers=2)}, 3_572_736),
+    "msrvtt-adapters-only": ("16", MSRVTT | {"tying": Factor(), "tune_backbone_bias": False}, 3_401_728),
+    "lsmdc": ("16", MSRVTT | {"tying": Factor(layers=3)}, 3_615_008),
+    "didemo": ("16", LONG | {"tying": Factor(layers=2)}, 3_628_032),
+    "anet": ("16", LONG | {"tying": Factor(layers=1)}, 3_585_760),
+    "msrvtt-released": ("16", MSRVTT | {"tying": Factor("down_out")}, 3_496_704),
+    "didemo-released": ("16", LONG | {"tying": Factor("down_out")}, 3_552_000),
+    "anet-released": ("16", LONG | {"tying": Factor(layers=1), "ln_in": True}, 3_616_480),
+    "large": ("L", MSRVTT | {"tying": Factor(), "bottleneck_dim": 128}, 17_002_176),
+    "untied": ("16", MSRVTT | {"tying": Untied()}, 1_897_920 + 1_419_264 + 171_008),
+    "biases": ("16", MSRVTT | {"tying": Untied(), "tune_backbone_bias": False}, 1_897_920 + 1_419_264),
+    "no-calibration": ("16", MSRVTT | {"tying": Untied(), "components": "trm"}, 3_488_192 - 12 * 7_248),
+    "video-only": ("16", MSRVTT | {"tying": Untied(), "branches": "video"}, 1_897_920 + 171_008),
+    "text-only": ("16", MSRVTT | {"tying": Untied(), "branches": "text"}, 1_419_264 + 171_008),
     "down-up": (
         "16",
-        MSRVTT | {"tying": "none", "components": "down_up"},
+        MSRVTT | {"tying": Untied(), "components": "down_up"},
         12 * (49_216 + 49_920 + 32_832 + 33_280) + 171_008,
     ),
     "kronecker": ("16", MSRVTT, 3_488_192 - 12 * (49_152 + 32_768) + 12 * (64 + 12_288 + 8_192)),
-    "kronecker-2": ("16", MSRVTT | {"kron_terms": 2}, 3_488_192 - 6 * (49_152 + 32_768) + 12 * 8),
+    "kronecker-2": ("16", MSRVTT | {"tying": Kronecker(2)}, 3_488_192 - 6 * (49_152 + 32_768) + 12 * 8),
 }
 ARCHITECTURES = {"16": "ViT-B-16-quickgelu", "32": "ViT-B-32-quickgelu", "L": "ViT-L-14-quickgelu"}
 TOTALS = {"16": 149_620_737, "32": 151_277_313, "L": 427_616_513}
@@ -175,7 +181,7 @@ def test_factor_scales_channels_by_its_projection(side: Literal["in", "out"]) ->
 
 
 def test_factor_starts_at_zero_so_the_scale_starts_at_the_bias(tmp_path: Path) -> None:
-    method = adapted(small_clip(tmp_path), tying="factor", cmt_layers=1)
+    method = adapted(small_clip(tmp_path), tying=Factor(layers=1))
     first, last = adapters(method.backbone.towers["vision"])
     assert isinstance(first.down, nn.Linear)
     assert isinstance(last.down, FactorLinear)
@@ -183,12 +189,12 @@ def test_factor_starts_at_zero_so_the_scale_starts_at_the_bias(tmp_path: Path) -
     assert last.down.projection.bias.any()
 
 
-@pytest.mark.parametrize("options", [{"tying": "kronecker"}, {"tying": "factor", "cmt_layers": 2}])
+@pytest.mark.parametrize("options", [{"tying": Kronecker()}, {"tying": Factor()}])
 def test_shared_tensor_is_one_everywhere(options: dict[str, Any], tmp_path: Path) -> None:
     method = adapted(small_clip(tmp_path, vision_layers=3, text_layers=2), **options)
 
     def shared(owner: MVAdapter) -> list[tuple[Tensor, Tensor]]:
-        name = "shared" if options["tying"] == "kronecker" else "factor"
+        name = "shared" if isinstance(options["tying"], Kronecker) else "factor"
         vision, text = (adapters(owner.backbone.towers[kind])[-2:] for kind in ("vision", "text"))
         return [(getattr(v.down, name), getattr(t.down, name)) for v, t in zip(vision, text, strict=True)]
 
@@ -220,18 +226,18 @@ def test_shared_tensor_is_one_everywhere(options: dict[str, Any], tmp_path: Path
 # --- before training ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [*TYINGS, {"tying": "none", "components": "down_up"}, {"ln_in": True}])
+@pytest.mark.parametrize("options", [*TYINGS, {"tying": Untied(), "components": "down_up"}, {"ln_in": True}])
 def test_outputs_before_training_are_the_backbones(options: dict[str, Any], tmp_path: Path) -> None:
     backbone = small_clip(tmp_path)
     frames, mask = video()
-    ids, text_mask = captions()
-    plain = backbone.encode_video(frames, mask, tokens=True), backbone.encode_text(ids, text_mask, tokens=True)
+    pixels, words = clips_of(frames, mask), Words(*captions())
+    plain = backbone.encode_video_tokens(pixels), backbone.encode_text_tokens(words)
     method = adapted(backbone, **options)
-    ours = method.backbone.encode_video(frames, mask, tokens=True), backbone.encode_text(ids, text_mask, tokens=True)
-    for before, after in zip((*plain[0], *plain[1]), (*ours[0], *ours[1]), strict=True):
-        assert before is not None
-        assert after is not None
-        assert torch.equal(before, after)
+    ours = method.backbone.encode_video_tokens(pixels), backbone.encode_text_tokens(words)
+    for before, after in zip(plain, ours, strict=True):
+        assert all(map(torch.equal, before.features, after.features))
+    assert torch.equal(plain[0].memory.tokens, ours[0].memory.tokens)
+    assert torch.equal(plain[1].tokens, ours[1].tokens)
 
 
 def test_calibration_starts_at_one() -> None:
@@ -283,7 +289,7 @@ def test_content_of_padded_frames_changes_nothing(options: dict[str, Any], tmp_p
     frames, mask = video()
     other = torch.where(mask[:, :, None, None, None], frames, torch.randn_like(frames))
     with torch.no_grad():
-        one, two = (method.backbone.encode_video(x, mask) for x in (frames, other))
+        one, two = (method.backbone.encode_video(clips_of(x, mask)) for x in (frames, other))
     assert torch.equal(one.pooled, two.pooled)
     assert torch.equal(one.frames[mask], two.frames[mask])
 
@@ -300,7 +306,7 @@ def test_patches_depend_on_their_frame_and_cls_on_all_real_frames() -> None:
     shake(adapter)
     _, mask = video()
     h = torch.randn(3 * FRAMES, 5, 32)
-    context = Context(frames=FRAMES, frame_mask=mask)
+    context = Context(steps=FRAMES, step_mask=mask)
     for row in range(len(h)):
         changed = moved(adapter, h, context, row)
         own = torch.arange(len(h)) == row
@@ -323,8 +329,9 @@ def test_text_features_do_not_depend_on_the_cut(tmp_path: Path) -> None:
     method = adapted(small_clip(tmp_path))
     shake(method.backbone)
     ids, mask = captions()
-    cut, whole = (method.backbone.encode_text(ids, mask, tokens=tokens).pooled for tokens in (False, True))
-    torch.testing.assert_close(cut, whole, rtol=1e-5, atol=1e-6)
+    cut = method.backbone.encode_text(Words(ids, mask))
+    whole = method.backbone.encode_text_tokens(Words(ids, mask)).features
+    torch.testing.assert_close(cut.pooled, whole.pooled, rtol=1e-5, atol=1e-6)
 
 
 def test_text_adapter_reads_both_ways_but_no_padding_where_its_tower_does() -> None:
@@ -351,9 +358,9 @@ def test_frames_without_a_mask_are_all_real() -> None:
 def test_too_many_frames_or_words_are_refused(tmp_path: Path) -> None:
     method = adapted(small_clip(tmp_path), max_frames=3, max_words=7)
     with pytest.raises(UsageError, match=r"4 frames given.* for 3: set model.init_args.max_frames"):
-        method.backbone.encode_video(*video())
+        method.backbone.encode_video(clips_of(*video()))
     with pytest.raises(UsageError, match=r"8 words given.* for 7: set model.init_args.max_words"):
-        method.backbone.encode_text(*captions())
+        method.backbone.encode_text(Words(*captions()))
 
 
 # --- training -------------------------------------------------------------------------------------------------------
@@ -366,8 +373,8 @@ def test_too_many_frames_or_words_are_refused(tmp_path: Path) -> None:
         {"ln_in": True},
         {"components": "trm"},
         {"components": "down_up"},
-        {"tying": "none", "branches": "video"},
-        {"tying": "none", "branches": "text", "tune_backbone_bias": False},
+        {"tying": Untied(), "branches": "video"},
+        {"tying": Untied(), "branches": "text", "tune_backbone_bias": False},
     ],
 )
 def test_every_trainable_tensor_learns_and_nothing_else_does(options: dict[str, Any], tmp_path: Path) -> None:
@@ -407,7 +414,9 @@ def test_bf16_autocast_stays_near_fp32(options: dict[str, Any], tmp_path: Path) 
     ids, text_mask = captions()
 
     def features() -> tuple[Tensor, Tensor]:
-        return method.backbone.encode_video(frames, mask).pooled, method.backbone.encode_text(ids, text_mask).pooled
+        return method.backbone.encode_video(clips_of(frames, mask)).pooled, method.backbone.encode_text(
+            Words(ids, text_mask)
+        ).pooled
 
     with torch.no_grad():
         exact = features()
@@ -424,12 +433,12 @@ def test_bf16_autocast_stays_near_fp32(options: dict[str, Any], tmp_path: Path) 
     ("options", "label"),
     [
         ({}, "MV-Adapter (Kronecker)"),
-        ({"tying": "factor"}, "MV-Adapter (CVPR'24 factor)"),
-        ({"tying": "factor", "cmt_position": "down_out"}, "MV-Adapter (CVPR'24 factor, Down-Out)"),
-        ({"tying": "none"}, "MV-Adapter (untied)"),
-        ({"components": "trm", "tying": "none"}, "MV-Adapter (untied, no calibration)"),
-        ({"components": "down_up", "tying": "none"}, "MV-Adapter (untied, Down&Up only)"),
-        ({"tying": "none", "branches": "text"}, "MV-Adapter (untied, text branch only)"),
+        ({"tying": Factor()}, "MV-Adapter (CVPR'24 factor)"),
+        ({"tying": Factor("down_out")}, "MV-Adapter (CVPR'24 factor, Down-Out)"),
+        ({"tying": Untied()}, "MV-Adapter (untied)"),
+        ({"components": "trm", "tying": Untied()}, "MV-Adapter (untied, no calibration)"),
+        ({"components": "down_up", "tying": Untied()}, "MV-Adapter (untied, Down&Up only)"),
+        ({"tying": Untied(), "branches": "text"}, "MV-Adapter (untied, text branch only)"),
         ({"ln_in": True, "tune_backbone_bias": False}, "MV-Adapter (Kronecker, input norm, frozen biases)"),
     ],
 )
@@ -440,14 +449,11 @@ def test_variants_have_names_of_their_own(options: dict[str, Any], label: str, t
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cmt_layers": 3}, "cmt_layers is 3, but tying is kronecker: only factor reads it"),
-        ({"tying": "factor", "kron_terms": 2}, "kron_terms is 2, but tying is factor"),
-        ({"branches": "video"}, "set tying to none"),
+        ({"branches": "video"}, "tying Kronecker joins both: set tying Untied"),
         ({"heads": 3}, "heads is 3: it must divide bottleneck_dim 8"),
-        ({"kron_terms": 3}, "kron_terms is 3: it must divide bottleneck_dim 8"),
-        ({"kron_terms": 16, "bottleneck_dim": 16}, "divide the towers' widths, also 24"),
-        ({"tying": "factor", "cmt_layers": 3}, "cmt_layers is 3: this backbone has 1 to 2 layers to tie"),
-        ({"tying": "factor", "cmt_layers": 0}, "cmt_layers is 0"),
+        ({"tying": Kronecker(3)}, "tying.terms is 3: it must divide bottleneck_dim 8"),
+        ({"tying": Kronecker(16), "bottleneck_dim": 16}, "tying.terms is 16: it must divide a tower's width 24"),
+        ({"tying": Factor(layers=3)}, "tying.layers is 3: this backbone has 1 to 2 layers to tie"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:

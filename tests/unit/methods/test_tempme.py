@@ -1,11 +1,11 @@
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from methods.lora import LoRA
-from methods.tempme import JoiningBlock, LastBlock, MergingBlock, Plan, TempMe, Tokens, join, merge
+from methods.tempme import SIZE, JoiningBlock, LastBlock, MergingBlock, Plan, TempMe, join, merge
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import config_folder
@@ -15,6 +15,7 @@ from petl_bench.nn.transformer import Context
 from petl_bench.runs.cost import count_gmacs
 from petl_bench.tasks.retrieval import Retrieval
 from tests.backbones import UnevenCLIP, adapt_on_meta, meta_clip, noise, token_schedule
+from tests.inputs import clips_of
 
 TINY: dict[str, Any] = {"merge_layers": [-3, -2], "join_clips": [2, 4]}  # up to 8 frames, four blocks
 
@@ -128,6 +129,16 @@ def test_the_packaged_amounts_for_b16_give_the_papers_tokens_and_cost() -> None:
 # --- merging ------------------------------------------------------------------------------------------------------
 
 
+class Merged(NamedTuple):
+    x: Tensor
+    size: Tensor
+
+
+def merged_by(x: Tensor, size: Tensor, features: Tensor, cls: int, amount: float | int) -> Merged:
+    y, context = merge(x, Context(companions={SIZE: size}), features, cls, amount)
+    return Merged(y, context.companions[SIZE])
+
+
 def merge_by_hand(x: Tensor, size: Tensor, features: Tensor, cls: int, count: int) -> tuple[Tensor, Tensor]:
     """One row (L, D), token by token; no token has size 0."""
     even = [i for i in range(cls, len(x)) if i % 2 == 0]
@@ -155,7 +166,7 @@ def test_merge_against_loops(length: int, cls: int, amount: float | int, count: 
     features = torch.randn(3, length, 4, generator=generator)
     size = torch.randint(1, 6, (3, length), generator=generator).double()
     size[:, :cls] = 1
-    merged = merge(Tokens(x, size), features, cls, amount)
+    merged = merged_by(x, size, features, cls, amount)
     assert merged.x.shape[1] == length - count
     for row in range(3):
         expected_x, expected_size = merge_by_hand(x[row], size[row], features[row], cls, count)
@@ -168,10 +179,10 @@ def test_merge_keeps_the_weighted_sum_and_has_its_gradient() -> None:
     x = torch.randn(2, 12, 3, generator=generator, dtype=torch.float64, requires_grad=True)
     features = torch.randn(2, 12, 4, generator=generator)
     size = torch.randint(1, 4, (2, 12), generator=generator).double()
-    merged = merge(Tokens(x, size), features, 2, 4)
+    merged = merged_by(x, size, features, 2, 4)
     before, after = (x * size[..., None]).sum(1), (merged.x * merged.size[..., None]).sum(1)
     torch.testing.assert_close(after, before)
-    assert torch.autograd.gradcheck(lambda x: merge(Tokens(x, size), features, 2, 4).x, (x,))
+    assert torch.autograd.gradcheck(lambda x: merged_by(x, size, features, 2, 4).x, (x,))
 
 
 def test_tokens_of_size_zero_go_first_and_weigh_nothing() -> None:
@@ -179,11 +190,11 @@ def test_tokens_of_size_zero_go_first_and_weigh_nothing() -> None:
     x = torch.randn(1, 13, 3, generator=generator)
     size = torch.ones(1, 13)
     size[:, 7:] = 0
-    merged = merge(Tokens(x, size), x, 1, 4)  # even: 2 4 6 | 8 10 12; odd: 1 3 5 | 7 9 11
+    merged = merged_by(x, size, x, 1, 4)  # even: 2 4 6 | 8 10 12; odd: 1 3 5 | 7 9 11
     assert merged.size.sum() == size.sum()
     other = x.clone()
     other[:, 7:] = torch.randn(1, 6, 3, generator=generator) * 100
-    again = merge(Tokens(other, size), other, 1, 4)
+    again = merged_by(other, size, other, 1, 4)
     real = merged.size > 0
     torch.testing.assert_close(again.size, merged.size)
     torch.testing.assert_close(again.x[real], merged.x[real])
@@ -205,19 +216,19 @@ def test_merging_equal_tokens_changes_nothing_for_the_others() -> None:
     twin = MergingBlock(block, Plan(1, 1, 1, before=8, after=0, sized=True))
     plain = MergingBlock(block, Plan(1, 1, 1, before=0, after=0, sized=True))
     x = torch.randn(2, 9, tower.width).repeat_interleave(2, dim=1)[:, 1:]  # [CLS], then 8 pairs of equal patches
-    context = Context(frame_mask=torch.ones(2, 1, dtype=torch.bool))
-    merged, kept = twin(x, context), plain(x, context)
-    assert merged.size.tolist() == [[1.0] + [2.0] * 8] * 2
-    torch.testing.assert_close(merged.x, kept.x[:, ::2], atol=1e-5, rtol=1e-5)
+    context = Context(step_mask=torch.ones(2, 1, dtype=torch.bool))
+    (merged, after), kept = twin.advance(x, context), plain(x, context)
+    assert after.companions[SIZE].tolist() == [[1.0] + [2.0] * 8] * 2
+    torch.testing.assert_close(merged, kept[:, ::2], atol=1e-5, rtol=1e-5)
 
 
 # --- the whole method ---------------------------------------------------------------------------------------------
 
 
 def test_without_switches_the_start_is_plain_clip() -> None:
-    expected = CLIP("tiny", None).encode_video(clips(), all_real()).frames
+    expected = CLIP("tiny", None).encode_video(clips_of(clips(), all_real())).frames
     method = tempme(cross_frame=False, merging=False).adapt()
-    torch.testing.assert_close(method.backbone.encode_video(clips(), all_real()).frames, expected)
+    torch.testing.assert_close(method.backbone.encode_video(clips_of(clips(), all_real())).frames, expected)
 
 
 def test_frames_read_each_other_only_where_clips_are_joined() -> None:
@@ -225,7 +236,7 @@ def test_frames_read_each_other_only_where_clips_are_joined() -> None:
     changed[:, 0] = 255 - changed[:, 0]
     for cross_frame in (True, False):
         backbone = randomise(tempme(cross_frame=cross_frame).adapt()).backbone
-        before, after = (backbone.encode_video(x, all_real()).frames[:, 1:] for x in (clips(), changed))
+        before, after = (backbone.encode_video(clips_of(x, all_real())).frames[:, 1:] for x in (clips(), changed))
         assert bool((before - after).abs().max() > 1e-4) is cross_frame
 
 
@@ -236,18 +247,18 @@ def test_padded_frames_change_nothing(options: dict[str, Any]) -> None:
     mask[1, 5:] = False
     other = frames.clone()
     other[1, 5:] = 255 - other[1, 5:]
-    first, second = backbone.encode_video(frames, mask), backbone.encode_video(other, mask)
+    first, second = backbone.encode_video(clips_of(frames, mask)), backbone.encode_video(clips_of(other, mask))
     torch.testing.assert_close(first.frames[1, :5], second.frames[1, :5], atol=0, rtol=0)
-    alone = backbone.encode_video(frames[1:, :5], mask[1:, :5])
+    alone = backbone.encode_video(clips_of(frames[1:, :5], mask[1:, :5]))
     torch.testing.assert_close(alone.pooled[0], first.pooled[1], atol=1e-5, rtol=1e-5)
 
 
 def test_shortcut_of_the_last_block_is_exact() -> None:
     backbone = randomise(tempme().adapt()).backbone
-    short, whole = (backbone.encode_video(clips(), all_real(), tokens=tokens) for tokens in (False, True))
+    pixels = clips_of(clips(), all_real())
+    short, (whole, memory) = backbone.encode_video(pixels), backbone.encode_video_tokens(pixels)
     torch.testing.assert_close(short.frames, whole.frames)
-    assert whole.tokens is not None
-    assert whole.tokens.shape == (2, 8, 1, backbone.towers["vision"].width)
+    assert memory.tokens.shape == (2, 8, backbone.towers["vision"].width)
     assert isinstance(backbone.towers["vision"].blocks[-1], LastBlock)
 
 
@@ -264,8 +275,8 @@ def test_every_trainable_tensor_learns(frames: int, checkpointing: bool) -> None
     captions = method.backbone.spec.tokenize(["a cat runs", "a dog"], 8)
     for _ in range(2):
         optimizer.zero_grad()
-        video = method.backbone.encode_video(clips(2, frames), mask).pooled
-        text = method.backbone.encode_text(*captions).pooled
+        video = method.backbone.encode_video(clips_of(clips(2, frames), mask)).pooled
+        text = method.backbone.encode_text(captions).pooled
         ((video + text) * target).sum().backward()
         optimizer.step()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in trainable.values())
@@ -277,7 +288,7 @@ def test_checkpointing_gives_the_same_gradients() -> None:
     for checkpointing in (False, True):
         method = randomise(tempme().adapt())
         method.backbone.set_gradient_checkpointing(checkpointing)
-        method.backbone.encode_video(clips(), all_real()).pooled.sum().backward()
+        method.backbone.encode_video(clips_of(clips(), all_real())).pooled.sum().backward()
         gradients.append([p.grad for p in method.backbone.towers["vision"].parameters() if p.requires_grad])
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, recomputed)
@@ -285,9 +296,9 @@ def test_checkpointing_gives_the_same_gradients() -> None:
 
 def test_bf16_autocast() -> None:
     backbone = tempme().adapt().backbone
-    expected = backbone.encode_video(clips(), all_real()).pooled
+    expected = backbone.encode_video(clips_of(clips(), all_real())).pooled
     with torch.autocast("cpu", torch.bfloat16):
-        actual = backbone.encode_video(clips(), all_real()).pooled
+        actual = backbone.encode_video(clips_of(clips(), all_real())).pooled
     assert nn.functional.cosine_similarity(actual.float(), expected).min() > 0.99
 
 
@@ -339,7 +350,7 @@ def test_impossible_options_are_refused(options: dict[str, Any], message: str) -
 def test_too_many_frames_are_refused() -> None:
     backbone = tempme().adapt().backbone
     with pytest.raises(UsageError, match="at most 8 frames, a clip has 9"):
-        backbone.encode_video(clips(1, 9), all_real(1, 9))
+        backbone.encode_video(clips_of(clips(1, 9), all_real(1, 9)))
 
 
 def test_variants_have_labels() -> None:

@@ -17,24 +17,13 @@ from petl_bench.metrics.retrieval import (
     recall_at_k,
     summarise,
     text_to_video_ranks,
-    text_to_video_ranks_from_similarity,
     video_to_caption_set_ranks,
-    video_to_caption_set_ranks_from_similarity,
     video_to_text_ranks,
-    video_to_text_ranks_from_similarity,
 )
+from petl_bench.metrics.scores import scores_of_features, scores_of_matrix
 
-FROM_FEATURES = {
-    "t2v": text_to_video_ranks,
-    "v2t": video_to_text_ranks,
-    "v2t_sets": video_to_caption_set_ranks,
-}
-FROM_SIMILARITY = {
-    "t2v": text_to_video_ranks_from_similarity,
-    "v2t": video_to_text_ranks_from_similarity,
-    "v2t_sets": video_to_caption_set_ranks_from_similarity,
-}
-DIRECTIONS = list(FROM_FEATURES)
+RANKS = {"t2v": text_to_video_ranks, "v2t": video_to_text_ranks, "v2t_sets": video_to_caption_set_ranks}
+DIRECTIONS = list(RANKS)
 
 
 class RankByHand(NamedTuple):
@@ -103,11 +92,11 @@ def test_ranks_follow_the_rule(direction: str, max_captions: int, seed: int) -> 
 
     pairs = torch.tensor(text_video)
     for chunk in (1, 3, 256):
-        result = FROM_FEATURES[direction](text, video, pairs, failed, chunk)
+        result = RANKS[direction](scores_of_features(text, video, failed), pairs, chunk)
         assert result.ranks.tolist() == expected
         assert result.ranks.dtype == torch.int32
         assert result.ties == sum(query.tied for query in by_hand)
-        dense = FROM_SIMILARITY[direction](torch.from_numpy(similarity), pairs, failed, chunk)
+        dense = RANKS[direction](scores_of_matrix(torch.from_numpy(similarity), failed), pairs, chunk)
         assert dense.ranks.tolist() == expected
         assert (dense.ties, dense.gallery_size) == (result.ties, result.gallery_size)
     assert result.gallery_size == (len(text_video) if direction == "v2t" else videos)
@@ -118,23 +107,23 @@ def test_chunk_size_does_not_matter(direction: str) -> None:
     generator = torch.Generator().manual_seed(0)
     text_video = torch.arange(60).repeat_interleave(3)[torch.randperm(180, generator=generator)]
     text, video = torch.randn(180, 32, generator=generator), torch.randn(60, 32, generator=generator)
-    whole = FROM_FEATURES[direction](text, video, text_video, chunk=1000)
+    whole = RANKS[direction](scores_of_features(text, video), text_video, chunk=1000)
     assert whole.ties == 0
     for chunk in (1, 7, 64):
-        assert FROM_FEATURES[direction](text, video, text_video, chunk=chunk).ranks.equal(whole.ranks)
+        assert RANKS[direction](scores_of_features(text, video), text_video, chunk=chunk).ranks.equal(whole.ranks)
 
 
 def test_similarities_stay_untouched() -> None:
     similarity = torch.randn(6, 6)
     before = similarity.clone()
-    for ranks in FROM_SIMILARITY.values():
-        ranks(similarity, torch.arange(6), torch.tensor([True] + 5 * [False]))
+    for ranks in RANKS.values():
+        ranks(scores_of_matrix(similarity, torch.tensor([True] + 5 * [False])), torch.arange(6))
     assert similarity.equal(before)
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_constant_similarities_are_chance_level(direction: str) -> None:
-    result = FROM_SIMILARITY[direction](torch.zeros(100, 100), torch.arange(100))
+    result = RANKS[direction](scores_of_matrix(torch.zeros(100, 100)), torch.arange(100))
     summary = summarise(result.ranks)
     assert result.ties == 100
     assert summary == {"R1": 0, "R5": 0, "R10": 0, "R50": 0, "MdR": 51, "MnR": 51}
@@ -144,8 +133,9 @@ def test_the_two_conventions_differ_only_in_what_they_count() -> None:
     # Video 0's best caption scores 5; video 1's captions score 9 and 8: two captions above it, one set.
     similarity = torch.tensor([[5.0, 0.0], [1.0, 0.0], [9.0, 1.0], [8.0, 1.0]])
     text_video = torch.tensor([0, 0, 1, 1])
-    assert video_to_text_ranks_from_similarity(similarity, text_video).ranks.tolist() == [3, 1]
-    assert video_to_caption_set_ranks_from_similarity(similarity, text_video).ranks.tolist() == [2, 1]
+    scores = scores_of_matrix(similarity)
+    assert video_to_text_ranks(scores, text_video).ranks.tolist() == [3, 1]
+    assert video_to_caption_set_ranks(scores, text_video).ranks.tolist() == [2, 1]
 
 
 def test_a_failed_video_costs_its_own_queries_only() -> None:
@@ -154,11 +144,11 @@ def test_a_failed_video_costs_its_own_queries_only() -> None:
     video[2] = torch.nan
     failed = torch.tensor([False, False, True, False])
     pairs = torch.arange(4)
-    for direction, ranks in FROM_FEATURES.items():
-        assert ranks(features, video, pairs, failed).ranks.tolist() == [1, 1, 4, 1], direction
+    for direction, ranks in RANKS.items():
+        assert ranks(scores_of_features(features, video, failed), pairs).ranks.tolist() == [1, 1, 4, 1], direction
     similarity = features @ video.T
-    for direction, ranks in FROM_SIMILARITY.items():
-        assert ranks(similarity, pairs, failed).ranks.tolist() == [1, 1, 4, 1], direction
+    for direction, ranks in RANKS.items():
+        assert ranks(scores_of_matrix(similarity, failed), pairs).ranks.tolist() == [1, 1, 4, 1], direction
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -167,13 +157,13 @@ def test_non_finite_values_raise(direction: str, value: float) -> None:
     text, video = torch.randn(9, 4), torch.randn(9, 4)
     text[[3, 7], 1] = value
     with pytest.raises(NonFiniteError, match=r"caption features in 2 row\(s\): 3, 7"):
-        FROM_FEATURES[direction](text, video, torch.arange(9))
+        RANKS[direction](scores_of_features(text, video), torch.arange(9))
     with pytest.raises(NonFiniteError, match=r"video features in 2 row\(s\): 3, 7"):
-        FROM_FEATURES[direction](video, text, torch.arange(9))
+        RANKS[direction](scores_of_features(video, text), torch.arange(9))
     similarity = torch.randn(9, 9)
     similarity[4, 2] = value
     with pytest.raises(NonFiniteError, match=r"similarities of captions in 1 row\(s\): 4"):
-        FROM_SIMILARITY[direction](similarity, torch.arange(9))
+        RANKS[direction](scores_of_matrix(similarity), torch.arange(9))
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -181,13 +171,13 @@ def test_overflow_of_finite_features_raises(direction: str) -> None:
     features = torch.ones(3, 4)
     features[1] = 3e38
     with pytest.raises(NonFiniteError, match="similarities"):
-        FROM_FEATURES[direction](features, features, torch.arange(3), chunk=1)
+        RANKS[direction](scores_of_features(features, features), torch.arange(3), chunk=1)
 
 
 def test_many_bad_rows_are_counted_and_not_all_listed() -> None:
     text = torch.full((40, 2), torch.nan)
     with pytest.raises(NonFiniteError, match=r"40 row\(s\): 0, 1, 2, 3, 4, \.\.\. \(40 in all\)"):
-        text_to_video_ranks(text, torch.ones(40, 2), torch.arange(40))
+        text_to_video_ranks(scores_of_features(text, torch.ones(40, 2)), torch.arange(40))
 
 
 @pytest.mark.parametrize("precision", ["medium", "high"])
@@ -195,12 +185,12 @@ def test_precision_settings_do_not_change_ranks(precision: str) -> None:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(2, 256, 512, generator=generator)
     text, video = torch.nn.functional.normalize(noise[0] + 8 * noise[1, :1], dim=-1), noise[1]
-    expected = text_to_video_ranks(text, video, torch.arange(256))
+    expected = text_to_video_ranks(scores_of_features(text, video), torch.arange(256))
     previous = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision(precision)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            actual = text_to_video_ranks(text, video, torch.arange(256))
+            actual = text_to_video_ranks(scores_of_features(text, video), torch.arange(256))
         assert torch.get_float32_matmul_precision() == precision
     finally:
         torch.set_float32_matmul_precision(previous)
@@ -209,15 +199,15 @@ def test_precision_settings_do_not_change_ranks(precision: str) -> None:
 
 @pytest.mark.parametrize("text_video", [[0, 1, 3], [0, -1, 2], [0, 1]])
 def test_pairs_have_to_fit(text_video: list[int]) -> None:
-    for ranks in FROM_FEATURES.values():
+    for ranks in RANKS.values():
         with pytest.raises(DataError):
-            ranks(torch.ones(3, 2), torch.ones(3, 2), torch.tensor(text_video))
+            ranks(scores_of_features(torch.ones(3, 2), torch.ones(3, 2)), torch.tensor(text_video))
 
 
 @pytest.mark.parametrize("direction", ["v2t", "v2t_sets"])
 def test_a_video_without_caption_cannot_be_a_query(direction: str) -> None:
     with pytest.raises(DataError, match="videos 1 have no caption"):
-        FROM_FEATURES[direction](torch.ones(3, 2), torch.ones(3, 2), torch.tensor([0, 2, 2]))
+        RANKS[direction](scores_of_features(torch.ones(3, 2), torch.ones(3, 2)), torch.tensor([0, 2, 2]))
 
 
 def test_summary_of_known_ranks() -> None:
@@ -251,7 +241,7 @@ class Split:
         return metric
 
     def direct(self, direction: str) -> Ranks:
-        return FROM_FEATURES[direction](self.text, self.video, self.text_video, ~self.decoded)
+        return RANKS[direction](scores_of_features(self.text, self.video, ~self.decoded), self.text_video)
 
 
 @pytest.mark.parametrize("seed", range(4))

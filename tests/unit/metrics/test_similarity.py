@@ -9,17 +9,20 @@ from torch import Tensor
 
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch
-from petl_bench.errors import NonFiniteError, UsageError
+from petl_bench.errors import NonFiniteError
 from petl_bench.metrics.retrieval import (
     TextConditionedRetrievalMetric,
-    text_to_video_ranks_from_similarity,
-    video_to_caption_set_ranks_from_similarity,
-    video_to_text_ranks_from_similarity,
+    text_to_video_ranks,
+    video_to_caption_set_ranks,
+    video_to_text_ranks,
 )
+from petl_bench.metrics.scores import scores_of_matrix
 from petl_bench.metrics.similarity import text_conditioned_cosine
 from petl_bench.tasks.losses import text_conditioned_contrastive_loss
+from petl_bench.tasks.pooling import TextConditionedPooling
 from petl_bench.tasks.retrieval import Retrieval
 from tests.backbones import noise
+from tests.inputs import clips_of
 
 TEMPERATURE = 5.0
 
@@ -103,11 +106,12 @@ def test_metric_ranks_by_the_pairwise_similarities(captions: int, failed: list[i
     similarity = cosine_by_hand(text, frames, mask | ~decoded[:, None]).float()
 
     result = evaluated(text, frames, mask, text_video, decoded, 3).compute()
-    expected: dict[str, Any] = {"t2v": text_to_video_ranks_from_similarity(similarity, text_video, ~decoded)}
-    by_caption = video_to_text_ranks_from_similarity(similarity, text_video, ~decoded)
+    scores = scores_of_matrix(similarity, ~decoded)
+    expected: dict[str, Any] = {"t2v": text_to_video_ranks(scores, text_video)}
+    by_caption = video_to_text_ranks(scores, text_video)
     expected["v2t"] = by_caption
     if captions > 1:
-        expected["v2t"] = video_to_caption_set_ranks_from_similarity(similarity, text_video, ~decoded)
+        expected["v2t"] = video_to_caption_set_ranks(scores, text_video)
         expected["v2t_captions"] = by_caption
     assert {name: ranks.tolist() for name, ranks in result.ranks.items()} == {
         name: ranks.ranks.tolist() for name, ranks in expected.items()
@@ -132,26 +136,20 @@ def test_metric_can_be_used_again() -> None:
     assert metric.compute().metrics == first
 
 
-@pytest.mark.parametrize(("pooling", "temperature"), [("mean", 5.0), ("text_conditioned", None)])
-def test_task_refuses_a_temperature_that_does_not_fit(pooling: Any, temperature: float | None) -> None:
-    with pytest.raises(UsageError, match=r"task\.temperature"):
-        Retrieval(pooling=pooling, temperature=temperature)
-
-
 def test_task_trains_and_ranks_with_the_same_similarity() -> None:
     backbone = CLIP("tiny", None)
     frames = noise(backbone, 4, 3)
     mask = torch.tensor([[True, True, True], [True, False, False], [True, True, False], [True, True, True]])
-    ids, text_mask = backbone.spec.tokenize(["a cat", "a dog runs", "rain", "two men talk"], 8)
+    words = backbone.spec.tokenize(["a cat", "a dog runs", "rain", "two men talk"], 8)
     index = torch.arange(4)
-    batch = Batch(frames, mask, ids, text_mask, index, index, index, index >= 0)
-    task = Retrieval(pooling="text_conditioned", temperature=TEMPERATURE)
+    batch = Batch(clips_of(frames, mask), words, index, index, index, index >= 0)
+    task = Retrieval(pooling=TextConditionedPooling(TEMPERATURE))
     with torch.no_grad():
         loss, _ = task.loss(backbone, batch)
         task.expect(4, 4)
         task.update(backbone, batch)
-        video = backbone.encode_video(frames, mask).frames
-        text = backbone.encode_text(ids, text_mask)
+        video = backbone.encode_video(clips_of(frames, mask)).frames
+        text = backbone.encode_text(words)
     torch.testing.assert_close(torch.nn.functional.normalize(text.projected, dim=-1), text.pooled)
     similarity = text_conditioned_cosine(text.projected, video, mask, TEMPERATURE)
     logits = backbone.logit_scale.detach().exp() * similarity
@@ -160,4 +158,4 @@ def test_task_trains_and_ranks_with_the_same_similarity() -> None:
 
     evaluation = task.compute()
     assert evaluation.inference["pooling"] == "text_conditioned"
-    assert evaluation.ranks["t2v"].tolist() == text_to_video_ranks_from_similarity(similarity, index).ranks.tolist()
+    assert evaluation.ranks["t2v"].tolist() == text_to_video_ranks(scores_of_matrix(similarity), index).ranks.tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,19 @@ import pytest
 import torch
 
 from datamodules.msrvtt import MSRVTT
-from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.blip.model import BLIP, BLIPVQA
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.fixture import write_fixture
 from petl_bench.inputs import InputSpec
 from petl_bench.report.collect import COMPARABLE, Run, comparability_key, unknown_fields
 from petl_bench.report.tables import build_tables
+from petl_bench.tasks.answering import Generate, Rank
 from petl_bench.tasks.matching import MatchingRetrieval
+from petl_bench.tasks.pooling import TextConditionedPooling
 from petl_bench.tasks.qa import QuestionAnswering
 from petl_bench.tasks.qa_classifier import AnswerClassifier
 from petl_bench.tasks.qa_generation import AnswerGeneration
+from petl_bench.tasks.reranking import Reranking
 from petl_bench.tasks.retrieval import Retrieval
 from tests.records import make_record
 
@@ -57,44 +60,55 @@ OF_INPUT: dict[str, Any] = {
 NOT_OF_INPUT = {"context_length", "tokenizer"}
 
 MATCHING = {"queue_size": 8}
-CONDITIONED = {"pooling": "text_conditioned", "temperature": 5.0}
-#: task, options, what decides the evaluation, what does not
-TASKS: tuple[tuple[type, dict[str, Any], dict[str, Any], dict[str, Any]], ...] = (
-    (Retrieval, {}, {"pooling": CONDITIONED}, {"mask_duplicates": False}),
-    (Retrieval, CONDITIONED, {"temperature": 1.0}, {}),
+CONDITIONED = TextConditionedPooling(5.0)
+
+
+def ranked(listed: str = "answers", **options: Any) -> Callable[[Path], Rank]:
+    """Made when the folder of answer lists is there."""
+    return lambda folder: Rank(folder / f"{listed}.json", **options)
+
+
+#: task, options, what decides the evaluation, what does not; what is called gets the folder of answer lists
+TASKS: tuple[tuple[type, dict[str, Any], list[tuple[str, Any]], dict[str, Any]], ...] = (
+    (Retrieval, {}, [("pooling", CONDITIONED)], {"mask_duplicates": False}),
+    (Retrieval, {"pooling": CONDITIONED}, [("pooling", TextConditionedPooling(1.0))], {}),
     (
         MatchingRetrieval,
         MATCHING,
-        {"k_test": 5, "beta": 0.0},
+        [("reranking", Reranking(k=5)), ("reranking", Reranking(beta=0.0)), ("reranking", None)],
         {"negatives": "rank", "alpha": 0.1, "momentum": 0.5, "double_ema": True, "queue_size": 9},
     ),
     (
         AnswerGeneration,
         {},
-        {"num_beams": 2, "max_length": 5, "score": "vqa"},
-        {"label_smoothing": 0.2, "k_test": 5},
+        [("inference", Generate(num_beams=2)), ("inference", Generate(max_length=5)), ("score", "vqa")],
+        {"label_smoothing": 0.2},
     ),
     (
         AnswerGeneration,
-        {"inference": "rank", "answer_list": "answers"},
-        {
-            "k_test": 5,
-            "label_smoothing": 0.2,
-            "score": "vqa",
-            "max_answers": 2,
-            "inference": {"inference": "generate", "answer_list": None},
-            "answer_list": "other",
-        },
-        {"num_beams": 2, "max_length": 5},
+        {"inference": ranked()},
+        [
+            *(("inference", value) for value in (ranked(k=5), ranked(max_answers=2), ranked("other"), Generate())),
+            ("label_smoothing", 0.2),
+            ("score", "vqa"),
+        ],
+        {},
     ),
     (
         AnswerClassifier,
         {"answer_list": "answers"},
-        {"score": "vqa"},
+        [("score", "vqa")],
         # What a classifier can answer belongs to the model; the table says it.
         {"max_answers": 2, "hidden_dim": 3, "dropout": 0.5, "answer_list": "other"},
     ),
 )
+#: options of parts, all of which decide; each stands above in the arguments of one
+OF_PARTS = {
+    TextConditionedPooling: {"temperature"},
+    Reranking: {"k", "beta"},
+    Generate: {"num_beams", "max_length"},
+    Rank: {"answer_list", "max_answers", "k"},
+}
 
 
 def no_tokens(captions: Any, max_words: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -248,15 +262,14 @@ def test_what_a_backbone_expects_of_its_input_decides(root: Path) -> None:
 def test_blip_says_how_many_words_it_keeps() -> None:
     kept = {words: BLIP("tiny", None, caption_words=words).spec.text_words for words in (30, 40)}
     assert kept == {30: 30, 40: 40}
-    asked = {BLIP("tiny", None, purpose="qa", caption_words=words).spec.text_words for words in (30, 40)}
-    assert asked == {50}  # an option of captions
+    assert BLIPVQA("tiny", None).spec.text_words == 50
 
 
 def evaluated(kind: type, options: dict[str, Any], answers: Path) -> dict[str, Any]:
     """A record with what a task says of an evaluation of one video and one text."""
     if options.get("answer_list"):
         options = options | {"answer_list": (answers / options["answer_list"]).with_suffix(".json")}
-    task = kind(**options)
+    task = kind(**{name: value(answers) if callable(value) else value for name, value in options.items()})
     record = make_record(protocol__metric_version=task.metric_version)
     if isinstance(task, QuestionAnswering):
         task.metric.update(torch.tensor([0]), ["red"], [("red",)], ["what"])
@@ -278,22 +291,27 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_option_of_a_task_is_one_or_the_other() -> None:
     for kind in {kind for kind, *_ in TASKS}:
-        sorted_here = {name for of, *parts in TASKS if of is kind for part in parts for name in part}
+        sorted_here = {name for of, options, deciding, others in TASKS if of is kind for name in (*options, *others)}
+        sorted_here |= {name for of, _, deciding, _ in TASKS if of is kind for name, _ in deciding}
         assert options_of(kind) - SET_HERE <= sorted_here, kind.__name__
+
+
+@pytest.mark.parametrize("part", OF_PARTS, ids=lambda part: part.__name__)
+def test_every_option_of_a_part_is_known(part: type) -> None:
+    assert options_of(part) == OF_PARTS[part]
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "name", "value", "decides"),
     [
-        pytest.param(kind, options, name, value, decides, id=f"{kind.__name__}-{'-'.join(options)}-{name}")
+        pytest.param(kind, options, name, value, decides, id=f"{kind.__name__}-{'-'.join(options)}-{name}-{place}")
         for kind, options, deciding, others in TASKS
-        for values, decides in ((deciding, True), (others, False))
-        for name, value in values.items()
+        for values, decides in ((deciding, True), (others.items(), False))
+        for place, (name, value) in enumerate(values)
     ],
 )
 def test_what_a_task_decides(
     kind: type, options: dict[str, Any], name: str, value: Any, decides: bool, answers: Path
 ) -> None:
-    change = value if isinstance(value, dict) else {name: value}
-    one, other = evaluated(kind, options, answers), evaluated(kind, options | change, answers)
+    one, other = evaluated(kind, options, answers), evaluated(kind, options | {name: value}, answers)
     assert shares_a_table(one, other) != decides

@@ -5,11 +5,12 @@ from torch import nn
 import petl_bench.runs.cost
 from methods.adaptformer import AdaptFormer
 from methods.lora import LoRA
-from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.blip.model import BLIP, BLIPVQA
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.backbones.clip.whole import WholeCLIP
 from petl_bench.nn.transformer import Tower
 from petl_bench.runs.cost import AddedMemory, GpuMemory, SavedActivations, count_gmacs, made_batch
+from petl_bench.tasks.answering import Generate
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.qa_generation import AnswerGeneration
 from petl_bench.tasks.retrieval import Retrieval
@@ -64,7 +65,7 @@ def test_gmacs_of_matching_by_formula() -> None:
     assert grid is not None
     read = frames * (1 + grid[0] * grid[1])
     alone = layers(text, words) + text.width * backbone.embed_dim
-    one_stage = count_gmacs(backbone, MatchingRetrieval(queue_size=1, k_test=None), frames, words)
+    one_stage = count_gmacs(backbone, MatchingRetrieval(queue_size=1, reranking=None), frames, words)
     assert one_stage == count_gmacs(backbone, Retrieval(), frames, words)
     assert one_stage.total - one_stage.vision == pytest.approx(alone / 1e9)
     two_stages = count_gmacs(backbone, MatchingRetrieval(queue_size=1), frames, words)
@@ -74,13 +75,13 @@ def test_gmacs_of_matching_by_formula() -> None:
 
 def test_gmacs_of_generated_answers_by_formula() -> None:
     """The question that reads the clip, and an answer of `max_length` tokens that reads the question."""
-    backbone, frames, words, length = BLIP("tiny", None, purpose="qa").eval(), 3, 10, 4
+    backbone, frames, words, length = BLIPVQA("tiny", None).eval(), 3, 10, 4
     text, grid = backbone.towers["text"], backbone.towers["vision"].grid
     assert grid is not None
     question = layers(text, words, frames * (1 + grid[0] * grid[1]))
     vocabulary = len(backbone.decoder.bias)
     answer = layers(backbone.decoder, length, words) + length * text.width * (text.width + vocabulary)
-    gmacs = count_gmacs(backbone, AnswerGeneration(max_length=length), frames, words)
+    gmacs = count_gmacs(backbone, AnswerGeneration(Generate(max_length=length)), frames, words)
     assert gmacs.total - gmacs.vision == pytest.approx((question + answer) / 1e9)
 
 
@@ -105,12 +106,12 @@ def test_counting_leaves_the_model_and_the_random_state_alone() -> None:
 def test_made_batch_fills_its_shape() -> None:
     spec = CLIP("tiny", None).spec
     batch = made_batch(spec, clips=3, frames=2, max_words=7)
-    assert batch.frames.shape == (3, 2, 3, spec.image_size, spec.image_size)
-    assert batch.frames.dtype == torch.uint8
-    assert batch.frame_mask.all()
-    assert batch.text_mask.shape == (3, 7)
-    assert batch.text_mask.all()
-    assert torch.equal(batch.frames, made_batch(spec, 3, 2, 7).frames)
+    assert batch.clips.frames.shape == (3, 2, 3, spec.image_size, spec.image_size)
+    assert batch.clips.frames.dtype == torch.uint8
+    assert batch.clips.mask.all()
+    assert batch.words.mask.shape == (3, 7)
+    assert batch.words.mask.all()
+    assert torch.equal(batch.clips.frames, made_batch(spec, 3, 2, 7).clips.frames)
 
 
 def test_saved_activations_by_hand() -> None:

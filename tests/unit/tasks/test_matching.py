@@ -8,14 +8,17 @@ from torch.nn import functional as F
 from methods.adaptformer import AdaptFormer
 from methods.linear import Linear
 from methods.uniadapter import UniAdapter
-from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.blip.model import BLIP, BLIPVQA
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.inputs import Words
 from petl_bench.method import Method
 from petl_bench.storage.adapters import Adapter
+from petl_bench.tasks.base import present
 from petl_bench.tasks.matching import MatchingRetrieval, _Encoders, _GlobalBatch
 from petl_bench.tasks.momentum import MomentumCopy
+from petl_bench.tasks.reranking import Reranking
 from petl_bench.tasks.retrieval import Retrieval
 from tests.contract.battery import make_batch
 
@@ -101,7 +104,7 @@ def contrastive(method: Method, batch: Batch, share: float) -> Tensor:
     task = task_of(method)
     with torch.no_grad():
         video, text = _Encoders(method.backbone)(batch)
-        scale = method.backbone.logit_scale.exp()
+        scale = present(method.backbone.joint).logit_scale.exp()
         total = torch.zeros(())
         for query, gallery in (
             (video, torch.cat([text, task.queue.text])),
@@ -118,7 +121,7 @@ def test_pairs_of_the_same_video_are_no_negatives() -> None:
     features = torch.eye(4)
     same = torch.tensor([5, 2, 5, 5])
     words = torch.ones(4, 3, dtype=torch.bool)
-    everyone = _GlobalBatch(features, features, features, features, words.long(), words, words, same)
+    everyone = _GlobalBatch(features, features, features, features, Words(words.long(), words), words, same)
     found = set()
     for seed in range(20):
         task.before_step(1.0, seed)
@@ -135,9 +138,8 @@ def test_a_batch_of_one_video_has_no_negatives() -> None:
     batch = make_batch(method.backbone)._replace(video_index=torch.full((4,), 3))
     loss, logs = method.task.loss(method.backbone, batch)
     assert loss.isfinite()
-    video = method.backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
-    assert video.tokens is not None
-    logits = method.backbone.match(batch.ids, batch.text_mask, video.tokens, batch.frame_mask)
+    memory = method.backbone.encode_video_tokens(batch.clips).memory
+    logits = present(method.backbone.matching).match(batch.words, memory)
     expected = F.cross_entropy(logits, torch.ones(4, dtype=torch.long)) / 3  # a third of the pairs
     torch.testing.assert_close(logs["loss_itm"], expected.detach())
 
@@ -216,7 +218,7 @@ def evaluate(method: Method, batch: Batch) -> Any:
 @pytest.mark.parametrize("kind", [AdaptFormer, UniAdapter])
 @pytest.mark.parametrize("beta", [0.0, 2.0])
 def test_ranks_follow_from_matching_pair_by_pair(kind: type[Method], beta: float) -> None:
-    method = build(kind, k_test=4, beta=beta)
+    method = build(kind, reranking=Reranking(k=4, beta=beta))
     batch = evaluation_batch(method)
     for seed in range(3):
         step(method, batch, seed=seed)
@@ -224,15 +226,14 @@ def test_ranks_follow_from_matching_pair_by_pair(kind: type[Method], beta: float
     backbone = method.backbone
     scores = torch.empty(4, 4)  # captions x videos, by index
     with torch.no_grad():
-        video = backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
-        text = backbone.encode_text(batch.ids, batch.text_mask)
-        assert video.tokens is not None
+        video, memory = backbone.encode_video_tokens(batch.clips)
+        text = backbone.encode_text(batch.words)
         for t in range(4):
             for v in range(4):
                 words, clip = slice(t, t + 1), slice(v, v + 1)
-                mask = batch.frame_mask[clip]
-                scale = backbone.key_scale(text.pooled[words], video.frames[clip], mask, video.tokens.shape[2])
-                logit = backbone.match(batch.ids[words], batch.text_mask[words], video.tokens[clip], mask, scale)[0, 1]
+                one = memory.select(clip), text.pooled[words], video.frames[clip], batch.clips.mask[clip]
+                read = present(backbone.fusion).weigh_frames(*one)
+                logit = present(backbone.matching).match(batch.words.select(words), read)[0, 1]
                 place = int(batch.text_index[t]), int(batch.video_index[v])
                 scores[place] = logit + beta * text.pooled[t] @ video.pooled[v]
     diagonal = scores.diagonal()
@@ -242,7 +243,7 @@ def test_ranks_follow_from_matching_pair_by_pair(kind: type[Method], beta: float
 
 
 def test_without_a_second_stage_it_is_retrieval_by_cosine() -> None:
-    method = build(k_test=None)
+    method = build(reranking=None)
     batch = evaluation_batch(method)
     plain = AdaptFormer(backbone=BLIP("tiny", None, dropout=0.0), task=Retrieval()).adapt()
     plain.load_state_dict({k: v for k, v in method.state_dict().items() if k.startswith("backbone.")})
@@ -252,7 +253,7 @@ def test_without_a_second_stage_it_is_retrieval_by_cosine() -> None:
 
 
 def test_a_failed_video_ranks_last() -> None:
-    method = build(k_test=2)
+    method = build(reranking=Reranking(k=2))
     batch = evaluation_batch(method, failed=1)  # the one with index 0
     result = evaluate(method, batch)
     assert result.ranks["t2v"][0] == result.ranks["v2t"][0] == 4
@@ -260,20 +261,21 @@ def test_a_failed_video_ranks_last() -> None:
 
 
 def test_nothing_of_an_evaluation_is_left_for_the_next() -> None:
-    method = build(k_test=2)
+    method = build(reranking=Reranking(k=2))
     batch = evaluation_batch(method)
     first = evaluate(method, batch)
     assert evaluate(method, batch).metrics == first.metrics
-    assert not task_of(method)._clips
+    second = task_of(method).second
+    assert second is not None
+    assert not second._clips
 
 
 def test_match_logits_are_in_full_precision_under_autocast() -> None:
     method = build()
     batch = make_batch(method.backbone)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        video = method.backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
-        assert video.tokens is not None
-        logits = method.backbone.match(batch.ids, batch.text_mask, video.tokens, batch.frame_mask)
+        memory = method.backbone.encode_video_tokens(batch.clips).memory
+        logits = present(method.backbone.matching).match(batch.words, memory)
     assert logits.dtype == torch.float32
 
 
@@ -281,7 +283,7 @@ def test_match_logits_are_in_full_precision_under_autocast() -> None:
 
 
 def test_a_backbone_that_cannot_match_is_refused() -> None:
-    with pytest.raises(UsageError, match="clip-tiny has no such layers"):
+    with pytest.raises(UsageError, match=r"layers in which text reads video and a head .*: CLIP \(clip-tiny\)"):
         AdaptFormer(backbone=CLIP("tiny", None), task=MatchingRetrieval(queue_size=4)).adapt()
-    with pytest.raises(UsageError, match="no joint space"):
-        AdaptFormer(backbone=BLIP("tiny", None, purpose="qa"), task=MatchingRetrieval(queue_size=4)).adapt()
+    with pytest.raises(UsageError, match=r"a joint space of video and text and a head .*: BLIPVQA \(blip-tiny\)"):
+        AdaptFormer(backbone=BLIPVQA("tiny", None), task=MatchingRetrieval(queue_size=4)).adapt()

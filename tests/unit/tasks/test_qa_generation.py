@@ -20,14 +20,18 @@ from methods.mv_adapter import MVAdapter
 from methods.st_adapter import STAdapter
 from methods.uniadapter import UniAdapter
 from methods.zero_shot import ZeroShot
-from petl_bench.backbones.blip.model import BLIP
+from petl_bench.backbones.blip.model import BLIP, BLIPVQA
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import DataError, NonFiniteError, UsageError
+from petl_bench.inputs import Words
 from petl_bench.method import Method
+from petl_bench.nn.transformer import Memory
 from petl_bench.storage.adapters import Adapter
+from petl_bench.tasks.answering import Generate, Rank
 from petl_bench.tasks.qa_generation import AnswerGeneration
 from tests.contract.battery import make_batch, train
+from tests.inputs import with_mask
 
 ANSWERS = ("red", "blue", "a red circle", "a green square", "up", "left then up", "down")
 METHODS = (UniAdapter, AdaptFormer, MVAdapter, STAdapter, Convpass, LoRA, BitFit, Full)
@@ -44,12 +48,12 @@ def answer_list(tmp_path: Path) -> Path:
 def build(kind: type[Method] = UniAdapter, **options: Any) -> Method:
     """On the tiny BLIP without dropout."""
     torch.manual_seed(0)
-    backbone = BLIP("tiny", None, "qa", dropout=0.0)
+    backbone = BLIPVQA("tiny", None, dropout=0.0)
     return kind(backbone=backbone, task=AnswerGeneration(**options), **SIZE.get(kind, {})).adapt()
 
 
-def blip_of(method: Method) -> BLIP:
-    assert isinstance(method.backbone, BLIP)
+def blip_of(method: Method) -> BLIPVQA:
+    assert isinstance(method.backbone, BLIPVQA)
     return method.backbone
 
 
@@ -66,10 +70,8 @@ def evaluation_batch(method: Method) -> Batch:
     """Three clips with two, three and one question, not in the order of the clips."""
     batch = make_batch(method.backbone, frames=3, clips=3)
     texts = ("what colour?", "which way first?", "what shape?", "which way then?", "what moves?", "what?")
-    ids, mask = method.backbone.spec.tokenize(texts, 32)
     return batch._replace(
-        ids=ids,
-        text_mask=mask,
+        words=method.backbone.spec.tokenize(texts, 32),
         video_index=torch.tensor([7, 3, 5]),
         text_index=torch.arange(6),
         text_video=torch.tensor([7, 3, 3, 5, 7, 3]),
@@ -83,19 +85,17 @@ CLIPS = (0, 1, 1, 2, 0, 1)  # of the questions of `evaluation_batch`
 def states_of(method: Method, batch: Batch, clip: int, text: int) -> Tensor:
     """Of one question about one clip, computed alone and without padding: (1, N, D)."""
     blip, one = blip_of(method), slice(clip, clip + 1)
-    words = int(batch.text_mask[text].sum())
-    tokens = blip.encode_video(batch.frames[one], batch.frame_mask[one], tokens=True).tokens
-    assert tokens is not None
-    ids = batch.ids[text : text + 1, :words]
-    return blip.fuse(ids, torch.ones_like(ids, dtype=torch.bool), tokens, batch.frame_mask[one])
+    words = int(batch.words.mask[text].sum())
+    own = Words(*(part[text : text + 1, :words] for part in batch.words))
+    return blip.fuse(own, blip.encode_video_tokens(batch.clips.select(one)).memory)
 
 
-def log_probability(blip: BLIP, states: Tensor, answer: str, smoothing: float) -> Tensor:
+def log_probability(blip: BLIPVQA, states: Tensor, answer: str, smoothing: float) -> Tensor:
     """Of an answer to a question, token after token."""
-    (ids,), _ = blip.answer_ids([answer])
+    (ids,), _ = blip.answer_words([answer])
     total = torch.zeros(())
     for place in range(1, len(ids)):
-        logits = blip.decode_next(ids[None, :place], states, torch.ones(states.shape[:2], dtype=torch.bool))[0]
+        logits = blip.decode_next(ids[None, :place], Memory(states, torch.ones(states.shape[:2], dtype=torch.bool)))[0]
         log = logits.log_softmax(-1)
         total = total + (1 - smoothing) * log[ids[place]] + smoothing * log.mean()
     return total
@@ -126,7 +126,7 @@ def test_a_question_without_an_answer_cannot_train() -> None:
 
 def test_loss_learns_to_answer() -> None:
     """A few steps make the annotated answers the generated ones."""
-    method = build(Full, label_smoothing=0.0, num_beams=2)
+    method = build(Full, inference=Generate(num_beams=2), label_smoothing=0.0)
     batch = training_batch(method, ("red",), ("a red circle",), ("left then up",), ("down",))
     optimizer = torch.optim.AdamW([p for p in method.parameters() if p.requires_grad], lr=3e-3)
     for _ in range(40):
@@ -141,40 +141,43 @@ def test_loss_learns_to_answer() -> None:
 # --- answers ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("k_test", [1, 3, 100, None])
-def test_rank_by_hand(k_test: int | None, answer_list: Path) -> None:
-    method = build(inference="rank", answer_list=answer_list, k_test=k_test, label_smoothing=0.1).eval()
+@pytest.mark.parametrize("k", [1, 3, 100, None])
+def test_rank_by_hand(k: int | None, answer_list: Path) -> None:
+    method = build(inference=Rank(answer_list, k=k), label_smoothing=0.1).eval()
     batch, blip, expected = evaluation_batch(method), blip_of(method), []
     with torch.no_grad():
         for text, clip in enumerate(CLIPS):
             states = states_of(method, batch, clip, text)
-            ids, _ = blip.answer_ids(ANSWERS)
-            first = blip.decode_next(ids[:1, :1], states, torch.ones(states.shape[:2], dtype=torch.bool))[0, ids[:, 1]]
-            likely = first.argsort(descending=True, stable=True)[:k_test].tolist()
+            ids, _ = blip.answer_words(ANSWERS)
+            first = blip.decode_next(ids[:1, :1], Memory(states, torch.ones(states.shape[:2], dtype=torch.bool)))[
+                0, ids[:, 1]
+            ]
+            likely = first.argsort(descending=True, stable=True)[:k].tolist()
             best = max(likely, key=lambda place: float(log_probability(blip, states, ANSWERS[place], 0.1)))
             expected.append(ANSWERS[best])
         assert method.task.predict(method.backbone, batch) == [(10 + n, answer) for n, answer in enumerate(expected)]
 
 
 def test_long_lists_are_scored_in_parts(answer_list: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    method = build(inference="rank", answer_list=answer_list, k_test=None).eval()
+    method = build(inference=Rank(answer_list, k=None)).eval()
     batch = evaluation_batch(method)
     with torch.no_grad():
         whole = method.task.predict(method.backbone, batch)
+        monkeypatch.setattr("petl_bench.tasks.answering._CHUNK", 2)
         monkeypatch.setattr("petl_bench.tasks.qa_generation._CHUNK", 2)
         assert method.task.predict(method.backbone, batch) == whole
 
 
 def test_generate_by_hand() -> None:
     """With one beam, the likeliest token each time, about the question's own clip."""
-    method = build(num_beams=1, max_length=5).eval()
+    method = build(inference=Generate(num_beams=1, max_length=5)).eval()
     batch, blip, expected = evaluation_batch(method), blip_of(method), []
     with torch.no_grad():
         for text, clip in enumerate(CLIPS):
             states = states_of(method, batch, clip, text)
             ids = torch.tensor([[blip.dec_token]])
             while ids.shape[1] < 5 and ids[0, -1] != blip.sep_token:
-                logits = blip.decode_next(ids, states, torch.ones(states.shape[:2], dtype=torch.bool))
+                logits = blip.decode_next(ids, Memory(states, torch.ones(states.shape[:2], dtype=torch.bool)))
                 ids = torch.cat([ids, logits.argmax(1, keepdim=True)], 1)
             expected += blip.answer_texts(ids)
         assert method.task.predict(method.backbone, batch) == [(10 + n, answer) for n, answer in enumerate(expected)]
@@ -183,10 +186,10 @@ def test_generate_by_hand() -> None:
 
 @pytest.mark.parametrize("inference", ["rank", "generate"])
 def test_a_clip_is_encoded_once(inference: Any, answer_list: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    method = build(inference=inference, answer_list=answer_list if inference == "rank" else None).eval()
+    method = build(inference=Rank(answer_list) if inference == "rank" else Generate()).eval()
     blip, seen = blip_of(method), []
-    encode = blip.encode_video
-    monkeypatch.setattr(blip, "encode_video", lambda *args, **more: seen.append(len(args[0])) or encode(*args, **more))
+    encode = blip.encode_video_tokens
+    monkeypatch.setattr(blip, "encode_video_tokens", lambda clips: seen.append(len(clips.mask)) or encode(clips))
     with torch.no_grad():
         method.task.predict(blip, evaluation_batch(method))
     assert seen == [3]
@@ -194,11 +197,11 @@ def test_a_clip_is_encoded_once(inference: Any, answer_list: Path, monkeypatch: 
 
 @pytest.mark.parametrize("inference", ["rank", "generate"])
 def test_a_video_that_could_not_be_read_is_answered_wrongly(inference: Any, answer_list: Path) -> None:
-    method = build(inference=inference, answer_list=answer_list if inference == "rank" else None).eval()
+    method = build(inference=Rank(answer_list) if inference == "rank" else Generate()).eval()
     batch = evaluation_batch(method)
-    frame_mask = batch.frame_mask.clone()
+    frame_mask = batch.clips.mask.clone()
     frame_mask[0] = False
-    lost = batch._replace(frame_mask=frame_mask, decoded=torch.tensor([False, True, True]))
+    lost = with_mask(batch, frame_mask)._replace(decoded=torch.tensor([False, True, True]))
     with torch.no_grad():
         whole, rest = (method.task.predict(method.backbone, b) for b in (batch, lost))
         right = tuple(Question(number, "what", (answer,)) for number, answer in whole)
@@ -232,10 +235,10 @@ def test_what_the_record_says(answer_list: Path) -> None:
         found = method.task.compute()
         return found.record, found.inference
 
-    record, inference = evaluate(num_beams=2, max_length=6)
+    record, inference = evaluate(inference=Generate(num_beams=2, max_length=6))
     assert "vocabulary" not in record  # any text can be given
     assert inference["answers"] == "generate, num_beams 2, max_length 6"
-    record, inference = evaluate(inference="rank", answer_list=answer_list)
+    record, inference = evaluate(inference=Rank(answer_list))
     assert record["vocabulary"]["size"] == len(ANSWERS)
     assert record["vocabulary"]["coverage"] == 100
     assert inference["answers"] == "rank, k_test 128 of 7, label_smoothing 0.1"
@@ -275,7 +278,7 @@ def test_reload_gives_the_same_loss(kind: type[Method]) -> None:
 
 def test_an_adapter_answers_in_both_ways(answer_list: Path) -> None:
     """What is trained does not depend on the way."""
-    method, other = build(), build(inference="rank", answer_list=answer_list)
+    method, other = build(), build(inference=Rank(answer_list))
     other.load_trained_state(Adapter(method.trained_state(), method.identity()), "adapter.safetensors")
 
 
@@ -304,42 +307,35 @@ def test_logits_are_in_full_precision_under_autocast() -> None:
     batch, blip = evaluation_batch(method), blip_of(method)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         states = states_of(method, batch, 0, 0)
-        ids, mask = blip.answer_ids(ANSWERS)
         question = torch.ones(states.shape[:2], dtype=torch.bool)
-        assert blip.decode(ids, mask, states, question).dtype == torch.float32
+        assert blip.decode(blip.answer_words(ANSWERS), Memory(states, question)).dtype == torch.float32
         method.task.predict(blip, batch)
 
 
 # --- what does not go together ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        ({"inference": "rank"}, "needs task.answer_list"),
-        ({"answer_list": Path("answers.json")}, "takes no answer_list"),
-        ({"max_answers": 3}, "takes no answer_list"),
-        ({"max_length": 2}, "max_length is 2"),
-    ],
-)
-def test_wrong_arguments(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(UsageError, match=told):
-        AnswerGeneration(**options)
+def test_an_answer_has_room_between_start_and_end() -> None:
+    with pytest.raises(UsageError, match=r"Generate\.max_length: expected a whole number from 3"):
+        Generate(max_length=2)
 
 
 def test_missing_answer_list(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere"):
-        AnswerGeneration(inference="rank", answer_list=tmp_path / "nowhere.json")
+        AnswerGeneration(Rank(tmp_path / "nowhere.json"))
 
 
 def test_a_backbone_without_decoder_is_refused() -> None:
-    for backbone in (CLIP("tiny", None), BLIP("tiny", None, "retrieval")):
-        with pytest.raises(UsageError, match=f"{backbone.name} has no answer decoder"):
+    for backbone, missing in (
+        (CLIP("tiny", None), r"layers in which text reads video and an answer decoder: CLIP \(clip-tiny\)"),
+        (BLIP("tiny", None), r"needs an answer decoder: BLIP \(blip-tiny\)"),
+    ):
+        with pytest.raises(UsageError, match=missing):
             AdaptFormer(backbone=backbone, task=AnswerGeneration()).adapt()
 
 
 def test_linear_has_nothing_to_train() -> None:
-    with pytest.raises(UsageError, match="no joint space"):
+    with pytest.raises(UsageError, match="into a joint space"):
         build(Linear)
 
 

@@ -1,0 +1,133 @@
+"""Similarities of captions and videos as blocks, so that no dense matrix is ever needed; finite, in full precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from petl_bench.errors import NonFiniteError
+from petl_bench.metrics.by_index import listed
+from petl_bench.metrics.similarity import text_conditioned_cosine
+
+Rows = Callable[[int, int], Tensor]
+
+
+class Scores(NamedTuple):
+    """Similarities of M captions and V videos, as blocks that the receiver may overwrite.
+
+    Attributes:
+        text_rows: (start, stop) -> (stop - start, V) of these captions, failed videos at -inf.
+        video_rows: (start, stop) -> (stop - start, M) of these videos, failed ones at 0.
+        texts: M.
+        failed: (V,) bool, videos without a feature.
+    """
+
+    text_rows: Rows
+    video_rows: Rows
+    texts: int
+    failed: Tensor
+
+
+def scores_of_features(text: Tensor, video: Tensor, failed: Tensor | None = None) -> Scores:
+    """Dot products in fp32.
+
+    Args:
+        text: caption features (M, E).
+        video: video features (V, E); rows of failed videos are ignored.
+        failed: videos without a feature (V,).
+
+    Raises:
+        NonFiniteError: a feature is NaN or infinite; a similarity, when its block is asked for.
+    """
+    failed = _failed(failed, len(video), video.device)
+    video = video.float().masked_fill(failed[:, None], 0)  # (V, E)
+    text = text.float()  # (M, E)
+    _require_finite(text, "caption features")
+    _require_finite(video, "video features")
+
+    def text_rows(start: int, stop: int) -> Tensor:
+        scores = text[start:stop] @ video.T
+        _require_finite(scores, "similarities of captions", start)
+        return scores.masked_fill_(failed, -torch.inf)
+
+    def video_rows(start: int, stop: int) -> Tensor:
+        scores = video[start:stop] @ text.T
+        _require_finite(scores, "similarities of videos", start)
+        return scores
+
+    return Scores(text_rows, video_rows, len(text), failed)
+
+
+def scores_of_frames(
+    text: Tensor, frames: Tensor, mask: Tensor, temperature: float, failed: Tensor | None = None
+) -> Scores:
+    """`text_conditioned_cosine` of captions (M, E) and frames (V, T, E) with their mask (V, T); else as above."""
+    failed = _failed(failed, len(frames), frames.device)
+    mask = mask | failed[:, None]  # so that a failed video has frames to take the softmax over: zeros
+    frames = frames.float().masked_fill((failed[:, None] | ~mask)[..., None], 0)  # (V, T, E)
+    text = text.float()  # (M, E)
+    _require_finite(text, "caption features")
+    _require_finite(frames.flatten(1), "video features")
+
+    def text_rows(start: int, stop: int) -> Tensor:
+        scores = text_conditioned_cosine(text[start:stop], frames, mask, temperature)
+        _require_finite(scores, "similarities of captions", start)
+        return scores.masked_fill_(failed, -torch.inf)
+
+    def video_rows(start: int, stop: int) -> Tensor:
+        scores = text_conditioned_cosine(text, frames[start:stop], mask[start:stop], temperature).T.contiguous()
+        _require_finite(scores, "similarities of videos", start)
+        return scores
+
+    return Scores(text_rows, video_rows, len(text), failed)
+
+
+def scores_of_matrix(similarity: Tensor, failed: Tensor | None = None) -> Scores:
+    """Given similarities (M, V), such as those of a re-ranker."""
+    failed = _failed(failed, similarity.shape[1], similarity.device)
+    _require_finite(similarity[:, ~failed] if failed.any() else similarity, "similarities of captions")
+
+    def text_rows(start: int, stop: int) -> Tensor:
+        return similarity[start:stop].float().masked_fill(failed, -torch.inf)
+
+    def video_rows(start: int, stop: int) -> Tensor:
+        columns = similarity[:, start:stop].T.float().contiguous()
+        return columns.masked_fill(failed[start:stop, None], 0)
+
+    return Scores(text_rows, video_rows, len(similarity), failed)
+
+
+def _failed(failed: Tensor | None, videos: int, device: torch.device) -> Tensor:
+    return torch.zeros(videos, dtype=torch.bool, device=device) if failed is None else failed.to(device)
+
+
+def _require_finite(values: Tensor, what: str, start: int = 0) -> None:
+    # The extremes carry every NaN and infinity, and are much cheaper than an element-wise test.
+    if not values.numel() or torch.stack(torch.aminmax(values)).isfinite().all():
+        return
+    rows = torch.nonzero(~values.isfinite().all(dim=1)).flatten() + start
+    raise NonFiniteError(f"NaN or infinite {what} in {len(rows)} row(s): {listed(rows)}; check the model")
+
+
+@contextmanager
+def full_precision(device_type: str) -> Iterator[None]:
+    """fp32 products in fp32, whatever autocast and `torch.set_float32_matmul_precision` say.
+
+    "medium", which Lightning recommends, multiplies in bf16 on CPUs that can and in TF32 on GPUs: it changes
+    ranks and makes ties. The settings per backend can be read and restored where the global one raises.
+    """
+    mkldnn: Any = torch.backends.mkldnn  # torch's annotations do not know its `matmul`
+    backends = (torch.backends.cuda.matmul, mkldnn.matmul)
+    previous = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with torch.autocast(device_type, enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, previous, strict=True):
+            backend.fp32_precision = precision

@@ -1,0 +1,169 @@
+"""How an answer decoder finds answers: it writes them, or ranks those of a list."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from petl_bench.backbones.base import AnswerDecoder
+from petl_bench.configurable import Configurable
+from petl_bench.data.answers import Vocabulary, find_answer_list, read_vocabulary
+from petl_bench.inputs import Words
+from petl_bench.nn.transformer import Memory
+from petl_bench.ranges import Count, Size, TextLength
+from petl_bench.tasks.beam_search import beam_search
+from petl_bench.tasks.losses import answer_losses
+
+#: answers that are scored at once
+_CHUNK = 128
+
+
+class Inference(Configurable, ABC):
+    """How answers are found. What is trained does not depend on it."""
+
+    #: tokens of an answer, its start and end included, for which the cost is counted
+    max_length: int
+
+    def read(self, root: Path | None) -> Vocabulary | None:
+        """The answers that can be given; None where any text can.
+
+        Args:
+            root: folder that paths are relative to; None is the current one.
+
+        Raises:
+            DataError: if they cannot be read.
+        """
+        return None
+
+    @abstractmethod
+    def told(self, answers: Sequence[str], label_smoothing: float) -> str:
+        """For the record of a run: what changes the figures of one and the same trained model."""
+
+    @abstractmethod
+    def find(self, decoder: AnswerDecoder, states: Memory, answers: Sequence[str], label_smoothing: float) -> list[str]:
+        """Answers to Q questions.
+
+        Args:
+            decoder: of the backbone.
+            states: (Q, N, D) of questions that have read their clips, and which are tokens of the question.
+            answers: of what `read` gave; empty where any text can be given.
+            label_smoothing: of training.
+        """
+
+
+class Generate(Inference):
+    """Any text is an answer: beam search for the likeliest one.
+
+    In the released code questions are unmasked here, so that their padding is read; ours are not. Answers are the
+    tokeniser's texts: lower case, `t - shirt`.
+
+    Args:
+        num_beams: sequences that are followed; 1 takes the likeliest token each time (Aurora), BLIP has 3.
+        max_length: tokens of an answer, its start and end included.
+    """
+
+    def __init__(self, num_beams: Size = 3, max_length: TextLength = 10) -> None:
+        self.num_beams, self.max_length = num_beams, max_length
+
+    def told(self, answers: Sequence[str], label_smoothing: float) -> str:
+        return f"generate, num_beams {self.num_beams}, max_length {self.max_length}"
+
+    def find(self, decoder: AnswerDecoder, states: Memory, answers: Sequence[str], label_smoothing: float) -> list[str]:
+        return decoder.answer_texts(generate(decoder, states, self.num_beams, self.max_length))
+
+
+class Rank(Inference):
+    """The best answer of a list: of the `k` whose first token is most likely, the one that is likeliest as a whole.
+
+    Log-probabilities are smoothed as in training.
+
+    Args:
+        answer_list: a list of answers, or an annotation file (`petl_bench.data.answers.read_vocabulary`); absolute, or
+            relative to the task's `root`.
+        max_answers: how many of the most frequent answers to take from an annotation file; null for a list.
+        k: answers whose whole log-probability is computed; null for all.
+    """
+
+    max_length = 10
+
+    def __init__(self, answer_list: Path, max_answers: Count | None = None, k: Count | None = 128) -> None:
+        self.answer_list, self.max_answers, self.k = answer_list, max_answers, k
+        self._words: Words | None = None  # of all answers, made once
+
+    def read(self, root: Path | None) -> Vocabulary:
+        return read_vocabulary(find_answer_list(self.answer_list, root), self.max_answers)
+
+    def told(self, answers: Sequence[str], label_smoothing: float) -> str:
+        return f"rank, k_test {self.k or 'all'} of {len(answers)}, label_smoothing {label_smoothing}"
+
+    def find(self, decoder: AnswerDecoder, states: Memory, answers: Sequence[str], label_smoothing: float) -> list[str]:
+        if self._words is None:
+            self._words = decoder.answer_words(answers)
+        best, _ = rank(decoder, states, self._words, self.k, label_smoothing)
+        return [answers[int(place)] for place in best]
+
+
+def generate(decoder: AnswerDecoder, states: Memory, num_beams: int, max_length: int) -> Tensor:
+    """Likely answers to questions, by beam search.
+
+    Args:
+        decoder: of the backbone.
+        states: (Q, N, D), as `Fusion.fuse` gives them, and which are tokens of the question.
+        num_beams: K.
+        max_length: n, tokens of an answer with its start and end.
+
+    Returns:
+        Token ids (Q, n), from the start to the end token, then padding.
+    """
+    of_beams = Memory(*(x.repeat_interleave(num_beams, dim=0) for x in (states.tokens, states.mask)))
+    return beam_search(
+        lambda ids: decoder.decode_next(ids, of_beams),
+        questions=len(states.tokens),
+        start=decoder.start_token,
+        end=decoder.end_token,
+        pad=decoder.pad_token,
+        beams=num_beams,
+        max_length=max_length,
+        device=states.tokens.device,
+    )
+
+
+def rank(
+    decoder: AnswerDecoder, states: Memory, answers: Words, k: int | None, label_smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """The best of A given answers to each question.
+
+    Args:
+        decoder: of the backbone.
+        states: (Q, N, D), as `Fusion.fuse` gives them, and which are tokens of the question.
+        answers: (A, n).
+        k: answers of which the whole is scored, those whose first token is most likely; None for all.
+        label_smoothing: see `answer_losses`.
+
+    Returns:
+        Best answer of each question (Q,), and the scores (Q, k) of the k candidates, most likely first token first.
+    """
+    starts = answers.ids[:1, :1].expand(len(states.tokens), -1)
+    first = decoder.decode_next(starts, states)[:, answers.ids[:, 1]]  # (Q, A)
+    candidates = first.argsort(dim=1, descending=True, stable=True)[:, :k]  # (Q, k)
+    scores = torch.stack(
+        [
+            _log_probabilities(decoder, states.select(slice(row, row + 1)), answers.select(own), label_smoothing)
+            for row, own in enumerate(candidates)
+        ]
+    )
+    best = scores.argmax(dim=1, keepdim=True)
+    return candidates.gather(1, best)[:, 0], scores
+
+
+def _log_probabilities(decoder: AnswerDecoder, states: Memory, answers: Words, label_smoothing: float) -> Tensor:
+    """Of k answers (k, n) to one question (1, N, D): (k,)."""
+    parts = []
+    for start in range(0, len(answers.ids), _CHUNK):
+        own = answers.select(slice(start, start + _CHUNK)).without_padding()
+        parts.append(-answer_losses(decoder.decode(own, states), *own, label_smoothing))
+    return torch.cat(parts)

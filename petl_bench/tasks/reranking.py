@@ -1,0 +1,111 @@
+"""The second stage of retrieval: pairs that the cosine brought near are read together, and ranked anew."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from petl_bench.backbones.base import Backbone
+from petl_bench.configurable import Configurable
+from petl_bench.data.batch import Batch
+from petl_bench.inputs import Words
+from petl_bench.metrics.reranking import RerankedRetrievalMetric
+from petl_bench.nn.transformer import Memory
+from petl_bench.ranges import Count, NonNegative
+from petl_bench.tasks.base import present
+
+#: captions that are matched with one video at once
+_CHUNK = 256
+
+
+class Reranking(Configurable):
+    """The `k` nearest of each query rank by `match logit + beta * cosine`; the others keep their order below them.
+
+    Source: BLIP (Li et al. 2022) and UniAdapter (Lu et al. 2024), released code.
+
+    Args:
+        k: candidates of each query.
+        beta: weight of the cosine. UniAdapter's released configurations (images): 0; BLIP and Aurora (video): 1.
+    """
+
+    def __init__(self, k: Count = 128, beta: NonNegative = 1.0) -> None:
+        self.k, self.beta = k, beta
+
+
+class _Clip(NamedTuple):
+    """What is kept of a clip, on the CPU: what text reads, frames (1, T, E), mask (1, T)."""
+
+    memory: Memory
+    frames: Tensor
+    mask: Tensor
+
+
+class SecondStage:
+    """Matches the videos of this process with all captions that they are candidates of, or for.
+
+    A video is matched by the process that encoded it, so that its keys and values are computed once.
+
+    Args:
+        options: how queries are ranked anew.
+
+    Attributes:
+        metric: of both stages (`RerankedRetrievalMetric`).
+    """
+
+    def __init__(self, options: Reranking) -> None:
+        self.metric = RerankedRetrievalMetric(options.k, options.beta)
+        self._clips: dict[int, _Clip] = {}
+
+    def record(self) -> dict[str, Any]:
+        """Test-time choices that are part of the protocol."""
+        return {"rerank_k": self.metric.k, "rerank_beta": float(self.metric.beta)}
+
+    def update(self, backbone: Backbone, batch: Batch) -> None:
+        """Takes one evaluation batch in."""
+        video, memory = backbone.encode_video_tokens(batch.clips)
+        text = backbone.encode_text(batch.words)
+        self.metric.update_clips(video.pooled, video.frames, batch.clips.mask, batch.video_index, batch.decoded)
+        self.metric.update_captions(text.pooled, text.projected, batch.text_index, batch.text_video)
+        self.metric.update_tokens(batch.words.ids, batch.words.mask)
+        tokens, readable = _on_the_host(_as_read(memory.tokens)), _on_the_host(memory.mask)
+        frames, mask = _on_the_host(video.frames), _on_the_host(batch.clips.mask)
+        for row in batch.decoded.nonzero().flatten().tolist():
+            one = slice(row, row + 1)
+            self._clips[int(batch.video_index[row])] = _Clip(Memory(tokens[one], readable[one]), frames[one], mask[one])
+
+    def finish(self, backbone: Backbone) -> None:
+        """Scores all pairs of candidates, after the last batch."""
+        fusion, matching = present(backbone.fusion), present(backbone.matching)
+        candidates = self.metric.candidates()
+        device = next(backbone.parameters()).device
+        for index, clip in self._clips.items():
+            tokens, readable, frames, mask = (
+                part.to(device, non_blocking=True) for part in (*clip.memory[:2], clip.frames, clip.mask)
+            )
+            memory = Memory(tokens, readable)
+            for texts in candidates.pairs[:, index].nonzero().flatten().split(_CHUNK):
+                if not len(texts):
+                    continue
+                text, ids, text_mask = (
+                    rows[texts].to(device) for rows in (candidates.text, candidates.ids, candidates.mask)
+                )
+                logits = matching.match(Words(ids, text_mask), fusion.weigh_frames(memory, text, frames, mask))
+                self.metric.update_pairs(texts, index, logits[:, 1])
+        self._clips = {}
+
+    def reset(self) -> None:
+        """Forgets the clips; the metric is its owner's to reset."""
+        self._clips = {}
+
+
+def _as_read(tokens: Tensor) -> Tensor:
+    """Tokens in the precision in which attention reads them: its layers of keys and values cast them anyway."""
+    kind = tokens.device.type
+    return tokens.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tokens
+
+
+def _on_the_host(part: Tensor) -> Tensor:
+    """A copy on the CPU, in memory that a GPU can read from beside its work."""
+    return part.cpu().pin_memory() if part.is_cuda else part
