@@ -83,7 +83,7 @@ def validate(what: What = None, data: Data = None, *, plugins: Sequence[str] = (
     return _call("validate", session.validate, what, data, plugins, options)
 
 
-def predict(what: What = None, data: Data = None, *, plugins: Sequence[str] = (), **options: Any) -> Path:
+def predict(what: What = None, data: Data = None, *, plugins: Sequence[str] = (), **options: Any) -> Path | None:
     """Writes features of the test split, or answers to its questions, as `petl-bench predict` does.
 
     For arguments, signals and errors see `petl_bench.fit`.

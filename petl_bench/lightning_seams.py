@@ -27,7 +27,7 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from pytorch_lightning.utilities import GradClipAlgorithmType, rank_zero_only
-from torch.distributed import Store
+from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]
 
 # --- what a trainer holds and declares nowhere ------------------------------------------------------------------------
 
@@ -112,7 +112,7 @@ def in_precision(trainer: Trainer) -> AbstractContextManager[None]:
 
 def ddp_ignores(module: LightningModule, names: list[str]) -> None:
     """Has DDP not send these parameters and buffers before each step: every process computes the same ones."""
-    module._ddp_params_and_buffers_to_ignore = names
+    cast("Any", module)._ddp_params_and_buffers_to_ignore = names
 
 
 # --- signals and interrupts -------------------------------------------------------------------------------------------
@@ -149,6 +149,7 @@ class OfProcesses(Protocol):
 
     def starting(self) -> AbstractContextManager[None]:
         """Around the start of the other processes of this machine."""
+        ...
 
     def take(self, processes: list[subprocess.Popen[bytes]]) -> None:
         """Takes charge of those that were started."""
@@ -157,6 +158,7 @@ class OfProcesses(Protocol):
         self, environment: ClusterEnvironment, rank: int, world: int, timeout: timedelta
     ) -> AbstractContextManager[Store | None]:
         """Around what waits for all others; gives the store in which they meet, None for torch's own."""
+        ...
 
 
 class DDP(DDPStrategy):

@@ -181,8 +181,8 @@ class Configuration(LightningCLI):
         parser.add_argument("--seed_everything", type=Seed, default=0, help="Of everything that is random in a run.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        of_lightning = self.subcommands()[self.command]
-        elsewhere = {"seed_everything", "allow_change", "ckpt_path"}
+        of_lightning: set[str | int] = {*self.subcommands()[self.command]}
+        elsewhere: set[str | int] = {"seed_everything", "allow_change", "ckpt_path"}
         parser.add_class_arguments(RunOptions, skip=elsewhere, instantiate=False)
         parser.add_argument(
             "--allow_change",
@@ -261,13 +261,13 @@ class Configuration(LightningCLI):
         # An adapter's own record says what its training was held against.
         recipe = read_recipe(run.recipe) if self.command == "fit" and run.recipe else None
         if method is None or data is None:
-            made = self.parser.instantiate_classes(options)
-            method, data, objects = made.model, made.data, made.trainer
+            made: Any = self.parser.instantiate_classes(options)
         else:
-            objects = _trainer_alone(options.trainer)
-        method.seed = run.seed_everything
+            made = Namespace(model=method, data=data, trainer=_trainer_alone(options.trainer))
+        made.model.seed = run.seed_everything
         config, plugins = self.dumped(options), self.guard.plugins
-        return Experiment(method, data, options.trainer, objects, run, config, self.resolve, recipe, plugins, processes)
+        parts = (made.model, made.data, options.trainer, made.trainer)
+        return Experiment(*parts, run, config, self.resolve, recipe, plugins, processes)
 
     def dumped(self, options: Namespace) -> dict[str, Any]:
         """Options as `config.yaml` holds them."""
@@ -284,7 +284,8 @@ def _trainer_alone(options: Namespace) -> Namespace:
     """Options of the trainer with their callbacks, loggers and the like made."""
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_lightning_class_args(CountingTrainer, "trainer")
-    return parser.instantiate_classes(Namespace(trainer=options)).trainer
+    made: Any = parser.instantiate_classes(Namespace(trainer=options))
+    return made.trainer
 
 
 def _open_no_files(parser: LightningArgumentParser) -> None:

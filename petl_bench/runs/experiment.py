@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class Experiment:
     method: Method
     data: VideoTextDataModule
     trainer: Namespace
-    objects: Mapping[str, Any]
+    objects: Namespace
     run: RunOptions
     config: dict[str, Any]
     resolve: Resolve

@@ -116,11 +116,11 @@ def validate(experiment: Experiment) -> dict[str, Any]:
         return evaluation_of(method).record
 
 
-def predict(experiment: Experiment) -> Path:
+def predict(experiment: Experiment) -> Path | None:
     """Writes what the task predicts for the test split: features (retrieval), or answers.
 
     Returns:
-        The file that it writes.
+        The file that it writes, in the first process.
     """
     with session("predict", experiment) as at:
         with at.working(_LESS_TO_TEST):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from lightning_fabric.utilities.apply_func import move_data_to_device
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -59,7 +59,7 @@ class MeasuredSteps:
         UsageError: the options do not fit each other, or this machine.
     """
 
-    def __init__(self, trainer: Mapping[str, Any], timed: int) -> None:
+    def __init__(self, trainer: Namespace, timed: int) -> None:
         self._meter = StepMeter(timed)
         own = {"callbacks": [self._meter], "plugins": [Alone()]}  # also in a job of several tasks
         try:
@@ -82,9 +82,9 @@ class MeasuredSteps:
         # `fit` copies the next batch while the GPU works; here each step would wait for its own.
         batch = move_data_to_device(batch, self._trainer.strategy.root_device)
         meter = self._meter
-        steps: Any = DataLoader([batch] * (WARM_UP_STEPS + meter.timed), batch_size=None)  # any sequence will do
+        steps: Any = [batch] * (WARM_UP_STEPS + meter.timed)
         with told_when_exhausted("measure with fewer --clips; petl-bench plan says what a whole batch would take"):
-            self._trainer.fit(method.train(), train_dataloaders=steps)
+            self._trainer.fit(method.train(), train_dataloaders=DataLoader(steps, batch_size=None))
         return {
             "device": torch.cuda.get_device_name() if self.on_gpu else "cpu",
             "precision": str(self._trainer.precision),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import logging
 import os
 import signal
@@ -31,12 +32,17 @@ from petl_bench import lightning_seams as seams
 BATCHES, EPOCHS = 3, 2
 
 
+def rows(count: int) -> DataLoader[Any]:
+    ones: Any = torch.ones(count, 1)
+    return DataLoader(ones)
+
+
 class Data(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(torch.ones(BATCHES, 1), batch_size=1)
+        return rows(BATCHES)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(torch.ones(1, 1))
+        return rows(1)
 
 
 class Module(LightningModule):
@@ -56,7 +62,8 @@ class Module(LightningModule):
 
 def trainer(**options: Any) -> Trainer:
     usual: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}
-    return Trainer(**usual | {"enable_progress_bar": False, "enable_model_summary": False} | options)
+    usual |= {"enable_progress_bar": False, "enable_model_summary": False}
+    return Trainer(**usual | options)
 
 
 class Probe(Callback):
@@ -172,7 +179,9 @@ def test_ddp_ignores() -> None:
     module = Module()
     seams.ddp_ignores(module, ["queue"])
     assert module._ddp_params_and_buffers_to_ignore == ["queue"]
-    assert "_ddp_params_and_buffers_to_ignore" in Path(nn.parallel.distributed.__file__).read_text(encoding="utf-8")
+    assert "_ddp_params_and_buffers_to_ignore" in Path(inspect.getfile(nn.parallel.DistributedDataParallel)).read_text(
+        encoding="utf-8"
+    )
 
 
 class Interrupts(Callback):
