@@ -39,8 +39,7 @@ class Clips(Dataset[Tensor]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        frames, _ = self.loader.load(self.paths[index], Sample(self.paths[index].stem, ("",)))
-        return frames
+        return self.loader.load(self.paths[index], Sample(self.paths[index].stem, ("",))).frames
 
 
 def epoch_seconds(clips: Clips, workers: int, batch_size: int) -> float:

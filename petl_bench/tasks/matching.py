@@ -55,9 +55,8 @@ class _GlobalBatch(NamedTuple):
 
     def select(self, rows: slice) -> _GlobalBatch:
         """Some of the samples."""
-        video, text, slow_video, slow_text, words, *numbers = self
-        features = (part[rows] for part in (video, text, slow_video, slow_text))
-        return _GlobalBatch(*features, words.select(rows), *(part[rows] for part in numbers))
+        kept = {name: part[rows] for name, part in self._asdict().items() if name != "words"}
+        return self._replace(words=self.words.select(rows), **kept)
 
 
 class _Encoders(nn.Module):
@@ -233,10 +232,10 @@ class MatchingRetrieval(Retrieval):
         count, device = len(video.pooled), video.pooled.device
         own = own_rows(count)
         if self.negatives == "all":
-            tokens, frames = gather_with_grad(memory.tokens), gather_index(video.frames.detach())
+            tokens, frames = gather_with_grad(memory.tokens), gather_index(video.by_frame().detach())
             candidates, first = everyone, own.start
         else:
-            tokens, frames = memory.tokens, video.frames.detach()
+            tokens, frames = memory.tokens, video.by_frame().detach()
             candidates, first = everyone.select(own), 0
         pairs = torch.arange(first, first + count, device=device)
         t = torch.cat([pairs, pairs, negatives.texts])
@@ -264,7 +263,7 @@ class MatchingRetrieval(Retrieval):
         self.metric.update_texts(text.pooled, batch.text_index, batch.text_video)
         self.metric.update_tokens(batch.words.ids, batch.words.mask)
         tokens, readable = _on_the_host(_as_read(memory.tokens)), _on_the_host(memory.mask)
-        frames, mask = _on_the_host(video.frames), _on_the_host(batch.clips.mask)
+        frames, mask = _on_the_host(video.by_frame()), _on_the_host(batch.clips.mask)
         for row in batch.decoded.nonzero().flatten().tolist():
             one = slice(row, row + 1)
             self._clips[int(batch.video_index[row])] = _Clip(Memory(tokens[one], readable[one]), frames[one], mask[one])

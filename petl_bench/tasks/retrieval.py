@@ -80,7 +80,7 @@ class Retrieval(Task):
             loss = contrastive_loss(text.pooled, video.pooled, scale, ids)
         else:
             loss = text_conditioned_contrastive_loss(
-                text.projected, video.frames, batch.clips.mask, self.temperature, scale, ids
+                text.projected, video.by_frame(), batch.clips.mask, self.temperature, scale, ids
             )
         return loss, {"logit_scale": scale.detach()}
 
@@ -94,7 +94,7 @@ class Retrieval(Task):
         video = backbone.encode_video(batch.clips)
         text = backbone.encode_text(batch.words)
         if isinstance(self.metric, TextConditionedRetrievalMetric):
-            self.metric.update_frames(video.frames, batch.clips.mask, batch.video_index, batch.decoded)
+            self.metric.update_frames(video.by_frame(), batch.clips.mask, batch.video_index, batch.decoded)
             self.metric.update_texts(text.projected, batch.text_index, batch.text_video)
             return
         # A video that could not be read has no real frame; its feature is never looked at.

@@ -56,7 +56,7 @@ def with_cache(loader: ClipLoader, folder: Path, decode_misses: bool = False) ->
 
 
 def load(loader: ClipLoader, clip: Clip, seed: int = 0) -> Tensor:
-    frames, mask = loader.load(clip.path, Sample("v", ("a",), clip.start, clip.end), np.random.default_rng(seed))
+    frames, mask, _ = loader.load(clip.path, Sample("v", ("a",), clip.start, clip.end), np.random.default_rng(seed))
     return frames[mask]
 
 

@@ -119,11 +119,11 @@ def test_rows_do_not_depend_on_what_was_read_before(paths: list[Path], expand: b
 
 def test_random_frames_follow_seed_and_epoch(paths: list[Path]) -> None:
     frames = [
-        training(paths, "segment_random", seed=seed)[epoch, 0].frames
+        training(paths, "segment_random", seed=seed)[epoch, 0].clip.frames
         for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1))
     ]
     assert len({frame.numpy().tobytes() for frame in frames}) > 1
-    fixed = [training(paths, seed=seed)[epoch, 0].frames for seed, epoch in ((0, 0), (1, 1))]
+    fixed = [training(paths, seed=seed)[epoch, 0].clip.frames for seed, epoch in ((0, 0), (1, 1))]
     assert torch.equal(*fixed)
 
 
@@ -158,7 +158,7 @@ def test_augmentation_comes_before_the_resize(paths: list[Path]) -> None:
     small = replace(loader(), image_size=SIZE // 2)
     found = list(zip(SAMPLES, paths, strict=False))
     dataset = TrainingDataset(found, small, True, SPEC, WORDS, 0, False, spy)
-    assert dataset[0, 0].frames.shape == (FRAMES, 3, SIZE // 2, SIZE // 2)
+    assert dataset[0, 0].clip.frames.shape == (FRAMES, 3, SIZE // 2, SIZE // 2)
     assert spy.seen[0][0] == (FRAMES, SIZE, SIZE, 3)
 
 
@@ -171,11 +171,11 @@ def test_augmentation_follows_seed_epoch_and_row(paths: list[Path]) -> None:
     backwards = {key: second[key] for key in reversed(keys)}
     assert all(same(forwards[key], backwards[key]) for key in keys)
     # Rows 0 to 2 are of one clip.
-    drawn = {forwards[key].frames.numpy().tobytes() for key in keys if key[1] < 3}
+    drawn = {forwards[key].clip.frames.numpy().tobytes() for key in keys if key[1] < 3}
     assert len(drawn) > 3
-    assert plain[0, 0].frames.numpy().tobytes() == plain[1, 2].frames.numpy().tobytes()
+    assert plain[0, 0].clip.frames.numpy().tobytes() == plain[1, 2].clip.frames.numpy().tobytes()
     other = training(paths, augmentation=AUGMENTATION, seed=1)
-    assert any(not torch.equal(other[key].frames, forwards[key].frames) for key in keys)
+    assert any(not torch.equal(other[key].clip.frames, forwards[key].clip.frames) for key in keys)
 
 
 @pytest.mark.parametrize(("world", "workers"), [(1, 2), (2, 0), (2, 1)])
@@ -228,7 +228,8 @@ def test_each_video_with_all_its_captions(paths: list[Path]) -> None:
     assert [(row.words.ids[:, 0] - 1).tolist() for row in rows] == [[0, 1, 2], [3], [4, 5], [6, 7]]
     assert all(row.decoded for row in rows)
     assert all(
-        torch.equal(row.clip.frames, training(paths)[0, i].frames) for i, row in zip((0, 3, 4, 6), rows, strict=True)
+        torch.equal(row.clip.frames, training(paths)[0, i].clip.frames)
+        for i, row in zip((0, 3, 4, 6), rows, strict=True)
     )
 
 

@@ -56,7 +56,7 @@ def clips(root: Path, *moments: Clip) -> list[Clip]:
 
 
 def load(loader: ClipLoader, clip: Clip) -> torch.Tensor:
-    frames, mask = loader.load(clip.path, Sample("v", ("a",), clip.start, clip.end), np.random.default_rng(0))
+    frames, mask, _ = loader.load(clip.path, Sample("v", ("a",), clip.start, clip.end), np.random.default_rng(0))
     return frames[mask]
 
 

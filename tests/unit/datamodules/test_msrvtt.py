@@ -318,9 +318,9 @@ def test_training_batches(written: Path) -> None:
     loader = data.train_dataloader()
     batches: list[Batch] = list(loader)
     assert len(batches) == len(loader) == NUM_TRAIN * CAPTIONS // 8
-    assert batches[0].frames.shape == (8, 3, 3, 32, 32)
-    assert batches[0].frames.dtype == torch.uint8
-    assert batches[0].ids.shape == (8, 12)
+    assert batches[0].clips.frames.shape == (8, 3, 3, 32, 32)
+    assert batches[0].clips.frames.dtype == torch.uint8
+    assert batches[0].words.ids.shape == (8, 12)
     assert sorted(int(i) for batch in batches for i in batch.text_index) == list(range(NUM_TRAIN * CAPTIONS))
     again = module(written)
     again.setup("fit")

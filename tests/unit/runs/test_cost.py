@@ -110,7 +110,7 @@ def test_made_batch_fills_its_shape() -> None:
     assert batch.clips.mask.all()
     assert batch.words.mask.shape == (3, 7)
     assert batch.words.mask.all()
-    assert torch.equal(batch.clips.frames, made_batch(spec, 3, 2, 7).frames)
+    assert torch.equal(batch.clips.frames, made_batch(spec, 3, 2, 7).clips.frames)
 
 
 def test_saved_activations_by_hand() -> None:

@@ -229,7 +229,7 @@ def test_ranks_follow_from_matching_pair_by_pair(kind: type[Method], beta: float
         for t in range(4):
             for v in range(4):
                 words, clip = slice(t, t + 1), slice(v, v + 1)
-                one = memory.select(clip), text.pooled[words], video.frames[clip], batch.clips.mask[clip]
+                one = memory.select(clip), text.pooled[words], video.by_frame()[clip], batch.clips.mask[clip]
                 logit = backbone.match(batch.words.select(words), backbone.weigh_frames(*one))[0, 1]
                 place = int(batch.text_index[t]), int(batch.video_index[v])
                 scores[place] = logit + beta * text.pooled[t] @ video.pooled[v]
