@@ -44,6 +44,6 @@ def with_mask(batch: Batch, mask: Tensor) -> Batch:
 def rows_of(batch: Batch, rows: slice | list[int]) -> Batch:
     """Some samples of a batch with one text for each clip."""
     chosen: Any = torch.arange(len(batch.video_index))[rows]
-    clips, words, *columns, questions = batch
-    asked = tuple(questions[row] for row in chosen.tolist()) if questions else ()
-    return Batch(clips.select(chosen), words.select(chosen), *(column[chosen] for column in columns), asked)
+    asked = tuple(batch.questions[row] for row in chosen.tolist()) if batch.questions else ()
+    columns = (c[chosen] for c in (batch.video_index, batch.text_index, batch.text_video, batch.decoded))
+    return Batch(batch.clips.select(chosen), batch.words.select(chosen), *columns, questions=asked)

@@ -24,10 +24,25 @@ from petl_bench.nn.transformer import Memory, Modality, Tower
 
 
 class VideoFeatures(NamedTuple):
-    """Features of B clips: frames (B, T, E), pooled (B, E)."""
+    """Features of B clips.
 
-    frames: Tensor
+    Attributes:
+        frames: (B, T, E); None where the backbone has no feature of each frame (`Backbone.has_frames`).
+        pooled: (B, E).
+    """
+
+    frames: Tensor | None
     pooled: Tensor
+
+    def by_frame(self) -> Tensor:
+        """The features of frames, (B, T, E).
+
+        Raises:
+            UsageError: if there are none.
+        """
+        if self.frames is None:
+            raise UsageError("this backbone gives features of whole clips, none of each frame: choose another one")
+        return self.frames
 
 
 class TextFeatures(NamedTuple):

@@ -110,11 +110,17 @@ def run(as_json: bool, plugins: Sequence[str] = ()) -> int:
     return 0
 
 
+def shared_reason(cell: Cell) -> str | None:
+    """The reason without the method's name, so that methods with the same one share a line."""
+    return cell.reason and cell.reason.removeprefix(f"{cell.method} ")
+
+
 def render(cells: Sequence[Cell]) -> str:
     """A table of + and of numbers of reasons, and the reasons."""
-    reasons = {reason: place for place, reason in enumerate(dict.fromkeys(c.reason for c in cells if c.reason), 1)}
+    told = dict.fromkeys(reason for cell in cells if (reason := shared_reason(cell)))
+    reasons = {reason: place for place, reason in enumerate(told, 1)}
     methods = list(dict.fromkeys(cell.method for cell in cells))
-    found = {(cell.method, cell.backbone, cell.task): cell.reason for cell in cells}
+    found = {(cell.method, cell.backbone, cell.task): shared_reason(cell) for cell in cells}
     width = max(map(len, methods))
     lines = [" " * width + "".join(f"  {backbone:<{3 * len(TASKS)}}" for backbone in BACKBONES)]
     lines.append(" " * width + ("  " + "".join(f"{letter:>2} " for letter in TASKS)) * len(BACKBONES))

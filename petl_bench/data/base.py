@@ -186,10 +186,10 @@ class VideoTextDataModule(Configurable, LightningDataModule):
 
     def link(self, spec: InputSpec, seed: int) -> None:
         """Sets what a run links to the data: what the backbone expects, and the run's seed."""
-        if (spec, seed) != (self.spec, self.seed):
+        if (spec, seed) != (self._spec, self.seed):
             self._datasets.clear()
             vars(self).pop("clip_loader", None)
-        self.spec, self.seed = spec, seed
+        self._spec, self.seed = spec, seed
 
     # --- splits ---------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from petl_bench.errors import DataError
+from petl_bench.errors import DataError, UsageError
 from petl_bench.metrics.by_index import gather_on_cpu, listed, order_of, to_cpu
 from petl_bench.metrics.scores import Rows, Scores, full_precision, scores_of_features, scores_of_frames
 
@@ -120,12 +120,12 @@ class RetrievalMetric(Metric):
         for state in ("text_features", "text_index", "text_video"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
-    def update_clips(self, pooled: Tensor, frames: Tensor, mask: Tensor, index: Tensor, decoded: Tensor) -> None:
+    def update_clips(self, pooled: Tensor, frames: Tensor | None, mask: Tensor, index: Tensor, decoded: Tensor) -> None:
         """Adds what this metric keeps of videos, as in `update_videos`.
 
         Args:
             pooled: (B, E); never looked at where a video could not be decoded, and has no real frame.
-            frames: (B, T, E).
+            frames: (B, T, E), of a backbone that gives features of frames.
             mask: (B, T) bool, True where a frame is real.
             index: sample index (B,).
             decoded: whether each could be decoded (B,).
@@ -201,7 +201,11 @@ class TextConditionedRetrievalMetric(RetrievalMetric):
         self.temperature = temperature
         self.add_state("frame_mask", default=[], dist_reduce_fx="cat")
 
-    def update_clips(self, pooled: Tensor, frames: Tensor, mask: Tensor, index: Tensor, decoded: Tensor) -> None:
+    def update_clips(self, pooled: Tensor, frames: Tensor | None, mask: Tensor, index: Tensor, decoded: Tensor) -> None:
+        if frames is None:
+            raise UsageError(
+                "captions weigh frames, and this backbone gives features of whole clips: choose MeanPooling"
+            )
         self.update_frames(frames, mask, index, decoded)
 
     def update_captions(self, pooled: Tensor, projected: Tensor, index: Tensor, video_index: Tensor) -> None:

@@ -28,7 +28,8 @@ class Memory(NamedTuple):
 
     def select(self, rows: Tensor | slice) -> Memory:
         """What some of the rows read."""
-        return Memory(*(None if part is None else part[rows] for part in self))
+        scale = None if self.key_scale is None else self.key_scale[rows]
+        return Memory(self.tokens[rows], self.mask[rows], scale)
 
 
 T = TypeVar("T")
@@ -313,7 +314,8 @@ class PreNormBlock(Block):
 
     @property
     def linears(self) -> dict[Role, Place]:
-        return self.self_attention.linears | {"up": Place(self, "fc"), "down": Place(self, "proj")}
+        feed_forward: dict[Role, Place] = {"up": Place(self, "fc"), "down": Place(self, "proj")}
+        return self.self_attention.linears | feed_forward
 
     @property
     def norms(self) -> list[nn.Module]:

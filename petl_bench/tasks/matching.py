@@ -45,8 +45,8 @@ class _GlobalBatch(NamedTuple):
 
     def select(self, rows: slice) -> _GlobalBatch:
         """Some of the samples."""
-        features = self.video[rows], self.text[rows], self.slow_video[rows], self.slow_text[rows]
-        return _GlobalBatch(*features, self.words.select(rows), self.frame_mask[rows], self.video_index[rows])
+        kept = {name: part[rows] for name, part in self._asdict().items() if name != "words"}
+        return self._replace(words=self.words.select(rows), **kept)
 
 
 class _Negatives(NamedTuple):
@@ -225,10 +225,10 @@ class MatchingRetrieval(Retrieval):
         count, device = len(video.pooled), video.pooled.device
         own = own_rows(count)
         if self.negatives == "all":
-            tokens, frames = gather_with_grad(memory.tokens), gather_index(video.frames.detach())
+            tokens, frames = gather_with_grad(memory.tokens), gather_index(video.by_frame().detach())
             candidates, first = everyone, own.start
         else:
-            tokens, frames = memory.tokens, video.frames.detach()
+            tokens, frames = memory.tokens, video.by_frame().detach()
             candidates, first = everyone.select(own), 0
         pairs = torch.arange(first, first + count, device=device)
         t = torch.cat([pairs, pairs, negatives.texts])

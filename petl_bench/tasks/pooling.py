@@ -75,7 +75,7 @@ class TextConditionedPooling(Pooling):
         self, text: TextFeatures, video: VideoFeatures, mask: Tensor, logit_scale: Tensor, video_ids: Tensor | None
     ) -> Tensor:
         return text_conditioned_contrastive_loss(
-            text.projected, video.frames, mask, self.temperature, logit_scale, video_ids
+            text.projected, video.by_frame(), mask, self.temperature, logit_scale, video_ids
         )
 
     def metric(self) -> RetrievalMetric:

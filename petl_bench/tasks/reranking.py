@@ -70,7 +70,7 @@ class SecondStage:
         self.metric.update_captions(text.pooled, text.projected, batch.text_index, batch.text_video)
         self.metric.update_tokens(batch.words.ids, batch.words.mask)
         tokens, readable = _on_the_host(_as_read(memory.tokens)), _on_the_host(memory.mask)
-        frames, mask = _on_the_host(video.frames), _on_the_host(batch.clips.mask)
+        frames, mask = _on_the_host(video.by_frame()), _on_the_host(batch.clips.mask)
         for row in batch.decoded.nonzero().flatten().tolist():
             one = slice(row, row + 1)
             self._clips[int(batch.video_index[row])] = _Clip(Memory(tokens[one], readable[one]), frames[one], mask[one])

@@ -135,7 +135,10 @@ def test_model(path: Path, tmp_path: Path) -> None:
     fill(found | added, unstacked(case.group("param")))
 
     frames, mask, ids, text_mask = inputs_of(case)
-    video, text = clip.encode_video(clips_of(frames, mask)).frames, clip.encode_text(Words(ids, text_mask)).projected
+    video, text = (
+        clip.encode_video(clips_of(frames, mask)).by_frame(),
+        clip.encode_text(Words(ids, text_mask)).projected,
+    )
     assert_output(video, case.tensors["out.frame_features"], "frame_features")
     assert_output(text, case.tensors["out.text_features"], "text_features")
     similarity = released(clip, case, text, video, mask)

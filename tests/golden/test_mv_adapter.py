@@ -389,7 +389,7 @@ def test_clip(path: Path, tmp_path: Path) -> None:
     text_mask = case.tensors["in.t_mask"].bool()
     video, text = clip.encode_video(clips_of(frames, frame_mask)), clip.encode_text(Words(ids, text_mask))
     out = case.group("out")
-    assert_output(video.frames.flatten(0, 1), out["image_features"], "image_features")
+    assert_output(video.by_frame().flatten(0, 1), out["image_features"], "image_features")
     assert_output(text.pooled, F.normalize(out["text_features"], dim=-1), "text_features")
     scale = clip.logit_scale.exp()
     assert_output(scale * text.pooled @ video.pooled.T, out["t2v_logits"], "t2v_logits")

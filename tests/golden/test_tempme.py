@@ -245,7 +245,7 @@ def check_model(case: Case, folder: Path, departures: set[str], **switches: Any)
 
     frames, mask, ids, text_mask = inputs_of(case)
     read = torch.ones_like(mask) if PADDED_FRAMES_ARE_READ in departures else mask
-    video, text = clip.encode_video(clips_of(frames, read)).frames, clip.encode_text(Words(ids, text_mask))
+    video, text = clip.encode_video(clips_of(frames, read)).by_frame(), clip.encode_text(Words(ids, text_mask))
     assert_output(normalised(video), case.tensors["out.frame_features"], "frame_features")
     assert_output(mean_of_real(normalised(video), mask), case.tensors["out.video_features"], "video_features")
     assert_output(text.projected, case.tensors["out.text_features"], "text_features")

@@ -224,7 +224,7 @@ def test_matching(path: Path, tmp_path: Path) -> None:
         own = torch.arange(len(clips))
         t = torch.cat([own, own, inputs["neg_text_for_image"]])
         v = torch.cat([own, inputs["neg_image_for_text"], own])
-        memory = blip.weigh_frames(memory.select(v), text.pooled[t], video.frames[v], real[v])
+        memory = blip.weigh_frames(memory.select(v), text.pooled[t], video.by_frame()[v], real[v])
         logits = blip.match(captions.select(t), memory)
     assert_output(logits, case.tensors["out.itm_logits"], "itm_logits")
     assert (memory.key_scale is None) == (not case.json["adapter_config"]["frame_aware_attention"])

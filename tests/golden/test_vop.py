@@ -144,7 +144,7 @@ def check(case: Case, folder: Path, departures: set[str]) -> None:
 
     frames, mask, ids, _ = inputs_of(case)
     video = clip.encode_video(clips_of(frames, mask))
-    per_frame = normalised(video.frames)
+    per_frame = normalised(video.by_frame())
     pooled = per_frame.mean(1) if UNNORMALISED_MEAN in departures else video.pooled
     text = Text(clip, suffix, options["tp_suffix_token_num"], departures)(ids)
     assert_output(per_frame, case.tensors["out.frame_features"], "frame_features")

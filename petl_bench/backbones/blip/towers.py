@@ -55,7 +55,8 @@ class BERTBlock(Block):
 
     @property
     def linears(self) -> dict[Role, Place]:
-        return self.self_attention.linears | {"up": Place(self, "fc"), "down": Place(self, "proj")}
+        feed_forward: dict[Role, Place] = {"up": Place(self, "fc"), "down": Place(self, "proj")}
+        return self.self_attention.linears | feed_forward
 
     @property
     def norms(self) -> list[nn.Module]:

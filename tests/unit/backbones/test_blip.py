@@ -173,8 +173,8 @@ def test_padded_frames_are_not_read(blip: BLIP) -> None:
 
 def test_clip_is_the_mean_of_its_real_frames(blip: BLIP) -> None:
     video = blip.encode_video(clips_of(clips(blip), real_frames()))
-    assert_same(video.pooled[0], nn.functional.normalize(video.frames[0].mean(0), dim=0))
-    assert_same(video.pooled[2], nn.functional.normalize(video.frames[2, 0], dim=0))
+    assert_same(video.pooled[0], nn.functional.normalize(video.by_frame()[0].mean(0), dim=0))
+    assert_same(video.pooled[2], nn.functional.normalize(video.by_frame()[2, 0], dim=0))
 
 
 def test_padding_of_texts_is_not_read(blip: BLIP) -> None:
@@ -207,7 +207,7 @@ def test_decoder_reads_neither_padded_questions_nor_later_tokens(qa: Reference) 
 def test_pooled_rows_equal_full_computation(blip: BLIP) -> None:
     ids, words = captions(blip)
     pixels = clips_of(clips(blip), real_frames())
-    assert_same(blip.encode_video(pixels).frames, blip.encode_video_tokens(pixels).features.frames)
+    assert_same(blip.encode_video(pixels).by_frame(), blip.encode_video_tokens(pixels).features.by_frame())
     short, (full, tokens) = blip.encode_text(Words(ids, words)), blip.encode_text_tokens(Words(ids, words))
     assert tokens.shape == (*ids.shape, blip.text.width)
     assert_same(short.projected, full.projected)

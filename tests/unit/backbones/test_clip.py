@@ -58,9 +58,12 @@ def gradients(model: CLIP, tokens: bool = False) -> dict[str, Tensor]:
     model.zero_grad()
     pixels, words = clips_of(clips(model), mask()), Words(*captions(model))
     if tokens:
-        video, text = model.encode_video_tokens(pixels).features.frames, model.encode_text_tokens(words).features.pooled
+        video, text = (
+            model.encode_video_tokens(pixels).features.by_frame(),
+            model.encode_text_tokens(words).features.pooled,
+        )
     else:
-        video, text = model.encode_video(pixels).frames, model.encode_text(words).pooled
+        video, text = model.encode_video(pixels).by_frame(), model.encode_text(words).pooled
     weights = torch.randn(video.shape[-1], generator=torch.Generator().manual_seed(5))
     (video @ weights).sum().add((text @ weights).sum()).backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

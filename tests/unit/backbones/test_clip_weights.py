@@ -51,7 +51,7 @@ def assert_holds(clip: CLIP, model: Any, atol: float = 1e-5) -> None:
     frames = pictures(2, clip.spec.image_size)
     ids, words = captions(clip, 77)
     with torch.no_grad():
-        video = clip.encode_video(clips_of(frames[:, None], torch.ones(2, 1, dtype=torch.bool))).frames[:, 0]
+        video = clip.encode_video(clips_of(frames[:, None], torch.ones(2, 1, dtype=torch.bool))).by_frame()[:, 0]
         text = clip.encode_text(Words(ids, words)).pooled
         torch.testing.assert_close(video, model.encode_image(frames), atol=atol, rtol=1e-4)
         torch.testing.assert_close(text, model.encode_text(ids, normalize=True), atol=atol, rtol=1e-4)
@@ -180,7 +180,7 @@ def test_transformers_folder(transformers_folder: tuple[Path, Any]) -> None:
     frames = pictures(2, clip.spec.image_size)
     ids, words = captions(clip)
     with torch.no_grad():
-        video = clip.encode_video(clips_of(frames[:, None], torch.ones(2, 1, dtype=torch.bool))).frames[:, 0]
+        video = clip.encode_video(clips_of(frames[:, None], torch.ones(2, 1, dtype=torch.bool))).by_frame()[:, 0]
         text = clip.encode_text(Words(ids, words)).pooled
         theirs = model(pixel_values=frames, input_ids=ids, attention_mask=words.long())
         torch.testing.assert_close(unit(video), theirs.image_embeds, atol=1e-5, rtol=1e-4)

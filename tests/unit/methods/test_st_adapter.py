@@ -82,7 +82,9 @@ def test_frames_reach_as_far_as_the_kernel(extent: int, reach: int) -> None:
     mask = torch.ones(1, 7, dtype=torch.bool)
     changed = trials.clips(1, 7)
     changed[:, 3] += 1
-    before, after = (method.backbone.encode_video(clips_of(x, mask)).frames[0] for x in (trials.clips(1, 7), changed))
+    before, after = (
+        method.backbone.encode_video(clips_of(x, mask)).by_frame()[0] for x in (trials.clips(1, 7), changed)
+    )
     moved = [i for i in range(7) if (before[i] - after[i]).abs().max() > 1e-6]
     assert moved == list(range(3 - reach, 3 + reach + 1))
 

@@ -236,7 +236,7 @@ def test_frames_read_each_other_only_where_clips_are_joined() -> None:
     changed[:, 0] = 255 - changed[:, 0]
     for cross_frame in (True, False):
         backbone = randomise(tempme(cross_frame=cross_frame).adapt()).backbone
-        before, after = (backbone.encode_video(clips_of(x, all_real())).frames[:, 1:] for x in (clips(), changed))
+        before, after = (backbone.encode_video(clips_of(x, all_real())).by_frame()[:, 1:] for x in (clips(), changed))
         assert bool((before - after).abs().max() > 1e-4) is cross_frame
 
 
@@ -248,7 +248,7 @@ def test_padded_frames_change_nothing(options: dict[str, Any]) -> None:
     other = frames.clone()
     other[1, 5:] = 255 - other[1, 5:]
     first, second = backbone.encode_video(clips_of(frames, mask)), backbone.encode_video(clips_of(other, mask))
-    torch.testing.assert_close(first.frames[1, :5], second.frames[1, :5], atol=0, rtol=0)
+    torch.testing.assert_close(first.by_frame()[1, :5], second.by_frame()[1, :5], atol=0, rtol=0)
     alone = backbone.encode_video(clips_of(frames[1:, :5], mask[1:, :5]))
     torch.testing.assert_close(alone.pooled[0], first.pooled[1], atol=1e-5, rtol=1e-5)
 

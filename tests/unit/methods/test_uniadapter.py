@@ -61,7 +61,7 @@ def match(backbone: Backbone, batch: Batch) -> Tensor:
     """Logits of each caption with its clip."""
     video, memory = backbone.encode_video_tokens(batch.clips)
     text = backbone.encode_text(batch.words)
-    read = present(backbone.fusion).weigh_frames(memory, text.pooled, video.frames, batch.clips.mask)
+    read = present(backbone.fusion).weigh_frames(memory, text.pooled, video.by_frame(), batch.clips.mask)
     return present(backbone.matching).match(batch.words, read)
 
 
@@ -299,7 +299,7 @@ def test_frame_attention_of_one_clip_read_by_many() -> None:
     logits = []
     for rows in (1, copies):
         copied = memory.select(torch.zeros(rows, dtype=torch.long))
-        real, frames = batch.clips.mask[:1].expand(rows, -1), video.frames.expand(rows, -1, -1)
+        real, frames = batch.clips.mask[:1].expand(rows, -1), video.by_frame().expand(rows, -1, -1)
         logits.append(backbone.match(batch.words, backbone.weigh_frames(copied, text, frames, real)))
     torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-5)
     unscaled = backbone.match(batch.words, memory)

@@ -148,7 +148,7 @@ def test_task_trains_and_ranks_with_the_same_similarity() -> None:
         loss, _ = task.loss(backbone, batch)
         task.expect(4, 4)
         task.update(backbone, batch)
-        video = backbone.encode_video(clips_of(frames, mask)).frames
+        video = backbone.encode_video(clips_of(frames, mask)).by_frame()
         text = backbone.encode_text(words)
     torch.testing.assert_close(torch.nn.functional.normalize(text.projected, dim=-1), text.pooled)
     similarity = text_conditioned_cosine(text.projected, video, mask, TEMPERATURE)

@@ -231,7 +231,7 @@ def test_ranks_follow_from_matching_pair_by_pair(kind: type[Method], beta: float
         for t in range(4):
             for v in range(4):
                 words, clip = slice(t, t + 1), slice(v, v + 1)
-                one = memory.select(clip), text.pooled[words], video.frames[clip], batch.clips.mask[clip]
+                one = memory.select(clip), text.pooled[words], video.by_frame()[clip], batch.clips.mask[clip]
                 read = present(backbone.fusion).weigh_frames(*one)
                 logit = present(backbone.matching).match(batch.words.select(words), read)[0, 1]
                 place = int(batch.text_index[t]), int(batch.video_index[v])
