@@ -73,6 +73,7 @@ def start(arguments: Sequence[str], output: IO[str] | int, variables: Mapping[st
         descriptor = os.open(os.devnull, os.O_WRONLY) if isinstance(output, int) else output.fileno()
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
+        sys.stdout, sys.stderr = (os.fdopen(one, "w", closefd=False, errors="backslashreplace") for one in (1, 2))
         os.environ.clear()
         os.environ.update(variables)
         os.chdir(folder)

@@ -155,14 +155,15 @@ class.yaml
 
 def _config_readers() -> Iterable[Any]:
     from petl_bench.cli import config_safety, named_configs
+    from petl_bench.storage import plain_yaml
 
     guard, module = config_safety.ClassPathGuard, config_safety
     return (
         *(guard.read, guard._compose, guard._include, guard._included, guard._check_value, guard._require_allowed),
         *(guard.check_arguments, guard.with_fragments, guard._in_one_line, module._options, module._collections),
-        *(module.parse_yaml, module._require_small, module._would_import, module._class_paths, module._strings),
-        *(module._everything, module._no_group, module._parsed),
-        *(module._UniqueKeys.compose_mapping_node, module._UniqueKeys.flatten_mapping, module._is_scalar),
+        *(plain_yaml.parse_yaml, plain_yaml._require_small, module._would_import, module._class_paths, module._strings),
+        *(module._everything, module._no_group, plain_yaml.nodes_and_value),
+        *(plain_yaml._UniqueKeys.compose_mapping_node, plain_yaml._UniqueKeys.flatten_mapping, plain_yaml._is_scalar),
         *(named_configs.find_fragment, named_configs.read_text),
     )
 

@@ -30,12 +30,12 @@ from tests.stops import in_a_fresh_process
 #: where a training step waits for the GPU today, each for one number or a small copy; none may come on top
 WAITS = {
     Place("backbones/base.py", "Backbone.normalise"): "mean and deviation are copied, at every call",
-    Place("backbones/clip.py", "CLIP.encode_text"): "the length of the longest caption",
-    Place("backbones/blip.py", "without_padding"): "the length of the longest text",
-    Place("backbones/blip.py", "BLIP.answer_ids"): "answers are tokenised in the main process, and copied",
+    Place("clip/model.py", "CLIP.encode_text"): "the length of the longest caption",
+    Place("blip/model.py", "without_padding"): "the length of the longest text",
+    Place("blip/model.py", "BLIP.answer_ids"): "answers are tokenised in the main process, and copied",
     Place("petl_bench/method.py", "Method._require_finite"): "whether the loss is finite, before the backward",
     Place("petl_bench/method.py", "Method.optimizer_step"): "whether gradients are finite (torch's scaler, fp16 alone)",
-    Place("petl_bench/tasks/losses.py", "_require_equal_batches"): "sizes of batches, before each gather",
+    Place("tasks/losses.py", "_require_equal_batches"): "sizes of batches, before each gather",
     Place("petl_bench/optimizers.py", "_clip_each"): "BertAdam's norms, once per group",
     Place("tasks/matching.py", "MatchingRetrieval._draw"): "noise that is the same on every device is copied",
     Place("tasks/qa_classifier.py", "AnswerClassifier.loss"): "targets are made on the CPU, and copied",
