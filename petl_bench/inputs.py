@@ -1,16 +1,56 @@
-"""What a backbone expects of frames and captions: all that data and backbones know of each other."""
+"""What backbones are given, and what they expect of it: all that data and backbones know of each other."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
 from petl_bench.errors import UsageError
 
 Resize = Literal["shorter_side_crop", "squash"]
+
+
+class Clips(NamedTuple):
+    """B clips of T frames.
+
+    Attributes:
+        frames: uint8 (B, T, 3, H, W), or float already normalised; zeros where `mask` is False.
+        mask: bool (B, T), True where a frame is real.
+        times: float (B, T), seconds from the beginning of the clip (of the moment, where it is part of a video) to
+            that of the frame. 0 where `mask` is False, for still images, and where a file tells no times.
+    """
+
+    frames: Tensor
+    mask: Tensor
+    times: Tensor
+
+    def select(self, rows: Tensor | slice) -> Clips:
+        """Some of the clips."""
+        return Clips(*(part[rows] for part in self))
+
+
+class Words(NamedTuple):
+    """M texts of N tokens.
+
+    Attributes:
+        ids: long (M, N).
+        mask: bool (M, N), True for start, words and end.
+    """
+
+    ids: Tensor
+    mask: Tensor
+
+    def select(self, rows: Tensor | slice) -> Words:
+        """Some of the texts."""
+        return Words(self.ids[rows], self.mask[rows])
+
+    def without_padding(self) -> Words:
+        """Without the places that are padding in all rows, which nobody reads."""
+        longest = int(self.mask.sum(1).max())
+        return Words(self.ids[:, :longest], self.mask[:, :longest])
 
 
 Tokenizer = Callable[[Sequence[str], int], tuple[Tensor, Tensor]]
@@ -38,12 +78,12 @@ class InputSpec:
     tokenizer: Tokenizer
     text_words: int | None = None
 
-    def tokenize(self, captions: Sequence[str], max_words: int) -> tuple[Tensor, Tensor]:
-        """Token ids (M, max_words) and their mask; longer captions are cut and keep their end token.
+    def tokenize(self, captions: Sequence[str], max_words: int) -> Words:
+        """Tokens of M captions, (M, max_words); longer captions are cut and keep their end token.
 
         Raises:
             UsageError: if `max_words` exceeds the context the backbone was trained with.
         """
         if not 2 < max_words <= self.context_length:
             raise UsageError(f"max_words is {max_words}: this backbone takes 3 to {self.context_length}")
-        return self.tokenizer(captions, max_words)
+        return Words(*self.tokenizer(captions, max_words))

@@ -116,8 +116,8 @@ class Method(LightningModule, ABC):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, logs = self.task.loss(self.backbone, batch)
         self._require_finite(loss, batch)
-        self.log("loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.frames))
-        self.log_dict(logs, batch_size=len(batch.frames))
+        self.log("loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.video_index))
+        self.log_dict(logs, batch_size=len(batch.video_index))
         return loss
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.method import Method
+from tests.inputs import clips_of
 
 
 def noise(backbone: Backbone, clips: int, frames: int, seed: int = 0) -> Tensor:
@@ -38,7 +39,7 @@ def token_schedule(method: Method, frames: int) -> list[tuple[int, int, int]]:
     size, device = backbone.spec.image_size, backbone.logit_scale.device
     pixels = torch.zeros(1, frames, 3, size, size, device=device)
     with torch.device(device), torch.no_grad():
-        backbone.encode_video(pixels, torch.ones(1, frames).bool(), tokens=True)
+        backbone.encode_video_tokens(clips_of(pixels, torch.ones(1, frames).bool()))
     for handle in handles:
         handle.remove()
     shapes = [(x.shape[0], x.shape[1]) for x in read]

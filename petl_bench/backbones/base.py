@@ -16,24 +16,41 @@ import torch
 from torch import Tensor, nn
 
 from petl_bench.errors import UsageError
-from petl_bench.inputs import InputSpec
-from petl_bench.nn.transformer import Tower
+from petl_bench.inputs import Clips, InputSpec, Words
+from petl_bench.nn.transformer import Memory, Tower
 
 
 class VideoFeatures(NamedTuple):
-    """Features of B clips: all tokens (B, T, L, D) if asked for, frames (B, T, E), pooled (B, E)."""
+    """Features of B clips: frames (B, T, E), pooled (B, E)."""
 
-    tokens: Tensor | None
     frames: Tensor
     pooled: Tensor
 
 
 class TextFeatures(NamedTuple):
-    """Features of M captions: all tokens (M, N, D) if asked for, pooled (M, E), pooled before normalisation (M, E)."""
+    """Features of M captions: pooled (M, E), pooled before normalisation (M, E)."""
 
-    tokens: Tensor | None
     pooled: Tensor
     projected: Tensor
+
+
+class VideoTokens(NamedTuple):
+    """B clips with all that text can read of them.
+
+    Attributes:
+        features: of the clips.
+        memory: all tokens of all frames, frame after frame (B, T * L, D); those of padded frames are not read.
+    """
+
+    features: VideoFeatures
+    memory: Memory
+
+
+class TextTokens(NamedTuple):
+    """M captions with all their tokens: features, and tokens (M, N, D)."""
+
+    features: TextFeatures
+    tokens: Tensor
 
 
 class Backbone(nn.Module, ABC):
@@ -53,7 +70,7 @@ class Backbone(nn.Module, ABC):
     embed_dim: int
     logit_scale: nn.Parameter
     weights: dict[str, str | None]
-    #: False if features are all that it gives; then nobody may ask for `tokens`
+    #: False if features are all that it gives, so that `encode_video_tokens` and `encode_text_tokens` refuse
     has_tokens: ClassVar[bool] = True
     #: arguments that change no result
     operational: ClassVar[frozenset[str]] = frozenset()
@@ -62,7 +79,7 @@ class Backbone(nn.Module, ABC):
         super().__init__()
         #: the configuration of the architecture, whatever file it came from
         self.config: dict[str, Any] = {}
-        #: set by a method that weighs the frames of a clip for each caption; see `key_scale`
+        #: set by a method that weighs the frames of a clip for each caption; see `weigh_frames`
         self.frame_attention: nn.Module | None = None
 
     def contents(self) -> dict[str, Any]:
@@ -85,40 +102,45 @@ class Backbone(nn.Module, ABC):
         """The towers by kind, `vision` first."""
 
     @abstractmethod
-    def encode_video(self, frames: Tensor, mask: Tensor, tokens: bool = False) -> VideoFeatures:
-        """Features of clips.
-
-        Args:
-            frames: uint8 (B, T, 3, H, W), or float already normalised.
-            mask: (B, T) bool, True where a frame is real; at least one per clip.
-            tokens: also return all tokens of all frames, which costs the shortcut in the last block.
-        """
+    def encode_video(self, clips: Clips) -> VideoFeatures:
+        """Features of clips; each has at least one real frame."""
 
     @abstractmethod
-    def encode_text(self, ids: Tensor, mask: Tensor, tokens: bool = False) -> TextFeatures:
-        """Features of captions; ids and mask (M, N)."""
+    def encode_text(self, words: Words) -> TextFeatures:
+        """Features of captions."""
 
-    def fuse(
-        self, ids: Tensor, mask: Tensor, video_tokens: Tensor, video_mask: Tensor, key_scale: Tensor | None = None
-    ) -> Tensor:
+    def encode_video_tokens(self, clips: Clips) -> VideoTokens:
+        """`encode_video` with all tokens, which costs the shortcut in the last block.
+
+        Raises:
+            UsageError: if features are all that the backbone gives.
+        """
+        raise self._without_tokens()
+
+    def encode_text_tokens(self, words: Words) -> TextTokens:
+        """`encode_text` with all tokens, those of padding included, which costs the shortcut in the last block.
+
+        Raises:
+            UsageError: if features are all that the backbone gives.
+        """
+        raise self._without_tokens()
+
+    def _without_tokens(self) -> UsageError:
+        return UsageError(f"{self.name} is used as a whole and gives no tokens: choose another backbone")
+
+    def fuse(self, words: Words, memory: Memory) -> Tensor:
         """States of captions that read a clip each, (B, N, D).
 
         Args:
-            ids: (B, N); the first token is replaced where the backbone has a token for this.
-            mask: (B, N) bool, True for tokens.
-            video_tokens: (B, T, L, D) of `encode_video`, or (1, T, L, D) where all captions read one clip, which is
-                cheaper than B copies.
-            video_mask: (B, T) or (1, T) bool, True where a frame is real.
-            key_scale: factor on the keys of the video's tokens, (B, T, L) or (1, T, L); None for 1.
+            words: (B, N); the first token is replaced where the backbone has a token for this.
+            memory: of `encode_video_tokens`; of one clip where all captions read it, which is cheaper than B copies.
 
         Raises:
             UsageError: if the backbone has no cross-attention.
         """
         raise self._without_fusion()
 
-    def match(
-        self, ids: Tensor, mask: Tensor, video_tokens: Tensor, video_mask: Tensor, key_scale: Tensor | None = None
-    ) -> Tensor:
+    def match(self, words: Words, memory: Memory) -> Tensor:
         """Logits (B, 2) of "no match" and "match" of captions and clips; arguments as in `fuse`.
 
         Raises:
@@ -129,19 +151,20 @@ class Backbone(nn.Module, ABC):
     def _without_fusion(self) -> UsageError:
         return UsageError(f"{self.name} has no layers in which text reads video: choose a BLIP backbone")
 
-    def key_scale(self, text: Tensor, frames: Tensor, mask: Tensor, tokens: int) -> Tensor | None:
-        """The `key_scale` of `fuse` and `match` that the method asks for; None where it leaves keys as they are.
+    def weigh_frames(self, memory: Memory, text: Tensor, frames: Tensor, mask: Tensor) -> Memory:
+        """The memory as the method has each caption read it; the same one where it leaves keys as they are.
 
         Args:
+            memory: of B clips, or of one that all captions read.
             text: (B, E), as `TextFeatures.pooled`.
-            frames: (B, T, E), as `VideoFeatures.frames`, or (1, T, E) where all captions read one clip.
+            frames: (B, T, E), as `VideoFeatures.frames`, or (1, T, E).
             mask: (B, T) or (1, T) bool, True where a frame is real.
-            tokens: L, tokens per frame.
-
-        Returns:
-            (B, T, L).
         """
-        return None if self.frame_attention is None else self.frame_attention(text, frames, mask, tokens)
+        if self.frame_attention is None:
+            return memory
+        tokens = memory.tokens.shape[1] // frames.shape[1]  # L, of a frame
+        factors = self.frame_attention(text, frames, mask, tokens)  # (B, T, L)
+        return memory if factors is None else memory._replace(key_scale=factors.flatten(1))
 
     def fusion_parameters(self) -> list[nn.Parameter]:
         """The parameters that only `fuse` and what follows it read; none where the two encoders are all there is."""
@@ -202,6 +225,12 @@ def mean_of_real(frames: Tensor, mask: Tensor) -> Tensor:
     """Mean over the frames that are real: (B, T, E), mask (B, T) bool -> (B, E); NaN where none is."""
     weight = mask.to(frames.dtype)[..., None]  # (B, T, 1)
     return torch.where(mask[..., None], frames, 0).sum(1) / weight.sum(1)
+
+
+def video_memory(x: Tensor, mask: Tensor) -> Memory:
+    """What text reads of clips: tokens of all frames (B * T, L, D), mask (B, T) -> (B, T * L, D), frame after frame."""
+    x = x.unflatten(0, mask.shape)  # (B, T, L, D)
+    return Memory(x.flatten(1, 2), mask[:, :, None].expand(x.shape[:3]).flatten(1))
 
 
 def require_patch(image_size: int | None, vision: dict[str, Any]) -> None:

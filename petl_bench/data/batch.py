@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from petl_bench.inputs import Clips, Words
+
 
 class Question(NamedTuple):
     """What belongs to a text that is a question.
@@ -35,10 +37,8 @@ class Batch(NamedTuple):
     """B clips and the M captions that belong to them (in training M = B, one each).
 
     Attributes:
-        frames: uint8 (B, T, 3, H, W); zeros where `frame_mask` is False.
-        frame_mask: bool (B, T), True where a frame is real.
-        ids: long (M, N) token ids.
-        text_mask: bool (M, N), True for start, words and end.
+        clips: the B clips.
+        words: of the M captions.
         video_index: long (B,), position of the video in its split.
         text_index: long (M,), position of the caption in its split.
         text_video: long (M,), position in the split of the video that the caption belongs to.
@@ -46,10 +46,8 @@ class Batch(NamedTuple):
         questions: (M,), where the captions are questions; else empty.
     """
 
-    frames: Tensor
-    frame_mask: Tensor
-    ids: Tensor
-    text_mask: Tensor
+    clips: Clips
+    words: Words
     video_index: Tensor
     text_index: Tensor
     text_video: Tensor

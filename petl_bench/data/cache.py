@@ -45,7 +45,7 @@ from torch import Tensor
 
 from petl_bench.data.reader import READING_RULES, VideoError, VideoReader
 from petl_bench.data.sampling import FILLED, choose_frames, frame_grid, is_random
-from petl_bench.data.video import open_video, reader_version, resize_frames
+from petl_bench.data.video import TimedFrames, open_video, reader_version, resize_frames, times_of
 from petl_bench.errors import CheckpointError, DataError
 from petl_bench.inputs import Resize
 from petl_bench.machine.resources import error_number, exhausted
@@ -196,15 +196,15 @@ class FrameCache:
         moment = "" if clip.start is None and clip.end is None else f"_{clip.start or 0}_{clip.end or 'end'}"
         return f"{sha256[:2]}/{sha256}{moment}.safetensors"
 
-    def read(self, clip: Clip, choose: Choose) -> Tensor:
-        """Frames of a clip, equal to the last bit to those that decoding gives.
+    def read(self, clip: Clip, choose: Choose) -> TimedFrames:
+        """Frames of a clip with their times, equal to the last bit to those that decoding gives.
 
         Args:
             clip: the clip.
             choose: frame numbers from what is known of the video.
 
         Returns:
-            uint8 (n, 3, S, S), a copy.
+            Copies of the n frames that are chosen.
 
         Raises:
             CacheMiss: The clip is not in the cache as its video file is now.
@@ -213,7 +213,7 @@ class FrameCache:
         """
         path = self.entry(clip)
         try:
-            return _Entry(path).frames(choose)
+            return _Entry(path).frames(choose, clip.start)
         except PermissionError as error:
             raise _unreadable(path, error) from error
         except FileNotFoundError as error:
@@ -426,10 +426,10 @@ class _Entry:
         if self._times is not None and _crc32(self._times) != self.description.get("times_crc32"):
             raise self._damaged("the times of the cached frames are damaged")
 
-    def frames(self, choose: Choose) -> Tensor:
-        """A copy of the chosen frames, each compared with its checksum."""
-        times = None if self._times is None else self._times.numpy()
-        wanted = choose(self.description["num_frames"], self.description["fps"], times)
+    def frames(self, choose: Choose, start: Seconds) -> TimedFrames:
+        """A copy of the chosen frames, each compared with its checksum, and their times after `start`."""
+        times, fps = None if self._times is None else self._times.numpy(), self.description["fps"]
+        wanted = choose(self.description["num_frames"], fps, times)
         if not np.isin(wanted, self.description["numbers"]).all():
             raise ValueError(f"frames {wanted.tolist()} are not all among the cached {self.description['numbers']}")
         slots = np.searchsorted(self.description["numbers"], wanted)
@@ -437,7 +437,7 @@ class _Entry:
         for frame, slot in zip(frames, slots.tolist(), strict=True):
             if _crc32(frame) != self.description["crc32"][slot]:
                 raise self._damaged(f"cached frame {self.description['numbers'][slot]} is damaged")
-        return frames
+        return TimedFrames(frames, times_of(wanted, fps, times, start))
 
     def check(self) -> None:
         """Compares all frames with their SHA-256."""

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from petl_bench.data import sampling
@@ -21,9 +20,9 @@ from petl_bench.data.cache import CacheMiss, Clip, DamagedEntry, FrameCache, Pro
 from petl_bench.data.current_files import CurrentFiles
 from petl_bench.data.reader import VideoError
 from petl_bench.data.samples import Sample
-from petl_bench.data.video import load_frames, pad_frames
+from petl_bench.data.video import TimedFrames, load_frames, padded
 from petl_bench.errors import DataError
-from petl_bench.inputs import InputSpec, Resize
+from petl_bench.inputs import Clips, InputSpec, Resize, Words
 
 #: how many other rows are tried in place of one whose video cannot be read
 _RETRIES = 8
@@ -34,12 +33,10 @@ Augment = Callable[[np.ndarray], np.ndarray]
 
 
 class Row(NamedTuple):
-    """One clip with its captions, before batching; the fields are those of `Batch`, without its first dimension."""
+    """One clip with its captions, before batching; `clip` is one of `Batch.clips`, without the first dimension."""
 
-    frames: Tensor
-    frame_mask: Tensor
-    ids: Tensor
-    text_mask: Tensor
+    clip: Clips
+    words: Words
     video_index: int
     text_index: Sequence[int]
     decoded: bool
@@ -86,18 +83,16 @@ class ClipLoader:
 
     def load(
         self, path: Path, sample: Sample, rng: np.random.Generator | None = None, augment: Augment | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """uint8 frames (T, 3, S, S), zeros after the last real one, and their mask (T,)."""
+    ) -> Clips:
+        """One clip, frames (T, 3, S, S), without the dimension of clips."""
         if self.board is not None:
             self.board.publish(path)
         # Augmented frames are never the cached ones: those are resized already.
-        frames = self._cached(path, sample, rng) if augment is None else None
-        if frames is None:
-            frames = self._decoded(path, sample, rng, augment)
-        return pad_frames(frames, self.count)
+        found = self._cached(path, sample, rng) if augment is None else None
+        return padded(found or self._decoded(path, sample, rng, augment), self.count)
 
-    def _cached(self, path: Path, sample: Sample, rng: np.random.Generator | None) -> Tensor | None:
-        """The frames in the cache, (n, 3, S, S); None if they are to be decoded."""
+    def _cached(self, path: Path, sample: Sample, rng: np.random.Generator | None) -> TimedFrames | None:
+        """What the cache has; None if it is to be decoded."""
         if self.cache is None:
             return None
 
@@ -126,8 +121,10 @@ class ClipLoader:
                 rng.bit_generator.state = state  # decoding draws the same frames
             return None
 
-    def _decoded(self, path: Path, sample: Sample, rng: np.random.Generator | None, augment: Augment | None) -> Tensor:
-        frames, _ = load_frames(
+    def _decoded(
+        self, path: Path, sample: Sample, rng: np.random.Generator | None, augment: Augment | None
+    ) -> TimedFrames:
+        return load_frames(
             path,
             count=self.count,
             sampling=self.sampling,
@@ -140,12 +137,11 @@ class ClipLoader:
             end=sample.end,
             augment=augment,
         )
-        return frames
 
-    def blank(self) -> tuple[Tensor, Tensor]:
+    def blank(self) -> Clips:
         """What stands for a clip that could not be read; its mask has no real frame."""
-        shape = (self.count, 3, self.image_size, self.image_size)
-        return torch.zeros(shape, dtype=torch.uint8), torch.zeros(self.count, dtype=torch.bool)
+        nothing = TimedFrames(torch.zeros(0, 3, self.image_size, self.image_size, dtype=torch.uint8), torch.zeros(0))
+        return padded(nothing, self.count)
 
 
 class TrainingDataset(Dataset[Row]):
@@ -212,11 +208,11 @@ class TrainingDataset(Dataset[Row]):
         if caption < 0:
             caption = int(rng.integers(len(sample.captions)))
         random = rng if sampling.is_random(self.loader.sampling) else None
-        frames, frame_mask = self.loader.load(path, sample, random, augment)
-        ids, text_mask = self.spec.tokenize([sample.captions[caption]], self.max_words)
+        clip = self.loader.load(path, sample, random, augment)
+        words = self.spec.tokenize([sample.captions[caption]], self.max_words)
         text_index = [int(self.first_text[video]) + caption]
         questions = sample.questions[caption : caption + 1]
-        return Row(frames, frame_mask, ids, text_mask, video, text_index, True, questions)
+        return Row(clip, words, video, text_index, True, questions)
 
 
 class EvaluationDataset(Dataset[Row]):
@@ -255,12 +251,12 @@ class EvaluationDataset(Dataset[Row]):
 
     def __getitem__(self, index: int) -> Row:
         sample = self.samples[index]
-        ids, text_mask = self.spec.tokenize(sample.captions, self.max_words)
-        (frames, frame_mask), decoded = self._frames(index)
+        words = self.spec.tokenize(sample.captions, self.max_words)
+        clip, decoded = self._clip(index)
         text_index = range(int(self.first_text[index]), int(self.first_text[index + 1]))
-        return Row(frames, frame_mask, ids, text_mask, index, text_index, decoded, sample.questions)
+        return Row(clip, words, index, text_index, decoded, sample.questions)
 
-    def _frames(self, index: int) -> tuple[tuple[Tensor, Tensor], bool]:
+    def _clip(self, index: int) -> tuple[Clips, bool]:
         path = self.paths[index]
         # Evaluation is the same every time, also under a random sampling: the generator follows from the index.
         rng = np.random.default_rng(index) if sampling.is_random(self.loader.sampling) else None
@@ -278,10 +274,8 @@ class EvaluationDataset(Dataset[Row]):
 def collate(rows: Sequence[Row]) -> Batch:
     """Stacks clips and concatenates their captions."""
     return Batch(
-        frames=torch.stack([row.frames for row in rows]),
-        frame_mask=torch.stack([row.frame_mask for row in rows]),
-        ids=torch.cat([row.ids for row in rows]),
-        text_mask=torch.cat([row.text_mask for row in rows]),
+        clips=Clips(*(torch.stack(parts) for parts in zip(*(row.clip for row in rows), strict=True))),
+        words=Words(*(torch.cat(parts) for parts in zip(*(row.words for row in rows), strict=True))),
         video_index=torch.tensor([row.video_index for row in rows]),
         text_index=torch.tensor([i for row in rows for i in row.text_index]),
         text_video=torch.tensor([row.video_index for row in rows for _ in row.text_index]),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -32,10 +32,9 @@ from petl_bench.data.sampling import choose_frames
 from petl_bench.data.scan import scan
 from petl_bench.data.timing import Timing, timing
 from petl_bench.errors import DataError, UsageError
+from petl_bench.inputs import Clips, Resize
 from petl_bench.machine.installation import package_version
 from petl_bench.machine.resources import exhausted_by_parser
-
-Resize = Literal["shorter_side_crop", "squash"]
 
 #: seconds (30 years) beyond which a time of decord is a missing one
 _FAR = 1e9
@@ -46,6 +45,34 @@ class WholeStream(NamedTuple):
 
     frames: int
     codec: str
+
+
+class TimedFrames(NamedTuple):
+    """The n frames that were chosen of a clip.
+
+    Attributes:
+        frames: uint8 (n, 3, S, S).
+        times: float32 (n,), as `petl_bench.inputs.Clips.times`.
+    """
+
+    frames: torch.Tensor
+    times: torch.Tensor
+
+
+def times_of(numbers: np.ndarray, fps: float, times: np.ndarray | None, start: int | None = None) -> torch.Tensor:
+    """When frames begin, in seconds after the beginning of the moment: float32 (n,); 0 where a file does not tell.
+
+    Args:
+        numbers: (n,) of the frames.
+        fps: Frames per second of the video, 0 if that is not known.
+        times: (num_frames + 1,) seconds at which each frame begins and the last one ends; None for a constant rate.
+        start: First second of the moment, None for the start of the video. Grids that count frames may begin a little
+            before it (`petl_bench.data.sampling.seconds_grid`); their times are 0.
+    """
+    if times is None and not fps > 0:
+        return torch.zeros(len(numbers))
+    begins = numbers / fps if times is None else times[numbers]
+    return torch.from_numpy(np.maximum(begins - (start or 0), 0)).float()
 
 
 class PyAVReader(VideoReader):
@@ -240,7 +267,7 @@ def load_frames(
     start: int | None = None,
     end: int | None = None,
     augment: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> tuple[torch.Tensor, int]:
+) -> TimedFrames:
     """Samples, decodes and resizes the frames of one clip.
 
     Args:
@@ -258,7 +285,7 @@ def load_frames(
         augment: Changes the decoded frames, uint8 (n, H, W, 3), before they are resized.
 
     Returns:
-        uint8 frames (n, 3, S, S) and n, with 1 <= n <= count.
+        n frames, 1 <= n <= count, and their times within the clip.
 
     Raises:
         VideoError: The file cannot be read, or has no frame in the moment.
@@ -284,11 +311,12 @@ def load_frames(
         if len(indices) == 0:
             raise VideoError(f"{path}: no frame between second {start} and {end}; {num_frames} frames at {fps:g} fps")
         pixels = video.read(indices)  # (n, H, W, 3)
+        times = times_of(indices, fps, video.timing.times, start)
     if augment is not None:
         pixels = augment(pixels)
     # The permuted view keeps channels last in memory, which torchvision resizes at twice the speed.
     frames = resize_frames(torch.from_numpy(pixels).permute(0, 3, 1, 2), image_size, resize)
-    return frames, len(frames)
+    return TimedFrames(frames, times)
 
 
 def resize_frames(frames: torch.Tensor, image_size: int, resize: Resize) -> torch.Tensor:
@@ -317,23 +345,29 @@ def resize_frames(frames: torch.Tensor, image_size: int, resize: Resize) -> torc
     return transforms.center_crop(scaled, [image_size, image_size]).contiguous()
 
 
-def pad_frames(frames: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pads a clip with zero frames at the end, as CLIP4Clip does; the mask tells them from real ones.
+def padded(clip: TimedFrames, count: int) -> Clips:
+    """Pads a clip with zero frames at time 0 at the end, as CLIP4Clip does; the mask tells them from real ones.
 
     Args:
-        frames: (n, 3, S, S) with n <= count.
+        clip: n frames, n <= count.
         count: Frames per clip in the batch.
 
     Returns:
-        Frames (count, 3, S, S) and mask (count,), bool, True where a frame is real.
+        Frames (count, 3, S, S), mask and times (count,): a clip without the dimension of clips.
 
     Raises:
         ValueError: There are more than `count` frames.
     """
-    if len(frames) > count:
+    frames, times = clip
+    missing = count - len(frames)
+    if missing < 0:
         raise ValueError(f"{len(frames)} frames do not fit into {count}")
-    padding = frames.new_zeros((count - len(frames), *frames.shape[1:]))
-    return torch.cat([frames, padding]), torch.arange(count) < len(frames)
+    padding = frames.new_zeros((missing, *frames.shape[1:]))
+    return Clips(
+        torch.cat([frames, padding]),
+        torch.arange(count) < len(frames),
+        torch.cat([times, times.new_zeros(missing)]),
+    )
 
 
 def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:

@@ -25,6 +25,10 @@ class Memory(NamedTuple):
     mask: Tensor
     key_scale: Tensor | None = None
 
+    def select(self, rows: Tensor | slice) -> Memory:
+        """What some of the rows read."""
+        return Memory(*(None if part is None else part[rows] for part in self))
+
 
 @dataclass(frozen=True)
 class Context:

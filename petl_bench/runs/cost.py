@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from lightning_fabric.utilities.apply_func import move_data_to_device
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -18,9 +19,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from petl_bench.backbones.base import Backbone
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.batch import Batch, Question
-from petl_bench.inputs import InputSpec
+from petl_bench.inputs import Clips, InputSpec
 from petl_bench.lightning_seams import data_of, in_precision
 from petl_bench.method import Method
+from petl_bench.nn.transformer import Memory
 from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.tasks.base import Evaluation, Task
 
@@ -52,13 +54,20 @@ def count_gmacs(backbone: Backbone, task: Task, frames: int, max_words: int) -> 
     """
     device = next(backbone.parameters()).device
     batch = made_batch(backbone.spec, 1, frames, max_words)
-    moved = {name: field.to(device) for name, field in batch._asdict().items() if isinstance(field, Tensor)}
-    batch = batch._replace(**moved)
+    batch = move_data_to_device(batch, device)
     with torch.no_grad(), _plain_attention(), FlopCounterMode(display=False) as counter:
-        video = backbone.encode_video(batch.frames, batch.frame_mask, tokens=backbone.has_tokens)
+        memory = _all_tokens(backbone, batch.clips)
         vision = counter.get_total_flops()
-        task.after_vision(backbone, batch, video)
+        task.after_vision(backbone, batch, memory)
     return Gmacs(vision / 2e9, counter.get_total_flops() / 2e9)
+
+
+def _all_tokens(backbone: Backbone, clips: Clips) -> Memory | None:
+    """All tokens of a clip; of a backbone that gives none its features are computed."""
+    if backbone.has_tokens:
+        return backbone.encode_video_tokens(clips).memory
+    backbone.encode_video(clips)
+    return None
 
 
 @contextmanager
@@ -76,13 +85,14 @@ def _plain_attention() -> Iterator[None]:
 def made_batch(spec: InputSpec, clips: int, frames: int, max_words: int) -> Batch:
     """A training batch of noise, always the same, with captions (or questions) that fill `max_words` tokens."""
     size, generator = spec.image_size, torch.Generator().manual_seed(0)
-    ids, mask = spec.tokenize([" ".join(["a"] * max_words)] * clips, max_words)
     index = torch.arange(clips)
     return Batch(
-        frames=torch.randint(256, (clips, frames, 3, size, size), dtype=torch.uint8, generator=generator),
-        frame_mask=torch.ones(clips, frames, dtype=torch.bool),
-        ids=ids,
-        text_mask=mask,
+        clips=Clips(
+            frames=torch.randint(256, (clips, frames, 3, size, size), dtype=torch.uint8, generator=generator),
+            mask=torch.ones(clips, frames, dtype=torch.bool),
+            times=torch.arange(frames).float().expand(clips, -1),
+        ),
+        words=spec.tokenize([" ".join(["a"] * max_words)] * clips, max_words),
         video_index=index,
         text_index=index,
         text_video=index,

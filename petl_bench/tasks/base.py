@@ -10,8 +10,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from torch import Tensor, nn
 
-from petl_bench.backbones.base import Backbone, VideoFeatures
+from petl_bench.backbones.base import Backbone
 from petl_bench.data.batch import Batch
+from petl_bench.nn.transformer import Memory
 
 
 @dataclass(frozen=True)
@@ -140,15 +141,18 @@ class Task(nn.Module, ABC):
     def reset(self) -> None:
         """Forgets what `update` took in."""
 
-    def after_vision(self, backbone: Backbone, batch: Batch, video: VideoFeatures) -> None:
+    def after_vision(self, backbone: Backbone, batch: Batch, memory: Memory | None) -> None:
         """What is computed for one clip and one text behind the vision tower; `petl_bench.runs.cost` counts it.
 
         Args:
             backbone: in evaluation mode.
             batch: one clip and one text.
-            video: of the clip, with all tokens where the backbone has any.
+            memory: all tokens of the clip, where the backbone has any.
         """
-        backbone.encode_text(batch.ids, batch.text_mask, tokens=backbone.has_tokens)
+        if backbone.has_tokens:
+            backbone.encode_text_tokens(batch.words)
+        else:
+            backbone.encode_text(batch.words)
 
     @abstractmethod
     def predict(self, backbone: Backbone, batch: Batch) -> Any:

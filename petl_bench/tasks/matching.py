@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple
 
 import torch
+from einops import repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petl_bench.backbones.base import Backbone, TextFeatures, VideoFeatures
+from petl_bench.backbones.base import Backbone, VideoFeatures
 from petl_bench.data.batch import Batch
 from petl_bench.errors import UsageError
+from petl_bench.inputs import Words
 from petl_bench.metrics.reranking import RerankedRetrievalMetric
+from petl_bench.nn.transformer import Memory
 from petl_bench.ranges import Count, NonNegative, Share
 from petl_bench.tasks.losses import gather_index, gather_with_grad, hard_negatives, momentum_contrastive_loss, own_rows
 from petl_bench.tasks.momentum import FeatureQueue, MomentumCopy
@@ -22,9 +25,9 @@ _CHUNK = 256
 
 
 class _Clip(NamedTuple):
-    """What the second stage needs of a clip, on the CPU: tokens (1, T, L, D), frames (1, T, E), mask (1, T)."""
+    """What the second stage needs of a clip, on the CPU: what text reads, frames (1, T, E), mask (1, T)."""
 
-    tokens: Tensor
+    memory: Memory
     frames: Tensor
     mask: Tensor
 
@@ -37,8 +40,7 @@ class _GlobalBatch(NamedTuple):
         text: (G, E), L2-normalised.
         slow_video: as the momentum encoder sees them (G, E).
         slow_text: as the momentum encoder sees them (G, E).
-        ids: (G, N).
-        text_mask: (G, N) bool.
+        words: (G, N).
         frame_mask: (G, T) bool.
         video_index: (G,).
     """
@@ -47,10 +49,15 @@ class _GlobalBatch(NamedTuple):
     text: Tensor
     slow_video: Tensor
     slow_text: Tensor
-    ids: Tensor
-    text_mask: Tensor
+    words: Words
     frame_mask: Tensor
     video_index: Tensor
+
+    def select(self, rows: slice) -> _GlobalBatch:
+        """Some of the samples."""
+        video, text, slow_video, slow_text, words, *numbers = self
+        features = (part[rows] for part in (video, text, slow_video, slow_text))
+        return _GlobalBatch(*features, words.select(rows), *(part[rows] for part in numbers))
 
 
 class _Encoders(nn.Module):
@@ -62,8 +69,8 @@ class _Encoders(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Pooled features of videos and texts, (B, E) each."""
-        video = self.backbone.encode_video(batch.frames, batch.frame_mask)
-        return video.pooled, self.backbone.encode_text(batch.ids, batch.text_mask).pooled
+        video = self.backbone.encode_video(batch.clips)
+        return video.pooled, self.backbone.encode_text(batch.words).pooled
 
 
 class MatchingRetrieval(Retrieval):
@@ -170,15 +177,15 @@ class MatchingRetrieval(Retrieval):
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         slow = self.momentum.call(_Encoders(backbone), batch)
-        video = backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
-        text = backbone.encode_text(batch.ids, batch.text_mask)
+        video, memory = backbone.encode_video_tokens(batch.clips)
+        text = backbone.encode_text(batch.words)
         scale = backbone.logit_scale.exp()
         everyone = _gather(batch, video.pooled, text.pooled, *slow)
         self._to_push = [everyone]
         with torch.autocast(video.pooled.device.type, enabled=False):
             contrast = self._contrast(video.pooled, text.pooled, everyone, scale)
-            negatives = self._draw(everyone, scale.detach(), len(batch.ids))
-        match = self._match(backbone, video, text, everyone, negatives)
+            negatives = self._draw(everyone, scale.detach(), len(text.pooled))
+        match = self._match(backbone, video, memory, everyone, negatives)
         return contrast + match, {"loss_itc": contrast.detach(), "loss_itm": match.detach()}
 
     def _contrast(self, video: Tensor, text: Tensor, everyone: _GlobalBatch, scale: Tensor) -> Tensor:
@@ -218,27 +225,26 @@ class MatchingRetrieval(Retrieval):
         self,
         backbone: Backbone,
         video: VideoFeatures,
-        text: TextFeatures,
+        memory: Memory,
         everyone: _GlobalBatch,
         negatives: _Negatives,
     ) -> Tensor:
         """ITM: the own pairs, own captions with negative videos, negative captions with own videos."""
-        assert video.tokens is not None
-        count, device = len(text.pooled), text.pooled.device
+        count, device = len(video.pooled), video.pooled.device
         own = own_rows(count)
         if self.negatives == "all":
-            tokens, frames = gather_with_grad(video.tokens), gather_index(video.frames.detach())
+            tokens, frames = gather_with_grad(memory.tokens), gather_index(video.frames.detach())
             candidates, first = everyone, own.start
         else:
-            tokens, frames = video.tokens, video.frames.detach()
-            candidates, first = _GlobalBatch(*(rows[own] for rows in everyone)), 0
+            tokens, frames = memory.tokens, video.frames.detach()
+            candidates, first = everyone.select(own), 0
         pairs = torch.arange(first, first + count, device=device)
         t = torch.cat([pairs, pairs, negatives.texts])
         v = torch.cat([pairs, negatives.videos, pairs])
-        key_scale = backbone.key_scale(candidates.text[t], frames[v], candidates.frame_mask[v], tokens.shape[2])
-        logits = backbone.match(
-            candidates.ids[t], candidates.text_mask[t], tokens[v], candidates.frame_mask[v], key_scale
-        )  # (3B, 2)
+        mask = candidates.frame_mask[v]  # (3B, T)
+        of_pairs = Memory(tokens[v], repeat(mask, "b t -> b (t l)", l=tokens.shape[1] // mask.shape[1]))
+        of_pairs = backbone.weigh_frames(of_pairs, candidates.text[t], frames[v], mask)
+        logits = backbone.match(candidates.words.select(t), of_pairs)  # (3B, 2)
         negative = torch.where(negatives.exist, 0, -100)  # the latter is ignored
         labels = torch.cat([torch.ones_like(negative), negative, negative])
         # Divided by what all processes have the same number of, so that the mean over processes is the global one.
@@ -251,17 +257,17 @@ class MatchingRetrieval(Retrieval):
         if not isinstance(self.metric, RerankedRetrievalMetric):
             super().update(backbone, batch)
             return
-        video = backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
-        text = backbone.encode_text(batch.ids, batch.text_mask)
+        video, memory = backbone.encode_video_tokens(batch.clips)
+        text = backbone.encode_text(batch.words)
         pooled = torch.where(batch.decoded[:, None], video.pooled, 0)
         self.metric.update_videos(pooled, batch.video_index, batch.decoded)
         self.metric.update_texts(text.pooled, batch.text_index, batch.text_video)
-        self.metric.update_tokens(batch.ids, batch.text_mask)
-        assert video.tokens is not None
-        tokens, frames, mask = map(_on_the_host, (_as_read(video.tokens), video.frames, batch.frame_mask))
+        self.metric.update_tokens(batch.words.ids, batch.words.mask)
+        tokens, readable = _on_the_host(_as_read(memory.tokens)), _on_the_host(memory.mask)
+        frames, mask = _on_the_host(video.frames), _on_the_host(batch.clips.mask)
         for row in batch.decoded.nonzero().flatten().tolist():
             one = slice(row, row + 1)
-            self._clips[int(batch.video_index[row])] = _Clip(tokens[one], frames[one], mask[one])
+            self._clips[int(batch.video_index[row])] = _Clip(Memory(tokens[one], readable[one]), frames[one], mask[one])
 
     def finish(self, backbone: Backbone) -> None:
         """Matches each clip of this process with the captions that it is a candidate of, or for."""
@@ -270,23 +276,24 @@ class MatchingRetrieval(Retrieval):
         candidates = self.metric.candidates()
         device = next(backbone.parameters()).device
         for index, clip in self._clips.items():
-            tokens, frames, mask = (part.to(device, non_blocking=True) for part in clip)
+            tokens, readable, frames, mask = (
+                part.to(device, non_blocking=True) for part in (*clip.memory[:2], clip.frames, clip.mask)
+            )
+            memory = Memory(tokens, readable)
             for texts in candidates.pairs[:, index].nonzero().flatten().split(_CHUNK):
                 if not len(texts):
                     continue
                 text, ids, text_mask = (
                     rows[texts].to(device) for rows in (candidates.text, candidates.ids, candidates.mask)
                 )
-                key_scale = backbone.key_scale(text, frames, mask, tokens.shape[2])
-                logits = backbone.match(ids, text_mask, tokens, mask, key_scale)
+                logits = backbone.match(Words(ids, text_mask), backbone.weigh_frames(memory, text, frames, mask))
                 self.metric.update_pairs(texts, index, logits[:, 1])
         self._clips = {}
 
-    def after_vision(self, backbone: Backbone, batch: Batch, video: VideoFeatures) -> None:
-        super().after_vision(backbone, batch, video)
-        if self.k_test is not None:
-            assert video.tokens is not None
-            backbone.fuse(batch.ids, batch.text_mask, video.tokens, batch.frame_mask)
+    def after_vision(self, backbone: Backbone, batch: Batch, memory: Memory | None) -> None:
+        super().after_vision(backbone, batch, memory)
+        if self.k_test is not None and memory is not None:
+            backbone.fuse(batch.words, memory)
 
     def inference(self) -> dict[str, Any]:
         if self.k_test is None:
@@ -316,11 +323,12 @@ def _gather(batch: Batch, video: Tensor, text: Tensor, slow_video: Tensor, slow_
     """Two collectives: one of all features, one of all integers."""
     dtype = torch.promote_types(video.dtype, torch.float32)
     features = torch.stack([x.detach().to(dtype) for x in (video, text, slow_video, slow_text)], dim=1)  # (B, 4, E)
-    integers = torch.cat([batch.ids, batch.text_mask, batch.frame_mask, batch.video_index[:, None]], dim=1)
-    words, frames = batch.ids.shape[1], batch.frame_mask.shape[1]
-    ids, text_mask, frame_mask, index = gather_index(integers).split([words, words, frames, 1], dim=1)
+    integers = torch.cat([batch.words.ids, batch.words.mask, batch.clips.mask, batch.video_index[:, None]], dim=1)
+    count, frames = batch.words.ids.shape[1], batch.clips.mask.shape[1]
+    ids, text_mask, frame_mask, index = gather_index(integers).split([count, count, frames, 1], dim=1)
+    words = Words(ids, text_mask.bool())
     video, text, slow_video, slow_text = gather_index(features).unbind(1)
-    return _GlobalBatch(video, text, slow_video, slow_text, ids, text_mask.bool(), frame_mask.bool(), index[:, 0])
+    return _GlobalBatch(video, text, slow_video, slow_text, words, frame_mask.bool(), index[:, 0])
 
 
 def _as_read(tokens: Tensor) -> Tensor:

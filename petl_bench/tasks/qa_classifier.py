@@ -114,8 +114,8 @@ class AnswerClassifier(QuestionAnswering):
         return [*backbone.scale_parameters(), *backbone.fusion_parameters()]
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        video = backbone.encode_video(batch.frames, batch.frame_mask)
-        text = backbone.encode_text(batch.ids, batch.text_mask)
+        video = backbone.encode_video(batch.clips)
+        text = backbone.encode_text(batch.words)
         logits = self.head(video.pooled, text.pooled)  # (B, A)
         targets = self._targets(batch.questions).to(logits)
         return -(targets * logits.log_softmax(dim=-1)).sum(dim=-1).mean(), {}
@@ -131,8 +131,8 @@ class AnswerClassifier(QuestionAnswering):
 
     def answer(self, backbone: Backbone, batch: Batch) -> list[str | None]:
         """The most likely answer to each question; None where its video could not be read."""
-        video = backbone.encode_video(batch.frames, batch.frame_mask)
-        text = backbone.encode_text(batch.ids, batch.text_mask)
+        video = backbone.encode_video(batch.clips)
+        text = backbone.encode_text(batch.words)
         clip = (batch.text_video[:, None] == batch.video_index).int().argmax(dim=1)  # (M,) row of the question's clip
         logits = self.head(video.pooled[clip], text.pooled)
         read = batch.decoded[clip]

@@ -8,11 +8,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from petl_bench.backbones.base import Backbone, VideoFeatures
-from petl_bench.backbones.blip.model import BLIP, without_padding
+from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.blip.model import BLIP
 from petl_bench.data.answers import Vocabulary, find_answer_list, read_vocabulary
 from petl_bench.data.batch import Batch
 from petl_bench.errors import DataError, NonFiniteError, UsageError
+from petl_bench.inputs import Words
+from petl_bench.nn.transformer import Memory
 from petl_bench.ranges import Count, ShareBelowOne, Size
 from petl_bench.tasks.beam_search import beam_search
 from petl_bench.tasks.losses import answer_losses
@@ -76,7 +78,7 @@ class AnswerGeneration(QuestionAnswering):
             raise UsageError(f"task.max_length is {max_length}: it counts the start and the end, so at least 3")
         self.k_test, self.num_beams, self.max_length = k_test, num_beams, max_length
         self.label_smoothing = label_smoothing
-        self._listed: tuple[Tensor, Tensor] | None = None
+        self._listed: Words | None = None
 
     @property
     def answering(self) -> str:
@@ -89,18 +91,16 @@ class AnswerGeneration(QuestionAnswering):
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         blip = _with_decoder(backbone)
-        tokens = blip.encode_video(batch.frames, batch.frame_mask, tokens=True).tokens
-        assert tokens is not None
-        question_ids, question_mask = without_padding(batch.ids, batch.text_mask)
-        states = blip.fuse(question_ids, question_mask, tokens, batch.frame_mask)  # (B, N, D)
+        questions = batch.words.without_padding()
+        states = blip.fuse(questions, blip.encode_video_tokens(batch.clips).memory)  # (B, N, D)
 
         weighted = [question.weights for question in batch.questions]
         if not all(weighted):
             raise DataError("a training question has no annotated answer: give a file with answers")
-        ids, mask = blip.answer_ids([answer for weights in weighted for answer in weights])  # (A, n)
+        answers = blip.answer_words([answer for weights in weighted for answer in weights])  # (A, n)
         of = [row for row, weights in enumerate(weighted) for _ in weights]  # the question of each answer
-        logits = blip.decode(ids, mask, states[of], question_mask[of])
-        losses = answer_losses(logits, ids, mask, self.label_smoothing)
+        logits = blip.decode(answers, Memory(states[of], questions.mask[of]))
+        losses = answer_losses(logits, *answers, self.label_smoothing)
         weight = torch.tensor([weight for weights in weighted for weight in weights.values()]).to(losses)
         return (weight * losses).sum() / len(weighted), {}
 
@@ -109,79 +109,74 @@ class AnswerGeneration(QuestionAnswering):
         found: list[str | None] = [None] * len(batch.questions)
         if not batch.decoded.any():
             return found
-        places, states, mask = _read_questions(blip, batch)
-        if not states.isfinite().all():
+        places, states = _read_questions(blip, batch)
+        if not states.tokens.isfinite().all():
             raise NonFiniteError("NaN or infinite states of questions; check the model")
-        for rows, *part in zip(*(x.split(_CHUNK) for x in (places, states, mask)), strict=True):
-            for place, answer in zip(rows.tolist(), self._find(blip, *part), strict=True):
+        for start in range(0, len(places), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            for place, answer in zip(places[chunk].tolist(), self._find(blip, states.select(chunk)), strict=True):
                 found[place] = answer
         return found
 
-    def after_vision(self, backbone: Backbone, batch: Batch, video: VideoFeatures) -> None:
+    def after_vision(self, backbone: Backbone, batch: Batch, memory: Memory | None) -> None:
         blip = _with_decoder(backbone)
-        assert video.tokens is not None
-        states = blip.fuse(batch.ids, batch.text_mask, video.tokens, batch.frame_mask)
-        answer, mask = batch.ids[:, : self.max_length], batch.text_mask[:, : self.max_length]
-        blip.decode(answer, mask, states, batch.text_mask)
+        assert memory is not None
+        states = Memory(blip.fuse(batch.words, memory), batch.words.mask)
+        blip.decode(Words(*(part[:, : self.max_length] for part in batch.words)), states)
 
-    def _find(self, blip: BLIP, states: Tensor, mask: Tensor) -> list[str]:
-        """Answers to m questions with states (m, N, D) and mask (m, N)."""
+    def _find(self, blip: BLIP, states: Memory) -> list[str]:
+        """Answers to questions with these states."""
         if self.vocabulary is None:
-            return blip.answer_texts(generate(blip, states, mask, self.num_beams, self.max_length))
+            return blip.answer_texts(generate(blip, states, self.num_beams, self.max_length))
         if self._listed is None:
-            self._listed = blip.answer_ids(self.vocabulary.answers)
-        best, _ = rank(blip, states, mask, *self._listed, self.k_test, self.label_smoothing)
+            self._listed = blip.answer_words(self.vocabulary.answers)
+        best, _ = rank(blip, states, self._listed, self.k_test, self.label_smoothing)
         return [self.vocabulary.answers[place] for place in best.tolist()]
 
 
-def _read_questions(blip: BLIP, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Questions about the m clips that could be read: places in the batch (m,), states (m, N, D), mask (m, N)."""
-    frames, frame_mask = batch.frames[batch.decoded], batch.frame_mask[batch.decoded]
-    tokens = blip.encode_video(frames, frame_mask, tokens=True).tokens
-    assert tokens is not None
-    ids, mask = without_padding(batch.ids, batch.text_mask)
+def _read_questions(blip: BLIP, batch: Batch) -> tuple[Tensor, Memory]:
+    """The m questions about clips that could be read: places in the batch (m,), and their states, (m, N, D)."""
+    memory = blip.encode_video_tokens(batch.clips.select(batch.decoded)).memory
+    questions = batch.words.without_padding()
     places, states = [], []
     for clip, video in enumerate(batch.video_index[batch.decoded]):
-        one = slice(clip, clip + 1)  # whose keys and values are computed once for all its questions
+        one = memory.select(slice(clip, clip + 1))  # whose keys and values are computed once for all its questions
         own = (batch.text_video == video).nonzero()[:, 0]
         places.append(own)
-        states += [blip.fuse(ids[rows], mask[rows], tokens[one], frame_mask[one]) for rows in own.split(_CHUNK)]
+        states += [blip.fuse(questions.select(rows), one) for rows in own.split(_CHUNK)]
     order = torch.cat(places)
-    return order, torch.cat(states), mask[order]
+    return order, Memory(torch.cat(states), questions.mask[order])
 
 
-def generate(blip: BLIP, states: Tensor, mask: Tensor, num_beams: int, max_length: int) -> Tensor:
+def generate(blip: BLIP, states: Memory, num_beams: int, max_length: int) -> Tensor:
     """Likely answers to questions, by beam search.
 
     Args:
         blip: with an answer decoder.
-        states: (Q, N, D), as `fuse` gives them.
-        mask: (Q, N) bool, True for tokens of the question.
+        states: (Q, N, D), as `fuse` gives them, and which are tokens of the question.
         num_beams: K.
         max_length: n, tokens of an answer with its start and end.
 
     Returns:
         Token ids (Q, n), from [DEC] to [SEP], then padding.
     """
-    states, mask = (x.repeat_interleave(num_beams, dim=0) for x in (states, mask))
+    of_beams = Memory(*(x.repeat_interleave(num_beams, dim=0) for x in (states.tokens, states.mask)))
     return beam_search(
-        lambda ids: blip.decode_next(ids, states, mask),
-        questions=len(states) // num_beams,
+        lambda ids: blip.decode_next(ids, of_beams),
+        questions=len(states.tokens),
         start=blip.dec_token,
         end=blip.sep_token,
         pad=blip.pad_token,
         beams=num_beams,
         max_length=max_length,
-        device=states.device,
+        device=states.tokens.device,
     )
 
 
 def rank(
     blip: BLIP,
-    states: Tensor,
-    mask: Tensor,
-    answer_ids: Tensor,
-    answer_mask: Tensor,
+    states: Memory,
+    answers: Words,
     k_test: int | None,
     label_smoothing: float,
 ) -> tuple[Tensor, Tensor]:
@@ -189,38 +184,33 @@ def rank(
 
     Args:
         blip: with an answer decoder.
-        states: (Q, N, D), as `fuse` gives them.
-        mask: (Q, N) bool, True for tokens of the question.
-        answer_ids: (A, n).
-        answer_mask: (A, n) bool, True for tokens.
+        states: (Q, N, D), as `fuse` gives them, and which are tokens of the question.
+        answers: (A, n).
         k_test: answers of which the whole is scored, those whose first token is most likely; None for all.
         label_smoothing: see `answer_losses`.
 
     Returns:
         Best answer of each question (Q,), and the scores (Q, k) of the k candidates, most likely first token first.
     """
-    first = blip.decode_next(answer_ids[:1, :1].expand(len(states), -1), states, mask)[:, answer_ids[:, 1]]  # (Q, A)
+    starts = answers.ids[:1, :1].expand(len(states.tokens), -1)
+    first = blip.decode_next(starts, states)[:, answers.ids[:, 1]]  # (Q, A)
     candidates = first.argsort(dim=1, descending=True, stable=True)[:, :k_test]  # (Q, k)
     scores = torch.stack(
         [
-            _log_probabilities(blip, row[None], row_mask[None], answer_ids[own], answer_mask[own], label_smoothing)
-            for row, row_mask, own in zip(states, mask, candidates, strict=True)
+            _log_probabilities(blip, states.select(slice(row, row + 1)), answers.select(own), label_smoothing)
+            for row, own in enumerate(candidates)
         ]
     )
     best = scores.argmax(dim=1, keepdim=True)
     return candidates.gather(1, best)[:, 0], scores
 
 
-def _log_probabilities(
-    blip: BLIP, states: Tensor, mask: Tensor, ids: Tensor, answer_mask: Tensor, label_smoothing: float
-) -> Tensor:
+def _log_probabilities(blip: BLIP, states: Memory, answers: Words, label_smoothing: float) -> Tensor:
     """Of k answers (k, n) to one question (1, N, D): (k,)."""
     parts = []
-    for start in range(0, len(ids), _CHUNK):
-        chunk = slice(start, start + _CHUNK)
-        own_ids, own_mask = without_padding(ids[chunk], answer_mask[chunk])
-        logits = blip.decode(own_ids, own_mask, states, mask)
-        parts.append(-answer_losses(logits, own_ids, own_mask, label_smoothing))
+    for start in range(0, len(answers.ids), _CHUNK):
+        own = answers.select(slice(start, start + _CHUNK)).without_padding()
+        parts.append(-answer_losses(blip.decode(own, states), *own, label_smoothing))
     return torch.cat(parts)
 
 

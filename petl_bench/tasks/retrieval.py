@@ -72,15 +72,15 @@ class Retrieval(Task):
         return backbone.fusion_parameters()
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        video = backbone.encode_video(batch.frames, batch.frame_mask)
-        text = backbone.encode_text(batch.ids, batch.text_mask)
+        video = backbone.encode_video(batch.clips)
+        text = backbone.encode_text(batch.words)
         scale = backbone.logit_scale.exp()
         ids = batch.video_index if self.mask_duplicates else None
         if self.temperature is None:
             loss = contrastive_loss(text.pooled, video.pooled, scale, ids)
         else:
             loss = text_conditioned_contrastive_loss(
-                text.projected, video.frames, batch.frame_mask, self.temperature, scale, ids
+                text.projected, video.frames, batch.clips.mask, self.temperature, scale, ids
             )
         return loss, {"logit_scale": scale.detach()}
 
@@ -91,10 +91,10 @@ class Retrieval(Task):
         self.metric.expected_videos, self.metric.expected_texts = videos, texts
 
     def update(self, backbone: Backbone, batch: Batch) -> None:
-        video = backbone.encode_video(batch.frames, batch.frame_mask)
-        text = backbone.encode_text(batch.ids, batch.text_mask)
+        video = backbone.encode_video(batch.clips)
+        text = backbone.encode_text(batch.words)
         if isinstance(self.metric, TextConditionedRetrievalMetric):
-            self.metric.update_frames(video.frames, batch.frame_mask, batch.video_index, batch.decoded)
+            self.metric.update_frames(video.frames, batch.clips.mask, batch.video_index, batch.decoded)
             self.metric.update_texts(text.projected, batch.text_index, batch.text_video)
             return
         # A video that could not be read has no real frame; its feature is never looked at.
@@ -122,8 +122,8 @@ class Retrieval(Task):
     def predict(self, backbone: Backbone, batch: Batch) -> dict[str, Tensor]:
         """Features of one batch: `video` (B, E), `text` (M, E), and the indices of both."""
         return {
-            "video": backbone.encode_video(batch.frames, batch.frame_mask).pooled.float(),
-            "text": backbone.encode_text(batch.ids, batch.text_mask).pooled.float(),
+            "video": backbone.encode_video(batch.clips).pooled.float(),
+            "text": backbone.encode_text(batch.words).pooled.float(),
             "video_index": batch.video_index,
             "text_index": batch.text_index,
         }

@@ -25,6 +25,7 @@ from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.qa_classifier import AnswerClassifier
 from petl_bench.tasks.qa_generation import AnswerGeneration
 from petl_bench.tasks.retrieval import Retrieval
+from tests.inputs import clips_of, with_frames
 
 Build = Callable[[], Method]
 
@@ -91,18 +92,18 @@ def make_batch(backbone: Any, frames: int = 8, clips: int = 4) -> Batch:
     pixels = torch.randint(0, 256, (clips, frames, 3, size, size), dtype=torch.uint8, generator=generator)
     frame_mask = torch.ones(clips, frames, dtype=torch.bool)
     frame_mask[-1, -2:] = False
-    ids, text_mask = backbone.spec.tokenize(CAPTIONS[:clips], 32)
+    words = backbone.spec.tokenize(CAPTIONS[:clips], 32)
     index = torch.arange(clips)
     decoded = torch.ones(clips, dtype=torch.bool)
-    return Batch(pixels, frame_mask, ids, text_mask, index, index, index, decoded)
+    return Batch(clips_of(pixels, frame_mask), words, index, index, index, decoded)
 
 
 def features(method: Method, batch: Batch) -> tuple[Tensor, Tensor]:
     """Pooled video and text features without gradient."""
     method.eval()
     with torch.no_grad():
-        video = method.backbone.encode_video(batch.frames, batch.frame_mask).pooled
-        text = method.backbone.encode_text(batch.ids, batch.text_mask).pooled
+        video = method.backbone.encode_video(batch.clips).pooled
+        text = method.backbone.encode_text(batch.words).pooled
     return video, text
 
 
@@ -135,8 +136,8 @@ def check_identity_at_init(build: Build) -> None:
     batch = make_batch(method.backbone)
     plain = plain_backbone(method).eval()
     with torch.no_grad():
-        video = plain.encode_video(batch.frames, batch.frame_mask).pooled
-        text = plain.encode_text(batch.ids, batch.text_mask).pooled
+        video = plain.encode_video(batch.clips).pooled
+        text = plain.encode_text(batch.words).pooled
     mine = features(method, batch)
     same = torch.allclose(mine[0], video, atol=1e-5) and torch.allclose(mine[1], text, atol=1e-5)
     assert same == method.identity_at_init
@@ -212,9 +213,9 @@ def check_padding(build: Build) -> None:
     if method.trainable:
         train(method, batch, 2)
     before = features(method, batch)[0]
-    frames = batch.frames.clone()
-    frames[~batch.frame_mask] = 255 - frames[~batch.frame_mask]
-    after = features(method, batch._replace(frames=frames))[0]
+    frames = batch.clips.frames.clone()
+    frames[~batch.clips.mask] = 255 - frames[~batch.clips.mask]
+    after = features(method, with_frames(batch, frames))[0]
     assert after.equal(before) or torch.allclose(after, before, atol=1e-6)
 
 

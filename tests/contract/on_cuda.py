@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.plugins.precision import MixedPrecision, Precision
@@ -27,6 +28,7 @@ from petl_bench.data.batch import Batch
 from petl_bench.optimizers import AdamWCosine, OfficialMVAdapter
 from tests.contract import battery
 from tests.contract.test_methods import CONFIGS, HOLES
+from tests.inputs import with_mask
 from tests.pretended_cuda import CUDA, Place, PretendedCuda, pretended_cuda, with_a_twin
 
 #: of the trainer, with the type that autocast casts to
@@ -131,10 +133,7 @@ class _Batches(Dataset[Batch]):
         return len(self._batches)
 
     def __getitem__(self, place: int) -> Any:
-        batch = self._batches[place]
-        return batch._replace(
-            **{k: part.pin_memory() for k, part in batch._asdict().items() if isinstance(part, Tensor)}
-        )
+        return apply_to_collection(self._batches[place], Tensor, Tensor.pin_memory)
 
 
 class _OnCuda(SingleDeviceStrategy):
@@ -156,9 +155,9 @@ def _loader(*batches: Batch) -> DataLoader[Batch]:
 
 def _unreadable(batch: Batch) -> Batch:
     """Its last clip could not be read."""
-    decoded, mask = batch.decoded.clone(), batch.frame_mask.clone()
+    decoded, mask = batch.decoded.clone(), batch.clips.mask.clone()
     decoded[-1] = mask[-1] = False
-    return batch._replace(decoded=decoded, frame_mask=mask)
+    return with_mask(batch, mask)._replace(decoded=decoded)
 
 
 def _trainer(precision: str, *callbacks: Callback) -> Trainer:

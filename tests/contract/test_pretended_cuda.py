@@ -31,8 +31,8 @@ from tests.stops import in_a_fresh_process
 WAITS = {
     Place("backbones/base.py", "Backbone.normalise"): "mean and deviation are copied, at every call",
     Place("clip/model.py", "CLIP.encode_text"): "the length of the longest caption",
-    Place("blip/model.py", "without_padding"): "the length of the longest text",
-    Place("blip/model.py", "BLIP.answer_ids"): "answers are tokenised in the main process, and copied",
+    Place("petl_bench/inputs.py", "Words.without_padding"): "the length of the longest text",
+    Place("blip/model.py", "BLIP.answer_words"): "answers are tokenised in the main process, and copied",
     Place("petl_bench/method.py", "Method._require_finite"): "whether the loss is finite, before the backward",
     Place("petl_bench/method.py", "Method.optimizer_step"): "whether gradients are finite (torch's scaler, fp16 alone)",
     Place("tasks/losses.py", "_require_equal_batches"): "sizes of batches, before each gather",
@@ -174,7 +174,7 @@ def nothing_to_read() -> None:
 
     def with_an_empty_clip(backbone: Any) -> Any:
         batch = make(backbone)
-        batch.frame_mask[-1] = False
+        batch.clips.mask[-1] = False
         return batch
 
     battery.make_batch = with_an_empty_clip

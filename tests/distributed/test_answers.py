@@ -23,6 +23,7 @@ from petl_bench.tasks.qa_classifier import AnswerClassifier
 from petl_bench.tasks.qa_generation import AnswerGeneration
 from tests.contract.battery import make_batch
 from tests.distributed.pool import Pool, pool
+from tests.inputs import rows_of, with_frames
 
 __all__ = ["pool"]  # pytest finds the fixture by this name
 
@@ -75,9 +76,9 @@ def gradients(answer_list: Path, rank: int = 0, world: int = 1) -> dict[str, Ten
     answers = ("red", "nowhere", "left", "blue")  # one is outside the vocabulary
     batch = batch._replace(questions=tuple(Question(n, "what", (answer,)) for n, answer in enumerate(answers)))
     rows = slice(rank * 4 // world, (rank + 1) * 4 // world)
-    batch = batch._make(field[rows] for field in batch)
-    frames = method.backbone.normalise(batch.frames).double()
-    method.task.loss(method.backbone, batch._replace(frames=frames))[0].backward()
+    batch = rows_of(batch, rows)
+    frames = method.backbone.normalise(batch.clips.frames).double()
+    method.task.loss(method.backbone, with_frames(batch, frames))[0].backward()
     found = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
     if world > 1:
         for tensor in found.values():
@@ -120,8 +121,8 @@ def train_generation(rank: int = 0, world: int = 1) -> tuple[list[float], dict[s
     batch = make_batch(backbone, frames=3)
     batch = batch._replace(questions=tuple(Question(n, "what", own, 0.5) for n, own in enumerate(answers)))
     rows = slice(rank * 4 // world, (rank + 1) * 4 // world)
-    batch = batch._make(field[rows] for field in batch)
-    batch = batch._replace(frames=backbone.normalise(batch.frames).double())
+    batch = rows_of(batch, rows)
+    batch = with_frames(batch, backbone.normalise(batch.clips.frames).double())
     # DDP raises in the second step if a trained parameter has no gradient.
     module = nn.parallel.DistributedDataParallel(Loss(method)) if world > 1 else Loss(method)
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)

@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from methods.uniadapter import UniAdapter
 from petl_bench.backbones.blip.model import BLIP
 from petl_bench.data.batch import Batch
+from petl_bench.inputs import Words
 from petl_bench.method import Method
+from petl_bench.nn.transformer import Memory
 from petl_bench.tasks.matching import MatchingRetrieval
 from tests.contract.battery import make_batch
 from tests.distributed.pool import Pool, pool
+from tests.inputs import rows_of, with_frames
 
 __all__ = ["pool"]  # pytest finds the fixture by this name
 
@@ -40,9 +43,8 @@ def build(**options: Any) -> Method:
     return UniAdapter(backbone=BLIP("tiny", None, dropout=0.0), task=task).adapt().double()
 
 
-def rows_of(batch: Batch, rank: int, world: int) -> Batch:
-    rows = slice(rank * 4 // world, (rank + 1) * 4 // world)
-    return Batch(*(cast(Any, field)[rows] for field in batch))
+def own_rows(batch: Batch, rank: int, world: int) -> Batch:
+    return rows_of(batch, slice(rank * 4 // world, (rank + 1) * 4 // world))
 
 
 def train(rank: int = 0, world: int = 1) -> tuple[list[float], dict[str, Tensor], dict[str, Tensor]]:
@@ -50,8 +52,8 @@ def train(rank: int = 0, world: int = 1) -> tuple[list[float], dict[str, Tensor]
     method = build()
     batch = make_batch(method.backbone, frames=3)
     # Two rows of one video fall into different processes.
-    batch = rows_of(batch._replace(video_index=torch.tensor([0, 1, 0, 2])), rank, world)
-    batch = batch._replace(frames=method.backbone.normalise(batch.frames).double())
+    batch = own_rows(batch._replace(video_index=torch.tensor([0, 1, 0, 2])), rank, world)
+    batch = with_frames(batch, method.backbone.normalise(batch.clips.frames).double())
     # DDP raises here if a trained parameter has no gradient.
     module = nn.parallel.DistributedDataParallel(Loss(method)) if world > 1 else Loss(method)
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
@@ -92,8 +94,8 @@ def test_training_does_not_depend_on_the_number_of_processes(pool: Pool) -> None
 def queue_behind_ddp() -> tuple[float, float]:
     """What a queue that differs between processes holds after a forward pass, and a trained parameter."""
     method, rank = build(), dist.get_rank()
-    batch = rows_of(make_batch(method.backbone, frames=3), rank, dist.get_world_size())
-    batch = batch._replace(frames=method.backbone.normalise(batch.frames).double())
+    batch = own_rows(make_batch(method.backbone, frames=3), rank, dist.get_world_size())
+    batch = with_frames(batch, method.backbone.normalise(batch.clips.frames).double())
     trained = next(p for p in method.parameters() if p.requires_grad)
     with torch.no_grad():
         cast(MatchingRetrieval, method.task).queue.video.fill_(rank)
@@ -112,20 +114,19 @@ def test_queues_are_not_sent_between_processes(pool: Pool) -> None:
 def negatives_within_rank() -> tuple[list[int], list[int]]:
     """Which captions and videos are drawn, by video index, where only the own rank is asked."""
     method = build(negatives="rank")
-    batch = rows_of(make_batch(method.backbone, frames=3), dist.get_rank(), dist.get_world_size())
-    batch = batch._replace(frames=method.backbone.normalise(batch.frames).double())
+    batch = own_rows(make_batch(method.backbone, frames=3), dist.get_rank(), dist.get_world_size())
+    batch = with_frames(batch, method.backbone.normalise(batch.clips.frames).double())
     match, pairs = method.backbone.match, []
 
-    def spy(ids: Tensor, mask: Tensor, tokens: Tensor, *args: Any) -> Tensor:
-        pairs.append((ids, tokens))
-        return match(ids, mask, tokens, *args)
+    def spy(words: Words, memory: Memory) -> Tensor:
+        pairs.append((words.ids, memory.tokens))
+        return match(words, memory)
 
     method.backbone.match = spy  # type: ignore[method-assign]  # a spy
     method.task.loss(method.backbone, batch)
     ((ids, tokens),) = pairs
-    texts = [int((batch.ids == row).all(1).nonzero()) for row in ids]
-    own = method.backbone.encode_video(batch.frames, batch.frame_mask, tokens=True).tokens
-    assert own is not None
+    texts = [int((batch.words.ids == row).all(1).nonzero()) for row in ids]
+    own = method.backbone.encode_video_tokens(batch.clips).memory.tokens
     videos = [int(torch.isclose(own, row).flatten(1).all(1).nonzero()) for row in tokens]
     return texts, videos
 
@@ -140,14 +141,12 @@ def evaluate(shards: list[list[int]], rank: int) -> dict[str, Any]:
     """Ranks over the samples of all processes, of which this one holds the given rows."""
     method = build(k_test=2).eval()
     batch = make_batch(method.backbone, frames=3)
-    batch = batch._replace(frames=method.backbone.normalise(batch.frames).double())
+    batch = with_frames(batch, method.backbone.normalise(batch.clips.frames).double())
     batch = batch._replace(decoded=torch.tensor([True, True, False, True]))
     method.task.expect(4, 4)
     with torch.no_grad():
         if shards[rank]:
-            method.task.update(
-                method.backbone, Batch(*(cast(Any, field)[shards[rank]] for field in batch if len(field)))
-            )
+            method.task.update(method.backbone, rows_of(batch, shards[rank]))
         method.task.finish(method.backbone)
         return dict(method.task.compute().ranks)
 

@@ -11,6 +11,7 @@ from petl_bench.method import Method
 from petl_bench.tasks.retrieval import Retrieval
 from tests.contract.battery import make_batch
 from tests.distributed.pool import Pool, pool
+from tests.inputs import rows_of, with_frames
 
 __all__ = ["pool"]  # pytest finds the fixture by this name
 
@@ -29,9 +30,9 @@ def _gradients(rank: int = 0, world: int = 1) -> tuple[float, dict[str, Tensor]]
     # Two rows of one video, which are no negatives of each other, fall into different processes.
     batch = batch._replace(video_index=torch.tensor([0, 1, 0, 2]), text_video=torch.tensor([0, 1, 0, 2]))
     rows = slice(rank * 4 // world, (rank + 1) * 4 // world)
-    batch = batch._make(field[rows] for field in batch)
-    frames = method.backbone.normalise(batch.frames).double()
-    loss, _ = method.task.loss(method.backbone, batch._replace(frames=frames))
+    batch = rows_of(batch, rows)
+    frames = method.backbone.normalise(batch.clips.frames).double()
+    loss, _ = method.task.loss(method.backbone, with_frames(batch, frames))
     loss.backward()
     gradients = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
     value = loss.detach()

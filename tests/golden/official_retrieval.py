@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petl_bench.backbones.clip.model import CLIP
+from petl_bench.inputs import Words
 from petl_bench.method import Method
 from petl_bench.nn.layers import LoRALinear
 from petl_bench.tasks.losses import contrastive_loss
@@ -103,7 +104,7 @@ def hidden_states(blocks: Sequence[nn.Module], run: Callable[[], object]) -> lis
 
 def assert_text_hidden(clip: CLIP, case: Case, ids: Tensor, mask: Tensor, name: str = "text_hidden") -> None:
     """Of words only: the LoRA line hides padding from padding, which no feature reads."""
-    states = hidden_states(clip.text.blocks, lambda: clip.encode_text(ids, mask, tokens=True))
+    states = hidden_states(clip.text.blocks, lambda: clip.encode_text_tokens(Words(ids, mask)))
     for k, state in enumerate(states):
         assert_output(state[mask], case.tensors[f"out.{name}_{k}"][mask], f"{name}_{k}")
     assert f"out.{name}_{len(states)}" not in case.tensors

@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from petl_bench.backbones.blip.model import BLIP
+from petl_bench.inputs import Words
 from tests.golden.helpers import Case, assert_gradient, assert_output, golden_files
 from tests.golden.official_blip import architecture, build_blip, create, gradients, our_tensors
+from tests.inputs import clips_of, tokens_of
 
 #: dimensions of the towers that a case has not, so that a whole model can be built
 TEXT = {
@@ -56,8 +58,7 @@ def test_vision_tower(path: Path, tmp_path: Path) -> None:
     copy_in(model, {f"visual_encoder.{name}": tensor for name, tensor in case.group("param").items()})
     image = case.tensors["in.image"].requires_grad_()
     clips, mask = one_frame(image)
-    tokens = model.encode_video(clips, mask, tokens=True).tokens
-    assert tokens is not None
+    tokens = tokens_of(model, clips_of(clips, mask))
     assert_output(tokens[:, 0], case.tensors["out.tokens"], "tokens")
     (tokens[:, 0] * case.tensors["cot.tokens"]).sum().backward()
     official = case.group("grad")
@@ -86,9 +87,8 @@ def test_video_retrieval(path: Path, tmp_path: Path) -> None:
     videos, ids = case.tensors["in.videos"], case.tensors["in.input_ids"]
     real, words = torch.ones(videos.shape[:2], dtype=torch.bool), case.tensors["in.attention_mask"].bool()
     with torch.no_grad():
-        video, text = model.encode_video(videos, real, tokens=True), model.encode_text(ids, words)
-        assert video.tokens is not None
-        columns = [model.match(ids, words, video.tokens[v : v + 1], real[v : v + 1]) for v in range(len(videos))]
+        (video, memory), text = model.encode_video_tokens(clips_of(videos, real)), model.encode_text(Words(ids, words))
+        columns = [model.match(Words(ids, words), memory.select(slice(v, v + 1))) for v in range(len(videos))]
     assert_output(video.pooled, case.tensors["out.video_embeds"], "video_embeds")
     assert_output(text.pooled, case.tensors["out.text_embeds"], "text_embeds")
     scores = torch.stack(columns, 1)[..., 1] + text.pooled @ video.pooled.T  # (texts, videos)
@@ -106,9 +106,8 @@ def test_retrieval_losses(path: Path, tmp_path: Path) -> None:
     model = build_blip(case, tmp_path, "retrieval")
     inputs, words = case.group("in"), case.tensors["in.attention_mask"].bool()
     clips, real = one_frame(inputs["image"].requires_grad_())
-    video = model.encode_video(clips, real, tokens=True)
-    text = model.encode_text(inputs["input_ids"], words)
-    assert video.tokens is not None
+    video, memory = model.encode_video_tokens(clips_of(clips, real))
+    text = model.encode_text(Words(inputs["input_ids"], words))
 
     ids_of_all = torch.cat([inputs["idx"], case.tensors["param.idx_queue"][0]])
     same = (inputs["idx"][:, None] == ids_of_all).float()
@@ -123,7 +122,7 @@ def test_retrieval_losses(path: Path, tmp_path: Path) -> None:
 
     own, image, caption = torch.arange(len(clips)), inputs["neg_image_for_text"], inputs["neg_text_for_image"]
     t, v = torch.cat([own, own, caption]), torch.cat([own, image, own])
-    logits = model.match(inputs["input_ids"][t], words[t], video.tokens[v], real[v])
+    logits = model.match(Words(inputs["input_ids"][t], words[t]), memory.select(v))
     loss_itm = F.cross_entropy(logits, (torch.arange(len(t)) < len(own)).long())
 
     assert_output(loss_ita, case.tensors["out.loss_ita"], "loss_ita")

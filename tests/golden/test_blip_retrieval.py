@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from methods.full import Full
 from petl_bench.backbones.blip.model import BLIP
 from petl_bench.data.batch import Batch
+from petl_bench.inputs import Words
 from petl_bench.metrics.reranking import RerankedRetrievalMetric, cosines
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.momentum import MomentumCopy
 from tests.golden.helpers import Case, assert_gradient, assert_output, golden_files
 from tests.golden.official_blip import build_blip, gradients, our_tensors
 from tests.golden.official_uniadapter import Adapted, build_uniadapter
+from tests.inputs import clips_of
 
 
 class Greedy(MatchingRetrieval):
@@ -55,10 +57,8 @@ def make_batch(frames: Tensor, ids: Tensor, words: Tensor, video_index: Tensor, 
     """Images (B, 3, H, W) or clips (B, T, 3, H, W), and their captions."""
     frames = frames[:, None] if frames.ndim == 4 else frames
     return Batch(
-        frames=frames,
-        frame_mask=torch.ones(frames.shape[:2], dtype=torch.bool),
-        ids=ids,
-        text_mask=words.bool(),
+        clips=clips_of(frames),
+        words=Words(ids, words.bool()),
         video_index=video_index,
         text_index=torch.arange(len(ids)),
         text_video=text_video,

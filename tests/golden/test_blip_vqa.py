@@ -16,11 +16,14 @@ from torch import Tensor
 from methods.full import Full
 from petl_bench.backbones.blip.model import BLIP
 from petl_bench.data.batch import Batch
+from petl_bench.inputs import Words
+from petl_bench.nn.transformer import Memory
 from petl_bench.tasks.losses import answer_losses
 from petl_bench.tasks.qa_generation import AnswerGeneration, generate, rank
 from tests.golden.helpers import Case, assert_gradient, assert_output, golden_files
 from tests.golden.official_blip import build_blip, gradients, our_tensors
 from tests.golden.official_uniadapter import build_uniadapter
+from tests.inputs import clips_of, memory_of, tokens_of
 
 SMOOTHING = 0.1  # of the released code
 BEAMS, MAX_LENGTH = 3, 10
@@ -35,10 +38,8 @@ def batch_of(case: Case) -> Batch:
     weights = [enumerate(own.tolist()) for own in inputs["weights"].split(inputs["n"].tolist())]
     questions: Any = tuple(SimpleNamespace(weights={str(n): w for n, w in own}) for own in weights)
     return Batch(
-        frames=frames,
-        frame_mask=torch.ones(frames.shape[:2], dtype=torch.bool),
-        ids=inputs["question_ids"],
-        text_mask=inputs["question_mask"].bool(),
+        clips=clips_of(frames),
+        words=Words(inputs["question_ids"], inputs["question_mask"].bool()),
         video_index=index,
         text_index=index,
         text_video=index,
@@ -51,9 +52,9 @@ def backward(case: Case, blip: BLIP) -> None:
     """The loss of the case, and its gradients."""
     inputs, batch = case.group("in"), batch_of(case)
     # The case has answers as ids of a vocabulary it does not hold.
-    blip.answer_ids = lambda _: (inputs["answer_ids"], inputs["answer_mask"].bool())  # pyright: ignore[reportAttributeAccessIssue]  # a stub
+    blip.answer_words = lambda _: Words(inputs["answer_ids"], inputs["answer_mask"].bool())  # pyright: ignore[reportAttributeAccessIssue]  # a stub
     loss, _ = AnswerGeneration(label_smoothing=SMOOTHING).loss(blip, batch)
-    loss = loss * len(batch.frames) / case.json.get("loss_denominator", len(batch.frames))
+    loss = loss * len(batch.clips.frames) / case.json.get("loss_denominator", len(batch.clips.frames))
     assert_output(loss, case.tensors["out.loss"], "loss")
     loss.backward()
 
@@ -62,9 +63,7 @@ def question_states(case: Case, blip: BLIP) -> tuple[Tensor, Tensor]:
     """States of the questions and their mask."""
     batch = batch_of(case)
     with torch.no_grad():
-        tokens = blip.encode_video(batch.frames, batch.frame_mask, tokens=True).tokens
-        assert tokens is not None
-        return blip.fuse(batch.ids, batch.text_mask, tokens, batch.frame_mask), batch.text_mask
+        return blip.fuse(batch.words, blip.encode_video_tokens(batch.clips).memory), batch.words.mask
 
 
 def check_answer_losses(case: Case, blip: BLIP) -> None:
@@ -74,7 +73,7 @@ def check_answer_losses(case: Case, blip: BLIP) -> None:
     question = torch.arange(len(states)).repeat_interleave(inputs["n"])
     ids, answer_mask = inputs["answer_ids"], inputs["answer_mask"].bool()
     with torch.no_grad():
-        logits = blip.decode(ids, answer_mask, states[question], mask[question])
+        logits = blip.decode(Words(ids, answer_mask), Memory(states[question], mask[question]))
     assert_output(answer_losses(logits, ids, answer_mask, SMOOTHING), case.tensors["out.row_loss"], "row_loss")
 
 
@@ -86,22 +85,21 @@ def check_inference(case: Case, blip: BLIP) -> None:
         assert_output(states, case.tensors["out.question_states"], "question_states")
     counts = sorted(name.removeprefix("out.rank_ids_k") for name in case.tensors if name.startswith("out.rank_ids_k"))
     assert counts
+    candidates = Words(inputs["cand_ids"], inputs["cand_mask"].bool())
     with torch.no_grad():
         for k in counts:
-            best, scores = rank(
-                blip, states, mask, inputs["cand_ids"], inputs["cand_mask"].bool(), int(k), label_smoothing=SMOOTHING
-            )
+            best, scores = rank(blip, Memory(states, mask), candidates, int(k), label_smoothing=SMOOTHING)
             assert best.equal(case.tensors[f"out.rank_ids_k{k}"])
             if f"out.rank_logprob_sum_k{k}" in case.tensors:
                 official = case.tensors[f"out.rank_logprob_sum_k{k}"]
                 # Answers that share their first token come in an order of chance there.
                 assert_output(scores.sort(1).values, official.sort(1).values, f"rank_logprob_sum_k{k}")
         if "out.rank_first_token_logits" in case.tensors:
-            first = blip.decode_next(inputs["cand_ids"][:1, :1].expand(len(states), -1), states, mask)
+            first = blip.decode_next(inputs["cand_ids"][:1, :1].expand(len(states), -1), Memory(states, mask))
             assert_output(first, case.tensors["out.rank_first_token_logits"], "rank_first_token_logits")
         if "out.generate_ids" in case.tensors:
             unmasked = torch.ones_like(mask)
-            ids = generate(blip, states, unmasked, num_beams=BEAMS, max_length=MAX_LENGTH)
+            ids = generate(blip, Memory(states, unmasked), num_beams=BEAMS, max_length=MAX_LENGTH)
             official = case.tensors["out.generate_ids"]
             assert ids[:, : official.shape[1]].equal(official)
             assert not (ids[:, official.shape[1] :] != blip.pad_token).any()
@@ -131,17 +129,16 @@ def test_generation(path: Path, tmp_path: Path) -> None:
     frames = inputs["image"][:, None]
     real = torch.ones(frames.shape[:2], dtype=torch.bool)
     with torch.no_grad():
-        tokens = blip.encode_video(frames, real, tokens=True).tokens
-        assert tokens is not None
+        tokens = tokens_of(blip, clips_of(frames, real))
         mask = inputs["question_mask"].bool()
-        states = blip.fuse(inputs["question_ids"], mask, tokens, real)
+        states = blip.fuse(Words(inputs["question_ids"], mask), memory_of(tokens, real))
         assert_output(states, case.tensors["out.question_states"], "question_states")
         official = {3: "out.generate_ids"} | {
             int(name.removeprefix("out.generate_ids_beams")): name for name in case.tensors if "_ids_beams" in name
         }
         assert len(official) > 1
         for beams, name in official.items():
-            ids = generate(blip, states, torch.ones_like(mask), num_beams=beams, max_length=MAX_LENGTH)
+            ids = generate(blip, Memory(states, torch.ones_like(mask)), num_beams=beams, max_length=MAX_LENGTH)
             expected = case.tensors[name]
             assert ids[:, : expected.shape[1]].equal(expected), name
             assert not (ids[:, expected.shape[1] :] != blip.pad_token).any()

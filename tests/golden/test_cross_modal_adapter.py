@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from methods.cross_modal_adapter import AdaptedBlock, CrossModalAdapter, PartlySharedAdapter
 from petl_bench.backbones.base import mean_of_real, mean_over_frames
 from petl_bench.backbones.clip.model import CLIP
+from petl_bench.inputs import Words
 from petl_bench.metrics.similarity import text_conditioned_cosine
 from petl_bench.tasks.losses import text_conditioned_contrastive_loss
 from petl_bench.tasks.retrieval import Retrieval
@@ -33,6 +34,7 @@ from tests.golden.official_retrieval import (
     normalised,
 )
 from tests.golden.official_vit import Slots, backward, fill, slots
+from tests.inputs import clips_of
 
 OPTIONS = ("adapter_reduction_dims", "adapter_share_dim", "adapter_non_linearity")
 SCORES = ("q_score", "q_score_temp", "v_emb_norm", "t_emb_norm", "v_agg_norm")
@@ -133,7 +135,7 @@ def test_model(path: Path, tmp_path: Path) -> None:
     fill(found | added, unstacked(case.group("param")))
 
     frames, mask, ids, text_mask = inputs_of(case)
-    video, text = clip.encode_video(frames, mask).frames, clip.encode_text(ids, text_mask).projected
+    video, text = clip.encode_video(clips_of(frames, mask)).frames, clip.encode_text(Words(ids, text_mask)).projected
     assert_output(video, case.tensors["out.frame_features"], "frame_features")
     assert_output(text, case.tensors["out.text_features"], "text_features")
     similarity = released(clip, case, text, video, mask)
@@ -144,7 +146,7 @@ def test_model(path: Path, tmp_path: Path) -> None:
     else:
         assert_similarity(case, ours(clip, case, text, video, mask))
 
-    states = hidden_states(clip.vision.blocks, lambda: clip.encode_video(frames, mask, tokens=True))
+    states = hidden_states(clip.vision.blocks, lambda: clip.encode_video_tokens(clips_of(frames, mask)))
     for k, state in enumerate(states):
         assert_output(state, case.tensors[f"out.visual_hidden_{k}"], f"visual_hidden_{k}")
     assert_text_hidden(clip, case, ids, text_mask)

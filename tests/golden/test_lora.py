@@ -11,6 +11,7 @@ from methods.lora import LoRA
 from methods.tempme import TempMe
 from petl_bench.backbones.base import mean_of_real
 from petl_bench.backbones.clip.model import CLIP
+from petl_bench.inputs import Words
 from petl_bench.method import Method
 from petl_bench.tasks.retrieval import Retrieval
 from tests.golden.helpers import Case, assert_output, golden_files
@@ -27,6 +28,7 @@ from tests.golden.official_retrieval import (
     normalised,
 )
 from tests.golden.official_vit import fill
+from tests.inputs import clips_of
 
 #: DiscoVLA's own parts: blocks with its fusion, weights of its losses
 SWITCHED_OFF = ("H_V", "H_L", "alpha", "beta")
@@ -52,7 +54,7 @@ def test_model(path: Path, build: Callable[[CLIP, int], Method], tmp_path: Path)
     fill(found, case.group("param"))
 
     frames, mask, ids, text_mask = inputs_of(case)
-    video, text = clip.encode_video(frames, mask), clip.encode_text(ids, text_mask)
+    video, text = clip.encode_video(clips_of(frames, mask)), clip.encode_text(Words(ids, text_mask))
     assert_output(video.frames, case.tensors["out.frame_features"], "frame_features")
     pooled = mean_of_real(normalised(video.frames), mask)
     assert_output(pooled, case.tensors["out.video_features"], "video_features")
@@ -60,13 +62,13 @@ def test_model(path: Path, build: Callable[[CLIP, int], Method], tmp_path: Path)
     similarity = mean_pooled(clip, text.pooled, video.pooled)
     assert_similarity(case, similarity)
 
-    states = hidden_states(clip.vision.blocks, lambda: clip.encode_video(frames, mask, tokens=True))
+    states = hidden_states(clip.vision.blocks, lambda: clip.encode_video_tokens(clips_of(frames, mask)))
     for k, state in enumerate(states):
         assert_output(state, case.tensors[f"out.visual_hidden_{k}"], f"visual_hidden_{k}")
     assert_text_hidden(clip, case, ids, text_mask)
     # The captions of single frames, which only DiscoVLA's losses read, take the same path.
     captions, words = (case.tensors[f"in.frame_{name}"].flatten(0, 1) for name in ("text_ids", "t_mask"))
-    features = clip.encode_text(captions, words.bool()).projected
+    features = clip.encode_text(Words(captions, words.bool())).projected
     assert_output(features, case.tensors["out.caption_features"].flatten(0, 1), "caption_features")
     assert_text_hidden(clip, case, captions, words.bool(), "caption_hidden")
 

@@ -22,11 +22,13 @@ from methods.mv_adapter import (
     tie_factor,
 )
 from petl_bench.backbones.clip.model import CLIP, CLIPBlock
+from petl_bench.inputs import Words
 from petl_bench.nn.transformer import Block, Context
 from petl_bench.tasks.losses import contrastive_loss
 from petl_bench.tasks.retrieval import Retrieval
 from tests.golden.helpers import Case, assert_gradient, assert_output, golden_files
 from tests.golden.official_clip import build_clip, our_clip_tensors
+from tests.inputs import clips_of, tokens_of
 
 #: Official prefixes of an adapter's parameters and ours; `{tied}` is the projection that the shared factor scales.
 ADAPTER_NAMES = {
@@ -386,7 +388,7 @@ def test_clip(path: Path, tmp_path: Path) -> None:
     frames = case.tensors["in.video"].requires_grad_()
     frame_mask, ids = case.tensors["in.v_mask"].bool(), case.tensors["in.text_ids"].long()
     text_mask = case.tensors["in.t_mask"].bool()
-    video, text = clip.encode_video(frames, frame_mask), clip.encode_text(ids, text_mask)
+    video, text = clip.encode_video(clips_of(frames, frame_mask)), clip.encode_text(Words(ids, text_mask))
     out = case.group("out")
     assert_output(video.frames.flatten(0, 1), out["image_features"], "image_features")
     assert_output(text.pooled, F.normalize(out["text_features"], dim=-1), "text_features")
@@ -397,10 +399,8 @@ def test_clip(path: Path, tmp_path: Path) -> None:
     assert_output(loss, out["loss"], "loss")
 
     with torch.no_grad():
-        video_tokens = clip.encode_video(frames, frame_mask, tokens=True).tokens
-        text_tokens = clip.encode_text(ids, text_mask, tokens=True).tokens
-    assert video_tokens is not None
-    assert text_tokens is not None
+        video_tokens = tokens_of(clip, clips_of(frames, frame_mask))
+        text_tokens = clip.encode_text_tokens(Words(ids, text_mask)).tokens
     assert_output(clip.vision.head(video_tokens).flatten(0, 1), out["image_hidden"], "image_hidden")
     assert_output(clip.text.head(text_tokens), out["text_hidden"], "text_hidden")
 

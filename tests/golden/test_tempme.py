@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from methods.tempme import JoiningBlock, LastBlock, MergingBlock, Plan, TempMe, Tokens, merge
 from petl_bench.backbones.base import mean_of_real, mean_over_frames
 from petl_bench.backbones.clip.model import CLIP, CLIPBlock
+from petl_bench.inputs import Words
 from petl_bench.nn.layers import LoRALinear
 from petl_bench.nn.transformer import Context
 from petl_bench.tasks.retrieval import Retrieval
@@ -38,6 +39,7 @@ from tests.golden.official_retrieval import (
     normalised,
 )
 from tests.golden.official_vit import Slots, backward, below, build_block, clip_block_slots, fill
+from tests.inputs import clips_of
 
 #: what the released code does and ours does not
 PADDED_FRAMES_ARE_READ = "padded frames are read, and merged into real ones"
@@ -224,7 +226,7 @@ def check_model(case: Case, folder: Path, departures: set[str], **switches: Any)
 
     frames, mask, ids, text_mask = inputs_of(case)
     read = torch.ones_like(mask) if PADDED_FRAMES_ARE_READ in departures else mask
-    video, text = clip.encode_video(frames, read).frames, clip.encode_text(ids, text_mask)
+    video, text = clip.encode_video(clips_of(frames, read)).frames, clip.encode_text(Words(ids, text_mask))
     assert_output(normalised(video), case.tensors["out.frame_features"], "frame_features")
     assert_output(mean_of_real(normalised(video), mask), case.tensors["out.video_features"], "video_features")
     assert_output(text.projected, case.tensors["out.text_features"], "text_features")
@@ -232,7 +234,7 @@ def check_model(case: Case, folder: Path, departures: set[str], **switches: Any)
     assert_similarity(case, similarity)
 
     blocks = [block.inner if isinstance(block, LastBlock) else block for block in clip.vision.blocks]
-    first, *states = hidden_states(blocks, lambda: clip.encode_video(frames, read, tokens=True))
+    first, *states = hidden_states(blocks, lambda: clip.encode_video_tokens(clips_of(frames, read)))
     assert_output(first, case.tensors["out.visual_hidden_0"], "visual_hidden_0")
     for k, state in enumerate(states, 1):
         assert_output(state.x, case.tensors[f"out.visual_hidden_{k}"], f"visual_hidden_{k}")

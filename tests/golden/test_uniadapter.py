@@ -17,11 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from methods.uniadapter import CrossModalUp, ModalityAdapter, SharedDown, key_factors
+from petl_bench.inputs import Words
 from petl_bench.nn.layers import Bottleneck
 from petl_bench.nn.transformer import Context, Memory
 from tests.golden.helpers import Case, assert_gradient, assert_output, golden_files
 from tests.golden.official_blip import architecture, create
 from tests.golden.official_uniadapter import adapt, build_uniadapter, by_official_names, shared_modules
+from tests.inputs import clips_of, tokens_of
 
 SIDE = {"img_size": 8, "patch_size": 8}  # of a vision tower that a case has not
 RELEASED_TEMPERATURE = 4.0
@@ -111,8 +113,7 @@ def test_vision_tower(path: Path, tmp_path: Path) -> None:
     adapted.load(case.group("param"), "visual_encoder.")
     image = case.tensors["in.image"].requires_grad_()
     real = torch.ones(len(image), 1, dtype=torch.bool)
-    tokens = adapted.blip.encode_video(image[:, None], real, tokens=True).tokens
-    assert tokens is not None
+    tokens = tokens_of(adapted.blip, clips_of(image[:, None], real))
     assert_output(tokens[:, 0], case.tensors["out.tokens"], "tokens")
     backward(case, tokens=tokens[:, 0])
     adapted.assert_gradients(case, "visual_encoder.")
@@ -216,16 +217,17 @@ def test_matching(path: Path, tmp_path: Path) -> None:
     clips = inputs["image"] if inputs["image"].ndim == 5 else inputs["image"][:, None]
     real = torch.ones(clips.shape[:2], dtype=torch.bool)
     with torch.no_grad():
-        video, text = blip.encode_video(clips, real, tokens=True), blip.encode_text(inputs["input_ids"], words)
-        assert video.tokens is not None
+        (video, memory), captions = blip.encode_video_tokens(clips_of(clips, real)), Words(inputs["input_ids"], words)
+        text = blip.encode_text(captions)
         own = torch.arange(len(clips))
         t = torch.cat([own, own, inputs["neg_text_for_image"]])
         v = torch.cat([own, inputs["neg_image_for_text"], own])
-        key_scale = blip.key_scale(text.pooled[t], video.frames[v], real[v], video.tokens.shape[2])
-        logits = blip.match(inputs["input_ids"][t], words[t], video.tokens[v], real[v], key_scale)
+        memory = blip.weigh_frames(memory.select(v), text.pooled[t], video.frames[v], real[v])
+        logits = blip.match(captions.select(t), memory)
     assert_output(logits, case.tensors["out.itm_logits"], "itm_logits")
-    assert (key_scale is None) == (not case.json["adapter_config"]["frame_aware_attention"])
-    if key_scale is not None:
+    assert (memory.key_scale is None) == (not case.json["adapter_config"]["frame_aware_attention"])
+    if memory.key_scale is not None:
         cosines = torch.cat([case.tensors["out.frame_weight_pos"], case.tensors["out.frame_weight_neg"]])
-        expected = key_factors(cosines, real[v], video.tokens.shape[2], RELEASED_TEMPERATURE)
-        assert_output(key_scale, expected, "key_scale")
+        tokens = memory.tokens.shape[1] // real.shape[1]
+        expected = key_factors(cosines, real[v], tokens, RELEASED_TEMPERATURE).flatten(1)
+        assert_output(memory.key_scale, expected, "key_scale")

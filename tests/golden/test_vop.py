@@ -22,6 +22,7 @@ from petl_bench.tasks.retrieval import Retrieval
 from tests.golden.helpers import Case, assert_gradient, assert_output, golden_files
 from tests.golden.official_retrieval import CLIP_OPTIONS, Inputs, clip_of, inputs_of, normalised
 from tests.golden.official_vit import backward, fill
+from tests.inputs import clips_of
 
 SUFFIX = "part of the text prompts stands before the last place of the text"
 END_PLACE = "the feature is read as many places behind the end token as prompts stand behind the words"
@@ -142,7 +143,7 @@ def check(case: Case, folder: Path, departures: set[str]) -> None:
         change(prompted(clip, "vision")[0], clip.vision.ln_pre)
 
     frames, mask, ids, _ = inputs_of(case)
-    video = clip.encode_video(frames, mask)
+    video = clip.encode_video(clips_of(frames, mask))
     per_frame = normalised(video.frames)
     pooled = per_frame.mean(1) if UNNORMALISED_MEAN in departures else video.pooled
     text = Text(clip, suffix, options["tp_suffix_token_num"], departures)(ids)

@@ -12,14 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petl_bench.backbones.base import Backbone, TextFeatures, VideoFeatures, mean_of_real, require_patch
+from petl_bench.backbones.base import (
+    Backbone,
+    TextFeatures,
+    TextTokens,
+    VideoFeatures,
+    VideoTokens,
+    mean_of_real,
+    require_patch,
+    video_memory,
+)
 from petl_bench.backbones.blip.text import pre_caption, pre_question
 from petl_bench.backbones.blip.weights import Purpose, find_weights, load_weights, require_fit
 from petl_bench.backbones.blip.wordpiece import WordPiece
 from petl_bench.backbones.described import MEAN, STD, Pixels, tell_assumed
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
 from petl_bench.errors import UsageError
-from petl_bench.inputs import InputSpec
+from petl_bench.inputs import Clips, InputSpec, Words
 from petl_bench.nn.transformer import Attention, Block, Context, CrossAttention, Memory, PreNormBlock, Tower
 from petl_bench.ranges import Seed, ShareBelowOne, Size
 from petl_bench.storage.untrusted import expanded, is_file, shown
@@ -333,74 +342,84 @@ class BLIP(Backbone):
         found = {id(p): p for module in (*readers, head) for p in module.parameters()}
         return [parameter for key, parameter in found.items() if key not in read]
 
-    def encode_video(self, frames: Tensor, mask: Tensor, tokens: bool = False) -> VideoFeatures:
+    def encode_video(self, clips: Clips) -> VideoFeatures:
         """Features of clips: the clip's is the mean over real frames in the joint space (BLIP's video evaluation)."""
-        clips, length = frames.shape[:2]
-        x = self.vision.embed(self.normalise(frames).flatten(0, 1))  # (B*T, L, D)
-        x = self.vision.run(x, Context(frames=length, frame_mask=mask), None if tokens else _first(x))
-        x = self.vision.ln_post(x).unflatten(0, (clips, length))  # (B, T, L, D)
-        per_frame = self.vision_proj(x[:, :, 0])  # (B, T, E)
-        pooled = nn.functional.normalize(mean_of_real(per_frame, mask), dim=-1)
-        return VideoFeatures(x if tokens else None, per_frame, pooled)
+        x, context = self._embed(clips)
+        return self._video_features(self.vision.ln_post(self.vision.run(x, context, _first(x))), clips)
 
-    def encode_text(self, ids: Tensor, mask: Tensor, tokens: bool = False) -> TextFeatures:
+    def encode_video_tokens(self, clips: Clips) -> VideoTokens:
+        x = self.vision.ln_post(self.vision.run(*self._embed(clips)))
+        return VideoTokens(self._video_features(x, clips), video_memory(x, clips.mask))
+
+    def _embed(self, clips: Clips) -> tuple[Tensor, Context]:
+        """What the first vision block reads, (B * T, L, D)."""
+        context = Context(frames=clips.mask.shape[1], frame_mask=clips.mask)
+        return self.vision.embed(self.normalise(clips.frames).flatten(0, 1)), context
+
+    def _video_features(self, x: Tensor, clips: Clips) -> VideoFeatures:
+        """Of (B * T, L, D), [CLS] first."""
+        frames = self.vision_proj(x.unflatten(0, clips.mask.shape)[:, :, 0])  # (B, T, E)
+        return VideoFeatures(frames, nn.functional.normalize(mean_of_real(frames, clips.mask), dim=-1))
+
+    def encode_text(self, words: Words) -> TextFeatures:
         """Features of texts alone, read at [CLS]."""
-        if not tokens:
-            ids, mask = without_padding(ids, mask)
+        ids, mask = words.without_padding()
         x = self.text.embed(ids)
-        x = self.text.run(x, Context(attention_mask=mask[:, None, None]), None if tokens else _first(x))
+        return self._text_features(self.text.run(x, Context(attention_mask=mask[:, None, None]), _first(x)))
+
+    def encode_text_tokens(self, words: Words) -> TextTokens:
+        x = self.text.run(self.text.embed(words.ids), Context(attention_mask=words.mask[:, None, None]))
+        return TextTokens(self._text_features(x), x)
+
+    def _text_features(self, x: Tensor) -> TextFeatures:
+        """Of (M, N, D), [CLS] first."""
         projected = self.text_proj(x[:, 0])  # (M, E)
-        return TextFeatures(x if tokens else None, nn.functional.normalize(projected, dim=-1), projected)
+        return TextFeatures(nn.functional.normalize(projected, dim=-1), projected)
 
-    def fuse(
-        self, ids: Tensor, mask: Tensor, video_tokens: Tensor, video_mask: Tensor, key_scale: Tensor | None = None
-    ) -> Tensor:
+    def fuse(self, words: Words, memory: Memory) -> Tensor:
         """States of texts that read a clip each, (B, N, D); the first token becomes [ENC]."""
-        x = self.text.embed(_starting_with(self.enc_token, ids))
-        return self.text.run(x, _reading(mask, _video_memory(video_tokens, video_mask, key_scale)))
+        x = self.text.embed(_starting_with(self.enc_token, words.ids))
+        return self.text.run(x, _reading(words.mask, memory))
 
-    def match(
-        self, ids: Tensor, mask: Tensor, video_tokens: Tensor, video_mask: Tensor, key_scale: Tensor | None = None
-    ) -> Tensor:
+    def match(self, words: Words, memory: Memory) -> Tensor:
         if self.purpose != "retrieval":
             raise UsageError(f"{self.name} with purpose {self.purpose} has no matching head: set purpose to retrieval")
-        ids, mask = without_padding(ids, mask)
+        ids, mask = words.without_padding()
         x = self.text.embed(_starting_with(self.enc_token, ids))
-        x = self.text.run(x, _reading(mask, _video_memory(video_tokens, video_mask, key_scale)), _first(x))
+        x = self.text.run(x, _reading(mask, memory), _first(x))
         with torch.autocast(x.device.type, enabled=False):  # in low precision many pairs would tie
             return self.itm_head(x[:, 0].to(self.itm_head.weight.dtype))
 
-    def decode(self, ids: Tensor, mask: Tensor, states: Tensor, states_mask: Tensor) -> Tensor:
+    def decode(self, words: Words, memory: Memory) -> Tensor:
         """Logits of the token after each one of the answers, (A, n, V).
 
         Args:
-            ids: (A, n); the first token becomes [DEC].
-            mask: (A, n) bool, True for tokens.
-            states: (A, N, D) of the questions, as `fuse` gives them, or (1, N, D) where all answers belong to one.
-            states_mask: (A, N) or (1, N) bool, True for tokens of the question.
+            words: answers (A, n); the first token becomes [DEC].
+            memory: states (A, N, D) of the questions, as `fuse` gives them, and which are tokens of the question; of
+                one question where all answers belong to it.
 
         Raises:
             UsageError: if the purpose is not `qa`.
         """
         self._require_decoder()
-        x = self.decoder.embed(_starting_with(self.dec_token, ids))
-        return self.decoder.head(self.decoder.run(x, _reading(mask, Memory(states, states_mask))))
+        x = self.decoder.embed(_starting_with(self.dec_token, words.ids))
+        return self.decoder.head(self.decoder.run(x, _reading(words.mask, memory)))
 
-    def decode_next(self, ids: Tensor, states: Tensor, states_mask: Tensor) -> Tensor:
-        """Logits of the token after the last one, (A, V); ids (A, n) without padding, the rest as in `decode`."""
+    def decode_next(self, ids: Tensor, memory: Memory) -> Tensor:
+        """Logits of the token after the last one, (A, V); ids (A, n) without padding, memory as in `decode`."""
         self._require_decoder()
         x = self.decoder.embed(_starting_with(self.dec_token, ids))
-        context = _reading(torch.ones_like(ids, dtype=torch.bool), Memory(states, states_mask))
+        context = _reading(torch.ones_like(ids, dtype=torch.bool), memory)
         last = torch.full_like(ids[:, 0], ids.shape[1] - 1)
         return self.decoder.head(self.decoder.run(x, context, last)[:, 0])
 
-    def answer_ids(self, answers: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Answers as the decoder reads them: ids (A, n) with [DEC] first, and their mask; on the decoder's device."""
+    def answer_words(self, answers: Sequence[str]) -> Words:
+        """Answers as the decoder reads them, (A, n) with [DEC] first; on the decoder's device."""
         self._require_decoder()
         assert isinstance(self.spec.tokenizer, WordPiece)
-        ids, mask = without_padding(*self.spec.tokenizer.encode(answers, self.spec.context_length))
+        ids, mask = Words(*self.spec.tokenizer.encode(answers, self.spec.context_length)).without_padding()
         device = self.decoder.bias.device
-        return _starting_with(self.dec_token, ids).to(device), mask.to(device)
+        return Words(_starting_with(self.dec_token, ids).to(device), mask.to(device))
 
     def answer_texts(self, ids: Tensor) -> list[str]:
         """What ids (A, n) say, without special tokens."""
@@ -419,12 +438,6 @@ class BLIP(Backbone):
             )
 
 
-def _video_memory(tokens: Tensor, mask: Tensor, key_scale: Tensor | None) -> Memory:
-    """All tokens of all frames (B, T, L, D), frame after frame; those of padded frames are not read."""
-    readable = mask[:, :, None].expand(tokens.shape[:3]).flatten(1)  # (B, T * L)
-    return Memory(tokens.flatten(1, 2), readable, None if key_scale is None else key_scale.flatten(1))
-
-
 def _reading(mask: Tensor, memory: Memory) -> Context:
     return Context(attention_mask=mask[:, None, None], memory=memory)
 
@@ -436,12 +449,6 @@ def _first(x: Tensor) -> Tensor:
 
 def _starting_with(token: int, ids: Tensor) -> Tensor:
     return torch.cat([torch.full_like(ids[:, :1], token), ids[:, 1:]], dim=1)
-
-
-def without_padding(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Without what is padding in all rows, which nobody reads."""
-    longest = int(mask.sum(1).max())
-    return ids[:, :longest], mask[:, :longest]
 
 
 def _vision_block(native: Any) -> PreNormBlock:

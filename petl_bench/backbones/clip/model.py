@@ -13,12 +13,21 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from petl_bench.backbones.base import Backbone, TextFeatures, VideoFeatures, mean_over_frames, require_patch
+from petl_bench.backbones.base import (
+    Backbone,
+    TextFeatures,
+    TextTokens,
+    VideoFeatures,
+    VideoTokens,
+    mean_over_frames,
+    require_patch,
+    video_memory,
+)
 from petl_bench.backbones.clip.weights import facts_of, find_weights, load_weights, require_fit
 from petl_bench.backbones.described import MEAN, STD, Pixels, pixels_of_open_clip, tell_assumed
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
 from petl_bench.errors import UsageError
-from petl_bench.inputs import InputSpec, Tokenizer
+from petl_bench.inputs import Clips, InputSpec, Tokenizer, Words
 from petl_bench.nn.layers import QuickGELU
 from petl_bench.nn.transformer import Attention, Context, PreNormBlock, Tower, select_row
 from petl_bench.ranges import Seed, Size
@@ -178,23 +187,43 @@ class CLIP(Backbone):
         loose = [vision.class_embedding, vision.positional_embedding, text.positional_embedding]
         return [*loose, *(parameter for module in modules for parameter in module.parameters())]
 
-    def encode_video(self, frames: Tensor, mask: Tensor, tokens: bool = False) -> VideoFeatures:
-        clips, length = frames.shape[:2]
-        context = Context(frames=length, frame_mask=mask)
-        x = self.vision.embed(self.normalise(frames).flatten(0, 1))  # (B*T, L, D)
-        row = torch.zeros(len(x), dtype=torch.long, device=x.device)  # [CLS]
-        x = self.vision.run(x, context, None if tokens else row)
-        per_frame = self.vision.head(x[:, 0]).unflatten(0, (clips, length))  # (B, T, E)
-        all_tokens = x.unflatten(0, (clips, length)) if tokens else None
-        return VideoFeatures(all_tokens, per_frame, mean_over_frames(per_frame, mask))
+    def encode_video(self, clips: Clips) -> VideoFeatures:
+        x, context = self._embed(clips)
+        cls = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        return self._video_features(self.vision.run(x, context, cls), clips)
 
-    def encode_text(self, ids: Tensor, mask: Tensor, tokens: bool = False) -> TextFeatures:
-        end = ids.argmax(-1)  # the end token has the highest id
-        if not tokens:
-            ids = ids[:, : int(end.max()) + 1]  # exact: nothing before the end token reads what follows it
-        x = self.text.run(self.text.embed(ids), Context(), None if tokens else end)
-        projected = self.text.head(select_row(x, end) if tokens else x)[:, 0]  # (M, E)
-        return TextFeatures(x if tokens else None, nn.functional.normalize(projected, dim=-1), projected)
+    def encode_video_tokens(self, clips: Clips) -> VideoTokens:
+        x = self.vision.run(*self._embed(clips))
+        return VideoTokens(self._video_features(x, clips), video_memory(x, clips.mask))
+
+    def _embed(self, clips: Clips) -> tuple[Tensor, Context]:
+        """What the first vision block reads, (B * T, L, D)."""
+        context = Context(frames=clips.mask.shape[1], frame_mask=clips.mask)
+        return self.vision.embed(self.normalise(clips.frames).flatten(0, 1)), context
+
+    def _video_features(self, x: Tensor, clips: Clips) -> VideoFeatures:
+        """Of (B * T, L, D), [CLS] first."""
+        frames = self.vision.head(x[:, 0]).unflatten(0, clips.mask.shape)  # (B, T, E)
+        return VideoFeatures(frames, mean_over_frames(frames, clips.mask))
+
+    def encode_text(self, words: Words) -> TextFeatures:
+        end = _end_of(words)
+        ids = words.ids[:, : int(end.max()) + 1]  # exact: nothing before the end token reads what follows it
+        return self._text_features(self.text.run(self.text.embed(ids), Context(), end))
+
+    def encode_text_tokens(self, words: Words) -> TextTokens:
+        x = self.text.run(self.text.embed(words.ids), Context())
+        return TextTokens(self._text_features(select_row(x, _end_of(words))), x)
+
+    def _text_features(self, end: Tensor) -> TextFeatures:
+        """Of the end tokens, (M, 1, D)."""
+        projected = self.text.head(end)[:, 0]  # (M, E)
+        return TextFeatures(nn.functional.normalize(projected, dim=-1), projected)
+
+
+def _end_of(words: Words) -> Tensor:
+    """The place of each text's end token, (M,): it has the highest id."""
+    return words.ids.argmax(-1)
 
 
 def spec_of(visual: Any, pixels: Pixels, context_length: int, tokenizer: Tokenizer) -> InputSpec:

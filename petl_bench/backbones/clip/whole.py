@@ -17,6 +17,7 @@ from petl_bench.backbones.described import Pixels, tell_assumed
 from petl_bench.backbones.hub import from_hub
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.inputs import Clips, Words
 from petl_bench.nn.transformer import Block, Tower
 from petl_bench.ranges import Seed, Size
 
@@ -115,20 +116,13 @@ class WholeCLIP(Backbone):
         text = [parameter for parameter in self.model.parameters() if id(parameter) not in mine]
         return {"vision": WholeTower(self.name, vision), "text": WholeTower(self.name, text)}
 
-    def encode_video(self, frames: Tensor, mask: Tensor, tokens: bool = False) -> VideoFeatures:
-        self._refuse_tokens(tokens)
-        clips, length = frames.shape[:2]
-        per_frame = self.model.encode_image(self.normalise(frames).flatten(0, 1)).unflatten(0, (clips, length))
-        return VideoFeatures(None, per_frame, mean_over_frames(per_frame, mask))
+    def encode_video(self, clips: Clips) -> VideoFeatures:
+        frames = self.model.encode_image(self.normalise(clips.frames).flatten(0, 1)).unflatten(0, clips.mask.shape)
+        return VideoFeatures(frames, mean_over_frames(frames, clips.mask))
 
-    def encode_text(self, ids: Tensor, mask: Tensor, tokens: bool = False) -> TextFeatures:
-        self._refuse_tokens(tokens)
-        projected = self.model.encode_text(ids)
-        return TextFeatures(None, nn.functional.normalize(projected, dim=-1), projected)
-
-    def _refuse_tokens(self, tokens: bool) -> None:
-        if tokens:
-            raise UsageError(f"{self.name} is used as a whole (backbone WholeCLIP) and gives no tokens")
+    def encode_text(self, words: Words) -> TextFeatures:
+        projected = self.model.encode_text(words.ids)
+        return TextFeatures(nn.functional.normalize(projected, dim=-1), projected)
 
 
 @dataclass(frozen=True)

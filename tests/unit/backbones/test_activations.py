@@ -91,8 +91,8 @@ def test_frozen_towers_run_the_same_kernels() -> None:
     for trained in (False, True):
         clip.requires_grad_(trained)
         with Kernels() as kernels:
-            clip.encode_video(batch.frames, batch.frame_mask)
-            clip.encode_text(batch.ids, batch.text_mask)
+            clip.encode_video(batch.clips)
+            clip.encode_text(batch.words)
         # What grad mode adds is bookkeeping; the products are what costs.
         counts.append({name: n for name, n in kernels.counts.items() if "mm" in name or "attention" in name})
     frozen, trained = counts

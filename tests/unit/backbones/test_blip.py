@@ -16,8 +16,10 @@ from petl_bench.backbones.blip.model import BLIP, BERTBlock
 from petl_bench.backbones.blip.weights import Purpose
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.errors import UsageError
+from petl_bench.inputs import Words
 from petl_bench.nn.transformer import CrossAttention, Memory
 from petl_bench.tasks.retrieval import Retrieval
+from tests.inputs import clips_of, memory_of, tokens_of
 from tests.unit.backbones.blip_reference import (
     CONFIG,
     Reference,
@@ -56,9 +58,12 @@ def count(parameters: Any) -> int:
 
 
 def video_tokens(model: BLIP) -> Tensor:
-    tokens = model.encode_video(clips(model), real_frames(), tokens=True).tokens
-    assert tokens is not None
-    return tokens
+    return tokens_of(model, clips_of(clips(model), real_frames()))
+
+
+def both(ids: Tensor, words: Tensor, *memory: Tensor) -> tuple[Words, Memory]:
+    """What `fuse` and `match` read."""
+    return Words(ids, words), memory_of(*memory)
 
 
 def assert_same(actual: Tensor, expected: Tensor) -> None:
@@ -71,7 +76,7 @@ def assert_same(actual: Tensor, expected: Tensor) -> None:
 def test_contrastive_features_equal_transformers(retrieval: Reference, blip: BLIP) -> None:
     ids, words = captions(blip)
     pictures, every = clips(blip, frames=1), torch.ones(3, 1, dtype=torch.bool)
-    ours = blip.encode_text(ids, words).pooled @ blip.encode_video(pictures, every).pooled.T
+    ours = blip.encode_text(Words(ids, words)).pooled @ blip.encode_video(clips_of(pictures, every)).pooled.T
     theirs = retrieval.model(ids, pictures[:, 0], False, words.long()).itm_score  # image by text
     assert_same(ours, theirs.T)
 
@@ -79,11 +84,10 @@ def test_contrastive_features_equal_transformers(retrieval: Reference, blip: BLI
 def test_matching_equals_transformers(retrieval: Reference, blip: BLIP) -> None:
     ids, words = captions(blip)
     pictures, every = clips(blip, frames=1), torch.ones(3, 1, dtype=torch.bool)
-    tokens = blip.encode_video(pictures, every, tokens=True).tokens
-    assert tokens is not None
+    tokens = tokens_of(blip, clips_of(pictures, every))
     with_enc = torch.cat([torch.full((3, 1), 174), ids[:, 1:]], 1)  # transformers leaves [CLS]
     theirs = retrieval.model(with_enc, pictures[:, 0], True, words.long())
-    assert_same(blip.match(ids, words, tokens, every), theirs.itm_score)
+    assert_same(blip.match(*both(ids, words, tokens, every)), theirs.itm_score)
 
 
 def test_answer_logits_equal_transformers(qa: Reference) -> None:
@@ -94,31 +98,31 @@ def test_answer_logits_equal_transformers(qa: Reference) -> None:
     question = qa.model.text_encoder(
         torch.cat([torch.full((3, 1), 174), ids[:, 1:]], 1), words.long(), encoder_hidden_states=tokens.flatten(1, 2)
     )
-    states = model.fuse(ids, words, tokens, real_frames()[:, :1])
+    states = model.fuse(*both(ids, words, tokens, real_frames()[:, :1]))
     assert_same(states[words], question.last_hidden_state[words])
     answers, answer_words = ids[:, :6], words[:, :6]
     theirs = qa.model.text_decoder(
         torch.cat([torch.full((3, 1), 173), answers[:, 1:]], 1), answer_words.long(), encoder_hidden_states=states
     )
-    ours = model.decode(answers, answer_words, states, every)
+    ours = model.decode(Words(answers, answer_words), Memory(states, every))
     assert_same(ours[answer_words], theirs.logits[answer_words])
 
 
 def test_next_token_is_the_last_of_all_logits(qa: Reference) -> None:
     model = qa.ours("qa")
     ids, words = captions(model)
-    states = model.fuse(ids, words, video_tokens(model), real_frames())
+    states = model.fuse(*both(ids, words, video_tokens(model), real_frames()))
     answers = ids[:, :3]  # no caption is shorter
-    logits = model.decode(answers, torch.ones_like(answers, dtype=torch.bool), states, words)
-    assert_same(model.decode_next(answers, states, words), logits[:, -1])
-    shared = model.decode_next(answers, states[:1], words[:1])
+    logits = model.decode(Words(answers, torch.ones_like(answers, dtype=torch.bool)), Memory(states, words))
+    assert_same(model.decode_next(answers, Memory(states, words)), logits[:, -1])
+    shared = model.decode_next(answers, Memory(states[:1], words[:1]))
     assert_same(shared[0], logits[0, -1])
 
 
 def test_answers_are_not_cleaned(qa: Reference) -> None:
     """[DEC], pieces, [SEP]; as long as the longest."""
     model = qa.ours("qa")
-    ids, mask = model.answer_ids(["red", "a red circle", ""])
+    ids, mask = model.answer_words(["red", "a red circle", ""])
     assert mask.sum(1).tolist() == [3, 5, 2]
     assert ids.shape == (3, 5)
     assert (ids[:, 0] == model.dec_token).all()
@@ -131,8 +135,8 @@ def test_decoder_reads_states_of_the_width_of_text(tmp_path: Path) -> None:
     model = BLIP(str(write_architecture(tmp_path, CONFIG)), None, "qa").eval()
     assert model.vision.width != model.text.width
     ids, words = captions(model)
-    states = model.fuse(ids, words, video_tokens(model), real_frames())
-    assert model.decode(ids, words, states, words).shape == (3, 10, 175)
+    states = model.fuse(*both(ids, words, video_tokens(model), real_frames()))
+    assert model.decode(Words(ids, words), Memory(states, words)).shape == (3, 10, 175)
 
 
 def test_positions_are_interpolated_as_in_transformers(retrieval: Reference) -> None:
@@ -140,8 +144,7 @@ def test_positions_are_interpolated_as_in_transformers(retrieval: Reference) -> 
     assert (larger.spec.image_size, larger.vision.grid) == (48, (6, 6))
     pictures = clips(larger, frames=1)
     theirs = retrieval.model.vision_model(pictures[:, 0], interpolate_pos_encoding=True).last_hidden_state
-    tokens = larger.encode_video(pictures, torch.ones(3, 1, dtype=torch.bool), tokens=True).tokens
-    assert tokens is not None
+    tokens = tokens_of(larger, clips_of(pictures, torch.ones(3, 1, dtype=torch.bool)))
     assert_same(tokens[:, 0], theirs)
 
 
@@ -153,15 +156,22 @@ def test_padded_frames_are_not_read(blip: BLIP) -> None:
     tokens = video_tokens(blip)
     other = tokens.clone()
     other[~real_frames()] += 1.0
-    assert_same(blip.fuse(ids, words, other, real_frames()), blip.fuse(ids, words, tokens, real_frames()))
-    shorter = blip.fuse(ids[2:], words[2:], tokens[2:, :1], real_frames()[2:, :1])
-    assert_same(blip.fuse(ids, words, tokens, real_frames())[2:], shorter)
+    assert_same(
+        blip.fuse(*both(ids, words, other, real_frames())),
+        blip.fuse(*both(ids, words, tokens, real_frames())),
+    )
+    shorter = blip.fuse(*both(ids[2:], words[2:], tokens[2:, :1], real_frames()[2:, :1]))
+    assert_same(blip.fuse(*both(ids, words, tokens, real_frames()))[2:], shorter)
     every = torch.ones_like(real_frames())
-    assert not torch.allclose(blip.fuse(ids, words, other, every), blip.fuse(ids, words, tokens, every), atol=1e-2)
+    assert not torch.allclose(
+        blip.fuse(*both(ids, words, other, every)),
+        blip.fuse(*both(ids, words, tokens, every)),
+        atol=1e-2,
+    )
 
 
 def test_clip_is_the_mean_of_its_real_frames(blip: BLIP) -> None:
-    video = blip.encode_video(clips(blip), real_frames())
+    video = blip.encode_video(clips_of(clips(blip), real_frames()))
     assert_same(video.pooled[0], nn.functional.normalize(video.frames[0].mean(0), dim=0))
     assert_same(video.pooled[2], nn.functional.normalize(video.frames[2, 0], dim=0))
 
@@ -170,23 +180,24 @@ def test_padding_of_texts_is_not_read(blip: BLIP) -> None:
     ids, words = captions(blip)
     other = ids.masked_fill(~words, 7)
     tokens = video_tokens(blip)
-    assert_same(blip.encode_text(other, words).pooled, blip.encode_text(ids, words).pooled)
+    assert_same(blip.encode_text(Words(other, words)).pooled, blip.encode_text(Words(ids, words)).pooled)
     assert_same(
-        blip.fuse(other, words, tokens, real_frames())[words], blip.fuse(ids, words, tokens, real_frames())[words]
+        blip.fuse(*both(other, words, tokens, real_frames()))[words],
+        blip.fuse(*both(ids, words, tokens, real_frames()))[words],
     )
 
 
 def test_decoder_reads_neither_padded_questions_nor_later_tokens(qa: Reference) -> None:
     model = qa.ours("qa")
     ids, words = captions(model)
-    states = model.fuse(ids, words, video_tokens(model), real_frames())
-    logits = model.decode(ids, words, states, words)
+    states = model.fuse(*both(ids, words, video_tokens(model), real_frames()))
+    logits = model.decode(Words(ids, words), Memory(states, words))
     spoilt = states.clone()
     spoilt[~words] += 1.0
     later = ids.clone()
     later[:, 4:] = 9
-    assert_same(model.decode(ids, words, spoilt, words), logits)
-    assert_same(model.decode(later, words, states, words)[:, :4], logits[:, :4])
+    assert_same(model.decode(Words(ids, words), Memory(spoilt, words)), logits)
+    assert_same(model.decode(Words(later, words), Memory(states, words))[:, :4], logits[:, :4])
 
 
 # --- shortcuts ------------------------------------------------------------------------------------------------------
@@ -194,28 +205,25 @@ def test_decoder_reads_neither_padded_questions_nor_later_tokens(qa: Reference) 
 
 def test_pooled_rows_equal_full_computation(blip: BLIP) -> None:
     ids, words = captions(blip)
-    short, full = (blip.encode_video(clips(blip), real_frames(), tokens=tokens) for tokens in (False, True))
-    assert short.tokens is None
-    assert_same(short.frames, full.frames)
-    short_text, full_text = (blip.encode_text(ids, words, tokens=tokens) for tokens in (False, True))
-    assert short_text.tokens is None
-    assert full_text.tokens is not None
-    assert full_text.tokens.shape == (*ids.shape, blip.text.width)
-    assert_same(short_text.projected, full_text.projected)
+    pixels = clips_of(clips(blip), real_frames())
+    assert_same(blip.encode_video(pixels).frames, blip.encode_video_tokens(pixels).features.frames)
+    short, (full, tokens) = blip.encode_text(Words(ids, words)), blip.encode_text_tokens(Words(ids, words))
+    assert tokens.shape == (*ids.shape, blip.text.width)
+    assert_same(short.projected, full.projected)
 
 
 def test_match_equals_the_head_on_all_states(blip: BLIP) -> None:
     ids, words = captions(blip)
     tokens = video_tokens(blip)
-    states = blip.fuse(ids, words, tokens, real_frames())
-    assert_same(blip.match(ids, words, tokens, real_frames()), blip.itm_head(states[:, 0]))
+    states = blip.fuse(*both(ids, words, tokens, real_frames()))
+    assert_same(blip.match(*both(ids, words, tokens, real_frames())), blip.itm_head(states[:, 0]))
 
 
 def test_one_clip_for_all_captions_equals_copies_of_it(blip: BLIP) -> None:
     ids, words = captions(blip)
     tokens, real = video_tokens(blip)[2:], real_frames()[2:]
-    copies = blip.fuse(ids, words, tokens.expand(3, -1, -1, -1), real.expand(3, -1))
-    assert_same(blip.fuse(ids, words, tokens, real), copies)
+    copies = blip.fuse(*both(ids, words, tokens.expand(3, -1, -1, -1), real.expand(3, -1)))
+    assert_same(blip.fuse(*both(ids, words, tokens, real)), copies)
 
 
 def test_key_scale_multiplies_keys_alone() -> None:
@@ -234,12 +242,22 @@ def test_key_scale_by_frame_reaches_the_tokens_of_that_frame(blip: BLIP) -> None
     ids, words = captions(blip)
     tokens, real = video_tokens(blip), real_frames()
     ones = torch.ones(tokens.shape[:3])
-    assert_same(blip.fuse(ids, words, tokens, real, ones), blip.fuse(ids, words, tokens, real))
+    assert_same(
+        blip.fuse(*both(ids, words, tokens, real, ones)),
+        blip.fuse(*both(ids, words, tokens, real)),
+    )
     scale = ones.clone()
     scale[2, 1] = 3.0  # a padded frame, which nobody reads
-    assert_same(blip.match(ids, words, tokens, real, scale), blip.match(ids, words, tokens, real))
+    assert_same(
+        blip.match(*both(ids, words, tokens, real, scale)),
+        blip.match(*both(ids, words, tokens, real)),
+    )
     scale[0, 1] = 3.0
-    changed = (blip.fuse(ids, words, tokens, real, scale) - blip.fuse(ids, words, tokens, real)).abs().amax((1, 2))
+    changed = (
+        (blip.fuse(*both(ids, words, tokens, real, scale)) - blip.fuse(*both(ids, words, tokens, real)))
+        .abs()
+        .amax((1, 2))
+    )
     assert changed[0] > 1e-3
     assert changed[1:].max() < 1e-5
 
@@ -260,13 +278,14 @@ def gradients(purpose: Purpose, checkpointing: bool) -> dict[str, Tensor]:
     ids, words = captions(model)
     tokens = video_tokens(model)
     if purpose == "qa":
-        states = model.fuse(ids, words, tokens, real_frames())
-        model.decode(ids, words, states, words).square().mean().backward()
+        states = model.fuse(*both(ids, words, tokens, real_frames()))
+        model.decode(Words(ids, words), Memory(states, words)).square().mean().backward()
     else:
         pooled = (
-            model.encode_text(ids, words).pooled.sum() + model.encode_video(clips(model), real_frames()).pooled.sum()
+            model.encode_text(Words(ids, words)).pooled.sum()
+            + model.encode_video(clips_of(clips(model), real_frames())).pooled.sum()
         )
-        (pooled * model.logit_scale + model.match(ids, words, tokens, real_frames()).square().sum()).backward()
+        (pooled * model.logit_scale + model.match(*both(ids, words, tokens, real_frames())).square().sum()).backward()
     found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     assert found.keys() == dict(model.named_parameters()).keys()
     return found
@@ -275,10 +294,10 @@ def gradients(purpose: Purpose, checkpointing: bool) -> dict[str, Tensor]:
 def test_dropout_is_for_training_only() -> None:
     model = BLIP("tiny", None)
     ids, words = captions(model)
-    first, second = (model.train().encode_text(ids, words).pooled for _ in range(2))
+    first, second = (model.train().encode_text(Words(ids, words)).pooled for _ in range(2))
     assert not torch.allclose(first, second)
-    without = BLIP("tiny", None, dropout=0.0).train().encode_text(ids, words).pooled
-    assert_same(model.eval().encode_text(ids, words).pooled, without)
+    without = BLIP("tiny", None, dropout=0.0).train().encode_text(Words(ids, words)).pooled
+    assert_same(model.eval().encode_text(Words(ids, words)).pooled, without)
 
 
 # --- what a backbone has --------------------------------------------------------------------------------------------
@@ -325,11 +344,17 @@ def test_embeddings_and_projections_are_all_outside_the_blocks(purpose: Purpose)
 def test_text_and_fusion_are_one_tower(blip: BLIP) -> None:
     assert list(blip.towers) == ["vision", "text"]
     ids, words = captions(blip)
-    before = blip.encode_text(ids, words).pooled, blip.match(ids, words, video_tokens(blip), real_frames())
+    before = (
+        blip.encode_text(Words(ids, words)).pooled,
+        blip.match(*both(ids, words, video_tokens(blip), real_frames())),
+    )
     with torch.no_grad():
         bias = blip.towers["text"].blocks[0].attention.out.bias
         bias += torch.randn_like(bias)
-    after = blip.encode_text(ids, words).pooled, blip.match(ids, words, video_tokens(blip), real_frames())
+    after = (
+        blip.encode_text(Words(ids, words)).pooled,
+        blip.match(*both(ids, words, video_tokens(blip), real_frames())),
+    )
     assert all(not torch.allclose(a, b, atol=1e-3) for a, b in zip(before, after, strict=True))
 
 
@@ -340,10 +365,14 @@ def test_first_token_is_the_one_for_the_mode(qa: Reference) -> None:
     other = ids.clone()
     other[:, 0] = 20
     tokens = video_tokens(model)
-    states = model.fuse(ids, words, tokens, real_frames())
-    assert torch.equal(model.fuse(other, words, tokens, real_frames()), states)
-    assert torch.equal(model.decode(other, words, states, words), model.decode(ids, words, states, words))
-    assert not torch.allclose(model.encode_text(other, words).pooled, model.encode_text(ids, words).pooled, atol=1e-3)
+    states = model.fuse(*both(ids, words, tokens, real_frames()))
+    assert torch.equal(model.fuse(*both(other, words, tokens, real_frames())), states)
+    assert torch.equal(
+        model.decode(Words(other, words), Memory(states, words)), model.decode(Words(ids, words), Memory(states, words))
+    )
+    assert not torch.allclose(
+        model.encode_text(Words(other, words)).pooled, model.encode_text(Words(ids, words)).pooled, atol=1e-3
+    )
 
 
 def test_temperature(blip: BLIP) -> None:
@@ -408,7 +437,7 @@ def one_line(error: pytest.ExceptionInfo[UsageError], *words: str) -> None:
 
 def fused(backbone: Backbone, call: str) -> None:
     ids, words = backbone.spec.tokenize(["a cat"], 8)
-    getattr(backbone, call)(ids, words, torch.zeros(1, 1, 1, 64), torch.ones(1, 1, dtype=torch.bool))
+    getattr(backbone, call)(*both(ids, words, torch.zeros(1, 1, 1, 64), torch.ones(1, 1, dtype=torch.bool)))
 
 
 @pytest.mark.parametrize("call", ["fuse", "match"])
@@ -427,9 +456,9 @@ def test_parts_of_the_other_purpose() -> None:
         answering.limit_logit_scale,
         answering.projections,
         lambda: fused(answering, "match"),
-        lambda: ranking.decode(ids, words, torch.zeros(1, 2, 64), torch.ones(1, 2, dtype=torch.bool)),
-        lambda: ranking.decode_next(ids, torch.zeros(1, 2, 64), torch.ones(1, 2, dtype=torch.bool)),
-        lambda: ranking.answer_ids(["red"]),
+        lambda: ranking.decode(Words(ids, words), Memory(torch.zeros(1, 2, 64), torch.ones(1, 2, dtype=torch.bool))),
+        lambda: ranking.decode_next(ids, Memory(torch.zeros(1, 2, 64), torch.ones(1, 2, dtype=torch.bool))),
+        lambda: ranking.answer_words(["red"]),
     )
     for call in calls:
         with pytest.raises(UsageError) as caught:

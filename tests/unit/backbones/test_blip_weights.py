@@ -15,8 +15,11 @@ from torch import Tensor
 from petl_bench.backbones.blip.model import BLIP
 from petl_bench.backbones.blip.weights import Purpose
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
+from petl_bench.inputs import Words
+from petl_bench.nn.transformer import Memory
 from petl_bench.storage.adapters import Adapter, write_adapter
 from petl_bench.storage.files import file_sha256
+from tests.inputs import clips_of, memory_of, tokens_of
 from tests.unit.backbones.blip_reference import Reference, captions, clips, make_reference, real_frames, to_original
 
 PURPOSES: tuple[Purpose, ...] = ("retrieval", "qa")
@@ -41,12 +44,15 @@ def state(retrieval: Reference) -> dict[str, Tensor]:
 def outputs(model: BLIP) -> Tensor:
     """Something that depends on all weights of a purpose."""
     ids, words = captions(model)
-    tokens = model.encode_video(clips(model), real_frames(), tokens=True).tokens
-    assert tokens is not None
+    tokens = tokens_of(model, clips_of(clips(model), real_frames()))
     if model.purpose == "qa":
-        return model.decode(ids, words, model.fuse(ids, words, tokens, real_frames()), words)
-    joint = model.encode_video(clips(model), real_frames()).pooled @ model.encode_text(ids, words).pooled.T
-    return torch.cat([joint, model.match(ids, words, tokens, real_frames())], 1)
+        return model.decode(
+            Words(ids, words), Memory(model.fuse(Words(ids, words), memory_of(tokens, real_frames())), words)
+        )
+    joint = (
+        model.encode_video(clips_of(clips(model), real_frames())).pooled @ model.encode_text(Words(ids, words)).pooled.T
+    )
+    return torch.cat([joint, model.match(Words(ids, words), memory_of(tokens, real_frames()))], 1)
 
 
 def saved(path: Path, tensors: Any) -> Path:

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from petl_bench.backbones.base import mean_over_frames
 from petl_bench.backbones.clip.model import CLIP, find_architecture
 from petl_bench.errors import UsageError
+from petl_bench.inputs import Words
 from petl_bench.nn.transformer import Attention
+from tests.inputs import clips_of
 from tests.unit.backbones.reference import (
     GELU,
     TINY,
@@ -54,8 +56,11 @@ def mask(videos: int = 2, frames: int = 3) -> Tensor:
 def gradients(model: CLIP, tokens: bool = False) -> dict[str, Tensor]:
     """Of a sum over all features, weighted so that no feature cancels another."""
     model.zero_grad()
-    video = model.encode_video(clips(model), mask(), tokens=tokens).frames
-    text = model.encode_text(*captions(model), tokens=tokens).pooled
+    pixels, words = clips_of(clips(model), mask()), Words(*captions(model))
+    if tokens:
+        video, text = model.encode_video_tokens(pixels).features.frames, model.encode_text_tokens(words).features.pooled
+    else:
+        video, text = model.encode_video(pixels).frames, model.encode_text(words).pooled
     weights = torch.randn(video.shape[-1], generator=torch.Generator().manual_seed(5))
     (video @ weights).sum().add((text @ weights).sum()).backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -73,13 +78,13 @@ def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 def test_vision_tower_equals_open_clip(reference: Reference, clip: CLIP) -> None:
     frames = clips(clip)
     expected = reference.model.encode_image(frames.flatten(0, 1)).unflatten(0, (2, 3))
-    torch.testing.assert_close(clip.encode_video(frames, mask()).frames, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(clip.encode_video(clips_of(frames, mask())).frames, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_text_tower_equals_open_clip(reference: Reference, clip: CLIP) -> None:
     ids, words = captions(clip, clip.spec.context_length)
     expected = reference.model.encode_text(ids, normalize=True)
-    torch.testing.assert_close(clip.encode_text(ids, words).pooled, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(clip.encode_text(Words(ids, words)).pooled, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_spec_is_open_clips(reference: Reference, clip: CLIP) -> None:
@@ -110,16 +115,10 @@ def test_embeddings_and_projections_are_all_outside_the_blocks(tiny_clip: CLIP) 
 
 
 def test_pooled_row_equals_full_computation(clip: CLIP) -> None:
-    frames = clips(clip)
-    short, full = (clip.encode_video(frames, mask(), tokens=tokens) for tokens in (False, True))
-    assert short.tokens is None
-    assert full.tokens is not None
-    assert full.tokens.shape == (
-        2,
-        3,
-        1 + (clip.spec.image_size // clip.vision.conv1.kernel_size[0]) ** 2,
-        clip.vision.width,
-    )
+    pixels = clips_of(clips(clip), mask())
+    short, (full, memory) = clip.encode_video(pixels), clip.encode_video_tokens(pixels)
+    patches = (clip.spec.image_size // clip.vision.conv1.kernel_size[0]) ** 2
+    assert memory.tokens.shape == (2, 3 * (1 + patches), clip.vision.width)
     torch.testing.assert_close(short.frames, full.frames, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(short.pooled, full.pooled, atol=1e-6, rtol=1e-5)
 
@@ -132,10 +131,8 @@ def test_pooled_row_gives_the_same_gradients(clip: CLIP) -> None:
 
 def test_text_cut_at_the_last_end_token_equals_full_length(clip: CLIP) -> None:
     ids, words = captions(clip, clip.spec.context_length)
-    cut, full = (clip.encode_text(ids, words, tokens=tokens) for tokens in (False, True))
-    assert cut.tokens is None
-    assert full.tokens is not None
-    assert full.tokens.shape == (*ids.shape, clip.text.width)
+    cut, (full, tokens) = clip.encode_text(Words(ids, words)), clip.encode_text_tokens(Words(ids, words))
+    assert tokens.shape == (*ids.shape, clip.text.width)
     torch.testing.assert_close(cut.pooled, full.pooled, atol=1e-6, rtol=1e-5)
 
 
@@ -144,16 +141,16 @@ def test_text_is_cut_at_the_longest_caption(tiny_clip: CLIP) -> None:
     first = tiny_clip.text.blocks[0]
     handle = first.register_forward_hook(lambda _module, args, _out: lengths.append(args[0].shape[1]))
     ids, words = tiny_clip.spec.tokenize(["a cat", "a dog runs"], 32)
-    tiny_clip.encode_text(ids, words)
+    tiny_clip.encode_text(Words(ids, words))
     handle.remove()
     assert lengths == [int(words.sum(1).max())] == [5]
 
 
 def test_what_follows_the_end_token_changes_nothing(tiny_clip: CLIP) -> None:
     ids, words = captions(tiny_clip)
-    expected = tiny_clip.encode_text(ids, words).pooled
+    expected = tiny_clip.encode_text(Words(ids, words)).pooled
     other = ids.masked_fill(~words, 77)
-    torch.testing.assert_close(tiny_clip.encode_text(other, words).pooled, expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(tiny_clip.encode_text(Words(other, words)).pooled, expected, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -212,8 +209,8 @@ def test_normalise_scales_bytes_and_leaves_floats(tiny_clip: CLIP) -> None:
 def test_bytes_and_normalised_floats_give_the_same_features(tiny_clip: CLIP) -> None:
     size = tiny_clip.spec.image_size
     frames = torch.randint(256, (2, 3, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    from_bytes = tiny_clip.encode_video(frames, mask()).pooled
-    torch.testing.assert_close(from_bytes, tiny_clip.encode_video(tiny_clip.normalise(frames), mask()).pooled)
+    from_bytes = tiny_clip.encode_video(clips_of(frames, mask())).pooled
+    torch.testing.assert_close(from_bytes, tiny_clip.encode_video(clips_of(tiny_clip.normalise(frames), mask())).pooled)
 
 
 def test_mean_over_frames_by_hand() -> None:
@@ -244,7 +241,7 @@ def test_image_size_interpolates_positions(reference: Reference) -> None:
     patches = before[1:].unflatten(0, (side, side)).permute(2, 0, 1)[None]
     resized = nn.functional.interpolate(patches, (side + 2, side + 2), mode="bicubic", antialias=True)
     torch.testing.assert_close(after[1:], resized[0].permute(1, 2, 0).flatten(0, 1))
-    assert larger.encode_video(clips(larger), mask()).pooled.isfinite().all()
+    assert larger.encode_video(clips_of(clips(larger), mask())).pooled.isfinite().all()
 
 
 @pytest.mark.parametrize(("start", "end"), [(5.0, 4.60517), (2.0, 2.0), (-1.0, -1.0)])

@@ -21,9 +21,11 @@ from methods.linear import Linear
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.backbones.clip.weights import find_weights
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
+from petl_bench.inputs import Words
 from petl_bench.storage.adapters import FORMAT, Adapter, write_adapter
 from petl_bench.storage.files import file_sha256
 from petl_bench.tasks.retrieval import Retrieval
+from tests.inputs import clips_of
 from tests.unit.backbones.reference import GELU, TINY, Reference, captions, make_reference, pictures, unit
 from tests.unit.backbones.reference import write_architecture as write
 
@@ -49,8 +51,8 @@ def assert_holds(clip: CLIP, model: Any, atol: float = 1e-5) -> None:
     frames = pictures(2, clip.spec.image_size)
     ids, words = captions(clip, 77)
     with torch.no_grad():
-        video = clip.encode_video(frames[:, None], torch.ones(2, 1, dtype=torch.bool)).frames[:, 0]
-        text = clip.encode_text(ids, words).pooled
+        video = clip.encode_video(clips_of(frames[:, None], torch.ones(2, 1, dtype=torch.bool))).frames[:, 0]
+        text = clip.encode_text(Words(ids, words)).pooled
         torch.testing.assert_close(video, model.encode_image(frames), atol=atol, rtol=1e-4)
         torch.testing.assert_close(text, model.encode_text(ids, normalize=True), atol=atol, rtol=1e-4)
 
@@ -178,8 +180,8 @@ def test_transformers_folder(transformers_folder: tuple[Path, Any]) -> None:
     frames = pictures(2, clip.spec.image_size)
     ids, words = captions(clip)
     with torch.no_grad():
-        video = clip.encode_video(frames[:, None], torch.ones(2, 1, dtype=torch.bool)).frames[:, 0]
-        text = clip.encode_text(ids, words).pooled
+        video = clip.encode_video(clips_of(frames[:, None], torch.ones(2, 1, dtype=torch.bool))).frames[:, 0]
+        text = clip.encode_text(Words(ids, words)).pooled
         theirs = model(pixel_values=frames, input_ids=ids, attention_mask=words.long())
         torch.testing.assert_close(unit(video), theirs.image_embeds, atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(text, theirs.text_embeds, atol=1e-5, rtol=1e-4)

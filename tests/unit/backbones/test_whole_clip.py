@@ -14,9 +14,11 @@ from methods.full import Full
 from petl_bench.backbones import hub
 from petl_bench.backbones.clip.whole import WholeCLIP
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.inputs import Words
 from petl_bench.storage.adapters import Adapter
 from petl_bench.tasks.retrieval import Retrieval
 from tests.contract.battery import features, make_batch, train
+from tests.inputs import clips_of
 
 RESNET = {
     "embed_dim": 16,
@@ -43,8 +45,8 @@ def test_features_are_those_of_open_clip(backbone: WholeCLIP) -> None:
     assert ids.shape == (2, 40)
     assert mask.sum(1).tolist() == [5, 3]
     with torch.no_grad():
-        video = backbone.encode_video(frames, torch.ones(1, 2, dtype=torch.bool))
-        text = backbone.encode_text(ids, mask)
+        video = backbone.encode_video(clips_of(frames, torch.ones(1, 2, dtype=torch.bool)))
+        text = backbone.encode_text(Words(ids, mask))
         images = backbone.model.encode_image(frames[0], normalize=True)
         words = backbone.model.encode_text(open_clip.tokenize(captions, 40), normalize=True)
     assert torch.allclose(video.pooled[0], torch.nn.functional.normalize(images.mean(0), dim=0), atol=1e-6)

@@ -69,13 +69,13 @@ def evaluation(paths: Sequence[Path | None], tolerate: bool = False, sampling: s
 
 
 def same(first: Row, second: Row) -> bool:
-    tensors = ("frames", "frame_mask", "ids", "text_mask")
     rest = (first.video_index, list(first.text_index)) == (second.video_index, list(second.text_index))
-    return rest and all(torch.equal(getattr(first, name), getattr(second, name)) for name in tensors)
+    pairs = zip((*first.clip, *first.words), (*second.clip, *second.words), strict=True)
+    return rest and all(torch.equal(*pair) for pair in pairs)
 
 
 def caption(row: Row) -> int:
-    return int(row.ids[0, 0]) - 1
+    return int(row.words.ids[0, 0]) - 1
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -87,11 +87,11 @@ def test_one_row_per_caption(paths: list[Path]) -> None:
     assert [list(row.text_index) for row in rows] == [[index] for index in range(COUNT)]
     assert [row.video_index for row in rows] == [0, 0, 0, 1, 2, 2, 3, 3]
     for row in rows:
-        assert row.frames.shape == (FRAMES, 3, SIZE, SIZE)
-        assert row.frames.dtype == torch.uint8
-        assert row.frame_mask.all()
+        assert row.clip.frames.shape == (FRAMES, 3, SIZE, SIZE)
+        assert row.clip.frames.dtype == torch.uint8
+        assert row.clip.mask.all()
         assert row.decoded
-        assert row.ids.shape == row.text_mask.shape == (1, WORDS)
+        assert row.words.ids.shape == row.words.mask.shape == (1, WORDS)
 
 
 def test_one_row_per_video_with_a_caption_drawn_anew(paths: list[Path]) -> None:
@@ -185,7 +185,8 @@ def test_augmented_batches_do_not_depend_on_processes(paths: list[Path], world: 
         order = EpochBatches(COUNT, 4, 0, rank, world)
         order.set_epoch(1)
         return [
-            batch.frames for batch in DataLoader(dataset, batch_sampler=order, num_workers=workers, collate_fn=collate)
+            batch.clips.frames
+            for batch in DataLoader(dataset, batch_sampler=order, num_workers=workers, collate_fn=collate)
         ]
 
     halves = [batches(rank, world, workers) for rank in range(world)]
@@ -224,9 +225,11 @@ def test_each_video_with_all_its_captions(paths: list[Path]) -> None:
     rows = [dataset[index] for index in range(len(dataset))]
     assert [row.video_index for row in rows] == [0, 1, 2, 3]
     assert [list(row.text_index) for row in rows] == [[0, 1, 2], [3], [4, 5], [6, 7]]
-    assert [(row.ids[:, 0] - 1).tolist() for row in rows] == [[0, 1, 2], [3], [4, 5], [6, 7]]
+    assert [(row.words.ids[:, 0] - 1).tolist() for row in rows] == [[0, 1, 2], [3], [4, 5], [6, 7]]
     assert all(row.decoded for row in rows)
-    assert all(torch.equal(row.frames, training(paths)[0, i].frames) for i, row in zip((0, 3, 4, 6), rows, strict=True))
+    assert all(
+        torch.equal(row.clip.frames, training(paths)[0, i].frames) for i, row in zip((0, 3, 4, 6), rows, strict=True)
+    )
 
 
 def test_random_sampling_is_the_same_every_time(paths: list[Path]) -> None:
@@ -253,18 +256,18 @@ def test_unreadable_clip_stops_evaluation_or_is_blank(paths: list[Path]) -> None
 def assert_blank(row: Row) -> None:
     """No frame is real, but the captions are all there."""
     assert not row.decoded
-    assert row.frames.shape == (FRAMES, 3, SIZE, SIZE)
-    assert not row.frames.any()
-    assert not row.frame_mask.any()
+    assert row.clip.frames.shape == (FRAMES, 3, SIZE, SIZE)
+    assert not row.clip.frames.any()
+    assert not row.clip.mask.any()
     assert list(row.text_index) == [0, 1, 2]
 
 
 def test_padding_after_the_last_real_frame(paths: list[Path]) -> None:
     dataset = EvaluationDataset(SAMPLES, list(paths[:4]), loader(rate=1), SPEC, WORDS, False)
     row = dataset[0]  # two seconds at one frame per second
-    assert row.frame_mask.tolist() == [True, True, False]
-    assert row.frames[:2].any()
-    assert not row.frames[2].any()
+    assert row.clip.mask.tolist() == [True, True, False]
+    assert row.clip.frames[:2].any()
+    assert not row.clip.frames[2].any()
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
@@ -273,15 +276,15 @@ def test_padding_after_the_last_real_frame(paths: list[Path]) -> None:
 def test_collate_keeps_captions_with_their_videos(paths: list[Path]) -> None:
     dataset = evaluation([paths[0], None, *paths[2:4]], tolerate=True)
     batch = collate([dataset[index] for index in (2, 0, 1)])
-    assert batch.frames.shape == (3, FRAMES, 3, SIZE, SIZE)
-    assert batch.frame_mask.shape == (3, FRAMES)
-    assert batch.ids.shape == batch.text_mask.shape == (6, WORDS)
+    assert batch.clips.frames.shape == (3, FRAMES, 3, SIZE, SIZE)
+    assert batch.clips.mask.shape == (3, FRAMES)
+    assert batch.words.ids.shape == batch.words.mask.shape == (6, WORDS)
     assert batch.video_index.tolist() == [2, 0, 1]
     assert batch.text_index.tolist() == [4, 5, 0, 1, 2, 3]
     assert batch.text_video.tolist() == [2, 2, 0, 0, 0, 1]
-    assert (batch.ids[:, 0] - 1).tolist() == batch.text_index.tolist()
+    assert (batch.words.ids[:, 0] - 1).tolist() == batch.text_index.tolist()
     assert batch.decoded.tolist() == [True, True, False]
-    assert torch.equal(batch.frames[1], dataset[0].frames)
+    assert torch.equal(batch.clips.frames[1], dataset[0].clip.frames)
 
 
 def test_datasets_travel_to_loader_workers(paths: list[Path]) -> None:

@@ -146,8 +146,8 @@ def test_16_bits_are_scaled(tmp_path: Path) -> None:
 def test_an_image_is_a_clip_of_one_frame(rate: int | None, tmp_path: Path) -> None:
     picture().save(tmp_path / "a.png")
     options = {"count": 4, "sampling": "uniform", "rate": rate, "image_size": 4, "resize": "squash"}
-    frames, count = load_frames(tmp_path / "a.png", **options)  # type: ignore[arg-type]  # as named
-    assert (count, frames.shape) == (1, (1, 3, 4, 4))
+    frames, times = load_frames(tmp_path / "a.png", **options)  # type: ignore[arg-type]  # as named
+    assert (times.tolist(), frames.shape) == ([0.0], (1, 3, 4, 4))
 
 
 @pytest.mark.parametrize(

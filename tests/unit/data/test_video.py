@@ -22,13 +22,15 @@ from petl_bench.data.video import (
     READERS,
     PyAVReader,
     Resize,
+    TimedFrames,
     VideoError,
     VideoInfo,
     load_frames,
     open_video,
-    pad_frames,
+    padded,
     reader_version,
     resize_frames,
+    times_of,
 )
 from petl_bench.errors import DataError, UsageError
 
@@ -271,7 +273,7 @@ def test_nothing_is_opened_with_decord_unless_asked_for(clip, tmp_path):
         "from petl_bench.data.video import load_frames, require_reader\n"
         "require_reader('decord')\n"
         "options = dict(count=4, sampling='uniform', rate=1, image_size=32, resize='squash')\n"
-        "assert load_frames(sys.argv[1], **options)[1] == 2\n"
+        "assert len(load_frames(sys.argv[1], **options).times) == 2\n"
         "task = verify.Task('a', verify.Path(sys.argv[1]), verify.Path(sys.argv[1]).parent)\n"
         "assert verify.inspect_file(task).status == 'ok'\n"
         "assert 'decord' not in sys.modules\n"
@@ -291,9 +293,9 @@ def load(path: Path, **options):
 
 
 def test_load_frames_selects_then_resizes(clip):
-    frames, count = load(clip)
+    frames, times = load(clip)
     truth = torch.from_numpy(decode_all(clip)[[0, 13, 26, 39]]).permute(0, 3, 1, 2)
-    assert count == 4
+    assert times.tolist() == pytest.approx([0, 13 / 20, 26 / 20, 39 / 20])
     assert torch.equal(frames, resize_frames(truth, 32, "squash"))
     assert (frames.dtype, tuple(frames.shape)) == (torch.uint8, (4, 3, 32, 32))
 
@@ -353,16 +355,25 @@ def difference_from_pil(images: np.ndarray, resize: Resize, size: int) -> np.nda
     return np.abs(actual.permute(0, 2, 3, 1).numpy().astype(int) - expected)
 
 
-def test_pad_frames():
-    frames = torch.randint(1, 256, (3, 3, 8, 8), dtype=torch.uint8)
-    padded, mask = pad_frames(frames, 5)
-    assert (padded.dtype, tuple(padded.shape)) == (torch.uint8, (5, 3, 8, 8))
-    assert torch.equal(padded[:3], frames)
-    assert not padded[3:].any()
+def test_padding():
+    found = TimedFrames(torch.randint(1, 256, (3, 3, 8, 8), dtype=torch.uint8), torch.tensor([0.5, 1.5, 2.5]))
+    frames, mask, times = padded(found, 5)
+    assert (frames.dtype, tuple(frames.shape)) == (torch.uint8, (5, 3, 8, 8))
+    assert torch.equal(frames[:3], found.frames)
+    assert not frames[3:].any()
     assert mask.tolist() == [True, True, True, False, False]
-    assert pad_frames(frames, 3)[1].all()
+    assert times.tolist() == [0.5, 1.5, 2.5, 0.0, 0.0]
+    assert padded(found, 3).mask.all()
     with pytest.raises(ValueError, match="do not fit"):
-        pad_frames(frames, 2)
+        padded(found, 2)
+
+
+def test_times_are_those_of_the_frames_within_the_moment():
+    numbers = np.array([0, 3, 5])
+    assert times_of(numbers, 2.0, None).tolist() == [0.0, 1.5, 2.5]
+    assert times_of(numbers, 2.0, None, start=1).tolist() == [0.0, 0.5, 1.5]
+    assert times_of(numbers, 2.0, np.array([0, 1, 2, 7, 8, 9.5, 10]), start=1).tolist() == [0.0, 6.0, 8.5]
+    assert times_of(numbers, 0.0, None).tolist() == [0.0, 0.0, 0.0]
 
 
 def real_clips(shared: Path) -> list[Path]:

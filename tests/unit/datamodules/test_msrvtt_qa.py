@@ -177,18 +177,18 @@ def test_training_batches_pair_each_question_with_its_answer(written: Path) -> N
     ]
     assert len(batches) == len(texts) // 8
     for batch in batches:
-        assert len(batch.questions) == len(batch.frames) == 8
+        assert len(batch.questions) == len(batch.clips.frames) == 8
         for row, index in enumerate(batch.text_index.tolist()):
             text, question = texts[index]
             assert batch.questions[row] == question
-            assert batch.ids[row].equal(count_letters([text], 12)[0][0])
+            assert batch.words.ids[row].equal(count_letters([text], 12)[0][0])
 
 
 def test_evaluation_reads_a_clip_once_with_all_its_questions(written: Path) -> None:
     data = module(written, eval_batch_size=3)
     data.setup("test")
     batches: list[Batch] = list(data.test_dataloader())
-    assert [len(batch.frames) for batch in batches] == [3, 1]
+    assert [len(batch.clips.frames) for batch in batches] == [3, 1]
     assert [len(batch.questions) for batch in batches] == [3 * PER_VIDEO, PER_VIDEO]
     questions = [question for batch in batches for question in batch.questions]
     assert questions == [question for sample in data.samples("test") for question in sample.questions]

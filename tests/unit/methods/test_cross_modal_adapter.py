@@ -9,11 +9,13 @@ from methods.cross_modal_adapter import AdaptedBlock, CrossModalAdapter, PartlyS
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch
 from petl_bench.errors import UsageError
+from petl_bench.inputs import Words
 from petl_bench.method import Method
 from petl_bench.nn.transformer import Context
 from petl_bench.storage.adapters import Adapter
 from petl_bench.tasks.retrieval import Retrieval
 from tests.backbones import UnevenCLIP, adapt_on_meta, meta_clip, noise
+from tests.inputs import clips_of
 
 
 def method(backbone: CLIP | None = None, **options: Any) -> Method:
@@ -66,7 +68,7 @@ def test_block_equation() -> None:
 def test_start_is_near_the_backbone_but_not_on_it() -> None:
     native = CLIP("tiny", None)
     frames, mask = noise(native, 1, 2), torch.ones(1, 2, dtype=torch.bool)
-    expected = native.encode_video(frames, mask).pooled
+    expected = native.encode_video(clips_of(frames, mask)).pooled
     actual = method(native).backbone.encode_video(frames, mask).pooled
     assert 0 < (actual - expected).abs().max() < 0.01
 
@@ -103,7 +105,7 @@ def test_a_fully_shared_narrow_tower_has_no_unique_part() -> None:
     backbone = CLIP("tiny", None)
     adapted = method(backbone, shared_dim=backbone.text.width)
     assert all(block.mlp_adapter.unique is None for block in adapted_blocks(adapted, "text"))
-    assert adapted.backbone.encode_text(*adapted.backbone.spec.tokenize(["a"], 4)).pooled.isfinite().all()
+    assert adapted.backbone.encode_text(Words(*adapted.backbone.spec.tokenize(["a"], 4))).pooled.isfinite().all()
 
 
 def test_a_shared_part_wider_than_a_tower_is_refused() -> None:
@@ -119,9 +121,9 @@ def test_every_trainable_tensor_learns(pooling: Any) -> None:
     adapted = CrossModalAdapter(backbone=UnevenCLIP(), task=task).adapt()
     frames = noise(adapted.backbone, 3, 2)
     mask = torch.tensor([[True, True], [True, False], [True, True]])
-    ids, text_mask = adapted.backbone.spec.tokenize(["a cat", "a dog runs", "rain"], 8)
+    words = adapted.backbone.spec.tokenize(["a cat", "a dog runs", "rain"], 8)
     index = torch.arange(3)
-    loss, _ = task.loss(adapted.backbone, Batch(frames, mask, ids, text_mask, index, index, index, index >= 0))
+    loss, _ = task.loss(adapted.backbone, Batch(clips_of(frames, mask), words, index, index, index, index >= 0))
     loss.backward()
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad:

@@ -19,10 +19,12 @@ from methods.mv_adapter import (
 )
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.errors import UsageError
+from petl_bench.inputs import Words
 from petl_bench.nn.transformer import Context, Tower
 from petl_bench.storage.adapters import Adapter, read_adapter, write_adapter
 from petl_bench.tasks.losses import contrastive_loss
 from petl_bench.tasks.retrieval import Retrieval
+from tests.inputs import clips_of
 
 FRAMES, WORDS = 4, 10
 TYINGS: list[dict[str, Any]] = [
@@ -82,8 +84,8 @@ def captions() -> tuple[Tensor, Tensor]:
 
 def step_loss(method: MVAdapter) -> Tensor:
     backbone = method.backbone
-    text = backbone.encode_text(*captions()).pooled
-    return contrastive_loss(text, backbone.encode_video(*video()).pooled, backbone.logit_scale.exp())
+    text = backbone.encode_text(Words(*captions())).pooled
+    return contrastive_loss(text, backbone.encode_video(clips_of(*video())).pooled, backbone.logit_scale.exp())
 
 
 # --- parameter counts (specs/mv_adapter.md section 6) -------------------------------------------------------------
@@ -224,14 +226,14 @@ def test_shared_tensor_is_one_everywhere(options: dict[str, Any], tmp_path: Path
 def test_outputs_before_training_are_the_backbones(options: dict[str, Any], tmp_path: Path) -> None:
     backbone = small_clip(tmp_path)
     frames, mask = video()
-    ids, text_mask = captions()
-    plain = backbone.encode_video(frames, mask, tokens=True), backbone.encode_text(ids, text_mask, tokens=True)
+    pixels, words = clips_of(frames, mask), Words(*captions())
+    plain = backbone.encode_video_tokens(pixels), backbone.encode_text_tokens(words)
     method = adapted(backbone, **options)
-    ours = method.backbone.encode_video(frames, mask, tokens=True), backbone.encode_text(ids, text_mask, tokens=True)
-    for before, after in zip((*plain[0], *plain[1]), (*ours[0], *ours[1]), strict=True):
-        assert before is not None
-        assert after is not None
-        assert torch.equal(before, after)
+    ours = method.backbone.encode_video_tokens(pixels), backbone.encode_text_tokens(words)
+    for before, after in zip(plain, ours, strict=True):
+        assert all(map(torch.equal, before.features, after.features))
+    assert torch.equal(plain[0].memory.tokens, ours[0].memory.tokens)
+    assert torch.equal(plain[1].tokens, ours[1].tokens)
 
 
 def test_calibration_starts_at_one() -> None:
@@ -283,7 +285,7 @@ def test_content_of_padded_frames_changes_nothing(options: dict[str, Any], tmp_p
     frames, mask = video()
     other = torch.where(mask[:, :, None, None, None], frames, torch.randn_like(frames))
     with torch.no_grad():
-        one, two = (method.backbone.encode_video(x, mask) for x in (frames, other))
+        one, two = (method.backbone.encode_video(clips_of(x, mask)) for x in (frames, other))
     assert torch.equal(one.pooled, two.pooled)
     assert torch.equal(one.frames[mask], two.frames[mask])
 
@@ -323,8 +325,9 @@ def test_text_features_do_not_depend_on_the_cut(tmp_path: Path) -> None:
     method = adapted(small_clip(tmp_path))
     shake(method.backbone)
     ids, mask = captions()
-    cut, whole = (method.backbone.encode_text(ids, mask, tokens=tokens).pooled for tokens in (False, True))
-    torch.testing.assert_close(cut, whole, rtol=1e-5, atol=1e-6)
+    cut = method.backbone.encode_text(Words(ids, mask))
+    whole = method.backbone.encode_text_tokens(Words(ids, mask)).features
+    torch.testing.assert_close(cut.pooled, whole.pooled, rtol=1e-5, atol=1e-6)
 
 
 def test_text_adapter_reads_both_ways_but_no_padding_where_its_tower_does() -> None:
@@ -351,9 +354,9 @@ def test_frames_without_a_mask_are_all_real() -> None:
 def test_too_many_frames_or_words_are_refused(tmp_path: Path) -> None:
     method = adapted(small_clip(tmp_path), max_frames=3, max_words=7)
     with pytest.raises(UsageError, match=r"4 frames given.* for 3: set model.init_args.max_frames"):
-        method.backbone.encode_video(*video())
+        method.backbone.encode_video(clips_of(*video()))
     with pytest.raises(UsageError, match=r"8 words given.* for 7: set model.init_args.max_words"):
-        method.backbone.encode_text(*captions())
+        method.backbone.encode_text(Words(*captions()))
 
 
 # --- training -------------------------------------------------------------------------------------------------------
@@ -407,7 +410,9 @@ def test_bf16_autocast_stays_near_fp32(options: dict[str, Any], tmp_path: Path) 
     ids, text_mask = captions()
 
     def features() -> tuple[Tensor, Tensor]:
-        return method.backbone.encode_video(frames, mask).pooled, method.backbone.encode_text(ids, text_mask).pooled
+        return method.backbone.encode_video(clips_of(frames, mask)).pooled, method.backbone.encode_text(
+            Words(ids, text_mask)
+        ).pooled
 
     with torch.no_grad():
         exact = features()

@@ -7,6 +7,7 @@ from methods.st_adapter import BeforeMLP, STAdapter
 from petl_bench.errors import UsageError
 from petl_bench.tasks.retrieval import Retrieval
 from tests.backbones import UnevenCLIP
+from tests.inputs import clips_of
 from tests.unit.methods import trials
 
 TEXT = 1_580_544 + 12_288  # AdaptMLP of 128 in 12 blocks of 512, and its input norms
@@ -81,7 +82,7 @@ def test_frames_reach_as_far_as_the_kernel(extent: int, reach: int) -> None:
     mask = torch.ones(1, 7, dtype=torch.bool)
     changed = trials.clips(1, 7)
     changed[:, 3] += 1
-    before, after = (method.backbone.encode_video(x, mask).frames[0] for x in (trials.clips(1, 7), changed))
+    before, after = (method.backbone.encode_video(clips_of(x, mask)).frames[0] for x in (trials.clips(1, 7), changed))
     moved = [i for i in range(7) if (before[i] - after[i]).abs().max() > 1e-6]
     assert moved == list(range(3 - reach, 3 + reach + 1))
 

@@ -10,11 +10,13 @@ from methods.tempme import JoiningBlock, LastBlock, MergingBlock, Plan, TempMe, 
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.cli.named_configs import config_folder
 from petl_bench.errors import UsageError
+from petl_bench.inputs import Words
 from petl_bench.method import Method
 from petl_bench.nn.transformer import Context
 from petl_bench.runs.cost import count_gmacs
 from petl_bench.tasks.retrieval import Retrieval
 from tests.backbones import UnevenCLIP, adapt_on_meta, meta_clip, noise, token_schedule
+from tests.inputs import clips_of
 
 TINY: dict[str, Any] = {"merge_layers": [-3, -2], "join_clips": [2, 4]}  # up to 8 frames, four blocks
 
@@ -215,9 +217,9 @@ def test_merging_equal_tokens_changes_nothing_for_the_others() -> None:
 
 
 def test_without_switches_the_start_is_plain_clip() -> None:
-    expected = CLIP("tiny", None).encode_video(clips(), all_real()).frames
+    expected = CLIP("tiny", None).encode_video(clips_of(clips(), all_real())).frames
     method = tempme(cross_frame=False, merging=False).adapt()
-    torch.testing.assert_close(method.backbone.encode_video(clips(), all_real()).frames, expected)
+    torch.testing.assert_close(method.backbone.encode_video(clips_of(clips(), all_real())).frames, expected)
 
 
 def test_frames_read_each_other_only_where_clips_are_joined() -> None:
@@ -225,7 +227,7 @@ def test_frames_read_each_other_only_where_clips_are_joined() -> None:
     changed[:, 0] = 255 - changed[:, 0]
     for cross_frame in (True, False):
         backbone = randomise(tempme(cross_frame=cross_frame).adapt()).backbone
-        before, after = (backbone.encode_video(x, all_real()).frames[:, 1:] for x in (clips(), changed))
+        before, after = (backbone.encode_video(clips_of(x, all_real())).frames[:, 1:] for x in (clips(), changed))
         assert bool((before - after).abs().max() > 1e-4) is cross_frame
 
 
@@ -236,18 +238,18 @@ def test_padded_frames_change_nothing(options: dict[str, Any]) -> None:
     mask[1, 5:] = False
     other = frames.clone()
     other[1, 5:] = 255 - other[1, 5:]
-    first, second = backbone.encode_video(frames, mask), backbone.encode_video(other, mask)
+    first, second = backbone.encode_video(clips_of(frames, mask)), backbone.encode_video(clips_of(other, mask))
     torch.testing.assert_close(first.frames[1, :5], second.frames[1, :5], atol=0, rtol=0)
-    alone = backbone.encode_video(frames[1:, :5], mask[1:, :5])
+    alone = backbone.encode_video(clips_of(frames[1:, :5], mask[1:, :5]))
     torch.testing.assert_close(alone.pooled[0], first.pooled[1], atol=1e-5, rtol=1e-5)
 
 
 def test_shortcut_of_the_last_block_is_exact() -> None:
     backbone = randomise(tempme().adapt()).backbone
-    short, whole = (backbone.encode_video(clips(), all_real(), tokens=tokens) for tokens in (False, True))
+    pixels = clips_of(clips(), all_real())
+    short, (whole, memory) = backbone.encode_video(pixels), backbone.encode_video_tokens(pixels)
     torch.testing.assert_close(short.frames, whole.frames)
-    assert whole.tokens is not None
-    assert whole.tokens.shape == (2, 8, 1, backbone.towers["vision"].width)
+    assert memory.tokens.shape == (2, 8, backbone.towers["vision"].width)
     assert isinstance(backbone.towers["vision"].blocks[-1], LastBlock)
 
 
@@ -264,8 +266,8 @@ def test_every_trainable_tensor_learns(frames: int, checkpointing: bool) -> None
     captions = method.backbone.spec.tokenize(["a cat runs", "a dog"], 8)
     for _ in range(2):
         optimizer.zero_grad()
-        video = method.backbone.encode_video(clips(2, frames), mask).pooled
-        text = method.backbone.encode_text(*captions).pooled
+        video = method.backbone.encode_video(clips_of(clips(2, frames), mask)).pooled
+        text = method.backbone.encode_text(Words(*captions)).pooled
         ((video + text) * target).sum().backward()
         optimizer.step()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in trainable.values())
@@ -277,7 +279,7 @@ def test_checkpointing_gives_the_same_gradients() -> None:
     for checkpointing in (False, True):
         method = randomise(tempme().adapt())
         method.backbone.set_gradient_checkpointing(checkpointing)
-        method.backbone.encode_video(clips(), all_real()).pooled.sum().backward()
+        method.backbone.encode_video(clips_of(clips(), all_real())).pooled.sum().backward()
         gradients.append([p.grad for p in method.backbone.towers["vision"].parameters() if p.requires_grad])
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, recomputed)
@@ -285,9 +287,9 @@ def test_checkpointing_gives_the_same_gradients() -> None:
 
 def test_bf16_autocast() -> None:
     backbone = tempme().adapt().backbone
-    expected = backbone.encode_video(clips(), all_real()).pooled
+    expected = backbone.encode_video(clips_of(clips(), all_real())).pooled
     with torch.autocast("cpu", torch.bfloat16):
-        actual = backbone.encode_video(clips(), all_real()).pooled
+        actual = backbone.encode_video(clips_of(clips(), all_real())).pooled
     assert nn.functional.cosine_similarity(actual.float(), expected).min() > 0.99
 
 
@@ -339,7 +341,7 @@ def test_impossible_options_are_refused(options: dict[str, Any], message: str) -
 def test_too_many_frames_are_refused() -> None:
     backbone = tempme().adapt().backbone
     with pytest.raises(UsageError, match="at most 8 frames, a clip has 9"):
-        backbone.encode_video(clips(1, 9), all_real(1, 9))
+        backbone.encode_video(clips_of(clips(1, 9), all_real(1, 9)))
 
 
 def test_variants_have_labels() -> None:

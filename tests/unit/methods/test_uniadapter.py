@@ -24,10 +24,13 @@ from petl_bench.backbones.blip.model import BLIP
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import UsageError
+from petl_bench.inputs import Clips
+from petl_bench.nn.transformer import Memory
 from petl_bench.storage.adapters import Adapter, read_adapter, write_adapter
 from petl_bench.tasks.qa_generation import AnswerGeneration
 from petl_bench.tasks.retrieval import Retrieval
 from tests.contract.battery import make_batch
+from tests.inputs import with_frames
 from tests.unit.methods.trials import trainable
 
 Purpose = Literal["retrieval", "qa"]
@@ -44,7 +47,7 @@ class Both(Retrieval):
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         contrastive, logs = super().loss(backbone, batch)
-        return contrastive + F.cross_entropy(match(backbone, batch), torch.arange(len(batch.frames)) % 2), logs
+        return contrastive + F.cross_entropy(match(backbone, batch), torch.arange(len(batch.clips.frames)) % 2), logs
 
 
 def questions(method: UniAdapter) -> Batch:
@@ -55,11 +58,9 @@ def questions(method: UniAdapter) -> Batch:
 
 def match(backbone: Backbone, batch: Batch) -> Tensor:
     """Logits of each caption with its clip."""
-    video = backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
-    text = backbone.encode_text(batch.ids, batch.text_mask)
-    assert video.tokens is not None
-    key_scale = backbone.key_scale(text.pooled, video.frames, batch.frame_mask, video.tokens.shape[2])
-    return backbone.match(batch.ids, batch.text_mask, video.tokens, batch.frame_mask, key_scale)
+    video, memory = backbone.encode_video_tokens(batch.clips)
+    text = backbone.encode_text(batch.words)
+    return backbone.match(batch.words, backbone.weigh_frames(memory, text.pooled, video.frames, batch.clips.mask))
 
 
 def on_tiny(purpose: Purpose = "retrieval", dropout: float = 0.0, **options: Any) -> UniAdapter:
@@ -181,7 +182,7 @@ def test_released_start() -> None:
         assert float(block.cross_modal.up.weight.detach().std()) == pytest.approx(0.02, rel=0.2)
     assert not method.identity_at_init
     batch, plain = make_batch(method.backbone, frames=3), BLIP("tiny", None).eval()
-    mine, theirs = (b.encode_text(batch.ids, batch.text_mask).pooled for b in (method.backbone, plain))
+    mine, theirs = (b.encode_text(batch.words).pooled for b in (method.backbone, plain))
     torch.testing.assert_close(mine, theirs)  # only texts alone start as in the plain BLIP
     assert not torch.allclose(match(method.backbone, batch), match(plain, batch), atol=1e-3)
 
@@ -211,7 +212,7 @@ def test_zero_start_is_the_backbone(kv_lora_dim: int | None) -> None:
     assert method.identity_at_init
     batch, plain = make_batch(method.backbone, frames=3), BLIP("tiny", None).eval()
     torch.testing.assert_close(match(method.backbone, batch), match(plain, batch))
-    mine, theirs = (b.encode_video(batch.frames, batch.frame_mask).pooled for b in (method.backbone, plain))
+    mine, theirs = (b.encode_video(batch.clips).pooled for b in (method.backbone, plain))
     torch.testing.assert_close(mine, theirs)
 
 
@@ -243,7 +244,7 @@ def test_query_residual_is_only_in_texts_that_read() -> None:
     without = on_tiny(query_residual=False)
     without.load_state_dict(with_residual.state_dict())
     batch = make_batch(without.backbone, frames=3)
-    mine, theirs = (m.backbone.encode_text(batch.ids, batch.text_mask).pooled for m in (without, with_residual))
+    mine, theirs = (m.backbone.encode_text(batch.words).pooled for m in (without, with_residual))
     assert mine.equal(theirs)
     assert not torch.allclose(match(without.backbone, batch), match(with_residual.backbone, batch), atol=1e-3)
 
@@ -252,10 +253,8 @@ def test_last_block_shortcut_is_exact() -> None:
     method = shaken(on_tiny(kv_lora_dim=4))
     backbone, batch = method.backbone, make_batch(method.backbone, frames=3)
     assert isinstance(backbone, BLIP)
-    video = backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
-    assert video.tokens is not None
-    states = backbone.fuse(batch.ids, batch.text_mask, video.tokens, batch.frame_mask)
-    logits = backbone.match(batch.ids, batch.text_mask, video.tokens, batch.frame_mask)
+    memory = backbone.encode_video_tokens(batch.clips).memory
+    states, logits = backbone.fuse(batch.words, memory), backbone.match(batch.words, memory)
     torch.testing.assert_close(logits, backbone.itm_head(states[:, 0]), atol=1e-5, rtol=1e-5)
 
 
@@ -281,7 +280,8 @@ def test_frame_attention_switch(frame_aware: str, training: bool, evaluation: bo
     method = on_tiny(frame_aware=frame_aware)
     text, frames = torch.randn(2, 32), torch.randn(2, 3, 32, requires_grad=True)
     real = torch.ones(2, 3, dtype=torch.bool)
-    found = [method.train(mode).backbone.key_scale(text, frames, real, 5) for mode in (True, False)]
+    memory = Memory(torch.randn(2, 15, 64), torch.ones(2, 15, dtype=torch.bool))
+    found = [method.train(on).backbone.weigh_frames(memory, text, frames, real).key_scale for on in (True, False)]
     assert [factors is not None for factors in found] == [training, evaluation]
     assert not any(factors.requires_grad for factors in found if factors is not None)
 
@@ -289,33 +289,28 @@ def test_frame_attention_switch(frame_aware: str, training: bool, evaluation: bo
 def test_frame_attention_of_one_clip_read_by_many() -> None:
     method = shaken(on_tiny(frame_temperature=0.1))
     backbone, batch = method.backbone, make_batch(method.backbone, frames=3)
-    video = backbone.encode_video(batch.frames[:1], batch.frame_mask[:1], tokens=True)
-    text = backbone.encode_text(batch.ids, batch.text_mask).pooled
-    assert video.tokens is not None
+    video, memory = backbone.encode_video_tokens(batch.clips.select(slice(1)))
+    text = backbone.encode_text(batch.words).pooled
     copies = len(text)
     logits = []
     for rows in (1, copies):
-        tokens = video.tokens.expand(rows, -1, -1, -1)
-        real, frames = batch.frame_mask[:1].expand(rows, -1), video.frames.expand(rows, -1, -1)
-        key_scale = backbone.key_scale(text, frames, real, tokens.shape[2])
-        logits.append(backbone.match(batch.ids, batch.text_mask, tokens, real, key_scale))
+        copied = memory.select(torch.zeros(rows, dtype=torch.long))
+        real, frames = batch.clips.mask[:1].expand(rows, -1), video.frames.expand(rows, -1, -1)
+        logits.append(backbone.match(batch.words, backbone.weigh_frames(copied, text, frames, real)))
     torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-5)
-    unscaled = backbone.match(batch.ids, batch.text_mask, video.tokens, batch.frame_mask[:1])
+    unscaled = backbone.match(batch.words, memory)
     assert not torch.allclose(logits[0], unscaled, atol=1e-4)
 
 
 def test_padded_frames_change_nothing() -> None:
     method = shaken(on_tiny(kv_lora_dim=4))
     batch = make_batch(method.backbone, frames=4)
-    frames = batch.frames.clone()
-    frames[~batch.frame_mask] = 255 - frames[~batch.frame_mask]
+    frames = batch.clips.frames.clone()
+    frames[~batch.clips.mask] = 255 - frames[~batch.clips.mask]
     expected = match(method.backbone, batch)
-    torch.testing.assert_close(match(method.backbone, batch._replace(frames=frames)), expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(match(method.backbone, with_frames(batch, frames)), expected, atol=1e-6, rtol=1e-5)
     short = batch._replace(
-        frames=batch.frames[-1:, :2],
-        frame_mask=batch.frame_mask[-1:, :2],
-        ids=batch.ids[-1:],
-        text_mask=batch.text_mask[-1:],
+        clips=Clips(*(part[-1:, :2] for part in batch.clips)), words=batch.words.select(slice(-1, None))
     )
     torch.testing.assert_close(match(method.backbone, short), expected[-1:], atol=1e-5, rtol=1e-5)
 

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from petl_bench.backbones.base import Backbone
+from petl_bench.inputs import Words
 from petl_bench.method import Method
 from petl_bench.tasks.retrieval import Retrieval
 from tests.backbones import UnevenCLIP, adapt_on_meta, meta_clip
+from tests.inputs import clips_of
 
 M = TypeVar("M", bound=Method)
 
@@ -55,7 +57,7 @@ def ragged(videos: int = 2, frames: int = 4) -> Tensor:
 def features(backbone: Backbone) -> tuple[Tensor, Tensor]:
     """Pooled features of two clips (one ragged) and two captions."""
     ids, mask = backbone.spec.tokenize(["a cat runs", "two people dance in the rain"], 12)
-    return backbone.encode_video(clips(), ragged()).pooled, backbone.encode_text(ids, mask).pooled
+    return backbone.encode_video(clips_of(clips(), ragged())).pooled, backbone.encode_text(Words(ids, mask)).pooled
 
 
 def assert_starts_as_plain(method: Method) -> None:
@@ -86,7 +88,8 @@ def assert_learns(method: Method, checkpointing: bool = False) -> None:
 def assert_last_block_shortcut_exact(method: Method) -> None:
     """The features are the same whether the last block computes one token or all."""
     backbone = randomise(method).backbone
-    short, whole = (backbone.encode_video(clips(), ragged(), tokens=tokens) for tokens in (False, True))
+    pixels = clips_of(clips(), ragged())
+    short, whole = backbone.encode_video(pixels), backbone.encode_video_tokens(pixels).features
     torch.testing.assert_close(short.frames, whole.frames, atol=1e-5, rtol=1e-5)
 
 
@@ -95,9 +98,9 @@ def assert_padding_changes_nothing(method: Method) -> None:
     backbone, mask = randomise(method).backbone, ragged()
     other = clips()
     other[~mask] = 7.0
-    first, second = backbone.encode_video(clips(), mask), backbone.encode_video(other, mask)
+    first, second = backbone.encode_video(clips_of(clips(), mask)), backbone.encode_video(clips_of(other, mask))
     assert torch.equal(first.frames[mask], second.frames[mask])
-    alone = backbone.encode_video(clips()[-1:, :2], mask[-1:, :2])
+    alone = backbone.encode_video(clips_of(clips()[-1:, :2], mask[-1:, :2]))
     torch.testing.assert_close(alone.pooled, first.pooled[-1:], atol=1e-5, rtol=1e-5)
 
 

@@ -20,6 +20,7 @@ from petl_bench.metrics.similarity import text_conditioned_cosine
 from petl_bench.tasks.losses import text_conditioned_contrastive_loss
 from petl_bench.tasks.retrieval import Retrieval
 from tests.backbones import noise
+from tests.inputs import clips_of
 
 TEMPERATURE = 5.0
 
@@ -142,16 +143,16 @@ def test_task_trains_and_ranks_with_the_same_similarity() -> None:
     backbone = CLIP("tiny", None)
     frames = noise(backbone, 4, 3)
     mask = torch.tensor([[True, True, True], [True, False, False], [True, True, False], [True, True, True]])
-    ids, text_mask = backbone.spec.tokenize(["a cat", "a dog runs", "rain", "two men talk"], 8)
+    words = backbone.spec.tokenize(["a cat", "a dog runs", "rain", "two men talk"], 8)
     index = torch.arange(4)
-    batch = Batch(frames, mask, ids, text_mask, index, index, index, index >= 0)
+    batch = Batch(clips_of(frames, mask), words, index, index, index, index >= 0)
     task = Retrieval(pooling="text_conditioned", temperature=TEMPERATURE)
     with torch.no_grad():
         loss, _ = task.loss(backbone, batch)
         task.expect(4, 4)
         task.update(backbone, batch)
-        video = backbone.encode_video(frames, mask).frames
-        text = backbone.encode_text(ids, text_mask)
+        video = backbone.encode_video(clips_of(frames, mask)).frames
+        text = backbone.encode_text(words)
     torch.testing.assert_close(torch.nn.functional.normalize(text.projected, dim=-1), text.pooled)
     similarity = text_conditioned_cosine(text.projected, video, mask, TEMPERATURE)
     logits = backbone.logit_scale.detach().exp() * similarity

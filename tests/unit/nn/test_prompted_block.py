@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from petl_bench.backbones.clip.model import CLIP
+from petl_bench.inputs import Words
 from petl_bench.nn.adapter_blocks import PromptedBlock, add_prompts
 from petl_bench.nn.transformer import Context, select_row
 
@@ -53,7 +54,7 @@ def test_masks_leave_prompts_readable() -> None:
 
 def test_every_prompt_of_a_causal_tower_is_read_at_the_end_token() -> None:
     backbone, blocks = prompted("text")
-    backbone.encode_text(*backbone.spec.tokenize(["a", "a cat runs"], 8)).projected.sum().backward()
+    backbone.encode_text(Words(*backbone.spec.tokenize(["a", "a cat runs"], 8))).projected.sum().backward()
     for block in blocks:
         assert block.prompts.grad is not None
         assert bool(block.prompts.grad.abs().amax(-1).gt(0).all())

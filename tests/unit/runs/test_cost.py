@@ -105,12 +105,12 @@ def test_counting_leaves_the_model_and_the_random_state_alone() -> None:
 def test_made_batch_fills_its_shape() -> None:
     spec = CLIP("tiny", None).spec
     batch = made_batch(spec, clips=3, frames=2, max_words=7)
-    assert batch.frames.shape == (3, 2, 3, spec.image_size, spec.image_size)
-    assert batch.frames.dtype == torch.uint8
-    assert batch.frame_mask.all()
-    assert batch.text_mask.shape == (3, 7)
-    assert batch.text_mask.all()
-    assert torch.equal(batch.frames, made_batch(spec, 3, 2, 7).frames)
+    assert batch.clips.frames.shape == (3, 2, 3, spec.image_size, spec.image_size)
+    assert batch.clips.frames.dtype == torch.uint8
+    assert batch.clips.mask.all()
+    assert batch.words.mask.shape == (3, 7)
+    assert batch.words.mask.all()
+    assert torch.equal(batch.clips.frames, made_batch(spec, 3, 2, 7).frames)
 
 
 def test_saved_activations_by_hand() -> None:

@@ -100,7 +100,11 @@ def outcome(root: Path, **options: Any) -> tuple[list[Tensor], Any]:
     chosen = {"batch_size": 4, "num_workers": 0, "frames": 4, "frame_rate": 2, "partial": True, **options}
     data = MSRVTT(root=root, spec=backbone.spec, **chosen)
     data.setup("fit")
-    seen = [tensor for batch in data.train_dataloader() for tensor in (batch.frames, batch.ids, batch.video_index)]
+    seen = [
+        tensor
+        for batch in data.train_dataloader()
+        for tensor in (batch.clips.frames, batch.words.ids, batch.video_index)
+    ]
     task, loader = Retrieval(), data.test_dataloader()
     task.expect(*loader.dataset.counts)  # type: ignore[attr-defined]  # a dataset of ours
     with torch.no_grad():

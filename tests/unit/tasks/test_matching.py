@@ -12,6 +12,7 @@ from petl_bench.backbones.blip.model import BLIP
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.inputs import Words
 from petl_bench.method import Method
 from petl_bench.storage.adapters import Adapter
 from petl_bench.tasks.matching import MatchingRetrieval, _Encoders, _GlobalBatch
@@ -118,7 +119,7 @@ def test_pairs_of_the_same_video_are_no_negatives() -> None:
     features = torch.eye(4)
     same = torch.tensor([5, 2, 5, 5])
     words = torch.ones(4, 3, dtype=torch.bool)
-    everyone = _GlobalBatch(features, features, features, features, words.long(), words, words, same)
+    everyone = _GlobalBatch(features, features, features, features, Words(words.long(), words), words, same)
     found = set()
     for seed in range(20):
         task.before_step(1.0, seed)
@@ -135,9 +136,8 @@ def test_a_batch_of_one_video_has_no_negatives() -> None:
     batch = make_batch(method.backbone)._replace(video_index=torch.full((4,), 3))
     loss, logs = method.task.loss(method.backbone, batch)
     assert loss.isfinite()
-    video = method.backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
-    assert video.tokens is not None
-    logits = method.backbone.match(batch.ids, batch.text_mask, video.tokens, batch.frame_mask)
+    memory = method.backbone.encode_video_tokens(batch.clips).memory
+    logits = method.backbone.match(batch.words, memory)
     expected = F.cross_entropy(logits, torch.ones(4, dtype=torch.long)) / 3  # a third of the pairs
     torch.testing.assert_close(logs["loss_itm"], expected.detach())
 
@@ -224,15 +224,13 @@ def test_ranks_follow_from_matching_pair_by_pair(kind: type[Method], beta: float
     backbone = method.backbone
     scores = torch.empty(4, 4)  # captions x videos, by index
     with torch.no_grad():
-        video = backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
-        text = backbone.encode_text(batch.ids, batch.text_mask)
-        assert video.tokens is not None
+        video, memory = backbone.encode_video_tokens(batch.clips)
+        text = backbone.encode_text(batch.words)
         for t in range(4):
             for v in range(4):
                 words, clip = slice(t, t + 1), slice(v, v + 1)
-                mask = batch.frame_mask[clip]
-                scale = backbone.key_scale(text.pooled[words], video.frames[clip], mask, video.tokens.shape[2])
-                logit = backbone.match(batch.ids[words], batch.text_mask[words], video.tokens[clip], mask, scale)[0, 1]
+                one = memory.select(clip), text.pooled[words], video.frames[clip], batch.clips.mask[clip]
+                logit = backbone.match(batch.words.select(words), backbone.weigh_frames(*one))[0, 1]
                 place = int(batch.text_index[t]), int(batch.video_index[v])
                 scores[place] = logit + beta * text.pooled[t] @ video.pooled[v]
     diagonal = scores.diagonal()
@@ -271,9 +269,8 @@ def test_match_logits_are_in_full_precision_under_autocast() -> None:
     method = build()
     batch = make_batch(method.backbone)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        video = method.backbone.encode_video(batch.frames, batch.frame_mask, tokens=True)
-        assert video.tokens is not None
-        logits = method.backbone.match(batch.ids, batch.text_mask, video.tokens, batch.frame_mask)
+        memory = method.backbone.encode_video_tokens(batch.clips).memory
+        logits = method.backbone.match(batch.words, memory)
     assert logits.dtype == torch.float32
 
 

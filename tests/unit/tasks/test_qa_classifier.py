@@ -28,6 +28,7 @@ from petl_bench.method import Method
 from petl_bench.storage.adapters import Adapter
 from petl_bench.tasks.qa_classifier import AnswerClassifier, AnswerHead
 from tests.contract.battery import make_batch, train
+from tests.inputs import with_mask
 
 ANSWERS = ("red", "blue", "left", "up", "circle")
 METHODS = (AdaptFormer, MVAdapter, Full, Linear)
@@ -62,10 +63,8 @@ def evaluation_batch(method: Method) -> Batch:
     """Three clips with two, three and one question, not in the order of the clips."""
     batch = make_batch(method.backbone, clips=3)
     texts = ("what colour?", "which way first?", "what shape?", "which way then?", "what moves?", "what?")
-    ids, mask = method.backbone.spec.tokenize(texts, 32)
     return batch._replace(
-        ids=ids,
-        text_mask=mask,
+        words=method.backbone.spec.tokenize(texts, 32),
         video_index=torch.tensor([7, 3, 5]),
         text_index=torch.arange(6),
         text_video=torch.tensor([7, 3, 3, 5, 7, 3]),
@@ -76,8 +75,8 @@ def evaluation_batch(method: Method) -> Batch:
 def logits(method: Method, batch: Batch, clip: int, text: int) -> torch.Tensor:
     """Of one clip and one question, computed alone."""
     one = slice(clip, clip + 1)
-    video = method.backbone.encode_video(batch.frames[one], batch.frame_mask[one]).pooled
-    question = method.backbone.encode_text(batch.ids[text : text + 1], batch.text_mask[text : text + 1]).pooled
+    video = method.backbone.encode_video(batch.clips.select(one)).pooled
+    question = method.backbone.encode_text(batch.words.select(slice(text, text + 1))).pooled
     return head_of(method)(video, question)[0]
 
 
@@ -143,9 +142,9 @@ def test_each_question_is_answered_from_its_own_clip(answer_list: Path) -> None:
 def test_a_video_that_could_not_be_read_is_answered_wrongly(answer_list: Path) -> None:
     method = build(Linear, answer_list).eval()
     batch = evaluation_batch(method)
-    frame_mask = batch.frame_mask.clone()
+    frame_mask = batch.clips.mask.clone()
     frame_mask[0] = False
-    lost = batch._replace(frame_mask=frame_mask, decoded=torch.tensor([False, True, True]))
+    lost = with_mask(batch, frame_mask)._replace(decoded=torch.tensor([False, True, True]))
     with torch.no_grad():
         whole, rest = (method.task.predict(method.backbone, b) for b in (batch, lost))
         right = tuple(Question(number, "what", (answer,)) for number, answer in whole)

@@ -24,10 +24,13 @@ from petl_bench.backbones.blip.model import BLIP
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import DataError, NonFiniteError, UsageError
+from petl_bench.inputs import Words
 from petl_bench.method import Method
+from petl_bench.nn.transformer import Memory
 from petl_bench.storage.adapters import Adapter
 from petl_bench.tasks.qa_generation import AnswerGeneration
 from tests.contract.battery import make_batch, train
+from tests.inputs import with_mask
 
 ANSWERS = ("red", "blue", "a red circle", "a green square", "up", "left then up", "down")
 METHODS = (UniAdapter, AdaptFormer, MVAdapter, STAdapter, Convpass, LoRA, BitFit, Full)
@@ -66,10 +69,8 @@ def evaluation_batch(method: Method) -> Batch:
     """Three clips with two, three and one question, not in the order of the clips."""
     batch = make_batch(method.backbone, frames=3, clips=3)
     texts = ("what colour?", "which way first?", "what shape?", "which way then?", "what moves?", "what?")
-    ids, mask = method.backbone.spec.tokenize(texts, 32)
     return batch._replace(
-        ids=ids,
-        text_mask=mask,
+        words=method.backbone.spec.tokenize(texts, 32),
         video_index=torch.tensor([7, 3, 5]),
         text_index=torch.arange(6),
         text_video=torch.tensor([7, 3, 3, 5, 7, 3]),
@@ -83,19 +84,17 @@ CLIPS = (0, 1, 1, 2, 0, 1)  # of the questions of `evaluation_batch`
 def states_of(method: Method, batch: Batch, clip: int, text: int) -> Tensor:
     """Of one question about one clip, computed alone and without padding: (1, N, D)."""
     blip, one = blip_of(method), slice(clip, clip + 1)
-    words = int(batch.text_mask[text].sum())
-    tokens = blip.encode_video(batch.frames[one], batch.frame_mask[one], tokens=True).tokens
-    assert tokens is not None
-    ids = batch.ids[text : text + 1, :words]
-    return blip.fuse(ids, torch.ones_like(ids, dtype=torch.bool), tokens, batch.frame_mask[one])
+    words = int(batch.words.mask[text].sum())
+    own = Words(*(part[text : text + 1, :words] for part in batch.words))
+    return blip.fuse(own, blip.encode_video_tokens(batch.clips.select(one)).memory)
 
 
 def log_probability(blip: BLIP, states: Tensor, answer: str, smoothing: float) -> Tensor:
     """Of an answer to a question, token after token."""
-    (ids,), _ = blip.answer_ids([answer])
+    (ids,), _ = blip.answer_words([answer])
     total = torch.zeros(())
     for place in range(1, len(ids)):
-        logits = blip.decode_next(ids[None, :place], states, torch.ones(states.shape[:2], dtype=torch.bool))[0]
+        logits = blip.decode_next(ids[None, :place], Memory(states, torch.ones(states.shape[:2], dtype=torch.bool)))[0]
         log = logits.log_softmax(-1)
         total = total + (1 - smoothing) * log[ids[place]] + smoothing * log.mean()
     return total
@@ -148,8 +147,10 @@ def test_rank_by_hand(k_test: int | None, answer_list: Path) -> None:
     with torch.no_grad():
         for text, clip in enumerate(CLIPS):
             states = states_of(method, batch, clip, text)
-            ids, _ = blip.answer_ids(ANSWERS)
-            first = blip.decode_next(ids[:1, :1], states, torch.ones(states.shape[:2], dtype=torch.bool))[0, ids[:, 1]]
+            ids, _ = blip.answer_words(ANSWERS)
+            first = blip.decode_next(ids[:1, :1], Memory(states, torch.ones(states.shape[:2], dtype=torch.bool)))[
+                0, ids[:, 1]
+            ]
             likely = first.argsort(descending=True, stable=True)[:k_test].tolist()
             best = max(likely, key=lambda place: float(log_probability(blip, states, ANSWERS[place], 0.1)))
             expected.append(ANSWERS[best])
@@ -174,7 +175,7 @@ def test_generate_by_hand() -> None:
             states = states_of(method, batch, clip, text)
             ids = torch.tensor([[blip.dec_token]])
             while ids.shape[1] < 5 and ids[0, -1] != blip.sep_token:
-                logits = blip.decode_next(ids, states, torch.ones(states.shape[:2], dtype=torch.bool))
+                logits = blip.decode_next(ids, Memory(states, torch.ones(states.shape[:2], dtype=torch.bool)))
                 ids = torch.cat([ids, logits.argmax(1, keepdim=True)], 1)
             expected += blip.answer_texts(ids)
         assert method.task.predict(method.backbone, batch) == [(10 + n, answer) for n, answer in enumerate(expected)]
@@ -185,8 +186,8 @@ def test_generate_by_hand() -> None:
 def test_a_clip_is_encoded_once(inference: Any, answer_list: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     method = build(inference=inference, answer_list=answer_list if inference == "rank" else None).eval()
     blip, seen = blip_of(method), []
-    encode = blip.encode_video
-    monkeypatch.setattr(blip, "encode_video", lambda *args, **more: seen.append(len(args[0])) or encode(*args, **more))
+    encode = blip.encode_video_tokens
+    monkeypatch.setattr(blip, "encode_video_tokens", lambda clips: seen.append(len(clips.mask)) or encode(clips))
     with torch.no_grad():
         method.task.predict(blip, evaluation_batch(method))
     assert seen == [3]
@@ -196,9 +197,9 @@ def test_a_clip_is_encoded_once(inference: Any, answer_list: Path, monkeypatch: 
 def test_a_video_that_could_not_be_read_is_answered_wrongly(inference: Any, answer_list: Path) -> None:
     method = build(inference=inference, answer_list=answer_list if inference == "rank" else None).eval()
     batch = evaluation_batch(method)
-    frame_mask = batch.frame_mask.clone()
+    frame_mask = batch.clips.mask.clone()
     frame_mask[0] = False
-    lost = batch._replace(frame_mask=frame_mask, decoded=torch.tensor([False, True, True]))
+    lost = with_mask(batch, frame_mask)._replace(decoded=torch.tensor([False, True, True]))
     with torch.no_grad():
         whole, rest = (method.task.predict(method.backbone, b) for b in (batch, lost))
         right = tuple(Question(number, "what", (answer,)) for number, answer in whole)
@@ -304,9 +305,8 @@ def test_logits_are_in_full_precision_under_autocast() -> None:
     batch, blip = evaluation_batch(method), blip_of(method)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         states = states_of(method, batch, 0, 0)
-        ids, mask = blip.answer_ids(ANSWERS)
         question = torch.ones(states.shape[:2], dtype=torch.bool)
-        assert blip.decode(ids, mask, states, question).dtype == torch.float32
+        assert blip.decode(blip.answer_words(ANSWERS), Memory(states, question)).dtype == torch.float32
         method.task.predict(blip, batch)
 
 
