@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import petl_bench
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.described import said_by
+from petl_bench.configurable import Configurable
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, NonFiniteError, UsageError
 from petl_bench.lightning_seams import clip_gradients, ddp_ignores, in_precision
@@ -24,7 +25,7 @@ from petl_bench.storage.untrusted import shown
 from petl_bench.tasks.base import Evaluation, Task
 
 
-class Method(LightningModule, ABC):
+class Method(Configurable, LightningModule, ABC):
     """A way of adapting a backbone to a task. Subclasses say what they add in `inject`; the rest is here.
 
     Args:
@@ -40,8 +41,6 @@ class Method(LightningModule, ABC):
     identity_at_init: ClassVar[bool] = True
     #: False for a method that has nothing to train (zero-shot).
     trainable: ClassVar[bool] = True
-    #: arguments that change no result
-    operational: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, backbone: Backbone, task: Task, optimizer: OptimizerRecipe | None = None) -> None:
         super().__init__()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 from torch.optim.lr_scheduler import LambdaLR
 
+from petl_bench.configurable import Configurable
 from petl_bench.ranges import NonNegative, Positive, ShareBelowOne
 
 _torch: Any = torch  # type checkers do not see the `_foreach_` operations, which torch's documentation lists
@@ -33,15 +34,13 @@ class TrainableParameter(NamedTuple):
     bias: bool
 
 
-class OptimizerRecipe(ABC):
+class OptimizerRecipe(Configurable, ABC):
     """How trainable parameters are optimised.
 
     Attributes:
         clip_norm: bound on the global gradient norm per step, or None.
     """
 
-    #: arguments that change no result
-    operational: ClassVar[frozenset[str]] = frozenset()
     clip_norm: float | None
 
     @abstractmethod

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from petl_bench.configurable import Configurable
 from petl_bench.errors import UsageError
 from petl_bench.inputs import Clips, InputSpec, Words
 from petl_bench.nn.transformer import Memory, Tower
@@ -53,7 +54,7 @@ class TextTokens(NamedTuple):
     tokens: Tensor
 
 
-class Backbone(nn.Module, ABC):
+class Backbone(Configurable, nn.Module, ABC):
     """A pretrained vision-language model with towers of blocks.
 
     Attributes:
@@ -72,8 +73,6 @@ class Backbone(nn.Module, ABC):
     weights: dict[str, str | None]
     #: False if features are all that it gives, so that `encode_video_tokens` and `encode_text_tokens` refuse
     has_tokens: ClassVar[bool] = True
-    #: arguments that change no result
-    operational: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self) -> None:
         super().__init__()

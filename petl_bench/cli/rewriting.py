@@ -14,6 +14,7 @@ import argparse
 import json
 from collections.abc import Collection, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from petl_bench.cli.config_safety import ClassPathGuard
@@ -54,6 +55,15 @@ def _with_config_beside(command: str, arguments: list[str]) -> list[str]:
     checkpoint = next(iter(_values_of(("--ckpt_path",), arguments)), None)
     if command == "fit" or given or checkpoint is None:
         return arguments
+    return ["--config", str(config_beside(checkpoint)), *arguments]
+
+
+def config_beside(checkpoint: str) -> Path:
+    """The configuration of the run that wrote a checkpoint.
+
+    Raises:
+        CheckpointError: there is none, or the checkpoint is no adapter.
+    """
     from petl_bench.runs.checks import told_of
     from petl_bench.storage.adapters import require_adapter_path
 
@@ -63,7 +73,7 @@ def _with_config_beside(command: str, arguments: list[str]) -> list[str]:
     beside = path.parent / "config.yaml"
     if not beside.is_file():
         raise CheckpointError(f"no config.yaml beside {checkpoint}: give --config")
-    return ["--config", str(beside), *arguments]
+    return beside
 
 
 def _with_recipe(arguments: list[str]) -> list[str]:

@@ -19,6 +19,7 @@ from pytorch_lightning import LightningDataModule
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
+from petl_bench.configurable import Configurable
 from petl_bench.data.augmentation import RandAugment, require_recipe
 from petl_bench.data.cache import Clip, FrameCache
 from petl_bench.data.clip_files import AmbiguousClip, ClipFiles, is_text, outside, relative
@@ -53,7 +54,7 @@ _CHUNK = 1000
 _SHARED_MEMORY, _PREFETCHED = Path("/dev/shm"), 2
 
 
-class VideoTextDataModule(LightningDataModule):
+class VideoTextDataModule(Configurable, LightningDataModule):
     """Clips and captions of one dataset. Subclasses read annotation files; the rest is here.
 
     Args:
@@ -172,6 +173,13 @@ class VideoTextDataModule(LightningDataModule):
     def file_id(self, path: Path) -> str:
         """The video id that a clip file is for."""
         return path.stem
+
+    def link(self, spec: InputSpec, seed: int) -> None:
+        """Sets what a run links to the data: what the backbone expects, and the run's seed."""
+        if (spec, seed) != (self.spec, self.seed):
+            self._datasets.clear()
+            vars(self).pop("clip_loader", None)
+        self.spec, self.seed = spec, seed
 
     # --- splits ---------------------------------------------------------------------------------------------------
 

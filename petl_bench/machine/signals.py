@@ -251,7 +251,7 @@ def _install() -> dict[signal.Signals, Any]:
 def handled() -> Iterator[None]:
     """Inside the block the signals raise `Stopped`; helpers that are left at its end are ended."""
     if threading.current_thread() is not threading.main_thread():
-        with _unhandled():
+        with unhandled():
             yield
         return
     if signal.getsignal(signal.SIGTERM) != STOP.receive:
@@ -289,8 +289,11 @@ def handled() -> Iterator[None]:
 
 
 @contextmanager
-def _unhandled() -> Iterator[None]:
-    """Outside the main thread: handlers are a matter of that one, and of the program that it belongs to."""
+def unhandled() -> Iterator[None]:
+    """Inside the block signals are a matter of the program; helpers that are left at its end are ended.
+
+    So it is outside the main thread, and in a call from a program or a notebook.
+    """
     if signal.getsignal(signal.SIGTERM) != STOP.receive:
         STOP.reset()  # of a command that was stopped before
     try:

@@ -3,30 +3,35 @@
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+
+def report(*folders: str | Path, output: str | Path = "report", strict: bool = False) -> list[dict[str, Any]]:
+    """Write `leaderboard.md` and `leaderboard.csv`, and print the tables, as `petl-bench report` does.
+
+    Args:
+        folders: With run records, at any depth; `runs` if none is given.
+        output: Folder to write.
+        strict: Reject runs of a dirty checkout.
+
+    Returns:
+        The records of the runs in the tables.
+
+    Raises:
+        DataError: No folder, or no valid run in it.
+        FileError: The report cannot be written.
+    """
+    from petl_bench.report.leaderboard import leaderboard
+
+    found = leaderboard([Path(folder) for folder in folders or ("runs",)], Path(output), strict=strict)
+    return [run.record for run in found.runs]
 
 
 class _Callable(ModuleType):
-    """This module: whoever imports a part of it makes `petl_bench.report` mean it, so it is the function, too."""
+    """This module: whoever imports a part of it makes `petl_bench.report` mean it, so it can be called itself."""
 
-    def __call__(self, *folders: str | Path, output: str | Path = "report", strict: bool = False) -> list[dict]:
-        """As `petl-bench report`: writes `leaderboard.md` and `leaderboard.csv`, and prints the tables.
-
-        Args:
-            folders: with run records, at any depth; `runs` if none is given.
-            output: folder to write.
-            strict: reject runs of a dirty checkout.
-
-        Returns:
-            The records of the runs in the tables.
-
-        Raises:
-            DataError: no folder, or no valid run in it.
-            FileError: the report cannot be written.
-        """
-        from petl_bench.report.leaderboard import leaderboard
-
-        found = leaderboard([Path(folder) for folder in folders or ("runs",)], Path(output), strict=strict)
-        return [run.record for run in found.runs]
+    def __call__(self, *folders: str | Path, output: str | Path = "report", strict: bool = False) -> Any:
+        return report(*folders, output=output, strict=strict)
 
 
 sys.modules[__name__].__class__ = _Callable

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone
+from petl_bench.configurable import Configurable
 from petl_bench.data.batch import Batch
 from petl_bench.nn.transformer import Memory
 
@@ -42,7 +43,7 @@ class PredictionFile(NamedTuple):
     summary: str
 
 
-class Task(nn.Module, ABC):
+class Task(Configurable, nn.Module, ABC):
     """Turns a backbone's features into a loss and exact metrics. Its parameters, if any, are trained."""
 
     name: ClassVar[str]
@@ -54,8 +55,6 @@ class Task(nn.Module, ABC):
     texts: ClassVar[str] = "captions"
     #: the metric by which the best epoch on validation data is chosen; more is better.
     monitor: ClassVar[str]
-    #: arguments that change no result
-    operational: ClassVar[frozenset[str]] = frozenset()
     #: False if the loss depends on all samples of a batch together, so that summing parts of it is another loss.
     accumulates: ClassVar[bool] = True
     #: names of what `loss` logs beside the loss itself.
