@@ -159,7 +159,7 @@ def _config_readers() -> Iterable[Any]:
 
     guard, module = config_safety.ClassPathGuard, config_safety
     return (
-        *(guard.read, guard._compose, guard._include, guard._included, guard._check_value, guard._require_allowed),
+        *(guard.read, guard._compose, guard._include, guard._included, guard.check, guard._require_allowed),
         *(guard.check_arguments, guard.with_fragments, guard._in_one_line, module._options, module._collections),
         *(plain_yaml.parse_yaml, plain_yaml._require_small, module._would_import, module._class_paths, module._strings),
         *(module._everything, module._no_group, plain_yaml.nodes_and_value),

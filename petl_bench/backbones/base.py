@@ -10,15 +10,17 @@ import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from petl_bench.configurable import Configurable
+from petl_bench.configurable import Configurable, given_arguments
 from petl_bench.errors import UsageError
 from petl_bench.inputs import Clips, InputSpec, Words
 from petl_bench.nn.transformer import Memory, Tower
+from petl_bench.storage.descriptions import TextFile
 
 
 class VideoFeatures(NamedTuple):
@@ -94,6 +96,13 @@ class Backbone(Configurable, nn.Module, ABC):
             return found
         pixels = {"mean": list(self.spec.mean), "std": list(self.spec.std), "resize": self.spec.resize}
         return found | {"pretrained": {"sha256": self.weights["sha256"], **pixels}, "init_seed": None}
+
+    def carried(self) -> dict[str, Any]:
+        """Arguments as an adapter file holds them, where they are others: a small file by its content (`TextFile`)."""
+        architecture = str(given_arguments(self).get("architecture", ""))
+        if not architecture.endswith(".json"):
+            return {}
+        return {"architecture": TextFile(Path(architecture).name, json.dumps(self.config))}
 
     @property
     @abstractmethod

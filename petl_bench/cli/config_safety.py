@@ -20,7 +20,8 @@ from petl_bench.errors import UsageError
 from petl_bench.storage.plain_yaml import nodes_and_value, parse_yaml
 from petl_bench.storage.untrusted import shown
 
-ALLOWED = ("petl_bench", "methods", "datamodules", "torch", "pytorch_lightning", "lightning_fabric")
+OURS = ("petl_bench", "methods", "datamodules")
+ALLOWED = (*OURS, "torch", "pytorch_lightning", "lightning_fabric")
 
 #: keys that take a group of options, a class or several: what a file may hold in their place
 _FRAGMENT_KEYS = frozenset(
@@ -40,11 +41,12 @@ class ClassPathGuard:
 
     Args:
         plugins: packages the user allowed.
+        packages: that are allowed in any case.
     """
 
-    def __init__(self, plugins: Sequence[str] = ()) -> None:
+    def __init__(self, plugins: Sequence[str] = (), packages: Sequence[str] = ALLOWED) -> None:
         self.plugins = tuple(plugins)
-        self.allowed = (*ALLOWED, *plugins)
+        self.allowed = (*packages, *plugins)
         #: what was read, by file
         self.files: dict[Path, Any] = {}
 
@@ -57,11 +59,11 @@ class ClassPathGuard:
         for argument, value in _options(arguments):
             key = argument.rsplit(".", 1)[-1]
             if value.lstrip().startswith(("{", "[")):
-                self._check_value(parse_yaml(value, argument), argument)
+                self.check(parse_yaml(value, argument), argument)
             elif key in ("class_path", "--model", "--data") or argument.endswith(("backbone", "task", "optimizer")):
                 self._require_allowed(value, argument)
             else:
-                self._check_value(value, argument)
+                self.check(value, argument)
 
     def read(self, path: Path) -> str:
         """A configuration with the files that it includes in their places, as YAML.
@@ -118,7 +120,7 @@ class ClassPathGuard:
         node, value = nodes_and_value(read_text(path), str(path))
         if not isinstance(node, yaml.CollectionNode) or not isinstance(value, dict | list):
             raise UsageError(f"configuration {path} is empty or no mapping of keys to values")
-        self._check_value(value, str(path))
+        self.check(value, str(path))
         self.files[path] = value
         if key != "data":
             self._include(node, path, (*above, path.resolve()))
@@ -153,7 +155,12 @@ class ClassPathGuard:
             self._include(value, path, above)
         return value
 
-    def _check_value(self, value: Any, where: str) -> None:
+    def check(self, value: Any, where: str) -> None:
+        """Refuses class paths from outside in what a configuration holds.
+
+        Raises:
+            UsageError: naming one; `where` begins the message.
+        """
         for class_path in _class_paths(value):
             self._require_allowed(class_path, where)
         for text in _strings(value):

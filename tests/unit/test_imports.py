@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "backbones": {*GROUND, "inputs", "machine", "nn", "storage"},
     "data": {*GROUND, "inputs", "machine", "storage"},
     "fixture": {"data.mark", "errors"},
-    "tasks": {*GROUND, "backbones", "data.answers", "data.batch", "inputs", "metrics", "nn"},
+    "tasks": {*GROUND, "backbones", "data.answers", "data.batch", "inputs", "metrics", "nn", "storage"},
     "method": {"backbones", "data.batch", "errors", "optimizers", "storage", "tasks"},
     "runs": {*GROUND, "backbones", "data", "inputs", "machine", "method", "nn", "optimizers", "storage", "tasks"},
     "report": {*GROUND, "machine", "runs.record", "storage"},

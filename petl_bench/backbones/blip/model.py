@@ -27,10 +27,12 @@ from petl_bench.backbones.blip.weights import Purpose, find_weights, load_weight
 from petl_bench.backbones.blip.wordpiece import WordPiece
 from petl_bench.backbones.described import MEAN, STD, Pixels, tell_assumed
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
+from petl_bench.configurable import given_arguments
 from petl_bench.errors import UsageError
 from petl_bench.inputs import Clips, InputSpec, Words
 from petl_bench.nn.transformer import Attention, Block, Context, CrossAttention, Memory, PreNormBlock, Tower
 from petl_bench.ranges import Seed, ShareBelowOne, Size
+from petl_bench.storage.descriptions import TextFile
 from petl_bench.storage.untrusted import expanded, is_file, shown
 
 _ARCHITECTURES = Path(__file__).parents[1] / "architectures"
@@ -296,6 +298,14 @@ class BLIP(Backbone):
     def contents(self) -> dict[str, Any]:
         assert isinstance(self.spec.tokenizer, WordPiece)
         return super().contents() | {"vocabulary": f"sha256:{self.spec.tokenizer.sha256}"}
+
+    def carried(self) -> dict[str, Any]:
+        carried, tokenizer = super().carried(), self.spec.tokenizer
+        assert isinstance(tokenizer, WordPiece)
+        own = carried or given_arguments(self).get("vocabulary") is not None
+        if own and is_file(expanded(tokenizer.vocabulary)):
+            carried["vocabulary"] = TextFile("vocab.txt", tokenizer.text)
+        return carried
 
     @property
     def logit_scale(self) -> Tensor:  # type: ignore[override]  # BLIP's parameter is the temperature itself
