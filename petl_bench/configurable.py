@@ -38,11 +38,21 @@ def _remembering(init: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(init)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
         if _GIVEN not in vars(self):
-            bound = dict(signature.bind_partial(self, *args, **kwargs).arguments)
-            rest = [name for name, p in signature.parameters.items() if p.kind is p.VAR_KEYWORD]
-            more = bound.pop(rest[0], {}) if rest else {}
-            named = {name: value for name, value in bound.items() if name != next(iter(signature.parameters))}
-            object.__setattr__(self, _GIVEN, named | more)  # a module refuses attributes before its own constructor
+            # Not by `self.x = ...`: a module refuses attributes before its own constructor.
+            object.__setattr__(self, _GIVEN, _named(signature, self, args, kwargs))
         init(self, *args, **kwargs)
 
     return wrapper
+
+
+def _named(signature: inspect.Signature, made: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments by name; empty where the constructor will refuse them."""
+    try:
+        bound = signature.bind(made, *args, **kwargs).arguments
+    except TypeError:
+        return {}
+    kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
+    named = dict(list(bound.items())[1:])
+    for name in [name for name in named if kinds[name] is inspect.Parameter.VAR_KEYWORD]:
+        named |= named.pop(name)
+    return named

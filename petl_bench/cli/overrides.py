@@ -62,7 +62,7 @@ def as_options(options: Mapping[str, Any], method: Method, data: VideoTextDataMo
     content: dict[str, Any] = {}
     for name, value in options.items():
         *groups, last = names.whole(name).split(".")
-        if owner := owners.get([*groups, last][0]):
+        if (owner := owners.get([*groups, last][0])) is not None:
             raise UsageError(f"{name}: give it to {type(owner).__name__}, which is made already")
         block = content
         for group in groups:

@@ -147,6 +147,21 @@ def test_what_it_was_trained_on(trained: Path, alone: Path, dataset: Path) -> No
     assert video_hash(split(dataset)[0][0].stem) not in data.video_hashes
 
 
+def test_the_readme_s_session(
+    trained: Path, dataset: Path, own_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (session,) = re.findall(r"^## Use it from Python\n.*?^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert len(session.splitlines()) == 4
+    shutil.copy(trained / "adapter.safetensors", own_folder)
+    for name, clip in zip(("a.mp4", "b.mp4"), split(dataset)[0], strict=False):
+        shutil.copy(clip, own_folder / name)
+    found: dict[str, Any] = {}
+    exec(session, found)
+    features = load_file(trained / "features.safetensors")
+    assert torch.allclose(found["video"][0], features["video"][0], atol=1e-5)
+    assert capsys.readouterr().out.startswith("tensor([[")
+
+
 # --- answers
 
 
