@@ -147,7 +147,7 @@ class VideoTextModel:
         with self._exactly():
             return self.method.backbone.encode_text(self._here(words)).pooled.float()
 
-    def _joined(self, features: Sequence[Tensor]) -> Tensor:
+    def _joined(self, features: list[Tensor]) -> Tensor:
         """One tensor, which may also be computed on with gradients."""
         none = torch.empty(0, self.method.backbone.embed_dim, device=self._device)
         return torch.cat(features) if features else none
