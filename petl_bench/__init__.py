@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from petl_bench.data.base import VideoTextDataModule
     from petl_bench.errors import PetlBenchError
     from petl_bench.library import fit, predict, test, validate
+    from petl_bench.loading import load
     from petl_bench.method import Method
     from petl_bench.report import report
     from petl_bench.tasks.base import Task
@@ -22,6 +23,7 @@ _MODULES = {
     "Task": "tasks.base",
     "VideoTextDataModule": "data.base",
     "fit": "library",
+    "load": "loading",
     "predict": "library",
     "test": "library",
     "validate": "library",
@@ -35,6 +37,7 @@ __all__ = [
     "VideoTextDataModule",
     "__version__",
     "fit",
+    "load",
     "predict",
     "report",
     "test",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -66,6 +66,10 @@ class Words(NamedTuple):
         longest = int(self.mask.sum(1).max())
         return Words(self.ids[:, :longest], self.mask[:, :longest])
 
+
+#: what tokenisers are told apart by: case, punctuation, an apostrophe, a number, a rare word
+_SENTENCE = "A man's 2 dogs, Rex & Bo, are zigzagging: they (both) chase a ball in the snow!"
+_SENTENCE_WORDS = 32
 
 Tokenizer = Callable[[Sequence[str], int], tuple[Tensor, Tensor]]
 
@@ -150,3 +154,21 @@ class InputSpec:
         if not 2 < max_words <= self.context_length:
             raise UsageError(f"max_words is {max_words}: this backbone takes 3 to {self.context_length}")
         return Words(*self.tokenizer(captions, max_words))
+
+    def record(self) -> dict[str, Any]:
+        """All of it as plain values; for the tokeniser stand the tokens of a sentence, cleaning and template included.
+
+        Raises:
+            CheckpointError: if the tokeniser cannot be read.
+        """
+        words = self.tokenize([_SENTENCE], min(_SENTENCE_WORDS, self.context_length))
+        return {
+            "image_size": self.image_size,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "resize": self.resize,
+            "context_length": self.context_length,
+            "text_words": self.text_words,
+            "sentence": _SENTENCE,
+            "tokens": words.ids[words.mask].tolist(),
+        }

@@ -20,6 +20,8 @@ from petl_bench.errors import CheckpointError, UsageError
 _REPORTED = 256
 #: of so many damaged descriptions of weights one is compared with all architectures, which takes its time
 _COMPARED = 64
+#: of so many damaged adapters one is made a model of, which takes its time
+_LOADED = 16
 #: lines of a list of paths that are tried
 _PATHS = 25
 
@@ -27,24 +29,70 @@ _PATHS = 25
 def _adapter(folder: Path) -> list[Form]:
     import torch
 
+    from petl_bench.backbones.clip.model import CLIP
+    from petl_bench.loading import load
     from petl_bench.storage.adapters import Adapter, is_adapter_file, read_adapter, write_adapter
+    from petl_bench.storage.descriptions import (
+        FrameOptions,
+        ModelDescription,
+        Part,
+        TextFile,
+        TrainingData,
+        WeightFile,
+        read_description,
+        video_hashes,
+    )
 
+    name, backbone = "adapter.safetensors", CLIP("tiny", None)
+    digest = str(backbone.weights["sha256"])
+    answers = TextFile("answers.petl_bench.json", json.dumps({"file": "a.txt", "answers": ["a", "b"]}))
+    described = ModelDescription(
+        method=Part("methods.linear.Linear", {}),
+        backbone=Part("petl_bench.backbones.clip.CLIP", {"architecture": "tiny", "pretrained": None}),
+        task=Part("petl_bench.tasks.qa_classifier.AnswerClassifier", {"max_answers": None}, {"answer_list": answers}),
+        weights=WeightFile(digest),
+        inputs=backbone.spec.record(),
+        frames=FrameOptions(2, "uniform", None, "pyav"),
+        max_words=8,
+        trained_on=TrainingData("datamodules.custom.Custom", "custom/v1", digest, video_hashes(["a", "b"])),
+    )
     tensors = {"a.weight": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.bfloat16)}
-    write_adapter(folder / "adapter.safetensors", Adapter(tensors, {"method": "m", "backbone": "b"}))
+    write_adapter(folder / name, Adapter(tensors, {"method": "m", "backbone": "b", "model": described.as_metadata()}))
 
     def read(root: Path) -> None:
-        declares = is_adapter_file(root / "adapter.safetensors")
-        adapter = read_adapter(root / "adapter.safetensors")
+        declares = is_adapter_file(root / name)
+        adapter = read_adapter(root / name)
         assert declares
         assert all(tensor.numel() >= 0 for tensor in adapter.tensors.values())
+        description = read_description(adapter, root / name)
+        if description is None:
+            return
+        assert list(description.trained_on.video_hashes) == sorted(description.trained_on.video_hashes)
+        if zlib.crc32((root / name).read_bytes()) % _LOADED:
+            return
+        try:
+            load(root / name, device="cpu")
+        except (CheckpointError, UsageError) as error:  # in any case its tensors are no method's
+            if name not in str(error) or "\n" in str(error):
+                raise UnclearError(f"does not name the file in one line: {error}") from error
 
-    return [Form("adapter.safetensors", "safetensors", read)]
+    words: dict[str, Any] = {
+        **{"version": 2, "place": None, "class_path": "os.system", "name": "..", "image_size": 2**40, "rate": -1},
+        **{"mean": [float("nan")] * 3, "sampling": "random", "video_hashes": "AAAA", "text": "[]", "max_words": 3},
+    }
+    return [Form(name, "safetensors", read, words)]
 
 
 def _adapter_readers() -> Iterable[Any]:
-    from petl_bench.storage import adapters
+    from petl_bench import loading
+    from petl_bench.storage import adapters, descriptions
 
-    return (adapters.read_adapter, adapters.is_adapter_file, adapters._described)
+    described = loading.Described
+    return (
+        *(adapters.read_adapter, adapters.is_adapter_file, adapters._described),
+        *(descriptions.read_description, descriptions._complaint, descriptions._hashes, descriptions._is_huge),
+        *(described.model, described._require_possible, described._pretrained),
+    )
 
 
 def _record(folder: Path) -> list[Form]:
@@ -166,7 +214,7 @@ def _config_readers() -> Iterable[Any]:
     )
     return (
         *(guard.read, guard.check_arguments, guard.with_fragments, guard._of_today, guard._in_one_line),
-        *(guard._check_value, guard._require_allowed, module._options, module._collections, module._would_import),
+        *(guard.check, guard._require_allowed, module._options, module._collections, module._would_import),
         *(module._class_paths, module._strings, module._everything),
         *(files.compose, files._include, files._included, files._on_base, fragments._merged, fragments._adds_to),
         *(fragments.fragment, fragments.no_group, renamed.as_written_today, renamed._today, renamed._block_of_today),

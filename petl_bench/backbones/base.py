@@ -11,16 +11,18 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from petl_bench.configurable import Configurable
+from petl_bench.configurable import Configurable, given_arguments
 from petl_bench.errors import UsageError
 from petl_bench.inputs import Clips, InputSpec, Words
 from petl_bench.nn.transformer import Memory, Modality, Tower
+from petl_bench.storage.descriptions import TextFile
 
 
 class VideoFeatures(NamedTuple):
@@ -227,6 +229,13 @@ class Backbone(Configurable, nn.Module, ABC):
         Args:
             init_seed: of the weights.
         """
+
+    def carried(self) -> dict[str, Any]:
+        """Arguments as an adapter file holds them, where they are others: a small file by its content (`TextFile`)."""
+        architecture = str(given_arguments(self).get("architecture", ""))
+        if not architecture.endswith(".json"):
+            return {}
+        return {"architecture": TextFile(Path(architecture).name, json.dumps(self.config))}
 
     @property
     @abstractmethod

@@ -23,7 +23,8 @@ from petl_bench.renamed import as_written_today, class_path_of_today
 from petl_bench.storage.plain_yaml import parse_yaml
 from petl_bench.storage.untrusted import shown
 
-ALLOWED = ("petl_bench", "methods", "datamodules", "torch", "pytorch_lightning", "lightning_fabric")
+OURS = ("petl_bench", "methods", "datamodules")
+ALLOWED = (*OURS, "torch", "pytorch_lightning", "lightning_fabric")
 
 _ONE_LINE = 10**9
 _FILE_SUFFIXES = ("csv", "tsv", "json", "jsonl", "txt", "pkl", "yaml", "yml", "pt", "bin", "safetensors", "ckpt")
@@ -34,12 +35,13 @@ class ClassPathGuard:
 
     Args:
         plugins: packages the user allowed.
+        packages: that are allowed in any case.
     """
 
-    def __init__(self, plugins: Sequence[str] = ()) -> None:
+    def __init__(self, plugins: Sequence[str] = (), packages: Sequence[str] = ALLOWED) -> None:
         self.plugins = tuple(plugins)
-        self.allowed = (*ALLOWED, *plugins)
-        self._fragments = Fragments(self._check_value)
+        self.allowed = (*packages, *plugins)
+        self._fragments = Fragments(self.check)
         #: what was read, by file
         self.files = self._fragments.files
         #: what to tell of files and arguments of an earlier version
@@ -54,11 +56,11 @@ class ClassPathGuard:
         for argument, value in _options(arguments):
             key = argument.rsplit(".", 1)[-1]
             if value.lstrip().startswith(("{", "[")):
-                self._check_value(parse_yaml(value, argument), argument)
+                self.check(parse_yaml(value, argument), argument)
             elif key in ("class_path", "--model", "--data") or argument.endswith(("backbone", "task", "optimizer")):
                 self._require_allowed(value, argument)
             else:
-                self._check_value(value, argument)
+                self.check(value, argument)
 
     def read(self, path: Path) -> str:
         """A configuration with the files that it includes in their places, as YAML.
@@ -117,7 +119,12 @@ class ClassPathGuard:
             part.flow_style = True
         return yaml.serialize(node, Dumper=yaml.SafeDumper, width=_ONE_LINE).strip()
 
-    def _check_value(self, value: Any, where: str) -> None:
+    def check(self, value: Any, where: str) -> None:
+        """Refuses class paths from outside in what a configuration holds.
+
+        Raises:
+            UsageError: naming one; `where` begins the message.
+        """
         for class_path in _class_paths(value):
             self._require_allowed(class_path, where)
         for text in _strings(value):

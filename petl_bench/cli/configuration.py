@@ -94,7 +94,7 @@ def configured(command: str, given: list[str] | dict[str, Any], plugins: Sequenc
         if isinstance(given, list):
             given = rewritten(command, given, guard)
             _tell(guard.translations)
-        held.enter_context(_in_one_line(guard))
+        held.enter_context(in_one_line(guard))
         held.enter_context(told_when_exhausted(_SMALLER))
         configuration = Configuration(command, given, guard)
         if not configuration.options.trainer.plugins:  # which may be to read these variables
@@ -193,7 +193,7 @@ class Configuration(LightningCLI):
             help="What may differ from the interrupted run that is continued; the record will say so.",
         )
         parser.add_method_arguments(CountingTrainer, self.command, skip=of_lightning)
-        _open_no_files(parser)
+        open_no_files(parser)
         parser.link_arguments("model", "data.init_args.spec", compute_fn=_spec_of, apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed")
         # Of tasks with an answer list; where a task has no root, nothing is linked.
@@ -288,7 +288,7 @@ def _trainer_alone(options: Namespace) -> Namespace:
     return made.trainer
 
 
-def _open_no_files(parser: LightningArgumentParser) -> None:
+def open_no_files(parser: LightningArgumentParser) -> None:
     """Keeps jsonargparse from files: it would read any one whose name is the value of a key that takes a class.
 
     `ClassPathGuard` has put those that are meant in their places, and looked at them, before.
@@ -303,7 +303,7 @@ def _open_no_files(parser: LightningArgumentParser) -> None:
 
 
 @contextmanager
-def _in_one_line(guard: ClassPathGuard) -> Iterator[None]:
+def in_one_line(guard: ClassPathGuard) -> Iterator[None]:
     """Puts what parsers and constructors raise in one line, in the words of the user's configuration."""
     try:
         yield

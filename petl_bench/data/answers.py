@@ -20,6 +20,9 @@ from petl_bench.storage.untrusted import expanded, is_file, plain_text, shown
 if TYPE_CHECKING:
     from petl_bench.data.batch import Question
 
+#: name of the file that `Vocabulary.saved` is the content of
+SAVED_NAME = "answers.petl_bench.json"
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -45,6 +48,11 @@ class Vocabulary:
     def sha256(self) -> str:
         """Of the answers in their order: what the outputs of a trained head mean."""
         return hashlib.sha256(json.dumps(self.answers).encode()).hexdigest()
+
+    @property
+    def saved(self) -> str:
+        """As `read_vocabulary` takes it, the name of the file included."""
+        return json.dumps({"file": self.file, "answers": self.answers})
 
     def coverage(self, questions: Iterable[Question]) -> float:
         """Share of questions, 0 to 1, of which an annotated answer is among these; 1 if there are none."""
@@ -86,6 +94,9 @@ def read_vocabulary(path: Path, max_answers: int | None = None) -> Vocabulary:
     column `answer`. Annotation files: a JSON list, jsonl or a table (`.csv`, `.tsv`) of records with an `answer` among
     other values, in JSON also a list of answers; equally frequent answers come in alphabetical order.
 
+    An adapter file holds a vocabulary as a JSON object with `file` and `answers` (`Vocabulary.saved`), which is taken
+    as it is.
+
     White space around an answer is no part of it, and blank lines of text are none; JSON may list one empty answer.
 
     Args:
@@ -103,12 +114,26 @@ def read_vocabulary(path: Path, max_answers: int | None = None) -> Vocabulary:
             f"no file {path.absolute()} to take the answers from: set data.root to the folder that holds it, or "
             "the task's answer_list to a file below data.root or to an absolute path"
         )
+    if (saved := _saved(path)) is not None:
+        return saved
     listed = _read(path)
     if any(isinstance(value, Record) and value.values.keys() != {"answer"} for _, value in listed):
         return Vocabulary(_most_frequent(listed, max_answers), path.name)
     if max_answers is not None:
         raise UsageError(f"max_answers is {max_answers}, but {path} is an answer list, which is taken whole: set null")
     return Vocabulary(_in_given_order(path, listed), path.name)
+
+
+def _saved(path: Path) -> Vocabulary | None:
+    """What `Vocabulary.saved` gave; None for other files."""
+    value = read_json(path) if path.name == SAVED_NAME else None
+    if not isinstance(value, dict) or value.keys() != {"file", "answers"}:
+        return None
+    file, answers = value["file"], value["answers"]
+    texts = isinstance(file, str) and isinstance(answers, list) and all(isinstance(answer, str) for answer in answers)
+    if not texts or not answers or len(set(answers)) < len(answers):
+        raise DataError(f"{path}: 'answers' is no list of different answers, or 'file' no text; damaged")
+    return Vocabulary(tuple(answers), file)
 
 
 def _read(path: Path) -> list[tuple[str, Record | str]]:

@@ -478,9 +478,13 @@ class VideoTextDataModule(Configurable, LightningDataModule):
 
     def training_videos(self) -> int:
         """Videos that are trained on, once `setup` has found the clips."""
+        return len(self.training_video_ids())
+
+    def training_video_ids(self) -> list[str]:
+        """Ids of the videos that are trained on, once `setup` has found the clips."""
         dataset = self._datasets["train"]
         assert isinstance(dataset, TrainingDataset)
-        return len(dataset.samples)
+        return [sample.video for sample, _ in dataset.samples]
 
     def train_dataloader(self) -> DataLoader[Any]:
         world, rank = self._processes()

@@ -22,12 +22,14 @@ from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.machine.resources import exhausted
 from petl_bench.method import Method
 from petl_bench.renamed import as_written_today
+from petl_bench.runs.description import describe
 from petl_bench.runs.earlier import earlier_checkpoint, lock_of
 from petl_bench.runs.experiment import Experiment
 from petl_bench.runs.record import CONFIG_NAME, FILE_NAME, Contents, config_hash, read_result, run_directory
 from petl_bench.runs.rehearsal import rehearse
 from petl_bench.storage.adapters import Adapter, write_adapter
 from petl_bench.storage.checkpoints import BEFORE_LAST, LAST, resumable, sweep
+from petl_bench.storage.descriptions import KEY as DESCRIPTION
 from petl_bench.storage.files import make_ours, write_atomically, write_bytes_atomically
 from petl_bench.storage.locks import HeldError, held
 from petl_bench.storage.plain_yaml import parse_yaml
@@ -151,9 +153,11 @@ class Run:
         write_atomically(self.folder / CONFIG_NAME, yaml.safe_dump(self.config, sort_keys=False))
 
     @rank_zero_only
-    def write_adapter(self, method: Method) -> None:
-        """What was trained, as safetensors."""
-        write_adapter(self.folder / ADAPTER_NAME, Adapter(method.trained_state(), method.identity()))
+    def write_adapter(self, method: Method, data: VideoTextDataModule) -> None:
+        """What was trained, as safetensors, with all that it takes to load it."""
+        described = describe(self.config, method, data, self.folder).as_metadata()
+        adapter = Adapter(method.trained_state(), {**method.identity(), DESCRIPTION: described})
+        write_adapter(self.folder / ADAPTER_NAME, adapter)
 
     @rank_zero_only
     def write_predictions(self, batches: list[Any], method: Method) -> Path:

@@ -16,6 +16,7 @@ import yaml
 
 from petl_bench.errors import UsageError
 from petl_bench.runs import old_records
+from petl_bench.storage.dotted import put
 from petl_bench.storage.files import FileError, write_atomically
 from petl_bench.storage.untrusted import UnreadableError, hidden, is_file, parse_json, plain_text, read_text, shown
 
@@ -133,16 +134,8 @@ def measured(config: dict[str, Any], contents: Contents | None = None) -> dict[s
         for name in key.split("."):
             block = block.get(name) if isinstance(block, dict) else None
         for name, value in options.items() if isinstance(block, dict) else ():
-            _put(block, name, value)
+            put(block, name, value)
     return kept
-
-
-def _put(block: dict[str, Any], key: str, value: Any) -> None:
-    """Puts a value at a dotted key below a block."""
-    *parents, name = key.split(".")
-    for parent in parents:
-        block = block.setdefault(parent, {})
-    block[name] = value
 
 
 def operational_options(kind: type) -> frozenset[str]:

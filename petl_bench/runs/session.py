@@ -75,7 +75,7 @@ def fit(experiment: Experiment) -> dict[str, Any] | None:
         if experiment.run.best_on_val:
             at.load_best()
         if method.trainable:
-            at.run.write_adapter(method)
+            at.run.write_adapter(method, data)
         if not data.has_truth("test"):
             rank_zero_info(
                 f"no figures and no record: {data.protocol.id} has no answers to test questions; petl-bench "
@@ -274,7 +274,7 @@ class Session:
         """
         method, best = self.experiment.method, self.run.folder / "best.ckpt"
         if not best.is_file():
-            self.run.write_adapter(method)
+            self.run.write_adapter(method, self.experiment.data)
             raise UsageError(
                 f"best_on_val: training ended before validation ran for the first time (see trainer.max_time); there "
                 f"are no figures, {self.run.folder / ADAPTER_NAME} is of the last step"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -20,10 +20,16 @@ _ENTRY = "petl_bench"
 
 
 class Adapter(NamedTuple):
-    """What an adapter file holds: tensors by parameter name, and text metadata (method, backbone, ...)."""
+    """What an adapter file holds.
+
+    Attributes:
+        tensors: by parameter name.
+        metadata: texts that say what they belong to (`Method.identity`), and `model`, which says how to make that
+            again (`petl_bench.storage.descriptions`).
+    """
 
     tensors: dict[str, Tensor]
-    metadata: dict[str, str]
+    metadata: dict[str, Any]
 
 
 def write_adapter(path: Path, adapter: Adapter) -> None:

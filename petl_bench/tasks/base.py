@@ -123,6 +123,10 @@ class Task(Configurable, nn.Module, ABC):
         """What stands for the paths among the arguments where runs are compared: the content of the files."""
         return {}
 
+    def carried(self) -> dict[str, Any]:
+        """Arguments as an adapter file holds them, where they are others: a small file by its content (`TextFile`)."""
+        return {}
+
     @property
     def identity(self) -> str:
         """What trained tensors of the task belong to; differs where they mean something else."""

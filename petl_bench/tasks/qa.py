@@ -7,10 +7,11 @@ from collections.abc import Collection
 from typing import Any, ClassVar, Literal
 
 from petl_bench.backbones.base import Backbone
-from petl_bench.data.answers import Vocabulary
+from petl_bench.data.answers import SAVED_NAME, Vocabulary
 from petl_bench.data.batch import Batch
 from petl_bench.metrics.qa import AnswerMetric, exact_match, submission, vqa_accuracy
 from petl_bench.metrics.ranks import figures_of
+from petl_bench.storage.descriptions import TextFile
 from petl_bench.tasks.base import Evaluation, PredictionFile, Task
 
 Score = Literal["exact_match", "vqa"]
@@ -49,6 +50,11 @@ class QuestionAnswering(Task):
         if self.vocabulary is None:
             return {}
         return {"answer_list": f"sha256:{self.vocabulary.sha256}", "max_answers": None}
+
+    def carried(self) -> dict[str, Any]:
+        if self.vocabulary is None:
+            return {}
+        return {"answer_list": TextFile(SAVED_NAME, self.vocabulary.saved), "max_answers": None}
 
     @abstractmethod
     def answer(self, backbone: Backbone, batch: Batch) -> list[str | None]:

@@ -70,7 +70,10 @@ class AnswerGeneration(QuestionAnswering):
         return () if self.vocabulary is None else self.vocabulary.answers
 
     def contents(self) -> dict[str, Any]:
-        return {f"inference.init_args.{name}": value for name, value in super().contents().items()}
+        return _of_inference(super().contents())
+
+    def carried(self) -> dict[str, Any]:
+        return _of_inference(super().carried())
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         fusion, decoder = present(backbone.fusion), present(backbone.answers)
@@ -122,3 +125,8 @@ def _read_questions(backbone: Backbone, batch: Batch) -> tuple[Tensor, Memory]:
         states += [fusion.fuse(questions.select(rows), one) for rows in own.split(_CHUNK)]
     order = torch.cat(places)
     return order, Memory(torch.cat(states), questions.mask[order])
+
+
+def _of_inference(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of the way of answering, which has the answer list, by their dotted names in the task's."""
+    return {f"inference.init_args.{name}": value for name, value in options.items()}

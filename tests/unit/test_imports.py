@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "backbones": {*GROUND, "inputs", "machine", "nn", "storage"},
     "data": {*GROUND, "inputs", "machine", "storage"},
     "fixture": {"data.mark", "errors"},
-    "tasks": {*GROUND, "backbones", "data.answers", "data.batch", "inputs", "metrics", "nn"},
+    "tasks": {*GROUND, "backbones", "data.answers", "data.batch", "inputs", "metrics", "nn", "storage"},
     "method": {*GROUND, "backbones", "data.batch", "optimizers", "renamed", "storage", "tasks"},
     "runs": {
         *(*GROUND, "backbones", "data", "inputs", "machine", "method", "nn", "optimizers", "renamed", "storage"),
@@ -51,6 +51,11 @@ MAY_IMPORT = {
     "commands": {
         *(*GROUND, "backbones", "cli", "data", "fixture", "inputs", "machine", "method", "metrics", "registry"),
         *("report", "runs", "storage", "tasks"),
+    },
+    "video_text_model": {*GROUND, "data", "inputs", "method", "storage", "tasks"},
+    "loading": {
+        *(*GROUND, "backbones", "cli", "data", "inputs", "machine", "method", "registry", "runs", "storage", "tasks"),
+        "video_text_model",
     },
     "library": {*GROUND, "cli", "data", "machine", "method", "registry", "runs"},
     "main": {"cli.rewriting", "commands.table", "errors", "machine"},

@@ -33,10 +33,12 @@ from petl_bench.backbones.blip.weights import Start, find_weights, load_weights,
 from petl_bench.backbones.blip.wordpiece import WordPiece
 from petl_bench.backbones.described import MEAN, STD, Pixels, tell_assumed
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
+from petl_bench.configurable import given_arguments
 from petl_bench.errors import UsageError
 from petl_bench.inputs import Clips, InputSpec, Words
 from petl_bench.nn.transformer import Context, Memory, Tower
 from petl_bench.ranges import Seed, ShareBelowOne, Size
+from petl_bench.storage.descriptions import TextFile
 from petl_bench.storage.untrusted import expanded, is_file, shown
 
 _ARCHITECTURES = Path(__file__).parents[1] / "architectures"
@@ -163,6 +165,13 @@ class BLIPBase(Backbone):
 
     def contents(self) -> dict[str, Any]:
         return super().contents() | {"vocabulary": f"sha256:{self.tokenizer.sha256}"}
+
+    def carried(self) -> dict[str, Any]:
+        carried = super().carried()
+        own = carried or given_arguments(self).get("vocabulary") is not None
+        if own and is_file(expanded(self.tokenizer.vocabulary)):
+            carried["vocabulary"] = TextFile("vocab.txt", self.tokenizer.text)
+        return carried
 
     @property
     def towers(self) -> dict[str, Tower]:

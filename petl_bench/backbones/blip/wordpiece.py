@@ -74,8 +74,21 @@ class WordPiece:
         Raises:
             CheckpointError: if the vocabulary cannot be read.
         """
+        return hashlib.sha256(json.dumps(self._pieces()).encode()).hexdigest()
+
+    @property
+    def text(self) -> str:
+        """As a file with one piece per line, without BLIP's two.
+
+        Raises:
+            CheckpointError: if the vocabulary cannot be read.
+        """
+        return "".join(f"{piece}\n" for piece in self._pieces() if piece not in (DECODE, ENCODE))
+
+    def _pieces(self) -> list[str]:
+        """In the order of their ids."""
         pieces = _load(self.vocabulary).get_vocab()
-        return hashlib.sha256(json.dumps(sorted(pieces, key=pieces.__getitem__)).encode()).hexdigest()
+        return sorted(pieces, key=pieces.__getitem__)
 
     def check(self) -> None:
         """Refuses a vocabulary that is not the backbone's.
