@@ -59,8 +59,12 @@ def earlier_checkpoint(
         checkpoint = None if (path / FILE_NAME).is_file() else resumable(path)
         if checkpoint is None or _is_at_work(path):
             continue
-        if same_root or _annotations_of(checkpoint) == annotations:
+        theirs = _annotations_of(checkpoint)
+        if same_root or theirs == annotations:
             found[checkpoint] = changes
+        else:
+            why = "it was on other annotation files" if theirs else "it does not say on which annotation files"
+            rank_zero_info(f"{checkpoint} has the same options, but is not continued: {why} (data.root was another)")
     latest = max(found, key=lambda checkpoint: checkpoint.stat().st_mtime, default=None)
     if latest is not None and found[latest]:
         rank_zero_info(message(latest.with_name(CONFIG_NAME), found[latest]))

@@ -290,6 +290,15 @@ def test_an_option_that_is_gone_is_named(interrupted: Path, data: Path, capsys: 
     assert "data.init_args.gone was 3, is None" in capsys.readouterr().err
 
 
+def test_a_run_on_other_annotation_files_is_begun_anew_with_a_word(
+    interrupted: Path, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rewritten(interrupted, lambda config, basis: basis.update(annotation_files="0" * 64))
+    assert fit(ADAPTFORMER, runs_of(interrupted), data) == 0
+    assert record_of(next(runs_of(interrupted).rglob("result.json")).parent)["train"]["resumed"] == 0
+    assert f"{interrupted / 'last.ckpt'} has the same options, but is not continued: it was on other" in caplog.text
+
+
 def test_another_configuration_is_another_run(interrupted: Path, data: Path) -> None:
     folder = renamed(interrupted)
     assert fit(ADAPTFORMER, runs_of(folder), data, "--data.init_args.max_words=20") == 0
