@@ -17,7 +17,7 @@ from petl_bench.errors import PetlBenchError, UsageError
 from petl_bench.lightning_seams import interruptible
 from petl_bench.machine.limits import fault_of_machine
 from petl_bench.machine.output import printable
-from petl_bench.machine.signals import ONE_AT_A_TIME, unhandled
+from petl_bench.machine.signals import ONE_AT_A_TIME, as_rank, unhandled
 from petl_bench.method import Method
 from petl_bench.registry import import_plugins
 from petl_bench.runs import session
@@ -42,8 +42,8 @@ def fit(what: What, data: Data = None, *, plugins: Sequence[str] = (), **options
     The call leaves the handlers of signals alone. Ctrl+C (SIGINT) raises `KeyboardInterrupt` after what the last whole
     step left is saved; the same call goes on from there. Other signals do what they do in the program; then, and after
     a kill, it goes on from the last checkpoint (`save_every_n_steps`). With `devices` above 1, every other process runs
-    the program from its start, and gets None here. Calls of several threads run one after the other; the global random
-    state is that of the run afterwards.
+    the program from its start, and gets None here: what one process should do alone belongs below `if record:`. Calls
+    of several threads run one after the other; the global random state is that of the run afterwards.
 
     Args:
         what: name or path of a configuration, or several that are merged in order; or a method that was not fit yet.
@@ -103,6 +103,7 @@ def _call(
     options: dict[str, Any],
 ) -> Any:
     with ONE_AT_A_TIME, printable(), unhandled(), interruptible(), _told():
+        as_rank()
         if isinstance(what, Method):
             if not isinstance(data, VideoTextDataModule):
                 raise UsageError(f"{type(what).__name__} is a method: give it a data module, too")

@@ -302,6 +302,16 @@ def unhandled() -> Iterator[None]:
         end_helpers()
 
 
+def as_rank() -> None:
+    """To be called first in a program that may have been started again as another rank of its own run.
+
+    It does not outlive its launcher then, which has started it with the signals blocked.
+    """
+    _end_with_the_launcher()
+    if LAUNCHED_BY in os.environ:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
+
+
 def tell_no_deaths() -> None:
     """Has torch not tell of the deaths of loader processes, as of faults, wherever the main thread is then."""
     if threading.current_thread() is threading.main_thread():

@@ -236,6 +236,7 @@ def test_ddp_is_seen_to() -> None:
     strategy = seams.DDP(seen, timedelta(seconds=20), static_graph=True)
     made = trainer(max_epochs=1, strategy=strategy, devices=1, plugins=[Local()])
     made.fit(Module(), datamodule=Data())
+    made.validate(Module(), datamodule=Data(), verbose=False)  # for which nobody is launched again
     torch.distributed.destroy_process_group()
     assert seen.calls == ["starting", "take", "started", "joining 0 of 1 within 20", "joined True"]
     assert strategy._ddp_kwargs == {"static_graph": True}
