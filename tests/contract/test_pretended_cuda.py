@@ -35,7 +35,7 @@ WAITS = {
     Place("blip/model.py", "BLIP.answer_words"): "answers are tokenised in the main process, and copied",
     Place("petl_bench/method.py", "Method._require_finite"): "whether the loss is finite, before the backward",
     Place("petl_bench/method.py", "Method.optimizer_step"): "whether gradients are finite (torch's scaler, fp16 alone)",
-    Place("petl_bench/tasks/losses.py", "_require_equal_batches"): "sizes of batches, before each gather",
+    Place("tasks/losses.py", "_require_equal_batches"): "sizes of batches, before each gather",
     Place("petl_bench/optimizers.py", "_clip_each"): "BertAdam's norms, once per group",
     Place("tasks/matching.py", "MatchingRetrieval._draw"): "noise that is the same on every device is copied",
     Place("tasks/qa_classifier.py", "AnswerClassifier.loss"): "targets are made on the CPU, and copied",
