@@ -65,8 +65,9 @@ def method_of(config: Path) -> str:
 def own_backbone(config: Path) -> str:
     """The kind of backbone that a packaged configuration names."""
     named = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]["init_args"]["backbone"]
-    fragment = yaml.safe_load(find_config(named).read_text(encoding="utf-8"))
-    return str(fragment["class_path"]).rsplit(".", 1)[1].lower()
+    if isinstance(named, str):
+        named = yaml.safe_load(find_config(named).read_text(encoding="utf-8"))
+    return str(named["class_path"]).rsplit(".", 1)[1].lower()
 
 
 def tiny_backbone(kind: str, task: str, init_seed: int = 0) -> Backbone:

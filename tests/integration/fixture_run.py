@@ -33,8 +33,10 @@ def run(command: str, config: str, root: Path, runs: Path, *more: str) -> int:
 def tiny_backbone(config: str) -> str:
     """The packaged tiny backbone, with random weights, of the class and for the purpose that a configuration names."""
 
-    def kind(name: str) -> tuple[str, str | None]:
-        fragment = yaml.safe_load(find_config(name).read_text(encoding="utf-8"))
+    def kind(named: str | dict[str, Any]) -> tuple[str, str | None]:
+        fragment: Any = named
+        if isinstance(named, str):
+            fragment = yaml.safe_load(find_config(named).read_text(encoding="utf-8"))
         return fragment["class_path"], fragment["init_args"].get("purpose")
 
     named = kind(yaml.safe_load(find_config(config).read_text(encoding="utf-8"))["model"]["init_args"]["backbone"])
