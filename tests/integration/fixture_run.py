@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,10 @@ def run(command: str, config: str, root: Path, runs: Path, *more: str) -> int:
 
 
 def tiny_backbone(config: str) -> str:
-    """The packaged tiny backbone, with random weights, of the kind that a configuration names."""
-    block = composed(find_config(config))["model"]["init_args"]["backbone"]
-    if "blip" not in block["class_path"]:
-        return "backbone/clip_tiny.yaml"
-    named = next(name for name in list_configs() if name.startswith("backbone/") and _fragment(name) == block)
-    return named.replace("base", "tiny")
+    """The packaged tiny backbone, with random weights, of the class that a configuration names."""
+    named = composed(find_config(config))["model"]["init_args"]["backbone"]["class_path"]
+    tiny = (name for name in list_configs() if re.fullmatch(r"backbone/\w+_tiny\w*\.yaml", name))
+    return next(name for name in tiny if _fragment(name)["class_path"] == named)
 
 
 def layout_of(config: str) -> str:
