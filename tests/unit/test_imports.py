@@ -54,8 +54,8 @@ MAY_IMPORT = {
     },
     "video_text_model": {*GROUND, "data", "inputs", "method", "storage", "tasks"},
     "loading": {
-        *(*GROUND, "backbones", "cli", "data", "inputs", "machine", "method", "registry", "runs", "storage", "tasks"),
-        "video_text_model",
+        *(*GROUND, "backbones", "cli", "data", "inputs", "machine", "method", "registry", "renamed", "runs", "storage"),
+        *("tasks", "video_text_model"),
     },
     "library": {*GROUND, "cli", "data", "machine", "method", "registry", "runs"},
     "main": {"cli.rewriting", "commands.table", "errors", "machine"},
