@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from lightning_fabric.utilities.apply_func import apply_to_collection
+from lightning_utilities.core.apply_func import apply_to_collection
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.plugins.precision import MixedPrecision, Precision
