@@ -3,7 +3,7 @@
     python -m benchmarks.faults.bad_inputs
 
 Every case runs in a process of its own. It passes if that process ends by itself with the exit code of its kind, after
-one line that names what is wrong; dying, hanging, a traceback and success are faults (specs/reliability.md 2.8).
+one line that names what is wrong; dying, hanging, a traceback and success are faults.
 """
 
 import csv

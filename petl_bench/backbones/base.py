@@ -324,7 +324,7 @@ class Backbone(Configurable, nn.Module, ABC):
 def mean_over_frames(frames: Tensor, mask: Tensor) -> Tensor:
     """CLIP4Clip's mean pooling: L2-normalise each frame, mean over real frames, L2-normalise.
 
-    Source: specs/mv_adapter.md section 7 (similarity).
+    Source: CLIP4Clip (Luo et al., arXiv 2104.08860), `meanP` of its official code; MV-Adapter does the same.
 
     Args:
         frames: (B, T, E).

@@ -571,7 +571,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         }
 
     def protocol_record(self, split: Split = "test") -> dict[str, Any]:
-        """The protocol block of a run record (specs/report.md 3.2)."""
+        """The protocol block of a run record."""
         samples, files = self.samples(split), self._annotation_digests
         queries = sum(len(sample.captions) for sample in samples)
         missing = self._missing.get(split, [])

@@ -2,7 +2,7 @@
 
 Every rule answers "which of `available` positions, when at most `num_frames` are wanted". A clip shorter than
 that gives fewer positions; padding and masking are the caller's work (`petl_bench.data.video.padded`).
-Sources: specs/datasets.md section 6 and the golden vectors `frame_sampling.json`.
+Sources: the official code of CLIP4Clip, MV-Adapter, Frozen in Time, BLIP and TempMe, as each rule says.
 """
 
 import math

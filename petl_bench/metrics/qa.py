@@ -1,6 +1,6 @@
 """Question answering: accuracy of one answer per question, over all questions of a split.
 
-Two scores of one answer exist (specs/datasets.md 5.3 and 5.4):
+Two scores of one answer exist:
 `exact_match`, for open-ended video QA: the answer is right if it is the annotated string, without any normalisation;
 `vqa_accuracy`, for VQAv2: the share of left-out annotators it would agree with, as the official scorer computes it.
 
@@ -62,7 +62,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     The mean, over leaving each annotator out, of min(1, agreeing others / 3). Prediction and answers are normalised
     only if the annotators disagree.
 
-    Source: GT-Vision-Lab/VQA; specs/datasets.md section 5.3; golden `vqa_accuracy.json`.
+    Source: the official scorer, GT-Vision-Lab/VQA, `PythonEvaluationTools/vqaEvaluation/vqaEval.py`.
 
     Args:
         prediction: one answer.

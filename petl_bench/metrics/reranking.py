@@ -36,7 +36,8 @@ class RerankedRetrievalMetric(RetrievalMetric):
     cosine: BLIP gives all of it the score -100, which leaves the ranks beyond k to chance. Recall at up to k is the
     same. Videos that could not be decoded are no candidates.
 
-    Source: specs/uniadapter.md section 6.
+    Source: the evaluation of BLIP (Li et al., arXiv 2201.12086), `train_retrieval.py` of its official code, with beta
+    1; UniAdapter's (arXiv 2302.06605) has beta 0.
 
     Args:
         k: candidates of each query.

@@ -13,7 +13,7 @@ A video that could not be decoded has no feature: queries for it (either directi
 is the gallery's size, and as a gallery item it outranks nothing; its captions stay rivals of the others'. NaN
 or infinite values anywhere else are a `NonFiniteError`.
 
-Two conventions exist for video-to-text with several captions per video (specs/datasets.md, 0.3):
+Two conventions exist for video-to-text with several captions per video:
 (a) `video_to_text`: the rank of the best own caption among all captions (BLIP, COCO);
 (b) `video_to_caption_set`: a video's score for a caption set is the maximum over its captions, and the rank
     is among the sets, one per video (CLIP4Clip, MV-Adapter).

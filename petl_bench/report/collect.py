@@ -1,4 +1,4 @@
-"""Finds run records, and says of each that is left out why (specs/report.md section 3.3)."""
+"""Finds run records, and says of each that is left out why."""
 
 import functools
 import json

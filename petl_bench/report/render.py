@@ -107,10 +107,7 @@ def escape_markdown(text: str) -> str:
 
 
 def csv_cell(value: Any) -> str:
-    """A cell that no spreadsheet runs as a formula; numbers keep their sign.
-
-    Source: specs/reliability.md section 2.5.
-    """
+    """A cell that no spreadsheet runs as a formula (OWASP's "CSV injection"); numbers keep their sign."""
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -1,6 +1,6 @@
 """Comparable runs, one table each: seeds aggregated, rows ordered, cells as text.
 
-Only runs with the same comparability key share a table (specs/report.md section 3.3).
+Only runs with the same comparability key share a table.
 """
 
 import json

@@ -32,7 +32,7 @@ class Gmacs(NamedTuple):
 
     Attributes:
         vision: the vision tower on one clip, all tokens of all layers: what the literature prints as "GFLOPs"
-            (specs/other_methods.md section 0). CLIP with 12 frames: 52.91 (ViT-B/32), 210.76 (ViT-B/16).
+            (TempMe, arXiv 2409.01156, and others). CLIP with 12 frames: 52.91 (ViT-B/32), 210.76 (ViT-B/16).
         total: the same plus what the task computes behind it for that clip and one text of full length: the text
             tower; where a second stage ranks, also the text reading the clip; where answers are written, the question
             reading the clip and the decoder reading one answer. A query that is matched with k clips, or an answer

@@ -1,7 +1,4 @@
-"""The record of one run (`result.json`): schema, identity of a configuration, atomic write, checked read.
-
-Layout and reasons: specs/report.md sections 3.2 and 3.3, specs/reliability.md section 2.4.
-"""
+"""The record of one run (`result.json`): schema, identity of a configuration, atomic write, checked read."""
 
 import functools
 import hashlib

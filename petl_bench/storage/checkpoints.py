@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill, a full disk and a damaged file (specs/reliability.md 2.4)."""
+"""Checkpoints that survive a kill, a full disk and a damaged file."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def gather_with_grad(x: Tensor) -> Tensor:
 
     The gradient of x is the sum over the processes of their gradients for it, as the chain rule has it. With
     losses averaged over processes (DDP), parameters get exactly the gradient of one process with the whole
-    batch; gathers that return only the own slice give 1/W of it (specs/performance.md 5).
+    batch; gathers that return only the own slice give 1/W of it.
 
     Raises:
         DistributedError: the processes hold different batch sizes.
@@ -122,7 +122,7 @@ def momentum_contrastive_loss(
 
     targets = alpha * softmax(scale * slow_query gallery^T) + (1 - alpha) * positives / (positives of the query).
 
-    Source: specs/uniadapter.md section 5 (ALBEF, BLIP).
+    Source: ALBEF (Li et al., arXiv 2107.07651), section 3.3, and BLIP (arXiv 2201.12086).
 
     Args:
         query: (B, E).
@@ -155,7 +155,7 @@ def hard_negatives(logits: Tensor, same: Tensor, noise: Tensor) -> tuple[Tensor,
 def answer_losses(logits: Tensor, ids: Tensor, mask: Tensor, label_smoothing: float) -> Tensor:
     """Cross-entropy of each answer's tokens after the first, summed: (A,), computed in at least fp32.
 
-    Source: specs/uniadapter.md section 5 (BLIP's language modelling loss of answers).
+    Source: BLIP (Li et al., arXiv 2201.12086), `models/blip_vqa.py` of its official code.
 
     Args:
         logits: of the token after each one, (A, n, V).

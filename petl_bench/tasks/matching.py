@@ -88,7 +88,7 @@ class MatchingRetrieval(Retrieval):
 
     Ranks: by cosine, then as `Reranking` says.
 
-    Source: specs/uniadapter.md sections 5 and 6 (BLIP, Li et al. 2022; UniAdapter).
+    Source: BLIP (Li et al., arXiv 2201.12086), `models/blip_retrieval.py` of its official code, and UniAdapter's.
 
     Args:
         negatives: hard negatives from the batch of all processes, or of the own `rank`. Released: `all` for COCO and

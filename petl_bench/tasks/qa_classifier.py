@@ -53,7 +53,8 @@ class AnswerClassifier(QuestionAnswering):
     the questions of the batch. An annotated answer outside the vocabulary adds nothing to the loss, and in evaluation
     its question counts as wrong. The head is part of what is trained and saved, with every method.
 
-    Source: the classifier convention of specs/datasets.md sections 3.1 and 5.4; the fusion is ours (`AnswerHead`).
+    Source: the convention of video QA (ClipBERT, all-in-one, FrozenBiLM), by which an answer outside the vocabulary is
+    wrong; the fusion is ours (`AnswerHead`).
 
     Args:
         answer_list: a list of answers, or an annotation file whose most frequent answers are taken

@@ -1,6 +1,6 @@
 """Every frame carries its number as a bar code: the default reader gives the frame that was asked for.
 
-The clips are those that other readers get wrong (specs/performance.md section 1.2).
+The clips are those that other readers get wrong.
 """
 
 from __future__ import annotations
