@@ -466,7 +466,7 @@ class MVAdapter(Method):
         self.options: dict[str, Any] = {"bottleneck_dim": bottleneck_dim, "scale": scale, "ln_in": ln_in}
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[Need, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]  # options decide
         mixes_frames = self.components != "down_up" and self.branches != "text"
         return (BLOCKS, VISION, TEXT, *((CLASS_TOKEN, STEPS) if mixes_frames else ()))
 

@@ -313,7 +313,7 @@ class UniAdapter(Method):
         self.freeze_cross_norm = freeze_cross_norm
 
     @property
-    def identity_at_init(self) -> bool:
+    def identity_at_init(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]  # options decide
         return self.init == "zero_up"
 
     @property

@@ -290,7 +290,6 @@ _LSMDC = "LSMDC16_challenge_1000_publictect.csv"
 
 def _with(key: str, value: object) -> Callable[[bytes], bytes]:
     """Changes a field of the first record."""
-
     return partial(_edited, lambda record: record.update({key: value}))
 
 

@@ -141,8 +141,8 @@ def _path(pretrained: str) -> Path | None:
     Raises:
         CheckpointError: its folder may not be looked into.
     """
+    path = expanded(pretrained)
     try:
-        path = expanded(pretrained)
         path.exists()
     except PermissionError as error:
         raise CheckpointError(f"weights {path} cannot be looked at: {error.strerror}") from error

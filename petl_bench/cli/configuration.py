@@ -59,9 +59,9 @@ _WEIGHTS = "model.init_args.backbone.init_args.pretrained"
 
 
 def _load(text: str) -> Any:
-    """What jsonargparse makes of a value: text that YAML fails on is text, whatever it fails with.
+    r"""What jsonargparse makes of a value: text that YAML fails on is text, whatever it fails with.
 
-    File names that are not UTF-8 (`\\udcff`), and numbers of thousands of digits, are more than its fast parser takes.
+    File names that are not UTF-8 (`\udcff`), and numbers of thousands of digits, are more than its fast parser takes.
     """
     try:
         return _yaml(text)

@@ -87,7 +87,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
     """
 
     #: short name for folders and tables
-    name: str
+    name: str  # pyright: ignore[reportIncompatibleVariableOverride]  # Lightning's may be None, ours is not
     #: what the texts are, as `Task.texts` says what a task reads
     texts: ClassVar[str] = "captions"
     #: of the files that are clips

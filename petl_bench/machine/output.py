@@ -61,10 +61,10 @@ class Output:
 
 @contextmanager
 def printable() -> Iterator[Output]:
-    """Inside the block the standard streams take any text, exist, and raise nothing.
+    r"""Inside the block the standard streams take any text, exist, and raise nothing.
 
     What the encoding of a stream cannot hold (LC_ALL=C, a redirected console of Windows), or no encoding can (file
-    names that are not UTF-8 are lone surrogates to Python), is written as an escape such as `\\u4e2d`. Streams that
+    names that are not UTF-8 are lone surrogates to Python), is written as an escape such as `\u4e2d`. Streams that
     whoever started the process has closed are opened on the null device: else the next file that is opened would get
     their number, and what libraries print. Streams that are no files (a notebook's, a test's) are left as they are.
     """

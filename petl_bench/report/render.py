@@ -77,7 +77,7 @@ def render_csv(tables: list[Table]) -> str:
 
 
 def print_tables(tables: list[Table]) -> None:
-    """Print every table; a narrow terminal gets the main columns only."""
+    """Prints every table; a narrow terminal gets the main columns only."""
     screen = console(highlight=False, markup=False)
     unlimited = screen.options.update(max_width=10_000)
     for table in tables:
@@ -91,13 +91,13 @@ def print_tables(tables: list[Table]) -> None:
 
 
 def print_rejected(rejected: list[Rejected]) -> None:
-    """Print why files were left out."""
+    """Prints why files were left out."""
     for item in rejected:
         print(f"rejected: {one_line(item.path.as_posix())}: {one_line(item.reason)}")
 
 
 def one_line(text: str) -> str:
-    """Replace line breaks, terminal escapes and direction marks, so that text cannot leave its cell."""
+    """Replaces line breaks, terminal escapes and direction marks, so that text cannot leave its cell."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 

@@ -19,6 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.lightning_seams import current_rank
 from petl_bench.machine.resources import exhausted
 from petl_bench.method import Method
 from petl_bench.renamed import as_written_today
@@ -211,7 +212,7 @@ def open_run(run: Run, command: str, experiment: Experiment, held: ExitStack) ->
         if command != "validate":
             _require_writable(run.folder, "test.json", "test_ranks.npz")
         return run
-    writes = rank_zero_only.rank == 0 and not dry
+    writes = current_rank() == 0 and not dry
     if writes:
         held.enter_context(locked(run.folder))  # before its files are looked at
         with _writing_to(run.folder), suppress(FileNotFoundError):

@@ -62,20 +62,20 @@ _LARGEST = 2**63
 
 
 def write_result(path: Path, record: dict[str, Any]) -> None:
-    """Write a run record so that the file is either whole or absent, also after a crash or a full disk.
+    """Writes a run record so that the file is either whole or absent, also after a crash or a full disk.
 
     Raises:
-        FileError: The record breaks the schema, or the file cannot be written.
+        FileError: the record breaks the schema, or the file cannot be written.
     """
     require_valid(path, record)
     write_atomically(path, json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Read and validate a run record; one of an earlier version is given in this one's layout.
+    """Reads and validates a run record; one of an earlier version is given in this one's layout.
 
     Raises:
-        FileError: The file is missing, damaged, of another schema, or breaks this one.
+        FileError: the file is missing, damaged, of another schema, or breaks this one.
     """
     if not is_file(path):
         raise FileError(path, hidden(path) or "is missing or not a file")
@@ -101,7 +101,7 @@ def config_hash(config: dict[str, Any], contents: Contents | None = None) -> str
         contents: see `measured`.
 
     Raises:
-        UsageError: The configuration holds NaN, infinity, or something that is no JSON.
+        UsageError: the configuration holds NaN, infinity, or something that is no JSON.
     """
     try:
         canonical = json.dumps(
@@ -144,7 +144,7 @@ def run_directory(root: Path, dataset: str, method: str, backbone: str, config_h
     """`root/<dataset>/<method>/<backbone>/<first 8 digits of config_hash>/seed<k>`.
 
     Raises:
-        UsageError: A name is empty, starts with a dot, or holds a separator or a control character.
+        UsageError: a name is empty, starts with a dot, or holds a separator or a control character.
     """
     parts = {"dataset": dataset, "method": method, "backbone": backbone, "config_hash": config_hash[:8]}
     for key, part in parts.items():

@@ -19,12 +19,12 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.strategies import Strategy
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from petl_bench.data.current_files import named_when_lost
 from petl_bench.errors import UsageError
 from petl_bench.formats import number
-from petl_bench.lightning_seams import DDP, continue_log, leave_signals, set_rank
+from petl_bench.lightning_seams import DDP, continue_log, current_rank, leave_signals, set_rank
 from petl_bench.machine.memory import told_when_exhausted
 from petl_bench.machine.signals import STOP
 from petl_bench.method import Method
@@ -167,7 +167,7 @@ class Session:
         self.run = open_run(self.run, command, experiment, held)
         if command == "fit":
             STOP.advice = "; a dry run keeps nothing".__str__ if self._is_dry else self._how_to_go_on
-        if self._logs and self.run.resumed and not rank_zero_only.rank:
+        if self._logs and self.run.resumed and current_rank() == 0:
             steps = SafeCheckpointIO().load_checkpoint(self.run.resumed).get("global_step", 0)
             continue_log(self.trainer, earlier_metrics(self.run.resumed.parent, steps))
 

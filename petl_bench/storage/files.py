@@ -35,8 +35,8 @@ class FileError(PetlBenchError):
     """A run record or report cannot be read, is not valid, or cannot be written.
 
     Attributes:
-        path: The file.
-        reason: What is wrong with it, one line.
+        path: the file.
+        reason: what is wrong with it, one line.
     """
 
     exit_code = 5
@@ -68,16 +68,16 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write UTF-8 text so that the file is either the old or the new one, see `write_bytes_atomically`."""
+    """Writes UTF-8 text so that the file is either the old or the new one, see `write_bytes_atomically`."""
     write_bytes_atomically(path, text.encode())
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """Write through a temporary file of the same folder, flushed to disk, then renamed (`petl_bench.storage.files`).
+    """Writes through a temporary file of the same folder, flushed to disk, then renamed (`petl_bench.storage.files`).
 
     Raises:
-        ResourceError: This machine has no more files to open.
-        FileError: The file cannot be written; a previous version stays as it was.
+        ResourceError: this machine has no more files to open.
+        FileError: the file cannot be written; a previous version stays as it was.
     """
     try:
         with replacing(path) as file:
@@ -93,8 +93,8 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits.
 
     Raises:
-        ResourceError: This machine has no more files to open, or the storage does not answer.
-        FileError: The file cannot be read.
+        ResourceError: this machine has no more files to open, or the storage does not answer.
+        FileError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:

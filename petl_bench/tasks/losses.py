@@ -1,5 +1,7 @@
 """Losses over the global batch of all processes, with the gradient of one process that holds it all."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -189,14 +191,14 @@ def _same_video(video_ids: Tensor, own: Tensor) -> Tensor:
 class _Gather(torch.autograd.Function):
     # torch.distributed.nn.functional.all_gather is deprecated and its successor is younger than torch 2.9.
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         return _concatenate(x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
         # Reduce-scatter would send less, but not every backend has it and these are a few megabytes.
-        total = grad.clone(memory_format=torch.contiguous_format)
+        total = grads[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total.chunk(dist.get_world_size())[dist.get_rank()]
 

@@ -31,8 +31,8 @@ class Greedy(MatchingRetrieval):
     def _noise(self, count: int) -> Tensor:
         return torch.zeros(2, count, count)
 
-    def _draw(self, *args: Any) -> Any:
-        self.drawn = super()._draw(*args)
+    def _draw(self, everyone: Any, scale: Tensor, count: int) -> Any:
+        self.drawn = super()._draw(everyone, scale, count)
         return self.drawn
 
 

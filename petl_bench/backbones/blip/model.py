@@ -309,7 +309,7 @@ class BLIP(JointSpace, BLIPBase):
         return self
 
     @property
-    def logit_scale(self) -> Tensor:
+    def logit_scale(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]  # nothing sets it
         """The logarithm of what multiplies cosines, log(1 / temp): BLIP's parameter is the temperature itself."""
         return -self.temp.log()
 

@@ -76,7 +76,9 @@ class Probe(Callback):
         self.checkpoint: dict[str, Any] = {}
         self.sigterm: Any = None
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.done.append(seams.batches_done(trainer))
         self.validates.append(seams.validates_now(trainer))
         self.loops.append(seams.loops_of(trainer))
