@@ -39,7 +39,7 @@ from petl_bench.lightning_seams import quiet, set_rank
 from petl_bench.machine.installation import lacking, lost_import
 from petl_bench.machine.launch import this_launch, without_left_overs
 from petl_bench.machine.limits import fault_of_machine
-from petl_bench.machine.memory import told_when_exhausted
+from petl_bench.machine.memory import reporting_exhaustion
 from petl_bench.method import Method
 from petl_bench.ranges import Seed
 from petl_bench.registry import import_plugins, list_entries
@@ -89,16 +89,16 @@ def configured(command: str, given: list[str] | dict[str, Any], plugins: Sequenc
     """
     guard = ClassPathGuard(plugins)
     set_rank(this_launch().rank)
-    with quiet(), ExitStack() as held:
+    with quiet(), ExitStack() as stack:
         import_plugins(plugins)
         if isinstance(given, list):
             given = rewritten(command, given, guard)
             _tell(guard.translations)
-        held.enter_context(in_one_line(guard))
-        held.enter_context(told_when_exhausted(_SMALLER))
+        stack.enter_context(in_one_line(guard))
+        stack.enter_context(reporting_exhaustion(_SMALLER))
         configuration = Configuration(command, given, guard)
         if not configuration.options.trainer.plugins:  # which may be to read these variables
-            left_over = held.enter_context(without_left_overs())
+            left_over = stack.enter_context(without_left_overs())
             if left_over:
                 rank_zero_info(f"no launcher started this process: {left_over} in the environment is ignored")
         yield configuration

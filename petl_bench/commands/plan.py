@@ -145,5 +145,5 @@ def _show(figures: dict[str, Any]) -> None:
     scaled = "" if figures["measured_clips"] == figures["clips_per_process"] else ", scaled to the batch"
     print(
         f"from steps of {figures['measured_clips']} clips on {figures['measured_on']} in {figures['precision']}"
-        f"{scaled}; reading clips, talk between processes and evaluation come on top"
+        f"{scaled}; reading clips, communication between processes and evaluation are not included"
     )

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from petl_bench.data.cache import Clip, DamagedEntry, FrameCache, Source
 from petl_bench.data.reader import VideoError
-from petl_bench.data.shards import LateLoader, as_loader
+from petl_bench.data.workers import LateLoader, as_loader
 from petl_bench.errors import CheckpointError, DataError, PetlBenchError, ResourceError
 from petl_bench.machine.resources import exhausted, helper_lacked_by
 from petl_bench.machine.signals import STOP

@@ -16,11 +16,11 @@ from torch.utils.data import Dataset
 from petl_bench.data.augmentation import RandAugment
 from petl_bench.data.batch import Batch, Question
 from petl_bench.data.cache import CacheMiss, Clip, DamagedEntry, FrameCache, Profile
-from petl_bench.data.current_files import CurrentFiles
 from petl_bench.data.reader import VideoError
 from petl_bench.data.samples import Sample
 from petl_bench.data.sampling import choose_frames, is_random
 from petl_bench.data.video import TimedFrames, load_frames, padded
+from petl_bench.data.workers import CurrentFiles
 from petl_bench.errors import DataError
 from petl_bench.inputs import Clips, FrameRule, InputSpec, Resize, Words
 

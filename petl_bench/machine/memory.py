@@ -17,7 +17,7 @@ _SENTENCES = 3
 
 
 @contextmanager
-def told_when_exhausted(advice: str) -> Iterator[None]:
+def reporting_exhaustion(advice: str) -> Iterator[None]:
     """Around work whose size follows from options.
 
     Args:

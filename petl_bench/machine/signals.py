@@ -302,8 +302,8 @@ def unhandled() -> Iterator[None]:
         end_helpers()
 
 
-def tell_no_deaths() -> None:
-    """Has torch not tell of the deaths of loader processes, as of faults, wherever the main thread is then."""
+def ignore_worker_deaths() -> None:
+    """Keeps torch from raising an error for a dead loader process, whatever the main thread is doing then."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
@@ -340,7 +340,7 @@ def end_helpers() -> None:
     """Ends the processes that were started in `starting_helpers`, which listen to nothing milder."""
     running = [process for process in list(_helpers) if process.exitcode is None]
     if running:
-        tell_no_deaths()
+        ignore_worker_deaths()
     for process in running:
         process.kill()
     _helpers.clear()

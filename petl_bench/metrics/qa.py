@@ -23,7 +23,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from petl_bench.errors import DataError
-from petl_bench.metrics.by_index import gather_on_cpu, order_of, to_cpu
+from petl_bench.metrics.by_index import gather_on_cpu, sorting_permutation, to_cpu
 
 Score = Callable[[str, Sequence[str]], float]
 
@@ -198,7 +198,7 @@ class AnswerMetric(Metric):
         """
         if not len(self.index):
             raise DataError("answer metric: no question was evaluated; check the split")
-        order = order_of(dim_zero_cat(self.index), self.expected, "question")
+        order = sorting_permutation(dim_zero_cat(self.index), self.expected, "question")
         scores = dim_zero_cat(self.scores).cpu()[order].numpy()
         types, predictions = (_in_order(dim_zero_cat(s), order) for s in (self.types, self.predictions))
         return AnswerResult(

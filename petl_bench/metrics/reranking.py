@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
-from petl_bench.metrics.by_index import order_of, to_cpu
+from petl_bench.metrics.by_index import sorting_permutation, to_cpu
 from petl_bench.metrics.retrieval import RetrievalMetric
 from petl_bench.metrics.scores import Scores, full_precision, scores_of_matrix
 
@@ -70,8 +70,8 @@ class RerankedRetrievalMetric(RetrievalMetric):
     def candidates(self) -> Candidates:
         """What the second stage has to score, from the samples of all processes; all of them must call it."""
         with self.sync_context(dist_sync_fn=self.dist_sync_fn):
-            videos = order_of(dim_zero_cat(self.video_index), self.expected_videos, "video")
-            texts = order_of(dim_zero_cat(self.text_index), self.expected_texts, "caption")
+            videos = sorting_permutation(dim_zero_cat(self.video_index), self.expected_videos, "video")
+            texts = sorting_permutation(dim_zero_cat(self.text_index), self.expected_texts, "caption")
             text, ids, mask = (
                 dim_zero_cat(state)[texts].cpu() for state in (self.text_features, self.text_ids, self.text_mask)
             )

@@ -33,7 +33,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from petl_bench.errors import DataError, UsageError
-from petl_bench.metrics.by_index import gather_on_cpu, listed, order_of, to_cpu
+from petl_bench.metrics.by_index import gather_on_cpu, listed, sorting_permutation, to_cpu
 from petl_bench.metrics.scores import Rows, Scores, full_precision, scores_of_features, scores_of_frames
 
 TIE_SHARE_TO_WARN = 0.001
@@ -171,8 +171,8 @@ class RetrievalMetric(Metric):
         """
         if not len(self.video_index) or not len(self.text_index):
             raise DataError("retrieval metric: no videos or no captions were evaluated; check the split")
-        videos = order_of(dim_zero_cat(self.video_index), self.expected_videos, "video")
-        texts = order_of(dim_zero_cat(self.text_index), self.expected_texts, "caption")
+        videos = sorting_permutation(dim_zero_cat(self.video_index), self.expected_videos, "video")
+        texts = sorting_permutation(dim_zero_cat(self.text_index), self.expected_texts, "caption")
         text = dim_zero_cat(self.text_features)[texts].cpu()
         video = dim_zero_cat(self.video_features)[videos].cpu()
         failed = ~dim_zero_cat(self.video_decoded)[videos].cpu()

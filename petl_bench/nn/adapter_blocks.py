@@ -70,6 +70,11 @@ class PromptedBlock(WrappedBlock):
 
 
 def add_prompts(tower: Tower, prompts: int) -> None:
-    """So many trainable prompts in every block of a tower, behind its first tokens that are no patches or words."""
+    """Adds trainable prompts to every block of a tower, behind its first tokens, which are neither patches nor words.
+
+    Args:
+        tower: changed in place.
+        prompts: tokens per block.
+    """
     for index, block in enumerate(tower.blocks):
         tower.replace(index, PromptedBlock(block, prompts, tower.width, tower.prefix_tokens))

@@ -53,7 +53,7 @@ def count_gmacs(backbone: Backbone, task: Task, frames: int, max_words: int) -> 
         max_words: tokens of the caption.
     """
     device = next(backbone.parameters()).device
-    batch = made_batch(backbone.spec, 1, frames, max_words)
+    batch = synthetic_batch(backbone.spec, 1, frames, max_words)
     batch = move_data_to_device(batch, device)
     with torch.no_grad(), _plain_attention(), FlopCounterMode(display=False) as counter:
         memory = _all_tokens(backbone, batch.clips)
@@ -82,7 +82,7 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def made_batch(spec: InputSpec, clips: int, frames: int, max_words: int) -> Batch:
+def synthetic_batch(spec: InputSpec, clips: int, frames: int, max_words: int) -> Batch:
     """A training batch of noise, always the same, with captions (or questions) that fill `max_words` tokens."""
     size, generator = spec.image_size, torch.Generator().manual_seed(0)
     index = torch.arange(clips)

@@ -32,7 +32,7 @@ from petl_bench.storage.adapters import Adapter, write_adapter
 from petl_bench.storage.checkpoints import BEFORE_LAST, LAST, resumable, sweep
 from petl_bench.storage.descriptions import KEY as DESCRIPTION
 from petl_bench.storage.files import make_ours, write_atomically, write_bytes_atomically
-from petl_bench.storage.locks import HeldError, held
+from petl_bench.storage.locks import HeldError, file_lock
 from petl_bench.storage.plain_yaml import parse_yaml
 from petl_bench.storage.untrusted import UnreadableError, expanded, read_text
 
@@ -63,7 +63,7 @@ def locked(folder: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
-            stack.enter_context(held(path))
+            stack.enter_context(file_lock(path))
         except HeldError as error:
             raise UsageError(
                 f"another process is at work in {folder}: wait for it, or change seed_everything or --runs_dir"
@@ -195,12 +195,12 @@ def _is_dry(command: str, experiment: Experiment) -> bool:
     return bool(experiment.trainer.fast_dev_run) or command in ("validate", "predict")
 
 
-def open_run(run: Run, command: str, experiment: Experiment, held: ExitStack) -> Run:
+def open_run(run: Run, command: str, experiment: Experiment, stack: ExitStack) -> Run:
     """Creates the folder of a run and says whether it goes on.
 
     A test of a checkpoint writes `test.json` beside it. A complete folder of the same name is refused without
-    `overwrite`; an interrupted run goes on after its last checkpoint, or with `overwrite` is set aside. Until `held`
-    is closed no other process gets the folder. So does one that the same command began under another hash, see
+    `overwrite`; an interrupted run goes on after its last checkpoint, or with `overwrite` is set aside. No other
+    process gets the folder until `stack` is closed. So does one that the same command began under another hash, see
     `petl_bench.runs.earlier`.
 
     Raises:
@@ -214,7 +214,7 @@ def open_run(run: Run, command: str, experiment: Experiment, held: ExitStack) ->
         return run
     writes = current_rank() == 0 and not dry
     if writes:
-        held.enter_context(locked(run.folder))  # before its files are looked at
+        stack.enter_context(locked(run.folder))  # before its files are looked at
         with _writing_to(run.folder), suppress(FileNotFoundError):
             (run.folder / CONFIG_NAME).stat()
     resumed = None

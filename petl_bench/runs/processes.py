@@ -1,4 +1,4 @@
-"""What the processes of one run owe each other: no waiting for ever, no orphans, one cause."""
+"""The processes of one run: none waits for ever, none outlives the others, and the cause of an end is named once."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Ranks(Callback):
         end_helpers()
 
     @contextmanager
-    def together(self, trainer: Trainer) -> Iterator[None]:
+    def ending_together(self, trainer: Trainer) -> Iterator[None]:
         """Ends the other processes when this one fails in the block.
 
         Raises:

@@ -28,7 +28,7 @@ UNABLE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP,
 NO_LINK = UNABLE | {errno.EPERM, errno.EMLINK, errno.EXDEV}
 #: how often a name that a server of files has lost sight of is asked for, and seconds in between
 _TRIES, _PAUSE = 3, 0.2
-_told: set[str] = set()
+_warned: set[str] = set()
 
 
 class FileError(PetlBenchError):
@@ -191,9 +191,9 @@ def free_bytes(folder: Path) -> int | None:
 
 
 def warn_once(text: str) -> None:
-    """Tells something that a process is to hear once."""
-    if text not in _told:
-        _told.add(text)
+    """Warns once per process."""
+    if text not in _warned:
+        _warned.add(text)
         warnings.warn(text, stacklevel=3)
 
 

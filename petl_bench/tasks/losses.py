@@ -132,11 +132,11 @@ def momentum_contrastive_loss(
         gallery: of the other modality, from the momentum encoder (G, E).
         positives: (B, G) bool, True where a gallery item shows what the query does; at least one per query.
         logit_scale: scalar that multiplies the cosines (already exponentiated).
-        alpha: share of the momentum encoder's opinion in the targets.
+        alpha: share of the momentum encoder's predictions in the targets.
     """
     with torch.no_grad():
-        opinion = (logit_scale * slow_query @ gallery.T).softmax(dim=1)
-        targets = alpha * opinion + (1 - alpha) * positives / positives.sum(dim=1, keepdim=True)
+        soft_targets = (logit_scale * slow_query @ gallery.T).softmax(dim=1)
+        targets = alpha * soft_targets + (1 - alpha) * positives / positives.sum(dim=1, keepdim=True)
     return F.cross_entropy(logit_scale * query @ gallery.T, targets)
 
 
@@ -195,10 +195,10 @@ class _Gather(torch.autograd.Function):
         return _concatenate(x)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+    @once_differentiable  # whose types lose the names of arguments
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         # Reduce-scatter would send less, but not every backend has it and these are a few megabytes.
-        total = grads[0].clone(memory_format=torch.contiguous_format)
+        total = grad.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total.chunk(dist.get_world_size())[dist.get_rank()]
 

@@ -107,7 +107,7 @@ class AnswerClassifier(QuestionAnswering):
     def prepare(self, backbone: Backbone) -> None:
         self.head = AnswerHead(backbone.embed_dim, self.hidden_dim, len(self.vocabulary), self.dropout)
 
-    def unread(self, backbone: Backbone) -> list[nn.Parameter]:
+    def unused_parameters(self, backbone: Backbone) -> list[nn.Parameter]:
         fusion = [] if backbone.fusion is None else backbone.fusion.fusion_parameters()
         return [*present(backbone.joint).scale_parameters(), *fusion]
 

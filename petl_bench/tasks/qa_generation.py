@@ -62,7 +62,7 @@ class AnswerGeneration(QuestionAnswering):
 
     @property
     def answering(self) -> str:
-        return self.search.told(self._answers, self.label_smoothing)
+        return self.search.describe(self._answers, self.label_smoothing)
 
     @property
     def _answers(self) -> Sequence[str]:

@@ -56,7 +56,7 @@ class Retrieval(Task):
             return f"the training split has {videos} video: {self.name} learns from differences between videos"
         return None
 
-    def unread(self, backbone: Backbone) -> list[nn.Parameter]:
+    def unused_parameters(self, backbone: Backbone) -> list[nn.Parameter]:
         return [] if backbone.fusion is None else backbone.fusion.fusion_parameters()
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

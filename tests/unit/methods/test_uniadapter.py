@@ -43,7 +43,7 @@ SMALL: dict[str, Any] = {"bottleneck_dim": 8}
 class Both(Retrieval):
     """Contrastive loss plus a matching loss, so that everything is read."""
 
-    def unread(self, backbone: Backbone) -> list[nn.Parameter]:
+    def unused_parameters(self, backbone: Backbone) -> list[nn.Parameter]:
         return []
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

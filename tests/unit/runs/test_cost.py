@@ -9,7 +9,7 @@ from petl_bench.backbones.blip.model import BLIP, BLIPVQA
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.backbones.clip.whole import WholeCLIP
 from petl_bench.nn.transformer import Tower
-from petl_bench.runs.cost import AddedMemory, GpuMemory, SavedActivations, count_gmacs, made_batch
+from petl_bench.runs.cost import AddedMemory, GpuMemory, SavedActivations, count_gmacs, synthetic_batch
 from petl_bench.tasks.answering import Generate
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.qa_generation import AnswerGeneration
@@ -105,13 +105,13 @@ def test_counting_leaves_the_model_and_the_random_state_alone() -> None:
 
 def test_made_batch_fills_its_shape() -> None:
     spec = CLIP("tiny", None).spec
-    batch = made_batch(spec, clips=3, frames=2, max_words=7)
+    batch = synthetic_batch(spec, clips=3, frames=2, max_words=7)
     assert batch.clips.frames.shape == (3, 2, 3, spec.image_size, spec.image_size)
     assert batch.clips.frames.dtype == torch.uint8
     assert batch.clips.mask.all()
     assert batch.words.mask.shape == (3, 7)
     assert batch.words.mask.all()
-    assert torch.equal(batch.clips.frames, made_batch(spec, 3, 2, 7).clips.frames)
+    assert torch.equal(batch.clips.frames, synthetic_batch(spec, 3, 2, 7).clips.frames)
 
 
 def test_saved_activations_by_hand() -> None:
