@@ -316,7 +316,7 @@ class Backbone(Configurable, nn.Module, ABC):
         return (frames - mean) / std
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
-        """Whether blocks are recomputed in the backward pass instead of keeping their activations."""
+        """Sets whether blocks are recomputed in the backward pass instead of keeping their activations."""
         for tower in self.towers.values():
             tower.checkpointing = enabled
 

@@ -76,7 +76,7 @@ set_loader("yaml", _load, (yaml.YAMLError,))
 
 @contextmanager
 def configured(command: str, given: list[str] | dict[str, Any], plugins: Sequence[str] = ()) -> Iterator[Configuration]:
-    """A parsed configuration; whatever goes wrong inside the block is told in its terms, in one line.
+    """A parsed configuration; an error inside the block is reported in its terms, in one line.
 
     Args:
         command: `fit`, `validate`, `test` or `predict`.
@@ -124,7 +124,7 @@ class NamedConfig(ActionConfigFile):
 
 
 def _tell(messages: list[str]) -> None:
-    """Says each of them once."""
+    """Prints each message once."""
     while messages:
         rank_zero_info(messages.pop(0))
 
@@ -178,7 +178,7 @@ class Configuration(LightningCLI):
         return parser
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--seed_everything", type=Seed, default=0, help="Of everything that is random in a run.")
+        parser.add_argument("--seed_everything", type=Seed, default=0, help="Seed of everything random in a run.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         of_lightning: set[str | int] = {*self.subcommands()[self.command]}
@@ -190,7 +190,7 @@ class Configuration(LightningCLI):
             type=str,
             default=[],
             metavar="KEY",
-            help="What may differ from the interrupted run that is continued; the record will say so.",
+            help="Options that may differ from the interrupted run that is resumed; the record lists them.",
         )
         parser.add_method_arguments(CountingTrainer, self.command, skip=of_lightning)
         open_no_files(parser)
@@ -258,7 +258,7 @@ class Configuration(LightningCLI):
         """Makes what the options describe, see `experiment`, without looking at them."""
         options = self.options
         run = RunOptions(**{field.name: options.get(field.name) for field in dataclasses.fields(RunOptions)})
-        # An adapter's own record says what its training was held against.
+        # An adapter's own record says which recipe its training was compared with.
         recipe = read_recipe(run.recipe) if self.command == "fit" and run.recipe else None
         if method is None or data is None:
             made: Any = self.parser.instantiate_classes(options)

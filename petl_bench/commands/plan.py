@@ -47,7 +47,7 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
 
 
 def plan(method: Method, data: VideoTextDataModule, options: argparse.Namespace) -> int:
-    """Takes training steps exactly as `fit` does, on made batches of one process's size, and says what follows.
+    """Takes training steps exactly as `fit` does, on synthetic batches of one process's size, and says what follows.
 
     Raises:
         UsageError: there is nothing to train, or no whole number of epochs and batches.

@@ -301,7 +301,7 @@ def _header(path: Path, text: str, columns: Sequence[str]) -> tuple[str, list[st
 
 
 def _without_last_blanks(fields: list[str], wanted: int = 0) -> list[str]:
-    """Fields without the empty ones that spreadsheets leave at the end of a row, down to a number that is wanted."""
+    """Fields without the empty ones that spreadsheets leave at the end of a row, but never fewer than are wanted."""
     count = len(fields)
     while count > wanted and not fields[count - 1]:
         count -= 1
@@ -327,7 +327,7 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str
 
 
 def _readable(error: csv.Error, delimiter: str) -> str:
-    """What the user can do about what the csv module complains of."""
+    """What the user can do about an error of the csv module."""
     if f"'{delimiter}' expected after" in str(error):
         return 'text after a closing quote: within quotes, a quote is written twice ("")'
     if "unexpected end" in str(error) or "field larger" in str(error):

@@ -639,7 +639,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
             raise DataError(f"{error}; set data.root") from error
 
     def record(self) -> dict[str, Any]:
-        """What a run's record says of the data: `origin`, `protocol`, and the manifest that clips were held to."""
+        """What a run's record says of the data: `origin`, `protocol`, and the manifest clips were checked with."""
         return {
             "origin": "fixture" if self.is_fixture() else "measured",
             "protocol": self.protocol_record(),

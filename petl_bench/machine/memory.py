@@ -18,7 +18,7 @@ _SENTENCES = 3
 
 @contextmanager
 def reporting_exhaustion(advice: str) -> Iterator[None]:
-    """Around work whose size follows from options.
+    """Reports in one line that work whose size follows from options does not fit into memory.
 
     Args:
         advice: what to change.

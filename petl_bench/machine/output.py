@@ -1,4 +1,4 @@
-"""Printing that cannot fail, for what is printed or for where it goes: a run outlives whoever reads its output.
+"""Printing that cannot fail, whatever is printed and wherever it goes: a run outlives the reader of its output.
 
 Names and captions hold any letters, a terminal takes only some; `| head` closes a pipe, a disk gets full. What is lost
 is told at the end, by the exit code.
@@ -96,7 +96,7 @@ def make_printable() -> None:
 
 
 def console(**options: Any) -> Console:
-    """What tables are printed with; a reader that has gone is no reason for it to end the process."""
+    """The console that tables are printed on; it does not end the process when the reader is gone."""
     from rich.console import Console
 
     class _Console(Console):

@@ -44,7 +44,7 @@ class Gmacs(NamedTuple):
 
 
 def count_gmacs(backbone: Backbone, task: Task, frames: int, max_words: int) -> Gmacs:
-    """Counts on one made clip and caption, on whatever device the backbone is (`meta` computes nothing).
+    """Counts on one synthetic clip and caption, on whatever device the backbone is (`meta` computes nothing).
 
     Args:
         backbone: in evaluation mode.

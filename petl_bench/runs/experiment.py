@@ -29,7 +29,7 @@ class RunOptions:
         collective_timeout: seconds after which a process that the others wait for counts as lost.
         zero_shot: test a method that trains without a checkpoint.
         best_on_val: report the best epoch on the validation split (by Rsum or accuracy) instead of the last one.
-        recipe: the packaged configuration whose epochs the record is held against; found among --config.
+        recipe: the packaged configuration whose epochs the record is compared with; found among --config.
         ckpt_path: of `fit`: the checkpoint to go on from; else the adapter.
     """
 
@@ -57,7 +57,7 @@ class Experiment:
         run: options of the run.
         config: all of it, resolved, as `config.yaml` holds it.
         resolve: gives a configuration the defaults of what it does not say.
-        recipe: what a training is held against.
+        recipe: what a training is compared with.
         plugins: packages that the user trusts.
         processes: on all machines together.
     """

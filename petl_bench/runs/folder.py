@@ -199,9 +199,9 @@ def open_run(run: Run, command: str, experiment: Experiment, stack: ExitStack) -
     """Creates the folder of a run and says whether it goes on.
 
     A test of a checkpoint writes `test.json` beside it. A complete folder of the same name is refused without
-    `overwrite`; an interrupted run goes on after its last checkpoint, or with `overwrite` is set aside. No other
-    process gets the folder until `stack` is closed. So does one that the same command began under another hash, see
-    `petl_bench.runs.earlier`.
+    `overwrite`; an interrupted run goes on after its last checkpoint, or with `overwrite` is set aside. So does one
+    that the same command began under another hash, see `petl_bench.runs.earlier`. No other process gets the folder
+    until `stack` is closed.
 
     Raises:
         UsageError: if the run is complete already, or another process is at work in its folder.

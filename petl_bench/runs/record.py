@@ -172,7 +172,7 @@ def _config_beside(path: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_valid(path: Path, record: Any) -> None:
-    """Refuses a record that the schema has something against.
+    """Refuses a record that breaks the schema.
 
     Raises:
         FileError: naming the field; `path` is where the record lies, or would lie.
@@ -189,7 +189,7 @@ def require_valid(path: Path, record: Any) -> None:
 
 
 def complaint(record: Any) -> str | None:
-    """What the schema has against a record; None if nothing."""
+    """How a record breaks the schema; None if it does not."""
     from jsonschema.exceptions import best_match
 
     error = best_match(_validator().iter_errors(record))

@@ -209,7 +209,7 @@ class Session:
         return self.command == "fit" and not self._is_dry and self.experiment.trainer.logger is not False
 
     def _strategy(self) -> Strategy | str:
-        """DDP of ours wherever Lightning would take its own."""
+        """Our DDP wherever Lightning would take its own."""
         options, run = self.experiment.trainer, self.experiment.run
         if self.experiment.processes == 1 and options.strategy != "ddp":
             return "auto"
@@ -295,7 +295,7 @@ class Session:
         return drafts.begin(self.run, self.trainer, experiment.method, experiment.data, selection) or {}
 
     def training(self) -> Training:
-        """For the record: what training was held against and cut short by, and which classes of the user took part."""
+        """For the record: the recipe training is compared with, what cut it short, and which user classes took part."""
         assert self._points is not None, "a training that ends has them"
         experiment = self.experiment
         classes = foreign_classes(experiment.trainer, experiment.plugins)

@@ -49,7 +49,7 @@ _ALONE: dict[str, Any] = {
 
 
 class MeasuredSteps:
-    """Takes training steps exactly as `fit` does, on made batches.
+    """Takes training steps exactly as `fit` does, on synthetic batches.
 
     Args:
         trainer: options of Lightning's trainer.

@@ -104,7 +104,7 @@ def file_sha256(path: Path) -> str:
 
 
 def known_sha256(path: Path | None) -> str | None:
-    """The same of a file that can be read; None of any other."""
+    """The same for a file that can be read; None for any other."""
     try:
         return None if path is None else file_sha256(path)
     except FileError:
@@ -117,7 +117,7 @@ def temporary_of(path: Path) -> Path:
 
 
 def flush(file: IO[bytes]) -> None:
-    """Has the content of an open file on disk, where the file system can tell.
+    """Flushes an open file to disk, where the file system can.
 
     Raises:
         OSError: the disk is full or fails.
@@ -127,7 +127,7 @@ def flush(file: IO[bytes]) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Makes the names in a folder last, where the file system can tell, and this user may read the folder.
+    """Flushes the entries of a folder to disk, where the file system can and this user may read the folder.
 
     Raises:
         OSError: the disk fails.

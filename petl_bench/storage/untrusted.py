@@ -1,4 +1,4 @@
-"""Files of people we do not know: whatever can be wrong with their bytes becomes one error of one line."""
+"""Untrusted files: whatever is wrong with their bytes becomes one error of one line."""
 
 from __future__ import annotations
 

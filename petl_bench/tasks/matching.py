@@ -81,10 +81,10 @@ class MatchingRetrieval(Retrieval):
 
     Loss: ITC + ITM. ITC: cross-entropy of online features against momentum features of the global batch and the queue;
     all captions and videos with the same video index are positives; a share `alpha` of the targets is what the
-    momentum encoder predicts, rising over the first epoch. ITM: each pair, a hard negative video for its caption, and a hard
-    negative caption for its video, drawn by their likeness; a sample that has no negative in the batch has no negative
-    pair. In several processes both are those of one process with the whole batch; the released code takes the momentum
-    features of the own process only.
+    momentum encoder predicts, rising over the first epoch. ITM: each pair, a hard negative video for its caption, and a
+    hard negative caption for its video, drawn by their likeness; a sample that has no negative in the batch has no
+    negative pair. In several processes both are those of one process with the whole batch; the released code takes the
+    momentum features of the own process only.
 
     Ranks: by cosine, then as `Reranking` says.
 
