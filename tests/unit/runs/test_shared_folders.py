@@ -51,7 +51,7 @@ def clip(folder: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def nothing_told() -> None:
-    files._told.clear()
+    files._warned.clear()
 
 
 def write_everything(folder: Path, clip: Path) -> None:
