@@ -108,7 +108,7 @@ def one_after_another(*rules: Rule) -> Rule:
 
 
 def candidates_to_reranking(block: Block) -> Block:
-    """How many candidates are ranked anew, or null: the second stage of retrieval is a part, or null."""
+    """How many candidates are ranked again, or null: the second stage of retrieval is a part, or null."""
     given = {
         today: block.init_args[name] for name, today in (("k_test", "k"), ("beta", "beta")) if name in block.init_args
     }

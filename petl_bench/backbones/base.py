@@ -304,7 +304,7 @@ class Backbone(Configurable, nn.Module, ABC):
 
     def embeddings(self) -> list[nn.Parameter]:
         """The parameters in front of the towers' first blocks: patches, tokens, positions and the norm after them."""
-        raise UsageError(f"{self.name} does not tell its embeddings from its other parameters")
+        raise UsageError(f"{self.name} does not distinguish its embeddings from its other parameters")
 
     def normalise(self, frames: Tensor) -> Tensor:
         """Frames as the tower reads them: uint8 becomes float with the mean and deviation of `spec`."""

@@ -219,7 +219,7 @@ def read_tensors(found: WeightFiles) -> dict[str, Tensor]:
     for path in found.files:
         tensors = _read(path)
         if twice := whole.keys() & tensors.keys():
-            raise CheckpointError(f"{path}: {min(twice)} stands in another shard, too")
+            raise CheckpointError(f"{path}: {min(twice)} occurs in another shard, too")
         whole |= tensors
     return {name: tensor.float() for name, tensor in without_prefixes(whole, found.shown).items()}
 

@@ -311,7 +311,7 @@ def _without_last_blanks(fields: list[str], wanted: int = 0) -> list[str]:
 def _require_unambiguous(path: Path, header: Sequence[str]) -> None:
     twice = next((name for name, count in Counter(header).items() if name and count > 1), None)
     if twice is not None:
-        raise DataError(f"{path}: column {shown(twice)} stands twice in its header; rename one of them")
+        raise DataError(f"{path}: column {shown(twice)} occurs twice in its header; rename one of them")
 
 
 def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:

@@ -30,7 +30,7 @@ class Candidates(NamedTuple):
 
 
 class RerankedRetrievalMetric(RetrievalMetric):
-    """`RetrievalMetric` whose queries rank their k nearest candidates anew, in both directions.
+    """`RetrievalMetric` whose queries rank their k nearest candidates again, in both directions.
 
     A candidate scores `match + beta * cosine`. What is no candidate ranks below all candidates, in the order of the
     cosine: BLIP gives all of it the score -100, which leaves the ranks beyond k to chance. Recall at up to k is the

@@ -23,7 +23,7 @@ class RunOptions:
     Attributes:
         seed_everything: of everything that is random in a run.
         runs_dir: folder below which new runs get their folders; results of an adapter go beside it.
-        overwrite: begin anew where a run of this name is complete or interrupted.
+        overwrite: start over where a run of this name is complete or interrupted.
         allow_change: what may differ from the interrupted run that is continued; the record will say so.
         save_every_n_steps: batches between two checkpoints inside an epoch; null saves at its end only.
         collective_timeout: seconds after which a process that the others wait for counts as lost.

@@ -90,7 +90,7 @@ def earlier_metrics(folder: Path, steps: int) -> list[dict[str, str]]:
     try:
         rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
     except (UnreadableError, csv.Error) as error:
-        rank_zero_warn(f"{path} cannot be continued, it begins anew: {error}")
+        rank_zero_warn(f"{path} cannot be continued, it starts over: {error}")
         return []
     return [row for row in rows if (row.get("step") or "").isdecimal() and int(row["step"]) < steps]
 

@@ -258,7 +258,7 @@ class Session:
         if (given := self.experiment.run.ckpt_path) is not None:
             return expanded(given).absolute()  # `last` and `best` are files here, too
         if self.run.resumed:
-            rank_zero_info(f"an interrupted run goes on from {self.run.resumed} (--overwrite true begins anew)")
+            rank_zero_info(f"an interrupted run goes on from {self.run.resumed} (--overwrite true starts over)")
         return self.run.resumed
 
     def evaluate(self) -> None:

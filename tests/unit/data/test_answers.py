@@ -83,9 +83,9 @@ def test_lists_of_every_kind_are_alike(name: str, text: str, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("list.txt", "a\n\nb\na \n", r"line 4: answer 'a' stands above, too \(line 1\)"),
-        ("list.csv", "answer\na\nb\n a\n", r"line 4: answer 'a' stands above, too \(line 2\)"),
-        ("list.jsonl", '"a"\n"b"\n"a"', r"line 3: answer 'a' stands above, too \(line 1\)"),
+        ("list.txt", "a\n\nb\na \n", r"line 4: answer 'a' occurs above, too \(line 1\)"),
+        ("list.csv", "answer\na\nb\n a\n", r"line 4: answer 'a' occurs above, too \(line 2\)"),
+        ("list.jsonl", '"a"\n"b"\n"a"', r"line 3: answer 'a' occurs above, too \(line 1\)"),
         ("list.csv", "yes\nno\n", r"no column 'answer' in its header \(yes\)"),
         ("list.txt", " \n\n", "is empty"),
         ("list.csv", "answer\n\n", "no answer in it"),
@@ -143,8 +143,8 @@ def test_hash_tells_order(tmp_path: Path) -> None:
         ({}, "is it an answer list"),
         ([""], "no answer in it"),
         ({"a": False, "b": True}, "places 0 to 1"),
-        (["a", "b", "a"], r"record 2: answer 'a' stands above, too \(record 0\)"),
-        (["a", "b", " a\n"], r"record 2: answer 'a' stands above, too \(record 0\)"),
+        (["a", "b", "a"], r"record 2: answer 'a' occurs above, too \(record 0\)"),
+        (["a", "b", " a\n"], r"record 2: answer 'a' occurs above, too \(record 0\)"),
         (["caf\u00e9", "cafe\u0301"], "record 1: answer 'caf\u00e9' stands above"),
         (["two words", "two  words"], "record 1: answer 'two  words' stands above"),
         ({"a": 0, "a ": 1}, "place 1: answer 'a' stands above"),
