@@ -138,6 +138,7 @@ def test_looks_at_epoch_ends(at_epoch_ends: bool | None) -> None:
 def test_set_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_zero_only, "rank", 0)
     seams.set_rank(1)
+    assert seams.current_rank() == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rank_zero_warn("of rank 0 alone")
