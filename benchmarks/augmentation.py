@@ -1,6 +1,6 @@
 """What a training augmentation adds to the loading of clips.
 
-    python -m benchmarks.augmentation ../shared/data/msrvtt_mini/videos
+    python -m benchmarks.augmentation /data/msrvtt/videos
 
 Reads each clip of a folder with PyAV as data/msrvtt.yaml does (12 frames of 224 pixels, uniformly out of one per
 second), with and without the augmentation in turn, and prints medians of CPU milliseconds per clip as JSON; every pass

@@ -1,6 +1,6 @@
 """Loading an epoch of clips from the frame cache against decoding them with PyAV and with decord.
 
-    python -m benchmarks.frame_cache ../shared/data/msrvtt_mini/videos
+    python -m benchmarks.frame_cache /data/msrvtt/videos
 
 Builds a cache of a folder of clips in a temporary folder, then reads epochs by each way, interleaved; prints medians
 as JSON. Twelve frames of 224 pixels are read per clip, uniformly out of one per second. An epoch is several passes over

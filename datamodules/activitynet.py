@@ -1,4 +1,4 @@
-"""ActivityNet Captions as paragraph-to-video retrieval (specs/datasets.md section 2.5)."""
+"""ActivityNet Captions as paragraph-to-video retrieval (Krishna et al., arXiv 1705.00754)."""
 
 from __future__ import annotations
 

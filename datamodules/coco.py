@@ -1,4 +1,4 @@
-"""COCO captions on Karpathy's split (specs/datasets.md section 4.2)."""
+"""COCO captions on Karpathy's split (Chen et al., arXiv 1504.00325)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DiDeMo as paragraph-to-video retrieval, read from the files the field distributes (specs/datasets.md section 2.4)."""
+"""DiDeMo as paragraph-to-video retrieval, from the files the field distributes (Hendricks et al., arXiv 1708.01641)."""
 
 from __future__ import annotations
 

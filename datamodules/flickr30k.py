@@ -1,4 +1,4 @@
-"""Flickr30K on Karpathy's split (specs/datasets.md section 4.3)."""
+"""Flickr30K on Karpathy's split (Young et al., TACL 2014)."""
 
 from __future__ import annotations
 

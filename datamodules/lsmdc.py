@@ -1,4 +1,4 @@
-"""LSMDC, read from the files of the 2016 challenge (specs/datasets.md section 2.3)."""
+"""LSMDC, read from the files of the 2016 challenge (Rohrbach et al., arXiv 1605.03705)."""
 
 from __future__ import annotations
 

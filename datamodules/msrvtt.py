@@ -1,4 +1,4 @@
-"""MSR-VTT, read from the files the field distributes (specs/datasets.md section 2.1)."""
+"""MSR-VTT, read from the files the field distributes (Xu et al., CVPR 2016)."""
 
 from __future__ import annotations
 

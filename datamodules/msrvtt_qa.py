@@ -1,4 +1,4 @@
-"""MSRVTT-QA, read from the files the field distributes (specs/datasets.md section 3.1)."""
+"""MSRVTT-QA, read from the files the field distributes (Xu et al., ACM Multimedia 2017)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MSVD, read from the files the field distributes (specs/datasets.md section 2.2)."""
+"""MSVD, read from the files the field distributes (Chen and Dolan, ACL 2011)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MSVD-QA, read from the files the field distributes (specs/datasets.md section 3.2)."""
+"""MSVD-QA, read from the files the field distributes (Xu et al., ACM Multimedia 2017)."""
 
 from __future__ import annotations
 
@@ -94,6 +94,6 @@ class MSVDQA(QuestionAnswerDataModule):
             if len(pair) != 2:
                 raise DataError(f"{path}, line {place}: expected a clip id and `vid<number>`")
             if pair[1] in mapping:
-                raise DataError(f"{path}, line {place}: {shown(pair[1])} stands above, too")
+                raise DataError(f"{path}, line {place}: {shown(pair[1])} occurs above, too")
             mapping[pair[1]] = pair[0]
         return mapping

@@ -1,4 +1,7 @@
-"""VQAv2, with Visual Genome's questions if wanted (specs/datasets.md section 4.1)."""
+"""VQAv2, with Visual Genome's questions if wanted.
+
+Sources: Goyal et al., arXiv 1612.00837; Visual Genome: Krishna et al., arXiv 1602.07332.
+"""
 
 from __future__ import annotations
 

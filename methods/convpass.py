@@ -22,7 +22,7 @@ ConvInit = Literal["identity", "xavier"]
 class ConvBypass(nn.Module):
     """s * W_up(Dropout(QuickGELU(Conv3x3(QuickGELU(W_down u))))); [CLS] is convolved as an image of one pixel.
 
-    Source: specs/other_methods.md section 4.
+    Source: Convpass (Jie and Deng, arXiv 2207.07039) and its official code, `convpass/vtab/convpass.py`.
 
     Args:
         width: D.

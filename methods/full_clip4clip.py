@@ -9,7 +9,8 @@ class FullCLIP4Clip(Method):
     """Full fine-tuning as CLIP4Clip does it (Luo et al., arXiv 2104.08860): all but what lies before the blocks.
 
     Token, position and class embeddings, the patch convolution and the norm after them stay frozen. 123,540,993
-    parameters on CLIP ViT-B: the "123.54M" of the literature. Source: specs/other_methods.md section 0.
+    parameters on CLIP ViT-B: the "123.54M" of the literature. Source: the official code, `main_task_retrieval.py`,
+    with `--freeze_layer_num 0`.
     """
 
     needs = (EMBEDDINGS,)

@@ -10,7 +10,7 @@ class Linear(Method):
 
     On BLIP the matching head is trained with them, where the task matches: 395,266 parameters on BLIP base.
 
-    Source: specs/other_methods.md sections 1 and 5 ("head only").
+    The literature calls it "head only" or "projection".
     """
 
     needs = (PROJECTIONS,)

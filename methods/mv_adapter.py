@@ -36,7 +36,8 @@ Branches = Literal["both", "video", "text"]
 class KroneckerLinear(nn.Module):
     """A linear layer with W = sum_i A_i (x) B_i, whose left factors A belong to several layers.
 
-    Source: specs/mv_adapter.md section 4c (after PHM layers, Compacter, arXiv 2106.04647).
+    Source: PHM layers (Compacter, Karimi Mahabadi et al., arXiv 2106.04647), with the left factors shared by the
+    modalities.
 
     Args:
         linear: gives the shape, the bias, and the device.
@@ -70,7 +71,7 @@ class FactorLinear(nn.Module):
     The factor starts at zero, so the scale starts at the projection's bias, U(+-1/sqrt(factor width)), which is
     what was released.
 
-    Source: specs/mv_adapter.md sections 4a and 4b.
+    Source: MV-Adapter (Jin et al., arXiv 2301.07868), section 3.4, and its official code (`modal_dynamic`).
 
     Args:
         linear: gives the plain weight and the bias.
@@ -95,7 +96,10 @@ class FactorLinear(nn.Module):
 class TRM(nn.Module):
     """One pre-norm transformer layer of the bottleneck's width, with MLP ratio 4.
 
-    Source: specs/mv_adapter.md section 2 step 8 and section 5.
+    t <- t + MHA(LN t); t <- t + W_2 QuickGELU(W_1 LN t). The weights start as N(0, 1/D) (queries, keys, values) and
+    N(0, 1/(2 D)), D the width of the backbone, not m.
+
+    Source: MV-Adapter (Jin et al., arXiv 2301.07868), its official code.
 
     Args:
         width: m.
@@ -152,7 +156,9 @@ class SequenceMixer(nn.Module):
 class Calibration(nn.Module):
     """Factors on the bottleneck of each frame, from that frame and from the whole clip; all 1 at the start.
 
-    Source: specs/mv_adapter.md section 2 step 10.
+    alpha = 1 + W_b ReLU(W_a [c + p; G cc]), where c and p are the frame's [CLS] token and mean patch, cc is the clip's
+    own token, and W_b starts at zero. Source: MV-Adapter (Jin et al., arXiv 2301.07868), Eq. 2, as its official code
+    computes it.
 
     Args:
         width: m.
@@ -211,7 +217,8 @@ class DownUp(nn.Module):
 class VideoAdapter(DownUp):
     """Mixes the [CLS] tokens of a clip's frames over time; patches stay alone.
 
-    Source: specs/mv_adapter.md section 2; released configuration (temporal ['c'], mean pooling of patches).
+    Source: MV-Adapter (Jin et al., arXiv 2301.07868) and the released configurations of its official code (temporal
+    ['c'], mean pooling of patches).
 
     Args:
         width: D.
@@ -276,7 +283,7 @@ class TextAdapter(DownUp):
     The released module takes exactly `max_words` tokens. Fewer are exact where attention is causal, and where the
     rest is masked.
 
-    Source: specs/mv_adapter.md section 3.
+    Source: the official code of MV-Adapter (Jin et al., arXiv 2301.07868), `TextTransfAdapter`.
 
     Args:
         width: D.
@@ -459,7 +466,7 @@ class MVAdapter(Method):
         self.options: dict[str, Any] = {"bottleneck_dim": bottleneck_dim, "scale": scale, "ln_in": ln_in}
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[Need, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]  # options decide
         mixes_frames = self.components != "down_up" and self.branches != "text"
         return (BLOCKS, VISION, TEXT, *((CLASS_TOKEN, STEPS) if mixes_frames else ()))
 

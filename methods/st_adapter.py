@@ -26,7 +26,7 @@ class SpatioTemporalAdapter(nn.Module):
     The released code has no frame mask. Here padded frames are zero before the convolution, as its own padding is,
     so what they hold changes no real frame; without padded frames both are equal.
 
-    Source: specs/other_methods.md section 3.
+    Source: ST-Adapter (Pan et al., arXiv 2206.13559), its official code.
 
     Args:
         width: D.

@@ -301,7 +301,7 @@ class TempMe(Method):
         self.clip_positions = clip_positions
 
     @property
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[Need, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]  # options decide
         changes_tokens = self.cross_frame or self.merging
         return (BLOCKS, *((CLASS_TOKEN, SINGLE_FRAMES, TOKENS_HOLD_POSITIONS) if changes_tokens else ()))
 

@@ -216,7 +216,8 @@ class FrameAwareAttention(nn.Module):
 
     alpha = T * softmax over frames of cos(caption, frame) / temperature. [CLS] tokens and values stay as they are.
 
-    Source: specs/uniadapter.md section 3.
+    Source: UniAdapter (Lu et al., arXiv 2302.06605), Eq. 7; the paper does not print the temperature of 4, nor that
+    keys alone are scaled: both are from the official code, RERV/UniAdapter.
 
     Args:
         temperature: of the softmax.
@@ -258,7 +259,7 @@ class UniAdapter(Method):
     too (395,266). What serves the fusion is left out where text cannot read video (CLIP), and not trained where the
     task never fuses.
 
-    Source: specs/uniadapter.md sections 1 to 3 and 7. That the released momentum encoder moves its adapters twice per
+    Source: the official code, RERV/UniAdapter. That the released momentum encoder moves its adapters twice per
     step belongs to the task that has one. The released question answering also makes a second set of adapters for the
     decoder, which it never calls: here there is none.
 
@@ -312,7 +313,7 @@ class UniAdapter(Method):
         self.freeze_cross_norm = freeze_cross_norm
 
     @property
-    def identity_at_init(self) -> bool:
+    def identity_at_init(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]  # options decide
         return self.init == "zero_up"
 
     @property

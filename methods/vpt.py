@@ -14,8 +14,7 @@ from petl_bench.ranges import Size
 class VPT(Method):
     """VPT-deep (Jia et al., ECCV 2022, arXiv 2203.12119): prompts in every block of the vision tower.
 
-    Source: specs/other_methods.md sections 1 and 8. The prompts of the first block are inserted after the norm of the
-    embeddings.
+    The prompts of the first block are inserted after the norm of the embeddings.
 
     Args:
         prompts: tokens per block; 5 give 46,080 parameters on CLIP ViT-B, 20 give 184,320.

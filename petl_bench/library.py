@@ -102,7 +102,7 @@ def _call(
     plugins: Sequence[str],
     options: dict[str, Any],
 ) -> Any:
-    with ONE_AT_A_TIME, printable(), unhandled(), interruptible(), _told():
+    with ONE_AT_A_TIME, printable(), unhandled(), interruptible(), _explaining_machine_faults():
         as_rank()
         if isinstance(what, Method):
             if not isinstance(data, VideoTextDataModule):
@@ -144,8 +144,8 @@ def _configs(command: str, what: What, options: Mapping[str, Any]) -> list[str]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Says what an error of the system means for this machine, as the command line does."""
+def _explaining_machine_faults() -> Iterator[None]:
+    """Turns an operating-system error into the message that the command line gives for it."""
     try:
         yield
     except PetlBenchError:

@@ -44,7 +44,12 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
 
 def set_rank(rank: int) -> None:
     """Has messages come from the process of rank 0: Lightning reads whatever variable was there at its import."""
-    rank_zero_only.rank = rank
+    cast("Any", rank_zero_only).rank = rank
+
+
+def current_rank() -> int:
+    """The rank of this process, as `rank_zero_only` has it: an attribute that its type does not declare."""
+    return cast("Any", rank_zero_only).rank
 
 
 def continue_log(trainer: Trainer, rows: Sequence[Mapping[str, str]]) -> None:

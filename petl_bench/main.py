@@ -40,7 +40,7 @@ def _ended(given: Sequence[str], output: Output) -> int:
         _tell_stopped()
         return stopped.exit_code
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and not output.streams:  # who read a stream that is no file has gone
+        if isinstance(error, BrokenPipeError) and not output.streams:  # the reader of a closed stream has gone
             return READER_GONE
         if "--debug" in given:
             raise
@@ -48,7 +48,7 @@ def _ended(given: Sequence[str], output: Output) -> int:
         if known is not None:
             print(f"petl-bench: error: {_one_line(known)}", file=sys.stderr)
             return known.exit_code
-        # a fault of ours, or of a library: say so in one line, too
+        # a bug in petl_bench or in a library, reported in one line as well
         text = f"{type(error).__name__}: {_one_line(error)}"[:500] + stand_ins()
         print(f"petl-bench: unexpected error: {text} (--debug shows where)", file=sys.stderr)
         return 1

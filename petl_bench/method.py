@@ -79,9 +79,9 @@ class Method(Configurable, LightningModule, ABC):
         if sentence := refusal(type(self).__name__, self.needs, self.backbone):
             raise UsageError(sentence)
         self.inject(self.backbone)
-        for parameter in self.task.unread(self.backbone):
+        for parameter in self.task.unused_parameters(self.backbone):
             parameter.requires_grad_(False)
-        self.task.adapted(self.backbone, self._pretrained)
+        self.task.on_injected(self.backbone, self._pretrained)
         # Every process computes the same queues; DDP would send them (118 MB for BLIP's) before each step.
         ddp_ignores(self, [f"task.{name}" for name, _ in self.task.named_buffers()])
         persistent = self.state_dict().keys() - self._training_state().keys()
@@ -271,7 +271,7 @@ class Method(Configurable, LightningModule, ABC):
         for key in ("method", "backbone", "backbone_sha256", "task"):
             if theirs.get(key) != mine[key]:
                 raise CheckpointError(
-                    f"{source} was trained with {key} {_told(theirs.get(key))}, this run has {mine[key]}: "
+                    f"{source} was trained with {key} {_in_one_line(theirs.get(key))}, this run has {mine[key]}: "
                     "use the config.yaml that lies beside it"
                 )
         state = self.trained_state() | (self._training_state() if training else {})
@@ -329,8 +329,8 @@ class Method(Configurable, LightningModule, ABC):
         return counts
 
 
-def _told(value: object) -> str:
-    """What a file says of itself, in one line."""
+def _in_one_line(value: object) -> str:
+    """A value from a file, shortened to one line."""
     return shown(value, 100).strip("'")
 
 

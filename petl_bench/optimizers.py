@@ -97,7 +97,7 @@ class BertAdam(torch.optim.Optimizer):
 
     It differs from AdamW in three ways: the moments are not corrected for their start at zero, each tensor's gradient
     is clipped to norm `max_norm` by itself, and `eps` is large. Update: p -= lr * (m / (sqrt(v) + eps) + decay * p).
-    Source: specs/mv_adapter.md section 7; golden `bert_adam__*`.
+    Source: `modules/optimization.py` of CLIP4Clip (arXiv 2104.08860), after pytorch-pretrained-BERT.
 
     Args:
         params: parameters or groups.
@@ -185,7 +185,7 @@ def warmup_cosine(progress: float, warmup: float) -> float:
 def bert_warmup_cosine(progress: float, warmup: float) -> float:
     """BertAdam's `warmup_cosine`: linear up to `warmup`, then half a cosine over all steps, at once below 1.
 
-    Source: specs/mv_adapter.md section 7; golden `lr_schedules.json`.
+    Source: `modules/optimization.py` of CLIP4Clip (arXiv 2104.08860), after pytorch-pretrained-BERT.
     """
     if progress < warmup:
         return progress / warmup

@@ -108,7 +108,7 @@ def one_after_another(*rules: Rule) -> Rule:
 
 
 def candidates_to_reranking(block: Block) -> Block:
-    """How many candidates are ranked anew, or null: the second stage of retrieval is a part, or null."""
+    """How many candidates are ranked again, or null: the second stage of retrieval is a part, or null."""
     given = {
         today: block.init_args[name] for name, today in (("k_test", "k"), ("beta", "beta")) if name in block.init_args
     }
@@ -214,7 +214,7 @@ def _today(value: Any, changes: list[str]) -> Any:
     after = _block_of_today(before)
     if after == before:
         return kept
-    changes.append(f"{_told(before, after)} is read as {_told(after, before)}")
+    changes.append(f"{_difference(before, after)} is read as {_difference(after, before)}")
     arguments = {"init_args": after.init_args} if after.init_args or "init_args" in kept else {}
     return {**kept, "class_path": after.class_path, **arguments}
 
@@ -225,7 +225,7 @@ def _block_of_today(block: Block) -> Block:
     return moved if rule is None else rule(moved)
 
 
-def _told(block: Block, other: Block) -> str:
+def _difference(block: Block, other: Block) -> str:
     """A class, and those of its arguments that another block does not have."""
     theirs = other.init_args
     own = {name: item for name, item in block.init_args.items() if name not in theirs or item != theirs[name]}

@@ -61,7 +61,7 @@ class OnCuda(Tensor):
     __torch_function__ = _torch._disabled_torch_function_impl
 
     @staticmethod
-    def __new__(cls, on_cpu: Tensor) -> OnCuda:
+    def __new__(cls: type[OnCuda], on_cpu: Tensor) -> OnCuda:
         layout = torch.empty_strided(on_cpu.shape, on_cpu.stride(), dtype=on_cpu.dtype, device="meta")
         self = _tensor._make_subclass(cls, layout, False, dispatch_device=True, device_for_backend_keys=CUDA)
         self.on_cpu = on_cpu

@@ -107,7 +107,7 @@ def make_record(**overrides: Any) -> dict[str, Any]:
     """A complete, valid retrieval record.
 
     Args:
-        overrides: Values by path, parts joined by two underscores: `eval__t2v__R1=41.0`.
+        overrides: values by path, parts joined by two underscores: `eval__t2v__R1=41.0`.
     """
     record = copy.deepcopy(_RECORD)
     for path, value in overrides.items():

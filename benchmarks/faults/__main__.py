@@ -1,4 +1,4 @@
-"""Tries every fault of specs/reliability.md 2.8 on short runs and prints what held.
+"""Injects faults into short runs and prints which trials held.
 
     python -m benchmarks.faults [F4 F11 ...]
 

@@ -210,7 +210,7 @@ def trials() -> Iterator[Trial]:
             *(_records(start=value) for value in ("-1", "-Infinity", "[1]", "{}")),
             *(_records(start="5", end=end) for end in ("5", "4", "0")),
             Table("[" * 100_000, "it nests too deeply", "test.json"),
-            Table('[{"video": "x", "video": "y", "caption": "a"}]', "stands twice", "test.json"),
+            Table('[{"video": "x", "video": "y", "caption": "a"}]', "occurs twice", "test.json"),
         ],
         "A7b fractions in a table": [
             Table("video,caption,start,end\nx,one,1.9,5.9\n", "line 2: 'start' is '1.9'"),

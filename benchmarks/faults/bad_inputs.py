@@ -3,7 +3,7 @@
     python -m benchmarks.faults.bad_inputs
 
 Every case runs in a process of its own. It passes if that process ends by itself with the exit code of its kind, after
-one line that names what is wrong; dying, hanging, a traceback and success are faults (specs/reliability.md 2.8).
+one line that names what is wrong; dying, hanging, a traceback and success are faults.
 """
 
 import csv
@@ -290,7 +290,6 @@ _LSMDC = "LSMDC16_challenge_1000_publictect.csv"
 
 def _with(key: str, value: object) -> Callable[[bytes], bytes]:
     """Changes a field of the first record."""
-
     return partial(_edited, lambda record: record.update({key: value}))
 
 

@@ -154,7 +154,7 @@ def _goes_on(bench: Bench, renamed: bool) -> str:
 
 
 def _changed(bench: Bench, change: Callable[[dict], object], code: int, told: str) -> str:
-    """An interrupted run whose checkpoint was changed: refused, or begun anew with a word."""
+    """An interrupted run whose checkpoint was changed: refused, or started over with a word."""
     runs = copied(bench, "interrupted")
     path = next(runs.rglob(LAST))
     checkpoint = torch.load(path)

@@ -34,7 +34,7 @@ class Trial:
     """One fault.
 
     Attributes:
-        fault: its number in specs/reliability.md 2.8.
+        fault: its number, by which the command line chooses trials.
         name: of the variant.
         run: tries it; returns `HELD`, or what went wrong.
     """

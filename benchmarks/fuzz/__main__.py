@@ -1,5 +1,7 @@
-"""Fuzzes the readers of annotation files, answer lists, manifests, adapters, weights, checkpoints,
-run records and configurations.
+"""Fuzzes whatever reads a file that a user brings.
+
+These are the readers of annotation files, answer lists, manifests, adapters, weights, checkpoints, run records and
+configurations.
 
     python -m benchmarks.fuzz [--executions N | --seconds S] [target ...]
 

@@ -1,0 +1,1 @@
+"""The frozen models that methods adapt, and how their weights are found and read."""

@@ -304,7 +304,7 @@ class Backbone(Configurable, nn.Module, ABC):
 
     def embeddings(self) -> list[nn.Parameter]:
         """The parameters in front of the towers' first blocks: patches, tokens, positions and the norm after them."""
-        raise UsageError(f"{self.name} does not tell its embeddings from its other parameters")
+        raise UsageError(f"{self.name} does not distinguish its embeddings from its other parameters")
 
     def normalise(self, frames: Tensor) -> Tensor:
         """Frames as the tower reads them: uint8 becomes float with the mean and deviation of `spec`."""
@@ -316,7 +316,7 @@ class Backbone(Configurable, nn.Module, ABC):
         return (frames - mean) / std
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
-        """Recompute blocks in the backward pass instead of keeping their activations."""
+        """Sets whether blocks are recomputed in the backward pass instead of keeping their activations."""
         for tower in self.towers.values():
             tower.checkpointing = enabled
 
@@ -324,7 +324,7 @@ class Backbone(Configurable, nn.Module, ABC):
 def mean_over_frames(frames: Tensor, mask: Tensor) -> Tensor:
     """CLIP4Clip's mean pooling: L2-normalise each frame, mean over real frames, L2-normalise.
 
-    Source: specs/mv_adapter.md section 7 (similarity).
+    Source: CLIP4Clip (Luo et al., arXiv 2104.08860), `meanP` of its official code; MV-Adapter does the same.
 
     Args:
         frames: (B, T, E).

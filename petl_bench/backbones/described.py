@@ -295,7 +295,7 @@ def require_described(
         return
     told = ", ".join(f"{name} {_said(value)} (not {own[name]})" for name, value in differing.items())
     raise UsageError(
-        f"{described.shown} beside weights '{source}' says other than architecture '{architecture}': {told}; "
+        f"{described.shown} beside weights '{source}' contradicts architecture '{architecture}': {told}; "
         f"{advice(differing)}"
     )
 

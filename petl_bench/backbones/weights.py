@@ -141,8 +141,8 @@ def _path(pretrained: str) -> Path | None:
     Raises:
         CheckpointError: its folder may not be looked into.
     """
+    path = expanded(pretrained)
     try:
-        path = expanded(pretrained)
         path.exists()
     except PermissionError as error:
         raise CheckpointError(f"weights {path} cannot be looked at: {error.strerror}") from error
@@ -219,7 +219,7 @@ def read_tensors(found: WeightFiles) -> dict[str, Tensor]:
     for path in found.files:
         tensors = _read(path)
         if twice := whole.keys() & tensors.keys():
-            raise CheckpointError(f"{path}: {min(twice)} stands in another shard, too")
+            raise CheckpointError(f"{path}: {min(twice)} occurs in another shard, too")
         whole |= tensors
     return {name: tensor.float() for name, tensor in without_prefixes(whole, found.shown).items()}
 

@@ -1,1 +1,1 @@
-"""From a command line to objects: configurations, their guard, and what is said about mistakes in them."""
+"""From a command line to objects: configurations, their guard, and messages about mistakes in them."""

@@ -1,6 +1,6 @@
 """Reads configurations, and refuses class paths from outside before anything imports them.
 
-A `class_path` imports its module even when the class is then rejected (specs/reliability.md 2.5), so a configuration
+A `class_path` imports its module even when the class is then rejected, so a configuration
 is code. Only our packages, torch, Lightning and what the user names with `--plugins` may be named. Files that a
 configuration includes are put in their places here: whoever parses the result opens no file.
 """

@@ -39,7 +39,7 @@ from petl_bench.lightning_seams import quiet, set_rank
 from petl_bench.machine.installation import lacking, lost_import
 from petl_bench.machine.launch import this_launch, without_left_overs
 from petl_bench.machine.limits import fault_of_machine
-from petl_bench.machine.memory import told_when_exhausted
+from petl_bench.machine.memory import reporting_exhaustion
 from petl_bench.method import Method
 from petl_bench.ranges import Seed
 from petl_bench.registry import import_plugins, list_entries
@@ -59,9 +59,9 @@ _WEIGHTS = "model.init_args.backbone.init_args.pretrained"
 
 
 def _load(text: str) -> Any:
-    """What jsonargparse makes of a value: text that YAML fails on is text, whatever it fails with.
+    r"""What jsonargparse makes of a value: text that YAML fails on is text, whatever it fails with.
 
-    File names that are not UTF-8 (`\\udcff`), and numbers of thousands of digits, are more than its fast parser takes.
+    File names that are not UTF-8 (`\udcff`), and numbers of thousands of digits, are more than its fast parser takes.
     """
     try:
         return _yaml(text)
@@ -76,7 +76,7 @@ set_loader("yaml", _load, (yaml.YAMLError,))
 
 @contextmanager
 def configured(command: str, given: list[str] | dict[str, Any], plugins: Sequence[str] = ()) -> Iterator[Configuration]:
-    """A parsed configuration; whatever goes wrong inside the block is told in its terms, in one line.
+    """A parsed configuration; an error inside the block is reported in its terms, in one line.
 
     Args:
         command: `fit`, `validate`, `test` or `predict`.
@@ -89,16 +89,16 @@ def configured(command: str, given: list[str] | dict[str, Any], plugins: Sequenc
     """
     guard = ClassPathGuard(plugins)
     set_rank(this_launch().rank)
-    with quiet(), ExitStack() as held:
+    with quiet(), ExitStack() as stack:
         import_plugins(plugins)
         if isinstance(given, list):
             given = rewritten(command, given, guard)
             _tell(guard.translations)
-        held.enter_context(in_one_line(guard))
-        held.enter_context(told_when_exhausted(_SMALLER))
+        stack.enter_context(in_one_line(guard))
+        stack.enter_context(reporting_exhaustion(_SMALLER))
         configuration = Configuration(command, given, guard)
         if not configuration.options.trainer.plugins:  # which may be to read these variables
-            left_over = held.enter_context(without_left_overs())
+            left_over = stack.enter_context(without_left_overs())
             if left_over:
                 rank_zero_info(f"no launcher started this process: {left_over} in the environment is ignored")
         yield configuration
@@ -124,7 +124,7 @@ class NamedConfig(ActionConfigFile):
 
 
 def _tell(messages: list[str]) -> None:
-    """Says each of them once."""
+    """Prints each message once."""
     while messages:
         rank_zero_info(messages.pop(0))
 
@@ -178,7 +178,7 @@ class Configuration(LightningCLI):
         return parser
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--seed_everything", type=Seed, default=0, help="Of everything that is random in a run.")
+        parser.add_argument("--seed_everything", type=Seed, default=0, help="Seed of everything random in a run.")
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         of_lightning: set[str | int] = {*self.subcommands()[self.command]}
@@ -190,7 +190,7 @@ class Configuration(LightningCLI):
             type=str,
             default=[],
             metavar="KEY",
-            help="What may differ from the interrupted run that is continued; the record will say so.",
+            help="Options that may differ from the interrupted run that is resumed; the record lists them.",
         )
         parser.add_method_arguments(CountingTrainer, self.command, skip=of_lightning)
         open_no_files(parser)
@@ -258,7 +258,7 @@ class Configuration(LightningCLI):
         """Makes what the options describe, see `experiment`, without looking at them."""
         options = self.options
         run = RunOptions(**{field.name: options.get(field.name) for field in dataclasses.fields(RunOptions)})
-        # An adapter's own record says what its training was held against.
+        # An adapter's own record says which recipe its training was compared with.
         recipe = read_recipe(run.recipe) if self.command == "fit" and run.recipe else None
         if method is None or data is None:
             made: Any = self.parser.instantiate_classes(options)

@@ -1,4 +1,4 @@
-"""Which packaged configuration a training is held against, and how long that one trains."""
+"""Which packaged configuration a training is compared with, and how long that one trains."""
 
 from __future__ import annotations
 

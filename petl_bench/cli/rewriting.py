@@ -64,11 +64,11 @@ def config_beside(checkpoint: str) -> Path:
     Raises:
         CheckpointError: there is none, or the checkpoint is no adapter.
     """
-    from petl_bench.runs.checks import told_of
+    from petl_bench.runs.checks import naming_option
     from petl_bench.storage.adapters import require_adapter_path
 
     path = expanded(checkpoint)
-    with told_of("ckpt_path"):
+    with naming_option("ckpt_path"):
         require_adapter_path(path)
     beside = path.parent / "config.yaml"
     if not beside.is_file():

@@ -1,1 +1,1 @@
-"""The commands that are neither training nor evaluation, one file each."""
+"""The commands of `petl-bench`, one file each."""

@@ -30,9 +30,9 @@ def run(data: VideoTextDataModule, options: argparse.Namespace) -> int:
     """Builds the cache of a data module whose `spec` is set, and says what it did.
 
     Raises:
-        UsageError: No folder is given.
-        CheckpointError: The cache cannot be written, or the disk has too little room.
-        DataError: A clip cannot be read and `bad_videos` is `error`; all others are cached then.
+        UsageError: no folder is given.
+        CheckpointError: the cache cannot be written, or the disk has too little room.
+        DataError: a clip cannot be read and `bad_videos` is `error`; all others are cached then.
     """
     data.cache = options.cache or data.cache
     cache = data.clip_loader.cache

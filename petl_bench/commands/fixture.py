@@ -16,7 +16,7 @@ def run(arguments: Sequence[str]) -> int:
     """Runs `petl-bench fixture` and prints one line about what was written.
 
     Raises:
-        UsageError: The layout has no such option, or its writer refuses the arguments.
+        UsageError: the layout has no such option, or its writer refuses the arguments.
     """
     given = vars(_parser().parse_args(arguments))
     folder, layout = given.pop("folder"), given.pop("layout")

@@ -47,7 +47,7 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
 
 
 def plan(method: Method, data: VideoTextDataModule, options: argparse.Namespace) -> int:
-    """Takes training steps exactly as `fit` does, on made batches of one process's size, and says what follows.
+    """Takes training steps exactly as `fit` does, on synthetic batches of one process's size, and says what follows.
 
     Raises:
         UsageError: there is nothing to train, or no whole number of epochs and batches.
@@ -145,5 +145,5 @@ def _show(figures: dict[str, Any]) -> None:
     scaled = "" if figures["measured_clips"] == figures["clips_per_process"] else ", scaled to the batch"
     print(
         f"from steps of {figures['measured_clips']} clips on {figures['measured_on']} in {figures['precision']}"
-        f"{scaled}; reading clips, talk between processes and evaluation come on top"
+        f"{scaled}; reading clips, communication between processes and evaluation are not included"
     )

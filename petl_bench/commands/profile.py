@@ -1,4 +1,4 @@
-"""`petl-bench profile`: what a configuration costs, from a few training steps on made clips.
+"""`petl-bench profile`: what a configuration costs, from a few training steps on synthetic clips.
 
 Weights are random; neither weight files nor a dataset need be there.
 """
@@ -28,8 +28,8 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
     """
     parser = parser_of(
         "profile",
-        "Prints parameters, GMACs, and memory and speed of training steps on made clips. Weights are random and no "
-        "dataset is read.",
+        "Prints parameters, GMACs, and memory and speed of training steps on synthetic clips. Weights are random and "
+        "no dataset is read.",
     )
     parser.add_argument("--steps", type=argument(Count), default=5, help="timed training steps (5)")
     parser.add_argument(
@@ -39,7 +39,7 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
 
 
 def profile(method: Method, data: VideoTextDataModule, options: argparse.Namespace) -> int:
-    """Prints parameters, GMACs, and memory and speed of training steps on made clips."""
+    """Prints parameters, GMACs, and memory and speed of training steps on synthetic clips."""
     counts, steps = method.parameter_counts(), MeasuredSteps(options.trainer, options.steps)
     gmacs = count_gmacs(method.eval().backbone, method.task, data.frames, data.max_words)
     clips = steps.clips(options.clips, data.batch_size)

@@ -1,4 +1,4 @@
-"""`petl-bench record`: writes the record of a run that did not come to it, from what lies in its folder.
+"""`petl-bench record`: writes the record of a run that ended before it was written, from what is in its folder.
 
 The figures follow from `ranks.npz`. The rest is in `record.draft.json`, which a run leaves until its record is there;
 without it, `config.yaml` says what was measured, the adapter what was trained, and `last.ckpt` how. What nothing says

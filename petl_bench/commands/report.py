@@ -9,14 +9,14 @@ from petl_bench.cli.arguments import Parser, possible_path
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Write `leaderboard.md` and `leaderboard.csv`, and print the tables.
+    """Writes `leaderboard.md` and `leaderboard.csv`, and prints the tables.
 
     Returns:
         The exit code: 0, or 1 with `--strict` when a run was rejected.
 
     Raises:
-        DataError: No folder, or no valid run in it.
-        FileError: The report cannot be written.
+        DataError: no folder, or no valid run in it.
+        FileError: the report cannot be written.
     """
     parser = Parser(prog="petl-bench report", description="Collects runs into a leaderboard.")
     parser.add_argument(

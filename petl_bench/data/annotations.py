@@ -301,7 +301,7 @@ def _header(path: Path, text: str, columns: Sequence[str]) -> tuple[str, list[st
 
 
 def _without_last_blanks(fields: list[str], wanted: int = 0) -> list[str]:
-    """Fields without the empty ones that spreadsheets leave at the end of a row, down to a number that is wanted."""
+    """Fields without the empty ones that spreadsheets leave at the end of a row, but never fewer than are wanted."""
     count = len(fields)
     while count > wanted and not fields[count - 1]:
         count -= 1
@@ -311,7 +311,7 @@ def _without_last_blanks(fields: list[str], wanted: int = 0) -> list[str]:
 def _require_unambiguous(path: Path, header: Sequence[str]) -> None:
     twice = next((name for name, count in Counter(header).items() if name and count > 1), None)
     if twice is not None:
-        raise DataError(f"{path}: column {shown(twice)} stands twice in its header; rename one of them")
+        raise DataError(f"{path}: column {shown(twice)} occurs twice in its header; rename one of them")
 
 
 def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -327,7 +327,7 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str
 
 
 def _readable(error: csv.Error, delimiter: str) -> str:
-    """What the user can do about what the csv module complains of."""
+    """What the user can do about an error of the csv module."""
     if f"'{delimiter}' expected after" in str(error):
         return 'text after a closing quote: within quotes, a quote is written twice ("")'
     if "unexpected end" in str(error) or "field larger" in str(error):

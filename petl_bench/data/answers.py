@@ -181,7 +181,7 @@ def _in_given_order(path: Path, listed: Sequence[tuple[str, Record | str]]) -> t
         answer = plain_answer(value.text("answer") if isinstance(value, Record) else value)
         alike = " ".join(answer.split())
         if alike in places:
-            raise DataError(f"{where}: answer {shown(answer)} stands above, too ({places[alike].rsplit(', ', 1)[-1]})")
+            raise DataError(f"{where}: answer {shown(answer)} occurs above, too ({places[alike].rsplit(', ', 1)[-1]})")
         places[alike] = where
         answers.append(answer)
     if not any(answers):

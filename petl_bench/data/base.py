@@ -23,14 +23,14 @@ from petl_bench.configurable import Configurable
 from petl_bench.data.augmentation import RandAugment, require_recipe
 from petl_bench.data.cache import Clip, FrameCache
 from petl_bench.data.clip_files import AmbiguousClip, ClipFiles, is_text, outside, relative
-from petl_bench.data.current_files import CurrentFiles
 from petl_bench.data.datasets import ClipLoader, EvaluationDataset, TrainingDataset, collate
 from petl_bench.data.manifest import Entry, entry_of, read_manifest, refused
 from petl_bench.data.mark import MARK
 from petl_bench.data.reader import READING_RULES
+from petl_bench.data.samplers import EpochBatches, UnpaddedShard
 from petl_bench.data.samples import Protocol, Sample, Split, looked_up_by
-from petl_bench.data.shards import EpochBatches, LateLoader, UnpaddedShard, as_loader
 from petl_bench.data.video import reader_version, require_reader
+from petl_bench.data.workers import CurrentFiles, LateLoader, as_loader
 from petl_bench.errors import DataError, UsageError
 from petl_bench.inputs import FrameRule, InputSpec, Sampling
 from petl_bench.lightning_seams import batches_done
@@ -87,7 +87,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
     """
 
     #: short name for folders and tables
-    name: str
+    name: str  # pyright: ignore[reportIncompatibleVariableOverride]  # Lightning's may be None, ours is not
     #: what the texts are, as `Task.texts` says what a task reads
     texts: ClassVar[str] = "captions"
     #: of the files that are clips
@@ -200,7 +200,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         return self._samples[split]
 
     def has_truth(self, split: Split) -> bool:
-        """Whether figures can be had: the answers of some test splits are not public."""
+        """Whether a split can be scored: the answers of some test splits are not public."""
         return all(question.answers for sample in self.samples(split) for question in sample.questions)
 
     def checked(self, split: Split) -> list[Sample]:
@@ -571,7 +571,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         }
 
     def protocol_record(self, split: Split = "test") -> dict[str, Any]:
-        """The protocol block of a run record (specs/report.md 3.2)."""
+        """The protocol block of a run record."""
         samples, files = self.samples(split), self._annotation_digests
         queries = sum(len(sample.captions) for sample in samples)
         missing = self._missing.get(split, [])
@@ -639,7 +639,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
             raise DataError(f"{error}; set data.root") from error
 
     def record(self) -> dict[str, Any]:
-        """What a run's record says of the data: `origin`, `protocol`, and the manifest that clips were held to."""
+        """What a run's record says of the data: `origin`, `protocol`, and the manifest clips were checked with."""
         return {
             "origin": "fixture" if self.is_fixture() else "measured",
             "protocol": self.protocol_record(),

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from petl_bench.data.cache import Clip, DamagedEntry, FrameCache, Source
 from petl_bench.data.reader import VideoError
-from petl_bench.data.shards import LateLoader, as_loader
+from petl_bench.data.workers import LateLoader, as_loader
 from petl_bench.errors import CheckpointError, DataError, PetlBenchError, ResourceError
 from petl_bench.machine.resources import exhausted, helper_lacked_by
 from petl_bench.machine.signals import STOP
@@ -60,9 +60,9 @@ def build(cache: FrameCache, clips: Sequence[Clip], workers: int, recheck: bool 
         What became of each clip, in the order of their completion.
 
     Raises:
-        CheckpointError: The cache cannot be written, or the disk has too little room.
-        DataError: A decoding process died.
-        ResourceError: This machine is out of what decoding needs.
+        CheckpointError: the cache cannot be written, or the disk has too little room.
+        DataError: a decoding process died.
+        ResourceError: this machine is out of what decoding needs.
     """
     cache.write_profile()
     STOP.advice = f"; what is cached in {cache.folder} is kept: the same command goes on from there".__str__
@@ -90,7 +90,7 @@ def require_space(cache: FrameCache, clips: Sequence[Clip]) -> None:
     """Estimates what is still to be written from a sample of the clips that are not there, and compares with the disk.
 
     Raises:
-        CheckpointError: There is less room than that.
+        CheckpointError: there is less room than that.
     """
     missing = [clip for clip in clips if not _is_there(cache, clip)]
     if not missing:

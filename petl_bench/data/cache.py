@@ -146,7 +146,7 @@ class Profile:
         """The frame numbers to keep of a clip, ascending, each once.
 
         Raises:
-            DataError: A second is asked for, and the frames have no times.
+            DataError: a second is asked for, and the frames have no times.
         """
         if self.sampling is None or self.count is None:
             return np.unique(frame_grid(num_frames, fps, times, self.rate, moment))
@@ -179,7 +179,7 @@ class FrameCache:
         """Where the frames of a clip are, or would be.
 
         Raises:
-            VideoError: The video file cannot be read.
+            VideoError: the video file cannot be read.
         """
         return self.folder / self._name(clip)
 
@@ -200,9 +200,9 @@ class FrameCache:
             Copies of the n frames that are chosen.
 
         Raises:
-            CacheMiss: The clip is not in the cache as its video file is now.
-            DamagedEntry: It is, but is not what was written.
-            VideoError: The video file cannot be read.
+            CacheMiss: the clip is not in the cache as its video file is now.
+            DamagedEntry: it is, but is not what was written.
+            VideoError: the video file cannot be read.
         """
         path = self.entry(clip)
         try:
@@ -220,7 +220,7 @@ class FrameCache:
         """Checks before a run that its clips are there.
 
         Raises:
-            CacheMiss: Some are not.
+            CacheMiss: some are not.
         """
         missing = self.missing(clips)
         if missing:
@@ -236,8 +236,8 @@ class FrameCache:
             True if the entry is here now, False if the clip is read otherwise, None if there is no former entry.
 
         Raises:
-            VideoError: The video file cannot be read.
-            CheckpointError: The entry can be neither linked nor moved.
+            VideoError: the video file cannot be read.
+            CheckpointError: the entry can be neither linked nor moved.
         """
         if not self.has_former(clip):
             return None
@@ -277,8 +277,8 @@ class FrameCache:
         """Reads all of an entry and compares it with its SHA-256.
 
         Raises:
-            FileNotFoundError: There is none.
-            DamagedEntry: It is not what was written.
+            FileNotFoundError: there is none.
+            DamagedEntry: it is not what was written.
         """
         _Entry(self.entry(clip)).check()
 
@@ -286,9 +286,9 @@ class FrameCache:
         """Decodes a clip and commits its frames; an entry that is there is replaced.
 
         Raises:
-            VideoError: The clip cannot be decoded.
-            CheckpointError: The folder of the entry cannot be made.
-            FileError: The entry cannot be written.
+            VideoError: the clip cannot be decoded.
+            CheckpointError: the folder of the entry cannot be made.
+            FileError: the entry cannot be written.
         """
         path = self.entry(clip)
         content = self._decode(clip)
@@ -305,8 +305,8 @@ class FrameCache:
         """Makes the folder, with what its name stands for, unless it is there: then nothing is written.
 
         Raises:
-            CheckpointError: It cannot be made.
-            FileError: The file cannot be written.
+            CheckpointError: it cannot be made.
+            FileError: the file cannot be written.
         """
         path, text = self.folder / "profile.json", json.dumps(asdict(self.profile), indent=2) + "\n"
         try:
@@ -324,7 +324,7 @@ class FrameCache:
         """How many frames an entry would hold, without decoding them.
 
         Raises:
-            VideoError: The file cannot be read, or has no frame in the clip.
+            VideoError: the file cannot be read, or has no frame in the clip.
         """
         with open_video(clip.path, self.profile.reader) as video:
             return len(self._numbers(video, clip))
@@ -370,7 +370,7 @@ class FrameCache:
         """Whether there is an entry of the former reading rules, to be looked at by `take_over`.
 
         Raises:
-            VideoError: The video file cannot be read.
+            VideoError: the video file cannot be read.
         """
         return _is_there(self.former / self._name(clip))
 
@@ -393,8 +393,8 @@ class _Entry:
     """One memory-mapped file of frames, its description checked.
 
     Raises:
-        FileNotFoundError: There is none.
-        DamagedEntry: It cannot be read, or the description is not what was written.
+        FileNotFoundError: there is none.
+        DamagedEntry: it cannot be read, or the description is not what was written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -467,7 +467,7 @@ class Sources:
         """A video file as it is now; hashed if that is not known.
 
         Raises:
-            VideoError: The file cannot be read.
+            VideoError: the file cannot be read.
         """
         try:
             status = path.stat()
@@ -485,7 +485,7 @@ class Sources:
         """Appends a hash for later processes, unless it is there, or the list is only to be read.
 
         Raises:
-            CheckpointError: The list cannot be written.
+            CheckpointError: the list cannot be written.
         """
         if source in self._recorded:
             return
@@ -531,7 +531,7 @@ def _is_there(file: Path) -> bool:
     """Whether a file of a cache is there.
 
     Raises:
-        CheckpointError: Its folder may not be looked into.
+        CheckpointError: its folder may not be looked into.
     """
     try:
         return stat.S_ISREG(file.stat().st_mode)
@@ -551,8 +551,8 @@ def _contents(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata and tensors of an entry: memory-mapped where the file system can map files, else read.
 
     Raises:
-        OSError: It cannot be opened; of the library, too.
-        SafetensorError: It is damaged.
+        OSError: it cannot be opened; of the library, too.
+        SafetensorError: it is damaged.
     """
     try:
         with utf8_path(path) as readable, safe_open(readable, "pt") as file:

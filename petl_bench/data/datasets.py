@@ -16,11 +16,11 @@ from torch.utils.data import Dataset
 from petl_bench.data.augmentation import RandAugment
 from petl_bench.data.batch import Batch, Question
 from petl_bench.data.cache import CacheMiss, Clip, DamagedEntry, FrameCache, Profile
-from petl_bench.data.current_files import CurrentFiles
 from petl_bench.data.reader import VideoError
 from petl_bench.data.samples import Sample
 from petl_bench.data.sampling import choose_frames, is_random
 from petl_bench.data.video import TimedFrames, load_frames, padded
+from petl_bench.data.workers import CurrentFiles
 from petl_bench.errors import DataError
 from petl_bench.inputs import Clips, FrameRule, InputSpec, Resize, Words
 
@@ -119,7 +119,7 @@ class TrainingDataset(Dataset[Row]):
     Args:
         samples: with the file of each.
         loader: how frames are read.
-        expand: one row per caption; otherwise one row per video with a caption drawn anew each epoch.
+        expand: one row per caption; otherwise one row per video with a caption drawn again each epoch.
         spec: of the backbone.
         max_words: tokens per caption.
         seed: of caption choice, random frames, augmentations and substitutes.
@@ -146,7 +146,7 @@ class TrainingDataset(Dataset[Row]):
         self.first_text = np.cumsum([0, *lengths])
         video = np.repeat(np.arange(len(samples)), lengths)
         caption = np.arange(len(video)) - self.first_text[video]
-        #: (rows, 2): video and caption; caption -1 is drawn anew each epoch
+        #: (rows, 2): video and caption; caption -1 is drawn again each epoch
         self.rows = np.stack([video, caption], 1) if expand else np.array([(v, -1) for v in range(len(samples))])
 
     def __len__(self) -> int:

@@ -8,7 +8,7 @@ from petl_bench.machine.signals import as_helper
 
 
 def _tell(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Leaves it to who started the server to say what ran out, in one line."""
+    """Lets the process that started the server say in one line what ran out."""
     if exhausted(error) is None:
         sys.__excepthook__(kind, error, traceback)
 

@@ -51,7 +51,7 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
     """The orientation that a decoded frame is to be shown in.
 
     Raises:
-        ValueError: It is slanted or sheared, so that no pixel keeps its neighbours.
+        ValueError: it is slanted or sheared, so that no pixel keeps its neighbours.
     """
     try:
         matrix = np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), np.int32)  # type: ignore[literal-required]
@@ -73,7 +73,7 @@ def orientation(a: int, b: int, c: int, d: int) -> Orientation:
         d: downwards per stored row.
 
     Raises:
-        ValueError: The matrix is slanted, sheared, or maps the picture to a line.
+        ValueError: the matrix is slanted, sheared, or maps the picture to a line.
     """
     if not (a or b or c or d):  # written by some muxers for "none"
         return Orientation()

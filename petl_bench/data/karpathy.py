@@ -1,4 +1,4 @@
-"""The base of image-text retrieval on Karpathy's splits (specs/datasets.md sections 4.2 and 4.3)."""
+"""The base of image-text retrieval on Karpathy's splits (Karpathy and Fei-Fei, arXiv 1412.2306)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `petl-bench data verify` found out about each clip, as a file that training can be held to."""
+"""What `petl-bench data verify` found out about each clip, as a file that training can rely on."""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         path: absolute, so that it is never taken for an address.
 
     Raises:
-        VideoError: It is no video, or not of a kind that is opened.
-        ResourceError: This machine is out of what reading needs, whatever the file is.
+        VideoError: it is no video, or not of a kind that is opened.
+        ResourceError: this machine is out of what reading needs, whatever the file is.
     """
     try:
         with _container(path) as container:

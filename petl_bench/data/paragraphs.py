@@ -44,5 +44,5 @@ class ParagraphDataModule(VideoTextDataModule):
 
 
 def join(sentences: Sequence[str]) -> str:
-    """One line; sentences come with leading spaces, double spaces and newlines (specs/datasets.md 2.4 and 2.5)."""
+    """One line; sentences come with leading spaces, double spaces and newlines."""
     return " ".join(" ".join(sentences).split())

@@ -1,4 +1,4 @@
-"""Reads pickles of plain values from people we do not know, without running anything."""
+"""Reads untrusted pickles of plain values without running anything."""
 
 from __future__ import annotations
 

@@ -37,12 +37,12 @@ class VideoReader(ABC):
     """An open video, used as a context manager and dropped at once, since decoders hold much memory.
 
     Args:
-        path: A regular file.
-        known_frames: How many frames a full decode of it has given, which saves a reader from finding out.
+        path: a regular file.
+        known_frames: how many frames a full decode of it has given, which saves a reader from finding out.
 
     Raises:
-        VideoError: The file cannot be read as a video.
-        ResourceError: This machine is out of what reading needs, whatever the file is; so, too, of `read`.
+        VideoError: the file cannot be read as a video.
+        ResourceError: this machine is out of what reading needs, whatever the file is; so, too, of `read`.
     """
 
     info: VideoInfo
@@ -69,8 +69,8 @@ class VideoReader(ABC):
             uint8 (n, H, W, 3), RGB.
 
         Raises:
-            IndexError: A number is outside the video.
-            VideoError: A wanted frame cannot be decoded.
+            IndexError: a number is outside the video.
+            VideoError: a wanted frame cannot be decoded.
         """
         numbers = [int(index) for index in indices]
         if any(not 0 <= number < self.info.num_frames for number in numbers):

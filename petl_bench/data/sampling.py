@@ -2,7 +2,7 @@
 
 Every rule answers "which of `available` positions, when at most `num_frames` are wanted". A clip shorter than
 that gives fewer positions; padding and masking are the caller's work (`petl_bench.data.video.padded`).
-Sources: specs/datasets.md section 6 and the golden vectors `frame_sampling.json`.
+Sources: the official code of CLIP4Clip, MV-Adapter, Frozen in Time, BLIP and TempMe, as each rule says.
 """
 
 import math
@@ -28,16 +28,16 @@ def seconds_grid(num_frames: int, fps: float, rate: int = 1, moment: Moment = WH
     them.
 
     Args:
-        num_frames: Frames in the video.
-        fps: Frames per second.
-        rate: Frames taken from each second, every `int(fps) // rate`-th; 0 takes all.
-        moment: Its last second is included; the end of the video where it is beyond that.
+        num_frames: frames in the video.
+        fps: frames per second.
+        rate: frames taken from each second, every `int(fps) // rate`-th; 0 takes all.
+        moment: its last second is included; the end of the video where it is beyond that.
 
     Returns:
         Ascending frame numbers, (n,) int64; empty when the video ends before the moment.
 
     Raises:
-        DataError: The frame rate is below one, or below `rate`.
+        DataError: the frame rate is below one, or below `rate`.
         ValueError: `rate` is negative.
     """
     if rate < 0:
@@ -162,20 +162,20 @@ def choose_frames(
     """Frame numbers to read from one video: first a grid in time, then at most `rule.count` positions of it.
 
     Args:
-        num_frames: Frames in the video.
-        fps: Frames per second, 0 if that is not known; used only with a rate or a moment.
+        num_frames: frames in the video.
+        fps: frames per second, 0 if that is not known; used only with a rate or a moment.
         times: (num_frames + 1,) seconds at which each frame begins and the last one ends; None for a constant rate.
-        rule: How many, from which grid (`frame_grid`; `filled` has its own) and how.
-        moment: Its end is included with a rate (CLIP4Clip), excluded without.
-        rng: Source of randomness for the random rules.
+        rule: how many, from which grid (`frame_grid`; `filled` has its own) and how.
+        moment: its end is included with a rate (CLIP4Clip), excluded without.
+        rng: source of randomness for the random rules.
 
     Returns:
         Frame numbers, (n,) int64 with n <= count; empty when the video ends before the moment.
 
     Raises:
-        DataError: A second is asked for, and the frames have no times.
-        UsageError: No such rule.
-        ValueError: A random rule without `rng`, or arguments outside their range.
+        DataError: a second is asked for, and the frames have no times.
+        UsageError: no such rule.
+        ValueError: a random rule without `rng`, or arguments outside their range.
     """
     count, sampling = rule.count, rule.sampling
     if count < 1:
@@ -203,18 +203,18 @@ def filled(
     counts frames; where they have times of their own, those shown at the same seconds are taken.
 
     Args:
-        num_frames: Frames in the video.
-        fps: Frames per second; used only with a rate or a moment.
-        times: Of the frames and of the end, in seconds, (num_frames + 1,); None if they follow from `fps`.
-        count: Frames wanted.
-        rate: Frames per second considered; None considers every frame.
-        moment: Its last second is included.
+        num_frames: frames in the video.
+        fps: frames per second; used only with a rate or a moment.
+        times: of the frames and of the end, in seconds, (num_frames + 1,); None if they follow from `fps`.
+        count: frames wanted.
+        rate: frames per second considered; None considers every frame.
+        moment: its last second is included.
 
     Returns:
         Ascending frame numbers, (count,) int64; empty when the video ends before the moment.
 
     Raises:
-        DataError: The frame rate cannot be used.
+        DataError: the frame rate cannot be used.
     """
     if num_frames == 1:  # a picture is shown at any time
         return np.zeros(count, np.int64)
@@ -255,7 +255,7 @@ def frame_grid(
     comes as often. A still image is shown at any time.
 
     Raises:
-        DataError: A second is asked for, and the frames have no times, or a grid of more than 16 million moments.
+        DataError: a second is asked for, and the frames have no times, or a grid of more than 16 million moments.
         ValueError: `rate` is negative.
     """
     if rate is not None and rate < 0:

@@ -57,7 +57,7 @@ def scan(path: Path, known_frames: int | None = None) -> Scan:
         known_frames: how many frames a full decode of it has given; where as many packets carry times, it is believed.
 
     Raises:
-        VideoError: It is no video, of no kind that is opened, cut short, or damaged.
+        VideoError: it is no video, of no kind that is opened, cut short, or damaged.
     """
     with opened(path) as (container, stream):
         _require_complete(path, container, stream)

@@ -64,9 +64,9 @@ def times_of(numbers: np.ndarray, fps: float, times: np.ndarray | None, moment: 
 
     Args:
         numbers: (n,) of the frames.
-        fps: Frames per second of the video, 0 if that is not known.
+        fps: frames per second of the video, 0 if that is not known.
         times: (num_frames + 1,) seconds at which each frame begins and the last one ends; None for a constant rate.
-        moment: The part of the video that is the clip. Grids that count frames may begin a little
+        moment: the part of the video that is the clip. Grids that count frames may begin a little
             before it (`petl_bench.data.sampling.seconds_grid`); their times are 0.
     """
     if times is None and not fps > 0:
@@ -206,7 +206,7 @@ def require_reader(reader: str) -> None:
     """Checks that a reader can be used, without importing it.
 
     Raises:
-        UsageError: No such reader, or its package is missing.
+        UsageError: no such reader, or its package is missing.
     """
     if reader not in READERS:
         raise UsageError(f"data.reader {reader!r} is unknown; choose one of {', '.join(READERS)}")
@@ -221,7 +221,7 @@ def reader_version(reader: str) -> str:
     """Version of the package that a reader decodes with; `unknown` if the package does not say.
 
     Raises:
-        UsageError: No such reader, or its package is missing.
+        UsageError: no such reader, or its package is missing.
     """
     require_reader(reader)
     package = {"pyav": "av"}.get(reader, reader)
@@ -240,13 +240,13 @@ def open_video(path: str | Path, reader: str = "pyav", known_frames: int | None 
     """Opens a video with the named reader; a file named as a still image is a video of one frame.
 
     Args:
-        path: The file.
-        reader: A name in `READERS`.
-        known_frames: How many frames a full decode of it has given, which saves decoding it to find out.
+        path: the file.
+        reader: a name in `READERS`.
+        known_frames: how many frames a full decode of it has given, which saves decoding it to find out.
 
     Raises:
-        UsageError: No such reader, or its package is missing.
-        VideoError: The file cannot be read as a video.
+        UsageError: no such reader, or its package is missing.
+        VideoError: the file cannot be read as a video.
     """
     require_reader(reader)
     if Path(path).suffix.lower() in IMAGE_SUFFIXES:
@@ -268,22 +268,22 @@ def load_frames(
     """Samples, decodes and resizes the frames of one clip.
 
     Args:
-        path: The video file.
-        rule: Which frames are taken.
+        path: the video file.
+        rule: which frames are taken.
         image_size: S, the side of the square result in pixels.
-        resize: How the square is made, see `resize_frames`.
-        reader: A name in `READERS`.
-        moment: The part of the video that is the clip.
-        rng: Source of randomness for random sampling.
-        augment: Changes the decoded frames, uint8 (n, H, W, 3), before they are resized.
+        resize: how the square is made, see `resize_frames`.
+        reader: a name in `READERS`.
+        moment: the part of the video that is the clip.
+        rng: source of randomness for random sampling.
+        augment: changes the decoded frames, uint8 (n, H, W, 3), before they are resized.
 
     Returns:
         n frames, 1 <= n <= count, and their times within the clip.
 
     Raises:
-        VideoError: The file cannot be read, or has no frame in the moment.
-        UsageError: The sampling, `reader` or `resize` is unknown.
-        ValueError: Random sampling without `rng`.
+        VideoError: the file cannot be read, or has no frame in the moment.
+        UsageError: the sampling, `reader` or `resize` is unknown.
+        ValueError: random sampling without `rng`.
     """
     with open_video(path, reader) as video:
         num_frames, fps = video.info.num_frames, video.info.fps
@@ -332,13 +332,13 @@ def padded(clip: TimedFrames, count: int) -> Clips:
 
     Args:
         clip: n frames, n <= count.
-        count: Frames per clip in the batch.
+        count: frames per clip in the batch.
 
     Returns:
         Frames (count, 3, S, S), mask and times (count,): a clip without the dimension of clips.
 
     Raises:
-        ValueError: There are more than `count` frames.
+        ValueError: there are more than `count` frames.
     """
     frames, times = clip
     missing = count - len(frames)

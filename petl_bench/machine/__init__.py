@@ -1,1 +1,1 @@
-"""What this machine, its launcher and its terminal allow, and how it says no."""
+"""What this machine, its launcher and its terminal allow, and the errors when they do not."""

@@ -1,4 +1,4 @@
-"""What an installation lacks, and what stands in the place of its parts: told in one line, with what helps there."""
+"""What an installation lacks or what shadows its parts, in one line that says what to do."""
 
 from __future__ import annotations
 

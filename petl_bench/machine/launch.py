@@ -1,4 +1,4 @@
-"""Who started this process, and as which of how many; told without torch.
+"""Who started this process, and its rank among how many; found out without torch.
 
 Variables such as `RANK` outlive the job that set them: in shells attached to it, in scripts that export them, in
 containers. So they count only where their launcher is at work, and whatever else is in the environment means nothing.
@@ -82,7 +82,7 @@ def this_launch() -> Launch:
 
 @contextmanager
 def without_left_overs() -> Iterator[str]:
-    """Inside the block no library finds a rank that nobody gave this process; yields what is left out, as text.
+    """Hides a rank in the environment that no launcher gave this process from libraries; yields it as text.
 
     Afterwards the variables are as they were before, also those that Lightning sets.
     """
@@ -123,7 +123,7 @@ def number_in(variable: str, default: int) -> int:
 
 
 def require_one_process(command: str) -> None:
-    """Refuses to do several times over what one process does.
+    """Refuses to run a command several times over that one process runs.
 
     Raises:
         UsageError: a launcher started several.

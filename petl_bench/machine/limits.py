@@ -1,4 +1,4 @@
-"""What this machine lacks or forbids, put in one line from whatever the libraries make of it."""
+"""What this machine lacks or forbids, in one line, whatever the libraries raise."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def prepare() -> None:
 
 
 def require_temporary_folder() -> None:
-    """Before processes are started that talk through a file there.
+    """Makes sure that processes which communicate through a temporary file have a folder for it.
 
     Raises:
         CheckpointError: there is no folder for temporary files.

@@ -17,8 +17,8 @@ _SENTENCES = 3
 
 
 @contextmanager
-def told_when_exhausted(advice: str) -> Iterator[None]:
-    """Around work whose size follows from options.
+def reporting_exhaustion(advice: str) -> Iterator[None]:
+    """Reports in one line that work whose size follows from options does not fit into memory.
 
     Args:
         advice: what to change.

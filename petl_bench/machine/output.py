@@ -1,4 +1,4 @@
-"""Printing that cannot fail, for what is printed or for where it goes: a run outlives whoever reads its output.
+"""Printing that cannot fail, whatever is printed and wherever it goes: a run outlives the reader of its output.
 
 Names and captions hold any letters, a terminal takes only some; `| head` closes a pipe, a disk gets full. What is lost
 is told at the end, by the exit code.
@@ -61,10 +61,10 @@ class Output:
 
 @contextmanager
 def printable() -> Iterator[Output]:
-    """Inside the block the standard streams take any text, exist, and raise nothing.
+    r"""Inside the block the standard streams take any text, exist, and raise nothing.
 
     What the encoding of a stream cannot hold (LC_ALL=C, a redirected console of Windows), or no encoding can (file
-    names that are not UTF-8 are lone surrogates to Python), is written as an escape such as `\\u4e2d`. Streams that
+    names that are not UTF-8 are lone surrogates to Python), is written as an escape such as `\u4e2d`. Streams that
     whoever started the process has closed are opened on the null device: else the next file that is opened would get
     their number, and what libraries print. Streams that are no files (a notebook's, a test's) are left as they are.
     """
@@ -96,7 +96,7 @@ def make_printable() -> None:
 
 
 def console(**options: Any) -> Console:
-    """What tables are printed with; a reader that has gone is no reason for it to end the process."""
+    """The console that tables are printed on; it does not end the process when the reader is gone."""
     from rich.console import Console
 
     class _Console(Console):

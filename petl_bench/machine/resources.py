@@ -115,7 +115,7 @@ def warn_of_limits() -> None:
 
 
 def exit_code_of(error: BaseException) -> int:
-    """With which code a helper ends that can say no more than that; `helper_lacked` reads it."""
+    """The exit code by which a helper process says what it lacks, for want of other means; `helper_lacked` reads it."""
     return _CODES + (error_number(error) or 0)
 
 
@@ -138,7 +138,7 @@ def helper_lacked_by(text: str) -> ResourceError | None:
 
 
 def no_more_helpers() -> ResourceError:
-    """Of a helper that could not be started."""
+    """The error for a helper process that could not be started."""
     return ResourceError(_no_threads())
 
 

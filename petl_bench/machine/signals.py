@@ -1,4 +1,4 @@
-"""A signal ends a process within seconds: what is done is saved, helpers are gone, and how to go on is said.
+"""A signal ends a process within seconds: its work is saved, its helpers are ended, and it prints how to resume.
 
 Terminals, schedulers and `timeout` signal a whole process group. One process of it decides (several, where a run has
 ranks); those that only help it are started with the signals blocked, so that a step still gets its batch, and end when
@@ -123,7 +123,7 @@ class StopRequest:
 
     @contextmanager
     def at(self, when: When) -> Iterator[None]:
-        """Inside the block signals are heeded then, also one that came before."""
+        """Inside the block signals are heeded at `when`, including one that has come already."""
         before, self.when = self.when, when
         try:
             self.look()
@@ -312,14 +312,14 @@ def as_rank() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
 
 
-def tell_no_deaths() -> None:
-    """Has torch not tell of the deaths of loader processes, as of faults, wherever the main thread is then."""
+def ignore_worker_deaths() -> None:
+    """Keeps torch from raising an error for a dead loader process, whatever the main thread is doing then."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def exit_on_signals() -> None:
-    """Of a process whose work is done: a signal ends what is left, and says nothing."""
+    """For a process whose work is done: a signal ends what is left of it, without a message."""
     for asked in ASKED:
         if signal.getsignal(asked) == STOP.receive:
             signal.signal(asked, lambda number, frame: os._exit(128 + number))
@@ -350,7 +350,7 @@ def end_helpers() -> None:
     """Ends the processes that were started in `starting_helpers`, which listen to nothing milder."""
     running = [process for process in list(_helpers) if process.exitcode is None]
     if running:
-        tell_no_deaths()
+        ignore_worker_deaths()
     for process in running:
         process.kill()
     _helpers.clear()
@@ -362,7 +362,7 @@ os.register_at_fork(after_in_child=_helpers.clear)
 
 
 def as_helper(worker: int = 0) -> None:
-    """To be called first in a helper; it will not outlive who started it.
+    """To be called first in a helper process, so that it does not outlive the process that started it.
 
     Args:
         worker: torch gives its loaders their number.

@@ -1,0 +1,1 @@
+"""What is measured: ranks of retrieval, accuracy of answers."""

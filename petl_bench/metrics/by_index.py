@@ -27,7 +27,7 @@ def to_cpu(values: Tensor, dtype: torch.dtype) -> Tensor:
     return values.detach().to(device="cpu", dtype=dtype, copy=True)
 
 
-def order_of(index: Tensor, expected: int | None, what: str) -> Tensor:
+def sorting_permutation(index: Tensor, expected: int | None, what: str) -> Tensor:
     """The permutation that sorts `index` (N,), which has to hold each of 0..n-1 exactly once.
 
     Args:

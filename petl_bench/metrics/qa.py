@@ -1,6 +1,6 @@
 """Question answering: accuracy of one answer per question, over all questions of a split.
 
-Two scores of one answer exist (specs/datasets.md 5.3 and 5.4):
+Two scores of one answer exist:
 `exact_match`, for open-ended video QA: the answer is right if it is the annotated string, without any normalisation;
 `vqa_accuracy`, for VQAv2: the share of left-out annotators it would agree with, as the official scorer computes it.
 
@@ -23,7 +23,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from petl_bench.errors import DataError
-from petl_bench.metrics.by_index import gather_on_cpu, order_of, to_cpu
+from petl_bench.metrics.by_index import gather_on_cpu, sorting_permutation, to_cpu
 
 Score = Callable[[str, Sequence[str]], float]
 
@@ -62,7 +62,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     The mean, over leaving each annotator out, of min(1, agreeing others / 3). Prediction and answers are normalised
     only if the annotators disagree.
 
-    Source: GT-Vision-Lab/VQA; specs/datasets.md section 5.3; golden `vqa_accuracy.json`.
+    Source: the official scorer, GT-Vision-Lab/VQA, `PythonEvaluationTools/vqaEvaluation/vqaEval.py`.
 
     Args:
         prediction: one answer.
@@ -198,7 +198,7 @@ class AnswerMetric(Metric):
         """
         if not len(self.index):
             raise DataError("answer metric: no question was evaluated; check the split")
-        order = order_of(dim_zero_cat(self.index), self.expected, "question")
+        order = sorting_permutation(dim_zero_cat(self.index), self.expected, "question")
         scores = dim_zero_cat(self.scores).cpu()[order].numpy()
         types, predictions = (_in_order(dim_zero_cat(s), order) for s in (self.types, self.predictions))
         return AnswerResult(

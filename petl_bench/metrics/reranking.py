@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
-from petl_bench.metrics.by_index import order_of, to_cpu
+from petl_bench.metrics.by_index import sorting_permutation, to_cpu
 from petl_bench.metrics.retrieval import RetrievalMetric
 from petl_bench.metrics.scores import Scores, full_precision, scores_of_matrix
 
@@ -30,13 +30,14 @@ class Candidates(NamedTuple):
 
 
 class RerankedRetrievalMetric(RetrievalMetric):
-    """`RetrievalMetric` whose queries rank their k nearest candidates anew, in both directions.
+    """`RetrievalMetric` whose queries rank their k nearest candidates again, in both directions.
 
     A candidate scores `match + beta * cosine`. What is no candidate ranks below all candidates, in the order of the
     cosine: BLIP gives all of it the score -100, which leaves the ranks beyond k to chance. Recall at up to k is the
     same. Videos that could not be decoded are no candidates.
 
-    Source: specs/uniadapter.md section 6.
+    Source: the evaluation of BLIP (Li et al., arXiv 2201.12086), `train_retrieval.py` of its official code, with beta
+    1; UniAdapter's (arXiv 2302.06605) has beta 0.
 
     Args:
         k: candidates of each query.
@@ -69,8 +70,8 @@ class RerankedRetrievalMetric(RetrievalMetric):
     def candidates(self) -> Candidates:
         """What the second stage has to score, from the samples of all processes; all of them must call it."""
         with self.sync_context(dist_sync_fn=self.dist_sync_fn):
-            videos = order_of(dim_zero_cat(self.video_index), self.expected_videos, "video")
-            texts = order_of(dim_zero_cat(self.text_index), self.expected_texts, "caption")
+            videos = sorting_permutation(dim_zero_cat(self.video_index), self.expected_videos, "video")
+            texts = sorting_permutation(dim_zero_cat(self.text_index), self.expected_texts, "caption")
             text, ids, mask = (
                 dim_zero_cat(state)[texts].cpu() for state in (self.text_features, self.text_ids, self.text_mask)
             )

@@ -13,7 +13,7 @@ A video that could not be decoded has no feature: queries for it (either directi
 is the gallery's size, and as a gallery item it outranks nothing; its captions stay rivals of the others'. NaN
 or infinite values anywhere else are a `NonFiniteError`.
 
-Two conventions exist for video-to-text with several captions per video (specs/datasets.md, 0.3):
+Two conventions exist for video-to-text with several captions per video:
 (a) `video_to_text`: the rank of the best own caption among all captions (BLIP, COCO);
 (b) `video_to_caption_set`: a video's score for a caption set is the maximum over its captions, and the rank
     is among the sets, one per video (CLIP4Clip, MV-Adapter).
@@ -33,7 +33,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from petl_bench.errors import DataError, UsageError
-from petl_bench.metrics.by_index import gather_on_cpu, listed, order_of, to_cpu
+from petl_bench.metrics.by_index import gather_on_cpu, listed, sorting_permutation, to_cpu
 from petl_bench.metrics.scores import Rows, Scores, full_precision, scores_of_features, scores_of_frames
 
 TIE_SHARE_TO_WARN = 0.001
@@ -171,8 +171,8 @@ class RetrievalMetric(Metric):
         """
         if not len(self.video_index) or not len(self.text_index):
             raise DataError("retrieval metric: no videos or no captions were evaluated; check the split")
-        videos = order_of(dim_zero_cat(self.video_index), self.expected_videos, "video")
-        texts = order_of(dim_zero_cat(self.text_index), self.expected_texts, "caption")
+        videos = sorting_permutation(dim_zero_cat(self.video_index), self.expected_videos, "video")
+        texts = sorting_permutation(dim_zero_cat(self.text_index), self.expected_texts, "caption")
         text = dim_zero_cat(self.text_features)[texts].cpu()
         video = dim_zero_cat(self.video_features)[videos].cpu()
         failed = ~dim_zero_cat(self.video_decoded)[videos].cpu()

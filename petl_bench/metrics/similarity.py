@@ -12,7 +12,7 @@ def text_conditioned_cosine(text: Tensor, frames: Tensor, mask: Tensor, temperat
     The weights are softmax over the real frames of <t, f> / temperature, of features before normalisation. The
     weighted mean p of a pair is never built: <t, p> and |p|^2 follow from <t, f> and the frames' Gram matrix.
 
-    Source: specs/other_methods.md section 7 (Cross-Modal Adapter's `q_score`).
+    Source: Cross-Modal Adapter (Jiang et al., arXiv 2211.09623), `q_score` of its official code.
 
     Args:
         text: caption features (M, E).

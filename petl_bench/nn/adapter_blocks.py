@@ -14,7 +14,8 @@ from petl_bench.nn.transformer import Block, Context, Tower, WrappedBlock
 class SequentialBlock(WrappedBlock):
     """h = MLP(LN2 y); z = y + h + A(h): the adapter reads what the feed-forward branch gives.
 
-    Source: specs/other_methods.md section 2; the text side of MV-Adapter's baselines (specs/mv_adapter.md section 8).
+    Source: AdaptFormer (Chen et al., arXiv 2205.13535), `sequential` in its code; the text side of MV-Adapter's
+    baselines (arXiv 2301.07868, section 5.1).
     """
 
     token_wise = True
@@ -40,7 +41,7 @@ class PromptedBlock(WrappedBlock):
     Deep prompting replaces the prompts in front of every block, so what a block makes of them is never read: they
     are keys and values here and reach no feed-forward layer, with the outputs of the longer sequence.
 
-    Source: specs/other_methods.md section 8.
+    Source: VPT-deep (Jia et al., arXiv 2203.12119).
 
     Args:
         inner: the native block.
@@ -69,6 +70,11 @@ class PromptedBlock(WrappedBlock):
 
 
 def add_prompts(tower: Tower, prompts: int) -> None:
-    """So many trainable prompts in every block of a tower, behind its first tokens that are no patches or words."""
+    """Adds trainable prompts to every block of a tower, behind its first tokens, which are neither patches nor words.
+
+    Args:
+        tower: changed in place.
+        prompts: tokens per block.
+    """
     for index, block in enumerate(tower.blocks):
         tower.replace(index, PromptedBlock(block, prompts, tower.width, tower.prefix_tokens))

@@ -14,8 +14,7 @@ LayerNormOption = Literal["none", "in", "out"]
 class _LeanQuickGELU(torch.autograd.Function):
     """x * sigmoid(1.702 x) that keeps only x for the backward pass.
 
-    The plain expression keeps two tensors of four widths each, 28 % of what adapter training saves
-    (specs/performance.md 3.1).
+    The plain expression keeps two tensors of four widths each, 28 % of what adapter training saves.
     """
 
     @staticmethod
@@ -79,7 +78,7 @@ class Bottleneck(nn.Module):
 class AdaptMLP(nn.Module):
     """AdaptFormer's adapter: s * W_up(Dropout(ReLU(W_down x))), with an optional layer norm before or after it.
 
-    Source: specs/other_methods.md section 2.
+    Source: AdaptFormer (Chen et al., arXiv 2205.13535) and its official code, `models/adapter.py`.
 
     Args:
         width: D.
@@ -132,7 +131,8 @@ class LowRank(nn.Module):
 class LoRALinear(nn.Module):
     """A frozen linear layer plus a trained update of low rank: W x + b + scale * B A x.
 
-    On a fused qkv layer, queries, keys and values share A (TempMe; specs/other_methods.md section 6).
+    On a fused qkv layer, queries, keys and values share A, as in TempMe (arXiv 2409.01156).
+    Source: LoRA (Hu et al., arXiv 2106.09685), section 4.1.
 
     Args:
         native: the frozen layer, D_in to D_out.

@@ -7,19 +7,19 @@ from typing import Any
 
 
 def report(*folders: str | Path, output: str | Path = "report", strict: bool = False) -> list[dict[str, Any]]:
-    """Write `leaderboard.md` and `leaderboard.csv`, and print the tables, as `petl-bench report` does.
+    """Writes `leaderboard.md` and `leaderboard.csv`, and prints the tables, as `petl-bench report` does.
 
     Args:
-        folders: With run records, at any depth; `runs` if none is given.
-        output: Folder to write.
-        strict: Reject runs of a dirty checkout.
+        folders: with run records, at any depth; `runs` if none is given.
+        output: folder to write.
+        strict: reject runs of a dirty checkout.
 
     Returns:
         The records of the runs in the tables.
 
     Raises:
-        DataError: No folder, or no valid run in it.
-        FileError: The report cannot be written.
+        DataError: no folder, or no valid run in it.
+        FileError: the report cannot be written.
     """
     from petl_bench.report.leaderboard import leaderboard
 

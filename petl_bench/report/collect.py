@@ -1,4 +1,4 @@
-"""Finds run records, and says of each that is left out why (specs/report.md section 3.3)."""
+"""Finds run records, and says of each that is left out why."""
 
 import functools
 import json
@@ -71,14 +71,14 @@ class Collection(NamedTuple):
 
 
 def collect(folders: Iterable[Path], strict: bool = False) -> Collection:
-    """Read every `result.json` below some folders.
+    """Reads every `result.json` below some folders.
 
     Args:
-        folders: Where to look; a file found by two ways counts once.
-        strict: Reject also runs of a checkout with uncommitted changes.
+        folders: where to look; a file found by two ways counts once.
+        strict: reject also runs of a checkout with uncommitted changes.
 
     Raises:
-        DataError: A folder does not exist.
+        DataError: a folder does not exist.
     """
     runs: list[Run] = []
     rejected: list[Rejected] = []
@@ -187,7 +187,7 @@ def _changed_file(folder: Path, integrity: dict[str, str | None]) -> str | None:
 
 
 def _settle_duplicates(runs: list[Run]) -> tuple[list[Run], list[Rejected]]:
-    """Keep one of several equal runs (a training before a later test of it), and none that contradict."""
+    """Keeps one of several equal runs (a training before a later test of it), and none that contradict."""
     groups: dict[tuple[Key, str, int], list[Run]] = {}
     for run in runs:
         identity = run.record["id"]

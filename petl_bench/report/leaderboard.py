@@ -13,19 +13,19 @@ from petl_bench.storage.files import FileError, write_atomically
 
 
 def leaderboard(folders: Sequence[Path], output: Path, strict: bool = False) -> Collection:
-    """Write `leaderboard.md` and `leaderboard.csv`, and print the tables.
+    """Writes `leaderboard.md` and `leaderboard.csv`, and prints the tables.
 
     Args:
-        folders: With run records, at any depth.
-        output: Folder to write; created if it is not there.
-        strict: Reject runs of a dirty checkout.
+        folders: with run records, at any depth.
+        output: folder to write; created if it is not there.
+        strict: reject runs of a dirty checkout.
 
     Returns:
         The runs in the tables, and what was left out and why.
 
     Raises:
-        DataError: No folder, or no valid run in it.
-        FileError: The report cannot be written.
+        DataError: no folder, or no valid run in it.
+        FileError: the report cannot be written.
     """
     found = collect(folders, strict=strict)
     if not found.runs:

@@ -77,7 +77,7 @@ def render_csv(tables: list[Table]) -> str:
 
 
 def print_tables(tables: list[Table]) -> None:
-    """Print every table; a narrow terminal gets the main columns only."""
+    """Prints every table; a narrow terminal gets the main columns only."""
     screen = console(highlight=False, markup=False)
     unlimited = screen.options.update(max_width=10_000)
     for table in tables:
@@ -91,13 +91,13 @@ def print_tables(tables: list[Table]) -> None:
 
 
 def print_rejected(rejected: list[Rejected]) -> None:
-    """Print why files were left out."""
+    """Prints why files were left out."""
     for item in rejected:
         print(f"rejected: {one_line(item.path.as_posix())}: {one_line(item.reason)}")
 
 
 def one_line(text: str) -> str:
-    """Replace line breaks, terminal escapes and direction marks, so that text cannot leave its cell."""
+    """Replaces line breaks, terminal escapes and direction marks, so that text cannot leave its cell."""
     return "".join(character if character.isprintable() else " " for character in text)
 
 
@@ -107,10 +107,7 @@ def escape_markdown(text: str) -> str:
 
 
 def csv_cell(value: Any) -> str:
-    """A cell that no spreadsheet runs as a formula; numbers keep their sign.
-
-    Source: specs/reliability.md section 2.5.
-    """
+    """A cell that no spreadsheet runs as a formula (OWASP's "CSV injection"); numbers keep their sign."""
     if value is None:
         return ""
     if isinstance(value, bool):

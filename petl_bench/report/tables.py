@@ -1,6 +1,6 @@
 """Comparable runs, one table each: seeds aggregated, rows ordered, cells as text.
 
-Only runs with the same comparability key share a table (specs/report.md section 3.3).
+Only runs with the same comparability key share a table.
 """
 
 import json
@@ -66,12 +66,12 @@ class Table(NamedTuple):
     """Runs that may be compared with each other.
 
     Attributes:
-        title: Dataset and protocol, stamped when the data are a fixture.
-        notes: One line each: what all rows share, other tables of the dataset, hardware.
-        header: Column titles.
-        body: Cells as text, one list per row, aligned with `header`.
-        rows: The rows before formatting, in the order of `body`.
-        key: The comparability key.
+        title: dataset and protocol, stamped when the data are a fixture.
+        notes: one line each: what all rows share, other tables of the dataset, hardware.
+        header: column titles.
+        body: cells as text, one list per row, aligned with `header`.
+        rows: the rows before formatting, in the order of `body`.
+        key: the comparability key.
     """
 
     title: str
@@ -83,7 +83,7 @@ class Table(NamedTuple):
 
 
 def build_tables(runs: Iterable[Run]) -> list[Table]:
-    """Group runs by comparability key; sorted by origin (measured first), dataset and protocol."""
+    """Groups runs by comparability key; sorted by origin (measured first), dataset and protocol."""
     groups: dict[Key, list[Run]] = {}
     for run in runs:
         groups.setdefault(comparability_key(run.record), []).append(run)
@@ -92,7 +92,7 @@ def build_tables(runs: Iterable[Run]) -> list[Table]:
 
 
 def summarise(values: Iterable[float | None]) -> Summary | None:
-    """Aggregate the values that are known; None if none is."""
+    """The values that are known, aggregated; None if none is."""
     known = [float(value) for value in values if value is not None]
     if not known:
         return None

@@ -1,1 +1,1 @@
-"""A run: its folder, record, processes, costs, and how it goes on after an end that nobody wanted."""
+"""A run: its folder, record, processes, costs, and how it is resumed after an interruption."""

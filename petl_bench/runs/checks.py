@@ -1,4 +1,4 @@
-"""What is refused before a run gets its folder: what would fail after the costly part, or come to nothing."""
+"""What is refused before a run gets its folder: what would fail after the costly part, or could give no result."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def require_sense(command: str, experiment: Experiment) -> None:
 
 
 @contextmanager
-def told_of(option: str) -> Iterator[None]:
-    """Names the option that named a file, where that cannot be used."""
+def naming_option(option: str) -> Iterator[None]:
+    """Names the option that an unusable file came from."""
     try:
         yield
     except CheckpointError as error:
@@ -62,7 +62,7 @@ def _require_adapter(command: str, experiment: Experiment) -> None:
     """Refuses to evaluate what was never trained, unless asked to."""
     method, run = experiment.method, experiment.run
     if run.ckpt_path is not None:
-        with told_of("ckpt_path"):
+        with naming_option("ckpt_path"):
             require_adapter_path(expanded(run.ckpt_path))
     elif method.trainable and not run.zero_shot:
         raise UsageError(
@@ -85,7 +85,7 @@ def _load(command: str, experiment: Experiment) -> None:
         return
     path = expanded(given)
     if command == "fit":
-        with told_of("ckpt_path"):
+        with naming_option("ckpt_path"):
             method.on_load_checkpoint(read_checkpoint(path))
         return
     adapter = read_adapter(path)

@@ -169,8 +169,8 @@ def _require_tasks(launch: Launch, devices: int, nodes: int) -> None:
     """Refuses steps whose tasks would wait for others, or that Lightning cannot tell apart."""
     if missing := [name for name in ("SLURM_LOCALID", "SLURM_NODEID") if name not in os.environ]:
         raise UsageError(
-            f"srun started {launch.world} tasks ({launch.variable}), but {' and '.join(missing)} tell nothing of this "
-            "one: give the command by srun, or unset SLURM_STEP_ID if it is left over from another job"
+            f"srun started {launch.world} tasks ({launch.variable}), but {' and '.join(missing)} say nothing about "
+            "this one: start the command with srun, or unset SLURM_STEP_ID if it is left over from another job"
         )
     each = _tasks_of_machines()
     if not each and nodes > 1:

@@ -32,7 +32,7 @@ class Gmacs(NamedTuple):
 
     Attributes:
         vision: the vision tower on one clip, all tokens of all layers: what the literature prints as "GFLOPs"
-            (specs/other_methods.md section 0). CLIP with 12 frames: 52.91 (ViT-B/32), 210.76 (ViT-B/16).
+            (TempMe, arXiv 2409.01156, and others). CLIP with 12 frames: 52.91 (ViT-B/32), 210.76 (ViT-B/16).
         total: the same plus what the task computes behind it for that clip and one text of full length: the text
             tower; where a second stage ranks, also the text reading the clip; where answers are written, the question
             reading the clip and the decoder reading one answer. A query that is matched with k clips, or an answer
@@ -44,7 +44,7 @@ class Gmacs(NamedTuple):
 
 
 def count_gmacs(backbone: Backbone, task: Task, frames: int, max_words: int) -> Gmacs:
-    """Counts on one made clip and caption, on whatever device the backbone is (`meta` computes nothing).
+    """Counts on one synthetic clip and caption, on whatever device the backbone is (`meta` computes nothing).
 
     Args:
         backbone: in evaluation mode.
@@ -53,7 +53,7 @@ def count_gmacs(backbone: Backbone, task: Task, frames: int, max_words: int) -> 
         max_words: tokens of the caption.
     """
     device = next(backbone.parameters()).device
-    batch = made_batch(backbone.spec, 1, frames, max_words)
+    batch = synthetic_batch(backbone.spec, 1, frames, max_words)
     batch = move_data_to_device(batch, device)
     with torch.no_grad(), _plain_attention(), FlopCounterMode(display=False) as counter:
         memory = _all_tokens(backbone, batch.clips)
@@ -82,7 +82,7 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def made_batch(spec: InputSpec, clips: int, frames: int, max_words: int) -> Batch:
+def synthetic_batch(spec: InputSpec, clips: int, frames: int, max_words: int) -> Batch:
     """A training batch of noise, always the same, with captions (or questions) that fill `max_words` tokens."""
     size, generator = spec.image_size, torch.Generator().manual_seed(0)
     index = torch.arange(clips)

@@ -1,4 +1,4 @@
-"""How a training will go, as far as it can be told before its first step, and how it was cut short."""
+"""How a training will go, as far as is known before its first step, and how it was cut short."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Training(NamedTuple):
 
     Attributes:
         points: how it was resumed.
-        recipe: what it is held against.
+        recipe: what it is compared with.
         limits: by what callbacks cut it short.
         callbacks: class paths of the user's own classes that took part.
     """
@@ -111,7 +111,7 @@ def drafted(
 
 @rank_zero_only
 def begin(run: Run, trainer: Trainer, method: Method, data: VideoTextDataModule, selection: str) -> Draft:
-    """The record as far as it is known before anything is done, which the schema must have nothing against.
+    """The record as far as it is known before anything is done, checked against the schema.
 
     Whatever is gone, changed or broken afterwards does not cost the figures. A run keeps it in its folder, where
     `petl-bench record` finds it if the run does not come to write its record.

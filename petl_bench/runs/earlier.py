@@ -3,7 +3,7 @@
 The hash of a configuration holds the content of files: where an annotation file was edited, the same command names
 another folder. The hashes of petl_bench before December 2026 held paths, other operational options and classes and
 arguments under their names of then (`petl_bench.renamed`). Either way what was begun is continued, or refused by name,
-and not begun anew without a word.
+and not started over without a word.
 """
 
 from __future__ import annotations

@@ -21,16 +21,16 @@ class RunOptions:
     """Options of a run.
 
     Attributes:
-        seed_everything: Of everything that is random in a run.
-        runs_dir: Folder below which new runs get their folders; results of an adapter go beside it.
-        overwrite: Begin anew where a run of this name is complete or interrupted.
-        allow_change: What may differ from the interrupted run that is continued; the record will say so.
-        save_every_n_steps: Batches between two checkpoints inside an epoch; null saves at its end only.
-        collective_timeout: Seconds after which a process that the others wait for counts as lost.
-        zero_shot: Test a method that trains without a checkpoint.
-        best_on_val: Report the best epoch on the validation split (by Rsum or accuracy) instead of the last one.
-        recipe: The packaged configuration whose epochs the record is held against; found among --config.
-        ckpt_path: Of `fit`: the checkpoint to go on from; else the adapter.
+        seed_everything: of everything that is random in a run.
+        runs_dir: folder below which new runs get their folders; results of an adapter go beside it.
+        overwrite: start over where a run of this name is complete or interrupted.
+        allow_change: what may differ from the interrupted run that is continued; the record will say so.
+        save_every_n_steps: batches between two checkpoints inside an epoch; null saves at its end only.
+        collective_timeout: seconds after which a process that the others wait for counts as lost.
+        zero_shot: test a method that trains without a checkpoint.
+        best_on_val: report the best epoch on the validation split (by Rsum or accuracy) instead of the last one.
+        recipe: the packaged configuration whose epochs the record is compared with; found among --config.
+        ckpt_path: of `fit`: the checkpoint to go on from; else the adapter.
     """
 
     seed_everything: Seed = 0
@@ -57,7 +57,7 @@ class Experiment:
         run: options of the run.
         config: all of it, resolved, as `config.yaml` holds it.
         resolve: gives a configuration the defaults of what it does not say.
-        recipe: what a training is held against.
+        recipe: what a training is compared with.
         plugins: packages that the user trusts.
         processes: on all machines together.
     """

@@ -19,6 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.lightning_seams import current_rank
 from petl_bench.machine.resources import exhausted
 from petl_bench.method import Method
 from petl_bench.renamed import as_written_today
@@ -31,7 +32,7 @@ from petl_bench.storage.adapters import Adapter, write_adapter
 from petl_bench.storage.checkpoints import BEFORE_LAST, LAST, resumable, sweep
 from petl_bench.storage.descriptions import KEY as DESCRIPTION
 from petl_bench.storage.files import make_ours, write_atomically, write_bytes_atomically
-from petl_bench.storage.locks import HeldError, held
+from petl_bench.storage.locks import HeldError, file_lock
 from petl_bench.storage.plain_yaml import parse_yaml
 from petl_bench.storage.untrusted import UnreadableError, expanded, read_text
 
@@ -62,7 +63,7 @@ def locked(folder: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
-            stack.enter_context(held(path))
+            stack.enter_context(file_lock(path))
         except HeldError as error:
             raise UsageError(
                 f"another process is at work in {folder}: wait for it, or change seed_everything or --runs_dir"
@@ -89,7 +90,7 @@ def earlier_metrics(folder: Path, steps: int) -> list[dict[str, str]]:
     try:
         rows = list(csv.DictReader(io.StringIO(read_text(path), newline="")))
     except (UnreadableError, csv.Error) as error:
-        rank_zero_warn(f"{path} cannot be continued, it begins anew: {error}")
+        rank_zero_warn(f"{path} cannot be continued, it starts over: {error}")
         return []
     return [row for row in rows if (row.get("step") or "").isdecimal() and int(row["step"]) < steps]
 
@@ -194,13 +195,13 @@ def _is_dry(command: str, experiment: Experiment) -> bool:
     return bool(experiment.trainer.fast_dev_run) or command in ("validate", "predict")
 
 
-def open_run(run: Run, command: str, experiment: Experiment, held: ExitStack) -> Run:
+def open_run(run: Run, command: str, experiment: Experiment, stack: ExitStack) -> Run:
     """Creates the folder of a run and says whether it goes on.
 
     A test of a checkpoint writes `test.json` beside it. A complete folder of the same name is refused without
-    `overwrite`; an interrupted run goes on after its last checkpoint, or with `overwrite` is set aside. Until `held`
-    is closed no other process gets the folder. So does one that the same command began under another hash, see
-    `petl_bench.runs.earlier`.
+    `overwrite`; an interrupted run goes on after its last checkpoint, or with `overwrite` is set aside. So does one
+    that the same command began under another hash, see `petl_bench.runs.earlier`. No other process gets the folder
+    until `stack` is closed.
 
     Raises:
         UsageError: if the run is complete already, or another process is at work in its folder.
@@ -211,9 +212,9 @@ def open_run(run: Run, command: str, experiment: Experiment, held: ExitStack) ->
         if command != "validate":
             _require_writable(run.folder, "test.json", "test_ranks.npz")
         return run
-    writes = rank_zero_only.rank == 0 and not dry
+    writes = current_rank() == 0 and not dry
     if writes:
-        held.enter_context(locked(run.folder))  # before its files are looked at
+        stack.enter_context(locked(run.folder))  # before its files are looked at
         with _writing_to(run.folder), suppress(FileNotFoundError):
             (run.folder / CONFIG_NAME).stat()
     resumed = None

@@ -1,4 +1,4 @@
-"""What the processes of one run owe each other: no waiting for ever, no orphans, one cause."""
+"""The processes of one run: none waits for ever, none outlives the others, and the cause of an end is named once."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Ranks(Callback):
         end_helpers()
 
     @contextmanager
-    def together(self, trainer: Trainer) -> Iterator[None]:
+    def ending_together(self, trainer: Trainer) -> Iterator[None]:
         """Ends the other processes when this one fails in the block.
 
         Raises:
@@ -83,7 +83,7 @@ class Ranks(Callback):
             ) from error
 
     def _watch(self) -> None:
-        """Ends this process, too, where it does not notice by itself that another one has failed."""
+        """Ends this process as well where it does not notice that another one has failed."""
         while not any(process.poll() for process in self._processes):
             time.sleep(0.2)
         codes = [process.returncode for process in self._processes if process.returncode]
@@ -112,7 +112,7 @@ class Ranks(Callback):
 
     @contextmanager
     def meeting(self, place: Place, rank: int, world: int, timeout: timedelta) -> Iterator[None]:
-        """Around what waits for the other processes: it ends in time, and says why.
+        """Context for waiting for the other processes: the wait ends in time, and says why.
 
         torch waits several times over, and for ever where something else listens on the port.
 

@@ -1,7 +1,4 @@
-"""The record of one run (`result.json`): schema, identity of a configuration, atomic write, checked read.
-
-Layout and reasons: specs/report.md sections 3.2 and 3.3, specs/reliability.md section 2.4.
-"""
+"""The record of one run (`result.json`): schema, identity of a configuration, atomic write, checked read."""
 
 import functools
 import hashlib
@@ -65,20 +62,20 @@ _LARGEST = 2**63
 
 
 def write_result(path: Path, record: dict[str, Any]) -> None:
-    """Write a run record so that the file is either whole or absent, also after a crash or a full disk.
+    """Writes a run record so that the file is either whole or absent, also after a crash or a full disk.
 
     Raises:
-        FileError: The record breaks the schema, or the file cannot be written.
+        FileError: the record breaks the schema, or the file cannot be written.
     """
     require_valid(path, record)
     write_atomically(path, json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Read and validate a run record; one of an earlier version is given in this one's layout.
+    """Reads and validates a run record; one of an earlier version is given in this one's layout.
 
     Raises:
-        FileError: The file is missing, damaged, of another schema, or breaks this one.
+        FileError: the file is missing, damaged, of another schema, or breaks this one.
     """
     if not is_file(path):
         raise FileError(path, hidden(path) or "is missing or not a file")
@@ -104,7 +101,7 @@ def config_hash(config: dict[str, Any], contents: Contents | None = None) -> str
         contents: see `measured`.
 
     Raises:
-        UsageError: The configuration holds NaN, infinity, or something that is no JSON.
+        UsageError: the configuration holds NaN, infinity, or something that is no JSON.
     """
     try:
         canonical = json.dumps(
@@ -147,7 +144,7 @@ def run_directory(root: Path, dataset: str, method: str, backbone: str, config_h
     """`root/<dataset>/<method>/<backbone>/<first 8 digits of config_hash>/seed<k>`.
 
     Raises:
-        UsageError: A name is empty, starts with a dot, or holds a separator or a control character.
+        UsageError: a name is empty, starts with a dot, or holds a separator or a control character.
     """
     parts = {"dataset": dataset, "method": method, "backbone": backbone, "config_hash": config_hash[:8]}
     for key, part in parts.items():
@@ -175,7 +172,7 @@ def _config_beside(path: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_valid(path: Path, record: Any) -> None:
-    """Refuses a record that the schema has something against.
+    """Refuses a record that breaks the schema.
 
     Raises:
         FileError: naming the field; `path` is where the record lies, or would lie.
@@ -192,7 +189,7 @@ def require_valid(path: Path, record: Any) -> None:
 
 
 def complaint(record: Any) -> str | None:
-    """What the schema has against a record; None if nothing."""
+    """How a record breaks the schema; None if it does not."""
     from jsonschema.exceptions import best_match
 
     error = best_match(_validator().iter_errors(record))

@@ -19,13 +19,13 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.strategies import Strategy
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
-from petl_bench.data.current_files import named_when_lost
+from petl_bench.data.workers import reporting_lost_workers
 from petl_bench.errors import UsageError
 from petl_bench.formats import number
-from petl_bench.lightning_seams import DDP, continue_log, leave_signals, set_rank
-from petl_bench.machine.memory import told_when_exhausted
+from petl_bench.lightning_seams import DDP, continue_log, current_rank, leave_signals, set_rank
+from petl_bench.machine.memory import reporting_exhaustion
 from petl_bench.machine.signals import STOP
 from petl_bench.method import Method
 from petl_bench.runs import draft as drafts
@@ -135,8 +135,8 @@ def session(command: str, experiment: Experiment) -> Iterator[Session]:
     Raises:
         PetlBenchError: the experiment cannot be run; nothing was written.
     """
-    with ExitStack() as held:
-        opened = Session(command, experiment, held)
+    with ExitStack() as stack:
+        opened = Session(command, experiment, stack)
         if command != "fit":
             opened.tell_changes()
         yield opened
@@ -148,7 +148,7 @@ class Session:
     Args:
         command: `fit`, `validate`, `test` or `predict`.
         experiment: what it is about.
-        held: keeps the lock of the folder.
+        stack: keeps the lock of the folder.
 
     Attributes:
         run: the folder.
@@ -156,7 +156,7 @@ class Session:
         meter: measures costs.
     """
 
-    def __init__(self, command: str, experiment: Experiment, held: ExitStack) -> None:
+    def __init__(self, command: str, experiment: Experiment, stack: ExitStack) -> None:
         require_sense(command, experiment)
         self.command, self.experiment = command, experiment
         self._ranks, self.meter, self._early_ends = Ranks(), CostMeter(), EarlyEnds()
@@ -164,10 +164,10 @@ class Session:
         self.run = name_run(command, experiment)
         self.trainer = self._trainer()
         leave_signals(self.trainer)
-        self.run = open_run(self.run, command, experiment, held)
+        self.run = open_run(self.run, command, experiment, stack)
         if command == "fit":
             STOP.advice = "; a dry run keeps nothing".__str__ if self._is_dry else self._how_to_go_on
-        if self._logs and self.run.resumed and not rank_zero_only.rank:
+        if self._logs and self.run.resumed and current_rank() == 0:
             steps = SafeCheckpointIO().load_checkpoint(self.run.resumed).get("global_step", 0)
             continue_log(self.trainer, earlier_metrics(self.run.resumed.parent, steps))
 
@@ -209,7 +209,7 @@ class Session:
         return self.command == "fit" and not self._is_dry and self.experiment.trainer.logger is not False
 
     def _strategy(self) -> Strategy | str:
-        """DDP of ours wherever Lightning would take its own."""
+        """Our DDP wherever Lightning would take its own."""
         options, run = self.experiment.trainer, self.experiment.run
         if self.experiment.processes == 1 and options.strategy != "ddp":
             return "auto"
@@ -240,7 +240,7 @@ class Session:
         """Says what to change where memory is not enough, which process was lost, which file a lost loader was at."""
         STOP.unwinds = True
         files = self.experiment.data.current_files
-        with self._ranks.together(self.trainer), named_when_lost(files), told_when_exhausted(advice):
+        with self._ranks.ending_together(self.trainer), reporting_lost_workers(files), reporting_exhaustion(advice):
             yield
 
     def train(self) -> None:
@@ -258,7 +258,7 @@ class Session:
         if (given := self.experiment.run.ckpt_path) is not None:
             return expanded(given).absolute()  # `last` and `best` are files here, too
         if self.run.resumed:
-            rank_zero_info(f"an interrupted run goes on from {self.run.resumed} (--overwrite true begins anew)")
+            rank_zero_info(f"an interrupted run goes on from {self.run.resumed} (--overwrite true starts over)")
         return self.run.resumed
 
     def evaluate(self) -> None:
@@ -295,7 +295,7 @@ class Session:
         return drafts.begin(self.run, self.trainer, experiment.method, experiment.data, selection) or {}
 
     def training(self) -> Training:
-        """For the record: what training was held against and cut short by, and which classes of the user took part."""
+        """For the record: the recipe training is compared with, what cut it short, and which user classes took part."""
         assert self._points is not None, "a training that ends has them"
         experiment = self.experiment
         classes = foreign_classes(experiment.trainer, experiment.plugins)

@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader
 
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import UsageError
-from petl_bench.machine.memory import told_when_exhausted
+from petl_bench.machine.memory import reporting_exhaustion
 from petl_bench.method import Method
 from petl_bench.runs.clusters import Alone
-from petl_bench.runs.cost import AddedMemory, GpuMemory, SavedActivations, made_batch
+from petl_bench.runs.cost import AddedMemory, GpuMemory, SavedActivations, synthetic_batch
 from petl_bench.runs.trainer import CountingTrainer
 
 #: steps before the timed ones, and clips per step where memory is a laptop's
@@ -49,7 +49,7 @@ _ALONE: dict[str, Any] = {
 
 
 class MeasuredSteps:
-    """Takes training steps exactly as `fit` does, on made batches.
+    """Takes training steps exactly as `fit` does, on synthetic batches.
 
     Args:
         trainer: options of Lightning's trainer.
@@ -78,12 +78,12 @@ class MeasuredSteps:
 
     def take(self, method: Method, data: VideoTextDataModule, clips: int) -> dict[str, Any]:
         """What the steps cost."""
-        batch = made_batch(method.backbone.spec, clips, data.frames, data.max_words)
+        batch = synthetic_batch(method.backbone.spec, clips, data.frames, data.max_words)
         # `fit` copies the next batch while the GPU works; here each step would wait for its own.
         batch = move_data_to_device(batch, self._trainer.strategy.root_device)
         meter = self._meter
         steps: Any = [batch] * (WARM_UP_STEPS + meter.timed)
-        with told_when_exhausted("measure with fewer --clips; petl-bench plan says what a whole batch would take"):
+        with reporting_exhaustion("measure with fewer --clips; petl-bench plan says what a whole batch would take"):
             self._trainer.fit(method.train(), train_dataloaders=DataLoader(steps, batch_size=None))
         return {
             "device": torch.cuda.get_device_name() if self.on_gpu else "cpu",

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill, a full disk and a damaged file (specs/reliability.md 2.4)."""
+"""Checkpoints that survive a kill, a full disk and a damaged file."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class ResumePoints(Checkpoint):
         if trainer.sanity_checking:
             return
         loops = loops_of(trainer)
-        # As in the middle of the first batch: Lightning begins a validation anew that it finds so.
+        # As in the middle of the first batch: Lightning begins a validation anew that it finds in this state.
         for count in ("total", "current"):
             batches = loops["fit_loop"]["epoch_loop.val_loop.batch_progress"][count]
             batches["ready"] = batches["started"] = batches["processed"] + 1
@@ -240,7 +240,7 @@ class ResumePoints(Checkpoint):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         run: Any = checkpoint.get("run")
         if not _says_what_it_depends_on(run):
-            raise CheckpointError("the checkpoint does not say what it depends on: begin anew with --overwrite true")
+            raise CheckpointError("the checkpoint does not say what it depends on: start over with --overwrite true")
         now = self._basis(trainer)
         arithmetic = {key: run["basis"][key] for key in RESTORED_BY if key in run["basis"]}
         before = dict(self.as_now(_without(run["basis"], RESTORED_BY), _without(now, RESTORED_BY)))
@@ -260,7 +260,7 @@ class ResumePoints(Checkpoint):
                 f"{key} was {changed[key][0]}, is {changed[key][1]}{_restored_by(key)}" for key in refused
             )
             raise CheckpointError(
-                f"{trainer.ckpt_path} cannot be continued: {shown}; restore that, begin anew with "
+                f"{trainer.ckpt_path} cannot be continued: {shown}; restore that, start over with "
                 f"--overwrite true, or accept another course with --allow_change {' '.join(map(shlex.quote, refused))}"
             )
         self.resumed = run["resumed"] + 1

@@ -160,7 +160,7 @@ def read_description(adapter: Adapter, path: Path) -> ModelDescription | None:
     if said is None:
         return None
     if isinstance(said, dict) and isinstance(version := said.get("version"), int) and version > VERSION:
-        raise CheckpointError(f"{path} describes its model in version {version}: get a petl_bench that is as new")
+        raise CheckpointError(f"{path} describes its model in version {version}: update petl_bench to read it")
     if reason := _complaint(said):
         raise CheckpointError(f"{path}: its metadata '{KEY}' is damaged: {reason}")
     data = dict(said["trained_on"])

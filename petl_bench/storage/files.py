@@ -28,15 +28,15 @@ UNABLE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP,
 NO_LINK = UNABLE | {errno.EPERM, errno.EMLINK, errno.EXDEV}
 #: how often a name that a server of files has lost sight of is asked for, and seconds in between
 _TRIES, _PAUSE = 3, 0.2
-_told: set[str] = set()
+_warned: set[str] = set()
 
 
 class FileError(PetlBenchError):
     """A run record or report cannot be read, is not valid, or cannot be written.
 
     Attributes:
-        path: The file.
-        reason: What is wrong with it, one line.
+        path: the file.
+        reason: what is wrong with it, one line.
     """
 
     exit_code = 5
@@ -68,16 +68,16 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write UTF-8 text so that the file is either the old or the new one, see `write_bytes_atomically`."""
+    """Writes UTF-8 text so that the file is either the old or the new one, see `write_bytes_atomically`."""
     write_bytes_atomically(path, text.encode())
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """Write through a temporary file of the same folder, flushed to disk, then renamed (`petl_bench.storage.files`).
+    """Writes through a temporary file of the same folder, flushed to disk, then renamed (`petl_bench.storage.files`).
 
     Raises:
-        ResourceError: This machine has no more files to open.
-        FileError: The file cannot be written; a previous version stays as it was.
+        ResourceError: this machine has no more files to open.
+        FileError: the file cannot be written; a previous version stays as it was.
     """
     try:
         with replacing(path) as file:
@@ -93,8 +93,8 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits.
 
     Raises:
-        ResourceError: This machine has no more files to open, or the storage does not answer.
-        FileError: The file cannot be read.
+        ResourceError: this machine has no more files to open, or the storage does not answer.
+        FileError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -104,7 +104,7 @@ def file_sha256(path: Path) -> str:
 
 
 def known_sha256(path: Path | None) -> str | None:
-    """The same of a file that can be read; None of any other."""
+    """The same for a file that can be read; None for any other."""
     try:
         return None if path is None else file_sha256(path)
     except FileError:
@@ -117,7 +117,7 @@ def temporary_of(path: Path) -> Path:
 
 
 def flush(file: IO[bytes]) -> None:
-    """Has the content of an open file on disk, where the file system can tell.
+    """Flushes an open file to disk, where the file system can.
 
     Raises:
         OSError: the disk is full or fails.
@@ -127,7 +127,7 @@ def flush(file: IO[bytes]) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Makes the names in a folder last, where the file system can tell, and this user may read the folder.
+    """Flushes the entries of a folder to disk, where the file system can and this user may read the folder.
 
     Raises:
         OSError: the disk fails.
@@ -191,9 +191,9 @@ def free_bytes(folder: Path) -> int | None:
 
 
 def warn_once(text: str) -> None:
-    """Tells something that a process is to hear once."""
-    if text not in _told:
-        _told.add(text)
+    """Warns once per process."""
+    if text not in _warned:
+        _warned.add(text)
         warnings.warn(text, stacklevel=3)
 
 

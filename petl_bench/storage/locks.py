@@ -28,7 +28,7 @@ class HeldError(Exception):
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
+def file_lock(path: Path) -> Iterator[None]:
     """Holds the lock of a file, which is made if need be, until the end of the block.
 
     A file of another user's that can only be read is locked, too. Where the file system has no locks, there is a

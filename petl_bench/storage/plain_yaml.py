@@ -64,7 +64,7 @@ class _UniqueKeys(yaml.SafeLoader):
                 continue
             if key.value in keys:
                 raise yaml.YAMLError(
-                    f"key {shown(key.value)} stands twice, at line {node.start_mark.line + 1} and below"
+                    f"key {shown(key.value)} occurs twice, at line {node.start_mark.line + 1} and below"
                 )
             keys.add(key.value)
         return node

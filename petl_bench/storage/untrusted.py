@@ -1,4 +1,4 @@
-"""Files of people we do not know: whatever can be wrong with their bytes becomes one error of one line."""
+"""Untrusted files: whatever is wrong with their bytes becomes one error of one line."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"key {shown(twice)} stands twice in one object, {shown(record)}")
+        raise ValueError(f"key {shown(twice)} occurs twice in one object, {shown(record)}")
     return record
 
 

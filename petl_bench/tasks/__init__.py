@@ -1,0 +1,1 @@
+"""What a model is trained and tested for: losses, and predictions for the metrics."""

@@ -40,7 +40,7 @@ class Inference(Configurable, ABC):
         return None
 
     @abstractmethod
-    def told(self, answers: Sequence[str], label_smoothing: float) -> str:
+    def describe(self, answers: Sequence[str], label_smoothing: float) -> str:
         """For the record of a run: what changes the figures of one and the same trained model."""
 
     @abstractmethod
@@ -69,7 +69,7 @@ class Generate(Inference):
     def __init__(self, num_beams: Size = 3, max_length: TextLength = 10) -> None:
         self.num_beams, self.max_length = num_beams, max_length
 
-    def told(self, answers: Sequence[str], label_smoothing: float) -> str:
+    def describe(self, answers: Sequence[str], label_smoothing: float) -> str:
         return f"generate, num_beams {self.num_beams}, max_length {self.max_length}"
 
     def find(self, decoder: AnswerDecoder, states: Memory, answers: Sequence[str], label_smoothing: float) -> list[str]:
@@ -97,7 +97,7 @@ class Rank(Inference):
     def read(self, root: Path | None) -> Vocabulary:
         return read_vocabulary(find_answer_list(self.answer_list, root), self.max_answers)
 
-    def told(self, answers: Sequence[str], label_smoothing: float) -> str:
+    def describe(self, answers: Sequence[str], label_smoothing: float) -> str:
         return f"rank, k_test {self.k or 'all'} of {len(answers)}, label_smoothing {label_smoothing}"
 
     def find(self, decoder: AnswerDecoder, states: Memory, answers: Sequence[str], label_smoothing: float) -> list[str]:

@@ -107,7 +107,7 @@ class Task(Configurable, nn.Module, ABC):
     def prepare(self, backbone: Backbone) -> None:  # most tasks need no modules of their own
         """Builds what depends on the backbone's widths; called once, before the method injects its modules."""
 
-    def adapted(self, backbone: Backbone, pretrained: Sequence[nn.Parameter]) -> None:  # most tasks keep no copies
+    def on_injected(self, backbone: Backbone, pretrained: Sequence[nn.Parameter]) -> None:  # most tasks keep no copies
         """Called once, after the method has injected its modules and chosen what is trained.
 
         Args:
@@ -115,7 +115,7 @@ class Task(Configurable, nn.Module, ABC):
             pretrained: what the backbone had before.
         """
 
-    def unread(self, backbone: Backbone) -> list[nn.Parameter]:
+    def unused_parameters(self, backbone: Backbone) -> list[nn.Parameter]:
         """Parameters of the backbone that the loss never reads: nobody can train them, and DDP would wait for them."""
         return []
 

@@ -1,5 +1,7 @@
 """Losses over the global batch of all processes, with the gradient of one process that holds it all."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -18,7 +20,7 @@ def gather_with_grad(x: Tensor) -> Tensor:
 
     The gradient of x is the sum over the processes of their gradients for it, as the chain rule has it. With
     losses averaged over processes (DDP), parameters get exactly the gradient of one process with the whole
-    batch; gathers that return only the own slice give 1/W of it (specs/performance.md 5).
+    batch; gathers that return only the own slice give 1/W of it.
 
     Raises:
         DistributedError: the processes hold different batch sizes.
@@ -122,7 +124,7 @@ def momentum_contrastive_loss(
 
     targets = alpha * softmax(scale * slow_query gallery^T) + (1 - alpha) * positives / (positives of the query).
 
-    Source: specs/uniadapter.md section 5 (ALBEF, BLIP).
+    Source: ALBEF (Li et al., arXiv 2107.07651), section 3.3, and BLIP (arXiv 2201.12086).
 
     Args:
         query: (B, E).
@@ -130,11 +132,11 @@ def momentum_contrastive_loss(
         gallery: of the other modality, from the momentum encoder (G, E).
         positives: (B, G) bool, True where a gallery item shows what the query does; at least one per query.
         logit_scale: scalar that multiplies the cosines (already exponentiated).
-        alpha: share of the momentum encoder's opinion in the targets.
+        alpha: share of the momentum encoder's predictions in the targets.
     """
     with torch.no_grad():
-        opinion = (logit_scale * slow_query @ gallery.T).softmax(dim=1)
-        targets = alpha * opinion + (1 - alpha) * positives / positives.sum(dim=1, keepdim=True)
+        soft_targets = (logit_scale * slow_query @ gallery.T).softmax(dim=1)
+        targets = alpha * soft_targets + (1 - alpha) * positives / positives.sum(dim=1, keepdim=True)
     return F.cross_entropy(logit_scale * query @ gallery.T, targets)
 
 
@@ -155,7 +157,7 @@ def hard_negatives(logits: Tensor, same: Tensor, noise: Tensor) -> tuple[Tensor,
 def answer_losses(logits: Tensor, ids: Tensor, mask: Tensor, label_smoothing: float) -> Tensor:
     """Cross-entropy of each answer's tokens after the first, summed: (A,), computed in at least fp32.
 
-    Source: specs/uniadapter.md section 5 (BLIP's language modelling loss of answers).
+    Source: BLIP (Li et al., arXiv 2201.12086), `models/blip_vqa.py` of its official code.
 
     Args:
         logits: of the token after each one, (A, n, V).
@@ -189,12 +191,12 @@ def _same_video(video_ids: Tensor, own: Tensor) -> Tensor:
 class _Gather(torch.autograd.Function):
     # torch.distributed.nn.functional.all_gather is deprecated and its successor is younger than torch 2.9.
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         return _concatenate(x)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> Tensor:
+    @once_differentiable  # whose types lose the names of arguments
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         # Reduce-scatter would send less, but not every backend has it and these are a few megabytes.
         total = grad.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)

@@ -80,15 +80,15 @@ class MatchingRetrieval(Retrieval):
     """Contrastive training with a momentum encoder and a queue, matching with hard negatives, ranks in two stages.
 
     Loss: ITC + ITM. ITC: cross-entropy of online features against momentum features of the global batch and the queue;
-    all captions and videos with the same video index are positives; a share `alpha` of the targets is the momentum
-    encoder's opinion, rising over the first epoch. ITM: each pair, a hard negative video for its caption, and a hard
-    negative caption for its video, drawn by their likeness; a sample that has no negative in the batch has no negative
-    pair. In several processes both are those of one process with the whole batch; the released code takes the momentum
-    features of the own process only.
+    all captions and videos with the same video index are positives; a share `alpha` of the targets is what the
+    momentum encoder predicts, rising over the first epoch. ITM: each pair, a hard negative video for its caption, and a
+    hard negative caption for its video, drawn by their likeness; a sample that has no negative in the batch has no
+    negative pair. In several processes both are those of one process with the whole batch; the released code takes the
+    momentum features of the own process only.
 
     Ranks: by cosine, then as `Reranking` says.
 
-    Source: specs/uniadapter.md sections 5 and 6 (BLIP, Li et al. 2022; UniAdapter).
+    Source: BLIP (Li et al., arXiv 2201.12086), `models/blip_retrieval.py` of its official code, and UniAdapter's.
 
     Args:
         negatives: hard negatives from the batch of all processes, or of the own `rank`. Released: `all` for COCO and
@@ -137,7 +137,7 @@ class MatchingRetrieval(Retrieval):
     def prepare(self, backbone: Backbone) -> None:
         self.queue = FeatureQueue(self.queue_size, backbone.embed_dim)
 
-    def adapted(self, backbone: Backbone, pretrained: Sequence[nn.Parameter]) -> None:
+    def on_injected(self, backbone: Backbone, pretrained: Sequence[nn.Parameter]) -> None:
         unread = {id(parameter) for parameter in present(backbone.fusion).fusion_parameters()}
         trained = {
             name: parameter
@@ -149,7 +149,7 @@ class MatchingRetrieval(Retrieval):
             before = {id(parameter) for parameter in pretrained}
             self._times = {name: 2 for name, parameter in trained.items() if id(parameter) not in before}
 
-    def unread(self, backbone: Backbone) -> list[nn.Parameter]:
+    def unused_parameters(self, backbone: Backbone) -> list[nn.Parameter]:
         return []
 
     def training_state(self) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ class MomentumCopy(nn.Module):
     What is frozen equals its average, so a copy of what is trained does all that a second whole model would, in a
     fraction of the memory. The averages are buffers: a resumed run needs them, an evaluation does not.
 
-    Source: specs/uniadapter.md sections 5 and 11.3 (MoCo, ALBEF, BLIP).
+    Source: MoCo (He et al., arXiv 1911.05722), as ALBEF (arXiv 2107.07651) and BLIP (arXiv 2201.12086) use it.
 
     Args:
         parameters: by their names in the module; the averages start from their values.

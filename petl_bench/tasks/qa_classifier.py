@@ -53,7 +53,8 @@ class AnswerClassifier(QuestionAnswering):
     the questions of the batch. An annotated answer outside the vocabulary adds nothing to the loss, and in evaluation
     its question counts as wrong. The head is part of what is trained and saved, with every method.
 
-    Source: the classifier convention of specs/datasets.md sections 3.1 and 5.4; the fusion is ours (`AnswerHead`).
+    Source: the convention of video QA (ClipBERT, all-in-one, FrozenBiLM), by which an answer outside the vocabulary is
+    wrong; the fusion is ours (`AnswerHead`).
 
     Args:
         answer_list: a list of answers, or an annotation file whose most frequent answers are taken
@@ -106,7 +107,7 @@ class AnswerClassifier(QuestionAnswering):
     def prepare(self, backbone: Backbone) -> None:
         self.head = AnswerHead(backbone.embed_dim, self.hidden_dim, len(self.vocabulary), self.dropout)
 
-    def unread(self, backbone: Backbone) -> list[nn.Parameter]:
+    def unused_parameters(self, backbone: Backbone) -> list[nn.Parameter]:
         fusion = [] if backbone.fusion is None else backbone.fusion.fusion_parameters()
         return [*present(backbone.joint).scale_parameters(), *fusion]
 

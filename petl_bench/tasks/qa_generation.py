@@ -33,7 +33,7 @@ class AnswerGeneration(QuestionAnswering):
 
     Answers: found as `inference` says; what is trained does not depend on it.
 
-    Source: specs/uniadapter.md section 5 (BLIP, Li et al. 2022; UniAdapter).
+    Source: BLIP (Li et al., arXiv 2201.12086), `models/blip_vqa.py` of its official code, and UniAdapter's.
 
     Args:
         inference: how answers are found: `Generate` writes any text, `Rank` chooses from a list.
@@ -62,7 +62,7 @@ class AnswerGeneration(QuestionAnswering):
 
     @property
     def answering(self) -> str:
-        return self.search.told(self._answers, self.label_smoothing)
+        return self.search.describe(self._answers, self.label_smoothing)
 
     @property
     def _answers(self) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""The second stage of retrieval: pairs that the cosine brought near are read together, and ranked anew."""
+"""The second stage of retrieval: pairs that the cosine brought near are read together, and ranked again."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SecondStage:
     A video is matched by the process that encoded it, so that its keys and values are computed once.
 
     Args:
-        options: how queries are ranked anew.
+        options: how queries are ranked again.
 
     Attributes:
         metric: of both stages (`RerankedRetrievalMetric`).

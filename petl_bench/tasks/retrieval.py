@@ -19,7 +19,7 @@ from petl_bench.tasks.pooling import MeanPooling, Pooling
 class Retrieval(Task):
     """Symmetric contrastive training over the global batch; ranks by cosine.
 
-    Source: specs/mv_adapter.md section 7 (similarity, loss); DESIGN section 6 (evaluation).
+    Source: CLIP4Clip (Luo et al., arXiv 2104.08860) and MV-Adapter (Jin et al., arXiv 2301.07868).
 
     Args:
         mask_duplicates: other samples of the same video in a batch are no negatives of each other. False is what
@@ -56,7 +56,7 @@ class Retrieval(Task):
             return f"the training split has {videos} video: {self.name} learns from differences between videos"
         return None
 
-    def unread(self, backbone: Backbone) -> list[nn.Parameter]:
+    def unused_parameters(self, backbone: Backbone) -> list[nn.Parameter]:
         return [] if backbone.fusion is None else backbone.fusion.fusion_parameters()
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -41,7 +41,8 @@ _WAYS = list(product((False, True), RECIPES, PRECISIONS))
 
 class Case(NamedTuple):
     """What is run: a configuration's method on a backbone for a task, how precisely, with which optimiser, and whether
-    as one of two processes."""
+    as one of two processes.
+    """
 
     config: Path
     backbone: str

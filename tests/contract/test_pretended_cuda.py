@@ -59,7 +59,6 @@ def nothing() -> None:
 
 def in_a_process(cases: list[Case], file: Path, prepare: Callable[[], None] = nothing) -> list[Findings]:
     """What the cases find in a process of their own, for torch is another one afterwards."""
-
     in_a_fresh_process(_write_findings, cases, file, prepare)
     found = json.loads(file.read_text(encoding="utf-8"))
     return [Findings(fault, Counter({Place(*place): count for place, count in waits})) for fault, waits in found]

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from petl_bench.data.shards import UnpaddedShard
+from petl_bench.data.samplers import UnpaddedShard
 from petl_bench.metrics.qa import AnswerMetric, exact_match
 from petl_bench.metrics.reranking import RerankedRetrievalMetric
 from petl_bench.metrics.retrieval import RetrievalMetric

@@ -31,8 +31,8 @@ class Greedy(MatchingRetrieval):
     def _noise(self, count: int) -> Tensor:
         return torch.zeros(2, count, count)
 
-    def _draw(self, *args: Any) -> Any:
-        self.drawn = super()._draw(*args)
+    def _draw(self, everyone: Any, scale: Tensor, count: int) -> Any:
+        self.drawn = super()._draw(everyone, scale, count)
         return self.drawn
 
 
@@ -118,7 +118,7 @@ def test_uniadapter(path: Path, tmp_path: Path) -> None:
     fill(task, case)
     names = {id(p): f"backbone.{name}" for name, p in adapted.blip.named_parameters()}
     adapters = {names[id(p)] for name, p in adapted.added.items() if name.startswith("adapters.")}
-    task.adapted(adapted.blip, list(adapted.native.values()))
+    task.on_injected(adapted.blip, list(adapted.native.values()))
     # What we move twice is what the released code does, as far as the encoders read it.
     twice = {name for name, times in task._times.items() if times == 2}
     assert twice == adapters & task.momentum.averages.keys()

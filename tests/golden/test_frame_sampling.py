@@ -30,7 +30,7 @@ def padded_mask(num_real: int, count: int) -> list[int]:
 
 
 @pytest.mark.parametrize(("path", "section"), rows("clip4clip_slice"))
-def test_clip4clip_slices(path, section):
+def test_clip4clip_slices(path: Any, section: str) -> None:
     for row in load(path, section):
         frames = SLICES[row["slice_framepos"]](row["available"], row["max_frames"]).tolist()
         # frame_order 1 is CLIP4Clip's option to reverse whatever was selected.
@@ -39,7 +39,7 @@ def test_clip4clip_slices(path, section):
 
 
 @pytest.mark.parametrize(("path", "section"), rows("clip4clip_extract"))
-def test_clip4clip_extraction(path, section):
+def test_clip4clip_extraction(path: Any, section: str) -> None:
     for row in load(path, section):
         arguments = (row["frame_count"], row["fps"], row["sample_fp"], Moment(row["start"], row["end"]))
         if "error" in row:
@@ -50,7 +50,7 @@ def test_clip4clip_extraction(path, section):
 
 
 @pytest.mark.parametrize(("path", "section"), rows("mv_adapter"))
-def test_mv_adapter(path, section):
+def test_mv_adapter(path: Any, section: str) -> None:
     for row in load(path, section):
         frames = MV_ADAPTER[row["slice_framepos"]](row["available"], row["max_frames"]).tolist()
         assert frames == row["frames"], row
@@ -58,13 +58,13 @@ def test_mv_adapter(path, section):
 
 
 @pytest.mark.parametrize(("path", "section"), rows("blip_uniform"))
-def test_blip_uniform(path, section):
+def test_blip_uniform(path: Any, section: str) -> None:
     for row in load(path, section):
         assert sampling.blip_uniform(row["vlen"], row["num_frm"]).tolist() == row["frames"], row
 
 
 @pytest.mark.parametrize(("path", "section"), rows("blip_uniform_clip"))
-def test_blip_uniform_within_a_clip(path, section):
+def test_blip_uniform_within_a_clip(path: Any, section: str) -> None:
     for row in load(path, section):
         start, end = int(row["start_time"] * row["fps"]), int(row["end_time"] * row["fps"])
         frames = sampling.blip_uniform(row["vlen"], row["num_frm"], start, end).tolist()
@@ -72,7 +72,7 @@ def test_blip_uniform_within_a_clip(path, section):
 
 
 @pytest.mark.parametrize(("path", "section"), rows("blip_rand"))
-def test_blip_random(path, section):
+def test_blip_random(path: Any, section: str) -> None:
     for row in load(path, section):
         rng = random.Random(row["python_random_seed"])
         frames = BLIP_RANDOM[row["strategy"]](row["vlen"], row["num_frm"], rng).tolist()

@@ -381,8 +381,7 @@ def test_clip(path: Path, tmp_path: Path) -> None:
     clip = build_clip(options, tmp_path)
     clip.load_state_dict(clip_part(case.group("param")))
     native = dict(clip.named_parameters())
-    if options["adapter"]:
-        method = adapted(clip, case, options)
+    method = adapted(clip, case, options) if options["adapter"] else None
 
     frames = case.tensors["in.video"].requires_grad_()
     frame_mask, ids = case.tensors["in.v_mask"].bool(), case.tensors["in.text_ids"].long()
@@ -409,7 +408,7 @@ def test_clip(path: Path, tmp_path: Path) -> None:
     clip_gradients = clip_part(parameters)
     for name, gradient in clip_gradients.items():
         assert_gradient(native[name].grad, gradient, name)
-    if not options["adapter"]:
+    if method is None:
         return
     for (kind, layer), gradients in adapter_parts(parameters, case.json["aliases"]).items():
         assert_gradients(adapter_at(clip, kind, layer), adapter_tensors(gradients, options["adapter"]))

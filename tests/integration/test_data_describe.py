@@ -67,6 +67,6 @@ def test_real_paragraphs(shared: Path, capsys: pytest.CaptureFixture[str]) -> No
     found = describe(capsys, "data/activitynet.yaml", shared / "data/annotations/activitynet")["splits"]
     assert (found["train"]["videos"], found["train"]["sentences"]) == (10_009, 37_421)
     assert (found["test"]["videos"], found["test"]["sentences"]) == (4_917, 17_505)
-    # specs/datasets.md 2.5: tokens beyond 64 in 29 % of the training paragraphs and 26 % of the others
+    # counted with CLIP's tokenizer alone: tokens beyond 64 in 29 % of the training paragraphs and 26 % of the others
     assert found["train"]["cut_share"] == pytest.approx(0.29, abs=0.005)
     assert found["test"]["cut_share"] == pytest.approx(0.26, abs=0.005)

@@ -35,11 +35,11 @@ class Stopping(Linear):
 
     asked = False
 
-    def training_step(self, *args: Any) -> torch.Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         if self.global_step == 2 and not type(self).asked:
             type(self).asked = True
             signal.raise_signal(signal.SIGINT)
-        return super().training_step(*args)
+        return super().training_step(batch, batch_idx)
 
 
 @pytest.fixture(autouse=True)

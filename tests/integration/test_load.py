@@ -260,7 +260,7 @@ def _set(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("path", "value", "told"),
     [
-        ("version", 2, "as new"),
+        ("version", 2, "update petl_bench"),
         ("version", "x", "damaged"),
         ("method", None, "damaged"),
         ("frames.count", 0, "damaged"),

@@ -1,4 +1,4 @@
-"""Imports go downward only (DESIGN section 2), and every module can be imported alone."""
+"""Imports go downward only and every module can be imported alone."""
 
 from __future__ import annotations
 

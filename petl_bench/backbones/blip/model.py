@@ -43,7 +43,7 @@ from petl_bench.storage.untrusted import expanded, is_file, shown
 
 _ARCHITECTURES = Path(__file__).parents[1] / "architectures"
 _QUESTION_WORDS = 50
-#: bounds of the temperature in BLIP's training (specs/uniadapter.md section 5)
+#: bounds of the temperature in BLIP's training (salesforce/BLIP, `models/blip_retrieval.py`)
 _TEMPERATURES = (0.001, 0.5)
 
 
@@ -309,7 +309,7 @@ class BLIP(JointSpace, BLIPBase):
         return self
 
     @property
-    def logit_scale(self) -> Tensor:
+    def logit_scale(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]  # nothing sets it
         """The logarithm of what multiplies cosines, log(1 / temp): BLIP's parameter is the temperature itself."""
         return -self.temp.log()
 

@@ -1,6 +1,6 @@
 """How BLIP cleans captions and questions before they are tokenised.
 
-Source: specs/uniadapter.md section 5; golden `blip_text_preprocess.json`.
+Source: salesforce/BLIP, `data/utils.py` (`pre_caption`, `pre_question`).
 """
 
 import re

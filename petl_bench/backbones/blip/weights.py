@@ -21,7 +21,7 @@ from petl_bench.storage.untrusted import shown
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _POSITIONS = "vision_model.embeddings.position_embedding"
 _TIED = ("text_decoder.cls.predictions.decoder.weight", "text_decoder.cls.predictions.decoder.bias")
-#: names in salesforce/BLIP and in transformers (specs/uniadapter.md section 11.2)
+#: names in salesforce/BLIP and in transformers (its `convert_blip_original_pytorch_to_hf.py`)
 _RENAMED = (
     (r"^visual_encoder\.", "vision_model."),
     (r"^vision_model\.blocks\.", "vision_model.encoder.layers."),

@@ -260,7 +260,7 @@ def spec_of(visual: Any, pixels: Pixels, context_length: int, tokenizer: Tokeniz
 def clip_tokenize(captions: Sequence[str], max_words: int) -> tuple[Tensor, Tensor]:
     """CLIP's byte-pair tokens: start, the first `max_words - 2` tokens, end; padded with 0.
 
-    Equal to CLIP4Clip and MV-Adapter (golden `clip_tokenizer.json`).
+    Equal to CLIP4Clip and MV-Adapter.
 
     Returns:
         ids (M, max_words) long, and mask (M, max_words) bool, True for start, words and end. The mask comes from the

@@ -82,8 +82,8 @@ class WholeCLIP(JointSpace, Backbone):
             self.model = from_hub(create, tower) if tower else create()
         except CheckpointError as error:
             raise CheckpointError(
-                f"{name} needs files of {tower} from the hub, not in the cache, and not to be had ({error}); "
-                "download them where there is a network, and take HF_HOME along"
+                f"{name} needs files of {tower} from the hub, which are not in the cache and could not be downloaded "
+                f"({error}); download them where there is a network, and take HF_HOME along"
             ) from error
         self.weights = {"source": f"random, seed {init_seed}", "sha256": None}
         self.logit_scale = self.model.logit_scale

@@ -15,7 +15,7 @@ from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch
 from petl_bench.method import Method
 from petl_bench.nn.layers import QuickGELU
-from petl_bench.runs.cost import made_batch
+from petl_bench.runs.cost import synthetic_batch
 from petl_bench.tasks.retrieval import Retrieval
 
 #: A sixth of the tiny vision tower's width. A wider one (64 in ViT-B is a twelfth, 64 here would be two thirds) would
@@ -62,7 +62,7 @@ def frozen_with_gradient(method: Method) -> list[str]:
 
 def test_adapters_keep_at_most_65_percent_of_full_fine_tuning() -> None:
     full, adapter = build(Full), build(AdaptFormer, bottleneck_dim=BOTTLENECK)
-    batch = made_batch(full.backbone.spec, 4, 4, 16)
+    batch = synthetic_batch(full.backbone.spec, 4, 4, 16)
     kept = {method: step(method, batch) for method in (full, adapter)}
     assert 0 < kept[adapter] <= 0.65 * kept[full]
     assert frozen_with_gradient(adapter) == []
@@ -86,7 +86,7 @@ class Kernels(TorchDispatchMode):
 
 def test_frozen_towers_run_the_same_kernels() -> None:
     clip = CLIP("tiny", None)
-    batch = made_batch(clip.spec, 2, 2, 8)
+    batch = synthetic_batch(clip.spec, 2, 2, 8)
     counts = []
     for trained in (False, True):
         clip.requires_grad_(trained)

@@ -305,7 +305,7 @@ def test_dropout_is_for_training_only() -> None:
 
 
 def test_parameters_of_the_real_size() -> None:
-    """specs/uniadapter.md section 7."""
+    """The counts of salesforce/BLIP's base models, part by part."""
     model = meta("retrieval")
     assert count(model.parameters()) == 223_452_419
     assert count(model.vision.parameters()) == 85_798_656

@@ -1,5 +1,7 @@
 """Cleaning of captions and questions; the golden test compares with the released code."""
 
+from collections.abc import Callable
+
 import pytest
 
 from petl_bench.backbones.blip.text import pre_caption, pre_question
@@ -22,6 +24,6 @@ def test_cleaning(text: str, caption: str, question: str) -> None:
 
 
 @pytest.mark.parametrize("clean", [pre_caption, pre_question])
-def test_first_words_are_kept(clean) -> None:
+def test_first_words_are_kept(clean: Callable[[str, int], str]) -> None:
     assert clean("One two three", 2) == "one two"
     assert clean("One two", 2) == "one two"

@@ -248,7 +248,7 @@ def test_shard_that_is_a_pointer(load: Load, state: dict[str, Tensor], tmp_path:
 def test_tensor_in_two_shards(load: Load, state: dict[str, Tensor], tmp_path: Path) -> None:
     paths = write_shards(tmp_path / "shards", state, "pytorch_model", ".bin")
     torch.save(torch.load(paths[0]) | torch.load(paths[1]), paths[1])
-    with pytest.raises(CheckpointError, match=rf"{paths[1].name}: .* stands in another shard"):
+    with pytest.raises(CheckpointError, match=rf"{paths[1].name}: .* occurs in another shard"):
         load(str(tmp_path / "shards"))
 
 

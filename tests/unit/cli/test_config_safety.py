@@ -342,7 +342,7 @@ def test_file_that_is_no_yaml(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3\n", "model:\n  lr: 1\n  lr: 2\n", "{x: 1, x: 1}\n"])
 def test_key_given_twice(text: str, tmp_path: Path) -> None:
-    assert "stands twice" in file_refusal(write(tmp_path, text))
+    assert "occurs twice" in file_refusal(write(tmp_path, text))
 
 
 def test_merged_mappings_are_no_keys_given_twice(tmp_path: Path) -> None:

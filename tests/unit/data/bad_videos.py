@@ -1,4 +1,4 @@
-"""The bad files of specs/reliability.md 2.2, made from a good clip: what people find in dataset folders."""
+"""Bad files, made from a good clip: what people find in dataset folders."""
 
 from __future__ import annotations
 

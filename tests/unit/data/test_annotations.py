@@ -142,7 +142,7 @@ def test_tables_that_leave_no_doubt(path: Path, text: str) -> None:
         (ROWS, ["no column 'video' in its header (x, one)", "video, caption among them"]),
         ("clip|text\nx|one\n", ["(clip|text)", "commas, semicolons or tabs"]),
         ("video;text\nx;one\n", ["no column 'caption' in its header (video, text)"]),
-        ("video,caption,Caption\nx,a,b\n", ["'caption' stands twice"]),
+        ("video,caption,Caption\nx,a,b\n", ["'caption' occurs twice"]),
         ("video;caption\nx;one;two\n", ["line 2: 3 fields, the header has 2", "between semicolons"]),
         ('video,caption\nx,"one" two\n', ["line 2: text after a closing quote", '("")']),
         ('video\tcaption\nx\t"one" two\n', ["line 2: text after a closing quote"]),

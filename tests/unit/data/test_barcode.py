@@ -1,6 +1,6 @@
 """Every frame carries its number as a bar code: the default reader gives the frame that was asked for.
 
-The clips are those that other readers get wrong (specs/performance.md section 1.2).
+The clips are those that other readers get wrong.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ def test_moments_are_those_of_the_frames(timed: tuple[Path, list[int]], start: i
 @pytest.mark.parametrize("name", ["h264.mkv", "h264.ts", "h264.flv", "h264.mp4"])
 @pytest.mark.parametrize("start", [5000, 95_442_000])
 def test_a_clock_that_does_not_begin_at_zero(tmp_path: Path, name: str, start: int) -> None:
-    """In a transport stream, 95,443 seconds is where the clock begins anew."""
+    """In a transport stream, 95,443 seconds is where the clock starts over."""
     times = TIMES["slides"]
     with open_video(write_timed(tmp_path / name, TIMED[name], times, start)) as video:
         assert by_seconds(video, rate=1) == shown(times, range(12))

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 
 from petl_bench.data.augmentation import RandAugment
 from petl_bench.data.datasets import ClipLoader, EvaluationDataset, Row, TrainingDataset, collate
+from petl_bench.data.samplers import EpochBatches
 from petl_bench.data.samples import Sample
-from petl_bench.data.shards import EpochBatches
 from petl_bench.data.video import VideoError
 from petl_bench.errors import DataError
 from petl_bench.fixture import write_fixture

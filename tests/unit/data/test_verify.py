@@ -168,7 +168,7 @@ def test_no_folder_of_clips(root: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_real_clips(shared: Path) -> None:
-    """Every clip of the collection is read right, but the one that is damaged (specs/datasets.md section 7)."""
+    """Every clip of the collection is read right, but the one that is damaged."""
     root = shared / "data"
     files = [path for folder in ("odd_videos", "msrvtt_mini/videos") for path in (root / folder).rglob("*.m*")]
     tasks = [Task(path.name, path, root) for path in files]

@@ -92,7 +92,7 @@ def decode_all(path: Path) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory) -> Path:
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clip(tmp_path_factory.mktemp("clips") / "clip.mp4")
 
 
@@ -115,7 +115,7 @@ CLIPS = {
 
 
 @pytest.mark.parametrize("name", CLIPS)
-def test_pyav_frames_are_those_of_sequential_decode(name, tmp_path):
+def test_pyav_frames_are_those_of_sequential_decode(name: str, tmp_path: Path) -> None:
     path = write_clip(tmp_path / name, **CLIPS[name])
     truth = decode_all(path)
     with open_video(path) as video:
@@ -127,7 +127,7 @@ def test_pyav_frames_are_those_of_sequential_decode(name, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, {"x264-params": "open-gop=1"}], ids=["closed", "open"])
-def test_pyav_does_not_count_frames_hidden_by_an_edit_list(options, tmp_path):
+def test_pyav_does_not_count_frames_hidden_by_an_edit_list(options: dict[str, object], tmp_path: Path) -> None:
     path = cut(write_clip(tmp_path / "whole.mp4", options=options), tmp_path / "cut.mp4", second=0.95)
     truth = decode_all(path)
     with av.open(str(path)) as container:
@@ -138,7 +138,7 @@ def test_pyav_does_not_count_frames_hidden_by_an_edit_list(options, tmp_path):
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_frames_in_the_order_asked_for(reader, clip):
+def test_frames_in_the_order_asked_for(reader: str, clip: Path) -> None:
     truth = decode_all(clip)
     with open_video(clip, reader) as video:
         assert video.info == VideoInfo(NUM_FRAMES, 20.0, WIDTH, HEIGHT)
@@ -150,13 +150,13 @@ def test_frames_in_the_order_asked_for(reader, clip):
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("index", [-1, NUM_FRAMES])
-def test_frame_numbers_outside_the_video(reader, index, clip):
+def test_frame_numbers_outside_the_video(reader: str, index: int, clip: Path) -> None:
     with open_video(clip, reader) as video, pytest.raises(IndexError, match=str(index)):
         video.read([0, index])
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
-def test_display_rotation_is_applied(rotation, tmp_path):
+def test_display_rotation_is_applied(rotation: int, tmp_path: Path) -> None:
     path = write_clip(tmp_path / "rotated.mp4", rotation=rotation)
     stored = decode_all(path)
     with av.open(str(path)) as container:
@@ -166,7 +166,7 @@ def test_display_rotation_is_applied(rotation, tmp_path):
         assert np.array_equal(video.read([7])[0], np.rot90(stored[7], rotation // 90))
 
 
-def test_both_readers_turn_a_rotated_video_alike(shared):
+def test_both_readers_turn_a_rotated_video_alike(shared: Path) -> None:
     for path in sorted((shared / "data/odd_videos/decord").glob("video_*.mov")):
         with open_video(path) as ours, open_video(path, "decord") as decord:
             assert ours.info[2:] == decord.info[2:], path.name
@@ -202,7 +202,7 @@ def make_bad_files(folder: Path, clip: Path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_unreadable_files_raise_video_error(reader, tmp_path, clip):
+def test_unreadable_files_raise_video_error(reader: str, tmp_path: Path, clip: Path) -> None:
     for name, path in make_bad_files(tmp_path, clip).items():
         if reader == "decord" and name in ("truncated_50", "truncated_99", "image"):
             continue  # decord gives the frames that are left, and takes a picture for a video
@@ -212,7 +212,7 @@ def test_unreadable_files_raise_video_error(reader, tmp_path, clip):
         assert isinstance(caught.value, DataError)
 
 
-def test_causes_are_named(tmp_path, clip):
+def test_causes_are_named(tmp_path: Path, clip: Path) -> None:
     paths = make_bad_files(tmp_path, clip)
     causes = {
         "zero_bytes": "empty",
@@ -228,35 +228,35 @@ def test_causes_are_named(tmp_path, clip):
             open_video(paths[name])
 
 
-def test_a_frame_that_the_stream_does_not_give(clip):
+def test_a_frame_that_the_stream_does_not_give(clip: Path) -> None:
     with PyAVReader(clip) as video:
         video.info = video.info._replace(num_frames=NUM_FRAMES + 1)
         with pytest.raises(VideoError, match=f"frame {NUM_FRAMES} of {NUM_FRAMES + 1} is missing"):
             video.read([3, NUM_FRAMES])
 
 
-def test_video_error_survives_a_worker_process():
+def test_video_error_survives_a_worker_process() -> None:
     error = pickle.loads(pickle.dumps(VideoError("a.mp4: truncated")))
     assert type(error) is VideoError
     assert str(error) == "a.mp4: truncated"
 
 
-def test_unknown_reader(clip):
+def test_unknown_reader(clip: Path) -> None:
     with pytest.raises(UsageError, match="'opencv' is unknown; choose one of pyav, decord"):
         open_video(clip, "opencv")
 
 
-def test_decord_absent(clip, monkeypatch):
+def test_decord_absent(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "decord", None)
     with pytest.raises(UsageError, match="the package decord is not installed"):
         open_video(clip, "decord")
 
 
-def test_the_version_of_a_reader():
+def test_the_version_of_a_reader() -> None:
     assert reader_version("pyav") == av.__version__
 
 
-def test_the_version_of_a_fork_is_what_its_module_says(monkeypatch):
+def test_the_version_of_a_fork_is_what_its_module_says(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
@@ -264,7 +264,7 @@ def test_the_version_of_a_fork_is_what_its_module_says(monkeypatch):
     assert reader_version("pyav") == av.__version__
 
 
-def test_nothing_is_opened_with_decord_unless_asked_for(clip, tmp_path):
+def test_nothing_is_opened_with_decord_unless_asked_for(clip: Path, tmp_path: Path) -> None:
     """In a process whose decord leaves a mark when it is imported."""
     (tmp_path / "decord.py").write_text("open('mark', 'w')\n")
     code = (
@@ -298,7 +298,7 @@ def load(
     return load_frames(path, FrameRule(count, sampling, rate), 32, resize, moment=moment)
 
 
-def test_load_frames_selects_then_resizes(clip):
+def test_load_frames_selects_then_resizes(clip: Path) -> None:
     frames, times = load(clip)
     truth = torch.from_numpy(decode_all(clip)[[0, 13, 26, 39]]).permute(0, 3, 1, 2)
     assert times.tolist() == pytest.approx([0, 13 / 20, 26 / 20, 39 / 20])
@@ -306,41 +306,41 @@ def test_load_frames_selects_then_resizes(clip):
     assert (frames.dtype, tuple(frames.shape)) == (torch.uint8, (4, 3, 32, 32))
 
 
-def test_load_frames_gives_fewer_when_there_are_fewer(clip):
+def test_load_frames_gives_fewer_when_there_are_fewer(clip: Path) -> None:
     frames, times = load(clip, count=12, rate=1)
     assert len(frames) == 2
     assert times.tolist() == [0, 1]
 
 
-def test_load_frames_within_a_moment(clip):
+def test_load_frames_within_a_moment(clip: Path) -> None:
     frames, _ = load(clip, moment=Moment(1, 2), sampling="head")
     assert torch.equal(frames[0], load(clip, count=NUM_FRAMES)[0][20])
     with pytest.raises(VideoError, match=r"clip\.mp4: no frame from second 5 to 9"):
         load(clip, moment=Moment(5, 9))
 
 
-def test_more_moments_than_frames_repeat_what_is_shown(clip):
+def test_more_moments_than_frames_repeat_what_is_shown(clip: Path) -> None:
     frames, times = load(clip, rate=40, sampling="head", count=5)  # of 20 frames per second
     assert len(times) == 5
     truth = load(clip, sampling="head", count=3)[0]
     assert torch.equal(frames, truth[[0, 0, 1, 1, 2]])
 
 
-def test_load_frames_names_the_file_whose_frames_carry_no_times(tmp_path):
+def test_load_frames_names_the_file_whose_frames_carry_no_times(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "raw.h264")
     assert len(load(path).frames) == 4
     with pytest.raises(VideoError, match=r"raw\.h264: a stream without a container .*--data.init_args.frame_rate null"):
         load(path, rate=1)
 
 
-def test_unknown_resize(clip):
+def test_unknown_resize(clip: Path) -> None:
     with pytest.raises(UsageError, match="'stretch' is unknown"):
         load(clip, resize="stretch")  # type: ignore[arg-type]  # on purpose
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 71), (71, 48), (20, 33), (128, 64), (32, 32)])
 @pytest.mark.parametrize("resize", ["shorter_side_crop", "squash"])
-def test_resize_is_close_to_pil_for_every_shape(height, width, resize):
+def test_resize_is_close_to_pil_for_every_shape(height: int, width: int, resize: Resize) -> None:
     coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8))
     image = np.array(coarse.resize((width, height), Image.Resampling.BICUBIC))
     assert difference_from_pil(image[None], resize, size=32).max() <= 2
@@ -362,7 +362,7 @@ def difference_from_pil(images: np.ndarray, resize: Resize, size: int) -> np.nda
     return np.abs(actual.permute(0, 2, 3, 1).numpy().astype(int) - expected)
 
 
-def test_padding():
+def test_padding() -> None:
     found = TimedFrames(torch.randint(1, 256, (3, 3, 8, 8), dtype=torch.uint8), torch.tensor([0.5, 1.5, 2.5]))
     frames, mask, times = padded(found, 5)
     assert (frames.dtype, tuple(frames.shape)) == (torch.uint8, (5, 3, 8, 8))
@@ -375,7 +375,7 @@ def test_padding():
         padded(found, 2)
 
 
-def test_times_are_those_of_the_frames_within_the_moment():
+def test_times_are_those_of_the_frames_within_the_moment() -> None:
     numbers = np.array([0, 3, 5])
     assert times_of(numbers, 2.0, None).tolist() == [0.0, 1.5, 2.5]
     assert times_of(numbers, 2.0, None, Moment(1)).tolist() == [0.0, 0.5, 1.5]
@@ -390,7 +390,7 @@ def real_clips(shared: Path) -> list[Path]:
     return clips
 
 
-def test_real_clips_equal_sequential_decode_in_both_readers(shared):
+def test_real_clips_equal_sequential_decode_in_both_readers(shared: Path) -> None:
     for path in real_clips(shared):
         with open_video(path) as ours, open_video(path, "decord") as decord:
             indices = np.linspace(0, ours.info.num_frames - 1, 7, dtype=int)[[3, 0, 6, 1, 1, 5]]
@@ -408,7 +408,7 @@ def test_real_clips_equal_sequential_decode_in_both_readers(shared):
 
 
 @pytest.mark.parametrize("resize", ["shorter_side_crop", "squash"])
-def test_resize_of_real_clips_equals_pil(resize, shared):
+def test_resize_of_real_clips_equals_pil(resize: Resize, shared: Path) -> None:
     """performance.md P9: within 2 levels, at least 99.5 % of the values equal."""
     for path in real_clips(shared)[::3]:
         with open_video(path) as video:
@@ -417,7 +417,7 @@ def test_resize_of_real_clips_equals_pil(resize, shared):
         assert (difference == 0).mean() >= 0.995, path.name
 
 
-def test_truncated_real_clip(shared, tmp_path):
+def test_truncated_real_clip(shared: Path, tmp_path: Path) -> None:
     source = real_clips(shared)[0]
     path = Path(shutil.copy(source, tmp_path / "short.mp4"))
     os.truncate(path, source.stat().st_size // 2)

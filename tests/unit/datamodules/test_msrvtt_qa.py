@@ -210,7 +210,7 @@ def test_weights_add_up_over_equal_answers() -> None:
 
 
 def test_the_real_validation_split(shared: Path) -> None:
-    """specs/datasets.md section 3.1."""
+    """The counts of Xu et al., ACM Multimedia 2017, and what its files hold."""
     folder = shared / "data" / "annotations" / "msrvtt_qa"
     data = module(folder, train_file="val.jsonl", test_file="val.jsonl")
     samples = data.samples("val")

@@ -230,7 +230,7 @@ MPIRUN = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
         ({**STEP, "SLURM_NNODES": "2"}, 2, 1, r"num_nodes is 1, but SLURM_NNODES is 2: set --trainer\.num_nodes 2"),
         ({**STEP, "SLURM_NNODES": "2"}, 1, 2, "does not say how many tasks a machine has: use --nodes=2"),
         ({**STEP, "SLURM_STEP_TASKS_PER_NODE": "2,1(x2)"}, 2, 2, "2 and 1 and 1 tasks on its machines"),
-        ({name: STEP[name] for name in STEP if name != "SLURM_LOCALID"}, 2, 1, "2 tasks .* SLURM_LOCALID tell nothing"),
+        ({name: STEP[name] for name in STEP if name != "SLURM_LOCALID"}, 2, 1, "2 tasks .* SLURM_LOCALID say nothing"),
         ({"SLURM_NTASKS": "4"}, 1, 1, r"4 tasks \(SLURM_NTASKS\), but srun did not start this .* put `srun` before"),
         ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, 4, 1, "put `srun` before"),
         ({"SLURM_NTASKS": "four"}, 1, 1, "SLURM_NTASKS is four in the environment"),

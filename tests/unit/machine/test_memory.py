@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from petl_bench.errors import UsageError
-from petl_bench.machine.memory import told_when_exhausted
+from petl_bench.machine.memory import reporting_exhaustion
 
 CUDA = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB of which 1.20 GiB is "
@@ -18,7 +18,7 @@ CUDA = (
 def test_what_to_change_is_said(error: Exception) -> None:
     with (
         pytest.raises(UsageError, match=r"out of (GPU )?memory: less of it \(") as caught,
-        told_when_exhausted("less of it"),
+        reporting_exhaustion("less of it"),
     ):
         raise error
     assert "\n" not in str(caught.value)
@@ -29,11 +29,11 @@ def test_what_to_change_is_said(error: Exception) -> None:
 def test_the_memory_of_a_cpu() -> None:
     with (
         pytest.raises(UsageError, match=r"out of memory: less of it .*4000000000000000 bytes"),
-        told_when_exhausted("less of it"),
+        reporting_exhaustion("less of it"),
     ):
         torch.empty(10**15)
 
 
 def test_other_errors_pass() -> None:
-    with pytest.raises(RuntimeError, match="mat1 and mat2"), told_when_exhausted("less of it"):
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), reporting_exhaustion("less of it"):
         torch.mm(torch.ones(2, 3), torch.ones(2, 3))

@@ -28,12 +28,11 @@ from petl_bench.data import verify
 from petl_bench.data.build_cache import build
 from petl_bench.data.cache import Clip, FrameCache
 from petl_bench.data.clip_files import ClipFiles
-from petl_bench.data.current_files import CurrentFiles, named_when_lost
 from petl_bench.data.datasets import ClipLoader, EvaluationDataset, TrainingDataset
 from petl_bench.data.manifest import read_manifest
 from petl_bench.data.samples import Sample
-from petl_bench.data.shards import LateLoader, as_loader
 from petl_bench.data.video import _to_rgb, open_video
+from petl_bench.data.workers import CurrentFiles, LateLoader, as_loader, reporting_lost_workers
 from petl_bench.errors import DataError, PetlBenchError, ResourceError, StorageError
 from petl_bench.fixture import write_fixture
 from petl_bench.inputs import FrameRule
@@ -193,7 +192,7 @@ def test_a_loader_process_that_has_nothing_to_go_on_ends_the_run(
     fault: Callable[[], None], kind: type[PetlBenchError], told: str
 ) -> None:
     loader = LateLoader(_Clips(fault), batch_size=None, num_workers=1, worker_init_fn=as_loader)
-    with pytest.raises(kind, match=told), named_when_lost(CurrentFiles(1)):
+    with pytest.raises(kind, match=told), reporting_lost_workers(CurrentFiles(1)):
         list(loader)
 
 

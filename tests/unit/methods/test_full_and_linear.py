@@ -20,7 +20,7 @@ def test_counts(architecture: str, total: int) -> None:
 
 @pytest.mark.parametrize(("task", "matching_head"), [(Retrieval, 0), (MatchingRetrieval, 1_538)])
 def test_linear_on_blip(task: type[Retrieval], matching_head: int) -> None:
-    """specs/uniadapter.md section 7: two projections, and the matching head where the task matches."""
+    """As in UniAdapter's released code: two projections, and the matching head where the task matches."""
     with torch.device("meta"):
         linear = Linear(backbone=BLIP("base", None), task=task()).adapt()
     assert linear.parameter_counts()["trainable"] == 2 * 196_864 + matching_head

@@ -93,7 +93,7 @@ def step_loss(method: MVAdapter) -> Tensor:
     return contrastive_loss(text, backbone.encode_video(clips_of(*video())).pooled, scale)
 
 
-# --- parameter counts (specs/mv_adapter.md section 6) -------------------------------------------------------------
+# --- parameter counts: the official modules' and the paper's percentages -----------------------------------------
 
 MSRVTT = {"max_frames": 12, "max_words": 32}
 LONG = {"max_frames": 32, "max_words": 64}

@@ -43,7 +43,7 @@ SMALL: dict[str, Any] = {"bottleneck_dim": 8}
 class Both(Retrieval):
     """Contrastive loss plus a matching loss, so that everything is read."""
 
-    def unread(self, backbone: Backbone) -> list[nn.Parameter]:
+    def unused_parameters(self, backbone: Backbone) -> list[nn.Parameter]:
         return []
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -88,7 +88,7 @@ def gradients(method: UniAdapter, batch: Batch) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}
 
 
-# --- parameter counts (specs/uniadapter.md section 7) -------------------------------------------------------------
+# --- parameter counts, as the released modules have them ---------------------------------------------------------
 
 COUNTS = {
     "r128": ("retrieval", {"bottleneck_dim": 128}, 4_784_640 + HEADS),
@@ -222,7 +222,7 @@ def test_zero_start_is_the_backbone(kv_lora_dim: int | None) -> None:
 
 
 def test_example_of_the_released_module() -> None:
-    """specs/uniadapter.md section 1."""
+    """The figures are those that the class of RERV/UniAdapter gives for these weights."""
     shared = SharedDown(4, 2, 0.1, False, "in")
     text, visual, cross = ModalityAdapter(shared, 4, 0.0), ModalityAdapter(shared, 4, 0.0), CrossModalUp(2, 4, 0.0)
     with torch.no_grad():
@@ -264,7 +264,7 @@ def test_last_block_shortcut_is_exact() -> None:
 
 
 def test_factors_of_the_released_code() -> None:
-    """specs/uniadapter.md section 3; [CLS] and single frames are left alone."""
+    """T * softmax(cosine / 4) over the frames, as RERV/UniAdapter has it; [CLS] and single frames are left alone."""
     cosines = torch.tensor([[0.1, 0.3, -0.2, 9.0]])
     real = torch.tensor([[True, True, True, False]])
     factors = key_factors(cosines, real, 3, 4.0)

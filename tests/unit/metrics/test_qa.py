@@ -46,7 +46,7 @@ def test_vqa_accuracy_by_agreeing_annotators(agree: int, accuracy: float) -> Non
     ],
 )
 def test_normalisation(text: str, normalised: str) -> None:
-    """specs/datasets.md section 5.3."""
+    """The official scorer, GT-Vision-Lab/VQA, gives the same."""
     assert normalise_words(normalise_punctuation(text)) == normalised
 
 

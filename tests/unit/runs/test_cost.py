@@ -9,7 +9,7 @@ from petl_bench.backbones.blip.model import BLIP, BLIPVQA
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.backbones.clip.whole import WholeCLIP
 from petl_bench.nn.transformer import Tower
-from petl_bench.runs.cost import AddedMemory, GpuMemory, SavedActivations, count_gmacs, made_batch
+from petl_bench.runs.cost import AddedMemory, GpuMemory, SavedActivations, count_gmacs, synthetic_batch
 from petl_bench.tasks.answering import Generate
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.qa_generation import AnswerGeneration
@@ -22,7 +22,7 @@ VIT_B = {"ViT-B-32-quickgelu": 50, "ViT-B-16-quickgelu": 197}
 
 @pytest.mark.parametrize(("architecture", "published"), [("ViT-B-32-quickgelu", 52.90), ("ViT-B-16-quickgelu", 210.76)])
 def test_vision_gmacs_are_those_of_the_literature(architecture: str, published: float) -> None:
-    """specs/other_methods.md section 0: CLIP with 12 frames, and what LoRA adds."""
+    """CLIP with 12 frames, and what LoRA adds: together the 53.0 and 211.3 of TempMe's tables (arXiv 2409.01156)."""
     plain = count_gmacs(meta_clip(architecture).eval(), Retrieval(), frames=12, max_words=32)
     assert plain.vision == pytest.approx(published, abs=0.01)
     lora = adapt_on_meta(LoRA(backbone=meta_clip(architecture), task=Retrieval(), rank=8)).eval()
@@ -105,13 +105,13 @@ def test_counting_leaves_the_model_and_the_random_state_alone() -> None:
 
 def test_made_batch_fills_its_shape() -> None:
     spec = CLIP("tiny", None).spec
-    batch = made_batch(spec, clips=3, frames=2, max_words=7)
+    batch = synthetic_batch(spec, clips=3, frames=2, max_words=7)
     assert batch.clips.frames.shape == (3, 2, 3, spec.image_size, spec.image_size)
     assert batch.clips.frames.dtype == torch.uint8
     assert batch.clips.mask.all()
     assert batch.words.mask.shape == (3, 7)
     assert batch.words.mask.all()
-    assert torch.equal(batch.clips.frames, made_batch(spec, 3, 2, 7).clips.frames)
+    assert torch.equal(batch.clips.frames, synthetic_batch(spec, 3, 2, 7).clips.frames)
 
 
 def test_saved_activations_by_hand() -> None:

@@ -76,7 +76,9 @@ class Probe(Callback):
         self.checkpoint: dict[str, Any] = {}
         self.sigterm: Any = None
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.done.append(seams.batches_done(trainer))
         self.validates.append(seams.validates_now(trainer))
         self.loops.append(seams.loops_of(trainer))
@@ -136,6 +138,7 @@ def test_looks_at_epoch_ends(at_epoch_ends: bool | None) -> None:
 def test_set_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_zero_only, "rank", 0)
     seams.set_rank(1)
+    assert seams.current_rank() == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rank_zero_warn("of rank 0 alone")

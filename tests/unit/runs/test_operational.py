@@ -25,7 +25,7 @@ from petl_bench.fixture import write_fixture
 from petl_bench.method import Method
 from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.registry import FOLDERS, ROOT, list_entries
-from petl_bench.runs.cost import made_batch
+from petl_bench.runs.cost import synthetic_batch
 from petl_bench.runs.record import operational_options
 from petl_bench.tasks.base import Task
 from petl_bench.tasks.retrieval import Retrieval
@@ -139,7 +139,7 @@ def test_gradient_checkpointing(build: Callable[..., Backbone]) -> None:
             Full(backbone=build("tiny", None, gradient_checkpointing=checkpointing), task=Retrieval()).adapt().train()
         )
         torch.manual_seed(0)
-        loss, _ = method.task.loss(method.backbone, made_batch(method.backbone.spec, 2, 2, 8))
+        loss, _ = method.task.loss(method.backbone, synthetic_batch(method.backbone.spec, 2, 2, 8))
         loss.backward()
         found.append({name: p.grad for name, p in method.named_parameters() if p.grad is not None} | {"loss": loss})
     assert found[0].keys() == found[1].keys()

@@ -131,7 +131,7 @@ def test_what_no_run_writes_is_refused(tmp_path: Path) -> None:
     whole = json.dumps(make_record())
     huge = whole.replace('"bottleneck": 64', f'"bottleneck": {2**70}')
     twice = whole.replace('"kind": "fit"', '"kind": "fit", "kind": "fit"')
-    for content, told in ((huge, "beyond"), (twice, "stands twice"), (whole + "x", "Extra data")):
+    for content, told in ((huge, "beyond"), (twice, "occurs twice"), (whole + "x", "Extra data")):
         assert content != whole
         path.write_text(content)
         with pytest.raises(FileError, match=told):

@@ -51,7 +51,7 @@ def clip(folder: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def nothing_told() -> None:
-    files._told.clear()
+    files._warned.clear()
 
 
 def write_everything(folder: Path, clip: Path) -> None:
@@ -341,7 +341,7 @@ def test_a_checkpoint_that_there_are_no_files_to_open_for_is_not_damaged(
 
 def test_locks_are_gone_with_the_file_that_holds_them(tmp_path: Path) -> None:
     assert not locks.is_held(tmp_path / "none")
-    with locks.held(tmp_path / "lock"):
+    with locks.file_lock(tmp_path / "lock"):
         assert not as_user_sees(tmp_path / "lock")
     assert as_user_sees(tmp_path / "lock")
 

@@ -86,7 +86,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         ('{"a": [1,', "line 1 column"),
         ("[" * 100_000, "nests too deeply"),
         ('{"a":' * 100_000, "nests too deeply"),
-        ('[{"a": 1, "b": 2, "a": 3}]', "key 'a' stands twice"),
+        ('[{"a": 1, "b": 2, "a": 3}]', "key 'a' occurs twice"),
         ("1" * 5000, "digits"),
         ("", "Expecting value"),
         ('{"a": 1} {"b": 2}', "Extra data"),

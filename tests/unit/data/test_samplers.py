@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from petl_bench.data.shards import EpochBatches, UnpaddedShard
+from petl_bench.data.samplers import EpochBatches, UnpaddedShard
 
 Key = tuple[int, int]
 
