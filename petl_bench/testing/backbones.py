@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -62,6 +63,10 @@ def _check_identity(kind: type[Backbone]) -> None:
     require(all(mine.equal(theirs) for mine, theirs in pairs), "tiny() gives other weights each time")
     names = {"source", "sha256"}
     require(names <= one.weights.keys(), f"weights says {sorted(one.weights)}: source and sha256 are needed")
+    sha256 = one.weights["sha256"]
+    require(
+        re.fullmatch("[0-9a-f]{64}", sha256 or ""), f"weights['sha256'] is {sha256!r}: give `parameters_sha256(self)`"
+    )
     require(one.weights["sha256"] == same.weights["sha256"], "weights['sha256'] differs for the same weights")
     require(one.weights["sha256"] != other.weights["sha256"], "weights['sha256'] is the same for other weights")
 

@@ -30,12 +30,11 @@ def run(command: str, config: str, root: Path, runs: Path, *more: str) -> int:
 
 
 def tiny_backbone(config: str) -> str:
-    """The packaged tiny backbone, with random weights, of the kind that a configuration names."""
+    """The packaged tiny backbone, with random weights, of the kind that a configuration names; CLIP's if it has none."""
     block = composed(find_config(config))["model"]["init_args"]["backbone"]
-    if "blip" not in block["class_path"]:
-        return "backbone/clip_tiny.yaml"
-    named = next(name for name in list_configs() if name.startswith("backbone/") and _fragment(name) == block)
-    return named.replace("base", "tiny")
+    named = (name for name in list_configs() if name.startswith("backbone/") and "tiny" in name)
+    own = (name for name in named if _fragment(name)["class_path"] == block["class_path"])
+    return next(own, "backbone/clip_tiny.yaml")
 
 
 def layout_of(config: str) -> str:

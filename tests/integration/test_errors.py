@@ -40,7 +40,6 @@ WRONG = [
     (["list", "matrix", "--plugins", "no_such_package"], 2, "no module 'no_such_package'"),
     (["list", "configs", "--plugins", "no_such_package"], 2, "no module 'no_such_package'"),
     (["list", "backbones", "--plugins", "no_such_package"], 2, "no module 'no_such_package'"),
-    (["list", "method"], 2, "'tasks', 'datamodules', 'readers'"),
     (["report", "runs", "--plugins", "json"], 2, "no option --plugins"),
     (["--plugins=json", "fixture", "folder"], 2, "no option --plugins"),
     (["list", "methods", "--plugins", "./methods/mine.py"], 2, "give the name of a module"),
