@@ -103,7 +103,7 @@ def load_plugins(extra: Iterable[str] = ()) -> list[ModuleType]:
 
 
 def config_folders() -> list[Path]:
-    """The folders `configs` of the plug-ins that were imported, beside their modules."""
+    """The folders `configs` in the packages of the plug-ins that were imported."""
     return [folder for folder in _CONFIG_FOLDERS if folder.is_dir()]
 
 
@@ -133,7 +133,7 @@ def _import_plugin(name: str) -> ModuleType:
             f"--plugins {name}: it cannot be imported ({reason}); give the name of a module that `import` takes"
         ) from error
 
-    if module.__file__:
+    if module.__file__ and module.__package__:  # what lies beside a module in no package may be anybody's
         _CONFIG_FOLDERS[Path(module.__file__).resolve().parent / "configs"] = None
     return module
 

@@ -7,8 +7,7 @@ wrong with it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -36,27 +35,20 @@ def matrix(plugins: Sequence[str] = (), text: str = "") -> list[Cell]:
         plugins: that a user named.
         text: only combinations in whose method, backbone or task it occurs, whatever its case.
     """
-    kinds = [classes_of(kind, plugins) for kind in ("methods", "backbones", "tasks")]
-    methods, backbones, tasks = kinds
-    builders: dict[str, Callable[[Backbone, Task], Method]] = {}
+    methods, backbones, tasks = (classes_of(kind, plugins) for kind in ("methods", "backbones", "tasks"))
     return [
-        Cell(name, backbone, task.name, _refusal(builder, backbones[backbone], task))
+        Cell(name, place, task.name, _refusal(method, backbone, task))
         for name, method in methods.items()
-        for backbone in backbones
+        for place, backbone in backbones.items()
         for task in tasks.values()
-        if any(text.lower() in word.lower() for word in (name, backbone, task.name))
-        for builder in [builders.setdefault(name, partial(_built, method))]
+        if any(text.lower() in word.lower() for word in (name, place, task.name))
     ]
 
 
-def _built(method: type[Method], backbone: Backbone, task: Task) -> Method:
-    return built(method, default_options(method), backbone, task)
-
-
-def _refusal(build: Callable[[Backbone, Task], Method], backbone: type[Backbone], task: type[Task]) -> str | None:
+def _refusal(method: type[Method], backbone: type[Backbone], task: type[Task]) -> str | None:
     try:
         with torch.device("meta"):
-            build(backbone.tiny(), task.tiny()).adapt()
+            built(method, default_options(method), backbone.tiny(), task.tiny()).adapt()
     except UsageError as error:
         return str(error)
     return None
@@ -96,8 +88,9 @@ def render(cells: Sequence[Cell], tasks: Iterable[type[Task]]) -> str:
     told = dict.fromkeys(reason for cell in cells if (reason := shared_reason(cell)))
     reasons = {reason: place for place, reason in enumerate(told, 1)}
     found = {(cell.method, cell.backbone, cell.task): shared_reason(cell) for cell in cells}
-    methods, backbones, names = (list(dict.fromkeys(cell[place] for cell in cells)) for place in range(3))
-    letters = letters_of(names)
+    methods = dict.fromkeys(cell.method for cell in cells)
+    backbones = dict.fromkeys(cell.backbone for cell in cells)
+    letters = letters_of(dict.fromkeys(cell.task for cell in cells))
     width = max(map(len, methods), default=0)
     lines = [" " * width + "".join(f"  {backbone:<{3 * len(letters)}}" for backbone in backbones)]
     lines.append(" " * width + ("  " + "".join(f"{letter:>2} " for letter in letters.values())) * len(backbones))

@@ -30,7 +30,7 @@ def run(command: str, config: str, root: Path, runs: Path, *more: str) -> int:
 
 
 def tiny_backbone(config: str) -> str:
-    """The packaged tiny backbone, with random weights, of the kind that a configuration names; CLIP's if it has none."""
+    """The packaged tiny backbone, with random weights, of the kind that a configuration names, or else CLIP's."""
     block = composed(find_config(config))["model"]["init_args"]["backbone"]
     named = (name for name in list_configs() if name.startswith("backbone/") and "tiny" in name)
     own = (name for name in named if _fragment(name)["class_path"] == block["class_path"])
