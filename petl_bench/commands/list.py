@@ -12,7 +12,7 @@ from typing import Any
 from petl_bench.cli.arguments import Parser
 from petl_bench.cli.named_configs import config_folder, list_configs, plugin_configs, summary_of
 from petl_bench.machine.limits import prepare
-from petl_bench.registry import KINDS, Entry, all_entries, import_plugins, load_plugins
+from petl_bench.registry import KINDS, Entry, all_entries, load_plugins
 
 
 def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
@@ -45,7 +45,8 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
 def _listed(what: str, plugins: Sequence[str]) -> list[dict[str, Any]]:
     """What is listed, as JSON has it."""
     if what == "readers":
-        return [entry._asdict() for entry in _readers(plugins)]
+        load_plugins(plugins)
+        return [entry._asdict() for entry in _readers()]
     if what == "configs":
         load_plugins(plugins)  # which may have some beside them
         paths = {name: config_folder() / name for name in list_configs()}
@@ -53,11 +54,10 @@ def _listed(what: str, plugins: Sequence[str]) -> list[dict[str, Any]]:
     return [entry._asdict() for entry in all_entries(what, plugins)]
 
 
-def _readers(plugins: Sequence[str]) -> list[Entry]:
+def _readers() -> list[Entry]:
     prepare()
     from petl_bench.data.video import READERS
 
-    import_plugins(plugins)  # which may add theirs
     return [
         Entry(name, kind.__module__, " ".join((kind.__doc__ or "").split("\n\n")[0].split()))
         for name, kind in READERS.items()
