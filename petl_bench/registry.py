@@ -1,9 +1,12 @@
-"""Finds methods and data modules: everything in the folders `methods` and `datamodules`, and named plug-ins.
+"""Finds methods, backbones, tasks and data modules: ours by their folders, and those of plug-ins.
 
-A checkout has the two folders at its root, an installation within `petl_bench`, so that it owns no other name in
-site-packages. Their modules are `methods.x` and `datamodules.x` in either case, as in every configuration and adapter
-file; `petl_bench.methods.x` is the same module. They are loaded from where they lie and not searched for, so that a
-folder or an installed package of their name does not get in the way.
+Plug-ins are modules that a user names with `--plugins`, and those that installed packages name as entry points of the
+group `petl_bench.plugins`. What a class is follows from its bases: no list is to be edited for a new one.
+
+A checkout has the folders `methods` and `datamodules` at its root, an installation within `petl_bench`, so that it
+owns no other name in site-packages. Their modules are `methods.x` and `datamodules.x` in either case, as in every
+configuration and adapter file; `petl_bench.methods.x` is the same module. They are loaded from where they lie and not
+searched for, so that a folder or an installed package of their name does not get in the way.
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
-import pkgutil
 import sys
-from collections.abc import Iterable
+from abc import ABCMeta, abstractmethod
+from collections.abc import Iterable, Iterator
 from importlib.machinery import ModuleSpec
+from importlib.metadata import entry_points
 from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
@@ -26,15 +30,24 @@ from petl_bench.storage.untrusted import shown
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent
 FOLDERS = ("methods", "datamodules")
-#: bases that mark a class as one a user can name
-BASES = {
-    "methods": {"Method"},
-    "datamodules": {
-        "VideoTextDataModule",
-        "QuestionAnswerDataModule",
-        "ParagraphDataModule",
-        "KarpathyDataModule",
-    },
+#: where plug-ins that were imported may have configurations, in the order in which they were
+_CONFIG_FOLDERS: dict[Path, None] = {}
+#: what installed packages name their plug-ins by
+GROUP = "petl_bench.plugins"
+
+
+class Kind(NamedTuple):
+    """What a configuration can name: the package that ours are in, and the class path of what all of them are."""
+
+    package: str
+    base: str
+
+
+KINDS = {
+    "methods": Kind("methods", "petl_bench.method.Method"),
+    "backbones": Kind("petl_bench.backbones", "petl_bench.backbones.base.Backbone"),
+    "tasks": Kind("petl_bench.tasks", "petl_bench.tasks.base.Task"),
+    "datamodules": Kind("datamodules", "petl_bench.data.base.VideoTextDataModule"),
 }
 
 
@@ -45,29 +58,91 @@ class Entry(NamedTuple):
     module: str
     summary: str
 
+    @property
+    def class_path(self) -> str:
+        """As a configuration names it."""
+        return f"{self.module}.{self.name}"
+
+    def load(self) -> Any:
+        """The class itself."""
+        return named_class(self.class_path)
+
+
+def named_class(class_path: str) -> Any:
+    """The class of a path; those of our two folders are known before anything was imported from them."""
+    for folder in FOLDERS:
+        _package(folder)
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
 
 def import_plugins(extra: Iterable[str] = ()) -> None:
-    """Imports every module of our two folders and of the packages a user named, so that short names resolve.
+    """Imports all that configurations can name, ours and plug-ins', so that short names resolve.
+
+    Args:
+        extra: packages that a user named; installed plug-ins are known without.
 
     Raises:
         UsageError: if a package is missing or broken, or was imported in the place of ours.
     """
-    for folder in FOLDERS:
-        _import_all(folder)
-    for name in extra:
-        _import_plugin(name)
+    for kind in KINDS.values():
+        _import_all(kind.package)
+    load_plugins(extra)
+
+
+def load_plugins(extra: Iterable[str] = ()) -> list[ModuleType]:
+    """Imports plug-ins alone, and so no torch where they need none.
+
+    Args:
+        extra: packages that a user named; installed plug-ins are known without.
+
+    Raises:
+        UsageError: if a package is missing or broken.
+    """
+    return [_import_plugin(name) for name in plugin_modules(extra)]
+
+
+def config_folders() -> list[Path]:
+    """The folders `configs` in the packages of the plug-ins that were imported."""
+    return [folder for folder in _CONFIG_FOLDERS if folder.is_dir()]
+
+
+def installed_plugins() -> dict[str, str]:
+    """The modules that installed packages name as plug-ins, each with the name of its distribution."""
+    return {point.module: point.dist.name if point.dist else point.name for point in entry_points(group=GROUP)}
+
+
+def plugin_modules(extra: Iterable[str] = ()) -> list[str]:
+    """All plug-ins: those of installed packages, and those that a user named."""
+    return list(dict.fromkeys([*installed_plugins(), *extra]))
 
 
 def _import_plugin(name: str) -> ModuleType:
+    distribution = installed_plugins().get(name)
     try:
-        return _import(name)
-    except UsageError:
-        raise
+        module = _import(name)
+    except UsageError as error:
+        if distribution is None:
+            raise
+        raise _broken_installation(name, distribution, str(error)) from error
     except Exception as error:  # whatever somebody else's module does when it is imported
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        if distribution is not None:
+            raise _broken_installation(name, distribution, reason) from error
         raise UsageError(
-            f"--plugins {name}: it cannot be imported ({reason[:300]}); give the name of a module that `import` takes"
+            f"--plugins {name}: it cannot be imported ({reason}); give the name of a module that `import` takes"
         ) from error
+
+    if module.__file__ and module.__package__:  # what lies beside a module in no package may be anybody's
+        _CONFIG_FOLDERS[Path(module.__file__).resolve().parent / "configs"] = None
+    return module
+
+
+def _broken_installation(name: str, distribution: str, reason: str) -> UsageError:
+    return UsageError(
+        f"plug-in {name} of the installed package {distribution} cannot be imported ({reason}): repair or uninstall "
+        f"{distribution}"
+    )
 
 
 def make_alias(name: str) -> None:
@@ -87,9 +162,22 @@ def location(folder: str) -> Path:
     return inside if any(path.name != "__init__.py" for path in inside.glob("*.py")) else ROOT / folder
 
 
-def _import_all(folder: str) -> list[ModuleType]:
-    package = _package(folder)
-    return [_import(f"{folder}.{module.name}") for module in pkgutil.iter_modules(package.__path__)]
+def _import_all(package: str) -> list[ModuleType]:
+    if package in FOLDERS:
+        _package(package)
+    return [_import(name) for name in _modules(package)]
+
+
+def _modules(package: str) -> dict[str, Path]:
+    """The modules of one of our packages, with the files they are in; the package itself is left out."""
+    top = location(package.removeprefix("petl_bench."))
+    found = {}
+    for path in sorted(top.rglob("*.py")):
+        parts = path.relative_to(top).with_suffix("").parts
+        name = ".".join((package, *(parts[:-1] if parts[-1] == "__init__" else parts)))
+        if name != package:
+            found[name] = path
+    return found
 
 
 def _package(folder: str) -> ModuleType:
@@ -126,45 +214,154 @@ def instantiate(value: Any) -> Any:
     """
     if not isinstance(value, dict) or "class_path" not in value:
         return value
-    for folder in FOLDERS:
-        _package(folder)
-    module, _, name = value["class_path"].rpartition(".")
     arguments = {key: instantiate(item) for key, item in value.get("init_args", {}).items()}
-    return getattr(importlib.import_module(module), name)(**arguments)
+    return named_class(value["class_path"])(**arguments)
 
 
-def list_entries(folder: str) -> list[Entry]:
-    """The classes of a folder, read from source without importing anything (torch alone takes two seconds)."""
+def list_entries(kind: str) -> list[Entry]:
+    """Our classes of a kind, read from source without importing anything (torch alone takes two seconds).
+
+    Args:
+        kind: one of `KINDS`.
+    """
+    sources = _Sources()
+    root = sources.find(*KINDS[kind].base.rsplit(".", 1))
     entries = []
-    for path in sorted(location(folder).glob("*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.ClassDef) and BASES[folder] & {_name(base) for base in node.bases}:
-                entries.append(Entry(node.name, f"{folder}.{path.stem}", _summary(ast.get_docstring(node))))
+    for module in _modules(KINDS[kind].package):
+        for name, found in sources.classes(module):
+            if root and issubclass(found, root) and not inspect.isabstract(found) and not name.startswith("_"):
+                entries.append(Entry(name, sources.shortest(module, name), _summary(found.__doc__)))
     return entries
 
 
-def plugin_entries(folder: str, plugins: Iterable[str]) -> list[Entry]:
-    """The classes of a folder's kind that plug-ins define, themselves and in the modules that they import of their own.
+class _Sources:
+    """Classes as their source has them: stand-ins of the same bases and abstract members; nothing is imported."""
+
+    def __init__(self) -> None:
+        self._trees: dict[str, ast.Module] = {}
+        self._made: dict[tuple[str, str], type | None] = {}
+
+    def classes(self, module: str) -> Iterator[tuple[str, type]]:
+        """The classes that a module defines."""
+        for node in self._tree(module).body:
+            if isinstance(node, ast.ClassDef) and (found := self.find(module, node.name)):
+                yield node.name, found
+
+    def find(self, module: str, name: str) -> type | None:
+        """What a name means in a module of ours; None for anything but a class of ours."""
+        key = (module, name)
+        if key not in self._made:
+            self._made[key] = None  # for a module that imports itself
+            self._made[key] = self._found(module, name)
+        return self._made[key]
+
+    def shortest(self, module: str, name: str) -> str:
+        """The outermost package that has a module's class by its name, or else the module."""
+        parts = module.split(".")
+        packages = (".".join(parts[:length]) for length in range(1, len(parts)))
+        return next((p for p in packages if self.find(p, name) is self.find(module, name)), module)
+
+    def _tree(self, module: str) -> ast.Module:
+        if module not in self._trees:
+            path = _source(module)
+            try:
+                self._trees[module] = ast.parse(path.read_text(encoding="utf-8") if path else "")
+            except (SyntaxError, UnicodeDecodeError) as error:
+                raise UsageError(f"{path} is no Python: {' '.join(str(error).split())}") from error
+        return self._trees[module]
+
+    def _found(self, module: str, name: str) -> type | None:
+        for node in self._tree(module).body:
+            if isinstance(node, ast.ClassDef) and node.name == name:
+                return self._stand_in(module, node)
+            if isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    if (alias.asname or alias.name) == name:
+                        return self.find(str(node.module), alias.name)
+        return None
+
+    def _stand_in(self, module: str, node: ast.ClassDef) -> type:
+        bases = filter(None, (self._base(module, base) for base in node.bases))
+        members: dict[str, Any] = {"__module__": module, "__doc__": ast.get_docstring(node)}
+        for child in node.body:
+            if isinstance(child, ast.FunctionDef):
+                abstract = any(_name(decorator) == "abstractmethod" for decorator in child.decorator_list)
+                members[child.name] = abstractmethod(lambda: None) if abstract else None
+            elif isinstance(child, ast.Assign):
+                members |= dict.fromkeys(map(_name, child.targets))
+            elif isinstance(child, ast.AnnAssign) and child.value:
+                members[_name(child.target)] = None
+        own = ("__module__", "__doc__")  # of others of this kind, Python would make use
+        members = {name: member for name, member in members.items() if name in own or not name.startswith("__")}
+        return ABCMeta(node.name, tuple(dict.fromkeys(bases)), members)
+
+    def _base(self, module: str, node: ast.expr) -> type | None:
+        """The class that stands among the bases of another one, as `Method` or as `method.Method`."""
+        node = node.value if isinstance(node, ast.Subscript) else node
+        if not isinstance(node, ast.Attribute):
+            return self.find(module, _name(node))
+        prefix = ast.unparse(node.value)
+        for found in self._tree(module).body:
+            for alias in found.names if isinstance(found, ast.Import | ast.ImportFrom) else ():
+                if (alias.asname or alias.name) == prefix:
+                    above = f"{found.module}." if isinstance(found, ast.ImportFrom) else ""
+                    return self.find(above + alias.name, node.attr)
+        return None
+
+
+def _source(module: str) -> Path | None:
+    """The file of a module of ours; None for those of others."""
+    first, *rest = module.split(".")
+    if first not in ("petl_bench", *FOLDERS):
+        return None
+    path = (Path(__file__).parent if first == "petl_bench" else location(first)).joinpath(*rest)
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def plugin_entries(kind: str, plugins: Iterable[str] = ()) -> list[Entry]:
+    """The classes of a kind that plug-ins define, themselves and in the modules that they import of their own.
+
+    Args:
+        kind: one of `KINDS`.
+        plugins: that a user named; installed ones are known without.
 
     Raises:
         UsageError: if a plug-in is missing or broken.
     """
-    entries = []
-    for plugin in plugins:
+    entries = set()
+    for plugin in plugin_modules(plugins):
         _import_plugin(plugin)
-        own = [module for name, module in sys.modules.items() if f"{name}.".startswith(f"{plugin}.")]
-        kinds = {kind for module in own for kind in vars(module).values() if isinstance(kind, type)}
-        entries += [
-            Entry(kind.__name__, kind.__module__, _summary(inspect.getdoc(kind)))
-            for kind in kinds
-            if f"{kind.__module__}.".startswith(f"{plugin}.") and _can_be_named(kind, folder)
-        ]
+        own = [module for name, module in list(sys.modules.items()) if _is_within(name, plugin)]
+        found = {value for module in own for value in vars(module).values() if isinstance(value, type)}
+        entries |= {
+            Entry(value.__name__, value.__module__, _summary(inspect.getdoc(value)))
+            for value in found
+            if _is_within(value.__module__, plugin) and _can_be_named(value, kind)
+        }
     return sorted(entries)
 
 
-def _can_be_named(kind: type, folder: str) -> bool:
-    bases = {base.__name__ for base in kind.__mro__ if base.__module__.startswith("petl_bench.")}
-    return bool(bases & BASES[folder]) and not inspect.isabstract(kind)
+def all_entries(kind: str, plugins: Iterable[str] = ()) -> list[Entry]:
+    """The classes of a kind, ours first.
+
+    Raises:
+        UsageError: if a plug-in is missing or broken.
+    """
+    return [*list_entries(kind), *plugin_entries(kind, plugins)]
+
+
+def _is_within(module: str, package: str) -> bool:
+    return f"{module}.".startswith(f"{package}.")
+
+
+def _can_be_named(value: type, kind: str) -> bool:
+    bases = {f"{base.__module__}.{base.__qualname__}" for base in value.__mro__[1:]}
+    return KINDS[kind].base in bases and not _is_abstract(value) and not value.__name__.startswith("_")
+
+
+def _is_abstract(value: type) -> bool:
+    """Whether members are missing; `inspect.isabstract` knows it only of classes whose metaclass is ABCMeta."""
+    return any(getattr(inspect.getattr_static(value, n, None), "__isabstractmethod__", False) for n in dir(value))
 
 
 def _summary(docstring: str | None) -> str:

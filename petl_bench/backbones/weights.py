@@ -470,8 +470,13 @@ def load_full(backbone: nn.Module, name: str, path: Path) -> tuple[dict[str, str
     return weights, pixels_of_adapter(adapter, path)
 
 
-def parameters_sha256(module: nn.Module) -> str:
-    """SHA-256 over names and values of all parameters: the identity of weights that come from no file."""
+def parameters_sha256(module: nn.Module) -> str | None:
+    """SHA-256 over names and values of all parameters: the identity of weights that come from no file.
+
+    None on the meta device, where weights have no values.
+    """
+    if any(tensor.is_meta for tensor in module.state_dict().values()):
+        return None
     digest = hashlib.sha256()
     for name, parameter in sorted(module.named_parameters()):
         digest.update(name.encode())

@@ -1,8 +1,9 @@
 """Reads configurations, and refuses class paths from outside before anything imports them.
 
-A `class_path` imports its module even when the class is then rejected, so a configuration
-is code. Only our packages, torch, Lightning and what the user names with `--plugins` may be named. Files that a
-configuration includes are put in their places here: whoever parses the result opens no file.
+A `class_path` imports its module even when the class is then rejected, so a configuration is code. Only our packages,
+torch, Lightning and plug-ins may be named: those that the user gives with `--plugins`, and those that installed
+packages name themselves. Files that a configuration includes are put in their places here: whoever parses the result
+opens no file.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import yaml
 from petl_bench.cli.fragments import FRAGMENT_KEYS, GROUPS, Fragments, fragment, no_group
 from petl_bench.cli.named_configs import SUFFIXES
 from petl_bench.errors import UsageError
+from petl_bench.registry import plugin_modules
 from petl_bench.renamed import as_written_today, class_path_of_today
 from petl_bench.storage.plain_yaml import parse_yaml
 from petl_bench.storage.untrusted import shown
@@ -34,13 +36,13 @@ class ClassPathGuard:
     """Checks the class paths of arguments and configuration files.
 
     Args:
-        plugins: packages the user allowed.
+        plugins: packages the user allowed; installed plug-ins are allowed without.
         packages: that are allowed in any case.
     """
 
     def __init__(self, plugins: Sequence[str] = (), packages: Sequence[str] = ALLOWED) -> None:
-        self.plugins = tuple(plugins)
-        self.allowed = (*packages, *plugins)
+        self.plugins = tuple(plugin_modules(plugins))
+        self.allowed = (*packages, *self.plugins)
         self._fragments = Fragments(self.check)
         #: what was read, by file
         self.files = self._fragments.files

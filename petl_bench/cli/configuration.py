@@ -42,7 +42,7 @@ from petl_bench.machine.limits import fault_of_machine
 from petl_bench.machine.memory import reporting_exhaustion
 from petl_bench.method import Method
 from petl_bench.ranges import Seed
-from petl_bench.registry import import_plugins, list_entries
+from petl_bench.registry import import_plugins
 from petl_bench.runs.clusters import require_processes
 from petl_bench.runs.experiment import Experiment, RunOptions
 from petl_bench.runs.freedoms import plain_defaults, refused_class, require_allowed
@@ -360,7 +360,7 @@ def _where(words: Sequence[str], files: Mapping[Path, Any]) -> str:
 
 def known_words() -> list[str]:
     """Class names and constructor arguments that a configuration of ours may hold."""
-    words = [entry.name for folder in ("methods", "datamodules") for entry in list_entries(folder)]
+    words: list[str] = []
     stack: list[type] = [Configurable, Trainer]
     while stack:
         kind = stack.pop()

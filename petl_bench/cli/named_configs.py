@@ -1,4 +1,7 @@
-"""Packaged configurations by bare name: `msrvtt_adaptformer.yaml`, with or without its suffix."""
+"""Packaged configurations by bare name: `msrvtt_adaptformer.yaml`, with or without its suffix.
+
+Those of a plug-in, in the folder `configs` beside it, have bare names, too, once it was imported.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from petl_bench.errors import UsageError
+from petl_bench.registry import config_folders
 from petl_bench.storage import untrusted
 from petl_bench.storage.untrusted import expanded, is_file, shown
 
@@ -31,9 +35,19 @@ def list_configs() -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.yaml"))
 
 
-def summary_of(name: str) -> str:
-    """What the first comment of a packaged configuration says before its recipe: dataset, backbone, method."""
-    line = (config_folder() / name).read_text(encoding="utf-8").split("\n", 1)[0]
+def plugin_configs() -> dict[str, Path]:
+    """The configurations of plug-ins by name, fragments in sub-folders included; the first of a name counts."""
+    found: dict[str, Path] = {}
+    for folder in config_folders():
+        for path in sorted(folder.rglob("*.yaml")):
+            found.setdefault(str(path.relative_to(folder)), path)
+    return found
+
+
+def summary_of(path: Path) -> str:
+    """What the first comment of a configuration says before its recipe: dataset, backbone, method."""
+    line = read_text(path).split("\n", 1)[0]
+    line = line if line.startswith("#") else ""
     return ". ".join(line.lstrip("# ").rstrip(".").split(". ")[:2])
 
 
@@ -46,28 +60,31 @@ def find_config(name: str) -> Path:
     path = found_config(name)
     if path is not None:
         return path
-    close = get_close_matches(name, list_configs(), 3, 0.5)
+    close = get_close_matches(name, [*list_configs(), *plugin_configs()], 3, 0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else "`petl-bench list configs` shows the packaged ones"
     raise UsageError(f"no file and no packaged configuration {shown(name, 200)}: {hint}")
 
 
 def found_config(name: str) -> Path | None:
     """The file a `--config` value means; None if there is none."""
-    folder = config_folder()
-    return next((path for path in (expanded(name), folder / name, folder / f"{name}.yaml") if is_file(path)), None)
+    folders = (config_folder(), *config_folders())
+    named = (folder / file for folder in folders for file in (name, f"{name}.yaml"))
+    return next((path for path in (expanded(name), *named) if is_file(path)), None)
 
 
 def find_fragment(name: str, folder: Path) -> Path:
-    """The file that a configuration in `folder` includes by `name`: beside it, packaged, or in the current folder.
+    """The file that a configuration in `folder` includes by `name`: beside it, packaged, a plug-in's, or where we are.
 
     Raises:
         UsageError: if there is none; it suggests close names.
     """
     own = expanded(name)
-    found = next((path for path in (folder / own, config_folder() / own, own) if is_file(path)), None)
+    folders = (folder, config_folder(), *config_folders())
+    found = next((path for path in (*(folder / own for folder in folders), own) if is_file(path)), None)
     if found is not None:
         return found
-    close = get_close_matches(name, [fragment for fragment in list_configs() if os.sep in fragment], 3)
+    known = [fragment for fragment in (*list_configs(), *plugin_configs()) if os.sep in fragment]
+    close = get_close_matches(name, known, 3)
     hint = f": did you mean {' or '.join(close)}?" if close else ""
     raise UsageError(f"no file {shown(name, 200)} in {folder.resolve()}, and no packaged one of that name{hint}")
 

@@ -15,6 +15,7 @@ from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import UsageError
 from petl_bench.machine.signals import STOP
 from petl_bench.method import Method
+from petl_bench.registry import load_plugins
 from petl_bench.storage.untrusted import shown
 
 #: modules with `add_arguments(parser)` and `run(data module, options) -> exit code`
@@ -32,6 +33,7 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
     options, rest = _parser().parse_known_args(arguments)
     if options.backbone and not options.backbone.endswith(SUFFIXES):
         raise UsageError(f"--backbone {shown(options.backbone)} is no file: give backbone/NAME.yaml")
+    load_plugins(plugins)  # a configuration may be theirs
     backbone = [f"--model.init_args.backbone={options.backbone}"] if options.backbone else []
     configuration = [*_configuration(options.config), *backbone, *rest]
     return on_configuration(_on_data, options, configuration, plugins, device="meta")

@@ -6,34 +6,17 @@ wrong with it.
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import json
-import tempfile
-from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 
 from petl_bench.backbones.base import CAPABILITIES, Backbone
-from petl_bench.backbones.known import known_backbones
-from petl_bench.cli.fragments import composed
-from petl_bench.cli.named_configs import config_folder
+from petl_bench.cli.tiny_parts import built, classes_of, default_options
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
-from petl_bench.registry import import_plugins, instantiate, list_entries, plugin_entries
 from petl_bench.tasks.base import Task
-from petl_bench.tasks.matching import MatchingRetrieval
-from petl_bench.tasks.qa_classifier import AnswerClassifier
-from petl_bench.tasks.qa_generation import AnswerGeneration
-from petl_bench.tasks.retrieval import Retrieval
-
-BACKBONES = known_backbones()
-_KINDS: dict[str, type[Task]] = {"R": Retrieval, "M": MatchingRetrieval, "C": AnswerClassifier, "G": AnswerGeneration}
-#: tasks by the letter that stands for them in the table
-TASKS = {letter: kind.name for letter, kind in _KINDS.items()}
 
 
 class Cell(NamedTuple):
@@ -45,68 +28,39 @@ class Cell(NamedTuple):
     reason: str | None
 
 
-def matrix(plugins: Sequence[str] = ()) -> list[Cell]:
-    """Every method, those of plug-ins included, on every backbone for every task."""
-    with tempfile.TemporaryDirectory() as folder:
-        answers = Path(folder) / "answers.json"
-        answers.write_text('["yes", "no"]', encoding="utf-8")
-        tasks: dict[str, Callable[[], Task]] = {
-            "retrieval": Retrieval,
-            "matching": MatchingRetrieval,
-            "qa_classifier": lambda: AnswerClassifier(answers),
-            "qa_generation": AnswerGeneration,
-        }
-        return [
-            Cell(name, backbone, task, _refusal(build, _backbone(backbone), tasks[task]()))
-            for name, build in _methods(plugins).items()
-            for backbone in BACKBONES
-            for task in TASKS.values()
-        ]
+def matrix(plugins: Sequence[str] = (), text: str = "") -> list[Cell]:
+    """Every method on every backbone for every task, those of plug-ins included.
+
+    Args:
+        plugins: that a user named.
+        text: only combinations in whose method, backbone or task it occurs, whatever its case.
+    """
+    methods, backbones, tasks = (classes_of(kind, plugins) for kind in ("methods", "backbones", "tasks"))
+    return [
+        Cell(name, place, task.name, _refusal(method, backbone, task))
+        for name, method in methods.items()
+        for place, backbone in backbones.items()
+        for task in tasks.values()
+        if any(text.lower() in word.lower() for word in (name, place, task.name))
+    ]
 
 
-def _methods(plugins: Sequence[str]) -> dict[str, Callable[[Backbone, Task], Method]]:
-    """What builds each method, by name, with the arguments of its first fixture configuration, or its defaults."""
-    found: dict[str, Callable[[Backbone, Task], Method]] = {}
-    given: dict[str, dict[str, Any]] = {}
-    for path in sorted(config_folder().glob("fixture_*.yaml")):
-        model = composed(path)["model"]
-        given.setdefault(model["class_path"], model["init_args"])
-    import_plugins()
-    for entry in [*list_entries("methods"), *plugin_entries("methods", plugins)]:
-        kind = getattr(importlib.import_module(entry.module), entry.name)
-        arguments = given.get(f"{entry.module}.{entry.name}", {})
-        own = (key for key in arguments if key not in ("backbone", "task", "optimizer"))
-        options = {key: instantiate(arguments[key]) for key in own}
-        found[entry.name] = partial(_built, kind, options)
-    return found
-
-
-def _built(kind: type[Method], options: dict[str, Any], backbone: Backbone, task: Task) -> Method:
-    parameters = inspect.signature(kind).parameters.values()
-    named = {p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-    if missing := sorted(named - {"backbone", "task", *options}):
-        raise UsageError(f"{kind.__name__} has no default for {', '.join(missing)}, and no fixture configuration")
-    return kind(backbone=backbone, task=task, **options)
-
-
-def _backbone(name: str) -> Backbone:
-    with torch.device("meta"):
-        return BACKBONES[name].tiny()
-
-
-def _refusal(build: Callable[[Backbone, Task], Method], backbone: Backbone, task: Task) -> str | None:
+def _refusal(method: type[Method], backbone: type[Backbone], task: type[Task]) -> str | None:
     try:
         with torch.device("meta"):
-            build(backbone, task).adapt()
+            built(method, default_options(method), backbone.tiny(), task.tiny()).adapt()
     except UsageError as error:
         return str(error)
     return None
 
 
-def run(as_json: bool, plugins: Sequence[str] = ()) -> int:
+def run(as_json: bool, plugins: Sequence[str] = (), text: str = "") -> int:
     """Prints the matrix, and below it the reason of each hole."""
-    cells = matrix(plugins)
-    print(json.dumps([cell._asdict() for cell in cells], indent=2) if as_json else render(cells))
+    cells = matrix(plugins, text)
+    if as_json:
+        print(json.dumps([cell._asdict() for cell in cells], indent=2))
+    else:
+        print(render(cells, classes_of("tasks", plugins).values()))
     return 0
 
 
@@ -115,24 +69,48 @@ def shared_reason(cell: Cell) -> str | None:
     return cell.reason and cell.reason.removeprefix(f"{cell.method} ")
 
 
-def render(cells: Sequence[Cell]) -> str:
-    """A table of + and of numbers of reasons, and the reasons."""
+def letters_of(tasks: Iterable[str]) -> dict[str, str]:
+    """A letter for each task, the first one of its last word, or the next one that is free: qa_classifier is C."""
+    found: dict[str, str] = {}
+    for task in tasks:
+        wanted = [*task.rsplit("_", 1)[-1].upper(), *"ABCDEFGHIJKLMNOPQRSTUVWXYZ"]
+        found[task] = next((letter for letter in wanted if letter not in found.values()), task)
+    return found
+
+
+def render(cells: Sequence[Cell], tasks: Iterable[type[Task]]) -> str:
+    """A table of + and of numbers of reasons, and the reasons.
+
+    Args:
+        cells: of the table.
+        tasks: the classes of their tasks, and maybe more.
+    """
     told = dict.fromkeys(reason for cell in cells if (reason := shared_reason(cell)))
     reasons = {reason: place for place, reason in enumerate(told, 1)}
-    methods = list(dict.fromkeys(cell.method for cell in cells))
     found = {(cell.method, cell.backbone, cell.task): shared_reason(cell) for cell in cells}
-    width = max(map(len, methods))
-    lines = [" " * width + "".join(f"  {backbone:<{3 * len(TASKS)}}" for backbone in BACKBONES)]
-    lines.append(" " * width + ("  " + "".join(f"{letter:>2} " for letter in TASKS)) * len(BACKBONES))
+    methods = dict.fromkeys(cell.method for cell in cells)
+    backbones = dict.fromkeys(cell.backbone for cell in cells)
+    letters = letters_of(dict.fromkeys(cell.task for cell in cells))
+    width = max(map(len, methods), default=0)
+    lines = [" " * width + "".join(f"  {backbone:<{3 * len(letters)}}" for backbone in backbones)]
+    lines.append(" " * width + ("  " + "".join(f"{letter:>2} " for letter in letters.values())) * len(backbones))
     for method in methods:
-        marks = (
-            "".join(f"{reasons.get(found[method, backbone, task] or '', '+'):>2} " for task in TASKS.values())
-            for backbone in BACKBONES
-        )
+        marks = ("".join(_mark(found, reasons, (method, backbone, task)) for task in letters) for backbone in backbones)
         lines.append(f"{method:<{width}}  " + "  ".join(marks))
     lines += ["", "+ runs"]
-    for letter, kind in _KINDS.items():
-        lines.append(f"{letter} {kind.name}: needs {', '.join(CAPABILITIES[need] for need in kind.needs) or 'nothing'}")
+    for kind in tasks:
+        if kind.name in letters:
+            needs = ", ".join(CAPABILITIES[need] for need in kind.needs) or "nothing"
+            lines.append(f"{letters[kind.name]} {kind.name}: needs {needs}")
     lines.append("")
     lines += [f"{place:>2}  {reason}" for reason, place in reasons.items()]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _mark(
+    found: Mapping[tuple[str, str, str], str | None], reasons: Mapping[str, int], place: tuple[str, str, str]
+) -> str:
+    """What stands for a combination: of those that are left out by a filter, nothing."""
+    if place not in found:
+        return "   "
+    return f"{reasons.get(found[place] or '', '+'):>2} "

@@ -111,7 +111,10 @@ COMMANDS = (
     Command(
         "list",
         _REST,
-        ("methods, datamodules, configs, or the matrix of methods, backbones and tasks",),
+        (
+            "methods, backbones, tasks, datamodules, readers, configs, or the matrix of what runs on what",
+            "narrowed down by a text, as JSON for programs:  petl-bench list methods lora --json",
+        ),
         torch=False,
         several=True,
     ),
@@ -140,7 +143,8 @@ COMMANDS = (
 )
 _EPILOGUE = """
 options:
-  --plugins PACKAGE  import your own methods and data modules first (repeatable; not of report and fixture)
+  --plugins PACKAGE  import methods, backbones, tasks and data modules of your own first (repeatable; not of report and
+                     fixture); installed packages with the entry point petl_bench.plugins are known without
   --debug            show the traceback of an error
   --version, --help
 

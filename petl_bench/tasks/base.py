@@ -72,6 +72,14 @@ class Task(Configurable, nn.Module, ABC):
     #: names of what `loss` logs beside the loss itself.
     logs: ClassVar[tuple[str, ...]] = ()
 
+    @classmethod
+    def tiny(cls) -> Task:
+        """One with the defaults of its options, for tests and for `petl-bench list matrix`.
+
+        A task with an option that has no default, or one that is large for a test, says here what stands for it.
+        """
+        return cls()
+
     def metric_names(self, several_texts: bool, types: Collection[str]) -> list[str]:
         """Names of the metrics that `compute` gives.
 

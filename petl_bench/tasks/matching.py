@@ -124,6 +124,11 @@ class MatchingRetrieval(Retrieval):
         self._to_push: _GlobalBatch | None = None
         self._times: dict[str, int] = {}
 
+    @classmethod
+    def tiny(cls) -> MatchingRetrieval:
+        """With a short queue, and a momentum encoder that follows within a few steps."""
+        return cls(queue_size=8, momentum=0.9)
+
     def untaught(self, batch: int, processes: int, videos: int) -> str | None:
         if self.negatives == "rank" and batch // processes < 2 <= batch:
             return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -87,6 +88,14 @@ class AnswerClassifier(QuestionAnswering):
         super().__init__(score, vocabulary)
         self.vocabulary = vocabulary  # here there always is one
         self.hidden_dim, self.dropout = hidden_dim, dropout
+
+    @classmethod
+    def tiny(cls) -> AnswerClassifier:
+        """With two answers."""
+        with tempfile.TemporaryDirectory() as folder:
+            answers = Path(folder) / "answers.json"
+            answers.write_text('["red", "blue"]', encoding="utf-8")
+            return cls(answers)
 
     @property
     def answering(self) -> str:

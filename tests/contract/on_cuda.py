@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import product
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -27,8 +26,8 @@ from torch.utils.data import DataLoader, Dataset
 from methods.mv_adapter import OfficialMVAdapter
 from petl_bench.data.batch import Batch
 from petl_bench.optimizers import AdamWCosine
+from petl_bench.testing import samples
 from tests.contract import battery
-from tests.contract.test_methods import CONFIGS, HOLES
 from tests.inputs import with_mask
 from tests.pretended_cuda import CUDA, Place, PretendedCuda, pretended_cuda, with_a_twin
 
@@ -40,11 +39,12 @@ _WAYS = list(product((False, True), RECIPES, PRECISIONS))
 
 
 class Case(NamedTuple):
-    """What is run: a configuration's method on a backbone for a task, how precisely, with which optimiser, and whether
-    as one of two processes.
+    """What is run, and how.
+
+    A configuration's method on a backbone for a task, in a precision, with an optimiser, alone or as one of two.
     """
 
-    config: Path
+    config: battery.Case
     backbone: str
     task: str
     precision: str = "bf16-mixed"
@@ -52,8 +52,7 @@ class Case(NamedTuple):
     twin: bool = False
 
     def __str__(self) -> str:
-        name = self.config.stem.removeprefix("fixture_")
-        return "-".join((name, *self[1:5], "two" if self.twin else "one"))
+        return "-".join((self.config.name, *self[1:5], "two" if self.twin else "one"))
 
 
 class Findings(NamedTuple):
@@ -68,10 +67,10 @@ class Findings(NamedTuple):
     waits: Counter[Place]
 
 
-def places() -> Iterator[tuple[Path, str, str]]:
+def places() -> Iterator[tuple[battery.Case, str, str]]:
     """Configurations, backbones and tasks that run together."""
-    for config, backbone, task in product(CONFIGS, battery.BACKBONES, battery.TASKS):
-        if (config.stem, backbone, task) not in HOLES:
+    for config, backbone, task in product(battery.CASES, battery.BACKBONES, battery.TASKS):
+        if (config.name, backbone, task) not in battery.HOLES:
             yield config, backbone, task
 
 
@@ -84,7 +83,7 @@ def everything() -> Iterator[Case]:
 
 def sample() -> Iterator[Case]:
     """Every method once with each backbone, in turn on each task and in each way."""
-    tasks: dict[tuple[Path, str], list[str]] = {}
+    tasks: dict[tuple[battery.Case, str], list[str]] = {}
     for config, backbone, task in places():
         tasks.setdefault((config, backbone), []).append(task)
     for turn, ((config, backbone), own) in enumerate(tasks.items()):
@@ -96,7 +95,7 @@ def tried(case: Case) -> Findings:
     """Trains two steps, then tests and predicts with a clip that cannot be read."""
     method = battery.builder(case.config, case.backbone, case.task)()
     method.recipe = RECIPES[case.recipe]()
-    batch = battery.make_batch(method.backbone)._replace(questions=battery.QUESTIONS)
+    batch = samples.make_batch(method.backbone)._replace(questions=samples.QUESTIONS)
     with pretended_cuda() as gpu, with_a_twin() if case.twin else nullcontext():
         step = _SecondStep(gpu)
         trainer = _trainer(case.precision, step)
@@ -116,17 +115,17 @@ class _SecondStep(Callback):
     def __init__(self, gpu: PretendedCuda) -> None:
         self._gpu, self.waits = gpu, Counter[Place]()
 
-    def on_train_batch_start(self, *args: Any) -> None:
+    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
         self._gpu.waits.clear()
 
-    def on_train_batch_end(self, *args: Any) -> None:
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self.waits = self._gpu.waits.copy()
 
 
 class _Batches(Dataset[Batch]):
     """Batches in pinned memory, as loaders give them on a GPU."""
 
-    counts = (len(battery.CAPTIONS), len(battery.CAPTIONS))
+    counts = (len(samples.CAPTIONS), len(samples.CAPTIONS))
 
     def __init__(self, *batches: Batch) -> None:
         self._batches = batches

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -15,11 +13,12 @@ from methods.vop import VoP
 from petl_bench.errors import UsageError
 from petl_bench.nn.adapter_blocks import PromptedBlock
 from petl_bench.tasks.retrieval import Retrieval
-from tests.contract import battery
-from tests.contract.gated import Gated, GatedBlock
-from tests.contract.test_methods import CONFIGS
+from petl_bench.testing.gated import Gated, GatedBlock
+from petl_bench.testing.methods import check_gradients, check_identity_at_init, check_padding
+from petl_bench.testing.samples import features, make_batch, train
+from tests.contract.battery import CASES, HOLES, Case, builder
 
-#: what is not defined on it, and why; everything else trains
+#: what of ours is not defined on it, and why; everything else of ours trains
 REFUSALS = {
     "methods.mv_adapter.MVAdapter": "MVAdapter needs a class token in front of the patches: the vision tower of "
     "gated-tiny has none",
@@ -28,32 +27,28 @@ REFUSALS = {
     "methods.uniadapter.UniAdapter": "UniAdapter needs towers of one width, whose projections it shares: those of "
     "gated-tiny differ in width (video 32, language 48)",
 }
-NAMED = {config: battery.method_of(config) for config in CONFIGS}
-REFUSED = [config for config in CONFIGS if NAMED[config] in REFUSALS]
-TRAINED = [config for config in CONFIGS if NAMED[config] not in REFUSALS]
+TRAINED = [case for case in CASES if (case.name, "gated", "retrieval") not in HOLES]
 
 
-def stem(config: Path) -> str:
-    return config.stem.removeprefix("fixture_")
-
-
-@pytest.mark.parametrize("config", REFUSED, ids=stem)
-def test_refusals(config: Path) -> None:
+@pytest.mark.parametrize("case", [case for case in CASES if case.class_path in REFUSALS], ids=str)
+def test_refusals(case: Case) -> None:
     with pytest.raises(UsageError) as refused:
-        battery.builder(config, "gated")()
-    assert str(refused.value) == REFUSALS[NAMED[config]]
+        builder(case, "gated")()
+    assert str(refused.value) == REFUSALS[case.class_path]
 
 
-@pytest.mark.parametrize("config", TRAINED, ids=stem)
-def test_what_is_trained(config: Path) -> None:
-    build = battery.builder(config, "gated")
-    battery.check_gradients(build)
-    battery.check_identity_at_init(build)
-    battery.check_padding(build)
+@pytest.mark.parametrize("case", TRAINED, ids=str)
+def test_what_is_trained(case: Case) -> None:
+    build = builder(case, "gated")
+    check_gradients(build)
+    check_identity_at_init(build)
+    check_padding(build)
 
 
-def test_every_refusal_is_of_a_method_there_is() -> None:
-    assert REFUSALS.keys() <= set(NAMED.values())
+def test_nothing_else_of_ours_refuses() -> None:
+    refused = {case.class_path for case in CASES if (case.name, "gated", "retrieval") in HOLES}
+    assert REFUSALS.keys() <= refused
+    assert len(TRAINED) > 15
 
 
 def trained(method: LNTune | BitFit) -> set[str]:
@@ -78,11 +73,11 @@ def test_bitfit_trains_the_tower_that_has_biases(caplog: pytest.LogCaptureFixtur
 def test_lora_works_with_keys_and_values_narrower_than_queries(targets: str) -> None:
     method = LoRA(backbone=Gated(), task=Retrieval(), targets=targets).adapt()  # type: ignore[arg-type]  # as named
     assert isinstance(method, LoRA)
-    batch = battery.make_batch(method.backbone)
-    battery.train(method, batch, 2)
-    before = battery.features(method, batch)
+    batch = make_batch(method.backbone)
+    train(method, batch, 2)
+    before = features(method, batch)
     method.merge()
-    for mine, merged in zip(before, battery.features(method, batch), strict=True):
+    for mine, merged in zip(before, features(method, batch), strict=True):
         torch.testing.assert_close(mine, merged, atol=1e-5, rtol=1e-5)
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from petl_bench.commands.matrix import BACKBONES, TASKS, Cell, matrix, render, shared_reason
+from petl_bench.cli.tiny_parts import classes_of
+from petl_bench.commands.matrix import Cell, letters_of, matrix, render, shared_reason
 from petl_bench.registry import list_entries
-from tests.contract.battery import method_of
-from tests.contract.test_methods import CONFIGS, HOLES
-
-#: class name by packaged configuration
-METHODS = {config.stem: method_of(config).rsplit(".", 1)[1] for config in CONFIGS}
+from tests.contract.battery import BACKBONES, CASES, HOLES
 
 #: what has to run on BLIP for retrieval and question answering, as it does on CLIP
 EVERYWHERE = ("MVAdapter", "AdaptFormer", "STAdapter", "Convpass", "LoRA", "BitFit", "Full")
@@ -24,9 +21,9 @@ def cells() -> list[Cell]:
 
 
 def test_every_combination_stands_once(cells: list[Cell]) -> None:
-    methods = {entry.name for entry in list_entries("methods")}
+    methods, backbones, tasks = (len(list_entries(kind)) for kind in ("methods", "backbones", "tasks"))
     places = [(cell.method, cell.backbone, cell.task) for cell in cells]
-    assert len(set(places)) == len(places) == len(methods) * len(BACKBONES) * len(TASKS)
+    assert len(set(places)) == len(places) == methods * backbones * tasks
 
 
 def test_what_has_to_run_runs(cells: list[Cell]) -> None:
@@ -38,16 +35,20 @@ def test_what_has_to_run_runs(cells: list[Cell]) -> None:
     assert {("UniAdapter", *place) for place in FUSED} <= runs
 
 
-def test_holes_are_those_of_the_battery(cells: list[Cell]) -> None:
-    """`test_methods.py` trains what is no hole, with the configurations of `METHODS`."""
-    holes = {(c.method, c.backbone.lower(), c.task): c.reason for c in cells if c.reason and c.backbone != "WholeCLIP"}
-    battery = {(METHODS[config], backbone, task): words for (config, backbone, task), words in HOLES.items()}
-    assert holes.keys() == battery.keys()
-    assert all(words in (holes[place] or "") for place, words in battery.items())
+def test_holes_are_those_that_needs_tell(cells: list[Cell]) -> None:
+    """`test_methods.py` trains what is no hole, with the configurations of its cases."""
+    holes = {(c.method, c.backbone.lower(), c.task) for c in cells if c.reason and c.backbone.lower() in BACKBONES}
+    methods = {case.name: case.method.__name__ for case in CASES}
+    assert holes == {(methods[case], b, task) for case, b, task in HOLES if b in BACKBONES}
+
+
+def test_a_letter_for_each_task() -> None:
+    letters = letters_of(["matching", "qa_classifier", "qa_generation", "retrieval", "grounding", "group_retrieval"])
+    assert list(letters.values()) == ["M", "C", "G", "R", "O", "E"]
 
 
 def test_a_reason_is_one_line_below_the_table(cells: list[Cell]) -> None:
-    text = render(cells)
+    text = render(cells, classes_of("tasks").values())
     for reason in {shared_reason(cell) or "" for cell in cells if cell.reason}:
         assert "\n" not in reason
         assert text.count(f"  {reason}") == 1

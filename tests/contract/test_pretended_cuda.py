@@ -17,11 +17,11 @@ from torch import Tensor
 
 from petl_bench import optimizers
 from petl_bench.backbones.base import Backbone
-from petl_bench.cli.named_configs import config_folder
 from petl_bench.data.batch import Batch
 from petl_bench.tasks import losses
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.retrieval import Retrieval
+from petl_bench.testing import samples
 from tests.contract import battery, on_cuda
 from tests.contract.on_cuda import Case, Findings
 from tests.pretended_cuda import CUDA, Place, pretended_cuda
@@ -169,14 +169,14 @@ def sizes_of_the_cpu() -> None:
 
 
 def nothing_to_read() -> None:
-    make = battery.make_batch
+    make = samples.make_batch
 
     def with_an_empty_clip(backbone: Any) -> Any:
         batch = make(backbone)
         batch.clips.mask[-1] = False
         return batch
 
-    battery.make_batch = with_an_empty_clip
+    samples.make_batch = with_an_empty_clip
 
 
 def one_more_wait() -> None:
@@ -189,7 +189,7 @@ def one_more_wait() -> None:
     Retrieval.loss = loss_that_is_looked_at
 
 
-FIXTURE = config_folder() / "fixture_lora.yaml"
+FIXTURE = battery.case_of("fixture_lora")
 MATCHING = Case(FIXTURE, "blip", "matching")
 
 

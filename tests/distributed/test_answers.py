@@ -21,7 +21,7 @@ from petl_bench.method import Method
 from petl_bench.metrics.qa import AnswerMetric, AnswerResult, exact_match
 from petl_bench.tasks.qa_classifier import AnswerClassifier
 from petl_bench.tasks.qa_generation import AnswerGeneration
-from tests.contract.battery import make_batch
+from petl_bench.testing.samples import make_batch
 from tests.distributed.pool import Pool, pool
 from tests.inputs import rows_of, with_frames
 

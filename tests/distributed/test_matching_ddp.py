@@ -17,7 +17,7 @@ from petl_bench.method import Method
 from petl_bench.nn.transformer import Memory
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.reranking import Reranking
-from tests.contract.battery import make_batch
+from petl_bench.testing.samples import make_batch
 from tests.distributed.pool import Pool, pool
 from tests.inputs import rows_of, with_frames
 

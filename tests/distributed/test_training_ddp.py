@@ -9,7 +9,7 @@ from torch import Tensor
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.method import Method
 from petl_bench.tasks.retrieval import Retrieval
-from tests.contract.battery import make_batch
+from petl_bench.testing.samples import make_batch
 from tests.distributed.pool import Pool, pool
 from tests.inputs import rows_of, with_frames
 

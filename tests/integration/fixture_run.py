@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +30,11 @@ def run(command: str, config: str, root: Path, runs: Path, *more: str) -> int:
 
 
 def tiny_backbone(config: str) -> str:
-    """The packaged tiny backbone, with random weights, of the class that a configuration names."""
-    named = composed(find_config(config))["model"]["init_args"]["backbone"]["class_path"]
-    tiny = (name for name in list_configs() if re.fullmatch(r"backbone/\w+_tiny\w*\.yaml", name))
-    return next(name for name in tiny if _fragment(name)["class_path"] == named)
+    """The packaged tiny backbone, with random weights, of the kind that a configuration names, or else CLIP's."""
+    block = composed(find_config(config))["model"]["init_args"]["backbone"]
+    named = (name for name in list_configs() if name.startswith("backbone/") and "tiny" in name)
+    own = (name for name in named if _fragment(name)["class_path"] == block["class_path"])
+    return next(own, "backbone/clip_tiny.yaml")
 
 
 def layout_of(config: str) -> str:

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import torch
 
+from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import config_folder
 from petl_bench.optimizers import AdamWCosine
 from petl_bench.runs.environment import environment
-from tests.contract.battery import builder, features, make_batch, own_backbone
+from petl_bench.testing.samples import features, make_batch
+from tests.contract.battery import builder, case_of
 
 FIGURES = Path(__file__).with_name("figures.json")
 STEPS = 12
@@ -22,13 +24,18 @@ STEPS = 12
 
 def configurations() -> list[Path]:
     """The packaged fixture configurations that have something to train."""
-    return [path for path in sorted(config_folder().glob("fixture_*.yaml")) if path.stem != "fixture_zeroshot"]
+    return [path for path in sorted(config_folder().glob("fixture_*.yaml")) if case_of(path).method.trainable]
+
+
+def backbone_of(config: Path) -> str:
+    """The kind of backbone that a configuration names."""
+    return composed(config)["model"]["init_args"]["backbone"]["class_path"].rsplit(".", 1)[1].lower()
 
 
 def train(config: Path) -> list[float]:
     """The loss before training, after half and after all steps, and the mean cosine of matching pairs at the end."""
     torch.manual_seed(0)
-    method = builder(config, own_backbone(config))()
+    method = builder(config, backbone_of(config))()
     batch = make_batch(method.backbone)
     optimizer, schedule = AdamWCosine(lr=1e-3, warmup=0.0).build(method.trainable_parameters(), STEPS)
     method.train()

@@ -58,6 +58,7 @@ MAY_IMPORT = {
         *("tasks", "video_text_model"),
     },
     "library": {*GROUND, "cli", "data", "machine", "method", "registry", "runs"},
+    "testing": {*GROUND, "backbones", "cli", "data", "inputs", "method", "nn", "registry", "storage", "tasks"},
     "main": {"cli.rewriting", "commands.table", "errors", "machine"},
     "__main__": {"main"},
 }
@@ -189,9 +190,9 @@ def run_python(code: str, *arguments: str) -> str:
 
 LIGHT = """
 import importlib, sys
-import petl_bench.main
+import petl_bench.main, petl_bench.registry
 assert "torch" not in sys.modules, "main"
-for arguments in (["list", "methods"], ["list", "datamodules"], ["list", "configs"], ["--help"], ["--version"]):
+for arguments in (*(["list", kind] for kind in (*petl_bench.registry.KINDS, "configs")), ["--help"], ["--version"]):
     assert petl_bench.main.main(arguments) == 0, arguments
     assert "torch" not in sys.modules, arguments
 for name in sys.argv[1:]:
@@ -204,6 +205,8 @@ def test_light_commands_do_not_load_torch() -> None:
     light = [module_name(p) for p in FILES if any(is_within(module_name(p), f"petl_bench.{w}") for w in WITHOUT_TORCH)]
     output = run_python(LIGHT, *light)
     assert "AdaptFormer" in output
+    assert "BLIPVQA" in output
+    assert "Retrieval" in output
     assert "MSRVTT" in output
 
 
@@ -211,6 +214,11 @@ def test_the_package_itself_imports_next_to_nothing() -> None:
     """Its public names are imported when they are used."""
     code = "import sys, petl_bench; print([n for n in sys.modules if n.split('.')[0] in ('petl_bench', 'torch')])"
     assert run_python(code) == "['petl_bench']\n"
+
+
+def test_checks_need_no_pytest() -> None:
+    """Only what a test needs may come with them: users' checks run wherever they like."""
+    assert run_python("import sys, petl_bench.testing; print('pytest' in sys.modules)") == "False\n"
 
 
 # Each module is imported in a child of its own, forked from a process that has loaded foreign packages only: a fresh

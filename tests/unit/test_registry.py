@@ -11,8 +11,21 @@ import pytest
 
 import methods
 from petl_bench import registry
+from petl_bench.cli.config_safety import ClassPathGuard
 from petl_bench.errors import UsageError
-from petl_bench.registry import FOLDERS, PACKAGE, ROOT, import_plugins, list_entries, plugin_entries
+from petl_bench.registry import (
+    FOLDERS,
+    GROUP,
+    KINDS,
+    PACKAGE,
+    ROOT,
+    all_entries,
+    import_plugins,
+    installed_plugins,
+    list_entries,
+    named_class,
+    plugin_entries,
+)
 
 
 def test_lists_what_a_configuration_can_name() -> None:
@@ -24,29 +37,32 @@ def test_lists_what_a_configuration_can_name() -> None:
     assert [entry.name for entry in list_entries("datamodules")].count("MSRVTT") == 1
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_every_entry_can_be_imported_and_has_a_summary(folder: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_entry_can_be_imported_and_has_a_summary(kind: str) -> None:
     import_plugins()
-    entries = list_entries(folder)
+    entries = list_entries(kind)
     assert len({entry.name for entry in entries}) == len(entries) > 0
     for entry in entries:
         assert hasattr(sys.modules[entry.module], entry.name)
+        assert entry.load().__name__ == entry.name
         assert entry.summary
         assert "\n" not in entry.summary
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_listing_misses_no_class(folder: str) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_listing_misses_no_class(kind: str) -> None:
     """The list is read from source; it equals what the classes themselves say."""
-    from petl_bench.data.base import VideoTextDataModule
-    from petl_bench.method import Method
-
     import_plugins()
-    base = {"methods": Method, "datamodules": VideoTextDataModule}[folder]
-    modules = [module for name, module in list(sys.modules.items()) if name.startswith(f"{folder}.")]
+    base, package = named_class(KINDS[kind].base), KINDS[kind].package
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith(f"{package}.")]
     classes = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
-    own = {c.__name__ for c in classes if issubclass(c, base) and c.__module__.startswith(f"{folder}.")}
-    assert own == {entry.name for entry in list_entries(folder)}
+    own = {c for c in classes if issubclass(c, base) and c.__module__.startswith(f"{package}.")}
+    concrete = {c.__name__ for c in own if not any(getattr(getattr(c, n), "__isabstractmethod__", 0) for n in dir(c))}
+    assert concrete == {entry.name for entry in list_entries(kind)}
+
+
+def test_a_backbone_is_listed_by_the_package_that_configurations_name() -> None:
+    assert "petl_bench.backbones.clip.CLIP" in {entry.class_path for entry in list_entries("backbones")}
 
 
 def plugin(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -135,7 +151,37 @@ def test_classes_of_plugins_are_listed(tmp_path: Path, monkeypatch: pytest.Monke
     assert found[0].summary == "First line, second."
     assert plugin_entries("datamodules", [name]) == [("Clips", name, "Clips of mine.")]
     assert plugin_entries("methods", []) == []
+    assert plugin_entries("tasks", [name]) == []
     monkeypatch.delitem(sys.modules, name)
+
+
+def install(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A distribution `<name>-dist` that names the module as a plug-in, as `pip install` leaves it."""
+    plugin(folder, name, text, monkeypatch)
+    info = folder / f"{name}_dist-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-dist\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\nmine = {name}\n", encoding="utf-8")
+
+
+def test_plugins_of_installed_packages_need_no_naming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "registry_installed", OWN, monkeypatch)
+    assert installed_plugins() == {"registry_installed": "registry_installed-dist"}
+    assert ("Mine", "registry_installed") in {entry[:2] for entry in all_entries("methods")}
+    import_plugins()
+    assert "registry_installed" in ClassPathGuard().plugins
+    monkeypatch.delitem(sys.modules, "registry_installed")
+
+
+@pytest.mark.parametrize("text", [*BROKEN.values(), "import no_such_package"])
+def test_a_broken_installed_plugin_is_named_with_its_distribution(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path, "registry_broken", text, monkeypatch)
+    words = "plug-in registry_broken of the installed package registry_broken-dist cannot be imported .*: repair or"
+    with pytest.raises(UsageError, match=words) as caught:
+        import_plugins()
+    assert "\n" not in str(caught.value)
 
 
 def test_a_plugin_of_several_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,9 +262,28 @@ def test_an_installation_has_the_same_first_file(folder: str) -> None:
     assert first.read_bytes() == second.read_bytes()
 
 
+SOURCES = {
+    "mine": "raise RuntimeError\nfrom petl_bench import method as base\n\nclass Mine(base.Method):\n"
+    '    """First line,\n    second.\n\n    More."""\n    def inject(self): ...\n',
+    "family": "from petl_bench.method import Method\nclass Family(Method):\n    rank = 1\nclass _Own(Family):\n"
+    "    def inject(self): ...\n",
+    "member": "from methods.family import Family as F\nclass Member(F):\n    def inject(self): ...\n",
+    "other": "from torch.nn import Module\nclass Other(Module):\n    def inject(self): ...\n",
+}
+
+
 def test_listing_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "methods").mkdir()
-    source = 'raise RuntimeError\n\nclass Mine(base.Method):\n    """First line,\n    second.\n\n    More."""\n'
-    (tmp_path / "methods" / "mine.py").write_text(source, encoding="utf-8")
+    for name, source in SOURCES.items():
+        (tmp_path / "methods" / f"{name}.py").write_text(source, encoding="utf-8")
     monkeypatch.setattr(registry, "ROOT", tmp_path)
-    assert list_entries("methods") == [("Mine", "methods.mine", "First line, second.")]
+    found = [("Member", "methods.member", ""), ("Mine", "methods.mine", "First line, second.")]
+    assert list_entries("methods") == found
+
+
+def test_a_file_that_is_no_python_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "methods").mkdir()
+    (tmp_path / "methods" / "half.py").write_text("class", encoding="utf-8")
+    monkeypatch.setattr(registry, "ROOT", tmp_path)
+    with pytest.raises(UsageError, match=r"methods/half\.py is no Python: invalid syntax"):
+        list_entries("methods")

@@ -17,7 +17,7 @@ from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.inputs import Words
 from petl_bench.storage.adapters import Adapter
 from petl_bench.tasks.retrieval import Retrieval
-from tests.contract.battery import features, make_batch, train
+from petl_bench.testing.samples import features, make_batch, train
 from tests.inputs import clips_of
 
 RESNET = {

@@ -30,8 +30,8 @@ from petl_bench.storage.adapters import Adapter, read_adapter, write_adapter
 from petl_bench.tasks.base import present
 from petl_bench.tasks.qa_generation import AnswerGeneration
 from petl_bench.tasks.retrieval import Retrieval
+from petl_bench.testing.samples import make_batch
 from tests.backbones import BLIPS, Purpose
-from tests.contract.battery import make_batch
 from tests.inputs import with_frames
 from tests.unit.methods.trials import trainable
 

@@ -20,7 +20,7 @@ from petl_bench.tasks.matching import MatchingRetrieval, _Encoders, _GlobalBatch
 from petl_bench.tasks.momentum import MomentumCopy
 from petl_bench.tasks.reranking import Reranking
 from petl_bench.tasks.retrieval import Retrieval
-from tests.contract.battery import make_batch
+from petl_bench.testing.samples import make_batch
 
 
 def build(kind: type[Method] = AdaptFormer, dropout: float = 0.0, **options: Any) -> Method:

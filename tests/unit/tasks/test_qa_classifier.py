@@ -27,7 +27,7 @@ from petl_bench.errors import CheckpointError, DataError, NonFiniteError, UsageE
 from petl_bench.method import Method
 from petl_bench.storage.adapters import Adapter
 from petl_bench.tasks.qa_classifier import AnswerClassifier, AnswerHead
-from tests.contract.battery import make_batch, train
+from petl_bench.testing.samples import make_batch, train
 from tests.inputs import with_mask
 
 ANSWERS = ("red", "blue", "left", "up", "circle")

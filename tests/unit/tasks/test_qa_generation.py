@@ -30,7 +30,7 @@ from petl_bench.nn.transformer import Memory
 from petl_bench.storage.adapters import Adapter
 from petl_bench.tasks.answering import Generate, Rank
 from petl_bench.tasks.qa_generation import AnswerGeneration
-from tests.contract.battery import make_batch, train
+from petl_bench.testing.samples import make_batch, train
 from tests.inputs import with_mask
 
 ANSWERS = ("red", "blue", "a red circle", "a green square", "up", "left then up", "down")

@@ -22,6 +22,7 @@ from petl_bench.backbones.base import (
     VideoTokens,
     mean_of_real,
 )
+from petl_bench.backbones.weights import parameters_sha256
 from petl_bench.inputs import Clips, InputSpec, Words
 from petl_bench.nn.transformer import Attention, Block, Context, Memory, Place, Role, Tower, select_row
 
@@ -135,7 +136,7 @@ class Gated(JointSpace, Backbone):
             self.video, self.language = PairTower(32, 3, 24), CausalTower(48, 2, 24)
         self.name, self.embed_dim = "gated-tiny", 24
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-        self.weights = {"source": f"random, seed {init_seed}", "sha256": f"{init_seed}"}
+        self.weights = {"source": f"random, seed {init_seed}", "sha256": parameters_sha256(self)}
         self.spec = InputSpec(SIDE, (0.5,) * 3, (0.5,) * 3, "squash", WORDS, letters)  # type: ignore[arg-type]  # three
 
     @classmethod

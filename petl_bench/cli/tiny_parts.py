@@ -1,0 +1,91 @@
+"""Methods, backbones and tasks, built small: for `petl-bench list matrix` and the checks of `petl_bench.testing`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from petl_bench.backbones.base import Backbone
+from petl_bench.cli.fragments import composed
+from petl_bench.cli.named_configs import config_folder, list_configs, plugin_configs
+from petl_bench.errors import UsageError
+from petl_bench.method import Method
+from petl_bench.registry import all_entries, import_plugins, instantiate
+from petl_bench.tasks.base import Task
+
+#: arguments of a method that are no options of its own
+_PARTS = ("backbone", "task", "optimizer")
+
+
+def classes_of(kind: str, plugins: Iterable[str] = ()) -> dict[str, type[Any]]:
+    """The classes that a configuration can name, by name; by class path where several have one name.
+
+    Args:
+        kind: one of `petl_bench.registry.KINDS`.
+        plugins: that a user named; installed ones are known without.
+
+    Raises:
+        UsageError: if a plug-in is missing or broken.
+    """
+    plugins = list(plugins)
+    import_plugins(plugins)
+    entries = all_entries(kind, plugins)
+    times = Counter(entry.name for entry in entries)
+    return {entry.name if times[entry.name] == 1 else entry.class_path: entry.load() for entry in entries}
+
+
+def default_options(method: type[Method]) -> dict[str, Any]:
+    """Options to try a method with, as a configuration holds them.
+
+    Those of its first packaged configuration for the fixture; without one, none if all have defaults; else those of the
+    first packaged configuration that names the method.
+
+    Raises:
+        UsageError: if an option has no default and no configuration gives it one.
+    """
+    class_path = f"{method.__module__}.{method.__qualname__}"
+    leaves = [config_folder() / name for name in list_configs() if os.sep not in name]
+    small = tuple(path for path in leaves if path.name.startswith("fixture_"))
+    if (found := _first_options(small).get(class_path)) is not None:
+        return found
+    missing = required_options(method)
+    if not missing:
+        return {}
+    own = (path for name, path in plugin_configs().items() if os.sep not in name)
+    if (found := _first_options((*leaves, *own)).get(class_path)) is not None:
+        return found
+    raise UsageError(f"{method.__name__} has no default for {', '.join(missing)}, and no packaged configuration")
+
+
+def required_options(method: type[Method]) -> list[str]:
+    """The options of a method that have no default."""
+    parameters = inspect.signature(method).parameters.values()
+    required = {p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    return sorted(required - set(_PARTS))
+
+
+def own_options(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration's `model` section says of the method itself."""
+    return {key: value for key, value in model.get("init_args", {}).items() if key not in _PARTS}
+
+
+@functools.cache
+def _first_options(leaves: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
+    """The options of each method in the first of these configurations that names it, by class path."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in leaves:
+        model = composed(path).get("model")
+        if isinstance(model, dict) and "class_path" in model:
+            found.setdefault(model["class_path"], own_options(model))
+    return found
+
+
+def built(method: type[Method], options: Mapping[str, Any], backbone: Backbone, task: Task) -> Method:
+    """A method, not yet adapted; classes among its options are made anew."""
+    made = {key: instantiate(value) for key, value in options.items()}
+    return method(backbone=backbone, task=task, **made)

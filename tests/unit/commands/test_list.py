@@ -1,0 +1,37 @@
+"""`petl-bench list`: columns for people, JSON for programs, and what a text occurs in. Plug-ins: `test_plugin.py`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from petl_bench.data.video import READERS
+from petl_bench.main import main
+
+
+def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["list", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_text_is_looked_for_in_all_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [line.split()[0] for line in listed(capsys, "methods", "lora").splitlines()] == ["LoRA", "TempMe"]
+    assert listed(capsys, "methods", "no such thing") == ""
+    assert listed(capsys, "configs", "tempme").splitlines()[0] == "Generated clips:"
+
+
+def test_json_has_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    (found,) = json.loads(listed(capsys, "tasks", "queue", "--json"))
+    assert (found["name"], found["module"]) == ("MatchingRetrieval", "petl_bench.tasks.matching")
+    configs = json.loads(listed(capsys, "configs", "--json"))
+    assert {"name": "msvd_lora.yaml", "dataset": "MSVD"}.items() <= next(
+        c for c in configs if "d_lora" in c["name"]
+    ).items()
+    assert listed(capsys, "configs", "nothing of this name", "--json") == "[]\n"
+
+
+def test_readers(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {entry["name"]: entry for entry in json.loads(listed(capsys, "readers", "--json"))}
+    assert found.keys() == READERS.keys()
+    assert all(entry["summary"] for entry in found.values())
