@@ -24,7 +24,6 @@ from petl_bench.testing.tasks import Everything
 def check_backbone(backbone: type[Backbone] | str) -> None:
     """Checks, on its `tiny` variant, that a backbone keeps the promises that methods and tasks rest on.
 
-
     - `tiny` follows from its seed, also in `weights`, by which an adapter tells what it belongs to
     - it has a name, an `InputSpec` that makes tokens of captions, and towers, the first of which reads video
     - features have the shapes that are documented, are finite, and do not depend on padded frames or on other clips
