@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petl_bench.backbones.base import Backbone
-from petl_bench.backbones.needs import BLOCKS, CROSS_ATTENTION, EQUAL_WIDTHS
+from petl_bench.backbones.needs import BLOCKS, CROSS_ATTENTION, EQUAL_WIDTHS, PROJECTIONS
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.nn.layers import Bottleneck, LayerNormOption
@@ -333,7 +333,7 @@ class UniAdapter(Method):
         self._require_reader(backbone)
         width = next(iter(backbone.towers.values())).width  # of all of them
         # As the released code does; what decodes answers has no heads.
-        for parameter in backbone.heads() if backbone.answers is None else []:
+        for parameter in backbone.heads() if PROJECTIONS.lack(backbone) is None else []:
             parameter.requires_grad_(True)
         towers = list(backbone.towers.values())
         start = self._start(backbone)

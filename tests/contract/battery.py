@@ -28,7 +28,7 @@ FOREIGN: dict[str, type[Backbone]] = {"gated": Gated}
 TASKS: dict[str, type[Task]] = {entry.load().name: entry.load() for entry in list_entries("tasks")}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A method with the options that it is tried with, and what the case is called."""
 
