@@ -75,7 +75,7 @@ def test_a_pipe_that_is_full_is_waited_for() -> None:
     """Who else has it open may have made it one that refuses instead."""
     code = "import os, sys; os.set_blocking(1, False); sys.argv = ['', 'list', 'configs']\n"
     code += "import petl_bench.main as m, petl_bench.commands.list as l\n"
-    code += "l._print_configs = lambda: print('x' * 1_000_000); m.console()"
+    code += "l._print_configs = lambda items: print('x' * 1_000_000); m.console()"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         time.sleep(1)
