@@ -52,12 +52,11 @@ class Command(NamedTuple):
         """
         if plugins and not self.plugins:
             raise UsageError(f"{self.name} has no option --plugins: it reads neither methods nor data modules")
+        STOP.advice = self.stopped.__str__
         if self.torch:
             prepare()
         if not self.several:
             require_one_process(self.name)
-        if self.stopped:
-            STOP.advice = self.stopped.__str__
         module, _, name = (self.function or f"{self.name}:run").partition(":")
         function = getattr(import_module(f"petl_bench.commands.{module}"), name)
         return function(arguments, plugins) if self.plugins else function(arguments)

@@ -56,6 +56,10 @@ class When(IntEnum):
     AFTERWARDS = 2
 
 
+#: before a command knows better
+_NOTHING_BEGUN = "; nothing was begun, so nothing is lost"
+
+
 class StopRequest:
     """What the signals to this process ask for.
 
@@ -81,7 +85,7 @@ class StopRequest:
         """Forgets everything, as at the start of a process."""
         self.number, self.when, self.unwinds, self.alone, self.leaving = 0, When.AT_ONCE, True, True, False
         self.rank: int | None = None
-        self.advice: Callable[[], str] = str
+        self.advice: Callable[[], str] = _NOTHING_BEGUN.__str__
         self.rescue: Callable[[], None] | None = None
         self._raised = self._overdue = self._rescuing = False
         self._turn, self._once = threading.Lock(), threading.Lock()

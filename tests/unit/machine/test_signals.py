@@ -249,3 +249,9 @@ with handled():
     """
     ended(code)
     assert gone(int(path.read_text()))
+
+
+def test_a_signal_before_any_command_says_how_it_is() -> None:
+    request = StopRequest()
+    request.number = signal.SIGTERM
+    assert request.farewell() == "petl-bench: stopped by SIGTERM; nothing was begun, so nothing is lost"
