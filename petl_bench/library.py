@@ -32,7 +32,7 @@ def fit(what: What, data: Data = None, *, plugins: Sequence[str] = (), **options
     """Trains, tests the result, and writes the folder of the run, as `petl-bench fit` does.
 
     `petl_bench.fit("msrvtt_mvadapter", root="~/msrvtt", max_epochs=1)`, or with objects
-    `petl_bench.fit(MVAdapter(backbone, task), MSRVTT(root), max_epochs=1)`.
+    `petl_bench.fit(MVAdapter(backbone=backbone, task=task), MSRVTT(root), max_epochs=1)`.
 
     An option may go by its bare name, which is looked up among those of data, trainer and model, or by its whole one:
     `**{"data.root": ...}`, `**{"model.backbone.pretrained": ...}`. With objects, options are those of the trainer and

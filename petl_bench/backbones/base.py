@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import torch
 from einops import rearrange, repeat
@@ -76,11 +76,18 @@ class TextTokens(NamedTuple):
 class JointSpace(ABC):
     """A space in which features of video and text are compared by their cosines.
 
+    A backbone that has one names it before `Backbone` among its bases, and is its own `joint`.
+
     Attributes:
         logit_scale: scalar, the logarithm of what multiplies cosines.
     """
 
     logit_scale: Tensor
+
+    @property
+    def joint(self) -> Self:
+        """This space: the capability of the backbone."""
+        return self
 
     def scale_parameters(self) -> list[nn.Parameter]:
         """What `logit_scale` is made of, which only contrastive losses read."""

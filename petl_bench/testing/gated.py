@@ -144,10 +144,6 @@ class Gated(JointSpace, Backbone):
         return cls(init_seed)
 
     @property
-    def joint(self) -> JointSpace:
-        return self
-
-    @property
     def towers(self) -> dict[str, Tower]:
         return {"video": self.video, "language": self.language}
 

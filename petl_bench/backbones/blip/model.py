@@ -305,10 +305,6 @@ class BLIP(JointSpace, BLIPBase):
         return self.text_proj(x)
 
     @property
-    def joint(self) -> JointSpace:
-        return self
-
-    @property
     def logit_scale(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]  # nothing sets it
         """The logarithm of what multiplies cosines, log(1 / temp): BLIP's parameter is the temperature itself."""
         return -self.temp.log()

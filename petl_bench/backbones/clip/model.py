@@ -188,10 +188,6 @@ class CLIP(JointSpace, Backbone):
         return cls("tiny", None, init_seed=init_seed)
 
     @property
-    def joint(self) -> JointSpace:
-        return self
-
-    @property
     def towers(self) -> dict[str, Tower]:
         return {"vision": self.vision, "text": self.text}
 

@@ -121,10 +121,6 @@ class WholeCLIP(JointSpace, Backbone):
         return cls("tiny", None, init_seed=init_seed)
 
     @property
-    def joint(self) -> JointSpace:
-        return self
-
-    @property
     def towers(self) -> dict[str, Tower]:
         vision = list(self.model.visual.parameters())
         mine = {id(parameter) for parameter in (*vision, self.logit_scale)}

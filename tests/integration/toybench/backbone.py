@@ -81,10 +81,6 @@ class Bag(JointSpace, Backbone):
         return cls(init_seed)
 
     @property
-    def joint(self) -> JointSpace:
-        return self
-
-    @property
     def towers(self) -> dict[str, Tower]:
         return {"video": self.video, "text": self.text}
 
