@@ -160,10 +160,12 @@ def merge(x: Tensor, context: Context, features: Tensor, cls: int, amount: float
     weighted = weighted.scatter_add(1, _wide(partner, x), _pick(x[:, even] * size[:, even, None], merged))
     total = size[:, odd].scatter_add(1, partner, size[:, even].gather(1, merged))
     mean = (weighted / total.clamp(min=1)[..., None]).to(x.dtype)  # a real token's size is at least 1
-    places = torch.arange(length, device=x.device).expand(len(x), -1)
-    stay = torch.cat([places[:, :cls], places[:, even].gather(1, kept), places[:, odd]], dim=1)
     sizes = torch.cat([size[:, :cls], size[:, even].gather(1, kept), total], dim=1)
-    return torch.cat([x[:, :cls], _pick(x[:, even], kept), mean], dim=1), _sized(context.keep(stay), sizes)
+    context = replace(context, companions={name: part for name, part in context.companions.items() if name != SIZE})
+    if context.goes_with_tokens:
+        places = torch.arange(length, device=x.device).expand(len(x), -1)
+        context = context.keep(torch.cat([places[:, :cls], places[:, even].gather(1, kept), places[:, odd]], dim=1))
+    return torch.cat([x[:, :cls], _pick(x[:, even], kept), mean], dim=1), _sized(context, sizes)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -9,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petl_bench.backbones.base import Backbone
-from petl_bench.backbones.needs import BLOCKS, CROSS_ATTENTION, EQUAL_WIDTHS, PROJECTIONS
-from petl_bench.errors import UsageError
+from petl_bench.backbones.needs import BLOCKS, CROSS_ATTENTION, EQUAL_WIDTHS, PROJECTIONS, Need
 from petl_bench.method import Method
 from petl_bench.nn.layers import Bottleneck, LayerNormOption
 from petl_bench.nn.transformer import Block, Context, CrossAttention, Tower, WrappedBlock
@@ -230,7 +230,7 @@ class FrameAwareAttention(nn.Module):
 
     @torch.no_grad()
     def forward(self, text: Tensor, frames: Tensor, mask: Tensor, tokens: int) -> Tensor | None:
-        """Factors on keys, (B, T, L), [CLS] first; see `Backbone.key_scale`."""
+        """Factors on keys, (B, T, L), [CLS] first; see `Fusion.weigh_frames`."""
         if not (self.training or self.when == "both"):
             return None
         cosines = F.cosine_similarity(text[:, None], frames, dim=-1)  # (B, T)
@@ -287,8 +287,6 @@ class UniAdapter(Method):
         UsageError: for `kv_lora_dim` on a backbone without cross-attention.
     """
 
-    needs = (BLOCKS, EQUAL_WIDTHS)
-
     def __init__(
         self,
         bottleneck_dim: Size = 128,
@@ -313,6 +311,13 @@ class UniAdapter(Method):
         self.freeze_cross_norm = freeze_cross_norm
 
     @property
+    def needs(self) -> tuple[Need, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]  # options decide
+        if self.kv_lora_dim is None:
+            return (BLOCKS, EQUAL_WIDTHS)
+        reader = replace(CROSS_ATTENTION, what=f"{CROSS_ATTENTION.what} for kv_lora_dim (null does without)")
+        return (BLOCKS, EQUAL_WIDTHS, reader)
+
+    @property
     def identity_at_init(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]  # options decide
         return self.init == "zero_up"
 
@@ -330,7 +335,6 @@ class UniAdapter(Method):
         return f"UniAdapter ({', '.join(notes)})"
 
     def inject(self, backbone: Backbone) -> None:
-        self._require_reader(backbone)
         width = next(iter(backbone.towers.values())).width  # of all of them
         # As the released code does; what decodes answers has no heads.
         for parameter in backbone.heads() if PROJECTIONS.lack(backbone) is None else []:
@@ -344,12 +348,6 @@ class UniAdapter(Method):
                 self._adapt_key_values(tower, self.kv_lora_dim)
         if self.frame_aware != "none" and backbone.fusion is not None and backbone.answers is None:
             backbone.fusion.frame_attention = FrameAwareAttention(self.frame_temperature, self.frame_aware)
-
-    def _require_reader(self, backbone: Backbone) -> None:
-        if self.kv_lora_dim is not None and CROSS_ATTENTION.lack(backbone):
-            raise UsageError(
-                f"model.kv_lora_dim is {self.kv_lora_dim}, but {backbone.name} has no cross-attention: set it to null"
-            )
 
     def _start(self, backbone: Backbone) -> Start:
         if self.init == "zero_up":

@@ -27,6 +27,14 @@ class Configurable(Checked):
         if "__init__" in vars(cls):
             cls.__init__ = _remembering(cls.__init__)  # type: ignore[method-assign]
 
+    def contents(self) -> dict[str, Any]:
+        """What stands for the paths among the arguments where runs are compared: the content of the files."""
+        return {}
+
+    def carried(self) -> dict[str, Any]:
+        """Arguments as an adapter file holds them, where they are others: a small file by its content (`TextFile`)."""
+        return {}
+
 
 def given_arguments(made: Configurable) -> dict[str, Any]:
     """The arguments that an object was made with, by name; defaults are left out."""

@@ -225,14 +225,6 @@ class Method(Configurable, LightningModule, ABC):
             if p.requires_grad
         ]
 
-    def contents(self) -> dict[str, Any]:
-        """What stands for the paths among the arguments where runs are compared: the content of the files."""
-        return {}
-
-    def carried(self) -> dict[str, Any]:
-        """Arguments as an adapter file holds them, where they are others: a small file by its content (`TextFile`)."""
-        return {}
-
     def identity(self) -> dict[str, str]:
         """What an adapter belongs to: method, its options that shape tensors, backbone and its weights."""
         return {

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -39,11 +37,3 @@ def with_frames(batch: Batch, frames: Tensor) -> Batch:
 def with_mask(batch: Batch, mask: Tensor) -> Batch:
     """The batch with other frames that are real."""
     return batch._replace(clips=batch.clips._replace(mask=mask))
-
-
-def rows_of(batch: Batch, rows: slice | list[int]) -> Batch:
-    """Some samples of a batch with one text for each clip."""
-    chosen: Any = torch.arange(len(batch.video_index))[rows]
-    asked = tuple(batch.questions[row] for row in chosen.tolist()) if batch.questions else ()
-    columns = (c[chosen] for c in (batch.video_index, batch.text_index, batch.text_video, batch.decoded))
-    return Batch(batch.clips.select(chosen), batch.words.select(chosen), *columns, questions=asked)

@@ -215,7 +215,7 @@ class Backbone(Configurable, nn.Module, ABC):
         self.config: dict[str, Any] = {}
 
     def contents(self) -> dict[str, Any]:
-        """What stands for the paths among the arguments where runs are compared: the content of the files.
+        """The content of the files, and sizes that follow from them.
 
         Weights are the same if their bytes and the pixels that they are fed are; what was read beside them is in these.
         """
@@ -238,7 +238,6 @@ class Backbone(Configurable, nn.Module, ABC):
         """
 
     def carried(self) -> dict[str, Any]:
-        """Arguments as an adapter file holds them, where they are others: a small file by its content (`TextFile`)."""
         architecture = str(given_arguments(self).get("architecture", ""))
         if not architecture.endswith(".json"):
             return {}
@@ -348,8 +347,12 @@ def mean_of_real(frames: Tensor, mask: Tensor) -> Tensor:
 
 def video_memory(x: Tensor, mask: Tensor) -> Memory:
     """What text reads of clips: tokens of all frames (B * T, L, D), mask (B, T) -> (B, T * L, D), frame after frame."""
-    tokens = rearrange(x, "(b t) l d -> b (t l) d", b=len(mask))
-    return Memory(tokens, repeat(mask, "b t -> b (t l)", l=x.shape[1]))
+    return memory_of(rearrange(x, "(b t) l d -> b (t l) d", b=len(mask)), mask)
+
+
+def memory_of(tokens: Tensor, mask: Tensor) -> Memory:
+    """The same of tokens that lie frame after frame: (B, T * L, D), mask (B, T)."""
+    return Memory(tokens, repeat(mask, "b t -> b (t l)", l=tokens.shape[1] // mask.shape[1]))
 
 
 def require_patch(image_size: int | None, vision: dict[str, Any]) -> None:

@@ -83,13 +83,16 @@ def _cross_attention(backbone: Backbone) -> str | None:
     return f"{backbone.name} has no cross-attention"
 
 
+def _class_token(tower: Tower) -> str | None:
+    if not tower.class_token:
+        return "has none"
+    return None if tower.prefix_tokens == 1 else f"has {tower.prefix_tokens} tokens there, not that one alone"
+
+
 BLOCKS = Need("towers whose blocks can be replaced", _blocks)
 VISION = Need("a tower that reads video", _of_towers("vision", lambda tower: None))
 TEXT = Need("a tower that reads text", _of_towers("text", lambda tower: None))
-CLASS_TOKEN = Need(
-    "a class token in front of the patches",
-    _of_towers("vision", lambda tower: None if tower.class_token and tower.prefix_tokens == 1 else "has none"),
-)
+CLASS_TOKEN = Need("a class token in front of the patches", _of_towers("vision", _class_token))
 GRID = Need("a grid of patches", _of_towers("vision", lambda tower: None if tower.grid else "does not have one"))
 STEPS = Need(
     "rows of single frames or of a few, so that there are steps in time",
@@ -102,9 +105,6 @@ SINGLE_FRAMES = Need(
 TOKENS_HOLD_POSITIONS = Need(
     "tokens that hold their positions",
     _of_towers("vision", lambda tower: "turns keys by positions (rotary)" if tower.positions == "rotary" else None),
-)
-FRAME_FEATURES = Need(
-    "a feature of each frame", lambda backbone: None if backbone.has_frames else f"{backbone.name} gives none"
 )
 EQUAL_WIDTHS = Need("towers of one width, whose projections it shares", _equal_widths)
 BIASES = Need("biases", lambda backbone: None if biases(backbone) else f"{backbone.name} has none")

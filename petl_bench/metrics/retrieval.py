@@ -32,7 +32,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from petl_bench.errors import DataError, UsageError
+from petl_bench.errors import DataError
 from petl_bench.metrics.by_index import gather_on_cpu, listed, sorting_permutation, to_cpu
 from petl_bench.metrics.scores import Rows, Scores, full_precision, scores_of_features, scores_of_frames
 
@@ -202,10 +202,7 @@ class TextConditionedRetrievalMetric(RetrievalMetric):
         self.add_state("frame_mask", default=[], dist_reduce_fx="cat")
 
     def update_clips(self, pooled: Tensor, frames: Tensor | None, mask: Tensor, index: Tensor, decoded: Tensor) -> None:
-        if frames is None:
-            raise UsageError(
-                "captions weigh frames, and this backbone gives features of whole clips: choose MeanPooling"
-            )
+        assert frames is not None, "tasks ask for features of frames"
         self.update_frames(frames, mask, index, decoded)
 
     def update_captions(self, pooled: Tensor, projected: Tensor, index: Tensor, video_index: Tensor) -> None:

@@ -62,6 +62,11 @@ class Context:
     companions: Mapping[str, Tensor] = field(default_factory=dict)
     memory: Memory | None = None
 
+    @property
+    def goes_with_tokens(self) -> bool:
+        """Whether it holds anything that goes with single tokens."""
+        return self.attention_mask is not None or self.positions is not None or bool(self.companions)
+
     def insert(self, at: int, count: int) -> Context:
         """The context with so many tokens more, in front of the one at `at`.
 
@@ -117,17 +122,15 @@ def _taken(mask: Tensor, dim: int, index: Tensor) -> Tensor:
 
 
 class Place(NamedTuple):
-    """Where a linear layer of a block is.
+    """Where a linear layer of a block is; one layer of queries, keys and values has several roles.
 
     Attributes:
         owner: the module that has it.
         name: of its attribute.
-        outputs: which of its outputs have the role; a layer of queries, keys and values has several roles.
     """
 
     owner: nn.Module
     name: str
-    outputs: slice = slice(None)
 
     @property
     def layer(self) -> nn.Module:
@@ -387,13 +390,8 @@ class Attention(nn.Module):
     @property
     def linears(self) -> dict[Role, Place]:
         """The linear layers by what they do."""
-        q, k, v = self.widths
-        return {
-            "q": Place(self, "qkv", slice(q)),
-            "k": Place(self, "qkv", slice(q, q + k)),
-            "v": Place(self, "qkv", slice(q + k, q + k + v)),
-            "out": Place(self, "out"),
-        }
+        fused = Place(self, "qkv")  # whose parts have `widths`
+        return {"q": fused, "k": fused, "v": fused, "out": Place(self, "out")}
 
     def project(self, x: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, heads, L, d), keys and values (B, key_value_heads, L, d), the first two turned by `positions`."""

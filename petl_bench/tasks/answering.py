@@ -44,13 +44,21 @@ class Inference(Configurable, ABC):
         """For the record of a run: what changes the figures of one and the same trained model."""
 
     @abstractmethod
-    def find(self, decoder: AnswerDecoder, states: Memory, answers: Sequence[str], label_smoothing: float) -> list[str]:
+    def find(
+        self,
+        decoder: AnswerDecoder,
+        states: Memory,
+        answers: Sequence[str],
+        words: Words | None,
+        label_smoothing: float,
+    ) -> list[str]:
         """Answers to Q questions.
 
         Args:
             decoder: of the backbone.
             states: (Q, N, D) of questions that have read their clips, and which are tokens of the question.
             answers: of what `read` gave; empty where any text can be given.
+            words: the same as they are decoded, (A, n); None where there are none.
             label_smoothing: of training.
         """
 
@@ -72,7 +80,14 @@ class Generate(Inference):
     def describe(self, answers: Sequence[str], label_smoothing: float) -> str:
         return f"generate, num_beams {self.num_beams}, max_length {self.max_length}"
 
-    def find(self, decoder: AnswerDecoder, states: Memory, answers: Sequence[str], label_smoothing: float) -> list[str]:
+    def find(
+        self,
+        decoder: AnswerDecoder,
+        states: Memory,
+        answers: Sequence[str],
+        words: Words | None,
+        label_smoothing: float,
+    ) -> list[str]:
         return decoder.answer_texts(generate(decoder, states, self.num_beams, self.max_length))
 
 
@@ -92,7 +107,6 @@ class Rank(Inference):
 
     def __init__(self, answer_list: Path, max_answers: Count | None = None, k: Count | None = 128) -> None:
         self.answer_list, self.max_answers, self.k = answer_list, max_answers, k
-        self._words: Words | None = None  # of all answers, made once
 
     def read(self, root: Path | None) -> Vocabulary:
         return read_vocabulary(find_answer_list(self.answer_list, root), self.max_answers)
@@ -100,11 +114,17 @@ class Rank(Inference):
     def describe(self, answers: Sequence[str], label_smoothing: float) -> str:
         return f"rank, k_test {self.k or 'all'} of {len(answers)}, label_smoothing {label_smoothing}"
 
-    def find(self, decoder: AnswerDecoder, states: Memory, answers: Sequence[str], label_smoothing: float) -> list[str]:
-        if self._words is None:
-            self._words = decoder.answer_words(answers)
-        best, _ = rank(decoder, states, self._words, self.k, label_smoothing)
-        return [answers[int(place)] for place in best]
+    def find(
+        self,
+        decoder: AnswerDecoder,
+        states: Memory,
+        answers: Sequence[str],
+        words: Words | None,
+        label_smoothing: float,
+    ) -> list[str]:
+        assert words is not None, "`read` gives answers"
+        best, _ = rank(decoder, states, words, self.k, label_smoothing)
+        return [answers[int(place)] for place in best.tolist()]
 
 
 def generate(decoder: AnswerDecoder, states: Memory, num_beams: int, max_length: int) -> Tensor:

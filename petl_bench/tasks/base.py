@@ -67,6 +67,8 @@ class Task(Configurable, nn.Module, ABC):
     monitor: ClassVar[str]
     #: capabilities of a backbone that it reads (`petl_bench.backbones.base.CAPABILITIES`)
     needs: ClassVar[tuple[str, ...]] = ()
+    #: whether it reads a feature of each frame (`Backbone.has_frames`)
+    needs_frames: bool = False
     #: False if the loss depends on all samples of a batch together, so that summing parts of it is another loss.
     accumulates: ClassVar[bool] = True
     #: names of what `loss` logs beside the loss itself.
@@ -99,14 +101,18 @@ class Task(Configurable, nn.Module, ABC):
         """
         return None
 
+    def lacking(self, backbone: Backbone) -> list[str]:
+        """What the task needs and a backbone does not have, in words."""
+        missing = [CAPABILITIES[name] for name in self.needs if getattr(backbone, name) is None]
+        return missing + ["a feature of each frame"] * (self.needs_frames and not backbone.has_frames)
+
     def require_capabilities(self, backbone: Backbone) -> None:
         """Refuses a backbone that lacks what the task needs.
 
         Raises:
             UsageError: naming all that is missing.
         """
-        missing = [CAPABILITIES[name] for name in self.needs if getattr(backbone, name) is None]
-        if missing:
+        if missing := self.lacking(backbone):
             raise UsageError(
                 f"task {self.name} needs {' and '.join(missing)}: {type(backbone).__name__} ({backbone.name}) does not "
                 "have that; choose another backbone or task (petl-bench list matrix)"
@@ -126,14 +132,6 @@ class Task(Configurable, nn.Module, ABC):
     def unused_parameters(self, backbone: Backbone) -> list[nn.Parameter]:
         """Parameters of the backbone that the loss never reads: nobody can train them, and DDP would wait for them."""
         return []
-
-    def contents(self) -> dict[str, Any]:
-        """What stands for the paths among the arguments where runs are compared: the content of the files."""
-        return {}
-
-    def carried(self) -> dict[str, Any]:
-        """Arguments as an adapter file holds them, where they are others: a small file by its content (`TextFile`)."""
-        return {}
 
     @property
     def identity(self) -> str:

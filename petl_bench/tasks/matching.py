@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
-from einops import repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petl_bench.backbones.base import Backbone, VideoFeatures
+from petl_bench.backbones.base import Backbone, VideoFeatures, memory_of
 from petl_bench.data.batch import Batch
 from petl_bench.inputs import Words
 from petl_bench.nn.transformer import Memory
@@ -103,6 +102,7 @@ class MatchingRetrieval(Retrieval):
     name = "matching"
     logs = ("loss_itc", "loss_itm")
     needs = ("joint", "fusion", "matching")
+    needs_frames = True
 
     def __init__(
         self,
@@ -239,7 +239,7 @@ class MatchingRetrieval(Retrieval):
         t = torch.cat([pairs, pairs, negatives.texts])
         v = torch.cat([pairs, negatives.videos, pairs])
         mask = candidates.frame_mask[v]  # (3B, T)
-        of_pairs = Memory(tokens[v], repeat(mask, "b t -> b (t l)", l=tokens.shape[1] // mask.shape[1]))
+        of_pairs = memory_of(tokens[v], mask)
         of_pairs = present(backbone.fusion).weigh_frames(of_pairs, candidates.text[t], frames[v], mask)
         logits = present(backbone.matching).match(candidates.words.select(t), of_pairs)  # (3B, 2)
         negative = torch.where(negatives.exist, 0, -100)  # the latter is ignored

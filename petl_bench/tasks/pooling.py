@@ -19,6 +19,8 @@ class Pooling(Configurable, ABC):
 
     #: in the record of a run
     name: ClassVar[str]
+    #: whether it reads a feature of each frame
+    needs_frames: ClassVar[bool] = False
 
     @abstractmethod
     def loss(
@@ -67,6 +69,7 @@ class TextConditionedPooling(Pooling):
     """
 
     name = "text_conditioned"
+    needs_frames = True
 
     def __init__(self, temperature: Positive = 5.0) -> None:
         self.temperature = temperature

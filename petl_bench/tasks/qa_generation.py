@@ -59,6 +59,7 @@ class AnswerGeneration(QuestionAnswering):
     ) -> None:
         super().__init__(score, inference.read(root))
         self.search, self.label_smoothing = inference, label_smoothing
+        self._words: Words | None = None  # of all answers that can be given, made once
 
     @property
     def answering(self) -> str:
@@ -98,9 +99,11 @@ class AnswerGeneration(QuestionAnswering):
         places, states = _read_questions(backbone, batch)
         if not states.tokens.isfinite().all():
             raise NonFiniteError("NaN or infinite states of questions; check the model")
+        if self._words is None and self._answers:
+            self._words = decoder.answer_words(self._answers)
         for start in range(0, len(places), _CHUNK):
             chunk = slice(start, start + _CHUNK)
-            answers = self.search.find(decoder, states.select(chunk), self._answers, self.label_smoothing)
+            answers = self.search.find(decoder, states.select(chunk), self._answers, self._words, self.label_smoothing)
             for place, answer in zip(places[chunk].tolist(), answers, strict=True):
                 found[place] = answer
         return found

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.base import Backbone, memory_of
 from petl_bench.configurable import Configurable
 from petl_bench.data.batch import Batch
 from petl_bench.inputs import Words
 from petl_bench.metrics.reranking import RerankedRetrievalMetric
-from petl_bench.nn.transformer import Memory
 from petl_bench.ranges import Count, NonNegative
 from petl_bench.tasks.base import present
 
@@ -35,9 +34,9 @@ class Reranking(Configurable):
 
 
 class _Clip(NamedTuple):
-    """What is kept of a clip, on the CPU: what text reads, frames (1, T, E), mask (1, T)."""
+    """What is kept of a clip, on the CPU: tokens (1, T * L, D), frames (1, T, E), mask (1, T)."""
 
-    memory: Memory
+    tokens: Tensor
     frames: Tensor
     mask: Tensor
 
@@ -69,11 +68,11 @@ class SecondStage:
         self.metric.update_clips(video.pooled, video.frames, batch.clips.mask, batch.video_index, batch.decoded)
         self.metric.update_captions(text.pooled, text.projected, batch.text_index, batch.text_video)
         self.metric.update_tokens(batch.words.ids, batch.words.mask)
-        tokens, readable = _on_the_host(_as_read(memory.tokens)), _on_the_host(memory.mask)
-        frames, mask = _on_the_host(video.by_frame()), _on_the_host(batch.clips.mask)
+        kept = _as_read(memory.tokens), video.by_frame(), batch.clips.mask
+        tokens, frames, mask = map(_on_the_host, kept)
         for row in batch.decoded.nonzero().flatten().tolist():
             one = slice(row, row + 1)
-            self._clips[int(batch.video_index[row])] = _Clip(Memory(tokens[one], readable[one]), frames[one], mask[one])
+            self._clips[int(batch.video_index[row])] = _Clip(tokens[one], frames[one], mask[one])
 
     def finish(self, backbone: Backbone) -> None:
         """Scores all pairs of candidates, after the last batch."""
@@ -81,10 +80,8 @@ class SecondStage:
         candidates = self.metric.candidates()
         device = next(backbone.parameters()).device
         for index, clip in self._clips.items():
-            tokens, readable, frames, mask = (
-                part.to(device, non_blocking=True) for part in (*clip.memory[:2], clip.frames, clip.mask)
-            )
-            memory = Memory(tokens, readable)
+            tokens, frames, mask = (part.to(device, non_blocking=True) for part in clip)
+            memory = memory_of(tokens, mask)
             for texts in candidates.pairs[:, index].nonzero().flatten().split(_CHUNK):
                 if not len(texts):
                     continue

@@ -43,6 +43,7 @@ class Retrieval(Task):
         super().__init__()
         self.mask_duplicates = mask_duplicates
         self.pooling = pooling
+        self.needs_frames = self.needs_frames or pooling.needs_frames
         self.metric = pooling.metric()
 
     def metric_names(self, several_texts: bool, types: Collection[str]) -> list[str]:

@@ -152,7 +152,7 @@ def _check_blocks(tiny: Backbone, batch: Batch) -> None:
 
 
 def _can_do(tiny: Backbone, task: type[Task]) -> bool:
-    return all(getattr(tiny, name) is not None for name in task.needs)
+    return not task.tiny().lacking(tiny)
 
 
 def _check_training(kind: type[Backbone], task: type[Task]) -> None:

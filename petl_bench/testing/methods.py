@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petl_bench.backbones.base import CAPABILITIES, Backbone
-from petl_bench.backbones.needs import refusal
+from petl_bench.backbones.base import Backbone
 from petl_bench.cli.tiny_parts import built, classes_of, default_options, own_options
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, UsageError
@@ -55,28 +54,34 @@ def check_method(method: type[Method] | str, options: Options | None = None) -> 
         given = default_options(kind) if options is None else own_options({"init_args": options_of(options, "model")})
     tasks, reasons, trains = classes_of("tasks"), [], False
     for name, backbone in {**classes_of("backbones"), Gated.__name__: Gated}.items():
+        running = []
         for task in tasks.values():
             with told_of(f"{kind.__name__} on {name} for {task.name}"):
-                reason = _refused(builder(kind, given, backbone, task))
-                if reason is None:
-                    _check_all(kind, given, backbone, task)
-            trains = trains or reason is None
-            reasons += [] if reason is None else [reason]
+                if reason := _refused(builder(kind, given, backbone, task)):
+                    reasons.append(reason)
+                    continue
+                check_gradients(builder(kind, given, backbone, task))
+                running.append(task)
+        if running:
+            trains, task = True, Retrieval if Retrieval in running else running[0]
+            with told_of(f"{kind.__name__} on {name} for {task.name}"):
+                _check_on_backbone(kind, given, backbone, task)
     require(trains, f"{kind.__name__} refuses every backbone for every task: {' | '.join(dict.fromkeys(reasons))}")
 
 
-def _check_all(kind: type[Method], given: Mapping[str, Any], backbone: type[Backbone], task: type[Task]) -> None:
-    """The checks of one combination; of features once for each backbone, since tasks do not change them."""
+def _check_on_backbone(
+    kind: type[Method], given: Mapping[str, Any], backbone: type[Backbone], task: type[Task]
+) -> None:
+    """What does not depend on the task, for one that runs on a backbone."""
     build = builder(kind, given, backbone, task)
-    check_gradients(build)
-    if task is not Retrieval:
+    check_refusals(build, builder(kind, given, backbone, task, init_seed=1))
+    check_memory_savers(build)
+    if build().backbone.joint is None:  # then there are no features to compare
         return
     check_identity_at_init(build)
     with tempfile.TemporaryDirectory() as folder:
         check_reload(build, Path(folder))
-    check_refusals(build, builder(kind, given, backbone, task, init_seed=1))
     check_padding(build)
-    check_memory_savers(build)
 
 
 def builder(
@@ -100,19 +105,6 @@ def _refused(build: Build) -> str | None:
         sentence = str(error)
         require(sentence and "\n" not in sentence, f"it refuses with other than one line: {sentence!r}")
         return sentence
-    return None
-
-
-def refusal_of(method: Method, backbone: Backbone, task: Task) -> str | None:
-    """The sentence that refuses a method for a backbone and a task by what they declare; None if they fit."""
-    missing = [CAPABILITIES[name] for name in task.needs if getattr(backbone, name) is None]
-    if missing:
-        return f"task {task.name} needs {' and '.join(missing)}"
-    if sentence := refusal(type(method).__name__, method.needs, backbone):
-        return sentence
-    task.prepare(backbone)
-    if not method.trainable and any(parameter.requires_grad for parameter in task.parameters()):
-        return f"{type(method).__name__} trains nothing"
     return None
 
 

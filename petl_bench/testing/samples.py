@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,14 @@ def with_other_padding(batch: Batch) -> Batch:
     frames = batch.clips.frames.clone()
     frames[~batch.clips.mask] = 255 - frames[~batch.clips.mask]
     return batch._replace(clips=batch.clips._replace(frames=frames))
+
+
+def rows_of(batch: Batch, rows: slice | list[int]) -> Batch:
+    """Some samples of a batch with one text for each clip."""
+    chosen: Any = torch.arange(len(batch.video_index))[rows]
+    questions = tuple(batch.questions[row] for row in chosen.tolist()) if batch.questions else ()
+    columns = (c[chosen] for c in (batch.video_index, batch.text_index, batch.text_video, batch.decoded))
+    return Batch(batch.clips.select(chosen), batch.words.select(chosen), *columns, questions=questions)
 
 
 def features(method: Method, batch: Batch) -> tuple[Tensor, Tensor]:

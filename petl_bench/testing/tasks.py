@@ -16,7 +16,7 @@ from petl_bench.method import Method
 from petl_bench.registry import instantiate
 from petl_bench.tasks.base import Evaluation, PredictionFile, Task
 from petl_bench.testing.requirements import Options, class_of, options_of, require, told_of
-from petl_bench.testing.samples import QUESTIONS, asked, make_batch, with_other_padding
+from petl_bench.testing.samples import QUESTIONS, asked, make_batch, rows_of, with_other_padding
 
 
 class Everything(Method):
@@ -77,7 +77,7 @@ def _check_names(task: Task) -> None:
 def _fits(task: Task, backbone: type[Backbone]) -> bool:
     """Whether a backbone has what a task needs; one that has not must be refused in one line."""
     tiny = backbone.tiny()
-    fits = all(getattr(tiny, name) is not None for name in task.needs)
+    fits = not task.lacking(tiny)
     try:
         task.require_capabilities(tiny)
     except UsageError as error:
@@ -108,7 +108,7 @@ def _check_evaluation(method: Method) -> None:
     clips = list(range(len(batch.video_index)))
     for what, batches in {
         "repeating it": [batch],
-        "cutting it into batches": [_part(batch, clips[:2]), _part(batch, clips[2:])],
+        "cutting it into batches": [rows_of(batch, clips[:2]), rows_of(batch, clips[2:])],
         "what is in padded frames": [with_other_padding(batch)],
     }.items():
         again = _evaluated(method, batches)
@@ -117,7 +117,7 @@ def _check_evaluation(method: Method) -> None:
             for name, value in whole.metrics.items()
         )
         require(same, f"{what} changes the metrics of an evaluation from {whole.metrics} to {again.metrics}")
-    require(_refuses_a_missing_clip(method, _part(batch, clips[1:])), "an evaluation without its first clip is taken")
+    require(_refuses_a_missing_clip(method, rows_of(batch, clips[1:])), "an evaluation without its first clip is taken")
     with torch.no_grad():
         file = method.task.prediction_file([method.predict_step(batch, 0)])
     require(isinstance(file, PredictionFile) and file.name and file.content, "prediction_file gives no file")
@@ -147,18 +147,6 @@ def _check_metrics(task: Task, evaluation: Evaluation) -> None:
         json.dumps([evaluation.record, evaluation.inference, task.inference()])
     except (TypeError, ValueError) as error:
         raise AssertionError(f"record and inference must be what JSON can hold: {error}") from error
-
-
-def _part(batch: Batch, rows: list[int]) -> Batch:
-    """Some clips of a batch with one text for each clip."""
-    chosen = torch.tensor(rows)
-    columns = (c[chosen] for c in (batch.video_index, batch.text_index, batch.text_video, batch.decoded))
-    return Batch(
-        batch.clips.select(chosen),
-        batch.words.select(chosen),
-        *columns,
-        questions=tuple(batch.questions[r] for r in rows),
-    )
 
 
 def _refuses_a_missing_clip(method: Method, batch: Batch) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.needs import refusal
 from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import config_folder, find_config
 from petl_bench.cli.tiny_parts import built, default_options, own_options
@@ -14,7 +15,7 @@ from petl_bench.method import Method
 from petl_bench.registry import import_plugins, list_entries, named_class
 from petl_bench.tasks.base import Task
 from petl_bench.testing.gated import Gated
-from petl_bench.testing.methods import Build, refusal_of
+from petl_bench.testing.methods import Build
 from petl_bench.testing.methods import builder as builder_of
 
 import_plugins()
@@ -68,6 +69,18 @@ def builder(case: Case | Path | str, backbone: str = "clip", task: str = "retrie
     return builder_of(case.method, case.options, (BACKBONES | FOREIGN)[backbone], TASKS[task], init_seed)
 
 
+def _refusal_of(method: Method, backbone: Backbone, task: Task) -> str | None:
+    """The sentence that refuses a method for a backbone and a task by what they declare; None if they fit."""
+    if missing := task.lacking(backbone):
+        return f"task {task.name} needs {' and '.join(missing)}"
+    if sentence := refusal(type(method).__name__, method.needs, backbone):
+        return sentence
+    task.prepare(backbone)
+    if not method.trainable and any(parameter.requires_grad for parameter in task.parameters()):
+        return f"{type(method).__name__} trains nothing"
+    return None
+
+
 def _holes() -> dict[tuple[str, str, str], str]:
     """Case, backbone and task that do not run together by what they declare, and what they say."""
     tiny = {name: kind.tiny() for name, kind in (BACKBONES | FOREIGN).items()}
@@ -77,7 +90,7 @@ def _holes() -> dict[tuple[str, str, str], str]:
         method = built(case.method, case.options, tiny["clip"], TASKS["retrieval"].tiny())
         for backbone, made in tiny.items():
             for task, kind in TASKS.items():
-                if sentence := refusal_of(method, made, kind.tiny()):
+                if sentence := _refusal_of(method, made, kind.tiny()):
                     found[case.name, backbone, task] = sentence
     return found
 

@@ -95,7 +95,7 @@ def tried(case: Case) -> Findings:
     """Trains two steps, then tests and predicts with a clip that cannot be read."""
     method = battery.builder(case.config, case.backbone, case.task)()
     method.recipe = RECIPES[case.recipe]()
-    batch = samples.make_batch(method.backbone)._replace(questions=samples.QUESTIONS)
+    batch = samples.asked(samples.make_batch(method.backbone))
     with pretended_cuda() as gpu, with_a_twin() if case.twin else nullcontext():
         step = _SecondStep(gpu)
         trainer = _trainer(case.precision, step)

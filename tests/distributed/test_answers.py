@@ -21,9 +21,9 @@ from petl_bench.method import Method
 from petl_bench.metrics.qa import AnswerMetric, AnswerResult, exact_match
 from petl_bench.tasks.qa_classifier import AnswerClassifier
 from petl_bench.tasks.qa_generation import AnswerGeneration
-from petl_bench.testing.samples import make_batch
+from petl_bench.testing.samples import make_batch, rows_of
 from tests.distributed.pool import Pool, pool
-from tests.inputs import rows_of, with_frames
+from tests.inputs import with_frames
 
 __all__ = ["pool"]  # pytest finds the fixture by this name
 

@@ -17,9 +17,9 @@ from petl_bench.method import Method
 from petl_bench.nn.transformer import Memory
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.reranking import Reranking
-from petl_bench.testing.samples import make_batch
+from petl_bench.testing.samples import make_batch, rows_of
 from tests.distributed.pool import Pool, pool
-from tests.inputs import rows_of, with_frames
+from tests.inputs import with_frames
 
 __all__ = ["pool"]  # pytest finds the fixture by this name
 

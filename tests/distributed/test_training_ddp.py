@@ -9,9 +9,9 @@ from torch import Tensor
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.method import Method
 from petl_bench.tasks.retrieval import Retrieval
-from petl_bench.testing.samples import make_batch
+from petl_bench.testing.samples import make_batch, rows_of
 from tests.distributed.pool import Pool, pool
-from tests.inputs import rows_of, with_frames
+from tests.inputs import with_frames
 
 __all__ = ["pool"]  # pytest finds the fixture by this name
 

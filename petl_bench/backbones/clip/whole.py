@@ -48,7 +48,7 @@ class WholeTower(Tower):
 class WholeCLIP(JointSpace, Backbone):
     """Any open_clip architecture, also with ResNet, ConvNeXt, timm or Hugging Face towers (SigLIP, CoCa, ...).
 
-    Only zero-shot and full fine-tuning run on it: what `CLIP` gains by knowing the layers is not to be had here.
+    No method that places modules runs on it: what `CLIP` gains by knowing the layers is not to be had here.
 
     Args:
         architecture: an open_clip name, or the path of an open_clip model configuration (JSON).
