@@ -116,7 +116,9 @@ class Moment:
         return self.start is None and self.end is None
 
     def __str__(self) -> str:
-        return "as a whole" if self.is_whole else f"from second {self.start} to {self.end}"
+        if self.is_whole:
+            return "as a whole"
+        return f"from second {self.start or 0} to {'the end' if self.end is None else self.end}"
 
 
 #: a video as it is

@@ -13,9 +13,9 @@ from petl_bench.cli.objects import configuration_of
 from petl_bench.cli.overrides import as_arguments, as_options
 from petl_bench.cli.rewriting import config_beside
 from petl_bench.data.base import VideoTextDataModule
-from petl_bench.errors import PetlBenchError, UsageError
+from petl_bench.errors import UsageError
 from petl_bench.lightning_seams import interruptible
-from petl_bench.machine.limits import fault_of_machine
+from petl_bench.machine.limits import explaining_machine_faults
 from petl_bench.machine.output import printable
 from petl_bench.machine.signals import ONE_AT_A_TIME, as_rank, unhandled
 from petl_bench.method import Method
@@ -102,12 +102,12 @@ def _call(
     plugins: Sequence[str],
     options: dict[str, Any],
 ) -> Any:
-    with ONE_AT_A_TIME, printable(), unhandled(), interruptible(), _explaining_machine_faults():
+    with ONE_AT_A_TIME, printable(), unhandled(), interruptible(), explaining_machine_faults():
         as_rank()
         if isinstance(what, Method):
             if not isinstance(data, VideoTextDataModule):
                 raise UsageError(f"{type(what).__name__} is a method: give it a data module, too")
-            with _of_objects(command, what, data, options) as configuration:
+            with _of_objects(command, what, data, options, plugins) as configuration:
                 return work(configuration.experiment(what, data))
         if isinstance(data, VideoTextDataModule):
             raise UsageError(f"{type(data).__name__} is a data module: give a method before it, not a configuration")
@@ -121,12 +121,12 @@ def _call(
 
 @contextmanager
 def _of_objects(
-    command: str, method: Method, data: VideoTextDataModule, options: dict[str, Any]
+    command: str, method: Method, data: VideoTextDataModule, options: dict[str, Any], plugins: Sequence[str]
 ) -> Iterator[Configuration]:
     if command == "fit" and method.pretrained_parameters():
         raise UsageError(f"this {type(method).__name__} is adapted already, so it may be trained: make a new one")
     content = configuration_of(method, data) | {"seed_everything": data.seed} | as_options(options, method, data)
-    with configured(command, content) as configuration:
+    with configured(command, content, plugins) as configuration:
         data.link(method.backbone.spec, configuration.options.seed_everything)
         yield configuration
 
@@ -141,16 +141,3 @@ def _configs(command: str, what: What, options: Mapping[str, Any]) -> list[str]:
         raise UsageError(f"{type(what).__name__} is neither a configuration's name nor a method")
     checkpoint = options.get("ckpt_path")
     return [] if command == "fit" or checkpoint is None else [str(config_beside(str(checkpoint)))]
-
-
-@contextmanager
-def _explaining_machine_faults() -> Iterator[None]:
-    """Turns an operating-system error into the message that the command line gives for it."""
-    try:
-        yield
-    except PetlBenchError:
-        raise
-    except Exception as error:
-        if (known := fault_of_machine(error)) is not None:
-            raise known from error
-        raise

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, TypeVar, cast
 
 import torch
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
@@ -21,6 +21,7 @@ from petl_bench.cli.configuration import configured
 from petl_bench.cli.named_configs import SUFFIXES, find_config
 from petl_bench.cli.parts import made
 from petl_bench.data.datasets import ClipLoader
+from petl_bench.data.sampling import SAMPLERS
 from petl_bench.data.video import READERS, require_reader
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
 from petl_bench.inputs import FrameRule, InputSpec, Sampling
@@ -90,7 +91,7 @@ def load(
             f"{path} was written by an earlier version, whose adapters need the {CONFIG_NAME} of their run beside "
             "them, and there is none: put it there"
         )
-    return _of_configuration(beside, path, weights, where, plugins)
+    return _of_configuration(beside, (adapter, path), weights, where, plugins)
 
 
 def _device(given: str | torch.device | None) -> torch.device:
@@ -116,14 +117,19 @@ def _adapter_of(source: str | Path) -> Path | None:
 
 
 def _of_configuration(
-    config: Path, adapter: Path | None, weights: str | Path | None, device: torch.device, plugins: Sequence[str]
+    config: Path,
+    trained: tuple[Adapter, Path] | None,
+    weights: str | Path | None,
+    device: torch.device,
+    plugins: Sequence[str],
 ) -> VideoTextModel:
     arguments = [f"--config={config}"] + ([] if weights is None else [f"{_PRETRAINED_OPTION}={weights}"])
     with configured("predict", arguments, plugins) as configuration:
         experiment = configuration.build()
     method, data = experiment.method.adapt(), experiment.data
-    if adapter is not None:
-        method.load_trained_state(read_adapter(adapter), str(adapter))
+    if trained is not None:
+        adapter, path = trained
+        method.load_trained_state(adapter, str(path))
     elif method.trainable:
         rank_zero_warn(f"{config} is a configuration: its {type(method).__name__} is not trained")
     frames = FrameOptions(data.frames, data.sampling, data.frame_rate, data.reader)
@@ -171,7 +177,7 @@ class Described:
         for part in (said.method, said.backbone, said.task):
             self.guard.check({"class_path": part.class_path, "init_args": part.init_args}, str(self.path))
         with self._damaged():
-            if said.frames.sampling not in get_args(Sampling):
+            if said.frames.sampling not in SAMPLERS:
                 raise UsageError(f"no way of choosing frames is called {shown(said.frames.sampling)}")
             if said.frames.reader not in READERS:
                 raise UsageError(f"no reader of videos is called {shown(said.frames.reader)}")

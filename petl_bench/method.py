@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,6 +26,14 @@ from petl_bench.renamed import class_path_of_today
 from petl_bench.storage.adapters import Adapter
 from petl_bench.storage.untrusted import shown
 from petl_bench.tasks.base import Evaluation, Task
+
+#: arguments of a method that are parts of their own, with places of their own in records and adapters
+PARTS = ("backbone", "task", "optimizer")
+
+
+def own_options(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What a configuration's `model` section says of the method itself."""
+    return {key: value for key, value in (model.get("init_args") or {}).items() if key not in PARTS}
 
 
 class Method(Configurable, LightningModule, ABC):

@@ -14,7 +14,7 @@ import numbers
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from jsonargparse.typing import register_type
@@ -145,6 +145,9 @@ def _unmet(hint: Any, value: Any) -> list[str]:
     if typing.get_origin(hint) is tuple and isinstance(value, (tuple, list)):
         parts = zip(typing.get_args(hint), value, strict=False)
         return next((wanted for one, item in parts if (wanted := _unmet(one, item))), [])
+    if typing.get_origin(hint) in (list, Sequence) and isinstance(value, (tuple, list)):
+        (one,) = typing.get_args(hint)
+        return next((wanted for item in value if (wanted := _unmet(one, item))), [])
     if hint is type(None):
         return [] if value is None else ["null"]
     if hint not in _RANGES:

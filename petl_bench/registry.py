@@ -118,16 +118,15 @@ def plugin_modules(extra: Iterable[str] = ()) -> list[str]:
 
 
 def _import_plugin(name: str) -> ModuleType:
-    distribution = installed_plugins().get(name)
     try:
         module = _import(name)
     except UsageError as error:
-        if distribution is None:
+        if (distribution := installed_plugins().get(name)) is None:
             raise
         raise _broken_installation(name, distribution, str(error)) from error
     except Exception as error:  # whatever somebody else's module does when it is imported
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        if distribution is not None:
+        if (distribution := installed_plugins().get(name)) is not None:
             raise _broken_installation(name, distribution, reason) from error
         raise UsageError(
             f"--plugins {name}: it cannot be imported ({reason}); give the name of a module that `import` takes"
@@ -182,16 +181,17 @@ def _modules(package: str) -> dict[str, Path]:
 
 def _package(folder: str) -> ModuleType:
     """One of our two packages, made from its place where nobody has imported it yet."""
+    own = location(folder)
     if folder not in sys.modules:
         spec = ModuleSpec(folder, None, is_package=True)
-        spec.submodule_search_locations = [str(location(folder))]
+        spec.submodule_search_locations = [str(own)]
         sys.modules[folder] = module_from_spec(spec)
     package = sys.modules[folder]
     found = [Path(path).resolve() for path in getattr(package, "__path__", [])]
-    if location(folder) not in found:
+    if own not in found:
         where = found or getattr(package, "__file__", "an unknown place")
         raise UsageError(
-            f"package '{folder}' was imported from {where} before petl_bench, which has its own in {location(folder)}: "
+            f"package '{folder}' was imported from {where} before petl_bench, which has its own in {own}: "
             "two packages of one name cannot be used in one process"
         )
     return package
@@ -331,12 +331,12 @@ def plugin_entries(kind: str, plugins: Iterable[str] = ()) -> list[Entry]:
     entries = set()
     for plugin in plugin_modules(plugins):
         _import_plugin(plugin)
-        own = [module for name, module in list(sys.modules.items()) if _is_within(name, plugin)]
+        own = [module for name, module in list(sys.modules.items()) if is_within(name, plugin)]
         found = {value for module in own for value in vars(module).values() if isinstance(value, type)}
         entries |= {
             Entry(value.__name__, value.__module__, _summary(inspect.getdoc(value)))
             for value in found
-            if _is_within(value.__module__, plugin) and _can_be_named(value, kind)
+            if is_within(value.__module__, plugin) and _can_be_named(value, kind)
         }
     return sorted(entries)
 
@@ -350,7 +350,8 @@ def all_entries(kind: str, plugins: Iterable[str] = ()) -> list[Entry]:
     return [*list_entries(kind), *plugin_entries(kind, plugins)]
 
 
-def _is_within(module: str, package: str) -> bool:
+def is_within(module: str, package: str) -> bool:
+    """Whether a module or class path is a package's, or the package itself."""
     return f"{module}.".startswith(f"{package}.")
 
 

@@ -13,7 +13,7 @@ from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from petl_bench.data.batch import Question
-from petl_bench.data.datasets import ClipLoader, Row, collate
+from petl_bench.data.datasets import ClipLoader, Row, collate, stacked
 from petl_bench.data.samples import Sample
 from petl_bench.data.sampling import is_random
 from petl_bench.errors import UsageError
@@ -138,9 +138,8 @@ class VideoTextModel:
         return self._clip_loader.load(path, Sample(str(path), (), moment), rng)
 
     def _encode_clips(self, clips: Sequence[Clips]) -> Tensor:
-        stacked = Clips(*(torch.stack(parts) for parts in zip(*clips, strict=True)))
         with self._exactly():
-            return self.method.backbone.encode_video(self._here(stacked)).pooled.float()
+            return self.method.backbone.encode_video(self._here(stacked(clips))).pooled.float()
 
     def _encode_texts(self, texts: Sequence[str]) -> Tensor:
         words = self.spec.tokenize(texts, self._max_words)

@@ -9,14 +9,15 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO
 
 from benchmarks.children import end_with
 
 #: imported by each command itself: what they hold depends on its environment, or on what it calls a plug-in
 _ITS_OWN = ("__main__", "benchmarks", "methods", "datamodules", "petl_bench.methods", "petl_bench.datamodules")
-_TICK = 0.01
+_TICK = 0.005
 
 
 class Forked:
@@ -69,44 +70,45 @@ def start(arguments: Sequence[str], output: IO[str] | int, variables: Mapping[st
     sys.stderr.flush()
     pid = os.fork()
     if not pid:
-        os.setsid()
-        descriptor = os.open(os.devnull, os.O_WRONLY) if isinstance(output, int) else output.fileno()
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-        sys.stdout, sys.stderr = (os.fdopen(one, "w", closefd=False, errors="backslashreplace") for one in (1, 2))
-        os.environ.clear()
-        os.environ.update(variables)
-        os.chdir(folder)
-        become(arguments)
+        end_with(partial(_started, arguments, output, variables, folder))
     return Forked(pid)
 
 
-def become(arguments: Sequence[str]) -> NoReturn:
-    """Makes this process petl-bench, as `python -m petl_bench` does, with the streams that it has."""
+def _started(arguments: Sequence[str], output: IO[str] | int, variables: Mapping[str, str], folder: Path) -> int:
+    os.setsid()
+    descriptor = os.open(os.devnull, os.O_WRONLY) if isinstance(output, int) else output.fileno()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.stdout, sys.stderr = (os.fdopen(one, "w", closefd=False, errors="backslashreplace") for one in (1, 2))
+    os.environ.clear()
+    os.environ.update(variables)
+    os.chdir(folder)
+    return become(arguments)
+
+
+def become(arguments: Sequence[str]) -> int:
+    """Makes this process petl-bench, as `python -m petl_bench` does, with the streams that it has; its exit code."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL if number == signal.SIGHUP else signal.default_int_handler)
     sys.argv = ["petl-bench", *arguments]
     sys.modules["__main__"].__spec__ = importlib.util.find_spec("petl_bench.__main__")  # what Lightning gives ranks
-    code = 70
-    try:
-        from petl_bench.main import console
+    from petl_bench.main import console
 
+    try:
         console()
     except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 70
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        return stop.code if isinstance(stop.code, int) else 70
+    return 70
 
 
 def import_what_is_used_by(arguments: Sequence[str], folder: Path) -> None:
     """Imports what a command of petl-bench imports; it runs in a child, so nothing else of it stays here."""
-    names = folder / "modules.txt"
+    names, log = folder / "modules.txt", folder / "modules.log"
     child = os.fork()
     if not child:
-        end_with(lambda: _write_modules(arguments, names), folder / "modules.log")
-    os.waitpid(child, 0)
+        end_with(partial(_write_modules, arguments, names), log)
+    if Forked(child).wait():
+        raise RuntimeError(f"the run that shows what is imported failed: {log.read_text()[-500:]}")
     for name in names.read_text().split():
         if not f"{name}.".startswith(tuple(f"{own}." for own in _ITS_OWN)):
             with suppress(Exception):  # such as parts of a package that it puts into sys.modules under another name

@@ -8,19 +8,21 @@ process, outside the group, waits for that, signals the whole group, and writes 
 """
 
 import json
-import math
 import mmap
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults.forked import become
+from benchmarks.children import end_with
+from benchmarks.faults.forked import Forked, become
 
 #: seconds that a try gets until its moment, and from the signal on, before it is killed
 _UNTIL, _PATIENCE = 60.0, 20.0
@@ -117,8 +119,8 @@ def _moments() -> dict[str, tuple[Any, str]]:
 # --- the process of a try, and the one that watches it ----------------------------------------------------------------
 
 
-def _perform(one: Try, sign: int, steps: mmap.mmap) -> None:
-    """Becomes the process of a try; never returns."""
+def _perform(one: Try, sign: int, steps: mmap.mmap) -> int:
+    """Becomes the process of a try; its exit code."""
     os.setsid()
     output = os.open(Path(one.folder) / OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
@@ -144,7 +146,7 @@ def _perform(one: Try, sign: int, steps: mmap.mmap) -> None:
         steps[:8] = (int.from_bytes(steps[:8], "little") + 1).to_bytes(8, "little")
 
     Method.optimizer_step = counted  # type: ignore[method-assign]
-    become(one.arguments)
+    return become(one.arguments)
 
 
 def _watch(one: Try) -> None:
@@ -154,7 +156,7 @@ def _watch(one: Try) -> None:
     process = os.fork()
     if not process:
         os.close(sign)
-        _perform(one, give, steps)
+        end_with(partial(_perform, one, give, steps))
     os.close(give)
     os.set_blocking(sign, False)
     deadline = time.monotonic() + _UNTIL
@@ -192,15 +194,11 @@ def _signal(group: int, number: int) -> None:
 
 
 def _wait(process: int, patience: float) -> int:
-    deadline = time.monotonic() + patience
-    while True:
-        found, status = os.waitpid(process, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > deadline:
-            _signal(process, signal.SIGKILL)
-            deadline = math.inf
-        time.sleep(0.005)
+    try:
+        return Forked(process).wait(patience)
+    except subprocess.TimeoutExpired:
+        _signal(process, signal.SIGKILL)
+        return Forked(process).wait()
 
 
 def _left(one: Try, session: int) -> int:

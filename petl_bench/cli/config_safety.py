@@ -20,7 +20,7 @@ import yaml
 from petl_bench.cli.fragments import FRAGMENT_KEYS, GROUPS, Fragments, fragment, no_group
 from petl_bench.cli.named_configs import SUFFIXES
 from petl_bench.errors import UsageError
-from petl_bench.registry import plugin_modules
+from petl_bench.registry import is_within, plugin_modules
 from petl_bench.renamed import as_written_today, class_path_of_today
 from petl_bench.storage.plain_yaml import parse_yaml
 from petl_bench.storage.untrusted import shown
@@ -138,7 +138,7 @@ class ClassPathGuard:
             return
         if class_path.endswith(SUFFIXES) and not _would_import(class_path):
             return
-        if not any(f"{class_path}.".startswith(f"{package}.") for package in self.allowed):
+        if not any(is_within(class_path, package) for package in self.allowed):
             package = class_path.split(".")[0]
             advice = f"; if you trust its code, add --plugins {package}" if package.isidentifier() else ""
             raise UsageError(f"{where}: class path {shown(class_path, 200)} is from outside{advice}")

@@ -21,7 +21,7 @@ import yaml
 from petl_bench.cli.named_configs import SUFFIXES, find_fragment, is_file, read_text
 from petl_bench.errors import UsageError
 from petl_bench.renamed import as_written_today, message
-from petl_bench.storage.plain_yaml import nodes_and_value, parse_yaml
+from petl_bench.storage.plain_yaml import nodes_and_value, value_of
 from petl_bench.storage.untrusted import shown
 
 #: keys that take a group of options, a class or several: what a file may hold in their place
@@ -133,7 +133,7 @@ class Fragments:
 def composed(path: Path) -> Any:
     """The value of a configuration or a fragment, with what it includes; nobody has looked at its class paths."""
     node = Fragments(lambda value, where: None).compose(path)
-    return parse_yaml(yaml.serialize(node, Dumper=yaml.SafeDumper), str(path))
+    return value_of(node, str(path))
 
 
 def fragment(name: str, folder: Path, where: str) -> Path:

@@ -7,11 +7,8 @@ import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path, PurePath
 from typing import Any
-
-import yaml
 
 from petl_bench.cli.config_safety import ClassPathGuard
 from petl_bench.cli.named_configs import SUFFIXES, find_config, find_fragment
@@ -19,8 +16,11 @@ from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import UsageError
 from petl_bench.formats import shown
 from petl_bench.method import Method
+from petl_bench.registry import is_within, named_class
 from petl_bench.runs.experiment import RunOptions
 from petl_bench.runs.trainer import CountingTrainer
+from petl_bench.storage.dotted import put
+from petl_bench.storage.plain_yaml import parse_yaml
 
 #: groups of options, and what their values are
 _GROUPS: dict[str, type] = {"data": VideoTextDataModule, "trainer": CountingTrainer, "model": Method}
@@ -40,12 +40,13 @@ def as_arguments(configs: Sequence[str], options: Mapping[str, Any], guard: Clas
     Raises:
         UsageError: a name that nothing has, or several; a value that no configuration holds.
     """
-    contents = [yaml.safe_load(guard.read(find_config(name))) for name in configs]
+    contents = [_content(find_config(name), guard) for name in configs]
     names = _Names({group: _kind(group, [*contents, options], guard) for group in _GROUPS})
     arguments = [f"--config={name}" for name in configs]
     for name, value in options.items():
         if name == "allow_change":
-            arguments += ["--allow_change", *value]
+            keys = [value] if isinstance(value, str) else [*value]
+            arguments += ["--allow_change", *keys] if keys else []
         else:
             arguments.append(f"--{names.whole(name)}={_text(name, value)}")
     return arguments
@@ -61,13 +62,10 @@ def as_options(options: Mapping[str, Any], method: Method, data: VideoTextDataMo
     owners = {"data": data, "model": method}
     content: dict[str, Any] = {}
     for name, value in options.items():
-        *groups, last = names.whole(name).split(".")
-        if (owner := owners.get([*groups, last][0])) is not None:
+        whole = names.whole(name)
+        if (owner := owners.get(whole.split(".")[0])) is not None:
             raise UsageError(f"{name}: give it to {type(owner).__name__}, which is made already")
-        block = content
-        for group in groups:
-            block = block.setdefault(group, {})
-        block[last] = plain(value, name)
+        put(content, whole, plain(value, name))
     return content
 
 
@@ -148,20 +146,38 @@ def _kind(group: str, contents: Sequence[Mapping[str, Any]], guard: ClassPathGua
         return None
     module, _, name = named[-1].rpartition(".")
     if module:
-        return getattr(import_module(module), name, None)
+        return _found(named[-1], group)
     return next((kind for kind in _below(_GROUPS[group]) if kind.__name__ == name), None)
+
+
+def _found(class_path: str, group: str) -> type:
+    """The class of a path.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return named_class(class_path)
+    except (ImportError, AttributeError) as error:
+        if isinstance(error, ImportError) and not (error.name and is_within(class_path, error.name)):
+            raise  # of something that the module itself imports
+        raise UsageError(f"{group}: there is no class {shown(class_path)}") from error
 
 
 def _class_path(value: Any, guard: ClassPathGuard) -> str | None:
     """The class path that a value of `data` or `model` gives: a mapping, a file with one, or the path itself."""
     if isinstance(value, str | Path) and str(value).endswith(SUFFIXES):
-        value = yaml.safe_load(guard.read(find_fragment(str(value), Path())))
+        value = _content(find_fragment(str(value), Path()), guard)
     if isinstance(value, Mapping):
         value = value.get("class_path")
     if not isinstance(value, str):
         return None
     guard.check_arguments([f"--class_path={value}"])
     return value
+
+
+def _content(path: Path, guard: ClassPathGuard) -> Any:
+    return parse_yaml(guard.read(path), str(path))
 
 
 def _below(kind: type) -> Iterator[type]:

@@ -15,12 +15,13 @@ import json
 from collections.abc import Collection, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from petl_bench.cli.config_safety import ClassPathGuard
-from petl_bench.cli.recipes import recipe_name
 from petl_bench.errors import CheckpointError
 from petl_bench.storage.untrusted import expanded
+
+if TYPE_CHECKING:
+    from petl_bench.cli.config_safety import ClassPathGuard
 
 
 class Taken(NamedTuple):
@@ -65,12 +66,13 @@ def config_beside(checkpoint: str) -> Path:
         CheckpointError: there is none, or the checkpoint is no adapter.
     """
     from petl_bench.runs.checks import naming_option
+    from petl_bench.runs.record import CONFIG_NAME
     from petl_bench.storage.adapters import require_adapter_path
 
     path = expanded(checkpoint)
     with naming_option("ckpt_path"):
         require_adapter_path(path)
-    beside = path.parent / "config.yaml"
+    beside = path.parent / CONFIG_NAME
     if not beside.is_file():
         raise CheckpointError(f"no config.yaml beside {checkpoint}: give --config")
     return beside
@@ -78,6 +80,8 @@ def config_beside(checkpoint: str) -> Path:
 
 def _with_recipe(arguments: list[str]) -> list[str]:
     """Says which packaged configuration was named, before anything that may say otherwise."""
+    from petl_bench.cli.recipes import recipe_name
+
     name = recipe_name(_values_of(("-c", "--config"), arguments))
     return arguments if name is None else [f"--recipe={name}", *arguments]
 

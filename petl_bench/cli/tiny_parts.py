@@ -14,12 +14,9 @@ from petl_bench.backbones.base import Backbone
 from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import config_folder, list_configs, plugin_configs
 from petl_bench.errors import UsageError
-from petl_bench.method import Method
+from petl_bench.method import PARTS, Method, own_options
 from petl_bench.registry import all_entries, import_plugins, instantiate
 from petl_bench.tasks.base import Task
-
-#: arguments of a method that are no options of its own
-_PARTS = ("backbone", "task", "optimizer")
 
 
 def classes_of(kind: str, plugins: Iterable[str] = ()) -> dict[str, type[Any]]:
@@ -66,12 +63,7 @@ def required_options(method: type[Method]) -> list[str]:
     """The options of a method that have no default."""
     parameters = inspect.signature(method).parameters.values()
     required = {p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-    return sorted(required - set(_PARTS))
-
-
-def own_options(model: Mapping[str, Any]) -> dict[str, Any]:
-    """What a configuration's `model` section says of the method itself."""
-    return {key: value for key, value in model.get("init_args", {}).items() if key not in _PARTS}
+    return sorted(required - set(PARTS))
 
 
 @functools.cache

@@ -6,6 +6,7 @@ Every step is a command that a user could give by hand; each is printed before i
 from __future__ import annotations
 
 import argparse
+import functools
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -26,13 +27,14 @@ _PREFIX = "fixture_"
 _BACKBONE = "backbone/clip_tiny_shapes.yaml"
 
 
-def available_methods() -> list[str]:
+@functools.cache
+def available_methods() -> tuple[str, ...]:
     """What can be shown: `x` of every packaged `fixture_x.yaml` on the CLIP that the demo pretrains."""
     found, backbone = [], composed(config_folder() / _BACKBONE)
     for path in sorted(config_folder().glob(f"{_PREFIX}*.yaml")):
         if composed(path)["model"]["init_args"]["backbone"] == backbone:
             found.append(path.stem.removeprefix(_PREFIX))
-    return found
+    return tuple(found)
 
 
 def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
@@ -117,7 +119,7 @@ def _all(commands: Sequence[list[str]]) -> int:
     """Runs commands of petl-bench until one fails; its exit code."""
     for arguments in commands:
         print(f"\n$ petl-bench {shlex.join(arguments)}", flush=True)
-        name, *rest = taken(arguments).arguments
-        if code := run_command(name, rest, taken(arguments).plugins):
+        (name, *rest), plugins = taken(arguments)
+        if code := run_command(name, rest, plugins):
             return code
     return 0

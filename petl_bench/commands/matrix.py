@@ -6,9 +6,10 @@ wrong with it.
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -36,8 +37,9 @@ def matrix(plugins: Sequence[str] = (), text: str = "") -> list[Cell]:
         text: only combinations in whose method, backbone or task it occurs, whatever its case.
     """
     methods, backbones, tasks = (classes_of(kind, plugins) for kind in ("methods", "backbones", "tasks"))
+    options = functools.cache(default_options)  # plug-ins may bring more configurations until the next call
     return [
-        Cell(name, place, task.name, _refusal(method, backbone, task))
+        Cell(name, place, task.name, _refusal(method, options, backbone, task))
         for name, method in methods.items()
         for place, backbone in backbones.items()
         for task in tasks.values()
@@ -45,10 +47,15 @@ def matrix(plugins: Sequence[str] = (), text: str = "") -> list[Cell]:
     ]
 
 
-def _refusal(method: type[Method], backbone: type[Backbone], task: type[Task]) -> str | None:
+def _refusal(
+    method: type[Method],
+    options: Callable[[type[Method]], dict[str, Any]],
+    backbone: type[Backbone],
+    task: type[Task],
+) -> str | None:
     try:
         with torch.device("meta"):
-            built(method, default_options(method), backbone.tiny(), task.tiny()).adapt()
+            built(method, options(method), backbone.tiny(), task.tiny()).adapt()
     except UsageError as error:
         return str(error)
     return None

@@ -476,10 +476,6 @@ class VideoTextDataModule(Configurable, LightningDataModule):
             )
         return rows // self.batch_size
 
-    def training_videos(self) -> int:
-        """Videos that are trained on, once `setup` has found the clips."""
-        return len(self.training_video_ids())
-
     def training_video_ids(self) -> list[str]:
         """Ids of the videos that are trained on, once `setup` has found the clips."""
         dataset = self._datasets["train"]

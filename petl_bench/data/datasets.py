@@ -240,10 +240,15 @@ class EvaluationDataset(Dataset[Row]):
             return self.loader.blank(), False
 
 
+def stacked(clips: Sequence[Clips]) -> Clips:
+    """Clips (T, ...) as one batch (B, T, ...)."""
+    return Clips(*(torch.stack(parts) for parts in zip(*clips, strict=True)))
+
+
 def collate(rows: Sequence[Row]) -> Batch:
     """Stacks clips and concatenates their captions."""
     return Batch(
-        clips=Clips(*(torch.stack(parts) for parts in zip(*(row.clip for row in rows), strict=True))),
+        clips=stacked([row.clip for row in rows]),
         words=Words(*(torch.cat(parts) for parts in zip(*(row.words for row in rows), strict=True))),
         video_index=torch.tensor([row.video_index for row in rows]),
         text_index=torch.tensor([i for row in rows for i in row.text_index]),

@@ -6,6 +6,8 @@ import errno
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from petl_bench.errors import CheckpointError, DataError, PetlBenchError, UsageError, chain
 from petl_bench.machine.installation import lacking
@@ -62,6 +64,19 @@ def fault_of_machine(error: BaseException) -> PetlBenchError | None:
     if found is None and (told := lacking(error)):
         return UsageError(told)
     return found
+
+
+@contextmanager
+def explaining_machine_faults() -> Iterator[None]:
+    """Turns an operating-system error into the message that the command line gives for it."""
+    try:
+        yield
+    except PetlBenchError:
+        raise
+    except Exception as error:
+        if (known := fault_of_machine(error)) is not None:
+            raise known from error
+        raise
 
 
 def _fault(error: BaseException) -> PetlBenchError | None:

@@ -21,17 +21,20 @@ def report(*folders: str | Path, output: str | Path = "report", strict: bool = F
         DataError: no folder, or no valid run in it.
         FileError: the report cannot be written.
     """
+    from petl_bench.machine.limits import explaining_machine_faults
+    from petl_bench.machine.output import printable
     from petl_bench.report.leaderboard import leaderboard
+    from petl_bench.storage.untrusted import expanded
 
-    found = leaderboard([Path(folder) for folder in folders or ("runs",)], Path(output), strict=strict)
+    with printable(), explaining_machine_faults():
+        found = leaderboard([expanded(folder) for folder in folders or ("runs",)], expanded(output), strict=strict)
     return [run.record for run in found.runs]
 
 
 class _Callable(ModuleType):
     """This module: whoever imports a part of it makes `petl_bench.report` mean it, so it can be called itself."""
 
-    def __call__(self, *folders: str | Path, output: str | Path = "report", strict: bool = False) -> Any:
-        return report(*folders, output=output, strict=strict)
+    __call__ = staticmethod(report)
 
 
 sys.modules[__name__].__class__ = _Callable

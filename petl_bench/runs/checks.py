@@ -101,7 +101,7 @@ def _require_trainable(experiment: Experiment) -> None:
     best_on_val, processes = experiment.run.best_on_val, experiment.processes
     if data.batch_size % processes:
         raise UsageError(f"data.batch_size {data.batch_size} is global and must be a multiple of {processes} processes")
-    if reason := task.untaught(data.batch_size, processes, data.training_videos()):
+    if reason := task.untaught(data.batch_size, processes, len(data.training_video_ids())):
         raise UsageError(reason)
     if trainer.accumulate_grad_batches > 1 and not task.accumulates:
         raise UsageError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.data.base import VideoTextDataModule
-from petl_bench.method import Method
+from petl_bench.method import PARTS, Method
 from petl_bench.storage.descriptions import (
     PRETRAINED,
     FrameOptions,
@@ -24,8 +24,6 @@ from petl_bench.storage.descriptions import (
 from petl_bench.storage.dotted import has, put
 from petl_bench.storage.untrusted import expanded
 
-#: arguments of a method that are parts of their own; the optimiser is no part of a trained model
-_PARTS = ("backbone", "task", "optimizer")
 #: argument of a backbone that names its weights, which are described by themselves
 _WITHOUT_WEIGHTS = {PRETRAINED: None}
 
@@ -42,7 +40,7 @@ def describe(config: Mapping[str, Any], method: Method, data: VideoTextDataModul
     model = config["model"]
     backbone, task = (model["init_args"][name] for name in ("backbone", "task"))
     return ModelDescription(
-        method=_part(model, method.carried(), without=_PARTS),
+        method=_part(model, method.carried(), without=PARTS),
         backbone=_part(backbone, {**method.backbone.carried(), **_WITHOUT_WEIGHTS}),
         task=_part(task, method.task.carried()),
         weights=_weights((backbone.get("init_args") or {}).get(PRETRAINED), method.backbone, folder),

@@ -17,11 +17,11 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from petl_bench.data.base import VideoTextDataModule
-from petl_bench.method import Method
+from petl_bench.method import Method, own_options
 from petl_bench.runs.cost import CostMeter
 from petl_bench.runs.environment import environment, hardware
 from petl_bench.runs.figures import print_figures
-from petl_bench.runs.folder import Run, method_options
+from petl_bench.runs.folder import Run
 from petl_bench.runs.recipe import Recipe
 from petl_bench.runs.record import (
     CONFIG_NAME,
@@ -88,7 +88,7 @@ def drafted(
         "id": {"config_hash": run.config_hash, "hash_rules": HASH_RULES, "run_id": run.run_id, "seed": run.seed},
         "protocol": {"selection": selection, "inference": {"precision": precision}},
         "model": {
-            "method_config": method_options(run.config),
+            "method_config": own_options(run.config["model"]),
             "adapter_bytes": None,
             "gmacs_vision": None,
             "gmacs_total": None,

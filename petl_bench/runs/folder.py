@@ -21,7 +21,7 @@ from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.lightning_seams import current_rank
 from petl_bench.machine.resources import exhausted
-from petl_bench.method import Method
+from petl_bench.method import Method, own_options
 from petl_bench.renamed import as_written_today
 from petl_bench.runs.description import describe
 from petl_bench.runs.earlier import earlier_checkpoint, lock_of
@@ -142,11 +142,11 @@ class Run:
             return {}
         try:
             found, _ = as_written_today(parse_yaml(read_text(path), str(path)))
-            before = method_options(found)
+            before = own_options(found["model"])
         except (UnreadableError, UsageError, AttributeError, KeyError, TypeError):  # of something else than our runs
             rank_zero_warn(f"{path} cannot be read: whether the adapter was trained with these options is unknown")
             return {}
-        now = method_options(self.config)
+        now = own_options(self.config["model"])
         return {key: (before[key], now[key]) for key in before.keys() & now.keys() if before[key] != now[key]}
 
     def write_config(self) -> None:
@@ -282,9 +282,3 @@ def _set_aside(folder: Path) -> None:
         if error.errno != errno.EXDEV:  # of a folder in a lower layer of a container's file system
             raise
         shutil.move(folder, aside)
-
-
-def method_options(config: dict[str, Any]) -> dict[str, Any]:
-    """The method's own arguments, without backbone, task and optimiser, which have places of their own."""
-    given = config["model"].get("init_args") or {}
-    return {key: value for key, value in given.items() if key not in ("backbone", "task", "optimizer")}

@@ -7,6 +7,8 @@ import json
 import re
 from typing import Any
 
+from petl_bench.storage.dotted import get
+
 FIRST = "petl_bench.result/1"
 #: words of a question that the first version's BLIP kept
 _QUESTION_WORDS = 50
@@ -68,7 +70,7 @@ def _frames(inference: dict[str, Any]) -> dict[str, Any]:
 def _temperature(inference: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     if inference.get("pooling") != "text_conditioned":
         return {"temperature": None}
-    given = _value(config, f"{_TASK}.temperature")
+    given = get(config, f"{_TASK}.temperature")
     return {} if given is None else {"temperature": given}
 
 
@@ -77,15 +79,15 @@ def _text_words(model: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]
     if not str(model.get("backbone")).startswith("blip"):
         return {"text_words": None}
     options = f"{_BACKBONE}.init_args"
-    if _value(config, f"{options}.purpose") == "qa":
+    if get(config, f"{options}.purpose") == "qa":
         return {"text_words": _QUESTION_WORDS}
-    given = _value(config, f"{options}.caption_words")
+    given = get(config, f"{options}.caption_words")
     return {} if given is None else {"text_words": given}
 
 
 def _training(train: dict[str, Any], env: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     new: dict[str, Any] = {} if env.get("gpu") else {"peak_allocated_bytes": None}
-    limit, steps = _value(config, "trainer.max_steps"), train.get("steps")
+    limit, steps = get(config, "trainer.max_steps"), train.get("steps")
     if isinstance(limit, int) and isinstance(steps, int) and 0 < limit <= steps:
         new["limits"] = _block(train, "limits") | {"max_steps": str(limit)}
     return new
@@ -99,10 +101,3 @@ def _block(value: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _without(block: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in block.items() if name not in names}
-
-
-def _value(config: Any, key: str) -> Any:
-    """A value of a configuration by its dotted name; None if it is not there."""
-    for name in key.split("."):
-        config = config.get(name) if isinstance(config, dict) else None
-    return config

@@ -13,7 +13,7 @@ import yaml
 
 from petl_bench.errors import UsageError
 from petl_bench.runs import old_records
-from petl_bench.storage.dotted import put
+from petl_bench.storage.dotted import get, put
 from petl_bench.storage.files import FileError, write_atomically
 from petl_bench.storage.untrusted import UnreadableError, hidden, is_file, parse_json, plain_text, read_text, shown
 
@@ -127,9 +127,7 @@ def measured(config: dict[str, Any], contents: Contents | None = None) -> dict[s
     """
     kept = _without_operational(config, "")
     for key, options in (contents or {}).items():
-        block: Any = kept
-        for name in key.split("."):
-            block = block.get(name) if isinstance(block, dict) else None
+        block = get(kept, key)
         for name, value in options.items() if isinstance(block, dict) else ():
             put(block, name, value)
     return kept

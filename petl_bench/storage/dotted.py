@@ -15,6 +15,13 @@ def has(block: dict[str, Any], key: str) -> bool:
     return True
 
 
+def get(block: Any, key: str) -> Any:
+    """What is at a dotted key below a block; None if nothing is."""
+    for name in key.split("."):
+        block = block.get(name) if isinstance(block, dict) else None
+    return block
+
+
 def put(block: dict[str, Any], key: str, value: Any) -> None:
     """Puts a value at a dotted key below a block."""
     *parents, name = key.split(".")

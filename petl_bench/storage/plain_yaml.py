@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import yaml
@@ -24,17 +26,29 @@ def parse_yaml(text: str, where: str) -> Any:
 
 def nodes_and_value(text: str, where: str) -> tuple[yaml.Node | None, Any]:
     """What a YAML text consists of, and its value, see `parse_yaml`."""
+    with _valid(where):
+        node = _UniqueKeys(text).get_single_node()
+    return node, None if node is None else value_of(node, where)
+
+
+def value_of(node: yaml.Node, where: str) -> Any:
+    """The value of what a YAML text consists of, see `parse_yaml`."""
+    with _valid(where):
+        value = _UniqueKeys("").construct_document(node)
+    _require_small(value, where)
+    return value
+
+
+@contextmanager
+def _valid(where: str) -> Iterator[None]:
+    """Tells in one line what is wrong with a YAML text."""
     try:
-        loader = _UniqueKeys(text)
-        node = loader.get_single_node()
-        value = None if node is None else loader.construct_document(node)
+        yield
     except RecursionError as error:
         raise UsageError(f"{where} is not valid YAML: it nests too deeply") from error
     # PyYAML lets pass what `!!int x`, an impossible date or a list as a key make Python raise.
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
         raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
-    _require_small(value, where)
-    return node, value
 
 
 def _require_small(value: Any, where: str) -> None:

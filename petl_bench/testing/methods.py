@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from petl_bench.backbones.base import Backbone
-from petl_bench.cli.tiny_parts import built, classes_of, default_options, own_options
+from petl_bench.cli.tiny_parts import built, classes_of, default_options
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, UsageError
-from petl_bench.method import Method
+from petl_bench.method import Method, own_options
 from petl_bench.registry import import_plugins
 from petl_bench.storage.adapters import Adapter, read_adapter, write_adapter
 from petl_bench.tasks.base import Task

@@ -10,8 +10,8 @@ from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.needs import refusal
 from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import config_folder, find_config
-from petl_bench.cli.tiny_parts import built, default_options, own_options
-from petl_bench.method import Method
+from petl_bench.cli.tiny_parts import built, default_options
+from petl_bench.method import Method, own_options
 from petl_bench.registry import import_plugins, list_entries, named_class
 from petl_bench.tasks.base import Task
 from petl_bench.testing.gated import Gated

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import Callback
 from safetensors.torch import load_file
 
 import petl_bench
@@ -40,6 +41,10 @@ class Stopping(Linear):
             type(self).asked = True
             signal.raise_signal(signal.SIGINT)
         return super().training_step(batch, batch_idx)
+
+
+class Watching(Callback):
+    """A user's own, which does nothing."""
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +96,16 @@ def test_objects_are_the_configuration_that_names_them(dataset: Path, tmp_path: 
         load_file(only_record(tmp_path / name)[0] / "adapter.safetensors") for name in ("objects", "again")
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_objects_with_a_callback_of_a_plug_in(dataset: Path, tmp_path: Path) -> None:
+    method, data = method_and_data(dataset)
+    own: dict[str, Any] = {"callbacks": [{"class_path": f"{__name__}.Watching"}], "runs_dir": tmp_path, **OF_TRAINER}
+    with pytest.raises(petl_bench.PetlBenchError, match="--plugins"):
+        petl_bench.fit(method, data, **own)
+    record = petl_bench.fit(method, data, plugins=[__name__], **own)
+    assert record is not None
+    assert record["train"]["callbacks"] == [f"{__name__}.Watching"]
 
 
 def test_evaluations(by_command: Path, dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,17 @@ def test_several_keys_that_may_change() -> None:
     assert arguments(allow_change=["a", "b"]) == ["--allow_change", "a", "b"]
 
 
+@pytest.mark.parametrize(("value", "expected"), [("a.b", ["--allow_change", "a.b"]), ([], [])])
+def test_one_key_that_may_change_or_none(value: str | list[str], expected: list[str]) -> None:
+    assert arguments(allow_change=value) == expected
+
+
+@pytest.mark.parametrize("class_path", ["methods.lroa.LoRA", "methods.lora.LoAR"])
+def test_a_class_that_is_not_there(class_path: str) -> None:
+    with pytest.raises(UsageError, match=f"model: there is no class {class_path}"):
+        arguments(model={"class_path": class_path}, rank=8)
+
+
 def test_names_of_another_class_than_the_configuration_names() -> None:
     """The option `model` may replace the method, and the last one counts."""
     with pytest.raises(UsageError, match="unknown option rank"):

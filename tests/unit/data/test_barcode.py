@@ -343,6 +343,19 @@ def test_a_constant_rate_is_left_to_counting(tmp_path: Path) -> None:
                 assert (video.info.fps, video.timing.times) == (FPS, None)
 
 
+@pytest.mark.parametrize(
+    ("moment", "told"),
+    [
+        (Moment(None, 31), "from second 0 to 31"),
+        (Moment(5, None), "from second 5 to the end"),
+        (Moment(2, 4), "from second 2 to 4"),
+        (Moment(), "as a whole"),
+    ],
+)
+def test_a_moment_in_words(moment: Moment, told: str) -> None:
+    assert str(moment) == told
+
+
 def test_a_moment_of_a_clip(clip: Path) -> None:
     if clip.suffix == ".gif" or "variable" in clip.name:
         return  # their frame rates are not what was asked for

@@ -356,3 +356,8 @@ def test_too_many_frames_are_refused() -> None:
 def test_variants_have_labels() -> None:
     switches = [(a, b) for a in (True, False) for b in (True, False)]
     assert len({tempme(cross_frame=a, merging=b).label for a, b in switches}) == 4
+
+
+def test_every_item_of_a_list_is_held_to_its_range() -> None:
+    with pytest.raises(UsageError, match=r"TempMe.join_clips: expected a whole number from 1 to 65536, got \(2, 0, 3\)"):
+        TempMe(backbone=CLIP("tiny", None), task=Retrieval(), join_clips=(2, 0, 3))
