@@ -359,5 +359,7 @@ def test_variants_have_labels() -> None:
 
 
 def test_every_item_of_a_list_is_held_to_its_range() -> None:
-    with pytest.raises(UsageError, match=r"TempMe.join_clips: expected a whole number from 1 to 65536, got \(2, 0, 3\)"):
+    with pytest.raises(
+        UsageError, match=r"TempMe.join_clips: expected a whole number from 1 to 65536, got \(2, 0, 3\)"
+    ):
         TempMe(backbone=CLIP("tiny", None), task=Retrieval(), join_clips=(2, 0, 3))
