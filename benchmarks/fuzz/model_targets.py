@@ -172,7 +172,8 @@ class.yaml
             check(given, root)
         except UsageError as error:  # of an option, not of the file
             names = [*filter(None, options), *(name for name in texts if name != "options.txt")]
-            if "--" not in str(error) and not any(name in str(error) for name in names):
+            alone = str(error).startswith("argument ")  # and belongs to no option
+            if not alone and "--" not in str(error) and not any(name in str(error) for name in names):
                 raise UnclearError(f"names no option: {error}") from error
             raise UsageError(f"options.txt: {error}") from error
 

@@ -86,7 +86,8 @@ class ClassPathGuard:
         Raises:
             UsageError: as `read` does.
         """
-        arguments = [self._of_today(argument) for argument in arguments]
+        before = ("", *arguments)
+        arguments = [self._of_today(argument, before[place]) for place, argument in enumerate(arguments)]
         out = list(arguments)
         for place, (option, equals, value) in enumerate(argument.partition("=") for argument in arguments):
             at = place if equals else place + 1
@@ -103,11 +104,17 @@ class ClassPathGuard:
                 raise no_group(option, value)
         return out
 
-    def _of_today(self, argument: str) -> str:
-        """An argument in which classes of earlier versions are named, and given arguments, as today."""
+    def _of_today(self, argument: str, before: str) -> str:
+        """An argument in which classes of earlier versions are named, and given arguments, as today.
+
+        Args:
+            argument: `--option=value`, an option or a value.
+            before: the argument that it follows, which names a value's option.
+        """
         option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
         if value.lstrip().startswith(("{", "[")):
-            found, changes = as_written_today(parse_yaml(value, option or "a value"))
+            named = before if before.startswith("--") and "=" not in before else f"argument {shown(value)}"
+            found, changes = as_written_today(parse_yaml(value, option or named))
             today = json.dumps(found) if changes else value
         else:
             today = class_path_of_today(value)

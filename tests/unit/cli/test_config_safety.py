@@ -366,6 +366,21 @@ def test_broken_value_names_its_argument() -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--model", "{"], "--model"),
+        (["--model={"], "--model"),
+        (["{"], "argument '{'"),
+        (["--trainer.max_epochs=3", "{"], "argument '{'"),
+    ],
+)
+def test_broken_value_names_its_option_or_itself(arguments: list[str], told: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        ClassPathGuard().with_fragments(arguments)
+    assert one_line(caught.value).startswith(f"{told} is not valid YAML")
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [
         ("a: " + "[" * 5000, "nests too deeply"),
