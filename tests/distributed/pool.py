@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import os
 import pickle
 import tempfile
 import traceback
@@ -104,6 +105,7 @@ def any_pool(request: pytest.FixtureRequest) -> Pool:
 
 def _serve(connection: Connection, store: Path, rank: int, world_size: int) -> None:
     torch.set_num_threads(1)
+    os.chdir(store.parent)  # which is there as long as the pool; the folder of the test that began it may not be
     dist.init_process_group(
         "gloo", init_method=store.as_uri(), rank=rank, world_size=world_size, timeout=COLLECTIVE_TIMEOUT
     )
