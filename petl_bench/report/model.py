@@ -1,0 +1,183 @@
+"""What a report says, before it is Markdown, CSV, LaTeX, JSON or a page: every format shows these numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from petl_bench.report.collect import Key, Rejected, Run
+
+
+class Interval(NamedTuple):
+    """95 % of what would be found with other queries, and other seeds where there are several."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Value:
+    """A figure of a row.
+
+    Attributes:
+        mean: over seeds.
+        sd: sample standard deviation over seeds; None of a single one.
+        n: seeds.
+        interval: of the mean; None of what is no figure of queries, or of runs whose ranks are not there.
+    """
+
+    mean: float
+    sd: float | None
+    n: int
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row's figure minus that of another row, on the same queries.
+
+    Attributes:
+        delta: in the figure's own unit.
+        interval: of the difference, paired.
+        p: of the test, two-sided.
+        p_holm: the same, adjusted for all comparisons of the table (Holm 1979).
+        test: `mcnemar` (exact) or `sign-flip` (permutation).
+    """
+
+    delta: float
+    interval: Interval
+    p: float
+    p_holm: float
+    test: str
+
+
+@dataclass(frozen=True)
+class PublishedFigure:
+    """A figure that a source states for a row's recipe, and how ours compares with it.
+
+    Attributes:
+        value: as the source states it.
+        source: short name of the source, a key of the packaged table of sources.
+        where: the table, figure or page of it.
+        difference: ours minus it; None if ours is not known.
+        comparable: `yes`, `no` or `unknown`.
+        why: what differs where it is not comparable, or what is not known; else empty.
+    """
+
+    value: float
+    source: str
+    where: str
+    difference: float | None
+    comparable: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """A numeric column.
+
+    Attributes:
+        title: in every format, e.g. `t2v R@1`, `Trainable M`, `Accuracy`.
+        kind: `quality` (a figure of queries) or `cost`.
+        decimals: that are shown; small costs get more.
+        higher_is_better: None of what is neither.
+        unit: `%`, `MB` and the like; empty of counts and ranks.
+    """
+
+    title: str
+    kind: str
+    decimals: int
+    higher_is_better: bool | None
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """All seeds of one configuration.
+
+    Attributes:
+        name: of the method, with the beginning of the hash where two rows would be called the same.
+        runs: by seed.
+        values: by title of column; None if unknown.
+        from_best: by title of a quality column: this row minus the best; None of the best itself, and where the runs do
+            not say which queries they had. A row is not distinguishable from the best where `p_holm` is above 0.05.
+        from_full: the same against full fine-tuning, where the table has it.
+        published: by title of a quality column.
+        state: of the recipe: `reproduced`, `within band`, `off`, `not comparable` or empty where nothing is published.
+        marks: what a reader must know before using the row.
+        command: that reproduces it.
+    """
+
+    name: str
+    method: str
+    backbone: str
+    config_hash: str
+    runs: list[Run]
+    values: dict[str, Value | None]
+    marks: list[str]
+    commit: str
+    command: str = ""
+    state: str = ""
+    from_best: dict[str, Difference | None] = field(default_factory=dict)
+    from_full: dict[str, Difference | None] = field(default_factory=dict)
+    published: dict[str, PublishedFigure] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Runs that may be compared with each other.
+
+    Attributes:
+        id: letters, digits and `-`; unique in a report, and the same as long as the comparability key is.
+        title: dataset and protocol, stamped when the data are a fixture.
+        notes: one line each: what all rows share, other tables of the dataset, hardware, half-widths of intervals.
+        columns: in order; quality first.
+        rows: in order; references (full fine-tuning, zero-shot, linear) first, then by the first column.
+        key: the comparability key.
+        main: title of the column by which rows are ordered.
+    """
+
+    id: str
+    title: str
+    dataset: str
+    protocol: str
+    fixture: bool
+    notes: list[str]
+    columns: list[Column]
+    rows: list[Row]
+    key: Key
+    main: str
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """A method on one backbone over the datasets.
+
+    Attributes:
+        values: the main figure by id of table; None where it was not run.
+        relative: mean over tables of the figure divided by that of full fine-tuning; None without any such table.
+        rank: mean rank among the methods that all of the same tables have.
+    """
+
+    method: str
+    backbone: str
+    values: dict[str, Value | None]
+    relative: float | None
+    rank: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of a report.
+
+    Attributes:
+        tables: measured ones first.
+        summary: over datasets; empty with a single table.
+        published: every published figure with the state of its recipe, `not run` included, as plain mappings.
+        rejected: what was left out, and why.
+    """
+
+    tables: list[Table]
+    summary: list[SummaryRow]
+    rejected: list[Rejected]
+    published: list[dict[str, Any]] = field(default_factory=list)
