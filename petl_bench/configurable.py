@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from petl_bench.errors import UsageError
 from petl_bench.ranges import Checked
 
 _GIVEN = "_given"
@@ -47,12 +49,30 @@ def _remembering(init: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(init)
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
-        if _GIVEN not in vars(self):
-            # Not by `self.x = ...`: a module refuses attributes before its own constructor.
-            object.__setattr__(self, _GIVEN, _named(signature, self, args, kwargs))
-        init(self, *args, **kwargs)
+        if _GIVEN in vars(self):
+            init(self, *args, **kwargs)
+            return
+        # Not by `self.x = ...`: a module refuses attributes before its own constructor.
+        object.__setattr__(self, _GIVEN, _named(signature, self, args, kwargs))
+        try:
+            init(self, *args, **kwargs)
+        except (AttributeError, TypeError) as error:
+            if is_unfinished(error):
+                raise UsageError(f"{_handing_on(self)} ({error})") from error
+            raise
+        if hasattr(type(self), "register_module") and "_modules" not in vars(self):
+            raise UsageError(_handing_on(self))
 
     return wrapper
+
+
+def is_unfinished(error: Exception) -> bool:
+    """Whether a constructor did not call that of its base, or not with all that it needs."""
+    return bool(re.search(r"before Module\.__init__\(\) call|\w\.__init__\(\) missing .* argument", str(error)))
+
+
+def _handing_on(made: object) -> str:
+    return f"{type(made).__name__}.__init__ must begin with super().__init__(**kwargs), and take **kwargs for it"
 
 
 def _named(signature: inspect.Signature, made: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

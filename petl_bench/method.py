@@ -17,7 +17,7 @@ import petl_bench
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.described import said_by
 from petl_bench.backbones.needs import Need, refusal
-from petl_bench.configurable import Configurable
+from petl_bench.configurable import Configurable, is_unfinished
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, NonFiniteError, UsageError
 from petl_bench.lightning_seams import clip_gradients, ddp_ignores, in_precision
@@ -87,7 +87,13 @@ class Method(Configurable, LightningModule, ABC):
         self.task.prepare(self.backbone)
         if sentence := refusal(type(self).__name__, self.needs, self.backbone):
             raise UsageError(sentence)
-        self.inject(self.backbone)
+        try:
+            self.inject(self.backbone)
+        except AttributeError as error:
+            if is_unfinished(error):
+                made = "a module whose __init__ does not begin with super().__init__"
+                raise UsageError(f"{type(self).__name__}.inject makes {made} ({error})") from error
+            raise
         for parameter in self.task.unused_parameters(self.backbone):
             parameter.requires_grad_(False)
         self.task.on_injected(self.backbone, self._pretrained)

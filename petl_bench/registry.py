@@ -15,6 +15,7 @@ import ast
 import importlib
 import inspect
 import sys
+import warnings
 from abc import ABCMeta, abstractmethod
 from collections.abc import Iterable, Iterator
 from importlib.machinery import ModuleSpec
@@ -134,7 +135,21 @@ def _import_plugin(name: str) -> ModuleType:
 
     if module.__file__ and module.__package__:  # what lies beside a module in no package may be anybody's
         _CONFIG_FOLDERS[Path(module.__file__).resolve().parent / "configs"] = None
+        _warn_of_unimported(module)
     return module
+
+
+def _warn_of_unimported(package: ModuleType) -> None:
+    """Says that a package's classes stay unknown, since its `__init__` imports none of its modules."""
+    beside = sorted(path.stem for path in Path(str(package.__file__)).parent.glob("*.py") if path.stem[:2] != "__")
+    imported = any(name.startswith(f"{package.__name__}.") for name in sys.modules)
+    own = any(isinstance(value, type) for value in vars(package).values())
+    if beside and not imported and not own:
+        warnings.warn(
+            f"plug-in {package.__name__} defines nothing that can be named: its __init__.py imports none of its "
+            f"modules ({', '.join(beside[:3])}{', ...' if len(beside) > 3 else ''})",
+            stacklevel=2,
+        )
 
 
 def _broken_installation(name: str, distribution: str, reason: str) -> UsageError:

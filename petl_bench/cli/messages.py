@@ -53,7 +53,7 @@ def readable(
     told = min(complaints, key=lambda one: (one.rank, -one.depth)).text if complaints else shown(message, 400)
     words = _unknown_words(message)
     keys = [key.rsplit(".", 1)[-1] for key in _KEY.findall(message)]
-    told += where([*words, *reversed(keys)])
+    told += where(words or keys[::-1])  # an unknown option that stands in no file came from the command line
     for word in words:
         close = get_close_matches(word, known_words(), 1, 0.7)
         if close and close[0] != word:
@@ -64,6 +64,13 @@ def readable(
 def is_about_configuration(message: str) -> bool:
     """Whether a text is one of jsonargparse's, which it also raises where it makes objects of a configuration."""
     return message.startswith(("Does not validate", "Problem with given class_path", "Parser key", "Not of type"))
+
+
+def nothing_found(text: str, names: Sequence[str]) -> str:
+    """What to say of a text that occurs in nothing."""
+    close = get_close_matches(text.lower(), [name.lower() for name in names], 1)
+    known = {name.lower(): name for name in names}
+    return f"nothing here has {shown(text, 60)!r} in it" + (f": did you mean {known[close[0]]}?" if close else "")
 
 
 def _complaints(message: str) -> Iterator[_Complaint]:

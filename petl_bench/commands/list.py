@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from petl_bench.cli.arguments import Parser
+from petl_bench.cli.messages import nothing_found
 from petl_bench.cli.named_configs import config_folder, list_configs, plugin_configs, summary_of
 from petl_bench.machine.limits import prepare
 from petl_bench.registry import KINDS, Entry, all_entries, load_plugins
@@ -23,7 +25,9 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
     """
     parser = Parser(prog="petl-bench list", description="Shows what configurations can name, plug-ins included.")
     parser.add_argument("what", choices=[*KINDS, "readers", "configs", "matrix"])
-    parser.add_argument("text", nargs="?", default="", help="only what this occurs in, in capital letters or small")
+    parser.add_argument(
+        "text", nargs="?", default="", help="only what this occurs in, summaries included, in capital letters or small"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     if options.what == "matrix":
@@ -33,6 +37,8 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
         return matrix.run(options.json, plugins, options.text)
     found = _listed(options.what, plugins)
     chosen = [item for item in found if any(options.text.lower() in str(word).lower() for word in item.values())]
+    if found and not chosen:
+        print(nothing_found(options.text, [item["name"] for item in found]), file=sys.stderr)
     if options.json:
         print(json.dumps(chosen, indent=2))
     elif options.what == "configs":

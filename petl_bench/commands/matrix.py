@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from petl_bench.backbones.base import CAPABILITIES, Backbone
+from petl_bench.cli.messages import nothing_found
 from petl_bench.cli.tiny_parts import built, classes_of, default_options
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
@@ -64,9 +66,12 @@ def _refusal(
 def run(as_json: bool, plugins: Sequence[str] = (), text: str = "") -> int:
     """Prints the matrix, and below it the reason of each hole."""
     cells = matrix(plugins, text)
+    if not cells:
+        names = [*classes_of("methods", plugins), *classes_of("backbones", plugins)]
+        print(nothing_found(text, names), file=sys.stderr)
     if as_json:
         print(json.dumps([cell._asdict() for cell in cells], indent=2))
-    else:
+    elif cells:
         print(render(cells, classes_of("tasks", plugins).values()))
     return 0
 

@@ -66,7 +66,7 @@ def plan(method: Method, data: VideoTextDataModule, options: argparse.Namespace)
         raise UsageError(f"trainer.max_epochs is {epochs}: a plan needs the number of epochs")
     share = data.batch_size // processes
     rows = training_rows(data, options.rows)
-    steps = epochs * (rows // data.batch_size)
+    steps = epochs * data.batches_of(rows)
     measured = measured_steps.take(method, data, min(share, measured_steps.clips(options.clips, share)))
     hours = steps * share / measured["clips_per_s"] / 3600
     trainable = method.parameter_counts()["trainable"]

@@ -148,7 +148,8 @@ options:
   --version, --help
 
 `petl-bench COMMAND --help` explains a command. Exit codes: 0 done, 2 usage or configuration, 3 non-finite,
-4 data, 5 checkpoint or storage, 6 distributed, 130 and 143 signals.
+4 data, 5 checkpoint or storage, 6 distributed, 128 and its number a signal (130 Ctrl-C, 141 a reader that has gone,
+143 SIGTERM), 1 a fault of petl-bench or of a plug-in.
 """
 
 

@@ -469,7 +469,14 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         Raises:
             UsageError: the training split has fewer rows than one batch.
         """
-        rows = len(self._datasets["train"])
+        return self.batches_of(len(self._datasets["train"]))
+
+    def batches_of(self, rows: int) -> int:
+        """Global batches of an epoch of so many rows.
+
+        Raises:
+            UsageError: there are fewer rows than one batch has.
+        """
         if rows < self.batch_size:
             raise UsageError(
                 f"data.batch_size {self.batch_size} exceeds the {rows} rows of the training split: lower it"

@@ -319,7 +319,8 @@ def as_rank() -> None:
 def ignore_worker_deaths() -> None:
     """Keeps torch from raising an error for a dead loader process, whatever the main thread is doing then."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # Of a child that dies as the default comes into force, Python prints "Signal 17 ignored due to race condition".
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
 
 
 def exit_on_signals() -> None:

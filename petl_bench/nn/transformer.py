@@ -395,9 +395,8 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, heads, L, d), keys and values (B, key_value_heads, L, d), the first two turned by `positions`."""
-        q, k, v = self.qkv(x).split(self.widths, dim=-1)
-        q = rearrange(q, "b l (h d) -> b h l d", h=self.heads)
-        k, v = (rearrange(part, "b l (h d) -> b h l d", h=self.key_value_heads) for part in (k, v))
+        heads = (self.heads, self.key_value_heads, self.key_value_heads)
+        q, k, v = rearrange(self.qkv(x), "b l (h d) -> b h l d", h=sum(heads)).split(heads, dim=1)
         return (q, k, v) if positions is None else (rotated(q, positions), rotated(k, positions), v)
 
     def forward(

@@ -27,6 +27,8 @@ _PACKAGES = (
     "pillow",
     "timm",
 )
+#: what decides the figures of a checkout, from the package on; notes, links and results beside it do not
+_CODE = (".", "../methods", "../datamodules", "../configs")
 
 
 def environment() -> dict[str, Any]:
@@ -80,10 +82,10 @@ def _checkout(package: Path) -> dict[str, Any]:
     # A package installed into an environment below someone's repository is not part of that repository.
     tracked = _git(package, "ls-files", "--error-unmatch", "__init__.py")
     commit = _git(package, "rev-parse", "HEAD")
-    status = _git(package, "status", "--porcelain")
+    status = _git(package, "status", "--porcelain", "--", *_CODE)
     if tracked is None or commit is None or status is None:
         return unknown
-    diff = _git(package, "diff", "HEAD")
+    diff = _git(package, "diff", "HEAD", "--", *_CODE)
     return {
         "commit": commit.decode().strip(),
         "dirty": bool(status),

@@ -11,7 +11,7 @@ from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import find_config
 from petl_bench.cli.tiny_parts import classes_of
 from petl_bench.errors import UsageError
-from petl_bench.registry import KINDS, import_plugins, named_class
+from petl_bench.registry import FOLDERS, KINDS, import_plugins, load_plugins, named_class
 
 #: options as a mapping, or the file of a configuration
 Options = Mapping[str, Any] | str | Path
@@ -51,6 +51,9 @@ def class_of(kind: str, given: type[Any] | str) -> type[Any]:
     found = _named(kind, given) if isinstance(given, str) else given
     base = named_class(KINDS[kind].base)
     ours = isinstance(found, type) and issubclass(found, base)
+    package = getattr(found, "__module__", "").split(".")[0]
+    if ours and package not in ("petl_bench", *FOLDERS, "__main__"):
+        load_plugins([package])  # which may have configurations
     require(ours, f"{given} is no {base.__name__}: derive the class from {KINDS[kind].base}")
     return found
 

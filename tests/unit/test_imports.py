@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "lightning_seams": set(),
     "formats": set(),
     "ranges": {"errors", "formats"},
-    "configurable": {"ranges"},
+    "configurable": {"errors", "ranges"},
     "inputs": {"errors"},
     "machine": {"errors", "formats"},
     "storage": {"errors", "lightning_seams", "machine"},

@@ -10,6 +10,7 @@ from torch import nn
 from methods.mv_adapter import OfficialMVAdapter
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.clip.model import CLIP
+from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.optimizers import AdamWCosine, OptimizerRecipe
 from petl_bench.tasks.retrieval import Retrieval
@@ -86,3 +87,45 @@ def test_pretrained_parameters_are_those_before_the_method() -> None:
     assert sum(p.numel() for p in method.pretrained_parameters()) == plain
     added = (2 * 2 + 2) + (6 * 2 + 6) + (2 * 2 + 2)  # linear, in-projection, out-projection
     assert method.parameter_counts()["total"] == plain + added
+
+
+class WithoutBase(Method):
+    def __init__(self, backbone: Backbone, task: Retrieval, start: float = 1.0) -> None:
+        self.start = start
+
+    def inject(self, backbone: Backbone) -> None: ...
+
+
+class LayerFirst(Method):
+    def __init__(self, **kwargs: object) -> None:
+        self.added = nn.Linear(2, 2)
+
+    def inject(self, backbone: Backbone) -> None: ...
+
+
+class WithoutArguments(Method):
+    def __init__(self, start: float = 1.0, **kwargs: object) -> None:
+        super().__init__()  # pyright: ignore[reportCallIssue]
+
+    def inject(self, backbone: Backbone) -> None: ...
+
+
+@pytest.mark.parametrize("kind", [WithoutBase, LayerFirst, WithoutArguments])
+def test_a_constructor_that_does_not_call_its_base_is_named(kind: type[Method]) -> None:
+    with pytest.raises(
+        UsageError, match=rf"^{kind.__name__}\.__init__ must begin with super\(\)\.__init__\(\*\*kwargs\)"
+    ):
+        kind(backbone=CLIP("tiny", None), task=Retrieval())
+
+
+def test_a_module_of_a_method_that_does_not_call_its_base_is_told() -> None:
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            self.inner = nn.Linear(2, 2)
+
+    class Adds(Method):
+        def inject(self, backbone: Backbone) -> None:
+            self.layer = Layer()
+
+    with pytest.raises(UsageError, match=r"^Adds\.inject makes a module whose __init__ does not begin with super"):
+        Adds(backbone=CLIP("tiny", None), task=Retrieval()).adapt()

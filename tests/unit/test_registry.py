@@ -195,6 +195,26 @@ def test_a_plugin_of_several_modules(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.delitem(sys.modules, name)
 
 
+def test_a_plugin_whose_modules_nobody_imports_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "registry_silent"
+    package.mkdir()
+    (package / "__init__.py").write_text("", encoding="utf-8")
+    (package / "part.py").write_text(OWN, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.warns(UserWarning, match=r"registry_silent .*__init__\.py imports none of its modules \(part\)"):
+        assert plugin_entries("methods", ["registry_silent"]) == []
+    monkeypatch.delitem(sys.modules, "registry_silent")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_plugin_of_configurations_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "registry_files" / "configs").mkdir(parents=True)
+    (tmp_path / "registry_files" / "__init__.py").write_text("", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert plugin_entries("methods", ["registry_files"]) == []
+    monkeypatch.delitem(sys.modules, "registry_files")
+
+
 def test_another_package_of_our_name_is_refused_where_it_is_in_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from jsonargparse import ArgumentError
 
@@ -85,3 +87,13 @@ def test_what_is_raised_while_objects_are_made() -> None:
     assert is_about_configuration(message)
     assert readable(message, list) == "EarlyStopping: `mode` can be min, max, got x"
     assert not is_about_configuration("shapes do not match")
+
+
+def test_only_what_stands_in_a_file_is_blamed_on_it() -> None:
+    def where(words: Sequence[str]) -> str:
+        return " in own.yaml" if "model" in words else ""
+
+    unknown = "Parser key \"model\":\n  Problem with given class_path 'a.LoRA':\n    Option 'rnk' is not accepted"
+    assert readable(unknown, list, where) == "model: unknown option 'rnk'"
+    wrong = 'Parser key "model":\n  Not of type int: expected a number'
+    assert readable(wrong, list, where) == "model: expected a number in own.yaml"

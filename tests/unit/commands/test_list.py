@@ -35,3 +35,17 @@ def test_readers(capsys: pytest.CaptureFixture[str]) -> None:
     found = {entry["name"]: entry for entry in json.loads(listed(capsys, "readers", "--json"))}
     assert found.keys() == READERS.keys()
     assert all(entry["summary"] for entry in found.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("methods", "lroa"), "nothing here has 'lroa' in it: did you mean LoRA?\n"),
+        (("matrix", "lroa"), "nothing here has 'lroa' in it: did you mean LoRA?\n"),
+        (("datamodules", "no such thing"), "nothing here has 'no such thing' in it\n"),
+    ],
+)
+def test_a_text_that_occurs_nowhere(arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", *arguments]) == 0
+    found = capsys.readouterr()
+    assert (found.out, found.err) == ("", told)

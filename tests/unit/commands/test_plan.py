@@ -45,6 +45,8 @@ def test_the_global_batch_is_shared_by_processes(capsys: pytest.CaptureFixture[s
     assert (four["processes"], four["clips_per_process"]) == (4, one["clips_per_process"] // 4)
     assert four["steps"] == one["steps"]
     assert four["memory_bytes"] < one["memory_bytes"]
+    assert main([*CONFIG, "--rows=6"]) == 2
+    assert "exceeds the 6 rows" in capsys.readouterr().err
     assert main([*CONFIG, "--rows=640", "--trainer.devices=3"]) == 2
     assert "multiple of 3 processes" in capsys.readouterr().err
 
@@ -57,8 +59,9 @@ def test_rows_come_from_the_annotation_files(
     (root / "MSRVTT_data.json").write_text(json.dumps({"sentences": sentences}))
     (root / "MSRVTT_train.9k.csv").write_text("video_id\n" + "".join(f"video{n}\n" for n in range(5)))
     (root / "MSRVTT_JSFUSION_test.csv").write_text("key,vid_key,video_id,sentence\nret0,msr5,video5,a\n")
-    assert plan(capsys, f"--data.init_args.root={root}")["rows"] == 50
-    assert plan(capsys, f"--data.init_args.root={root}", "--data.init_args.train_captions=one")["rows"] == 5
+    given = (f"--data.init_args.root={root}", "--data.init_args.batch_size=4")
+    assert plan(capsys, *given)["rows"] == 50
+    assert plan(capsys, *given, "--data.init_args.train_captions=one")["rows"] == 5
 
 
 def test_without_files_the_number_of_rows_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

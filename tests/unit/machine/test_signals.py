@@ -255,3 +255,15 @@ def test_a_signal_before_any_command_says_how_it_is() -> None:
     request = StopRequest()
     request.number = signal.SIGTERM
     assert request.farewell() == "petl-bench: stopped by SIGTERM; nothing was begun, so nothing is lost"
+
+
+def test_a_helper_that_dies_as_it_is_ended_is_no_word() -> None:
+    # Python tells of a signal that was caught by a function and is handled when there is none any more.
+    code, errors = ended("""
+        from petl_bench.machine.signals import ignore_worker_deaths
+        signal.signal(signal.SIGCHLD, lambda number, frame: sys.exit(7))
+        ignore_worker_deaths()
+        os.kill(os.getpid(), signal.SIGCHLD)
+        sys.exit(0 if callable(signal.getsignal(signal.SIGCHLD)) else 8)
+    """)
+    assert (code, errors) == (0, "")
