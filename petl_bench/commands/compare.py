@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from petl_bench.cli.arguments import Parser, possible_path
+from petl_bench.storage.untrusted import expanded
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -39,10 +39,11 @@ def run(arguments: Sequence[str]) -> int:
     from petl_bench.report.compare import TOP, compare, show, write_csv, write_json
 
     found = compare(options.a, options.b, options.anyway)
+    show(found, TOP if options.top is None else options.top)
     for path, write in ((options.json, write_json), (options.csv, write_csv)):
         if path is not None:
-            write(found, Path(path))
-    show(found, TOP if options.top is None else options.top)
+            write(found, expanded(path))
+            print(f"{len(found.changed)} queries that changed: {path}")
     return 0
 
 

@@ -391,24 +391,24 @@ def show(found: Comparison, top: int = TOP) -> None:
 
 
 def _show_changes(direction: str, changes: list[Change], top: int) -> None:
-    neutral = 0.0 if direction == "answers" else 1.0
+    of_answers = direction == "answers"
+    neutral = 0.0 if of_answers else 1.0
     gained = [change for change in changes if change.gain[0] > neutral]
     lost = [change for change in reversed(changes) if change.gain[0] < neutral]
-    value = "score" if direction == "answers" else "rank"
-    header = ["query", "words", "target", "first hit A", "first hit B", f"{value} A", f"{value} B"]
-    for what, some in (("gained", gained), ("lost", lost)):
+    hit, value, target = ("answer", "score", "expected") if of_answers else ("first hit", "rank", "target")
+    header = ["query", "words", target, f"{hit} A", f"{hit} B", f"{value} A", f"{value} B"]
+    for what, some in (("better", gained), ("worse", lost)):
         if some:
-            title = f"{direction}: {min(top, len(some))} of {len(some)} queries that B {what}"
+            does = "answers" if of_answers else "ranks"
+            title = f"{direction}: {min(top, len(some))} of {len(some)} queries that B {does} {what} than A"
             print_table(title, header, [_change_cells(change) for change in some[:top]], left=5)
 
 
 def _cells(figure: Figure) -> list[str]:
-    decimals = 1
     p, adjusted = (("-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}") for p in (figure.p, figure.p_holm))
     return [
-        *(figure.direction, one_line(figure.name), str(figure.n), f"{figure.a:.{decimals}f}"),
-        *(f"{figure.b:.{decimals}f}", f"{figure.delta:+.{decimals}f}"),
-        *(f"{figure.low:+.{decimals}f} to {figure.high:+.{decimals}f}", p, adjusted, figure.test or "-"),
+        *(figure.direction, one_line(figure.name), str(figure.n), f"{figure.a:.1f}", f"{figure.b:.1f}"),
+        *(f"{figure.delta:+.1f}", f"{figure.low:+.1f} to {figure.high:+.1f}", p, adjusted, figure.test or "-"),
     ]
 
 
