@@ -142,11 +142,23 @@ def resampled_means(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: as of `bootstrap`.
     """
-    sums = cluster_sums(values, clusters)  # (C, F)
-    sizes = cluster_sums(np.ones(len(clusters)), clusters)
-    columns = np.hstack([sums, sizes])
+    return resampled_ratios(cluster_sums(values, clusters), cluster_sums(np.ones(len(clusters)), clusters))
+
+
+def resampled_ratios(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The same of values that are added up: in figure f, cluster c has so many queries and so large a sum of values.
+
+    Args:
+        sums: (C, F)
+        sizes: (C, F), or (C, 1) where all figures are of the same queries.
+
+    Returns:
+        (RESAMPLES, F); NaN where a resample has no query of a figure.
+    """
+    columns, figures = np.hstack([sums, sizes]), sums.shape[1]
     drawn = np.concatenate([weights @ columns for weights in _resamples(len(sums))])
-    return drawn[:, :-1] / drawn[:, -1:]
+    with np.errstate(invalid="ignore"):
+        return drawn[:, :figures] / drawn[:, figures:]
 
 
 def resampled_medians(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
@@ -170,7 +182,8 @@ def resampled_medians(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     # Five standard deviations of the share of values below the median, if those of a cluster were all alike.
     width = 2.5 * float(np.sqrt((sizes.astype(float) ** 2).sum())) / len(values)
     while True:
-        first, last = np.searchsorted(share, 0.5 - width), min(np.searchsorted(share, 0.5 + width), len(distinct) - 1)
+        first = int(np.searchsorted(share, 0.5 - width))
+        last = min(int(np.searchsorted(share, 0.5 + width)), len(distinct) - 1)
         lower, upper = _middles(np.clip(place - first, 0, last - first + 1), cluster, sizes, last - first)
         inside = (lower.min() > 0 or first == 0) and upper.max() <= last - first
         if inside:
@@ -208,9 +221,10 @@ def interval(resampled: np.ndarray) -> tuple[float, float]:
 
 
 def intervals(resampled: np.ndarray) -> list[tuple[float, float]]:
-    """The same of each column of (RESAMPLES, F)."""
+    """The same of each column of (RESAMPLES, F); a resample that says nothing of a figure (NaN) is left out."""
     tail = (100 - CONFIDENCE) / 2
-    low, high = np.percentile(resampled, [tail, 100 - tail], axis=0).round(_DECIMALS)
+    percentile = np.nanpercentile if np.isnan(resampled).any() else np.percentile
+    low, high = percentile(resampled, [tail, 100 - tail], axis=0).round(_DECIMALS)
     return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
