@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
 from operator import itemgetter
@@ -82,14 +83,15 @@ def _quality(table: Table) -> str:
     columns = _quality_columns(table)
     trainable = _named(table, ["Trainable M"])
     main = columns[0]
+    published = [main] if any(main.title in row.published for row in table.rows) else []
     header = ["Method", *(column.title for column in (*trainable, *columns))]
-    header += [f"Published {main.title}", "Seeds", "State"]
+    header += [*(f"Published {column.title}" for column in published), "Seeds", "State"]
     rows = [
         [
             row.name,
             *(mean_and_deviation(row.values[column.title], column) for column in trainable),
             *(_figure(row, table, column) for column in columns),
-            _published(row, main),
+            *(_published(row, column) for column in published),
             str(len(row.runs)),
             state(row),
         ]
@@ -99,7 +101,8 @@ def _quality(table: Table) -> str:
 
 
 def _costs(table: Table) -> str:
-    columns = _named(table, _COSTS)
+    """What is known of any row."""
+    columns = [column for column in _named(table, _COSTS) if any(row.values[column.title] for row in table.rows)]
     rows = [
         [row.name, *(mean_and_deviation(row.values[column.title], column) for column in columns)] for row in table.rows
     ]
@@ -152,13 +155,15 @@ def _summaries(report: Report) -> list[str]:
             continue
         parts.append(f"## Over datasets{f' ({FIXTURE_STAMP})' if fixture else ''}")
         parts.append(SUMMARY_LEGEND)
+        times = Counter(table.protocol for table in tables)
+        names = {table.id: table.id if times[table.protocol] > 1 else table.protocol for table in tables}
         room = MOST_COLUMNS - len(_SUMMARY_COLUMNS)
-        parts += [_summary(rows, tables[first : first + room]) for first in range(0, len(tables), room)]
+        parts += [_summary(rows, tables[first : first + room], names) for first in range(0, len(tables), room)]
     return parts
 
 
-def _summary(rows: list[SummaryRow], tables: list[Table]) -> str:
-    header = [*_SUMMARY_COLUMNS, *(f"{table.protocol}: {table.main}" for table in tables)]
+def _summary(rows: list[SummaryRow], tables: list[Table], names: dict[str, str]) -> str:
+    header = [*_SUMMARY_COLUMNS, *(f"{names[table.id]}: {table.main}" for table in tables)]
     body = [
         [
             row.method,

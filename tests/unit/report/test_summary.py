@@ -77,8 +77,9 @@ def test_fixtures_are_never_mixed_with_measured_runs() -> None:
     assert [{value.mean for value in row.values.values() if value} for row in rows] == [{40.0}, {99.0}]
 
 
-def test_one_table_of_a_kind_is_no_summary() -> None:
+def test_one_dataset_is_no_summary() -> None:
     assert summary(record("one", "Full", 40.0)) == {}
+    assert summary(record("one", "Full", 40.0), record("one", "Full", 40.0, protocol__id="other")) == {}
     assert summary(record("one", "Full", 40.0), record("one", "Full", 40.0, origin="fixture")) == {}
 
 
