@@ -1,0 +1,344 @@
+"""Intervals and tests of figures that are means or medians over queries.
+
+Queries are resampled, the gallery is not. Those that belong together (all captions of a video, all questions about
+it) are resampled whole: their figures are correlated, and an interval that ignores it is too short. Where a
+configuration has several seeds, these are resampled, too, and the figure is the mean over seeds: the two sources of
+variance are crossed (every seed answers the same queries), so a resample draws one set of queries for all its seeds.
+
+Sources: Efron and Tibshirani, An Introduction to the Bootstrap (1993), 13.3 (percentile interval); Davison and
+Hinkley, Bootstrap Methods and their Application (1997), 3.8 (clusters, several levels); Owen, The pigeonhole bootstrap
+(Annals of Applied Statistics 2007; crossed factors); McNemar (Psychometrika 1947), exact as the binomial test of
+discordant pairs; Phipson and Smyth (Statistical Applications in Genetics and Molecular Biology 2010; a p of random
+permutations is never zero); Holm (Scandinavian Journal of Statistics 1979).
+
+Everything is seeded and depends on the arguments alone. Clusters are drawn in the order of their labels, so that the
+order of queries does not matter as long as each keeps its label; arguments of equal labels share their resamples, so
+that distributions may be subtracted (paired) and added query by query.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+#: resamples of a bootstrap, and sign flips of a test that are drawn where there are more than that
+RESAMPLES = 10_000
+#: percent of resamples that an interval holds
+CONFIDENCE = 95.0
+_SEED = 2026
+#: numbers in a block of resamples (float64), and bytes of resamples that are kept for further figures
+_BLOCK, _KEPT_BYTES = 2**20, 2**26
+#: ranks among which medians are looked for at a time
+_THRESHOLDS = 256
+#: sums of floats may differ in their last digits with the linear algebra library of a machine, figures must not
+_DECIMALS = 6
+
+
+class Paired(NamedTuple):
+    """The difference of two configurations on the same queries.
+
+    Attributes:
+        delta: ours minus theirs, each the mean over seeds.
+        low: of its 95 % interval.
+        high: of its 95 % interval.
+        p: two-sided; above zero.
+        test: `mcnemar` (exact) or `sign-flip` (permutation).
+    """
+
+    delta: float
+    low: float
+    high: float
+    p: float
+    test: str
+
+
+def recall(ranks: np.ndarray, k: int) -> np.ndarray:
+    """Whether each 1-based rank (N,) is at most k: 100.0 or 0.0, so that the mean is R@k in percent."""
+    return np.where(np.asarray(ranks) <= k, 100.0, 0.0)
+
+
+def bootstrap(
+    values: Sequence[np.ndarray], clusters: np.ndarray, statistic: Literal["mean", "median"]
+) -> tuple[float, float]:
+    """95 % percentile interval of the mean over seeds of a statistic.
+
+    Args:
+        values: of each query (N,), one array per seed.
+        clusters: label of what each query is resampled with (N,), integers.
+        statistic: over queries.
+
+    Returns:
+        Its lower and upper end. A single cluster, or equal values, have an interval without width.
+
+    Raises:
+        ValueError: there is no query, the lengths differ, or a value is not finite.
+    """
+    resampled = resampled_means if statistic == "mean" else resampled_medians
+    return interval(mean_over_seeds([resampled(seed, clusters) for seed in values]))
+
+
+def paired(
+    ours: Sequence[np.ndarray],
+    theirs: Sequence[np.ndarray],
+    clusters: np.ndarray,
+    kind: Literal["hit", "rank", "score"],
+) -> Paired:
+    """Difference of means over queries between two configurations that answered the same ones.
+
+    Hits of single seeds on queries that are resampled alone: exact McNemar test. All else (ranks, scores of answers,
+    several seeds, clusters): sign-flip permutation test of the differences, averaged over seeds and added up in each
+    cluster, with the difference of the means as its statistic; of all sign flips where these are no more than
+    `RESAMPLES`.
+
+    Args:
+        ours: of each query (N,), one array per seed; hits as `recall` gives them.
+        theirs: the same of the other configuration, whose seeds are others.
+        clusters: as of `bootstrap`.
+        kind: of the values.
+
+    Raises:
+        ValueError: as of `bootstrap`, or hits have more than two values.
+    """
+    low, high = interval(
+        mean_over_seeds([resampled_means(seed, clusters) for seed in ours])
+        - mean_over_seeds([resampled_means(seed, clusters) for seed in theirs], stream=1)
+    )
+    difference = np.mean(ours, axis=0) - np.mean(theirs, axis=0)
+    delta = round(float(difference.mean()), _DECIMALS)
+    if kind == "hit" and len(np.unique(np.concatenate([*ours, *theirs]))) > 2:
+        raise ValueError("hits have two values; what has more is a score")
+    if kind == "hit" and len(ours) == len(theirs) == 1 and len(np.unique(clusters)) == len(clusters):
+        return Paired(delta, low, high, mcnemar(ours[0], theirs[0]), "mcnemar")
+    return Paired(delta, low, high, float(sign_flip(cluster_sums(difference, clusters))[0]), "sign-flip")
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values of one family of tests, adjusted so that one of them is wrong with the probability that each states.
+
+    Holm's step-down procedure; valid whatever the dependence between the tests.
+    """
+    order = np.argsort(p_values, kind="stable")
+    left = np.arange(len(order), 0, -1)
+    stepped = np.maximum.accumulate(np.asarray(p_values, dtype=float)[order] * left)
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted.tolist()
+
+
+def resampled_means(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Means over queries in every resample.
+
+    Args:
+        values: (N,) or, of several figures of the same queries, (N, F).
+        clusters: as of `bootstrap`.
+
+    Returns:
+        (RESAMPLES, F)
+
+    Raises:
+        ValueError: as of `bootstrap`.
+    """
+    sums = cluster_sums(values, clusters)  # (C, F)
+    sizes = cluster_sums(np.ones(len(clusters)), clusters)
+    columns = np.hstack([sums, sizes])
+    drawn = np.concatenate([weights @ columns for weights in _resamples(len(sums))])
+    return drawn[:, :-1] / drawn[:, -1:]
+
+
+def resampled_medians(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Medians over queries in every resample, as `numpy.median` of the repeated values would be.
+
+    Args:
+        values: (N,)
+        clusters: as of `bootstrap`.
+
+    Returns:
+        (RESAMPLES, 1)
+
+    Raises:
+        ValueError: as of `bootstrap`.
+    """
+    _require_values(values, clusters)
+    _, cluster = np.unique(clusters, return_inverse=True)
+    sizes = np.bincount(cluster)  # (C,)
+    distinct, place = np.unique(values, return_inverse=True)
+    share = np.cumsum(np.bincount(place)) / len(values)
+    # Five standard deviations of the share of values below the median, if those of a cluster were all alike.
+    width = 2.5 * float(np.sqrt((sizes.astype(float) ** 2).sum())) / len(values)
+    while True:
+        first, last = np.searchsorted(share, 0.5 - width), min(np.searchsorted(share, 0.5 + width), len(distinct) - 1)
+        lower, upper = _middles(np.clip(place - first, 0, last - first + 1), cluster, sizes, last - first)
+        inside = (lower.min() > 0 or first == 0) and upper.max() <= last - first
+        if inside:
+            return ((distinct[first + lower] + distinct[first + upper]) / 2)[:, None]
+        width *= 2
+
+
+def mean_over_seeds(resampled: Sequence[np.ndarray], stream: int = 0) -> np.ndarray:
+    """Means over as many seeds as there are, drawn anew in every resample.
+
+    Args:
+        resampled: (RESAMPLES, F), one per seed, of the same queries.
+        stream: of random numbers; another one for a configuration that is compared, whose seeds are others.
+
+    Returns:
+        (RESAMPLES, F)
+
+    Raises:
+        ValueError: there is no seed.
+    """
+    if not resampled:
+        raise ValueError("no seed")
+    if len(resampled) == 1:
+        return resampled[0]
+    seeds = len(resampled)
+    drawn = np.random.default_rng([_SEED, seeds, stream]).integers(0, seeds, (RESAMPLES, seeds))
+    counts = [(drawn == seed).sum(axis=1, keepdims=True) for seed in range(seeds)]
+    return sum((count * one for count, one in zip(counts, resampled, strict=True)), np.zeros(1)) / seeds
+
+
+def interval(resampled: np.ndarray) -> tuple[float, float]:
+    """Percentile interval of one figure: what 95 % of its resamples (RESAMPLES,) or (RESAMPLES, 1) lie between."""
+    low, high = intervals(resampled.reshape(-1, 1))[0]
+    return low, high
+
+
+def intervals(resampled: np.ndarray) -> list[tuple[float, float]]:
+    """The same of each column of (RESAMPLES, F)."""
+    tail = (100 - CONFIDENCE) / 2
+    low, high = np.percentile(resampled, [tail, 100 - tail], axis=0).round(_DECIMALS)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
+
+
+def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Exact two-sided p that two configurations hit equally often; hits (N,), above zero where it is one."""
+    only_ours, only_theirs = int(((ours > 0) & (theirs <= 0)).sum()), int(((theirs > 0) & (ours <= 0)).sum())
+    discordant = only_ours + only_theirs
+    term = total = 1  # binomial coefficients of `discordant`, from 0
+    for hits in range(min(only_ours, only_theirs)):
+        term = term * (discordant - hits) // (hits + 1)
+        total += term
+    return min(1.0, max(2 * total / 2**discordant, sys.float_info.min))
+
+
+def sign_flip(differences: np.ndarray) -> np.ndarray:
+    """Two-sided p that differences lie around zero, by flipping the signs of whole clusters.
+
+    Args:
+        differences: of each cluster (C,) or, for several figures, (C, F), added up over its queries.
+
+    Returns:
+        (F,)
+    """
+    columns = np.asarray(differences, dtype=float).reshape(len(differences), -1)
+    p = np.ones(columns.shape[1])
+    moved = (columns != 0).sum(axis=0)
+    few = moved <= np.log2(RESAMPLES)
+    for figure in np.flatnonzero(few):
+        p[figure] = _every_flip(columns[columns[:, figure] != 0, figure])
+    many = np.flatnonzero(~few)
+    if len(many):
+        p[many] = _random_flips(columns[:, many])
+    return p
+
+
+def cluster_sums(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Values (N,) or (N, F) added up in each cluster, in the order of labels: (C, F).
+
+    Raises:
+        ValueError: as of `bootstrap`.
+    """
+    _require_values(values, clusters)
+    columns = np.asarray(values, dtype=float).reshape(len(values), -1)
+    labels, cluster = np.unique(clusters, return_inverse=True)
+    sums = [np.bincount(cluster, weights=column, minlength=len(labels)) for column in columns.T]
+    return np.stack(sums, axis=1)
+
+
+def _require_values(values: np.ndarray, clusters: np.ndarray) -> None:
+    if not len(values) or len(values) != len(clusters):
+        raise ValueError(f"{len(values)} values of {len(clusters)} queries")
+    if not np.isfinite(values).all():
+        raise ValueError("a value is not finite")
+
+
+def _middles(place: np.ndarray, cluster: np.ndarray, sizes: np.ndarray, last: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the two middle values in every resample (RESAMPLES,), which are one and the same of an odd number.
+
+    Args:
+        place: of each value among the distinct ones that are looked at, 0 to last; last + 1 above them (N,).
+        cluster: of each value (N,).
+        sizes: of clusters (C,).
+        last: the last place.
+    """
+    lower, upper = np.zeros(RESAMPLES, dtype=int), np.zeros(RESAMPLES, dtype=int)
+    for start in range(0, last + 1, _THRESHOLDS):
+        wide = min(_THRESHOLDS, last + 1 - start)
+        counts = np.bincount(cluster * (wide + 1) + np.clip(place - start, 0, wide), minlength=len(sizes) * (wide + 1))
+        # (C, wide + 1): values of each cluster up to each threshold, and all of them
+        up_to = np.cumsum(counts.reshape(len(sizes), wide + 1), axis=1, dtype=float)
+        row = 0
+        for weights in _resamples(len(sizes)):
+            drawn = weights @ up_to
+            total = drawn[:, -1:]
+            rows = slice(row, row + len(drawn))
+            lower[rows] += (drawn[:, :-1] < (total + 1) // 2).sum(axis=1)
+            upper[rows] += (drawn[:, :-1] < total // 2 + 1).sum(axis=1)
+            row += len(drawn)
+    return lower, upper
+
+
+_kept: OrderedDict[int, list[np.ndarray]] = OrderedDict()
+
+
+def _resamples(clusters: int) -> Iterator[np.ndarray]:
+    """How often each resample holds each cluster, in blocks (B, clusters) of float64, always the same ones."""
+    blocks = _kept.get(clusters)
+    if blocks is None and RESAMPLES * clusters <= _KEPT_BYTES:
+        blocks = _kept[clusters] = list(_drawn(clusters))
+        while sum(block.nbytes for kept in _kept.values() for block in kept) > _KEPT_BYTES:
+            _kept.popitem(last=False)
+    elif blocks is not None:
+        _kept.move_to_end(clusters)
+    for block in _drawn(clusters) if blocks is None else blocks:
+        yield block.astype(float)
+
+
+def _drawn(clusters: int) -> Iterator[np.ndarray]:
+    """The same as bytes: that a cluster is drawn 256 times has no probability worth the name."""
+    rows = max(1, min(RESAMPLES, _BLOCK // clusters))
+    for start in range(0, RESAMPLES, rows):
+        count = min(rows, RESAMPLES - start)
+        drawn = np.random.default_rng([_SEED, clusters, start]).integers(0, clusters, (count, clusters))
+        drawn += clusters * np.arange(count)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=count * clusters).reshape(count, clusters).astype(np.uint8)
+
+
+def _every_flip(differences: np.ndarray) -> float:
+    """Share of all sign flips of (C,) that lie as far from zero as the differences themselves."""
+    sums = np.zeros(1)
+    for difference in differences:
+        sums = np.concatenate([sums + difference, sums - difference])
+    return float((np.abs(sums) >= _as_far(differences[:, None])).mean())
+
+
+def _random_flips(differences: np.ndarray) -> np.ndarray:
+    """The same estimated for each column of (C, F), the differences themselves counted among the flips."""
+    clusters, figures = differences.shape
+    as_far = np.zeros(figures)
+    rows = max(1, min(RESAMPLES, _BLOCK // clusters))
+    for start in range(0, RESAMPLES, rows):
+        count = min(rows, RESAMPLES - start)
+        bits = np.random.default_rng([_SEED, clusters, start, 1]).integers(0, 2, (count, clusters), dtype=np.uint8)
+        flipped = (2.0 * bits - 1.0) @ differences
+        as_far += (np.abs(flipped) >= _as_far(differences)).sum(axis=0)
+    return (as_far + 1) / (RESAMPLES + 1)
+
+
+def _as_far(differences: np.ndarray) -> np.ndarray:
+    """What the sum of each column counts as far from zero as: rounding must not part equal sums."""
+    return np.abs(differences.sum(axis=0)) - 1e-9 * np.abs(differences).sum(axis=0)
