@@ -129,24 +129,29 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def resampled_means(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+def resampled_means(values: np.ndarray, clusters: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
     """Means over queries in every resample.
 
     Args:
         values: (N,) or, of several figures of the same queries, (N, F).
         clusters: as of `bootstrap`.
+        counted: which queries a figure is the mean of (N, F), bool; None: all are.
 
     Returns:
-        (RESAMPLES, F)
+        (RESAMPLES, F); NaN where a resample has no query that counts.
 
     Raises:
         ValueError: as of `bootstrap`.
     """
+    if counted is not None:
+        values = np.where(counted, values, 0.0)
     sums = cluster_sums(values, clusters)  # (C, F)
-    sizes = cluster_sums(np.ones(len(clusters)), clusters)
+    sizes = cluster_sums(np.ones(len(clusters)) if counted is None else counted, clusters)  # (C, 1 or F)
     columns = np.hstack([sums, sizes])
     drawn = np.concatenate([weights @ columns for weights in _resamples(len(sums))])
-    return drawn[:, :-1] / drawn[:, -1:]
+    figures = sums.shape[1]
+    with np.errstate(invalid="ignore"):
+        return drawn[:, :figures] / drawn[:, figures:]
 
 
 def resampled_medians(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
@@ -170,7 +175,8 @@ def resampled_medians(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     # Five standard deviations of the share of values below the median, if those of a cluster were all alike.
     width = 2.5 * float(np.sqrt((sizes.astype(float) ** 2).sum())) / len(values)
     while True:
-        first, last = np.searchsorted(share, 0.5 - width), min(np.searchsorted(share, 0.5 + width), len(distinct) - 1)
+        first = int(np.searchsorted(share, 0.5 - width))
+        last = min(int(np.searchsorted(share, 0.5 + width)), len(distinct) - 1)
         lower, upper = _middles(np.clip(place - first, 0, last - first + 1), cluster, sizes, last - first)
         inside = (lower.min() > 0 or first == 0) and upper.max() <= last - first
         if inside:
@@ -208,9 +214,10 @@ def interval(resampled: np.ndarray) -> tuple[float, float]:
 
 
 def intervals(resampled: np.ndarray) -> list[tuple[float, float]]:
-    """The same of each column of (RESAMPLES, F)."""
+    """The same of each column of (RESAMPLES, F); a resample that says nothing of a figure (NaN) is left out."""
     tail = (100 - CONFIDENCE) / 2
-    low, high = np.percentile(resampled, [tail, 100 - tail], axis=0).round(_DECIMALS)
+    percentile = np.nanpercentile if np.isnan(resampled).any() else np.percentile
+    low, high = percentile(resampled, [tail, 100 - tail], axis=0).round(_DECIMALS)
     return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
