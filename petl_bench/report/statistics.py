@@ -129,27 +129,34 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def resampled_means(values: np.ndarray, clusters: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
+def resampled_means(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     """Means over queries in every resample.
 
     Args:
         values: (N,) or, of several figures of the same queries, (N, F).
         clusters: as of `bootstrap`.
-        counted: which queries a figure is the mean of (N, F), bool; None: all are.
 
     Returns:
-        (RESAMPLES, F); NaN where a resample has no query that counts.
+        (RESAMPLES, F)
 
     Raises:
         ValueError: as of `bootstrap`.
     """
-    if counted is not None:
-        values = np.where(counted, values, 0.0)
-    sums = cluster_sums(values, clusters)  # (C, F)
-    sizes = cluster_sums(np.ones(len(clusters)) if counted is None else counted, clusters)  # (C, 1 or F)
-    columns = np.hstack([sums, sizes])
+    return resampled_ratios(cluster_sums(values, clusters), cluster_sums(np.ones(len(clusters)), clusters))
+
+
+def resampled_ratios(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The same of values that are added up: in figure f, cluster c has so many queries and so large a sum of values.
+
+    Args:
+        sums: (C, F)
+        sizes: (C, F), or (C, 1) where all figures are of the same queries.
+
+    Returns:
+        (RESAMPLES, F); NaN where a resample has no query of a figure.
+    """
+    columns, figures = np.hstack([sums, sizes]), sums.shape[1]
     drawn = np.concatenate([weights @ columns for weights in _resamples(len(sums))])
-    figures = sums.shape[1]
     with np.errstate(invalid="ignore"):
         return drawn[:, :figures] / drawn[:, figures:]
 
