@@ -8,7 +8,9 @@ from pathlib import Path
 from petl_bench.errors import DataError
 from petl_bench.report import render
 from petl_bench.report.collect import Collection, collect
+from petl_bench.report.kept import FOLDER
 from petl_bench.report.tables import build_tables
+from petl_bench.report.verification import verified
 from petl_bench.storage.files import FileError, write_atomically
 
 
@@ -27,7 +29,8 @@ def leaderboard(folders: Sequence[Path], output: Path, strict: bool = False) -> 
         DataError: no folder, or no valid run in it.
         FileError: the report cannot be written.
     """
-    found = collect(folders, strict=strict)
+    cache = output / FOLDER
+    found = verified(collect(folders, strict, cache), cache)
     if not found.runs:
         render.print_rejected(found.rejected)
         names = ", ".join(str(folder) for folder in folders)

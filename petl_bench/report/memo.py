@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import petl_bench
+from petl_bench.machine.resources import exhausted
 from petl_bench.report.kept import FOLDER, Kept
 from petl_bench.storage.files import FileError, file_sha256
 
@@ -47,7 +48,7 @@ class Digests:
         try:
             found = path.stat()
         except OSError as error:
-            raise FileError(path, f"cannot be read: {error.strerror}") from error
+            raise exhausted(error, path) or FileError(path, f"cannot be read: {error.strerror}") from error
         # A user can set the time of modification (`cp -p`, `touch -r`), but not that of change.
         stamp = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev]
         known = self._kept.pop(str(path), None)
