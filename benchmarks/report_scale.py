@@ -29,6 +29,8 @@ import numpy as np
 from petl_bench.report.collect import collect
 from petl_bench.report.comparison import with_statistics
 from petl_bench.report.memo import fingerprint
+from petl_bench.report.queries import Queries
+from petl_bench.report.tables import build_tables
 from petl_bench.report.verification import figures_of, verified
 from petl_bench.runs.record import read_result, write_result
 
@@ -89,8 +91,6 @@ def made_ranks(dataset: int, method: int, setting: int, seed: int) -> dict[str, 
 
 def figures(arrays: Any) -> dict[str, Any]:
     """The `eval` block of a record."""
-    from petl_bench.report.queries import Queries
-
     queries = {way: Queries(np.arange(QUERIES), ranks=arrays[way]) for way in ("t2v", "v2t")}
     block: dict[str, Any] = {"t2v": {"n": QUERIES}, "v2t": {"n": QUERIES}}
     for name, value in figures_of(queries).items():
@@ -130,7 +130,7 @@ def parts(runs: Path, cache: Path) -> Iterator[tuple[str, float]]:
     yield "collect", (first := time.perf_counter()) - began
     found = verified(found, cache)
     yield "verify", (second := time.perf_counter()) - first
-    tables = made_tables(found.runs)
+    tables = build_tables(found.runs)
     third = time.perf_counter()
     with_statistics(tables, cache)
     yield "statistics", (fourth := time.perf_counter()) - third

@@ -11,7 +11,7 @@ from petl_bench.report.configurations import UnpairedError
 from petl_bench.report.intervals import Statistics
 from petl_bench.report.model import Column, Difference, Interval, Row, Table, Value
 from petl_bench.report.statistics import Paired, holm
-from petl_bench.report.tables import PINNED_METHODS
+from petl_bench.report.tables import full_finetuning
 
 #: mark of a row that was compared with none
 UNPAIRED = "unpaired"
@@ -53,7 +53,8 @@ class _Comparison:
 
     def compared(self) -> Table:
         best = {column.title: _best(self._table.rows, column) for column in self._columns}
-        full = dict.fromkeys(best, _full_finetuning(self._table.rows))
+        full_row = full_finetuning(self._table)
+        full = dict.fromkeys(best, None if full_row is None else self._table.rows.index(full_row))
         others = list(dict.fromkeys(place for place in (*best.values(), *full.values()) if place is not None))
         for place in others:
             self._look_at(place)
@@ -117,12 +118,6 @@ def _best(rows: list[Row], column: Column) -> int | None:
     if not known or column.higher_is_better is None:
         return None
     return (max if column.higher_is_better else min)(known, key=known.__getitem__)
-
-
-def _full_finetuning(rows: list[Row]) -> int | None:
-    """The first row of full fine-tuning, which is the best one of it."""
-    plain = ["".join(character for character in row.method.lower() if character.isalnum()) for row in rows]
-    return next((place for place, name in enumerate(plain) if PINNED_METHODS.get(name) == 0), None)
 
 
 def _adjusted(pairs: dict[int, Paired]) -> dict[int, Difference]:

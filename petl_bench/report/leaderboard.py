@@ -1,4 +1,4 @@
-"""The leaderboard of the runs below some folders: collected, written as Markdown and CSV, printed."""
+"""The leaderboard of the runs below some folders: collected, written in every format, printed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from petl_bench.errors import DataError
-from petl_bench.report import render
-from petl_bench.report.collect import Collection, collect
+from petl_bench.report.collect import HOW_TO_GET_RUNS, Collection, collect
+from petl_bench.report.comparison import with_statistics
+from petl_bench.report.document import render_document
 from petl_bench.report.kept import FOLDER
+from petl_bench.report.latex import render_table
+from petl_bench.report.markdown import render_markdown
+from petl_bench.report.memo import fingerprint, remember, unchanged
+from petl_bench.report.model import Report
+from petl_bench.report.reproduction import with_published
+from petl_bench.report.sheets import render_tidy, render_wide
+from petl_bench.report.summary import summarise_tables
 from petl_bench.report.tables import build_tables
+from petl_bench.report.terminal import print_rejected, print_tables
 from petl_bench.report.verification import verified
 from petl_bench.storage.files import FileError, write_atomically
 
 
 def leaderboard(folders: Sequence[Path], output: Path, strict: bool = False) -> Collection:
-    """Writes `leaderboard.md` and `leaderboard.csv`, and prints the tables.
+    """Writes the report in every format, and prints the tables.
 
     Args:
         folders: with run records, at any depth.
@@ -32,18 +41,44 @@ def leaderboard(folders: Sequence[Path], output: Path, strict: bool = False) -> 
     cache = output / FOLDER
     found = verified(collect(folders, strict, cache), cache)
     if not found.runs:
-        render.print_rejected(found.rejected)
+        print_rejected(found.rejected)
         names = ", ".join(str(folder) for folder in folders)
-        raise DataError(f"no valid run below {names} ({len(found.rejected)} rejected); nothing to report")
+        rejected = f" ({len(found.rejected)} rejected)" if found.rejected else ""
+        raise DataError(f"no valid run below {names}{rejected}. {HOW_TO_GET_RUNS}")
 
-    tables = build_tables(found.runs)
-    markdown, table = render.render_markdown(tables, found.rejected), render.render_csv(tables)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(output, f"cannot be created: {error.strerror}") from error
-    write_atomically(output / "leaderboard.md", markdown)
-    write_atomically(output / "leaderboard.csv", table)
-    render.print_tables(tables)
-    render.print_rejected(found.rejected)
+    report = build_report(found, cache)
+    made_from = fingerprint(found.runs, found.rejected, {}, cache)
+    if not unchanged(output, made_from):
+        texts = rendered(report)
+        for name, text in texts.items():
+            _write(output / name, text)
+        remember(output, made_from, [output / name for name in texts])
+    print_tables(report.tables)
+    print_rejected(found.rejected)
     return found
+
+
+def build_report(found: Collection, cache: Path | None = None) -> Report:
+    """What is shown of some runs, by every format; `cache` is the folder of the report's cache."""
+    tables = with_statistics(build_tables(found.runs), cache)
+    tables, figures = with_published(tables)
+    return Report(tables, summarise_tables(tables), found.rejected, figures)
+
+
+def rendered(report: Report) -> dict[str, str]:
+    """Every text file of a report, by its path in the folder."""
+    return {
+        "leaderboard.md": render_markdown(report),
+        "leaderboard.csv": render_tidy(report.tables),
+        "wide.csv": render_wide(report.tables),
+        "report.json": render_document(report),
+        **{f"tables/{table.id}.tex": render_table(table) for table in report.tables},
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(path.parent, f"cannot be created: {error.strerror}") from error
+    write_atomically(path, text)
