@@ -55,12 +55,15 @@ class _Comparison:
         best = {column.title: _best(self._table.rows, column) for column in self._columns}
         full_row = full_finetuning(self._table)
         full = dict.fromkeys(best, None if full_row is None else self._table.rows.index(full_row))
-        others = list(dict.fromkeys(place for place in (*best.values(), *full.values()) if place is not None))
-        for place in others:
+        wanted: dict[int, set[str]] = {}
+        for title, place in (*best.items(), *full.items()):
+            if place is not None:
+                wanted.setdefault(place, set()).add(title)
+        for place in wanted:
             self._look_at(place)
         for place in range(len(self._table.rows)):
             self._look_at(place)
-            self._pair_with(others, place)
+            self._pair_with({other: sorted(titles) for other, titles in wanted.items() if other != place}, place)
         from_best, from_full = self._differences(best), self._differences(full)
         unpaired = self._unpaired()
         rows = [
@@ -88,15 +91,14 @@ class _Comparison:
         except UnpairedError as error:
             self._unknown[place] = str(error)
 
-    def _pair_with(self, others: list[int], place: int) -> None:
-        rows = self._table.rows
-        for other in others:
-            if other == place or not {place, other} <= self._intervals.keys():
-                continue
-            try:
-                self._pairs[place, other] = self._statistics.differences(rows[place].runs, rows[other].runs)
-            except UnpairedError as error:
-                self._refused[place] = f"{error}, compared with {rows[other].name}"
+    def _pair_with(self, wanted: dict[int, list[str]], place: int) -> None:
+        rows, known = self._table.rows, [other for other in wanted if {place, other} <= self._intervals.keys()]
+        others = [(rows[other].runs, wanted[other]) for other in known]
+        for other, found in zip(known, self._statistics.differences(rows[place].runs, others), strict=True):
+            if isinstance(found, UnpairedError):
+                self._refused[place] = f"{found}, compared with {rows[other].name}"
+            else:
+                self._pairs[place, other] = found
 
     def _differences(self, others: Mapping[str, int | None]) -> Differences:
         """From the row that is the other one in each column."""

@@ -35,11 +35,6 @@ class Configuration:
     directions: dict[str, Direction]
     complete: bool
 
-    def intervals(self) -> dict[str, tuple[float, float]]:
-        """Of every figure."""
-        found = statistics.intervals(statistics.mean_over_seeds(self.resampled))
-        return dict(zip(self.titles, found, strict=True))
-
     @cached_property
     def titles(self) -> list[str]:
         """Of figures, in the order of the columns of `resampled`."""
@@ -55,14 +50,18 @@ class Configuration:
         return np.array_equal(texts, videos)
 
     @cached_property
-    def resampled(self) -> list[np.ndarray]:
-        """Figures in every resample, (RESAMPLES, F) of each seed."""
+    def resampled(self) -> tuple[np.ndarray, np.ndarray]:
+        """Means over seeds of every figure in every resample (RESAMPLES, F), for seeds that are drawn in two ways.
+
+        The second one is for what is compared with another configuration, whose seeds are others.
+        """
         of_direction = [direction.resampled() for direction in self.directions.values()]
         seeds = [np.hstack(parts) for parts in zip(*of_direction, strict=True)]
-        if not self.has_rsum:
-            return seeds
-        parts = [self.titles.index(f"{way} R@{k}") for way in ("t2v", "v2t") for k in IN_RSUM]
-        return [np.hstack([seed, seed[:, parts].sum(axis=1, keepdims=True)]) for seed in seeds]
+        if self.has_rsum:
+            parts = [self.titles.index(f"{way} R@{k}") for way in ("t2v", "v2t") for k in IN_RSUM]
+            seeds = [np.hstack([seed, seed[:, parts].sum(axis=1, keepdims=True)]) for seed in seeds]
+        first = statistics.mean_over_seeds(seeds)
+        return first, first if len(seeds) == 1 else statistics.mean_over_seeds(seeds, stream=1)
 
     def in_order_of(self, other: Configuration) -> Configuration:
         """The same with its queries where the other one has them.
@@ -129,12 +128,13 @@ class Direction:
         return total if self.types is None else np.hstack([total, self._by_type(ones)])
 
     def resampled(self) -> list[np.ndarray]:
-        """Means, then medians, in every resample, of each seed."""
-        means = [statistics.resampled_ratios(sums, self.sizes) for sums in self.sums]
+        """Means, then medians, in every resample, (RESAMPLES, F) of each seed."""
+        sizes = np.hstack([self.sizes] * len(self.seeds)) if self.sizes.shape[1] > 1 else self.sizes
+        means = np.split(statistics.resampled_ratios(np.hstack(self.sums), sizes), len(self.seeds), axis=1)
         if not self.medians:
             return means
-        medians = [statistics.resampled_medians(seed, self.clusters) for seed in self.seeds]
-        return [np.hstack(both) for both in zip(means, medians, strict=True)]
+        medians = statistics.resampled_medians(np.stack(self.seeds, axis=1), self.clusters)  # (RESAMPLES, seeds)
+        return [np.hstack([mean, median[:, None]]) for mean, median in zip(means, medians.T, strict=True)]
 
     def hits(self, title: str) -> np.ndarray | None:
         """Hits of a single seed (N,), where queries are resampled alone and a figure is a share of hits."""

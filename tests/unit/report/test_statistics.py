@@ -83,7 +83,7 @@ def test_medians_are_numpys(data: st.DataObject, clusters: list[int], largest: i
     values = np.array(data.draw(st.lists(st.integers(1, largest), min_size=size, max_size=size)))
     medians = statistics.resampled_medians(values, np.array(clusters))
     place = np.unique(clusters, return_inverse=True)[1]
-    weights = next(statistics._resamples(place.max() + 1))[:30].astype(int)
+    weights = next(iter(statistics._drawn("weights", place.max() + 1)))[:30].astype(int)
     assert medians[:30, 0].tolist() == [np.median(np.repeat(values, times[place])) for times in weights]
 
 
@@ -92,9 +92,11 @@ def test_medians_are_found_however_far_they_move(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(statistics, "_THRESHOLDS", 3)
     clusters = np.concatenate([np.zeros(300, dtype=int), np.arange(1, 400)])
     values = np.concatenate([np.full(300, 900), RANDOM.integers(1, 800, 399)])
-    weights = next(statistics._resamples(400))[:200].astype(int)
+    weights = next(iter(statistics._drawn("weights", 400)))[:200].astype(int)
     plain = [np.median(np.repeat(values, times[clusters])) for times in weights]
-    assert statistics.resampled_medians(values, clusters)[:200, 0].tolist() == plain
+    several = np.stack([values, np.ones_like(values), values + 1], axis=1)
+    medians = statistics.resampled_medians(several, clusters)[:200].T
+    assert medians.tolist() == [plain, [1] * 200, [value + 1 for value in plain]]
 
 
 def test_means_of_some_queries_are_those_of_these_alone() -> None:
@@ -102,7 +104,7 @@ def test_means_of_some_queries_are_those_of_these_alone() -> None:
     some = np.stack([np.arange(30) < 4, np.ones(30)], axis=1)
     sums, sizes = (statistics.cluster_sums(columns, clusters) for columns in (some * values, some))
     resampled = statistics.resampled_ratios(sums, sizes)
-    weights = next(statistics._resamples(15))[:50]
+    weights = next(iter(statistics._drawn("weights", 15)))[:50]
     with np.errstate(invalid="ignore"):
         plain = [(w[:2] @ values[:4, 0].reshape(2, 2).sum(1)) / (2 * w[:2].sum()) for w in weights]
     np.testing.assert_allclose(resampled[:50, 0], plain)
@@ -278,11 +280,11 @@ def test_values_without_meaning_are_refused() -> None:
 
 def test_resamples_that_are_kept_are_those_made_anew(monkeypatch: pytest.MonkeyPatch, few_resamples: int) -> None:
     first = [bootstrap([np.arange(size)], np.arange(size), "mean") for size in (30, 40, 50)]
-    assert set(statistics._kept) == {30, 40, 50}
+    assert set(statistics._kept) == {("weights", size) for size in (30, 40, 50)}
     monkeypatch.setattr(statistics, "_KEPT_BYTES", few_resamples * 50)
     again = [bootstrap([np.arange(size)], np.arange(size), "mean") for size in (50, 30, 40)]
     assert again == [first[2], first[0], first[1]]
     statistics._kept.clear()
     again = [bootstrap([np.arange(size)], np.arange(size), "mean") for size in (30, 60)]
     assert again[0] == first[0]
-    assert set(statistics._kept) == {30}  # the other one is too large to be kept
+    assert set(statistics._kept) == {("weights", 30)}  # the other one is too large to be kept
