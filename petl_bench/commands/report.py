@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from petl_bench.cli.arguments import Parser, possible_path
+from petl_bench.errors import DataError
 
 
 def run(arguments: Sequence[str]) -> int:
     """Writes the report in every format, and prints the tables.
 
     Returns:
-        The exit code: 0, or 1 with `--strict` when a run was rejected.
+        The exit code: 0, or 4 with `--strict` when a run was rejected.
 
     Raises:
         DataError: no folder, or no valid run in it.
@@ -29,10 +30,10 @@ def run(arguments: Sequence[str]) -> int:
         "--output", type=possible_path, default=Path("report"), help="folder to write (default: report)"
     )
     parser.add_argument(
-        "--strict", action="store_true", help="reject runs of a dirty checkout; exit 1 if any run is rejected"
+        "--strict", action="store_true", help="reject runs of a dirty checkout; exit 4 if any run is rejected"
     )
     options = parser.parse_args(arguments)
     from petl_bench.report.leaderboard import leaderboard
 
     found = leaderboard(options.runs, options.output, strict=options.strict)
-    return 1 if options.strict and found.rejected else 0
+    return DataError.exit_code if options.strict and found.rejected else 0

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 from petl_bench.errors import DataError
 from petl_bench.machine.resources import exhausted
-from petl_bench.runs.record import FILE_NAME, read_result
-from petl_bench.storage.files import FileError, file_sha256
+from petl_bench.report.kept import Kept
+from petl_bench.report.memo import Digests
+from petl_bench.runs.record import FILE_NAME, read_result, schema_sha256
+from petl_bench.storage.files import FileError
 
 _FILES = {"ranks": "ranks.npz", "adapter": "adapter.safetensors", "config": "config.yaml"}
 
@@ -71,12 +73,13 @@ class Collection(NamedTuple):
     rejected: list[Rejected]
 
 
-def collect(folders: Iterable[Path], strict: bool = False) -> Collection:
+def collect(folders: Iterable[Path], strict: bool = False, cache: Path | None = None) -> Collection:
     """Reads every `result.json` below some folders.
 
     Args:
         folders: where to look; a file found by two ways counts once.
         strict: reject also runs of a checkout with uncommitted changes.
+        cache: folder of the report's cache, which tells records and files that have not changed; None: nothing is kept.
 
     Raises:
         DataError: a folder does not exist.
@@ -85,10 +88,11 @@ def collect(folders: Iterable[Path], strict: bool = False) -> Collection:
     rejected: list[Rejected] = []
     found, closed = _find(folders)
     rejected += closed
+    valid, digests = Kept(cache, "records", schema_sha256()), Digests(cache, "files")
     for path in found:
         try:
-            record = read_result(path)
-            reason = _objection(path.parent, record, strict)
+            record = read_result(path, valid)
+            reason = _objection(path.parent, record, strict, digests)
         except FileError as error:
             rejected.append(Rejected(error.path, error.reason))
             continue
@@ -96,6 +100,9 @@ def collect(folders: Iterable[Path], strict: bool = False) -> Collection:
             rejected.append(Rejected(path, reason))
         else:
             runs.append(Run(path, record))
+    if runs:
+        valid.save()
+        digests.save()
     runs, conflicts = _settle_duplicates(runs)
     return Collection(runs, sorted(rejected + conflicts))
 
@@ -150,7 +157,7 @@ def _find(folders: Iterable[Path]) -> tuple[list[Path], list[Rejected]]:
     return sorted(found.values()), closed
 
 
-def _objection(folder: Path, record: dict[str, Any], strict: bool) -> str | None:
+def _objection(folder: Path, record: dict[str, Any], strict: bool, digests: Digests) -> str | None:
     """Why a record that satisfies the schema has no place in a table; None if it has one."""
     if record["status"] != "complete":
         return f"status is {record['status']!r}, not 'complete'"
@@ -159,7 +166,7 @@ def _objection(folder: Path, record: dict[str, Any], strict: bool) -> str | None
     unknown = _unknown(record)
     if unknown:
         return f"{unknown} is unknown"
-    changed = _changed_file(folder, record["integrity"])
+    changed = _changed_file(folder, record["integrity"], digests)
     if changed:
         return f"{changed} is not the file the run wrote (SHA-256 differs)"
     if strict and record["env"]["dirty"]:
@@ -177,12 +184,12 @@ def _unknown(record: dict[str, Any]) -> str | None:
     return next((name for name, value in needed.items() if value is None), None)
 
 
-def _changed_file(folder: Path, integrity: dict[str, str | None]) -> str | None:
+def _changed_file(folder: Path, integrity: dict[str, str | None], digests: Digests) -> str | None:
     for part, name in _FILES.items():
         expected = integrity[f"{part}_sha256"]
         file = folder / name
         # Records may travel without the files beside them.
-        if expected is not None and file.is_file() and file_sha256(file) != expected:
+        if expected is not None and file.is_file() and digests.of(file) != expected:
             return name
     return None
 

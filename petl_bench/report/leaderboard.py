@@ -7,15 +7,19 @@ from pathlib import Path
 
 from petl_bench.errors import DataError
 from petl_bench.report.collect import HOW_TO_GET_RUNS, Collection, collect
+from petl_bench.report.comparison import with_statistics
 from petl_bench.report.document import render_document
+from petl_bench.report.kept import FOLDER
 from petl_bench.report.latex import render_table
 from petl_bench.report.markdown import render_markdown
+from petl_bench.report.memo import fingerprint, remember, unchanged
 from petl_bench.report.model import Report
 from petl_bench.report.reproduction import with_published
 from petl_bench.report.sheets import render_tidy, render_wide
 from petl_bench.report.summary import summarise_tables
 from petl_bench.report.tables import build_tables
 from petl_bench.report.terminal import print_rejected, print_tables
+from petl_bench.report.verification import verified
 from petl_bench.storage.files import FileError, write_atomically
 
 
@@ -34,25 +38,29 @@ def leaderboard(folders: Sequence[Path], output: Path, strict: bool = False) -> 
         DataError: no folder, or no valid run in it.
         FileError: the report cannot be written.
     """
-    found = collect(folders, strict=strict)
+    cache = output / FOLDER
+    found = verified(collect(folders, strict, cache), cache)
     if not found.runs:
         print_rejected(found.rejected)
         names = ", ".join(str(folder) for folder in folders)
         rejected = f" ({len(found.rejected)} rejected)" if found.rejected else ""
         raise DataError(f"no valid run below {names}{rejected}. {HOW_TO_GET_RUNS}")
 
-    report = build_report(found)
-    for name, text in rendered(report).items():
-        _write(output / name, text)
+    report = build_report(found, cache)
+    made_from = fingerprint(found.runs, found.rejected, {}, cache)
+    if not unchanged(output, made_from):
+        texts = rendered(report)
+        for name, text in texts.items():
+            _write(output / name, text)
+        remember(output, made_from, [output / name for name in texts])
     print_tables(report.tables)
     print_rejected(found.rejected)
     return found
 
 
-def build_report(found: Collection) -> Report:
-    """What is shown of some runs, by every format."""
-    tables = build_tables(found.runs)
-    # Statistics go in here: `tables = with_statistics(tables, ...)`, before what they decide.
+def build_report(found: Collection, cache: Path | None = None) -> Report:
+    """What is shown of some runs, by every format; `cache` is the folder of the report's cache."""
+    tables = with_statistics(build_tables(found.runs), cache)
     tables, figures = with_published(tables)
     return Report(tables, summarise_tables(tables), found.rejected, figures)
 

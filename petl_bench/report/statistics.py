@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -155,8 +155,8 @@ def resampled_ratios(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     Returns:
         (RESAMPLES, F); NaN where a resample has no query of a figure.
     """
-    columns, figures = np.hstack([sums, sizes]), sums.shape[1]
-    drawn = np.concatenate([weights @ columns for weights in _resamples(len(sums))])
+    figures = sums.shape[1]
+    drawn = _resampled_sums(np.hstack([sums, sizes]))
     with np.errstate(invalid="ignore"):
         return drawn[:, :figures] / drawn[:, figures:]
 
@@ -165,30 +165,34 @@ def resampled_medians(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     """Medians over queries in every resample, as `numpy.median` of the repeated values would be.
 
     Args:
-        values: (N,)
+        values: (N,) or (N, F)
         clusters: as of `bootstrap`.
 
     Returns:
-        (RESAMPLES, 1)
+        (RESAMPLES, F)
 
     Raises:
         ValueError: as of `bootstrap`.
     """
     _require_values(values, clusters)
+    columns = np.asarray(values).reshape(len(values), -1)
     _, cluster = np.unique(clusters, return_inverse=True)
     sizes = np.bincount(cluster)  # (C,)
-    distinct, place = np.unique(values, return_inverse=True)
-    share = np.cumsum(np.bincount(place)) / len(values)
     # Five standard deviations of the share of values below the median, if those of a cluster were all alike.
     width = 2.5 * float(np.sqrt((sizes.astype(float) ** 2).sum())) / len(values)
-    while True:
-        first = int(np.searchsorted(share, 0.5 - width))
-        last = min(int(np.searchsorted(share, 0.5 + width)), len(distinct) - 1)
-        lower, upper = _middles(np.clip(place - first, 0, last - first + 1), cluster, sizes, last - first)
-        inside = (lower.min() > 0 or first == 0) and upper.max() <= last - first
-        if inside:
-            return ((distinct[first + lower] + distinct[first + upper]) / 2)[:, None]
-        width *= 2
+    medians = np.empty((RESAMPLES, columns.shape[1]))
+    left = list(range(columns.shape[1]))
+    while left:
+        windows = [_window(columns[:, figure], width) for figure in left]
+        lower, upper = _middles(windows, cluster, sizes)
+        missed = []
+        for place, (figure, window) in enumerate(zip(left, windows, strict=True)):
+            if not window.holds(lower[:, place], upper[:, place]):
+                missed.append(figure)
+                continue
+            medians[:, figure] = (window.values[lower[:, place]] + window.values[upper[:, place]]) / 2
+        left, width = missed, 2 * width
+    return medians
 
 
 def mean_over_seeds(resampled: Sequence[np.ndarray], stream: int = 0) -> np.ndarray:
@@ -280,56 +284,134 @@ def _require_values(values: np.ndarray, clusters: np.ndarray) -> None:
         raise ValueError("a value is not finite")
 
 
-def _middles(place: np.ndarray, cluster: np.ndarray, sizes: np.ndarray, last: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the two middle values in every resample (RESAMPLES,), which are one and the same of an odd number.
+class _Window(NamedTuple):
+    """Values among which a median is looked for.
+
+    Attributes:
+        values: distinct ones, ascending (T,).
+        place: of each of the N values among them; 0 for smaller ones, too, T for larger ones.
+        lowest: whether none is smaller.
+    """
+
+    values: np.ndarray
+    place: np.ndarray
+    lowest: bool
+
+    def holds(self, lower: np.ndarray, upper: np.ndarray) -> bool:
+        """Whether the places of the two middle values of each resample are known to be theirs."""
+        return bool((self.lowest or lower.min() > 0) and upper.max() < len(self.values))
+
+
+def _window(values: np.ndarray, width: float) -> _Window:
+    """The distinct values between two quantiles, and one more below to tell when a median is."""
+    distinct, place = np.unique(values, return_inverse=True)
+    share = np.cumsum(np.bincount(place)) / len(values)
+    first = max(0, int(np.searchsorted(share, 0.5 - width)) - 1)
+    last = min(int(np.searchsorted(share, 0.5 + width)), len(distinct) - 1)
+    return _Window(distinct[first : last + 1], np.clip(place - first, 0, last + 1 - first), first == 0)
+
+
+def _middles(windows: list[_Window], cluster: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the two middle values, (RESAMPLES, F) each, which are one and the same of an odd number.
 
     Args:
-        place: of each value among the distinct ones that are looked at, 0 to last; last + 1 above them (N,).
+        windows: of each figure.
         cluster: of each value (N,).
         sizes: of clusters (C,).
-        last: the last place.
     """
-    lower, upper = np.zeros(RESAMPLES, dtype=int), np.zeros(RESAMPLES, dtype=int)
-    for start in range(0, last + 1, _THRESHOLDS):
-        wide = min(_THRESHOLDS, last + 1 - start)
-        counts = np.bincount(cluster * (wide + 1) + np.clip(place - start, 0, wide), minlength=len(sizes) * (wide + 1))
-        # (C, wide + 1): values of each cluster up to each threshold, and all of them
-        up_to = np.cumsum(counts.reshape(len(sizes), wide + 1), axis=1, dtype=float)
-        row = 0
-        for weights in _resamples(len(sizes)):
-            drawn = weights @ up_to
-            total = drawn[:, -1:]
-            rows = slice(row, row + len(drawn))
-            lower[rows] += (drawn[:, :-1] < (total + 1) // 2).sum(axis=1)
-            upper[rows] += (drawn[:, :-1] < total // 2 + 1).sum(axis=1)
-            row += len(drawn)
+    lower, upper = (np.zeros((RESAMPLES, len(windows)), dtype=int) for _ in range(2))
+    for pieces in _batches([len(window.values) for window in windows]):
+        # of each cluster, how many values are no larger than each threshold
+        counts = [_up_to(windows[figure].place, start, stop, cluster, len(sizes)) for figure, start, stop in pieces]
+        drawn = _resampled_sums(np.hstack([*counts, sizes[:, None]]))
+        total, column = drawn[:, -1:], 0
+        for figure, start, stop in pieces:
+            below = drawn[:, column : column + stop - start]
+            lower[:, figure] += (below < (total + 1) // 2).sum(axis=1)
+            upper[:, figure] += (below < total // 2 + 1).sum(axis=1)
+            column += stop - start
     return lower, upper
 
 
-_kept: OrderedDict[int, list[np.ndarray]] = OrderedDict()
+def _batches(widths: list[int]) -> Iterator[list[tuple[int, int, int]]]:
+    """Pieces of windows (figure, start, stop), as many at a time as are calculated at once."""
+    batch: list[tuple[int, int, int]] = []
+    room = _THRESHOLDS
+    for figure, width in enumerate(widths):
+        start = 0
+        while start < width:
+            stop = min(width, start + room)
+            batch.append((figure, start, stop))
+            room -= stop - start
+            start = stop
+            if not room:
+                yield batch
+                batch, room = [], _THRESHOLDS
+    if batch:
+        yield batch
 
 
-def _resamples(clusters: int) -> Iterator[np.ndarray]:
-    """How often each resample holds each cluster, in blocks (B, clusters) of float64, always the same ones."""
-    blocks = _kept.get(clusters)
-    if blocks is None and RESAMPLES * clusters <= _KEPT_BYTES:
-        blocks = _kept[clusters] = list(_drawn(clusters))
+def _up_to(place: np.ndarray, start: int, stop: int, cluster: np.ndarray, clusters: int) -> np.ndarray:
+    """Values of each cluster at each place or before it, from start to stop (C, T)."""
+    wide = stop - start + 1
+    counts = np.bincount(cluster * wide + np.clip(place - start, 0, wide - 1), minlength=clusters * wide)
+    return np.cumsum(counts.reshape(clusters, wide)[:, :-1], axis=1)
+
+
+def _resampled_sums(columns: np.ndarray) -> np.ndarray:
+    """Sums over clusters in every resample: (C, F) to (RESAMPLES, F)."""
+    return np.concatenate(_products(columns, "weights"))
+
+
+def _products(columns: np.ndarray, kind: Literal["weights", "signs"]) -> list[np.ndarray]:
+    """Blocks of random numbers times columns, (B, F) each."""
+    # Sums of whole numbers are exact in float32, too, as long as they are small, and take half the time.
+    largest = np.abs(columns).sum(axis=0) if kind == "signs" else np.abs(columns).max(axis=0) * len(columns)
+    exact = (largest < 2**24) & (columns == np.rint(columns)).all(axis=0)
+    factors = [(mask, columns[:, mask].astype(dtype)) for mask, dtype in ((exact, np.float32), (~exact, np.float64))]
+    products = []
+    for block in _drawn(kind, len(columns)):
+        product = np.empty((len(block), columns.shape[1]))
+        for mask, factor in factors:
+            if factor.size:
+                product[:, mask] = block.astype(factor.dtype) @ factor
+        products.append(product)
+    return products
+
+
+_kept: OrderedDict[tuple[str, int], list[np.ndarray]] = OrderedDict()
+
+
+def _drawn(kind: Literal["weights", "signs"], clusters: int) -> Iterable[np.ndarray]:
+    """Random numbers in blocks (B, clusters) of bytes, always the same ones; kept while there is room.
+
+    Args:
+        kind: `weights`: how often each resample holds each cluster; `signs`: 1 where a flip leaves it as it is, else 0.
+        clusters: how many.
+    """
+    draw = _weights if kind == "weights" else _signs
+    rows = max(1, min(RESAMPLES, _BLOCK // clusters))
+    blocks = (draw(clusters, start, min(rows, RESAMPLES - start)) for start in range(0, RESAMPLES, rows))
+    key = kind, clusters
+    if key not in _kept:
+        if RESAMPLES * clusters > _KEPT_BYTES:
+            return blocks
+        _kept[key] = list(blocks)
         while sum(block.nbytes for kept in _kept.values() for block in kept) > _KEPT_BYTES:
             _kept.popitem(last=False)
-    elif blocks is not None:
-        _kept.move_to_end(clusters)
-    for block in _drawn(clusters) if blocks is None else blocks:
-        yield block.astype(float)
+    _kept.move_to_end(key)
+    return _kept[key]
 
 
-def _drawn(clusters: int) -> Iterator[np.ndarray]:
-    """The same as bytes: that a cluster is drawn 256 times has no probability worth the name."""
-    rows = max(1, min(RESAMPLES, _BLOCK // clusters))
-    for start in range(0, RESAMPLES, rows):
-        count = min(rows, RESAMPLES - start)
-        drawn = np.random.default_rng([_SEED, clusters, start]).integers(0, clusters, (count, clusters))
-        drawn += clusters * np.arange(count)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=count * clusters).reshape(count, clusters).astype(np.uint8)
+def _weights(clusters: int, start: int, count: int) -> np.ndarray:
+    """That a cluster is drawn 256 times, which a byte could not hold, has no probability worth the name."""
+    drawn = np.random.default_rng([_SEED, clusters, start]).integers(0, clusters, (count, clusters))
+    drawn += clusters * np.arange(count)[:, None]
+    return np.bincount(drawn.ravel(), minlength=count * clusters).reshape(count, clusters).astype(np.uint8)
+
+
+def _signs(clusters: int, start: int, count: int) -> np.ndarray:
+    return np.random.default_rng([_SEED, clusters, start, 1]).integers(0, 2, (count, clusters), dtype=np.uint8)
 
 
 def _every_flip(differences: np.ndarray) -> float:
@@ -342,15 +424,10 @@ def _every_flip(differences: np.ndarray) -> float:
 
 def _random_flips(differences: np.ndarray) -> np.ndarray:
     """The same estimated for each column of (C, F), the differences themselves counted among the flips."""
-    clusters, figures = differences.shape
-    as_far = np.zeros(figures)
-    rows = max(1, min(RESAMPLES, _BLOCK // clusters))
-    for start in range(0, RESAMPLES, rows):
-        count = min(rows, RESAMPLES - start)
-        bits = np.random.default_rng([_SEED, clusters, start, 1]).integers(0, 2, (count, clusters), dtype=np.uint8)
-        flipped = (2.0 * bits - 1.0) @ differences
-        as_far += (np.abs(flipped) >= _as_far(differences)).sum(axis=0)
-    return (as_far + 1) / (RESAMPLES + 1)
+    total, far = differences.sum(axis=0), _as_far(differences)
+    # What keeps its sign, minus the rest.
+    as_far = [(np.abs(2 * kept - total) >= far).sum(axis=0) for kept in _products(differences, "signs")]
+    return (np.sum(as_far, axis=0) + 1) / (RESAMPLES + 1)
 
 
 def _as_far(differences: np.ndarray) -> np.ndarray:

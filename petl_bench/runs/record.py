@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from petl_bench.storage.untrusted import UnreadableError, hidden, is_file, parse
 Contents = Mapping[str, Mapping[str, Any]]
 
 SCHEMA = "petl_bench.result/2"
+_SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
 FILE_NAME, CONFIG_NAME = "result.json", "config.yaml"
 
 OPERATIONAL_OPTIONS = (
@@ -72,8 +73,12 @@ def write_result(path: Path, record: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(record, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-def read_result(path: Path) -> dict[str, Any]:
+def read_result(path: Path, valid: MutableMapping[str, Any] | None = None) -> dict[str, Any]:
     """Reads and validates a run record; one of an earlier version is given in this one's layout.
+
+    Args:
+        path: of the file.
+        valid: digests of records that were found valid, which are not validated again; this one's is added.
 
     Raises:
         FileError: the file is missing, damaged, of another schema, or breaks this one.
@@ -84,8 +89,7 @@ def read_result(path: Path) -> dict[str, Any]:
         record = parse_json(read_text(path))
         if isinstance(record, dict) and record.get("schema") == old_records.FIRST:
             record = old_records.upgraded(record, _config_beside(path, record), SCHEMA)
-        require_valid(path, record)
-        _require_countable(path, record)
+        _require_valid_once(path, record, {} if valid is None else valid)
     except (UnreadableError, RecursionError) as error:
         raise FileError(path, f"cannot be read as JSON: {error}") from error
     return _printable(record)
@@ -198,6 +202,15 @@ def complaint(record: Any) -> str | None:
     return f"{key}: {error.message[:200]}"
 
 
+def _require_valid_once(path: Path, record: Any, valid: MutableMapping[str, Any]) -> None:
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True, default=repr).encode()).hexdigest()
+    if digest in valid:
+        return
+    require_valid(path, record)
+    _require_countable(path, record)
+    valid[digest] = True
+
+
 def _require_countable(path: Path, record: Any) -> None:
     """Refuses numbers that no run writes, and a report cannot calculate with."""
     for key, value in leaves(record):
@@ -215,11 +228,16 @@ def _printable(value: Any) -> Any:
 
 
 @functools.cache
+def schema_sha256() -> str:
+    """Of the file that says what a valid record is."""
+    return hashlib.sha256(_SCHEMA_FILE.read_bytes()).hexdigest()
+
+
+@functools.cache
 def _validator() -> Any:
     from jsonschema import Draft202012Validator
 
-    schema = Path(__file__).with_name("result.schema.json").read_text(encoding="utf-8")
-    return Draft202012Validator(json.loads(schema))
+    return Draft202012Validator(json.loads(_SCHEMA_FILE.read_text(encoding="utf-8")))
 
 
 def merged(*blocks: Mapping[str, Any]) -> dict[str, Any]:

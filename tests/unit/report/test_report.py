@@ -444,7 +444,7 @@ def test_strict_fails_on_any_rejected_run(tmp_path: Path) -> None:
     page = (tmp_path / "leaderboard.md").read_text()
     assert "| 2 | dirty |" in page
     assert "Rejected" not in page
-    assert main(tmp_path / "runs", "--output", tmp_path, "--strict") == 1
+    assert main(tmp_path / "runs", "--output", tmp_path, "--strict") == 4
     page = (tmp_path / "leaderboard.md").read_text()
     assert "| 1 | ok |" in page
     assert "b/result.json: dirty" in page

@@ -1,0 +1,91 @@
+"""Whether the figures of a record are those that its ranks give."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from petl_bench.report.collect import Collection, Rejected, Run, metrics
+from petl_bench.report.configurations import IN_RSUM, RECALL_AT, Read
+from petl_bench.report.kept import Kept
+from petl_bench.report.queries import Queries, ranks_beside, read_queries
+from petl_bench.storage.files import FileError
+
+
+def verified(found: Collection, cache: Path | None, read: Read = read_queries) -> Collection:
+    """The runs whose figures follow from their ranks, and all that are rejected.
+
+    A run whose ranks are not there stays: a record may travel alone.
+
+    Args:
+        found: by `collect`.
+        cache: folder of the report's cache, which remembers those that do; None: nothing is kept.
+        read: what a run says of its queries, by direction.
+    """
+    kept = Kept(cache, "verified", "1")
+    runs: list[Run] = []
+    rejected = list(found.rejected)
+    for run in found.runs:
+        said = json.dumps([run.record["integrity"]["ranks_sha256"], metrics(run.record)], sort_keys=True)
+        key = hashlib.sha256(said.encode()).hexdigest()
+        reason = None
+        if ranks_beside(run.path).is_file() and key not in kept:
+            reason = _objection(run, read)
+            if reason is None:
+                kept[key] = True
+        if reason is None:
+            runs.append(run)
+        else:
+            rejected.append(Rejected(run.path, reason))
+    kept.save()
+    return Collection(runs, sorted(rejected))
+
+
+def _objection(run: Run, read: Read) -> str | None:
+    ranks = ranks_beside(run.path).name
+    try:
+        queries = read(run)
+    except FileError as error:
+        return f"{ranks}: {error.reason}"
+    said = dict(_named("", metrics(run.record)))
+    for name, value in figures_of(queries).items():
+        if name in said and not math.isclose(said[name], value, rel_tol=1e-6, abs_tol=1e-6):
+            return f"{name} is {said[name]:g}, but {ranks} gives {value:g}: one of them is forged"
+    return None
+
+
+def figures_of(queries: Mapping[str, Queries]) -> dict[str, float]:
+    """Figures of a record's `eval`, by dotted name, from queries by direction."""
+    found: dict[str, float] = {}
+    for way, answered in queries.items():
+        if answered.ranks is None:
+            found |= _accuracies(answered)
+            continue
+        found |= {f"{way}.R{k}": 100 * float(np.mean(answered.ranks <= k)) for k in RECALL_AT}
+        found |= {f"{way}.MdR": float(np.median(answered.ranks)), f"{way}.MnR": float(np.mean(answered.ranks))}
+    if {"t2v", "v2t"} <= queries.keys():
+        found["rsum"] = sum(found[f"{way}.R{k}"] for way in ("t2v", "v2t") for k in IN_RSUM)
+    return found
+
+
+def _accuracies(answered: Queries) -> dict[str, float]:
+    assert answered.scores is not None, "queries have ranks or scores"
+    found = {"accuracy": 100 * float(answered.scores.mean())}
+    if answered.types is not None:
+        types = np.array(answered.types)
+        found |= {f"per_type.{name}": 100 * float(answered.scores[types == name].mean()) for name in np.unique(types)}
+    return found
+
+
+def _named(prefix: str, block: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in block.items():
+        if isinstance(value, dict):
+            yield from _named(f"{prefix}{name}.", value)
+        elif isinstance(value, int | float):
+            yield f"{prefix}{name}", value
