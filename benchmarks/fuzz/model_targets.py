@@ -96,7 +96,7 @@ def _adapter_readers() -> Iterable[Any]:
 
 
 def _record(folder: Path) -> list[Form]:
-    from petl_bench.report import collect, render, tables
+    from petl_bench.report import collect, leaderboard
     from petl_bench.storage.files import file_sha256
     from tests.records import make_record
 
@@ -116,9 +116,8 @@ def _record(folder: Path) -> list[Form]:
             return
         found = collect.collect([root])
         assert len(found.runs) + len(found.rejected) in (2, 3)  # equal runs count once
-        made = tables.build_tables(found.runs)
-        render.render_markdown(made, found.rejected).encode()
-        render.render_csv(made).encode()
+        for text in leaderboard.rendered(leaderboard.build_report(found)).values():
+            text.encode()
 
     words = {
         **{"status": "interrupted", "origin": "reported", "kind": "test", "dirty": True, "R1": 41.5, "accuracy": 50},

@@ -25,9 +25,9 @@ def test_recorded_hashed_and_marked_in_the_same_table(dataset: Path, tmp_path: P
     assert f"augmentation: {RECIPE}" in (folder / "config.yaml").read_text(encoding="utf-8")
 
     (table,) = build_tables(collect([tmp_path]).runs)
-    states = {row.runs[0].path.parent: row.state for row in table.rows}
+    states = {row.runs[0].path.parent: row.marks for row in table.rows}
     assert f"augmentation {RECIPE}" in states[folder]
-    assert "augmentation" not in states[plain_folder]
+    assert not any("augmentation" in mark for mark in states[plain_folder])
     records = {row.runs[0].path.parent: row.runs[0].record for row in table.rows}
     assert records[folder]["train"]["augmentation"] == RECIPE
     assert plain["train"]["augmentation"] is None

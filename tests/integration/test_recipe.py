@@ -12,15 +12,17 @@ from petl_bench.cli.named_configs import config_folder, list_configs
 from petl_bench.cli.recipes import read_recipe, recipe_name
 from petl_bench.errors import UsageError
 from petl_bench.main import main
+from petl_bench.report.cells import state
 from petl_bench.report.collect import Run
-from petl_bench.report.tables import Table, build_tables
+from petl_bench.report.model import Table
+from petl_bench.report.tables import build_tables
 from tests.integration.fixture_run import only_record, run
 
 EPOCHS = 6  # of trainer/fixture.yaml
 
 
 def states(*folders: Path) -> dict[str, str]:
-    return {row.method: row.state for table in reported(*folders) for row in table.rows}
+    return {row.method: state(row) for table in reported(*folders) for row in table.rows}
 
 
 def reported(*folders: Path) -> list[Table]:
@@ -55,10 +57,10 @@ def test_a_run_of_max_steps_says_how_far_it_came(dataset: Path, tmp_path: Path) 
 
 
 def test_fewer_epochs_and_none_fewer(dataset: Path, tmp_path: Path) -> None:
-    for epochs, state in ((2, "2 of 6 epochs"), (EPOCHS, "")):
+    for epochs, told in ((2, "2 of 6 epochs"), (EPOCHS, "")):
         runs = tmp_path / str(epochs)
         assert run("fit", "fixture_linear", dataset, runs, f"--trainer.max_epochs={epochs}") == 0
-        assert clean(states(runs)["Linear"]).removeprefix("ok") == state
+        assert clean(states(runs)["Linear"]).removeprefix("ok") == told
     # Neither epochs nor any other part of the recipe is ground for another table.
     recipe = ("--data.init_args.batch_size=16", "--model.init_args.optimizer.init_args.lr=0.5")
     assert run("fit", "fixture_linear", dataset, tmp_path / "other", *recipe) == 0

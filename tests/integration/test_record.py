@@ -84,7 +84,7 @@ def test_without_the_draft_the_machine_is_unknown(complete: Path, killed: Path) 
     assert without(found, "reconstructed", "env", "cost", *UNKNOWN) == without(expected, "env", "cost", *UNKNOWN)
     assert {key for key, value in found["env"].items() if value not in (None, {})} == set()
     (table,) = build_tables([Run(killed / "result.json", found)])
-    assert table.rows[0].state.startswith("record reconstructed")
+    assert "record reconstructed" in table.rows[0].marks
     assert "unknown hardware" in " ".join(table.notes)
 
 
@@ -95,7 +95,7 @@ def test_without_a_checkpoint_the_training_is_unknown(killed: Path) -> None:
     found = read_result(killed / "result.json")
     assert found["train"]["epochs"] is found["train"]["steps"] is None
     (table,) = build_tables([Run(killed / "result.json", found)])
-    assert "training unknown" in table.rows[0].state
+    assert "training unknown" in table.rows[0].marks
     assert main(["test", f"--ckpt_path={killed / 'adapter.safetensors'}"]) == 0  # it says the same of its training
 
 

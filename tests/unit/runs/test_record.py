@@ -313,7 +313,7 @@ def test_run_directory_refuses(part: str) -> None:
 def test_nothing_heavy_is_imported() -> None:
     code = (
         "import sys\n"
-        "import petl_bench.runs.record, petl_bench.report, petl_bench.report.render, petl_bench.report.tables\n"
+        "import petl_bench.runs.record, petl_bench.report, petl_bench.report.leaderboard, petl_bench.report.tables\n"
         "from petl_bench.runs.environment import environment\n"
         "environment()\n"
         "print({'torch', 'transformers', 'jinja2', 'rich', 'jsonschema'} & set(sys.modules))\n"

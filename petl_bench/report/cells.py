@@ -1,0 +1,60 @@
+"""How a row's figures are written: the same in every format, escaped by each in its own way."""
+
+from __future__ import annotations
+
+from petl_bench.formats import decimals_of
+from petl_bench.report.model import Column, Row, Table, Value
+
+MISSING = "-"
+#: a Holm-adjusted p above it: not distinguishable
+SIGNIFICANT = 0.05
+
+
+def number(value: float, column: Column) -> str:
+    """With the decimals of its column; costs of small models are no zeros."""
+    return f"{value:.{_decimals(value, column)}f}"
+
+
+def mean_and_deviation(value: Value | None, column: Column) -> str:
+    """`41.5 ± 2.1`; without a deviation where there is none, or where a cost is the same every time."""
+    if value is None:
+        return MISSING
+    decimals = _decimals(value.mean, column)
+    mean = f"{value.mean:.{decimals}f}"
+    if value.sd is None or (column.kind == "cost" and not value.sd):
+        return mean
+    return f"{mean} ± {value.sd:.{decimals}f}"
+
+
+def state(row: Row) -> str:
+    """How the row stands to what is published, and what else must be known of it; `ok` if nothing must."""
+    return ", ".join([row.state] * bool(row.state) + row.marks) or "ok"
+
+
+def one_line(text: str) -> str:
+    """Replaces line breaks, terminal escapes and direction marks, so that text cannot leave its cell."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _decimals(value: float, column: Column) -> int:
+    return decimals_of(value, column.decimals) if column.kind == "cost" else column.decimals
+
+
+def signed(value: float, column: Column) -> str:
+    """A difference."""
+    return f"{value:+.{column.decimals}f}"
+
+
+def is_best(row: Row, table: Table, column: Column) -> bool:
+    """Whether no row of the table has a better figure; of a single row it says nothing."""
+    value = row.values[column.title]
+    if value is None or column.kind != "quality" or len(table.rows) < 2:
+        return False
+    means = [other.mean for one in table.rows if (other := one.values[column.title]) is not None]
+    return value.mean == (max(means) if column.higher_is_better else min(means))
+
+
+def is_close(row: Row, column: Column) -> bool:
+    """Whether a paired test cannot tell the figure from the best one."""
+    difference = row.from_best.get(column.title)
+    return difference is not None and difference.p_holm > SIGNIFICANT

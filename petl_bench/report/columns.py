@@ -1,0 +1,98 @@
+"""The numeric columns of a table: what each shows, and where a record says it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from petl_bench.report.collect import Run
+from petl_bench.report.model import Column
+
+Record = dict[str, Any]
+Reader = Callable[[Record], float | None]
+
+#: with more question types than these, a table shows only the accuracy over all questions
+MOST_TYPES = 8
+
+
+class Source(NamedTuple):
+    """A column, and its figure in a record; None if that does not say it."""
+
+    column: Column
+    read: Reader
+
+
+def quality_sources(runs: list[Run]) -> list[Source]:
+    """Figures of queries, the main one first: a protocol is either retrieval or question answering."""
+    if "accuracy" not in runs[0].record["eval"]:
+        return _RETRIEVAL
+    types = sorted({name for run in runs for name in run.record["eval"]["per_type"]})
+    shown = types if len(types) <= MOST_TYPES else []
+    return [_ACCURACY, *(_quality(f"Accuracy {name}", _type_value(name)) for name in shown)]
+
+
+def quality_column(title: str) -> Column:
+    """A figure of queries: ranks are better the lower they are, everything else the higher it is."""
+    is_rank = title.endswith(("MdR", "MnR"))
+    return Column(title, "quality", 1, not is_rank, "" if is_rank or title == "Rsum" else "%")
+
+
+def peak_gigabytes(record: Record) -> float | None:
+    """Of the process that needed most."""
+    peaks = record["train"] and record["train"]["peak_allocated_bytes"]
+    return max(peaks) / 1e9 if peaks else None
+
+
+def _quality(title: str, read: Reader) -> Source:
+    return Source(quality_column(title), read)
+
+
+def _cost(title: str, decimals: int, read: Reader, unit: str, higher_is_better: bool = False) -> Source:
+    return Source(Column(title, "cost", decimals, higher_is_better, unit), read)
+
+
+def _direction_value(direction: str, name: str) -> Reader:
+    return lambda record: record["eval"][direction][name]
+
+
+def _type_value(name: str) -> Reader:
+    return lambda record: record["eval"]["per_type"].get(name)
+
+
+def _train_value(name: str) -> Reader:
+    return lambda record: record["train"] and record["train"][name]
+
+
+def _megabytes(record: Record) -> float | None:
+    size = record["model"]["adapter_bytes"]
+    return None if size is None else size / 1e6
+
+
+def _percent(record: Record) -> float:
+    return 100 * record["model"]["trainable_params"] / record["model"]["total_params"]
+
+
+_RETRIEVAL = [
+    *(
+        _quality(f"{direction} {title}", _direction_value(direction, name))
+        for direction in ("t2v", "v2t")
+        for title, name in (("R@1", "R1"), ("R@5", "R5"), ("R@10", "R10"), ("MdR", "MdR"), ("MnR", "MnR"))
+    ),
+    _quality("Rsum", lambda record: record["eval"]["rsum"]),
+]
+_ACCURACY = _quality("Accuracy", lambda record: record["eval"]["accuracy"])
+
+MODEL_SOURCES = [
+    _cost("Trainable M", 3, lambda record: record["model"]["trainable_params"] / 1e6, "10⁶ parameters"),
+    _cost("Trainable %", 3, _percent, "%"),
+    _cost("Adapter MB", 2, _megabytes, "MB"),
+    _cost("GMACs", 1, lambda record: record["model"]["gmacs_vision"], "10⁹ multiply-adds"),
+]
+MACHINE_SOURCES = [
+    _cost("Peak GB", 2, peak_gigabytes, "GB"),
+    _cost("GPU-hours", 2, _train_value("gpu_hours"), "h"),
+    _cost("Wall s", 0, _train_value("wall_s"), "s"),
+    _cost("clips/s train", 1, _train_value("clips_per_s"), "1/s", higher_is_better=True),
+    _cost("clips/s infer", 1, lambda record: record["eval"]["cost"]["clips_per_s"], "1/s", higher_is_better=True),
+]
+"""Costs that depend on the machine they were measured on."""

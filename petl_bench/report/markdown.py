@@ -1,0 +1,127 @@
+"""The leaderboard as GitHub Markdown, at most nine columns a table; names in records are foreign text, and escaped."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable
+
+from petl_bench.report.cells import MISSING, is_best, is_close, mean_and_deviation, number, one_line, signed, state
+from petl_bench.report.collect import Rejected
+from petl_bench.report.model import Column, Report, Row, Table
+
+MOST_COLUMNS = 9
+MOST_TYPES = 3
+"""With more question types than these, only the accuracy over all questions has room."""
+LEGEND = f"""\
+Mean ± sample standard deviation over seeds [95 % interval of the mean]. **Best** of a column; †: not distinguishable
+from it (paired test on the same queries, Holm-adjusted p above 0.05). Published: what a source states for the same
+recipe, and ours minus it. R@K and accuracy in percent; ranks start at 1. MB = 10⁶ bytes, GB = 10⁹ bytes; Peak GB:
+memory that the largest process allocated on its GPU, or that training added to it on a CPU. GMACs: 10⁹ multiply-adds of
+the vision tower on one clip. {MISSING}: unknown or not applicable. `wide.csv` and `report.json` hold all columns."""
+
+_RETRIEVAL = ("t2v R@1", "t2v R@5", "t2v R@10", "v2t R@1")
+_COSTS = ("Trainable %", "Adapter MB", "GMACs", "Peak GB", "GPU-hours", "Wall s", "clips/s train", "clips/s infer")
+_TEXT_COLUMNS = frozenset({"Method", "Backbone", "State"})
+
+
+class Marked(str):
+    """Markdown, as it is meant; any other text is escaped when it becomes a cell."""
+
+
+def render_markdown(report: Report) -> str:
+    """The leaderboard page; the same report gives the same bytes."""
+    parts = ["# Leaderboard", LEGEND, *(part for table in report.tables for part in _table(table))]
+    parts += _rejected(report.rejected)
+    return "\n\n".join(parts) + "\n"
+
+
+def escape_markdown(text: str) -> str:
+    """Text that shows as itself inside a paragraph or table cell of GitHub Markdown; HTML is inert."""
+    return re.sub(r"([\\`*_\[\]|~$!])", r"\\\1", html.escape(one_line(text), quote=False))
+
+
+def grid(header: list[str], rows: Iterable[list[str]]) -> str:
+    """A table; the columns of text are to the left."""
+    rule = [Marked(":---" if title in _TEXT_COLUMNS else "---:") for title in header]
+    return "\n".join("| " + " | ".join(map(_escaped, cells)) + " |" for cells in [header, rule, *rows])
+
+
+def _escaped(text: str) -> str:
+    return text if isinstance(text, Marked) else escape_markdown(text)
+
+
+def _table(table: Table) -> list[str]:
+    notes = [f"- {escape_markdown(note)}" for note in table.notes]
+    return [f"## {escape_markdown(table.title)}", "\n".join(notes), _quality(table), _costs(table)]
+
+
+def _quality(table: Table) -> str:
+    columns = _quality_columns(table)
+    trainable = _named(table, ["Trainable M"])
+    main = columns[0]
+    header = ["Method", *(column.title for column in (*trainable, *columns))]
+    header += [f"Published {main.title}", "Seeds", "State"]
+    rows = [
+        [
+            row.name,
+            *(mean_and_deviation(row.values[column.title], column) for column in trainable),
+            *(_figure(row, table, column) for column in columns),
+            _published(row, main),
+            str(len(row.runs)),
+            state(row),
+        ]
+        for row in table.rows
+    ]
+    return grid(header, rows)
+
+
+def _costs(table: Table) -> str:
+    columns = _named(table, _COSTS)
+    rows = [
+        [row.name, *(mean_and_deviation(row.values[column.title], column) for column in columns)] for row in table.rows
+    ]
+    return grid(["Method", *(column.title for column in columns)], rows)
+
+
+def _quality_columns(table: Table) -> list[Column]:
+    if retrieval := _named(table, _RETRIEVAL):
+        return retrieval
+    first, *types = [column for column in table.columns if column.kind == "quality"]
+    return [first, *(types if len(types) <= MOST_TYPES else [])]
+
+
+def _named(table: Table, titles: Iterable[str]) -> list[Column]:
+    columns = {column.title: column for column in table.columns}
+    return [columns[title] for title in titles if title in columns]
+
+
+def _figure(row: Row, table: Table, column: Column) -> str:
+    """The main figure with its interval; the best is bold, what cannot be told from it has a mark."""
+    value = row.values[column.title]
+    text = mean_and_deviation(value, column)
+    if is_best(row, table, column):
+        text = f"**{text}**"
+    elif is_close(row, column):
+        text = f"{text} †"
+    if value is not None and value.interval is not None and column.title == table.main:
+        low, high = (number(limit, column) for limit in value.interval)
+        text = rf"{text} \[{low}, {high}\]"
+    return Marked(text)
+
+
+def _published(row: Row, column: Column) -> str:
+    figure = row.published.get(column.title)
+    if figure is None:
+        return MISSING
+    beside = [] if figure.difference is None else [signed(figure.difference, column)]
+    beside += ["not comparable"] if figure.comparable == "no" else []
+    beside += ["comparable?"] if figure.comparable == "unknown" else []
+    return f"{number(figure.value, column)} ({', '.join(beside)})" if beside else number(figure.value, column)
+
+
+def _rejected(rejected: list[Rejected]) -> list[str]:
+    if not rejected:
+        return []
+    lines = [f"- {escape_markdown(item.path.as_posix())}: {escape_markdown(item.reason)}" for item in rejected]
+    return ["## Rejected / not comparable", "\n".join(lines)]
