@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from petl_bench.report.cells import SIGNIFICANT
 from petl_bench.report.details import Beside, Curve, Overlap
 from petl_bench.report.labels import one_line
 from petl_bench.report.model import Column, Row, Table, Value
@@ -12,7 +13,6 @@ from petl_bench.report.tables import PINNED_METHODS
 
 #: what a plot has room for; the rest is in the table
 MOST_BARS, MOST_LINES = 40, 8
-SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _against_cost(table: Table, column: Column, name: str, cost: str, title: str
         x_label,
         label_of(table, column),
         points,
-        log_x=True,
+        log_x=name != "memory",
         levels=[_point(row, x, y) for row, x, y in placed if x <= 0],
     )
 
@@ -208,7 +208,7 @@ def _forest(table: Table, column: Column) -> Forest | None:
     better = column.higher_is_better is not False
     found.sort(key=lambda pair: (-pair[1].delta if better else pair[1].delta, pair[0].name))
     bars = [
-        Bar(one_line(row.name), d.delta, d.interval.low, d.interval.high, d.p_holm <= SIGNIFICANCE)
+        Bar(one_line(row.name), d.delta, d.interval.low, d.interval.high, d.p_holm <= SIGNIFICANT)
         for row, d in found[:MOST_BARS]
     ]
     return Forest(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from petl_bench.formats import decimals_of
-from petl_bench.report.model import Column, Interval
+from petl_bench.report import cells
+from petl_bench.report.model import Interval
 
 MISSING = "–"
 
@@ -14,7 +14,7 @@ MISSING = "–"
 def one_line(text: object) -> str:
     """Text of one line without control characters and direction marks, which would act beyond their place."""
     line = str(text)
-    return line if line.isprintable() else "".join(c if c.isprintable() else " " for c in line)
+    return line if line.isprintable() else cells.one_line(line)
 
 
 def short(text: object, most: int = 24) -> str:
@@ -27,12 +27,6 @@ def width(text: str, size: float) -> float:
     """About how wide a line of a sans-serif font is; the font itself is the reader's."""
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
     return size * (0.55 * (len(text) - wide) + wide)
-
-
-def number(value: float, column: Column) -> str:
-    """A figure with the decimals of its column; small costs get more."""
-    decimals = decimals_of(value, column.decimals) if column.kind == "cost" else column.decimals
-    return f"{value:.{decimals}f}"
 
 
 def signed(value: float, decimals: int = 1) -> str:

@@ -18,10 +18,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from petl_bench.report.cells import is_close, mean_and_deviation, number
 from petl_bench.report.collect import Key, Run
 from petl_bench.report.details import METRICS_NAME, Beside, Curve, HardQuery
-from petl_bench.report.figures import SIGNIFICANCE, best_of, curve_lines, is_reference, plots_of
-from petl_bench.report.labels import MISSING, anchor, interval, number, one_line, setting, signed
+from petl_bench.report.figures import best_of, curve_lines, is_reference, plots_of
+from petl_bench.report.labels import MISSING, anchor, interval, one_line, setting, signed
 from petl_bench.report.model import Column, Difference, PublishedFigure, Report, Row, SummaryRow, Table, Value
 from petl_bench.report.svg import svg
 from petl_bench.report.thumbnails import Clips
@@ -67,6 +68,24 @@ class Entry(NamedTuple):
     table: Table
     row: Row
     run: Run
+
+
+class Cell(NamedTuple):
+    """A figure as a page shows it.
+
+    Attributes:
+        text: the figure.
+        sort: the number that rows are sorted by; empty if there is none.
+        spread: what stands small beside it.
+        tip: what is shown when it is pointed at.
+        mark: `best`, `tied` with the best, `doubtful` of what is not comparable; `state` of a state.
+    """
+
+    text: str = MISSING
+    sort: str = ""
+    spread: str = ""
+    tip: str = ""
+    mark: str = ""
 
 
 class Pages:
@@ -232,20 +251,41 @@ def _digest(text: str) -> str:
 # --- tables
 
 
+class Shown(NamedTuple):
+    """A column of a page.
+
+    Attributes:
+        kind: `quality`, `published`, `state`, `cost` or `seeds`.
+        group: heading over neighbouring columns, by which they are hidden and shown; empty without.
+        title: below it.
+        about: title with unit.
+        sort: what a first click puts on top: the `high` end, the `low` end, or `text` by the alphabet.
+        column: of the table; None of what is none.
+        main: rows are in its order.
+        first: of its group.
+    """
+
+    kind: str
+    group: str
+    title: str
+    about: str = ""
+    sort: str = "high"
+    column: Column | None = None
+    main: bool = False
+    first: bool = False
+
+
 def _table(table: Table, beside: Beside, links: dict[Path, str]) -> dict[str, Any]:
-    published = [c for c in table.columns if any(c.title in row.published for row in table.rows)]
-    columns = [*_quality_columns(table), *_published_columns(published), *_cost_columns(table)]
-    several = len({row.backbone for row in table.rows}) > 1
-    best = {column.title: best_of(table, column) for column in table.columns if column.kind == "quality"}
-    groups = [
-        {"name": name, "span": len(list(members))} for name, members in groupby(columns, lambda c: c["group"])
-    ]
+    columns = [*_quality_columns(table), *_published_columns(table), *_cost_columns(table), Shown("seeds", "", "Seeds")]
+    groups = [(name, list(members)) for name, members in groupby(columns, lambda column: column.group)]
+    columns = [column._replace(first=not place) for _, members in groups for place, column in enumerate(members)]
+    several = len(table.rows) > 1
+    best = {c.title: best_of(table, c) if several else None for c in table.columns if c.kind == "quality"}
     return {
         "table": table,
         "columns": columns,
-        "groups": groups,
-        "several_backbones": several,
-        "states": any(row.state for row in table.rows),
+        "groups": [{"name": name, "span": len(members)} for name, members in groups],
+        "several_backbones": len({row.backbone for row in table.rows}) > 1,
         "rows": [_row(table, row, columns, best, links) for row in table.rows],
         "plots": [
             {"plot": plot, "svg": _markup(svg(plot, f"{table.id}-{plot.name}"))} for plot in plots_of(table, beside)
@@ -254,37 +294,37 @@ def _table(table: Table, beside: Beside, links: dict[Path, str]) -> dict[str, An
     }
 
 
-def _quality_columns(table: Table) -> list[dict[str, Any]]:
+def _shown(column: Column, kind: str, group: str, title: str, main: bool = False) -> Shown:
+    about = f"{column.title}, {column.unit}" if column.unit else column.title
+    return Shown(kind, group, title, about, "high" if column.higher_is_better else "low", column, main)
+
+
+def _quality_columns(table: Table) -> list[Shown]:
+    """Those whose titles begin alike (t2v, v2t, Accuracy) in a group."""
     quality = [column for column in table.columns if column.kind == "quality"]
     first = Counter(column.title.split(" ", 1)[0] for column in quality)
     columns = []
     for column in quality:
         word, _, rest = column.title.partition(" ")
-        shared = first[word] > 1
-        columns.append(
-            {
-                "column": column,
-                "kind": "quality",
-                "group": word if shared else "Overall",
-                "title": (rest or "all") if shared else column.title,
-                "main": column.title == table.main,
-            }
-        )
+        group, title = (word, rest or "all") if first[word] > 1 else ("Overall", column.title)
+        columns.append(_shown(column, "quality", group, title, column.title == table.main))
     return columns
 
 
-def _published_columns(columns: list[Column]) -> list[dict[str, Any]]:
-    return [{"column": c, "kind": "published", "group": "Published", "title": c.title, "main": False} for c in columns]
+def _published_columns(table: Table) -> list[Shown]:
+    published = [column for column in table.columns if any(column.title in row.published for row in table.rows)]
+    states = [Shown("state", "Published", "State", sort="text")] if any(row.state for row in table.rows) else []
+    return [*(_shown(column, "published", "Published", column.title) for column in published), *states]
 
 
-def _cost_columns(table: Table) -> list[dict[str, Any]]:
+def _cost_columns(table: Table) -> list[Shown]:
     """Costs that nobody measured have no column."""
     costs = [c for c in table.columns if c.kind == "cost" and any(row.values.get(c.title) for row in table.rows)]
-    return [{"column": c, "kind": "cost", "group": "Costs", "title": c.title, "main": False} for c in costs]
+    return [_shown(column, "cost", "Costs", column.title) for column in costs]
 
 
 def _row(
-    table: Table, row: Row, columns: list[dict[str, Any]], best: dict[str, float | None], links: dict[Path, str]
+    table: Table, row: Row, columns: list[Shown], best: dict[str, float | None], links: dict[Path, str]
 ) -> dict[str, Any]:
     return {
         "row": row,
@@ -298,41 +338,40 @@ def _row(
     }
 
 
-def _cell(row: Row, shown: dict[str, Any], best: dict[str, float | None]) -> dict[str, str]:
-    column: Column = shown["column"]
-    if shown["kind"] == "published":
+def _cell(row: Row, shown: Shown, best: dict[str, float | None]) -> Cell:
+    column = shown.column
+    if column is None:
+        return Cell(row.state, mark="state") if shown.kind == "state" else Cell(f"{len(row.runs)}", f"{len(row.runs)}")
+    if shown.kind == "published":
         return _published_cell(row.published.get(column.title), column)
     value = row.values.get(column.title)
+    if shown.kind == "cost":
+        return Cell() if value is None else Cell(number(value.mean, column), f"{value.mean:.8g}")
+    return _quality_cell(value, column, value is not None and value.mean == best[column.title], is_close(row, column))
+
+
+def _quality_cell(value: Value | None, column: Column, best: bool, close: bool) -> Cell:
     if value is None:
-        return {"text": MISSING}
-    cell = {"text": number(value.mean, column), "sort": f"{value.mean:.8g}"}
-    if shown["kind"] == "cost":
-        return cell
-    if value.sd is not None:
-        cell["spread"] = f"± {value.sd:.{column.decimals}f}"
-    if value.interval is not None:
-        cell["tip"] = f"{column.title}: 95 % interval {interval(value.interval, column.decimals)}"
-    difference = row.from_best.get(column.title)
-    if value.mean == best[column.title]:
-        cell["mark"] = "best"
-    elif difference is not None and difference.p_holm > SIGNIFICANCE:
-        cell["mark"] = "tied"
-    return cell
+        return Cell()
+    return Cell(
+        number(value.mean, column),
+        f"{value.mean:.8g}",
+        spread="" if value.sd is None else f"± {value.sd:.{column.decimals}f}",
+        tip=f"{column.title}: 95 % interval {interval(value.interval, column.decimals)}" if value.interval else "",
+        mark="best" if best else "tied" if close else "",
+    )
 
 
-def _published_cell(figure: PublishedFigure | None, column: Column) -> dict[str, str]:
+def _published_cell(figure: PublishedFigure | None, column: Column) -> Cell:
     if figure is None:
-        return {"text": MISSING}
-    cell = {
-        "text": f"{figure.value:.{column.decimals}f}",
-        "sort": f"{figure.value:.8g}",
-        "tip": f"{figure.source}, {figure.where}. Comparable: {figure.comparable}. {figure.why}".strip(),
-    }
-    if figure.difference is not None:
-        cell["spread"] = signed(figure.difference, column.decimals)
-    if figure.comparable != "yes":
-        cell["mark"] = "doubtful"
-    return cell
+        return Cell()
+    return Cell(
+        f"{figure.value:.{column.decimals}f}",
+        f"{figure.value:.8g}",
+        spread="" if figure.difference is None else signed(figure.difference, column.decimals),
+        tip=f"{figure.source}, {figure.where}. Comparable: {figure.comparable}. {figure.why}".strip(),
+        mark="" if figure.comparable == "yes" else "doubtful",
+    )
 
 
 def _row_details(row: Row, columns: list[Column]) -> list[dict[str, str]]:
@@ -345,7 +384,7 @@ def _row_details(row: Row, columns: list[Column]) -> list[dict[str, str]]:
         found.append(
             {
                 "title": column.title,
-                "value": _mean_and_spread(value, column),
+                "value": mean_and_deviation(value, column),
                 "interval": interval(value.interval, column.decimals) if value.interval else MISSING,
                 "best": _difference(row.from_best.get(column.title), column),
                 "full": _difference(row.from_full.get(column.title), column),
@@ -353,11 +392,6 @@ def _row_details(row: Row, columns: list[Column]) -> list[dict[str, str]]:
             }
         )
     return found
-
-
-def _mean_and_spread(value: Value, column: Column) -> str:
-    mean = number(value.mean, column)
-    return mean if value.sd is None else f"{mean} ± {value.sd:.{column.decimals}f}"
 
 
 def _difference(found: Difference | None, column: Column) -> str:
@@ -417,19 +451,9 @@ def _summary_row(row: SummaryRow, columns: list[tuple[Table, Column]], best: dic
     cells = []
     for table, column in columns:
         value = row.values.get(table.id)
-        if value is None:
-            cells.append({"text": MISSING})
-            continue
-        cell = {"text": number(value.mean, column), "sort": f"{value.mean:.8g}"}
-        if value.sd is not None:
-            cell["spread"] = f"± {value.sd:.{column.decimals}f}"
-        if value.interval is not None:
-            cell["tip"] = f"95 % interval {interval(value.interval, column.decimals)}"
-        if value.mean == best[table.id]:
-            cell["mark"] = "best"
-        cells.append(cell)
-    for figure, text in ((row.relative, "{:.3f}"), (row.rank, "{:.2f}")):
-        cells.append({"text": MISSING} if figure is None else {"text": text.format(figure), "sort": f"{figure:.8g}"})
+        cells.append(_quality_cell(value, column, value is not None and value.mean == best[table.id], close=False))
+    for figure, decimals in ((row.relative, 3), (row.rank, 2)):
+        cells.append(Cell() if figure is None else Cell(f"{figure:.{decimals}f}", f"{figure:.8g}"))
     words = one_line(f"{row.method} {row.backbone}").lower()
     return {"method": row.method, "backbone": row.backbone, "cells": cells, "words": words}
 
@@ -506,7 +530,7 @@ def _figures(figures: dict[str, Any]) -> dict[str, Any]:
 def _plain_number(value: Any) -> str:
     if value is None:
         return MISSING
-    return f"{value:.2f}" if isinstance(value, float) and not value.is_integer() else f"{value:.0f}"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def _costs(record: dict[str, Any]) -> list[tuple[str, str]]:
@@ -549,8 +573,8 @@ def _environment(record: dict[str, Any]) -> list[tuple[str, str]]:
         ("deterministic", _plain(env.get("deterministic"))),
         ("packages", _plain(env.get("versions"))),
         ("pretraining", _plain(model.get("pretraining_data"))),
-        ("weights, SHA-256", _plain(model.get("weights_sha256"))),
-        ("configuration, SHA-256", _plain(record["id"]["config_hash"])),
+        ("weights, SHA-256", _plain(model.get("weights_sha256"))[:16]),
+        ("configuration, SHA-256", _plain(record["id"]["config_hash"])[:16]),
     ]
     return [(name, text) for name, text in found if text not in ("", MISSING)]
 
@@ -599,7 +623,9 @@ def _environment_of_templates() -> Environment:
 def _assets() -> dict[str, Any]:
     """Style and script with the hashes by which the pages' policy knows them."""
     css, js = ((TEMPLATES / name).read_text(encoding="utf-8").strip() for name in ("page.css", "page.js"))
-    texts = [path.read_bytes() for path in sorted(TEMPLATES.iterdir()) if path.is_file()]
+    # Another version of this package may say the same in another way.
+    sources = sorted([*TEMPLATES.iterdir(), *Path(__file__).parent.glob("*.py")])
+    texts = [path.read_bytes() for path in sources if path.is_file()]
     return {
         "css": _markup(css),
         "js": _markup(js),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 #: labels of one plot; more would be a cloud of text
@@ -108,6 +109,15 @@ def place_labels(
         found.append(box)
         used += [box] if box else []
     return found
+
+
+def boxes_along(corners: Sequence[tuple[float, float]], step: float = 6.0) -> Iterator[Box]:
+    """Small boxes on the lines between some points, for labels to keep off them."""
+    for (x1, y1), (x2, y2) in pairwise(corners):
+        count = max(1, round(math.dist((x1, y1), (x2, y2)) / step))
+        for number in range(count + 1):
+            x, y = x1 + (x2 - x1) * number / count, y1 + (y2 - y1) * number / count
+            yield Box(x - 1, y - 1, x + 1, y + 1)
 
 
 def spread(wanted: Sequence[float], height: float, low: float, high: float) -> list[float]:

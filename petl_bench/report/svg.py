@@ -10,7 +10,7 @@ from html import escape
 
 from petl_bench.report.figures import Forest, Line, Lines, Plot, Point, Scatter, Shares
 from petl_bench.report.labels import one_line, short, signed, width
-from petl_bench.report.placing import Axis, Box, leader, linear_axis, log_axis, pixels, place_labels, spread
+from petl_bench.report.placing import Axis, Box, boxes_along, leader, linear_axis, log_axis, pixels, place_labels, spread
 
 _WIDTH, _HEIGHT = 520.0, 340.0
 _TEXT = 11.5
@@ -56,13 +56,16 @@ def _scatter(plot: Scatter, id: str) -> str:
         taken.append(Box(frame.right - 6 - width(text, _TEXT), place - _TEXT, frame.right, place + 2))
     front = sorted((point for point in points if point.front), key=lambda point: (point.x, point.y))
     if len(front) > 1:
-        corners = " ".join(f"{_n(x(p.x))},{_n(y(p.y))}" for p in front)
-        parts.append(f'<polyline class="front" points="{corners}"/>')
+        corners = [(x(p.x), y(p.y)) for p in front]
+        parts.append(f'<polyline class="front" points="{" ".join(f"{_n(a)},{_n(b)}" for a, b in corners)}"/>')
+        taken += list(boxes_along(corners))
     # What others are held against, and what beats all others, is named first.
     order = sorted(points, key=lambda p: (not (p.front or p.reference), -p.y if not plot.identity else 0.0, p.label))
     places = [(x(point.x), y(point.y)) for point in order]
     names = [short(point.label) for point in order]
-    boxes = place_labels(places, [(width(name, _TEXT) + 2, _TEXT + 1) for name in names], frame, taken)
+    # The front's are bold.
+    sizes = [(width(name, _TEXT * (1.12 if p.front else 1)) + 2, _TEXT + 1) for name, p in zip(names, order, strict=True)]
+    boxes = place_labels(places, sizes, frame, taken)
     parts += [_whisker(x(p.x), y(p.low), y(p.high)) for p in points if p.low is not None and p.high is not None]
     for point, name, (at_x, at_y), box in zip(order, names, places, boxes, strict=True):
         if box is not None:
@@ -85,8 +88,8 @@ def _forest(plot: Forest, id: str) -> str:
     names = [short(bar.label, 30) for bar in plot.bars]
     left = 14 + max(width(name, _TEXT) for name in names)
     height = top + row * len(names) + _BOTTOM
-    frame = Box(left, top, _WIDTH - 104, height - _BOTTOM)
-    axis = linear_axis([0.0, *(end for bar in plot.bars for end in (bar.low, bar.high))], ticks=4)
+    frame = Box(left, top, _WIDTH - 126, height - _BOTTOM)
+    axis = linear_axis([0.0, *(end for bar in plot.bars for end in (bar.low, bar.high))])
     x = pixels(axis, frame.left, frame.right)
     parts = [*_x_axis(frame, axis, plot.x_label), _line(x(0.0), frame.top, x(0.0), frame.bottom, "zero")]
     for number, (bar, name) in enumerate(zip(plot.bars, names, strict=True)):
