@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from petl_bench.data.annotations import read_column, read_json, read_table, section_of
 from petl_bench.data.base import VideoTextDataModule
@@ -56,7 +56,7 @@ class MSRVTT(VideoTextDataModule):
         self.captions_file = captions_file
         given = {"train": train_list, "val": val_list, "test": test_list}
         self.lists = _LISTS[split_protocol] | {split: name for split, name in given.items() if name}
-        self._captions: dict[str, list[str]] | None = None
+        self._captions: dict[str, list[_Caption]] | None = None
 
     @property
     def protocol(self) -> Protocol:
@@ -75,7 +75,10 @@ class MSRVTT(VideoTextDataModule):
         path, ids = self.root / self.lists[split], self.video_ids(split)
         if split == "test" and self.split_protocol != "full":
             records = read_table(path, ("video_id", "sentence"))
-            return [Sample(record.name("video_id"), (record.text("sentence"),)) for record in records]
+            return [
+                Sample(record.name("video_id"), (record.text("sentence"),), caption_ids=(record.label("key"),))
+                for record in records
+            ]
         captions = self._all_captions()
         without = [video for video in ids if video not in captions]
         if without:
@@ -83,22 +86,34 @@ class MSRVTT(VideoTextDataModule):
                 f"{self.root / self.captions_file}: {len(without)} videos of {path.name} have no caption, "
                 f"{shown_all(without)}; the two files do not belong together"
             )
-        return [Sample(video, tuple(captions[video])) for video in ids]
+        return [_sample(video, captions[video]) for video in ids]
 
-    def _all_captions(self) -> dict[str, list[str]]:
+    def _all_captions(self) -> dict[str, list[_Caption]]:
         if self._captions is None:
             self._captions = _read_captions(self.root / self.captions_file)
         return self._captions
 
 
-def _read_captions(path: Path) -> dict[str, list[str]]:
+class _Caption(NamedTuple):
+    """A caption and what the file calls it, if it does."""
+
+    text: str
+    id: str
+
+
+def _sample(video: str, captions: list[_Caption]) -> Sample:
+    return Sample(video, tuple(one.text for one in captions), caption_ids=tuple(one.id for one in captions))
+
+
+def _read_captions(path: Path) -> dict[str, list[_Caption]]:
     """Captions by video id from `MSRVTT_data.json`, or from `MSR_VTT.json`, which some rename to it."""
     data = read_json(path)
     keys = {"sentences": "video_id", "annotations": "image_id"}
     section = next((key for key in keys if isinstance(data, dict) and key in data), None)
     if section is None:
         raise DataError(f"{path}: has neither 'sentences' (official) nor 'annotations' (Frozen-in-Time); wrong file?")
-    captions: dict[str, list[str]] = {}
+    captions: dict[str, list[_Caption]] = {}
     for record in section_of(data, section, path):
-        captions.setdefault(record.name(keys[section]), []).append(record.string("caption"))
+        caption = _Caption(record.string("caption"), record.label("sen_id") or record.label("id"))
+        captions.setdefault(record.name(keys[section]), []).append(caption)
     return captions

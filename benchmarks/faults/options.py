@@ -164,7 +164,8 @@ def _options_of_fit(bench: Bench) -> Iterator[tuple[str, tuple[str, ...]]]:
             yield f"trainer.{name}", plain
     for name in (
         *("seed_everything", "runs_dir", "overwrite", "allow_change", "save_every_n_steps", "collective_timeout"),
-        *("zero_shot", "best_on_val", "ckpt_path", "weights_only", "config", "model", "data", "trainer"),
+        *("zero_shot", "best_on_val", "record_words", "ckpt_path", "weights_only", "config", "model", "data"),
+        "trainer",
     ):
         yield name, plain
     for name in ("backbone", "task", "optimizer"):

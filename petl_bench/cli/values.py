@@ -22,7 +22,7 @@ LONGEST = 4096
 #: options of commands that a null would leave without a meaning
 _NEEDED = (
     *("seed_everything", "runs_dir", "overwrite", "allow_change", "collective_timeout", "zero_shot", "best_on_val"),
-    *("model", "data"),
+    *("record_words", "model", "data"),
 )
 #: linked from elsewhere
 _LINKED = ("spec", "seed")

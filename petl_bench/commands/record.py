@@ -7,13 +7,11 @@ is null. The record names the files that it was made from.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from petl_bench.cli.arguments import Parser, possible_path
@@ -30,14 +28,13 @@ from petl_bench.runs.folder import ADAPTER_NAME, RANKS_NAME, Run, locked, name_r
 from petl_bench.runs.freedoms import foreign_classes
 from petl_bench.runs.record import CONFIG_NAME, FILE_NAME, measured_settings, read_result
 from petl_bench.storage.adapters import Adapter, read_adapter
+from petl_bench.storage.arrays import read_arrays
 from petl_bench.storage.checkpoints import LAST, read_checkpoint
 from petl_bench.storage.files import FileError, file_sha256
 from petl_bench.storage.untrusted import expanded
 
 #: how Lightning writes the precisions that it knows by two names
 _PRECISIONS = {"None": "32-true", "64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
-#: larger than the ranks of any benchmark, and read in seconds
-_MOST_BYTES = 2**30
 
 
 def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
@@ -94,17 +91,11 @@ def _read_figures(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path} is missing, so no figures are known: {_how_to_test(folder)}")
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ValueError("too large")
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            return figures_of({name: file[name] for name in file.files})
+        return figures_of(read_arrays(path))
+    except FileError as error:
+        raise CheckpointError(f"{path} {error.reason}: {_how_to_test(folder)}") from error
     except DataError as error:
         raise CheckpointError(f"{path}: {error}; {_how_to_test(folder)}") from error
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}; {_how_to_test(folder)}") from error
-    except Exception as error:  # of a damaged archive almost anything may come
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CheckpointError(f"{path} is damaged ({reason}): {_how_to_test(folder)}") from error
 
 
 def _how_to_test(folder: Path) -> str:

@@ -65,6 +65,15 @@ class Record(NamedTuple):
         """
         return self.text(key).strip()
 
+    def label(self, key: str) -> str:
+        """What something is called, where it is called anything: text or a whole number; else empty, and no error."""
+        return _label(self.values.get(key))
+
+    def labels_of(self, key: str, inner: str) -> tuple[str, ...]:
+        """The same of the objects of a list, which have it by the name of `inner`."""
+        listed = self.values.get(key)
+        return tuple(_label(item.get(inner)) for item in listed if isinstance(item, dict)) if listed else ()
+
     def strings(self, key: str) -> tuple[str, ...]:
         """A text, or a list of texts; they may be blank.
 
@@ -131,6 +140,13 @@ class Record(NamedTuple):
         if self.values.get(key) is not None:
             return DataError(f"{self.where}: '{key}' is {shown(self.values[key])}, not {wanted}")
         return DataError(f"{self.where}: '{key}' is missing or blank; there is {_listed(self.values)}")
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, str):
+        return plain_text(value).strip()
+    number = whole_number(value)
+    return "" if number is None else str(number)
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from petl_bench.data.annotations import read_lines, read_records, read_section
 from petl_bench.data.base import VideoTextDataModule
@@ -78,31 +78,44 @@ class KarpathyDataModule(VideoTextDataModule):
     def annotations(self, split: Split) -> list[Sample]:
         rows = self._karpathy(split) if self.karpathy_file else read_captions(self.root / self.files[split])
         captions: dict[str, list[str]] = {}
+        ids: dict[str, list[str]] = {}
         names: dict[str, tuple[str, ...]] = {}
-        for name, texts in rows:
+        for name, texts, labels in rows:
             captions.setdefault(image_id(name), []).extend(texts)
+            ids.setdefault(image_id(name), []).extend(labels)
             names.setdefault(image_id(name), image_names(name))
         if not self.partial and (hint := self.hint(split, len(captions))):
             raise DataError(f"{self.protocol.id}: {split} split has {len(captions)} images: {hint}")
-        return [Sample(image, tuple(texts), names=names[image]) for image, texts in captions.items()]
+        return [
+            Sample(image, tuple(texts), names=names[image], caption_ids=tuple(ids[image]))
+            for image, texts in captions.items()
+        ]
 
-    def _karpathy(self, split: Split) -> list[tuple[str, tuple[str, ...]]]:
+    def _karpathy(self, split: Split) -> list[CaptionedImage]:
         rows = []
         for record in read_section(self.root / str(self.karpathy_file), "images"):
             name, texts = record.name("filename"), record.strings_of("sentences", "raw")
             if record.name("split") in _KARPATHY[split]:
                 folder = f"{record.name('filepath')}/" if record.has("filepath") else ""  # COCO's images have one
-                rows.append((folder + name, texts))
+                rows.append(CaptionedImage(folder + name, texts, record.labels_of("sentences", "sentid")))
         return rows
 
 
-def read_captions(path: Path) -> list[tuple[str, tuple[str, ...]]]:
+class CaptionedImage(NamedTuple):
+    """A row of a file: the image's path, its captions, and what the file calls each of them, if it does."""
+
+    image: str
+    captions: tuple[str, ...]
+    caption_ids: tuple[str, ...] = ()
+
+
+def read_captions(path: Path) -> list[CaptionedImage]:
     """Images and captions of a JSON file in BLIP's shape, where an image may stand in several rows.
 
     Raises:
         DataError: if a record is of another shape; it is named.
     """
-    return [(record.name("image"), record.strings("caption")) for record in read_records(path)]
+    return [CaptionedImage(record.name("image"), record.strings("caption")) for record in read_records(path)]
 
 
 def image_id(name: str) -> str:

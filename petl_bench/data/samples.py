@@ -23,6 +23,7 @@ class Sample:
         questions: what belongs to each caption that is a question; else empty.
         names: what the annotations call its file, with suffix and folders where they do; the first one that a file is
             found by counts. Empty where that is `video`.
+        caption_ids: what the annotations call each caption, if they do.
     """
 
     video: str
@@ -30,6 +31,7 @@ class Sample:
     moment: Moment = WHOLE
     questions: tuple[Question, ...] = ()
     names: tuple[str, ...] = ()
+    caption_ids: tuple[str, ...] = ()
 
 
 def looked_up_by(sample: Sample) -> tuple[str, ...]:

@@ -37,7 +37,8 @@ def _retrieval(ranks: Mapping[str, np.ndarray]) -> dict[str, Any]:
         if values.ndim != 1 or values.dtype.kind not in "iu" or not len(values) or values.min() < 1:
             raise DataError(f"{direction} holds no ranks")
     record: dict[str, Any] = {
-        direction: {**summarise(torch.from_numpy(values)), "n": len(values)} for direction, values in found.items()
+        direction: {**summarise(torch.from_numpy(values.astype(np.int64))), "n": len(values)}
+        for direction, values in found.items()
     }
     return record | {"rsum": sum(record[way][f"R{k}"] for way in ("t2v", "v2t") for k in (1, 5, 10))}
 

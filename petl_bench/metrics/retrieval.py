@@ -38,14 +38,26 @@ from petl_bench.metrics.scores import Rows, Scores, full_precision, scores_of_fe
 
 TIE_SHARE_TO_WARN = 0.001
 RECALL_AT = (1, 5, 10, 50)
+#: gallery items that are kept of each query
+HITS = 3
 
 
 class Ranks(NamedTuple):
-    """Ranks of all queries of one direction: 1-based int32 (Q,), queries with a tie, gallery size."""
+    """What was counted for all queries of one direction.
+
+    Attributes:
+        ranks: 1-based int32 (Q,).
+        ties: queries with a tie.
+        gallery_size: G.
+        hits: the gallery items with the highest scores, own ones included, best first: int32 (Q, 3). Of equal scores
+            the lower index comes first, so an own item may stand first though it ties, and its rank says so. -1 where
+            there is none: the gallery is smaller, the item could not be decoded, or the query could not.
+    """
 
     ranks: Tensor
     ties: int
     gallery_size: int
+    hits: Tensor
 
 
 def recall_at_k(ranks: Tensor, k: int) -> float:
@@ -81,6 +93,8 @@ class RetrievalResult:
         metrics: `t2v_*` and `v2t_*` of `summarise`; `rsum`, the sum of R1, R5 and R10 of both directions.
             `v2t` is convention (b) of the module; `v2t_captions` is (a), if a video has several captions.
         ranks: int32 ranks by direction; row i is the query with sample index i.
+        hits: the first three hits by direction, int32 (Q, 3), as in `Ranks`: videos (`t2v`), captions (`v2t_captions`,
+            and `v2t` with one caption per video), or videos whose caption sets they are (`v2t` with several).
         text_video: video index of each caption (M,).
         tie_share: share of the t2v and v2t queries that have a tie with their target, 0 to 1.
         failed_videos: videos that could not be decoded.
@@ -88,6 +102,7 @@ class RetrievalResult:
 
     metrics: dict[str, float]
     ranks: dict[str, np.ndarray]
+    hits: dict[str, np.ndarray]
     text_video: np.ndarray
     tie_share: float
     failed_videos: int
@@ -243,6 +258,7 @@ def _evaluate(scores: Scores, text_video: Tensor, chunk: int = 256) -> Retrieval
     return RetrievalResult(
         metrics=metrics,
         ranks={direction: result.ranks.numpy() for direction, result in directions.items()},
+        hits={direction: result.hits.numpy() for direction, result in directions.items()},
         text_video=text_video.numpy(),
         tie_share=tie_share,
         failed_videos=int(failed.sum()),
@@ -281,7 +297,7 @@ def video_to_text_ranks(scores: Scores, text_video: Tensor, chunk: int = 256) ->
     text_video = _check_pairs(scores, text_video)
     _require_captions(scores, text_video)
     texts = torch.arange(scores.texts, device=text_video.device)
-    return _rank(scores.video_rows, (text_video, texts), scores.failed, scores.texts, chunk)
+    return _without_blind(_rank(scores.video_rows, (text_video, texts), scores.failed, scores.texts, chunk), scores)
 
 
 def video_to_caption_set_ranks(scores: Scores, text_video: Tensor, chunk: int = 256) -> Ranks:
@@ -298,7 +314,12 @@ def video_to_caption_set_ranks(scores: Scores, text_video: Tensor, chunk: int = 
         sets = captions.new_full((stop - start, len(videos)), -torch.inf)
         return sets.scatter_reduce_(1, text_video.expand_as(captions), captions, "amax")  # (C, V)
 
-    return _rank(set_rows, (videos, videos), scores.failed, len(videos), chunk)
+    return _without_blind(_rank(set_rows, (videos, videos), scores.failed, len(videos), chunk), scores)
+
+
+def _without_blind(found: Ranks, scores: Scores) -> Ranks:
+    """A video that could not be decoded has hit nothing."""
+    return found._replace(hits=found.hits.masked_fill(scores.failed[:, None], -1))
 
 
 def _check_pairs(scores: Scores, text_video: Tensor) -> Tensor:
@@ -324,13 +345,14 @@ def _rank(rows: Rows, positives: tuple[Tensor, Tensor], lost: Tensor, gallery_si
     Args:
         rows: (start, stop) -> scores of these queries against the gallery (C, G), free to overwrite.
         positives: query and gallery item of each positive pair, (P,) each; every query has at least one.
-        lost: queries without a feature (Q,), which get the worst rank.
+        lost: queries that get the worst rank (Q,): they have no feature, or their target has none.
         gallery_size: G.
         chunk: C.
     """
     order = torch.argsort(positives[0])
     queries, items = positives[0][order], positives[1][order]
     greater, equal = torch.zeros((2, len(lost)), dtype=torch.int32, device=lost.device)
+    hits = torch.full((len(lost), HITS), -1, dtype=torch.int32, device=lost.device)
     with full_precision(lost.device.type):
         for start in range(0, len(lost), chunk):
             stop = min(start + chunk, len(lost))
@@ -339,11 +361,27 @@ def _rank(rows: Rows, positives: tuple[Tensor, Tensor], lost: Tensor, gallery_si
             own = slice(*torch.searchsorted(queries, bounds).tolist())
             row, item = queries[own] - start, items[own]
             # The target comes from the same product as its rivals: computed apart, the last bit differs.
+            positive = scores[row, item]
             target = scores.new_full((stop - start,), -torch.inf)
-            target.scatter_reduce_(0, row, scores[row, item], "amax")
+            target.scatter_reduce_(0, row, positive, "amax")
             scores[row, item] = -torch.inf
             greater[start:stop] = (scores > target[:, None]).sum(dim=1, dtype=torch.int32)
             equal[start:stop] = (scores == target[:, None]).sum(dim=1, dtype=torch.int32)
+            scores[row, item] = positive
+            hits[start:stop] = _first_hits(scores)
     ranks = (1 + greater + (equal + 1) // 2).masked_fill(lost, gallery_size)
     ties = int(torch.count_nonzero(equal.masked_fill(lost, 0)))
-    return Ranks(ranks, ties, gallery_size)
+    return Ranks(ranks, ties, gallery_size, hits)
+
+
+def _first_hits(scores: Tensor) -> Tensor:
+    """The items that score highest (C, 3), the lower index first among equals; overwrites the scores (C, G).
+
+    `topk` promises no order among equals; `max` gives the first.
+    """
+    hits = []
+    for _ in range(HITS):
+        score, item = scores.max(dim=1)
+        scores.scatter_(1, item[:, None], -torch.inf)
+        hits.append(item.masked_fill(score == -torch.inf, -1))
+    return torch.stack(hits, dim=1)

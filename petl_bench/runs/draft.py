@@ -22,6 +22,7 @@ from petl_bench.runs.cost import CostMeter
 from petl_bench.runs.environment import environment, hardware
 from petl_bench.runs.figures import print_figures
 from petl_bench.runs.folder import Run
+from petl_bench.runs.queries import queries_of
 from petl_bench.runs.recipe import Recipe
 from petl_bench.runs.record import (
     CONFIG_NAME,
@@ -150,13 +151,20 @@ def describe_adapter(run: Run, draft: Draft) -> None:
 
 @rank_zero_only
 def finish(
-    run: Run, draft: Draft, trainer: Trainer, method: Method, data: VideoTextDataModule, meter: CostMeter
+    run: Run,
+    draft: Draft,
+    trainer: Trainer,
+    method: Method,
+    data: VideoTextDataModule,
+    meter: CostMeter,
+    record_words: bool,
 ) -> dict[str, Any]:
     """Prints the figures, writes ranks and, last, the record; a folder without a record is not a complete run."""
     evaluation = evaluation_of(method)
     try:
         ranks = io.BytesIO()
-        np.savez_compressed(ranks, allow_pickle=False, **evaluation.ranks)
+        arrays = queries_of(data.samples("test"), record_words) | evaluation.ranks
+        np.savez_compressed(ranks, allow_pickle=False, **arrays)
         write_bytes_atomically(run.folder / run.ranks_name, ranks.getvalue())
         env = {"env": data.reading() | hardware(trainer)}
         figures = merged(draft, env, {"eval": evaluation.record}, meter.record(evaluation))

@@ -29,6 +29,7 @@ class RunOptions:
         collective_timeout: seconds after which a process that the others wait for counts as lost.
         zero_shot: test a method that trains without a checkpoint.
         best_on_val: report the best epoch on the validation split (by Rsum or accuracy) instead of the last one.
+        record_words: keep in `ranks.npz` what captions, questions and expected answers say, beside their ids.
         recipe: the packaged configuration whose epochs the record is compared with; found among --config.
         ckpt_path: of `fit`: the checkpoint to go on from; else the adapter.
     """
@@ -41,6 +42,7 @@ class RunOptions:
     collective_timeout: Count = 600
     zero_shot: bool = False
     best_on_val: bool = False
+    record_words: bool = True
     recipe: str | None = None
     ckpt_path: str | Path | None = None
 

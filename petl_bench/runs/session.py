@@ -85,7 +85,7 @@ def fit(experiment: Experiment) -> dict[str, Any] | None:
         if method.trainable:
             drafts.note_training(at.run, draft, at.trainer, method, data, at.meter, at.training())
         at.evaluate()
-        return drafts.finish(at.run, draft, at.trainer, method, data, at.meter)
+        return drafts.finish(at.run, draft, at.trainer, method, data, at.meter, experiment.run.record_words)
 
 
 def test(experiment: Experiment) -> dict[str, Any] | None:
@@ -99,7 +99,9 @@ def test(experiment: Experiment) -> dict[str, Any] | None:
         at.evaluate()
         if experiment.trainer.fast_dev_run:
             return None
-        return drafts.finish(at.run, draft, at.trainer, experiment.method, experiment.data, at.meter)
+        return drafts.finish(
+            at.run, draft, at.trainer, experiment.method, experiment.data, at.meter, experiment.run.record_words
+        )
 
 
 def validate(experiment: Experiment) -> dict[str, Any]:

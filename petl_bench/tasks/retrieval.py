@@ -85,7 +85,11 @@ class Retrieval(Task):
         return Evaluation(
             metrics=result.metrics,
             record=figures_of(result.ranks),
-            ranks={**result.ranks, "text_video": result.text_video},
+            ranks={
+                **result.ranks,
+                "text_video": result.text_video,
+                **{f"{direction}_hits": hits for direction, hits in result.hits.items()},
+            },
             inference=self.inference(),
             videos=len(result.ranks["v2t"]),
         )

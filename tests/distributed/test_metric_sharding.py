@@ -59,6 +59,7 @@ def test_shards_give_the_result_of_one_process(pool: Pool, videos: int, captions
         assert actual.ranks.keys() == expected.ranks.keys()
         for direction, ranks in expected.ranks.items():
             np.testing.assert_array_equal(actual.ranks[direction], ranks)
+            np.testing.assert_array_equal(actual.hits[direction], expected.hits[direction])
         assert actual.failed_videos == expected.failed_videos == 1
 
 

@@ -52,12 +52,12 @@ def test_the_path_in_the_annotations_decides_between_two_images(tmp_path: Path) 
 def test_karpathy_s_own_file(tmp_path: Path) -> None:
     images = [
         {"filename": f"{FIRST}.jpg", "split": "restval", "sentences": [{"raw": "One."}, {"raw": "Two."}]},
-        {"filename": f"{SECOND}.jpg", "split": "test", "sentences": [{"raw": "Three."}]},
+        {"filename": f"{SECOND}.jpg", "split": "test", "sentences": [{"raw": "Three.", "sentid": 73}]},
     ]
     (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}))
     data = COCO(tmp_path, karpathy_file="dataset_coco.json", partial=True)
     assert [(s.video, s.captions) for s in data.checked("train")] == [(FIRST, ("One.", "Two."))]
-    assert [(s.video, s.captions) for s in data.checked("test")] == [(SECOND, ("Three.",))]
+    assert [(s.video, s.captions, s.caption_ids) for s in data.checked("test")] == [(SECOND, ("Three.",), ("73",))]
     assert data.checked("val") == []
 
 

@@ -50,6 +50,7 @@ def test_ranks_by_hand() -> None:
     match = torch.zeros(4, 4)
     match[1, 1] = 5
     result = metric(2, 1.0, match).compute()
+    assert result.hits["t2v"][1].tolist()[0] == 1  # what the second stage put first
     assert result.ranks["t2v"].tolist() == [1, 1, 4, 1]
     # Video 0: captions 0, 1 by cosine. Video 1: caption 1 first. Video 2: candidates 1 and 3, then 0 and 2 tie.
     assert result.ranks["v2t"].tolist() == [1, 1, 4, 2]

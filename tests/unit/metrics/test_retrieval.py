@@ -62,6 +62,21 @@ def ranks_by_hand(
     return ranks
 
 
+def hits_by_hand(similarity: np.ndarray, text_video: list[int], failed: list[bool], direction: str) -> list[list[int]]:
+    """The three best of the gallery for each query, the lower index first among equals, -1 where there is none."""
+    texts, videos = range(similarity.shape[0]), range(similarity.shape[1])
+    if direction == "t2v":
+        scores = [{v: similarity[t, v] for v in videos if not failed[v]} for t in texts]
+    elif direction == "v2t":
+        scores = [{t: similarity[t, v] for t in texts} for v in videos]
+    else:
+        scores = [{w: max(similarity[t, v] for t in texts if text_video[t] == w) for w in videos} for v in videos]
+    if direction != "t2v":
+        scores = [{} if failed[video] else of_video for video, of_video in enumerate(scores)]
+    best = [sorted(of_query, key=lambda item, of=of_query: (-of[item], item))[:3] for of_query in scores]
+    return [hits + [-1] * (3 - len(hits)) for hits in best]
+
+
 def random_pairs(seed: int, max_captions: int) -> tuple[int, list[int]]:
     """A number of videos and the video of each caption, in random order; video 0 has `max_captions`."""
     rng = random.Random(seed)
@@ -89,15 +104,18 @@ def test_ranks_follow_the_rule(direction: str, max_captions: int, seed: int) -> 
     similarity = text.numpy() @ video.numpy().T
     by_hand = ranks_by_hand(similarity, text_video, failed.tolist(), direction)
     expected = [query.rank for query in by_hand]
+    hits = hits_by_hand(similarity, text_video, failed.tolist(), direction)
 
     pairs = torch.tensor(text_video)
     for chunk in (1, 3, 256):
         result = RANKS[direction](scores_of_features(text, video, failed), pairs, chunk)
         assert result.ranks.tolist() == expected
-        assert result.ranks.dtype == torch.int32
+        assert result.hits.tolist() == hits
+        assert result.ranks.dtype == result.hits.dtype == torch.int32
         assert result.ties == sum(query.tied for query in by_hand)
         dense = RANKS[direction](scores_of_matrix(torch.from_numpy(similarity), failed), pairs, chunk)
         assert dense.ranks.tolist() == expected
+        assert dense.hits.tolist() == hits
         assert (dense.ties, dense.gallery_size) == (result.ties, result.gallery_size)
     assert result.gallery_size == (len(text_video) if direction == "v2t" else videos)
 
@@ -256,6 +274,10 @@ def test_metric_is_independent_of_order_and_batches(seed: int) -> None:
     assert result.ranks["t2v"].tolist() == expected["t2v"].tolist()
     assert result.ranks["v2t"].tolist() == expected["v2t_sets"].tolist()
     assert result.ranks["v2t_captions"].tolist() == expected["v2t"].tolist()
+    of_directions = {"t2v": "t2v", "v2t": "v2t_sets", "v2t_captions": "v2t"}
+    assert {way: hits.tolist() for way, hits in result.hits.items()} == {
+        way: split.direct(direction).hits.tolist() for way, direction in of_directions.items()
+    }
     assert result.text_video.tolist() == split.text_video.tolist()
     assert result.failed_videos == 1
     assert result.metrics["t2v_MnR"] == mean_rank(expected["t2v"])

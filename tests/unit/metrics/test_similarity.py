@@ -116,6 +116,9 @@ def test_metric_ranks_by_the_pairwise_similarities(captions: int, failed: list[i
     assert {name: ranks.tolist() for name, ranks in result.ranks.items()} == {
         name: ranks.ranks.tolist() for name, ranks in expected.items()
     }
+    assert {name: hits.tolist() for name, hits in result.hits.items()} == {
+        name: ranks.hits.tolist() for name, ranks in expected.items()
+    }
 
 
 def test_metric_refuses_features_that_are_not_finite() -> None:
