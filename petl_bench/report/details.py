@@ -53,8 +53,9 @@ class HardQuery:
         rank: of its target; None of an answer.
         score: of an answer; None of a search.
         words: of the query; its id where the run did not keep them.
-        target: id of what was looked for; empty if unknown.
+        target: id of what was looked for, or the expected answers; empty if unknown.
         hits: ids of what was found instead, first hit first; of a question, what was answered.
+        clip: id of the clip that was looked for or asked about; empty if unknown.
     """
 
     rank: int | None
@@ -62,6 +63,7 @@ class HardQuery:
     words: str
     target: str
     hits: list[str]
+    clip: str
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,7 @@ def _curve(name: str, points: list[tuple[float, float]]) -> Curve:
 
 
 def _hard_query(queries: Queries, number: int) -> HardQuery:
-    name = queries.ids[number] if queries.ids is not None else f"query {number}"
+    name = queries.ids[number] if queries.ids is not None else f"query {number + 1}"
     words = queries.words[number] if queries.words is not None else name
     return HardQuery(
         rank=None if queries.ranks is None else int(queries.ranks[number]),
@@ -222,6 +224,7 @@ def _hard_query(queries: Queries, number: int) -> HardQuery:
         words=one_line(words or name)[:_LONGEST],
         target="" if queries.targets is None else one_line(queries.targets[number])[:_LONGEST],
         hits=[] if queries.hits is None else [one_line(hit)[:_LONGEST] for hit in queries.hits[number] if hit],
+        clip="" if queries.videos is None else queries.videos[number],
     )
 
 

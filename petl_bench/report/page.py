@@ -24,10 +24,10 @@ from petl_bench.report.details import METRICS_NAME, Beside, Curve, HardQuery
 from petl_bench.report.figures import best_of, curve_lines, is_reference, plots_of
 from petl_bench.report.labels import MISSING, anchor, interval, one_line, setting, signed
 from petl_bench.report.model import Column, Difference, PublishedFigure, Report, Row, SummaryRow, Table, Value
+from petl_bench.report.owned import OwnedFolder, write_if_new
 from petl_bench.report.svg import svg
 from petl_bench.report.thumbnails import Clips
-from petl_bench.storage.files import FileError, known_sha256, write_atomically
-from petl_bench.storage.untrusted import UnreadableError, parse_json, read_text
+from petl_bench.storage.files import known_sha256
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -36,15 +36,12 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).with_name("templates")
 #: runs whose details are sections of the page; of more, each gets a page of its own
 MOST_ON_PAGE = 50
-#: pages that were written, and from what
-MANIFEST = "pages.json"
 #: hardest queries that are shown with pictures
 _PICTURED = 8
-_PAGE_NAME = re.compile(r"[a-z0-9-]+\.html")
 _LABELS = {"reproduced": "●", "within band": "◐", "off": "○", "not comparable": "–", "not run": "·"}
 
 
-def write_pages(report: Report, output: Path, beside: Beside | None = None, clips: Clips | None = None) -> None:
+def write_pages(report: Report, output: Path, beside: Beside | None = None, clips: Clips | None = None) -> list[Path]:
     """Writes `index.html`, and `runs/*.html` where it has more than 50 runs; pages that would not change stay.
 
     Args:
@@ -53,12 +50,17 @@ def write_pages(report: Report, output: Path, beside: Beside | None = None, clip
         beside: reads what lies beside records.
         clips: pictures of clips; none by default.
 
+    Returns:
+        The files of the pages.
+
     Raises:
         FileError: a page cannot be written.
     """
     pages = Pages(report, beside or Beside(), clips or Clips())
-    _write_run_pages(pages, output / "runs")
-    _write(output / "index.html", pages.index())
+    index = output / "index.html"
+    files = _write_run_pages(pages, output / "runs")
+    write_if_new(index, pages.index())
+    return [index, *files]
 
 
 class Entry(NamedTuple):
@@ -130,7 +132,7 @@ class Pages:
 
     def input_of(self, entry: Entry) -> str | None:
         """A digest of all that the page of a run is made of; None where only making it tells."""
-        if self.clips.folder is not None or self.clips.by_config:
+        if self.clips.any:
             return None
         path = self.beside.path(entry.run)
         parts = (
@@ -174,60 +176,28 @@ class Pages:
         path = self.beside.path(run)
         for place, query in enumerate(queries):
             hit = query.hits[0] if query.hits else ""
-            pictured = place < _PICTURED and query.rank is not None
+            pictured = place < _PICTURED
             yield {
                 **dataclasses.asdict(query),
-                "target_picture": self.clips.of(run, path, query.target) if pictured and query.target else None,
-                "hit_picture": self.clips.of(run, path, hit) if pictured and hit else None,
+                "clip_picture": self.clips.of(path, query.clip) if pictured and query.clip else None,
+                # What is found by words is a clip; a question is answered in words.
+                "hit_picture": self.clips.of(path, hit) if pictured and hit and query.rank is not None else None,
             }
 
 
 # --- writing
 
 
-def _write_run_pages(pages: Pages, folder: Path) -> None:
+def _write_run_pages(pages: Pages, path: Path) -> list[Path]:
     """Writes the pages that are new or changed, and removes those of runs that are gone."""
-    before = _manifest(folder)
-    if not pages.paged and not before:
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(folder, f"cannot be created: {error.strerror}") from error
-    written: dict[str, list[str]] = {}
+    folder = OwnedFolder(path)
     for entry in pages.entries if pages.paged else []:
-        name, made_of = f"{entry.id}.html", pages.input_of(entry)
-        known = before.get(name)
-        if known is None or made_of is None or known[0] != made_of or known_sha256(folder / name) != known[1]:
-            text = pages.run_page(entry)
-            _write(folder / name, text)
-            known = [made_of or "", hashlib.sha256(text.encode()).hexdigest()]
-        written[name] = known
-    for name in before.keys() - written.keys():
-        (folder / name).unlink(missing_ok=True)
-    if written:
-        _write(folder / MANIFEST, json.dumps(written, indent=0, sort_keys=True) + "\n")
-    else:
-        (folder / MANIFEST).unlink(missing_ok=True)
+        folder.put(f"{entry.id}.html", pages.input_of(entry), functools.partial(_encoded_page, pages, entry))
+    return folder.close()
 
 
-def _manifest(folder: Path) -> dict[str, list[str]]:
-    """Pages that an earlier report wrote; none where nobody says so."""
-    try:
-        found = parse_json(read_text(folder / MANIFEST))
-    except UnreadableError:
-        return {}
-    pages = found.items() if isinstance(found, dict) else ()
-    return {
-        name: value
-        for name, value in pages
-        if _PAGE_NAME.fullmatch(name) and isinstance(value, list) and [type(part) for part in value] == [str, str]
-    }
-
-
-def _write(path: Path, text: str) -> None:
-    if known_sha256(path) != hashlib.sha256(text.encode()).hexdigest():
-        write_atomically(path, text)
+def _encoded_page(pages: Pages, entry: Entry) -> bytes:
+    return pages.run_page(entry).encode()
 
 
 def _entries(report: Report) -> list[Entry]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from petl_bench.report.collect import Run
 from petl_bench.storage.untrusted import UnreadableError, is_file, is_folder, read_bytes
 
 if TYPE_CHECKING:
@@ -50,15 +49,19 @@ class Clips:
         """Every page has its own allowance."""
         self._spent = 0
 
-    def of(self, run: Run, path: Path, id: str) -> str | None:
+    @property
+    def any(self) -> bool:
+        """Whether there may be pictures."""
+        return self.folder is not None or self.by_config
+
+    def of(self, record: Path, id: str) -> str | None:
         """A data URI.
 
         Args:
-            run: that names the clip.
-            path: where its record lies.
-            id: of the clip, as its ranks say.
+            record: where the record lies whose ranks name the clip.
+            id: of the clip.
         """
-        for root in self._folders(path):
+        for root in self._folders(record):
             uri = self._pictures(root, id)
             if uri is not None and self._spent + len(uri) <= MOST_BYTES:
                 self._spent += len(uri)
