@@ -49,7 +49,7 @@ format: setup ## rewrite files as ruff wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-report: setup ## leaderboard of the runs below RUNS (default: runs)
+report: setup ## leaderboard of the runs below RUNS (default: runs): make report RUNS=dir
 	$(BIN)/petl-bench report $(RUNS)
 
 faults: setup ## kill, fill disks, flip bits, give bad files to the suite, print what held (45 minutes)

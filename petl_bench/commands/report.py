@@ -9,7 +9,7 @@ from petl_bench.cli.arguments import Parser, possible_path
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Writes `leaderboard.md` and `leaderboard.csv`, and prints the tables.
+    """Writes the report in every format, and prints the tables.
 
     Returns:
         The exit code: 0, or 1 with `--strict` when a run was rejected.
@@ -18,7 +18,10 @@ def run(arguments: Sequence[str]) -> int:
         DataError: no folder, or no valid run in it.
         FileError: the report cannot be written.
     """
-    parser = Parser(prog="petl-bench report", description="Collects runs into a leaderboard.")
+    parser = Parser(
+        prog="petl-bench report",
+        description="Collects runs into a leaderboard: Markdown, CSV, LaTeX and JSON in one folder.",
+    )
     parser.add_argument(
         "runs", nargs="*", type=possible_path, default=[Path("runs")], help="folders with run records (default: runs)"
     )

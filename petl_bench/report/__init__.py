@@ -7,7 +7,7 @@ from typing import Any
 
 
 def report(*folders: str | Path, output: str | Path = "report", strict: bool = False) -> list[dict[str, Any]]:
-    """Writes `leaderboard.md` and `leaderboard.csv`, and prints the tables, as `petl-bench report` does.
+    """Writes the report in every format and prints the tables, as `petl-bench report` does.
 
     Args:
         folders: with run records, at any depth; `runs` if none is given.

@@ -47,6 +47,7 @@ Whatever belongs to training (epochs, augmentation, optimiser) is the recipe: sh
 table.
 """
 UNKNOWN = "unknown"
+HOW_TO_GET_RUNS = "`petl-bench fit` writes into runs, `petl-bench demo` makes some in minutes and reports them"
 
 
 class Run(NamedTuple):
@@ -141,7 +142,7 @@ def _find(folders: Iterable[Path]) -> tuple[list[Path], list[Rejected]]:
 
     for folder in folders:
         if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; name the folder that holds the runs")
+            raise DataError(f"{folder}: no such folder; name the one that holds the runs. {HOW_TO_GET_RUNS}")
         for place, below, names in os.walk(folder, onerror=close):
             if FILE_NAME in (*below, *names):
                 path = Path(place, FILE_NAME)

@@ -5,10 +5,15 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
 
 from petl_bench.report.cells import MISSING, is_best, is_close, mean_and_deviation, number, one_line, signed, state
 from petl_bench.report.collect import Rejected
-from petl_bench.report.model import Column, Report, Row, Table
+from petl_bench.report.columns import quality_column
+from petl_bench.report.model import Column, Report, Row, SummaryRow, Table
+from petl_bench.report.tables import FIXTURE_STAMP
 
 MOST_COLUMNS = 9
 MOST_TYPES = 3
@@ -20,9 +25,21 @@ recipe, and ours minus it. R@K and accuracy in percent; ranks start at 1. MB = 1
 memory that the largest process allocated on its GPU, or that training added to it on a CPU. GMACs: 10⁹ multiply-adds of
 the vision tower on one clip. {MISSING}: unknown or not applicable. `wide.csv` and `report.json` hold all columns."""
 
+SUMMARY_LEGEND = """\
+The main figure of each table. Relative: mean over tables of the figure divided by that of full fine-tuning. Rank: mean
+over the tables that a method is in, among the methods that are in all of those. There is no score over datasets."""
+PUBLISHED_LEGEND = """\
+What sources state, by source and how it was read. State of our recipe (in brackets): `reproduced`, the published figure
+lies in our 95 % interval; `within band`, it is off by at most 1.0 or two standard deviations over seeds; `off`; `not
+comparable`; `not run`. `no recipe`: no packaged configuration is of that backbone and method."""
+
 _RETRIEVAL = ("t2v R@1", "t2v R@5", "t2v R@10", "v2t R@1")
 _COSTS = ("Trainable %", "Adapter MB", "GMACs", "Peak GB", "GPU-hours", "Wall s", "clips/s train", "clips/s infer")
-_TEXT_COLUMNS = frozenset({"Method", "Backbone", "State"})
+_SUMMARY_COLUMNS = ["Method", "Backbone", "Relative", "Rank"]
+_PUBLISHED_COLUMNS = [
+    *("Where", "Method", "Backbone", "Dataset", "Direction", "Figures", "Trainable", "State", "Remarks"),
+]
+_TEXT_COLUMNS = frozenset({"Method", "Backbone", "State", *_PUBLISHED_COLUMNS} - {"Trainable"})
 
 
 class Marked(str):
@@ -32,8 +49,13 @@ class Marked(str):
 def render_markdown(report: Report) -> str:
     """The leaderboard page; the same report gives the same bytes."""
     parts = ["# Leaderboard", LEGEND, *(part for table in report.tables for part in _table(table))]
-    parts += _rejected(report.rejected)
+    parts += [*_summaries(report), *_rejected(report.rejected), *_published_figures(report.published)]
     return "\n\n".join(parts) + "\n"
+
+
+def render_block(report: Report) -> str:
+    """The tables alone, to stand within another page."""
+    return "\n\n".join([*(part for table in report.tables for part in _table(table, "###")), LEGEND]) + "\n"
 
 
 def escape_markdown(text: str) -> str:
@@ -51,9 +73,9 @@ def _escaped(text: str) -> str:
     return text if isinstance(text, Marked) else escape_markdown(text)
 
 
-def _table(table: Table) -> list[str]:
+def _table(table: Table, heading: str = "##") -> list[str]:
     notes = [f"- {escape_markdown(note)}" for note in table.notes]
-    return [f"## {escape_markdown(table.title)}", "\n".join(notes), _quality(table), _costs(table)]
+    return [f"{heading} {escape_markdown(table.title)}", "\n".join(notes), _quality(table), _costs(table)]
 
 
 def _quality(table: Table) -> str:
@@ -118,6 +140,66 @@ def _published(row: Row, column: Column) -> str:
     beside += ["not comparable"] if figure.comparable == "no" else []
     beside += ["comparable?"] if figure.comparable == "unknown" else []
     return f"{number(figure.value, column)} ({', '.join(beside)})" if beside else number(figure.value, column)
+
+
+def _summaries(report: Report) -> list[str]:
+    """Over datasets; as many tables side by side as there is room for."""
+    parts = []
+    for fixture in (False, True):
+        rows = [row for row in report.summary if row.fixture is fixture]
+        tables = [table for table in report.tables if table.fixture is fixture]
+        if not rows:
+            continue
+        parts.append(f"## Over datasets{f' ({FIXTURE_STAMP})' if fixture else ''}")
+        parts.append(SUMMARY_LEGEND)
+        room = MOST_COLUMNS - len(_SUMMARY_COLUMNS)
+        parts += [_summary(rows, tables[first : first + room]) for first in range(0, len(tables), room)]
+    return parts
+
+
+def _summary(rows: list[SummaryRow], tables: list[Table]) -> str:
+    header = [*_SUMMARY_COLUMNS, *(f"{table.protocol}: {table.main}" for table in tables)]
+    body = [
+        [
+            row.method,
+            row.backbone,
+            MISSING if row.relative is None else f"{row.relative:.3f}",
+            MISSING if row.rank is None else f"{row.rank:.1f} of {row.among}",
+            *(mean_and_deviation(row.values[table.id], quality_column(table.main)) for table in tables),
+        ]
+        for row in rows
+    ]
+    return grid(header, body)
+
+
+def _published_figures(figures: list[dict[str, Any]]) -> list[str]:
+    """A table for each source, folded."""
+    if not figures:
+        return []
+    parts = ["## Published figures", PUBLISHED_LEGEND]
+    for source, of_source in groupby(sorted(figures, key=itemgetter("source")), key=itemgetter("source")):
+        listed = list(of_source)
+        about = f"{source}: {listed[0]['citation']} ({listed[0]['read']})"
+        # In HTML, Markdown's marks are ordinary characters.
+        parts.append(f"<details><summary>{html.escape(one_line(about))}</summary>")
+        parts.append(grid(_PUBLISHED_COLUMNS, map(_published_row, listed)))
+        parts.append("</details>")
+    return parts
+
+
+def _published_row(figure: dict[str, Any]) -> list[str]:
+    recipes = f" ({', '.join(figure['recipes'])})" if figure["recipes"] else ""
+    return [
+        figure["where"],
+        figure["method"],
+        figure["backbone"] or MISSING,
+        figure["protocol"] or figure["dataset"],
+        figure["direction"],
+        ", ".join(f"{name} {value:g}" for name, value in figure["metrics"].items()) or MISSING,
+        figure["trainable"] or MISSING,
+        figure["state"] + recipes,
+        "; ".join(filter(None, (figure["remarks"], figure["why"]))) or MISSING,
+    ]
 
 
 def _rejected(rejected: list[Rejected]) -> list[str]:

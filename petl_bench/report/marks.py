@@ -24,7 +24,7 @@ def marks_of(records: list[Record], most: int, hardware: list[str]) -> list[str]
     if any(record.get("reconstructed") for record in records):
         marks.append("record reconstructed")
     if records[0]["model"]["trainable_params"] > 0:
-        marks += sorted({mark for record in records for mark in _training_marks(record)})
+        marks += sorted({mark for record in records for mark in (*cuts_of(record), *_augmentation_marks(record))})
         marks += ["fewer seeds"] if len(records) < most else []
     return marks + _hardware_marks(hardware_of(records), hardware)
 
@@ -50,13 +50,14 @@ def _hardware_marks(used: list[str], hardware: list[str]) -> list[str]:
     return [f"hardware {hardware.index(used[0]) + 1}"] if used and len(hardware) > 1 else []
 
 
-def _training_marks(record: Record) -> list[str]:
-    """How the training was not the one that its configuration, or the packaged one, describes; its augmentation."""
+def cuts_of(record: Record) -> list[str]:
+    """How the training was not the one that its configuration, or the packaged one, describes."""
+    if not record["model"]["trainable_params"]:
+        return []
     train = training_of(record)
     if train is None:
         return ["training unknown" if record["kind"] == "test" else "untrained"]
     marks = ["changed on resuming"] if train.get("changed") else []
-    marks += [f"augmentation {train['augmentation']}"] if train.get("augmentation") else []
     recipe = train.get("recipe")
     if train["epochs"] is None:
         marks.append("training unknown")
@@ -65,6 +66,11 @@ def _training_marks(record: Record) -> list[str]:
         marks.append(f"{done:g} of {recipe['max_epochs']} epochs")
     marks += [f"{name} {value}" for name, value in train.get("limits", {}).items()]
     return marks + [f"callback {path}" for path in train.get("callbacks", [])]
+
+
+def _augmentation_marks(record: Record) -> list[str]:
+    name = (training_of(record) or {}).get("augmentation")
+    return [f"augmentation {name}"] if name else []
 
 
 def _partial_mark(protocol: dict[str, Any]) -> str | None:

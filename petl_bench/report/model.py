@@ -157,6 +157,8 @@ class SummaryRow:
         values: the main figure by id of table; None where it was not run.
         relative: mean over tables of the figure divided by that of full fine-tuning; None without any such table.
         rank: mean rank among the methods that all of the same tables have.
+        among: how many those are, itself included.
+        fixture: whether the tables are those of generated data, which are never mixed with measured ones.
     """
 
     method: str
@@ -164,6 +166,8 @@ class SummaryRow:
     values: dict[str, Value | None]
     relative: float | None
     rank: float | None
+    among: int = 0
+    fixture: bool = False
 
 
 @dataclass(frozen=True)

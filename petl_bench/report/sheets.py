@@ -1,4 +1,4 @@
-"""Tables for spreadsheets and programs: a tidy CSV, one line per run and figure."""
+"""Tables for spreadsheets and programs: a tidy CSV, one line per run and figure, and a wide one, one line per row."""
 
 from __future__ import annotations
 
@@ -10,14 +10,31 @@ from typing import Any
 
 from petl_bench.report.cells import one_line
 from petl_bench.report.collect import Run, metrics
-from petl_bench.report.model import Table
+from petl_bench.report.model import Row, Table
 
 _MODEL_NUMBERS = ("trainable_params", "total_params", "adapter_bytes", "gmacs_vision", "gmacs_total")
 
 
+Line = dict[str, Any]
+
+
 def render_tidy(tables: list[Table]) -> str:
     """One line per run and metric, with the fields that decide what it may be compared with."""
-    return _csv([line for table in tables for row in table.rows for run in row.runs for line in _lines(table, run)])
+    runs = [(table, run) for table in tables for row in table.rows for run in row.runs]
+    shared = [_shared(table, run) for table, run in runs]
+    lines = (
+        {**about, "metric": name, "value": value}
+        for about, (_, run) in zip(shared, runs, strict=True)
+        for name, value in _values(run.record)
+    )
+    # Retrieval and the ways of answering have settings of their own.
+    return _csv([*dict.fromkeys(name for about in shared for name in about), "metric", "value"], lines)
+
+
+def render_wide(tables: list[Table]) -> str:
+    """One line per row with all of it: every figure with spread, interval, comparisons and what is published."""
+    lines = [_wide(table, row) for table in tables for row in table.rows]
+    return _csv(list(dict.fromkeys(name for line in lines for name in line)), lines)
 
 
 def csv_cell(value: Any) -> str:
@@ -32,11 +49,9 @@ def csv_cell(value: Any) -> str:
     return text
 
 
-def _csv(lines: list[dict[str, Any]]) -> str:
+def _csv(names: list[str], lines: Iterable[Line]) -> str:
     text = io.StringIO()
-    # Retrieval and the ways of answering have settings and figures of their own.
-    names = dict.fromkeys(name for line in lines for name in line)
-    writer = csv.DictWriter(text, fieldnames=list(names), lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
     writer.writerow({name: csv_cell(name) for name in names})
     writer.writerows({name: csv_cell(value) for name, value in line.items()} for line in lines)
     return text.getvalue()
@@ -46,9 +61,64 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", text) is not None
 
 
-def _lines(table: Table, run: Run) -> Iterator[dict[str, Any]]:
+def _wide(table: Table, row: Row) -> Line:
+    line: Line = {
+        "table": table.id,
+        "title": table.title,
+        "dataset": table.dataset,
+        "protocol": table.protocol,
+        "fixture": table.fixture,
+        "name": row.name,
+        "method": row.method,
+        "backbone": row.backbone,
+        "config_hash": row.config_hash,
+        "seeds": " ".join(str(run.record["id"]["seed"]) for run in row.runs),
+        "state": row.state,
+        "marks": ", ".join(row.marks),
+    }
+    for column in table.columns:
+        line |= _spread(row, column.title) if column.kind == "cost" else _figure(row, column.title)
+    about = {
+        "commit": row.commit,
+        "command": row.command,
+        "paths": " ".join(run.path.as_posix() for run in row.runs),
+    }
+    return line | about
+
+
+def _spread(row: Row, title: str) -> Line:
+    value = row.values[title]
+    return {title: value and value.mean, f"{title} sd": value and value.sd, f"{title} n": value and value.n}
+
+
+def _figure(row: Row, title: str) -> Line:
+    value = row.values[title]
+    interval = value.interval if value is not None else None
+    line = _spread(row, title)
+    line |= {f"{title} low": interval and interval.low, f"{title} high": interval and interval.high}
+    for other, differences in (("best", row.from_best), ("full", row.from_full)):
+        difference = differences.get(title)
+        line |= {
+            f"{title} minus {other}": difference and difference.delta,
+            f"{title} minus {other} low": difference and difference.interval.low,
+            f"{title} minus {other} high": difference and difference.interval.high,
+            f"{title} minus {other} p": difference and difference.p,
+            f"{title} minus {other} p_holm": difference and difference.p_holm,
+            f"{title} minus {other} test": difference and difference.test,
+        }
+    figure = row.published.get(title)
+    return line | {
+        f"{title} published": figure and figure.value,
+        f"{title} published source": figure and f"{figure.source}, {figure.where}",
+        f"{title} minus published": figure and figure.difference,
+        f"{title} published comparable": figure and figure.comparable,
+        f"{title} published why": figure and figure.why,
+    }
+
+
+def _shared(table: Table, run: Run) -> Line:
     record = run.record
-    shared = {
+    return {
         **dict(table.key),
         "method": record["model"]["method"],
         "backbone": record["model"]["backbone"],
@@ -61,8 +131,6 @@ def _lines(table: Table, run: Run) -> Iterator[dict[str, Any]]:
         "gpu_count": record["env"]["gpu_count"],
         "path": run.path.as_posix(),
     }
-    for name, value in _values(record):
-        yield {**shared, "metric": name, "value": value}
 
 
 def _values(record: dict[str, Any]) -> Iterator[tuple[str, float]]:

@@ -45,7 +45,7 @@ def summarise(values: Iterable[float | None]) -> Value | None:
 
 def full_finetuning(table: Table) -> Row | None:
     """The row that others are held against: the best of full fine-tuning, where the table has one."""
-    return next((row for row in table.rows if _pin(row.method) == 0), None)
+    return next((row for row in table.rows if pin_of(row.method) == 0), None)
 
 
 def _table(key: Key, runs: list[Run], keys: list[Key]) -> Table:
@@ -124,10 +124,11 @@ def _row(name: str, runs: list[Run], sources: list[Source], most: int, hardware:
 
 def _row_order(row: Row, main: str) -> tuple[int, float, str, str]:
     value = row.values[main]
-    return _pin(row.method), -value.mean if value else 0.0, row.method, row.config_hash
+    return pin_of(row.method), -value.mean if value else 0.0, row.method, row.config_hash
 
 
-def _pin(method: str) -> int:
+def pin_of(method: str) -> int:
+    """Place of a reference method before others; the same for all others."""
     plain = "".join(character for character in method.lower() if character.isalnum())
     return PINNED_METHODS.get(plain, len(PINNED_METHODS))
 

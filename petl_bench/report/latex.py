@@ -1,0 +1,105 @@
+r"""Tables for papers: LaTeX with booktabs, one file a table, to be read with \input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from petl_bench.report.cells import MISSING, is_best, is_close, mean_and_deviation, number, one_line, signed
+from petl_bench.report.model import Column, Row, Table
+
+_COSTS = ("Trainable M", "Trainable %", "Adapter MB", "Peak GB")
+_QUALITY = ("t2v R@1", "t2v R@5", "t2v R@10", "v2t R@1", "v2t R@5", "v2t R@10", "Rsum")
+_SPECIAL = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "`": r"\textasciigrave{}",
+    "'": r"\textquotesingle{}",
+    "±": r"$\pm$",
+    "[": "{[}",  # after a line break it would be an option
+    "]": "{]}",
+}
+_ANY_SPECIAL = re.compile("|".join(map(re.escape, _SPECIAL)))
+_NOTE = (
+    "mean and sample standard deviation over seeds, 95 % interval in brackets; bold: best of a column; underlined: not "
+    "distinguishable from it (paired, Holm-adjusted p above 0.05); published: what a source states for the recipe, and "
+    "ours minus it"
+)
+
+
+def render_table(table: Table) -> str:
+    """One table; needs `booktabs` and, for quotation marks in names, `textcomp`."""
+    costs, quality = _named(table, _COSTS), _quality(table)
+    main = quality[0]
+    header = ["Method", *(column.title for column in (*costs, *quality)), f"Published {main.title}", "Seeds"]
+    lines = [
+        f"% {_comment(table.title)}",
+        *(f"% {_comment(note)}" for note in (*table.notes, _NOTE)),
+        rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+        r"\toprule",
+        _line(map(escape_latex, header)),
+        r"\midrule",
+        *(_line(_cells(row, table, costs, quality)) for row in table.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def escape_latex(text: str) -> str:
+    """Text that prints as itself, whatever it holds."""
+    return _ANY_SPECIAL.sub(lambda found: _SPECIAL[found[0]], one_line(text))
+
+
+def _comment(text: str) -> str:
+    return one_line(text)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _named(table: Table, titles: Iterable[str]) -> list[Column]:
+    columns = {column.title: column for column in table.columns}
+    return [columns[title] for title in titles if title in columns]
+
+
+def _quality(table: Table) -> list[Column]:
+    return _named(table, _QUALITY) or [column for column in table.columns if column.kind == "quality"]
+
+
+def _cells(row: Row, table: Table, costs: list[Column], quality: list[Column]) -> list[str]:
+    return [
+        escape_latex(row.name),
+        *(escape_latex(mean_and_deviation(row.values[column.title], column)) for column in costs),
+        *(_figure(row, table, column) for column in quality),
+        escape_latex(_published(row, quality[0])),
+        str(len(row.runs)),
+    ]
+
+
+def _figure(row: Row, table: Table, column: Column) -> str:
+    value = row.values[column.title]
+    text = escape_latex(mean_and_deviation(value, column))
+    if is_best(row, table, column):
+        text = rf"\textbf{{{text}}}"
+    elif is_close(row, column):
+        text = rf"\underline{{{text}}}"
+    if value is not None and value.interval is not None and column.title == table.main:
+        low, high = (number(limit, column) for limit in value.interval)
+        text += escape_latex(f" [{low}, {high}]")
+    return text
+
+
+def _published(row: Row, column: Column) -> str:
+    figure = row.published.get(column.title)
+    if figure is None:
+        return MISSING
+    shown = number(figure.value, column)
+    return shown if figure.difference is None else f"{shown} ({signed(figure.difference, column)})"
