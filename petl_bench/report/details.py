@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -175,7 +175,7 @@ def read_curves(path: Path) -> tuple[list[Curve], list[str]]:
     return curves, [f"{path.name}: {left_out} values or lines are cut, or no finite numbers."] if left_out else []
 
 
-def _series(names: list[str], rows: csv.Reader) -> tuple[dict[str, list[tuple[float, float]]], int]:
+def _series(names: list[str], rows: Iterator[list[str]]) -> tuple[dict[str, list[tuple[float, float]]], int]:
     step = names.index("step") if "step" in names else -1
     wanted = [(place, one_line(name)) for place, name in enumerate(names) if name not in ("step", "epoch", "")]
     series: dict[str, list[tuple[float, float]]] = {name: [] for _, name in wanted}

@@ -117,7 +117,12 @@ def plots_of(table: Table, beside: Beside) -> list[Plot]:
     """The plots of a table that have something to show."""
     column = next(column for column in table.columns if column.title == table.main)
     costs = (
-        ("parameters", "Trainable M", f"{column.title} against trainable parameters", "trainable parameters (millions)"),
+        (
+            "parameters",
+            "Trainable M",
+            f"{column.title} against trainable parameters",
+            "trainable parameters (millions)",
+        ),
         ("memory", "Peak GB", f"{column.title} against peak memory", "peak memory (GB)"),
         ("size", "Adapter MB", f"{column.title} against adapter size", "adapter on disk (MB)"),
     )
@@ -168,7 +173,7 @@ def _against_cost(table: Table, column: Column, name: str, cost: str, title: str
     return Scatter(
         name,
         title,
-        "The line joins the rows that no other beats in both. Whiskers: 95 % interval of the mean, else ± sd over seeds."
+        "The line joins the rows that no other beats in both. Whiskers: 95 % interval, else ± sd over seeds."
         + (" Dashed: nothing to train or keep." if len(placed) > len(on_axis) else ""),
         x_label,
         label_of(table, column),

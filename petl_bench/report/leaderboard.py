@@ -6,32 +6,48 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from petl_bench.errors import DataError
+from petl_bench.report.cells import one_line
 from petl_bench.report.collect import HOW_TO_GET_RUNS, Collection, collect
+from petl_bench.report.details import Beside
 from petl_bench.report.document import render_document
 from petl_bench.report.latex import render_table
 from petl_bench.report.markdown import render_markdown
 from petl_bench.report.model import Report
+from petl_bench.report.page import MOST_ON_PAGE, write_pages
+from petl_bench.report.plots import HOW_TO_GET as HOW_TO_GET_PLOTS
+from petl_bench.report.plots import write_plots
 from petl_bench.report.reproduction import with_published
 from petl_bench.report.sheets import render_tidy, render_wide
+from petl_bench.report.site import publish as write_site
 from petl_bench.report.summary import summarise_tables
 from petl_bench.report.tables import build_tables
 from petl_bench.report.terminal import print_rejected, print_tables
+from petl_bench.report.thumbnails import Clips
 from petl_bench.storage.files import FileError, write_atomically
 
 
-def leaderboard(folders: Sequence[Path], output: Path, strict: bool = False) -> Collection:
+def leaderboard(
+    folders: Sequence[Path],
+    output: Path,
+    strict: bool = False,
+    publish: Path | None = None,
+    thumbnails: Path | None = None,
+) -> Collection:
     """Writes the report in every format, and prints the tables.
 
     Args:
         folders: with run records, at any depth.
         output: folder to write; created if it is not there.
         strict: reject runs of a dirty checkout.
+        publish: folder to write a web site to.
+        thumbnails: folder of clips that the pages show pictures of.
 
     Returns:
         The runs in the tables, and what was left out and why.
 
     Raises:
         DataError: no folder, or no valid run in it.
+        UsageError: the folder of the site holds files of others.
         FileError: the report cannot be written.
     """
     found = collect(folders, strict=strict)
@@ -46,6 +62,10 @@ def leaderboard(folders: Sequence[Path], output: Path, strict: bool = False) -> 
         _write(output / name, text)
     print_tables(report.tables)
     print_rejected(found.rejected)
+    _write_pages_and_plots(report, output, thumbnails)
+    if publish is not None:
+        write_site(report, publish, folders, rendered, thumbnails)
+        print(f"site: {one_line(str(publish))}")
     return found
 
 
@@ -66,6 +86,17 @@ def rendered(report: Report) -> dict[str, str]:
         "report.json": render_document(report),
         **{f"tables/{table.id}.tex": render_table(table) for table in report.tables},
     }
+
+
+def _write_pages_and_plots(report: Report, output: Path, thumbnails: Path | None) -> list[Path]:
+    beside = Beside()
+    runs = sum(len(row.runs) for table in report.tables for row in table.rows)
+    pages = write_pages(report, output, beside, Clips(thumbnails, by_config=runs <= MOST_ON_PAGE))
+    plots = write_plots(report, output / "plots", beside)
+    if plots is None:
+        print(HOW_TO_GET_PLOTS)
+    print(f"page: {one_line(str(pages[0]))}")
+    return pages + (plots or [])
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""A folder of files that reports write: what would not change stays, what is gone goes, what is foreign is not touched."""
+"""A folder of files that reports write: what would not change stays, what is gone goes, what is foreign is left."""
 
 from __future__ import annotations
 

@@ -408,13 +408,19 @@ def _differences(keys: list[Key]) -> list[tuple[str, list[str]]]:
     return [(name, values) for name, values in found if len(set(values)) > 1]
 
 
-def _summary(report: Report) -> dict[str, Any] | None:
-    if not report.summary:
-        return None
-    columns = [(t, next(c for c in t.columns if c.title == t.main)) for t in report.tables]
-    best = {table.id: best_of(table, column) for table, column in columns}
-    rows = [_summary_row(row, columns, best) for row in report.summary]
-    return {"columns": columns, "rows": rows}
+def _summary(report: Report) -> list[dict[str, Any]]:
+    """What is measured, and what is of generated data, apart."""
+    found = []
+    for fixture in (False, True):
+        rows = [row for row in report.summary if row.fixture == fixture]
+        tables = [t for t in report.tables if t.fixture == fixture]
+        columns = [(t, next(c for c in t.columns if c.title == t.main)) for t in tables]
+        best = {table.id: best_of(table, column) for table, column in columns}
+        if rows:
+            found.append(
+                {"fixture": fixture, "columns": columns, "rows": [_summary_row(row, columns, best) for row in rows]}
+            )
+    return found
 
 
 def _summary_row(row: SummaryRow, columns: list[tuple[Table, Column]], best: dict[str, float | None]) -> dict[str, Any]:
@@ -422,8 +428,9 @@ def _summary_row(row: SummaryRow, columns: list[tuple[Table, Column]], best: dic
     for table, column in columns:
         value = row.values.get(table.id)
         cells.append(_quality_cell(value, column, value is not None and value.mean == best[table.id], close=False))
-    for figure, decimals in ((row.relative, 3), (row.rank, 2)):
-        cells.append(Cell() if figure is None else Cell(f"{figure:.{decimals}f}", f"{figure:.8g}"))
+    cells.append(Cell() if row.relative is None else Cell(f"{row.relative:.3f}", f"{row.relative:.8g}"))
+    among = f"of {row.among}" if row.among else ""
+    cells.append(Cell() if row.rank is None else Cell(f"{row.rank:.2f}", f"{row.rank:.8g}", spread=among))
     words = one_line(f"{row.method} {row.backbone}").lower()
     return {"method": row.method, "backbone": row.backbone, "cells": cells, "words": words}
 
@@ -556,14 +563,24 @@ def _settings(record: dict[str, Any]) -> list[tuple[str, str]]:
 def _bytes(size: float | None) -> str:
     if size is None:
         return MISSING
-    return next(f"{size / unit:.3g} {name}" for name, unit in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1)) if size >= unit or unit == 1)
+    return next(
+        f"{size / unit:.3g} {name}"
+        for name, unit in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1))
+        if size >= unit or unit == 1
+    )
 
 
 def _time(seconds: float | None) -> str:
     if seconds is None:
         return MISSING
     minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if seconds < 120 else f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+        if minutes >= 60
+        else f"{minutes} min"
+    )
 
 
 # --- templates
@@ -613,4 +630,3 @@ def _markup(text: str) -> Markup:
     from markupsafe import Markup
 
     return Markup(text)
-

@@ -1,4 +1,4 @@
-"""The plots of the page once more as files, SVG and PNG, for papers and slides; drawn by matplotlib (extra `report`)."""
+"""The plots of the page as files, SVG and PNG, for papers and slides; drawn by matplotlib (extra `report`)."""
 
 from __future__ import annotations
 
@@ -113,15 +113,19 @@ def _settings() -> Iterator[None]:
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # letters that the font lacks are boxes
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_SETTINGS)
+        for name, value in _SETTINGS.items():
+            matplotlib.rcParams[name] = value  # type: ignore[index]  # a literal type of all names
         yield
 
 
 def _figure(plot: Plot) -> Figure:
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     rows = len(plot.bars) if isinstance(plot, Forest) else len(plot.parts) if isinstance(plot, Shares) else 0
-    figure = Figure(figsize=(_WIDTH, 0.9 + 0.21 * rows if rows else 4.2), layout="constrained")
+    # Letters are a little wider at the resolution of the file.
+    layout = ConstrainedLayoutEngine(rect=(0.01, 0.01, 0.97, 0.98))
+    figure = Figure(figsize=(_WIDTH, 0.9 + 0.21 * rows if rows else 4.2), layout=layout)
     axes: Axes = figure.add_subplot()
     axes.set_title(short(plot.title, 80), loc="left", fontsize=9.5, fontweight="bold", color=_INK)
     if isinstance(plot, Scatter):
@@ -140,9 +144,7 @@ def _figure(plot: Plot) -> Figure:
 
 def _laid_out(figure: Figure) -> None:
     """Gives everything its place, once: what is placed by pixels afterwards stays where it is."""
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.set(rect=(0.01, 0.01, 0.97, 0.98))  # letters are a little wider at the resolution of the file
+    if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
 
@@ -157,8 +159,9 @@ def _scatter(axes: Axes, plot: Scatter) -> None:
     axes.set_ylabel(plot.y_label)
     for level in plot.levels:
         axes.axhline(level.y, color=_MUTED, linewidth=0.9, linestyle=(0, (5, 4)))
-    ends = [(p.x, p.low, p.high) for p in plot.points if p.low is not None and p.high is not None]
-    axes.vlines(*_columns(ends, 3), color=_MUTED, alpha=0.4, linewidth=0.9, zorder=1)
+    whiskers = [(p.x, p.low, p.high) for p in plot.points if p.low is not None and p.high is not None]
+    x, low, high = ([ends[place] for ends in whiskers] for place in range(3))
+    axes.vlines(x, low, high, colors=_MUTED, alpha=0.4, linewidth=0.9, zorder=1)
     for point in plot.points:
         _point(axes, point)
     front = sorted((point for point in plot.points if point.front), key=lambda point: (point.x, point.y))
@@ -168,10 +171,6 @@ def _scatter(axes: Axes, plot: Scatter) -> None:
         axes.axline((plot.points[0].x, plot.points[0].x), slope=1, color=_MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
     axes.margins(0.08)
     _name_points(axes, plot, front)
-
-
-def _columns(rows: Sequence[tuple[float, ...]], count: int) -> list[list[float]]:
-    return [[row[place] for row in rows] for place in range(count)]
 
 
 def _point(axes: Axes, point: Point) -> None:
@@ -196,7 +195,9 @@ def _name_points(axes: Axes, plot: Scatter, front: list[Point]) -> None:
     height = figure.bbox.height  # pixels; theirs count from below
     frame = axes.get_window_extent()
     place = axes.transData.transform
-    order = sorted(plot.points, key=lambda p: (not (p.front or p.reference), -p.y if not plot.identity else 0.0, p.label))
+    order = sorted(
+        plot.points, key=lambda p: (not (p.front or p.reference), -p.y if not plot.identity else 0.0, p.label)
+    )
     at = [(float(x), float(height - y)) for x, y in (place((point.x, point.y)) for point in order)]
     texts = [
         axes.text(0, 0, short(p.label), fontsize=8, color=_INK, fontweight="bold" if p.front else "normal", zorder=4)
@@ -213,7 +214,8 @@ def _name_points(axes: Axes, plot: Scatter, front: list[Point]) -> None:
         if box is None:
             text.remove()
             continue
-        text.set_position(back((box.left + 1, height - box.bottom)))
+        left, bottom = back((box.left + 1, height - box.bottom))
+        text.set_position((float(left), float(bottom)))
         text.set_verticalalignment("bottom")
         end = leader(box, x, y)
         if end is not None:
@@ -239,11 +241,13 @@ def _name_level(axes: Axes, level: Point, right: float, height: float) -> Box:
 
 def _forest(axes: Axes, plot: Forest) -> None:
     axes.axvline(0, color=_MUTED, linewidth=0.9)
-    ends = [(place, bar.low, bar.high) for place, bar in enumerate(plot.bars)]
-    axes.hlines(*_columns(ends, 3), color=_MUTED, linewidth=0.9, zorder=1)
+    low, high = [bar.low for bar in plot.bars], [bar.high for bar in plot.bars]
+    axes.hlines(range(len(plot.bars)), low, high, colors=_MUTED, linewidth=0.9, zorder=1)
     for place, bar in enumerate(plot.bars):
         color = _ACCENT if bar.clear else _MUTED
-        axes.plot([bar.delta], [place], marker="s", markersize=5, color=color, markerfacecolor=color if bar.clear else "white")
+        axes.plot(
+            [bar.delta], [place], marker="s", markersize=5, color=color, markerfacecolor=color if bar.clear else "white"
+        )
         axes.annotate(
             f"{signed(bar.delta)} [{signed(bar.low)}, {signed(bar.high)}]",
             (1.01, place),

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -49,7 +48,7 @@ def publish(
         UsageError: the folder holds files and is no site.
         FileError: the site cannot be written.
     """
-    site = Path(os.path.abspath(site)).resolve()
+    site = site.resolve()
     owned = _owned(site)
     new = temporary_of(site)
     try:
@@ -94,9 +93,8 @@ def portable(report: Report, folders: Sequence[Path]) -> tuple[Report, dict[Path
             return text
         for path, name in known.items():
             text = text.replace(path, name)
-        with suppress(RuntimeError):
-            home = str(Path.home())
-            text = text if home == "/" else text.replace(home, "~")
+        home = str(_home() or "/")
+        text = text if home == "/" else text.replace(home, "~")
         return _ABSOLUTE.sub(r"…/\1", text)
 
     return _mapped(report, hidden, moved), places
@@ -105,10 +103,18 @@ def portable(report: Report, folders: Sequence[Path]) -> tuple[Report, dict[Path
 def _names_of(folders: Iterable[Path]) -> dict[Path, str]:
     names: dict[Path, str] = {}
     for folder in folders:
-        name = Path(os.path.abspath(folder)).name or "runs"
+        # The home folder has the name of its user.
+        name = "runs" if folder.resolve() == _home() else folder.resolve().name or "runs"
         taken = [*names.values()].count(name)
         names[folder] = f"{name}-{len(names) + 1}" if taken else name
     return names
+
+
+def _home() -> Path | None:
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
 
 
 def _mapped(value: Any, text: Callable[[str], str], path: Callable[[Path], Path]) -> Any:

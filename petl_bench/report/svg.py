@@ -10,7 +10,17 @@ from html import escape
 
 from petl_bench.report.figures import Forest, Line, Lines, Plot, Point, Scatter, Shares
 from petl_bench.report.labels import one_line, short, signed, width
-from petl_bench.report.placing import Axis, Box, boxes_along, leader, linear_axis, log_axis, pixels, place_labels, spread
+from petl_bench.report.placing import (
+    Axis,
+    Box,
+    boxes_along,
+    leader,
+    linear_axis,
+    log_axis,
+    pixels,
+    place_labels,
+    spread,
+)
 
 _WIDTH, _HEIGHT = 520.0, 340.0
 _TEXT = 11.5
@@ -64,7 +74,9 @@ def _scatter(plot: Scatter, id: str) -> str:
     places = [(x(point.x), y(point.y)) for point in order]
     names = [short(point.label) for point in order]
     # The front's are bold.
-    sizes = [(width(name, _TEXT * (1.12 if p.front else 1)) + 2, _TEXT + 1) for name, p in zip(names, order, strict=True)]
+    sizes = [
+        (width(name, _TEXT * (1.12 if p.front else 1)) + 2, _TEXT + 1) for name, p in zip(names, order, strict=True)
+    ]
     boxes = place_labels(places, sizes, frame, taken)
     parts += [_whisker(x(p.x), y(p.low), y(p.high)) for p in points if p.low is not None and p.high is not None]
     for point, name, (at_x, at_y), box in zip(order, names, places, boxes, strict=True):
@@ -74,7 +86,9 @@ def _scatter(plot: Scatter, id: str) -> str:
     unnamed = sum(box is None for box in boxes)
     about = f"{len(points)} rows. " + "; ".join(f"{p.label}: {p.x:.4g}, {p.y:.1f}" for p in order[:30]) + "."
     if unnamed:
-        parts.append(_text(frame.right, _HEIGHT - 4, f"{unnamed} without room for a name: point at them", "small end muted"))
+        parts.append(
+            _text(frame.right, _HEIGHT - 4, f"{unnamed} without room for a name: point at them", "small end muted")
+        )
     return _whole(plot, id, _WIDTH, _HEIGHT, about, parts)
 
 
@@ -157,9 +171,7 @@ def _axes(frame: Box, x_axis: Axis, y_axis: Axis, x_label: str, y_label: str) ->
         yield _line(frame.left, y(value), frame.right, y(value), "grid")
         yield _text(frame.left - 6, y(value) + 4, text, "small end muted")
     middle = (frame.top + frame.bottom) / 2
-    yield (
-        f'<text class="small middle" transform="translate(12 {_n(middle)}) rotate(-90)">{_escape(y_label)}</text>'
-    )
+    yield (f'<text class="small middle" transform="translate(12 {_n(middle)}) rotate(-90)">{_escape(y_label)}</text>')
 
 
 def _x_axis(frame: Box, axis: Axis, label: str) -> Iterator[str]:

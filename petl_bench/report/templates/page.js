@@ -13,7 +13,7 @@ document.addEventListener("DOMContentLoaded", () => {
     return cell.dataset.v === undefined ? null : Number(cell.dataset.v);
   };
   const sort = (board, head, direction) => {
-    const column = head.cellIndex, text = head.firstElementChild.dataset.sort === "text";
+    const column = head.cellIndex, text = head.querySelector("button").dataset.sort === "text";
     const sign = direction === "descending" ? -1 : 1;
     const pinned = (body) => (body.classList.contains("reference") ? 0 : 1);
     const order = (a, b) => {
