@@ -26,7 +26,7 @@ def short(text: object, most: int = 24) -> str:
 def width(text: str, size: float) -> float:
     """About how wide a line of a sans-serif font is; the font itself is the reader's."""
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
-    return size * (0.55 * (len(text) - wide) + wide)
+    return size * (0.57 * (len(text) - wide) + wide)
 
 
 def signed(value: float, decimals: int = 1) -> str:

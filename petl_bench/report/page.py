@@ -18,6 +18,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from petl_bench.formats import number as measure
 from petl_bench.report.cells import is_close, mean_and_deviation, number
 from petl_bench.report.collect import Key, Run
 from petl_bench.report.details import METRICS_NAME, Beside, Curve, HardQuery
@@ -38,6 +39,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 MOST_ON_PAGE = 50
 #: hardest queries that are shown with pictures
 _PICTURED = 8
+_METRICS = ("R1", "R5", "R10", "R50", "MdR", "MnR", "n")
 _LABELS = {"reproduced": "●", "within band": "◐", "off": "○", "not comparable": "–", "not run": "·"}
 
 
@@ -249,8 +251,7 @@ def _table(table: Table, beside: Beside, links: dict[Path, str]) -> dict[str, An
     columns = [*_quality_columns(table), *_published_columns(table), *_cost_columns(table), Shown("seeds", "", "Seeds")]
     groups = [(name, list(members)) for name, members in groupby(columns, lambda column: column.group)]
     columns = [column._replace(first=not place) for _, members in groups for place, column in enumerate(members)]
-    several = len(table.rows) > 1
-    best = {c.title: best_of(table, c) if several else None for c in table.columns if c.kind == "quality"}
+    best = {c.title: _outstanding(table, c) for c in table.columns if c.kind == "quality"}
     return {
         "table": table,
         "columns": columns,
@@ -262,6 +263,12 @@ def _table(table: Table, beside: Beside, links: dict[Path, str]) -> dict[str, An
         ],
         "settings": [(name, setting(value)) for name, value in table.key],
     }
+
+
+def _outstanding(table: Table, column: Column) -> float | None:
+    """The best figure, unless all rows have it."""
+    means = {value.mean for row in table.rows if (value := row.values.get(column.title)) is not None}
+    return best_of(table, column) if len(means) > 1 else None
 
 
 def _shown(column: Column, kind: str, group: str, title: str, main: bool = False) -> Shown:
@@ -495,7 +502,8 @@ def _figures(figures: dict[str, Any]) -> dict[str, Any]:
     """The eval block as a table: directions by metric, or accuracy by type of question."""
     blocks = {name: block for name, block in figures.items() if isinstance(block, dict) and "R1" in block}
     if blocks:
-        names = list(next(iter(blocks.values())))
+        known = list(dict.fromkeys(name for block in blocks.values() for name in block))
+        names = sorted(known, key=lambda name: _METRICS.index(name) if name in _METRICS else len(_METRICS))
         rows = [(name, [_plain_number(block.get(metric)) for metric in names]) for name, block in blocks.items()]
         return {"columns": [re.sub(r"^R(?=\d)", "R@", name) for name in names], "rows": rows}
     types = {"all": figures.get("accuracy"), **figures.get("per_type", {})}
@@ -517,7 +525,7 @@ def _costs(record: dict[str, Any]) -> list[tuple[str, str]]:
         ("trainable parameters", f"{model['trainable_params']:,} ({share:.3g} %)"),
         ("by modality", _plain(model.get("trainable_by_modality"))),
         ("adapter on disk", _bytes(model.get("adapter_bytes"))),
-        ("GMACs, vision tower", _plain(model.get("gmacs_vision"))),
+        ("GMACs, vision tower", _measure(model.get("gmacs_vision"))),
         ("epochs", _plain(train.get("epochs"))),
         ("steps", _plain(train.get("steps"))),
         ("global batch", _plain(train.get("global_batch"))),
@@ -525,10 +533,10 @@ def _costs(record: dict[str, Any]) -> list[tuple[str, str]]:
         ("precision", _plain(train.get("precision"))),
         ("optimizer", _plain(train.get("optimizer"))),
         ("wall time", _time(train.get("wall_s"))),
-        ("GPU-hours", _plain(train.get("gpu_hours"))),
+        ("GPU-hours", _measure(train.get("gpu_hours"))),
         ("peak memory", " + ".join(_bytes(peak) for peak in train.get("peak_allocated_bytes") or ())),
-        ("clips/s, training", _plain(train.get("clips_per_s"))),
-        ("clips/s, inference", _plain(cost.get("clips_per_s"))),
+        ("clips/s, training", _measure(train.get("clips_per_s"))),
+        ("clips/s, inference", _measure(cost.get("clips_per_s"))),
         ("resumed", _plain(train.get("resumed"))),
     ]
     return [(name, text) for name, text in found if text not in ("", MISSING)]
@@ -558,6 +566,10 @@ def _environment(record: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _settings(record: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, _plain(value)) for name, value in (record["model"].get("method_config") or {}).items()]
+
+
+def _measure(value: float | None) -> str:
+    return MISSING if value is None else measure(value)
 
 
 def _bytes(size: float | None) -> str:

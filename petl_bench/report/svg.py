@@ -187,7 +187,10 @@ def _label(box: Box, x: float, y: float, name: str, kind: str) -> Iterator[str]:
     end = leader(box, x, y)
     if end is not None:
         yield _line(x, y, *end, "leader")
-    yield _text(box.left + 1, box.bottom - 3, name, f"halo {kind}".strip())
+    # Held at the side of its point: the reader's font may be wider or narrower than ours.
+    at, anchor = (box.right - 1, "end") if box.right < x else (box.left + 1, "") if box.left > x else (x, "middle")
+    at = (box.left + box.right) / 2 if anchor == "middle" else at
+    yield _text(at, box.bottom - 3, name, " ".join(filter(None, ("halo", kind, anchor))))
 
 
 def _dot(point: Point, x: float, y: float) -> str:

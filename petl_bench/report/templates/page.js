@@ -9,7 +9,7 @@ document.addEventListener("DOMContentLoaded", () => {
   boards.forEach((board) => [...board.tBodies].forEach((body, place) => places.set(body, place)));
   const valueOf = (body, column, text) => {
     const cell = body.rows[0].cells[column];
-    if (text) return cell.textContent.trim().toLowerCase();
+    if (text) return (cell.querySelector(".name") || cell).textContent.trim().toLowerCase();
     return cell.dataset.v === undefined ? null : Number(cell.dataset.v);
   };
   const sort = (board, head, direction) => {
@@ -59,7 +59,7 @@ document.addEventListener("DOMContentLoaded", () => {
         body.hidden = !passes;
         here += passes;
       }
-      const none = board.closest("section").querySelector(".none");
+      const none = board.closest("section").querySelector("p.none");
       if (none) none.hidden = here > 0;
       if (!summary) { shown += here; total += board.tBodies.length; }
     });
