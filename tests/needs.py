@@ -25,6 +25,12 @@ def _cuda() -> bool:
     return torch.cuda.is_available()
 
 
+def _chromium() -> bool:
+    from tests.browser import executable
+
+    return executable() is not None
+
+
 def _root() -> bool:
     return os.geteuid() == 0
 
@@ -32,5 +38,6 @@ def _root() -> bool:
 #: by marker; what any machine can install is no need but a part of the extra `ci`
 NEEDS = {
     "needs_cuda": Need("an NVIDIA GPU", _cuda),
+    "needs_chromium": Need("Chromium, which .ci/run installs", _chromium),
     "needs_root": Need("root, to become other users", _root),
 }

@@ -17,11 +17,12 @@ def run(arguments: Sequence[str]) -> int:
 
     Raises:
         DataError: no folder, or no valid run in it.
+        UsageError: the folder of the site holds files of others.
         FileError: the report cannot be written.
     """
     parser = Parser(
         prog="petl-bench report",
-        description="Collects runs into a leaderboard: Markdown, CSV, LaTeX and JSON in one folder.",
+        description="Collects runs into a leaderboard: a web page, plots, Markdown, CSV, LaTeX and JSON in one folder.",
     )
     parser.add_argument(
         "runs", nargs="*", type=possible_path, default=[Path("runs")], help="folders with run records (default: runs)"
@@ -32,8 +33,23 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--strict", action="store_true", help="reject runs of a dirty checkout; exit 4 if any run is rejected"
     )
+    parser.add_argument(
+        "--publish",
+        type=possible_path,
+        metavar="DIR",
+        help="write a static web site, too, without paths of this machine",
+    )
+    parser.add_argument(
+        "--thumbnails",
+        type=possible_path,
+        metavar="DIR",
+        help="folder of clips, for pictures of the hardest queries on pages (default: the folders that runs had, "
+        "up to 50 of them; a site shows none)",
+    )
     options = parser.parse_args(arguments)
     from petl_bench.report.leaderboard import leaderboard
 
-    found = leaderboard(options.runs, options.output, strict=options.strict)
+    found = leaderboard(
+        options.runs, options.output, strict=options.strict, publish=options.publish, thumbnails=options.thumbnails
+    )
     return DataError.exit_code if options.strict and found.rejected else 0

@@ -6,19 +6,28 @@ from types import ModuleType
 from typing import Any
 
 
-def report(*folders: str | Path, output: str | Path = "report", strict: bool = False) -> list[dict[str, Any]]:
+def report(
+    *folders: str | Path,
+    output: str | Path = "report",
+    strict: bool = False,
+    publish: str | Path | None = None,
+    thumbnails: str | Path | None = None,
+) -> list[dict[str, Any]]:
     """Writes the report in every format and prints the tables, as `petl-bench report` does.
 
     Args:
         folders: with run records, at any depth; `runs` if none is given.
         output: folder to write.
         strict: reject runs of a dirty checkout.
+        publish: folder to write a web site to.
+        thumbnails: folder of clips that the pages show pictures of.
 
     Returns:
         The records of the runs in the tables.
 
     Raises:
         DataError: no folder, or no valid run in it.
+        UsageError: the folder of the site holds files of others.
         FileError: the report cannot be written.
     """
     from petl_bench.machine.limits import explaining_machine_faults
@@ -27,7 +36,13 @@ def report(*folders: str | Path, output: str | Path = "report", strict: bool = F
     from petl_bench.storage.untrusted import expanded
 
     with printable(), explaining_machine_faults():
-        found = leaderboard([expanded(folder) for folder in folders or ("runs",)], expanded(output), strict=strict)
+        found = leaderboard(
+            [expanded(folder) for folder in folders or ("runs",)],
+            expanded(output),
+            strict=strict,
+            publish=None if publish is None else expanded(publish),
+            thumbnails=None if thumbnails is None else expanded(thumbnails),
+        )
     return [run.record for run in found.runs]
 
 

@@ -3,39 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from petl_bench.errors import DataError
+from petl_bench.report.cells import one_line
 from petl_bench.report.collect import HOW_TO_GET_RUNS, Collection, collect
 from petl_bench.report.comparison import with_statistics
+from petl_bench.report.details import Beside
 from petl_bench.report.document import render_document
 from petl_bench.report.kept import FOLDER
 from petl_bench.report.latex import render_table
 from petl_bench.report.markdown import render_markdown
 from petl_bench.report.memo import fingerprint, remember, unchanged
 from petl_bench.report.model import Report
+from petl_bench.report.page import MOST_ON_PAGE, write_pages
+from petl_bench.report.plots import HOW_TO_GET as HOW_TO_GET_PLOTS
+from petl_bench.report.plots import write_plots
 from petl_bench.report.reproduction import with_published
 from petl_bench.report.sheets import render_tidy, render_wide
+from petl_bench.report.site import publish as write_site
 from petl_bench.report.summary import summarise_tables
 from petl_bench.report.tables import build_tables
 from petl_bench.report.terminal import print_rejected, print_tables
+from petl_bench.report.thumbnails import Clips
 from petl_bench.report.verification import verified
 from petl_bench.storage.files import FileError, write_atomically
 
 
-def leaderboard(folders: Sequence[Path], output: Path, strict: bool = False) -> Collection:
+def leaderboard(
+    folders: Sequence[Path],
+    output: Path,
+    strict: bool = False,
+    publish: Path | None = None,
+    thumbnails: Path | None = None,
+) -> Collection:
     """Writes the report in every format, and prints the tables.
 
     Args:
         folders: with run records, at any depth.
         output: folder to write; created if it is not there.
         strict: reject runs of a dirty checkout.
+        publish: folder to write a web site to.
+        thumbnails: folder of clips that the pages show pictures of.
 
     Returns:
         The runs in the tables, and what was left out and why.
 
     Raises:
         DataError: no folder, or no valid run in it.
+        UsageError: the folder of the site holds files of others.
         FileError: the report cannot be written.
     """
     cache = output / FOLDER
@@ -47,14 +64,18 @@ def leaderboard(folders: Sequence[Path], output: Path, strict: bool = False) -> 
         raise DataError(f"no valid run below {names}{rejected}. {HOW_TO_GET_RUNS}")
 
     report = build_report(found, cache)
-    made_from = fingerprint(found.runs, found.rejected, {}, cache)
+    clips = None if thumbnails is None else str(thumbnails.resolve())
+    made_from = fingerprint(found.runs, found.rejected, {"thumbnails": clips}, cache)
     if not unchanged(output, made_from):
-        texts = rendered(report)
-        for name, text in texts.items():
-            _write(output / name, text)
-        remember(output, made_from, [output / name for name in texts])
+        remember(output, made_from, _write_all(report, output, thumbnails))
     print_tables(report.tables)
     print_rejected(found.rejected)
+    if find_spec("matplotlib") is None:
+        print(HOW_TO_GET_PLOTS)
+    print(f"page: {one_line(str(output / 'index.html'))}")
+    if publish is not None:
+        write_site(report, publish, folders, rendered, thumbnails)
+        print(f"site: {one_line(str(publish))}")
     return found
 
 
@@ -76,9 +97,19 @@ def rendered(report: Report) -> dict[str, str]:
     }
 
 
-def _write(path: Path, text: str) -> None:
+def _write_all(report: Report, output: Path, thumbnails: Path | None) -> list[Path]:
+    """Writes every format, pages and plots; the files."""
+    texts = [_write(output / name, text) for name, text in rendered(report).items()]
+    beside = Beside()
+    runs = sum(len(row.runs) for table in report.tables for row in table.rows)
+    pages = write_pages(report, output, beside, Clips(thumbnails, by_config=runs <= MOST_ON_PAGE))
+    return [*texts, *pages, *(write_plots(report, output / "plots", beside) or [])]
+
+
+def _write(path: Path, text: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(path.parent, f"cannot be created: {error.strerror}") from error
     write_atomically(path, text)
+    return path

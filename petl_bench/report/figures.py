@@ -1,0 +1,302 @@
+"""What plots show, as numbers: the pages' SVG and matplotlib's files draw these and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from petl_bench.report.cells import SIGNIFICANT
+from petl_bench.report.details import Beside, Curve, Overlap
+from petl_bench.report.labels import one_line
+from petl_bench.report.model import Column, Row, Table, Value
+from petl_bench.report.tables import PINNED_METHODS
+
+#: what a plot has room for; the rest is in the table
+MOST_BARS, MOST_LINES = 40, 8
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row in a plane.
+
+    Attributes:
+        low: the lower end of the 95 % interval, or mean - sd where there is none; None without both.
+        reference: full fine-tuning, zero-shot, linear.
+        front: no other row is as good in both and better in one.
+        faint: shown, but no figure to compare with.
+    """
+
+    label: str
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+    reference: bool = False
+    front: bool = False
+    faint: bool = False
+
+
+@dataclass(frozen=True)
+class Plot:
+    """What every plot has.
+
+    Attributes:
+        name: for files.
+        title: of the plot.
+        caption: what is to be seen, a sentence or two.
+    """
+
+    name: str
+    title: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Scatter(Plot):
+    """Rows in a plane.
+
+    Attributes:
+        levels: rows that have no place on a logarithmic axis, such as those without trainable parameters.
+        identity: whether x = y is drawn.
+    """
+
+    x_label: str
+    y_label: str
+    points: list[Point]
+    log_x: bool = False
+    levels: list[Point] = field(default_factory=list)
+    identity: bool = False
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A difference with its interval; `clear` if it is significant after Holm's correction."""
+
+    label: str
+    delta: float
+    low: float
+    high: float
+    clear: bool
+
+
+@dataclass(frozen=True)
+class Forest(Plot):
+    """Differences to one row."""
+
+    x_label: str
+    bars: list[Bar]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve over steps."""
+
+    label: str
+    x: list[float]
+    y: list[float]
+
+
+@dataclass(frozen=True)
+class Lines(Plot):
+    """Curves."""
+
+    x_label: str
+    y_label: str
+    lines: list[Line]
+
+
+@dataclass(frozen=True)
+class Shares(Plot):
+    """Queries that two rows get right: `parts` are labels and counts that add up to `total`."""
+
+    parts: list[tuple[str, int]]
+    total: int
+
+
+def plots_of(table: Table, beside: Beside) -> list[Plot]:
+    """The plots of a table that have something to show."""
+    column = next(column for column in table.columns if column.title == table.main)
+    costs = (
+        (
+            "parameters",
+            "Trainable M",
+            f"{column.title} against trainable parameters",
+            "trainable parameters (millions)",
+        ),
+        ("memory", "Peak GB", f"{column.title} against peak memory", "peak memory (GB)"),
+        ("size", "Adapter MB", f"{column.title} against adapter size", "adapter on disk (MB)"),
+    )
+    found = [
+        *(_against_cost(table, column, *cost) for cost in costs),
+        _forest(table, column),
+        _measured_and_published(table, column),
+        _learning(table, column, beside),
+        _overlap(table, column, beside),
+    ]
+    return [plot for plot in found if plot is not None]
+
+
+def is_reference(row: Row) -> bool:
+    """Whether a row is one that others are held against."""
+    return "".join(character for character in row.method.lower() if character.isalnum()) in PINNED_METHODS
+
+
+def best_of(table: Table, column: Column) -> float | None:
+    """The best mean of a quality column."""
+    means = [value.mean for row in table.rows if (value := row.values.get(column.title)) is not None]
+    if not means or column.higher_is_better is None:
+        return None
+    return max(means) if column.higher_is_better else min(means)
+
+
+def label_of(table: Table, column: Column) -> str:
+    """A column with its unit, for an axis."""
+    unit = f" ({column.unit})" if column.unit else ""
+    return f"{column.title}{unit}"
+
+
+def curve_lines(curves: Sequence[Curve], name: str, title: str, caption: str, y_label: str) -> Lines | None:
+    """Curves of one run; None if there are none."""
+    lines = [Line(curve.name, curve.steps, curve.values) for curve in curves if curve.steps]
+    return Lines(name, title, caption, "step", y_label, lines) if lines else None
+
+
+def _against_cost(table: Table, column: Column, name: str, cost: str, title: str, x_label: str) -> Scatter | None:
+    placed = [
+        (row, x.mean, y) for row in table.rows if (x := row.values.get(cost)) and (y := row.values.get(column.title))
+    ]
+    on_axis = [(row, x, y) for row, x, y in placed if x > 0]
+    if not on_axis:
+        return None
+    front = _front([(x, y.mean) for _, x, y in on_axis], column.higher_is_better is not False)
+    points = [_point(row, x, y, front=number in front) for number, (row, x, y) in enumerate(on_axis)]
+    return Scatter(
+        name,
+        title,
+        "The line joins the rows that no other beats in both. Whiskers: 95 % interval, else ± sd over seeds."
+        + (" Dashed: nothing to train or keep." if len(placed) > len(on_axis) else ""),
+        x_label,
+        label_of(table, column),
+        points,
+        log_x=name != "memory",
+        levels=[_point(row, x, y) for row, x, y in placed if x <= 0],
+    )
+
+
+def _front(places: list[tuple[float, float]], higher: bool) -> set[int]:
+    """The rows that cost less than all that are as good."""
+    front: set[int] = set()
+    best: float | None = None
+    for number in sorted(range(len(places)), key=lambda n: (places[n][0], -places[n][1] if higher else places[n][1])):
+        quality = places[number][1] if higher else -places[number][1]
+        if best is None or quality > best:
+            best = quality
+            front.add(number)
+    return front
+
+
+def _point(row: Row, x: float, y: Value, front: bool = False) -> Point:
+    low, high = _spread(y)
+    return Point(one_line(row.name), x, y.mean, low, high, is_reference(row), front)
+
+
+def _spread(value: Value) -> tuple[float | None, float | None]:
+    if value.interval is not None:
+        return value.interval.low, value.interval.high
+    return (None, None) if value.sd is None else (value.mean - value.sd, value.mean + value.sd)
+
+
+def _forest(table: Table, column: Column) -> Forest | None:
+    found = [(row, difference) for row in table.rows if (difference := row.from_full.get(column.title)) is not None]
+    if not found:
+        return None
+    better = column.higher_is_better is not False
+    found.sort(key=lambda pair: (-pair[1].delta if better else pair[1].delta, pair[0].name))
+    bars = [
+        Bar(one_line(row.name), d.delta, d.interval.low, d.interval.high, d.p_holm <= SIGNIFICANT)
+        for row, d in found[:MOST_BARS]
+    ]
+    return Forest(
+        "forest",
+        "Difference to full fine-tuning",
+        "Paired on the same queries, 95 % interval. Filled: significant after Holm's correction (p ≤ 0.05)."
+        + _of(MOST_BARS, len(found), "rows"),
+        f"{column.title}, difference in {'points' if column.unit == '%' else 'value'}",
+        bars,
+    )
+
+
+def _measured_and_published(table: Table, column: Column) -> Scatter | None:
+    points = []
+    for row in table.rows:
+        published, value = row.published.get(column.title), row.values.get(column.title)
+        if published is not None and value is not None:
+            low, high = _spread(value)
+            faint = published.comparable != "yes"
+            points.append(
+                Point(one_line(row.name), published.value, value.mean, low, high, is_reference(row), faint=faint)
+            )
+    if not points:
+        return None
+    return Scatter(
+        "published",
+        "Measured against published",
+        "On the line both are equal. Hollow: not comparable, or not known to be.",
+        f"published {label_of(table, column)}",
+        f"measured {label_of(table, column)}",
+        points,
+        identity=True,
+    )
+
+
+def _learning(table: Table, column: Column, beside: Beside) -> Lines | None:
+    """Of the best rows: what is validated on where that was done, else the loss."""
+    better = column.higher_is_better is not False
+    known = [(row, value) for row in table.rows if (value := row.values.get(column.title)) is not None]
+    known.sort(key=lambda pair: (-pair[1].mean if better else pair[1].mean, pair[0].name))
+    for pick, y_label in ((_validation, f"validation {column.title} (%)"), (_loss, "training loss")):
+        lines: list[Line] = []
+        for row, _ in known:
+            if len(lines) == MOST_LINES:
+                break
+            curve = pick(beside.curves(row.runs[0]), column.title)
+            if curve is not None and len(curve.steps) > 1:
+                lines.append(Line(one_line(row.name), curve.steps, curve.values))
+        if lines:
+            caption = "First seed of each row." + _of(MOST_LINES, len(known), "rows, best first")
+            return Lines("curves", "Learning curves", caption, "step", y_label, lines)
+    return None
+
+
+def _validation(curves: Sequence[Curve], title: str) -> Curve | None:
+    names = ("val_accuracy",) if title == "Accuracy" else ("val_t2v_R1", "val_rsum")
+    return next((curve for name in names for curve in curves if curve.name == name), None)
+
+
+def _loss(curves: Sequence[Curve], title: str) -> Curve | None:
+    return next((curve for curve in curves if curve.name == "loss"), None)
+
+
+def _overlap(table: Table, column: Column, beside: Beside) -> Shares | None:
+    """The best row against full fine-tuning, or another reference."""
+    best = best_of(table, column)
+    first = next((row for row in table.rows if (v := row.values.get(column.title)) and v.mean == best), None)
+    second = next((row for row in table.rows if is_reference(row) and row is not first), None)
+    if first is None or second is None:
+        return None
+    found: Overlap | None = beside.overlap(first.runs[0], second.runs[0])
+    if found is None:
+        return None
+    a, b = one_line(first.name), one_line(second.name)
+    right = "answered right" if column.title == "Accuracy" else "with the target on rank 1"
+    return Shares(
+        "overlap",
+        f"Queries right: {a} and {b}",
+        f"Queries {right}, first seed of each: the best row against the first reference.",
+        [("both", found.both), (f"only {a}", found.only_a), (f"only {b}", found.only_b), ("neither", found.neither)],
+        found.total,
+    )
+
+
+def _of(most: int, all_of_them: int, what: str) -> str:
+    return f" {most} of {all_of_them} {what}." if all_of_them > most else ""

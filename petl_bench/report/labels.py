@@ -1,0 +1,53 @@
+"""How plots and pages write names and numbers."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from petl_bench.report import cells
+from petl_bench.report.model import Interval
+
+MISSING = "–"
+
+
+def one_line(text: object) -> str:
+    """Text of one line without control characters and direction marks, which would act beyond their place."""
+    line = str(text)
+    return line if line.isprintable() else cells.one_line(line)
+
+
+def short(text: object, most: int = 24) -> str:
+    """A name that fits a plot."""
+    line = one_line(text)
+    return line if len(line) <= most else f"{line[: most - 1].rstrip()}…"
+
+
+def width(text: str, size: float) -> float:
+    """About how wide a line of a sans-serif font is; the font itself is the reader's."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return size * (0.57 * (len(text) - wide) + wide)
+
+
+def signed(value: float, decimals: int = 1) -> str:
+    """A difference; zero has no sign."""
+    text = f"{value:+.{decimals}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+
+
+def interval(found: Interval, decimals: int = 1) -> str:
+    """Both ends."""
+    return f"[{found.low:.{decimals}f}, {found.high:.{decimals}f}]".replace("-", "\N{MINUS SIGN}")
+
+
+def setting(value: object) -> str:
+    """A value of a comparability key; digests are cut."""
+    if value is None:
+        return "none"
+    text = one_line(value)
+    return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text
+
+
+def anchor(text: str) -> str:
+    """Letters, digits and `-` of a text."""
+    return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")
