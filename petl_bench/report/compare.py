@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from petl_bench.errors import DataError, UsageError
+from petl_bench.machine.limits import explaining_machine_faults
 from petl_bench.machine.output import print_table
 from petl_bench.report.collect import Run, comparability_key
 from petl_bench.report.queries import Queries, ranks_beside, read_queries
@@ -149,6 +150,7 @@ class _Pair(NamedTuple):
         return len(self.lone_a) + len(self.lone_b)
 
 
+@explaining_machine_faults()
 def compare(a: str | Path, b: str | Path, anyway: bool = False) -> Comparison:
     """Compares two runs query by query, as `petl-bench compare` does, and prints nothing.
 
@@ -165,9 +167,11 @@ def compare(a: str | Path, b: str | Path, anyway: bool = False) -> Comparison:
     runs = _opened(expanded(a)), _opened(expanded(b))
     differing = _differing(*runs)
     if differing and not anyway:
-        told = "; ".join(f"{name} ({shown(one)} and {shown(other)})" for name, (one, other) in differing.items())
+        fields = ((one_line(name), shown(one), shown(other)) for name, (one, other) in differing.items())
+        told = "; ".join(f"{name} ({one} and {other})" for name, one, other in fields)
         raise DataError(f"{runs[0].path} and {runs[1].path} are not comparable: {told} (--anyway compares them)")
     both = read_queries(runs[0]), read_queries(runs[1])
+    words = _words(both), _words(both[::-1])
     pairs = [_paired(runs, way, both[0][way], both[1][way]) for way in both[0] if way in both[1]]
     if not pairs:
         raise DataError(f"{runs[0].path} is of {', '.join(both[0])}, {runs[1].path} of {', '.join(both[1])}")
@@ -180,7 +184,7 @@ def compare(a: str | Path, b: str | Path, anyway: bool = False) -> Comparison:
         left_out={pair.direction: pair.left_out for pair in unequal},
         figures=_adjusted([figure for pair in pairs for figure in _figures(pair)]),
         overlap={pair.direction: _overlap(pair) for pair in pairs},
-        changed=[change for pair in pairs for change in _changes(pair, _words(both), _words(both[::-1]))],
+        changed=[change for pair in pairs for change in _changes(pair, *words)],
     )
 
 
@@ -195,6 +199,8 @@ def _opened(path: Path) -> Run:
         record = next((place for place in path.parent.glob("*.json") if ranks_beside(place) == path), path.parent)
     else:
         record = path
+    if is_folder(path) and not is_file(record) and is_file(ranks_beside(record)):
+        raise UsageError(f"{path} has ranks and no {FILE_NAME}: petl-bench record {path} writes it")
     if not is_file(record):
         raise UsageError(f"{path} is no run: give its folder (runs/.../seed0), its {FILE_NAME} or its ranks.npz")
     run = Run(record, read_result(record))
