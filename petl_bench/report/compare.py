@@ -29,6 +29,7 @@ TOP = 10
 _RECALL_AT = (1, 5, 10)
 #: of which the terminal shows queries; those of `v2t_captions` are those of `v2t`
 _SHOWN = ("t2v", "v2t", "answers")
+_TESTS = {"mcnemar": "exact McNemar test", "sign-flip": "permutation test by sign flips"}
 #: letters of a caption on the terminal
 _LETTERS = 60
 
@@ -382,9 +383,9 @@ def show(found: Comparison, top: int = TOP) -> None:
         print(f"not comparable: {one_line(name)} is {one_line(one)} in A, {one_line(other)} in B")
     for direction, count in found.left_out.items():
         print(f"not the same queries: {count} of {direction} that only one of the runs has are left out")
-    header = ["direction", "figure", "n", "A", "B", "B - A", "95 % interval", "p", "p (Holm)", "test"]
-    rows = [_cells(figure) for figure in found.figures]
-    print_table(f"{_stamp(found)}B compared with A, on the same queries", header, rows, left=2)
+    print(f"{_stamp(found)}B compared with A, on the same queries")
+    for direction in found.overlap:
+        _show_figures(direction, [figure for figure in found.figures if figure.direction == direction])
     for direction, counts in found.overlap.items():
         right = "answered rightly" if direction == "answers" else "ranked first"
         print(
@@ -394,6 +395,13 @@ def show(found: Comparison, top: int = TOP) -> None:
     for direction in found.overlap:
         if direction in _SHOWN and top:
             _show_changes(direction, [change for change in found.changed if change.direction == direction], top)
+
+
+def _show_figures(direction: str, figures: list[Figure]) -> None:
+    header = ["", "A", "B", "B - A", "95 % interval", "p", "p (Holm)"]
+    print_table(f"{direction}, {figures[0].n} queries", header, [_cells(figure) for figure in figures], left=1)
+    for test in dict.fromkeys(figure.test for figure in figures if figure.test):
+        print(f"p of {', '.join(one_line(figure.name) for figure in figures if figure.test == test)}: {_TESTS[test]}")
 
 
 def _show_changes(direction: str, changes: list[Change], top: int) -> None:
@@ -413,8 +421,8 @@ def _show_changes(direction: str, changes: list[Change], top: int) -> None:
 def _cells(figure: Figure) -> list[str]:
     p, adjusted = (("-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}") for p in (figure.p, figure.p_holm))
     return [
-        *(figure.direction, one_line(figure.name), str(figure.n), f"{figure.a:.1f}", f"{figure.b:.1f}"),
-        *(f"{figure.delta:+.1f}", f"{figure.low:+.1f} to {figure.high:+.1f}", p, adjusted, figure.test or "-"),
+        *(one_line(figure.name), f"{figure.a:.1f}", f"{figure.b:.1f}", f"{figure.delta:+.1f}"),
+        *(f"{figure.low:+.1f} to {figure.high:+.1f}", p, adjusted),
     ]
 
 
