@@ -140,7 +140,7 @@ def make_first_record(**overrides: Any) -> dict[str, Any]:
 
 
 def make_ranks(videos: int, captions: int, seed: int = 0, words: bool = True) -> dict[str, np.ndarray]:
-    """What `ranks.npz` holds of a retrieval run: of random ranks, whose hits go with them as far as rank 3."""
+    """What `ranks.npz` holds of a retrieval run, of random ranks and random hits."""
     rng = np.random.default_rng(seed)
     text_video = np.repeat(np.arange(videos), captions)
     texts = len(text_video)
@@ -156,7 +156,7 @@ def make_ranks(videos: int, captions: int, seed: int = 0, words: bool = True) ->
         arrays["words"] = np.array([f"caption {place} of video {video}" for place, video in enumerate(text_video)])
     for way, (queries, gallery) in galleries.items():
         arrays[way] = rng.integers(1, gallery + 1, queries).astype(np.int32)
-        hits = np.stack([rng.permutation(gallery)[:3] for _ in range(queries)])
+        hits = np.stack([rng.choice(gallery, min(3, gallery), replace=False) for _ in range(queries)])
         arrays[f"{way}_hits"] = np.pad(hits, ((0, 0), (0, 3 - hits.shape[1])), constant_values=-1).astype(np.int32)
     return arrays
 

@@ -20,7 +20,7 @@ def run(arguments: Sequence[str]) -> int:
     told = "runs/.../seed0, its result.json, or its ranks.npz (test.json and test_ranks.npz likewise)"
     parser = Parser(
         prog="petl-bench compare",
-        description="Compares two runs query by query: paired differences (B - A) with 95 %% intervals and tests, and "
+        description="Compares two runs query by query: paired differences (B - A) with 95 % intervals and tests, and "
         "the queries that changed.",
     )
     parser.add_argument("a", type=possible_path, metavar="RUN_A", help=told)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from petl_bench.errors import DataError, UsageError
+from petl_bench.machine.limits import explaining_machine_faults
 from petl_bench.machine.output import print_table
 from petl_bench.report.collect import Run, comparability_key
 from petl_bench.report.queries import Queries, ranks_beside, read_queries
@@ -28,6 +29,7 @@ TOP = 10
 _RECALL_AT = (1, 5, 10)
 #: of which the terminal shows queries; those of `v2t_captions` are those of `v2t`
 _SHOWN = ("t2v", "v2t", "answers")
+_TESTS = {"mcnemar": "exact McNemar test", "sign-flip": "permutation test by sign flips"}
 #: letters of a caption on the terminal
 _LETTERS = 60
 
@@ -149,6 +151,7 @@ class _Pair(NamedTuple):
         return len(self.lone_a) + len(self.lone_b)
 
 
+@explaining_machine_faults()
 def compare(a: str | Path, b: str | Path, anyway: bool = False) -> Comparison:
     """Compares two runs query by query, as `petl-bench compare` does, and prints nothing.
 
@@ -165,9 +168,11 @@ def compare(a: str | Path, b: str | Path, anyway: bool = False) -> Comparison:
     runs = _opened(expanded(a)), _opened(expanded(b))
     differing = _differing(*runs)
     if differing and not anyway:
-        told = "; ".join(f"{name} ({shown(one)} and {shown(other)})" for name, (one, other) in differing.items())
+        fields = ((one_line(name), shown(one), shown(other)) for name, (one, other) in differing.items())
+        told = "; ".join(f"{name} ({one} and {other})" for name, one, other in fields)
         raise DataError(f"{runs[0].path} and {runs[1].path} are not comparable: {told} (--anyway compares them)")
     both = read_queries(runs[0]), read_queries(runs[1])
+    words = _words(both), _words(both[::-1])
     pairs = [_paired(runs, way, both[0][way], both[1][way]) for way in both[0] if way in both[1]]
     if not pairs:
         raise DataError(f"{runs[0].path} is of {', '.join(both[0])}, {runs[1].path} of {', '.join(both[1])}")
@@ -180,7 +185,7 @@ def compare(a: str | Path, b: str | Path, anyway: bool = False) -> Comparison:
         left_out={pair.direction: pair.left_out for pair in unequal},
         figures=_adjusted([figure for pair in pairs for figure in _figures(pair)]),
         overlap={pair.direction: _overlap(pair) for pair in pairs},
-        changed=[change for pair in pairs for change in _changes(pair, _words(both), _words(both[::-1]))],
+        changed=[change for pair in pairs for change in _changes(pair, *words)],
     )
 
 
@@ -195,6 +200,8 @@ def _opened(path: Path) -> Run:
         record = next((place for place in path.parent.glob("*.json") if ranks_beside(place) == path), path.parent)
     else:
         record = path
+    if is_folder(path) and not is_file(record) and is_file(ranks_beside(record)):
+        raise UsageError(f"{path} has ranks and no {FILE_NAME}: petl-bench record {path} writes it")
     if not is_file(record):
         raise UsageError(f"{path} is no run: give its folder (runs/.../seed0), its {FILE_NAME} or its ranks.npz")
     run = Run(record, read_result(record))
@@ -376,9 +383,9 @@ def show(found: Comparison, top: int = TOP) -> None:
         print(f"not comparable: {one_line(name)} is {one_line(one)} in A, {one_line(other)} in B")
     for direction, count in found.left_out.items():
         print(f"not the same queries: {count} of {direction} that only one of the runs has are left out")
-    header = ["direction", "figure", "n", "A", "B", "B - A", "95 % interval", "p", "p (Holm)", "test"]
-    rows = [_cells(figure) for figure in found.figures]
-    print_table(f"{_stamp(found)}B compared with A, on the same queries", header, rows, left=2)
+    print(f"{_stamp(found)}B compared with A, on the same queries")
+    for direction in found.overlap:
+        _show_figures(direction, [figure for figure in found.figures if figure.direction == direction])
     for direction, counts in found.overlap.items():
         right = "answered rightly" if direction == "answers" else "ranked first"
         print(
@@ -388,6 +395,13 @@ def show(found: Comparison, top: int = TOP) -> None:
     for direction in found.overlap:
         if direction in _SHOWN and top:
             _show_changes(direction, [change for change in found.changed if change.direction == direction], top)
+
+
+def _show_figures(direction: str, figures: list[Figure]) -> None:
+    header = ["", "A", "B", "B - A", "95 % interval", "p", "p (Holm)"]
+    print_table(f"{direction}, {figures[0].n} queries", header, [_cells(figure) for figure in figures], left=1)
+    for test in dict.fromkeys(figure.test for figure in figures if figure.test):
+        print(f"p of {', '.join(one_line(figure.name) for figure in figures if figure.test == test)}: {_TESTS[test]}")
 
 
 def _show_changes(direction: str, changes: list[Change], top: int) -> None:
@@ -407,8 +421,8 @@ def _show_changes(direction: str, changes: list[Change], top: int) -> None:
 def _cells(figure: Figure) -> list[str]:
     p, adjusted = (("-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}") for p in (figure.p, figure.p_holm))
     return [
-        *(figure.direction, one_line(figure.name), str(figure.n), f"{figure.a:.1f}", f"{figure.b:.1f}"),
-        *(f"{figure.delta:+.1f}", f"{figure.low:+.1f} to {figure.high:+.1f}", p, adjusted, figure.test or "-"),
+        *(one_line(figure.name), f"{figure.a:.1f}", f"{figure.b:.1f}", f"{figure.delta:+.1f}"),
+        *(f"{figure.low:+.1f} to {figure.high:+.1f}", p, adjusted),
     ]
 
 

@@ -190,6 +190,13 @@ def test_what_is_no_run(name: str, tmp_path: Path) -> None:
         compare(a, tmp_path / name)
 
 
+def test_a_run_without_its_record(tmp_path: Path) -> None:
+    a, b = runs(tmp_path, make_ranks(4, 1), make_ranks(4, 1, seed=1))
+    (b / "result.json").unlink()
+    with pytest.raises(UsageError, match=r"has ranks and no result\.json: petl-bench record .*/b writes it"):
+        compare(a, b)
+
+
 def test_faulty_runs(tmp_path: Path) -> None:
     a, b = runs(tmp_path, make_ranks(4, 1), make_ranks(4, 1, seed=1))
     (b / "ranks.npz").write_bytes((b / "ranks.npz").read_bytes()[:-9])
