@@ -18,11 +18,11 @@ class Dataset(NamedTuple):
 
     Attributes:
         tables: how many they are.
-        values: that the fields of their keys have, by name; what one of them lacks is unknown there.
+        values: that the fields of their keys have, by name, as they are shown, sorted; what one lacks is unknown there.
     """
 
     tables: int
-    values: dict[str, set[Any]]
+    values: dict[str, list[str]]
 
 
 def datasets_of(keys: list[Key]) -> dict[str, Dataset]:
@@ -34,9 +34,9 @@ def datasets_of(keys: list[Key]) -> dict[str, Dataset]:
     return {name: Dataset(len(group), _values(group)) for name, group in groups.items()}
 
 
-def _values(group: list[dict[str, Any]]) -> dict[str, set[Any]]:
+def _values(group: list[dict[str, Any]]) -> dict[str, list[str]]:
     names = dict.fromkeys(name for fields in group for name in fields)
-    return {name: {fields.get(name, UNKNOWN) for fields in group} for name in names}
+    return {name: sorted({_short(fields.get(name, UNKNOWN)) for fields in group}) for name in names}
 
 
 def notes_of(key: Key, runs: list[Run], dataset: Dataset) -> list[str]:
@@ -105,17 +105,17 @@ def _difference_notes(key: Key, dataset: Dataset) -> list[str]:
     fields = dict(key)
     differences = []
     for name, values in dataset.values.items():
-        here = fields.get(name, UNKNOWN)
-        if elsewhere := sorted({_short(there) for there in values if there != here}):
-            differences.append(f"{name} (here {_short(here)}, there {_some(elsewhere)})")
+        here = _short(fields.get(name, UNKNOWN))
+        if len(values) > 1:
+            differences.append(f"{name} (here {here}, there {_others(values, here)})")
     noun = "table" if others == 1 else f"{others} tables"
     return [f"Not comparable with the other {noun} of this dataset, which differ in {', '.join(differences)}."]
 
 
-def _some(values: list[str]) -> str:
-    if len(values) > MOST_VALUES:
-        values = [*values[:MOST_VALUES], f"{len(values) - MOST_VALUES} others"]
-    return " or ".join(values)
+def _others(values: list[str], here: str) -> str:
+    some = [value for value in values[: MOST_VALUES + 1] if value != here][:MOST_VALUES]
+    more = len(values) - 1 - len(some)
+    return " or ".join([*some, *([f"{more} more"] if more else [])])
 
 
 def _hardware_notes(runs: list[Run]) -> list[str]:
