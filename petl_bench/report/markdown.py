@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from petl_bench.report.cells import MISSING, is_best, is_close, mean_and_deviation, number, one_line, signed, state
+from petl_bench.report.cells import MISSING, best_of, is_close, mean_and_deviation, number, one_line, signed, state
 from petl_bench.report.collect import Rejected
 from petl_bench.report.columns import quality_column
 from petl_bench.report.model import Column, Report, Row, SummaryRow, Table
@@ -82,7 +82,7 @@ def _table(table: Table, heading: str = "##") -> list[str]:
 def _quality(table: Table) -> str:
     columns = _quality_columns(table)
     trainable = _named(table, ["Trainable M"])
-    main = columns[0]
+    main, best = columns[0], best_of(table)
     published = [main] if any(main.title in row.published for row in table.rows) else []
     header = ["Method", *(column.title for column in (*trainable, *columns))]
     header += [*(f"Published {column.title}" for column in published), "Seeds", "State"]
@@ -90,7 +90,7 @@ def _quality(table: Table) -> str:
         [
             row.name,
             *(mean_and_deviation(row.values[column.title], column) for column in trainable),
-            *(_figure(row, table, column) for column in columns),
+            *(_figure(row, column, best, column is main) for column in columns),
             *(_published(row, column) for column in published),
             str(len(row.runs)),
             state(row),
@@ -121,15 +121,15 @@ def _named(table: Table, titles: Iterable[str]) -> list[Column]:
     return [columns[title] for title in titles if title in columns]
 
 
-def _figure(row: Row, table: Table, column: Column) -> str:
+def _figure(row: Row, column: Column, best: dict[str, float], interval: bool) -> str:
     """The main figure with its interval; the best is bold, what cannot be told from it has a mark."""
     value = row.values[column.title]
     text = mean_and_deviation(value, column)
-    if is_best(row, table, column):
+    if value is not None and value.mean == best.get(column.title):
         text = f"**{text}**"
     elif is_close(row, column):
         text = f"{text} †"
-    if value is not None and value.interval is not None and column.title == table.main:
+    if interval and value is not None and value.interval is not None:
         low, high = (number(limit, column) for limit in value.interval)
         text = rf"{text} \[{low}, {high}\]"
     return Marked(text)
