@@ -11,7 +11,7 @@ import pytest
 
 from petl_bench.report.model import Report
 from petl_bench.report.page import MOST_ON_PAGE, write_pages
-from tests.reports import HOSTILE, METHODS, make_report
+from tests.made_up_reports import HOSTILE, METHODS, make_report
 
 VOID = {"meta", "link", "img", "input", "br"}
 
