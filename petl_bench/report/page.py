@@ -257,7 +257,7 @@ def _table(table: Table, beside: Beside, links: dict[Path, str]) -> dict[str, An
         "columns": columns,
         "groups": [{"name": name, "span": len(members)} for name, members in groups],
         "several_backbones": len({row.backbone for row in table.rows}) > 1,
-        "rows": [_row(table, row, columns, best, links) for row in table.rows],
+        "rows": _aligned([_row(table, row, columns, best, links) for row in table.rows]),
         "plots": [
             {"plot": plot, "svg": _markup(svg(plot, f"{table.id}-{plot.name}"))} for plot in plots_of(table, beside)
         ],
@@ -313,6 +313,17 @@ def _row(
         "runs": [(run.record["id"]["seed"], links[run.path]) for run in row.runs],
         "words": one_line(" ".join((row.name, row.method, row.backbone, row.state, *row.marks))).lower(),
     }
+
+
+def _aligned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Figures stand below each other also where only some have something small beside them."""
+    spread = [any(cell.spread for cell in cells) for cells in zip(*(row["cells"] for row in rows), strict=True)]
+    for row in rows:
+        row["cells"] = [
+            cell._replace(spread=" ") if wanted and not cell.spread else cell
+            for cell, wanted in zip(row["cells"], spread, strict=True)
+        ]
+    return rows
 
 
 def _cell(row: Row, shown: Shown, best: dict[str, float | None]) -> Cell:
@@ -523,7 +534,7 @@ def _costs(record: dict[str, Any]) -> list[tuple[str, str]]:
     share = 100 * model["trainable_params"] / max(model["total_params"], 1)
     found = [
         ("trainable parameters", f"{model['trainable_params']:,} ({share:.3g} %)"),
-        ("by modality", _plain(model.get("trainable_by_modality"))),
+        ("by modality", _counts(model.get("trainable_by_modality"))),
         ("adapter on disk", _bytes(model.get("adapter_bytes"))),
         ("GMACs, vision tower", _measure(model.get("gmacs_vision"))),
         ("epochs", _plain(train.get("epochs"))),
@@ -566,6 +577,10 @@ def _environment(record: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _settings(record: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, _plain(value)) for name, value in (record["model"].get("method_config") or {}).items()]
+
+
+def _counts(by_name: dict[str, int] | None) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in (by_name or {}).items() if count)
 
 
 def _measure(value: float | None) -> str:
