@@ -160,7 +160,7 @@ def test_a_page_of_50_runs_is_bounded(tmp_path: Path) -> None:
 
 
 def test_more_runs_get_pages_of_their_own_and_only_those_that_change_are_written(tmp_path: Path) -> None:
-    report = make_report(tmp_path / "runs", seeds=2, methods=METHODS[:9])
+    report = make_report(tmp_path / "runs", seeds=2, methods=METHODS[:11])
     output = tmp_path / "output"
     output.mkdir()
     files = write_pages(report, output)
