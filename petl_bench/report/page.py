@@ -40,6 +40,8 @@ MOST_ON_PAGE = 50
 #: hardest queries that are shown with pictures
 _PICTURED = 8
 _METRICS = ("R1", "R5", "R10", "R50", "MdR", "MnR", "n")
+#: an address that a page may link to
+_HTTPS = re.compile(r"https://[A-Za-z0-9.-]+/[A-Za-z0-9./_~%?&=#+:-]*")
 _LABELS = {"reproduced": "●", "within band": "◐", "off": "○", "not comparable": "–", "not run": "·"}
 
 
@@ -117,7 +119,7 @@ class Pages:
             report=self.report,
             datasets=_datasets(self.report.tables, tables),
             summary=_summary(self.report),
-            published=_published(self.report.published),
+            published=_published(self.report.published, self.report.tables),
             chips=_chips(self.report.tables, tables),
             groups=list(dict.fromkeys(group["name"] for table in tables for group in table["groups"] if group["name"])),
             details=details,
@@ -257,7 +259,7 @@ def _table(table: Table, beside: Beside, links: dict[Path, str]) -> dict[str, An
         "columns": columns,
         "groups": [{"name": name, "span": len(members)} for name, members in groups],
         "several_backbones": len({row.backbone for row in table.rows}) > 1,
-        "rows": [_row(table, row, columns, best, links) for row in table.rows],
+        "rows": _aligned([_row(table, row, columns, best, links) for row in table.rows]),
         "plots": [
             {"plot": plot, "svg": _markup(svg(plot, f"{table.id}-{plot.name}"))} for plot in plots_of(table, beside)
         ],
@@ -313,6 +315,17 @@ def _row(
         "runs": [(run.record["id"]["seed"], links[run.path]) for run in row.runs],
         "words": one_line(" ".join((row.name, row.method, row.backbone, row.state, *row.marks))).lower(),
     }
+
+
+def _aligned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Figures stand below each other also where only some have something small beside them."""
+    spread = [any(cell.spread for cell in cells) for cells in zip(*(row["cells"] for row in rows), strict=True)]
+    for row in rows:
+        row["cells"] = [
+            cell._replace(spread=" ") if wanted and not cell.spread else cell
+            for cell, wanted in zip(row["cells"], spread, strict=True)
+        ]
+    return rows
 
 
 def _cell(row: Row, shown: Shown, best: dict[str, float | None]) -> Cell:
@@ -442,13 +455,50 @@ def _summary_row(row: SummaryRow, columns: list[tuple[Table, Column]], best: dic
     return {"method": row.method, "backbone": row.backbone, "cells": cells, "words": words}
 
 
-def _published(figures: list[dict[str, Any]]) -> dict[str, Any] | None:
-    if not figures:
-        return None
-    names = list(dict.fromkeys(name for figure in figures for name in figure))
-    shown = [name for name in names if any(figure.get(name) not in (None, "") for figure in figures)]
-    rows = [[_plain(figure.get(name)) for name in shown] for figure in figures]
-    return {"columns": [name.replace("_", " ") for name in shown], "rows": rows}
+def _published(figures: list[dict[str, Any]], tables: list[Table]) -> list[dict[str, Any]]:
+    """By source, each with its figures; those that are ours to reproduce link to the row that does."""
+    rows = {(table.id, row.name): f"{table.id}-{row.config_hash[:12]}" for table in tables for row in table.rows}
+    by_source: dict[str, list[dict[str, Any]]] = {}
+    for figure in figures:
+        by_source.setdefault(figure["source"], []).append(figure)
+    return [
+        {
+            "citation": group[0].get("citation") or source,
+            "read": group[0].get("read"),
+            "url": url if _HTTPS.fullmatch(url := group[0].get("url") or "") else "",
+            "figures": [_published_line(figure, rows) for figure in group],
+            "states": Counter(figure["state"] for figure in group).most_common(),
+        }
+        for source, group in by_source.items()
+    ]
+
+
+def _published_line(figure: dict[str, Any], rows: dict[tuple[str, str], str]) -> dict[str, str]:
+    metrics = figure.get("metrics") or {}
+    sd = [*(figure.get("sd") or []), *[None] * len(metrics)]
+    values = [
+        f"{_metric_title(name)} {value:g}{'' if spread is None else f' ± {spread:g}'}"
+        for (name, value), spread in zip(metrics.items(), sd, strict=False)
+    ]
+    setting_of = [figure.get(name) for name in ("dataset", "protocol", "direction")]
+    comparable = {"yes": "comparable", "no": "not comparable", "unknown": "not known to be comparable"}
+    doubt = [comparable.get(figure.get("comparable") or "", ""), figure.get("why")]
+    return {
+        "where": _plain(figure.get("where")),
+        "method": _plain(figure.get("method")),
+        "backbone": _plain(figure.get("backbone")),
+        "setting": " · ".join(str(part) for part in setting_of if part) or MISSING,
+        "metrics": ", ".join(values) or MISSING,
+        "trainable": _plain(figure.get("trainable")),
+        "state": _plain(figure.get("state")),
+        "doubt": ": ".join(str(part) for part in doubt if part),
+        "link": rows.get((figure.get("table") or "", figure.get("row") or ""), ""),
+        "remarks": _plain(figure.get("remarks")),
+    }
+
+
+def _metric_title(name: str) -> str:
+    return re.sub(r"^R(?=\d)", "R@", name)
 
 
 def _plain(value: Any) -> str:
@@ -505,7 +555,7 @@ def _figures(figures: dict[str, Any]) -> dict[str, Any]:
         known = list(dict.fromkeys(name for block in blocks.values() for name in block))
         names = sorted(known, key=lambda name: _METRICS.index(name) if name in _METRICS else len(_METRICS))
         rows = [(name, [_plain_number(block.get(metric)) for metric in names]) for name, block in blocks.items()]
-        return {"columns": [re.sub(r"^R(?=\d)", "R@", name) for name in names], "rows": rows}
+        return {"columns": [_metric_title(name) for name in names], "rows": rows}
     types = {"all": figures.get("accuracy"), **figures.get("per_type", {})}
     counts = {"all": figures.get("n"), **figures.get("n_per_type", {})}
     rows = [(name, [_plain_number(value), _plain_number(counts.get(name))]) for name, value in types.items()]
@@ -523,7 +573,7 @@ def _costs(record: dict[str, Any]) -> list[tuple[str, str]]:
     share = 100 * model["trainable_params"] / max(model["total_params"], 1)
     found = [
         ("trainable parameters", f"{model['trainable_params']:,} ({share:.3g} %)"),
-        ("by modality", _plain(model.get("trainable_by_modality"))),
+        ("by modality", _counts(model.get("trainable_by_modality"))),
         ("adapter on disk", _bytes(model.get("adapter_bytes"))),
         ("GMACs, vision tower", _measure(model.get("gmacs_vision"))),
         ("epochs", _plain(train.get("epochs"))),
@@ -566,6 +616,10 @@ def _environment(record: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _settings(record: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, _plain(value)) for name, value in (record["model"].get("method_config") or {}).items()]
+
+
+def _counts(by_name: dict[str, int] | None) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in (by_name or {}).items() if count)
 
 
 def _measure(value: float | None) -> str:

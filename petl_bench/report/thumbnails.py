@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from petl_bench.errors import ResourceError
 from petl_bench.storage.untrusted import UnreadableError, is_file, is_folder, read_bytes
 
 if TYPE_CHECKING:
@@ -76,17 +77,15 @@ class Clips:
 
 def picture(folder: Path, id: str) -> str | None:
     """A clip of a folder as a small JPEG, a data URI."""
-    path = _find(folder, id)
-    if path is None:
-        return None
     try:
-        image = _read(path)
+        path = _find(folder, id)
+        image = None if path is None else _read(path)
         if image is None:
             return None
         image.thumbnail((_SIDE, _SIDE))
         buffer = io.BytesIO()
         image.convert("RGB").save(buffer, "JPEG", quality=_QUALITY, optimize=True)
-    except Exception:  # whatever a decoder says of a foreign file
+    except Exception:  # whatever a decoder says of a foreign file, or a disk that is gone
         return None
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
@@ -129,8 +128,8 @@ def _roots(config: Path) -> tuple[Path, ...]:
     """Folders where a run found its clips, if they are still there."""
     try:
         found = yaml.load(read_bytes(config, _MOST_CONFIG), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        options = found["data"]["init_args"]
+        options = dict(found["data"]["init_args"])
         root, videos = Path(str(options["root"])), str(options.get("videos") or "")
-    except (UnreadableError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError, RecursionError):
+    except (UnreadableError, ResourceError, yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
         return ()
     return tuple(folder for folder in dict.fromkeys((root / videos, root)) if is_folder(folder))

@@ -12,7 +12,7 @@ import pytest
 from petl_bench.report.model import Report
 from petl_bench.report.page import write_pages
 from tests.browser import Browser, browser
-from tests.whole_report import HOSTILE, make_report
+from tests.made_up_reports import HOSTILE, make_report
 
 pytestmark = pytest.mark.needs_chromium
 

@@ -13,7 +13,7 @@ from petl_bench.report.collect import Run
 from petl_bench.report.details import MOST_BYTES, MOST_POINTS, MOST_QUERIES, Beside, read_curves
 from petl_bench.report.page import write_pages
 from petl_bench.report.thumbnails import Clips, picture
-from tests.whole_report import HOSTILE, METHODS, make_report
+from tests.made_up_reports import HOSTILE, METHODS, make_report
 
 
 def write(folder: Path, content: str | bytes) -> Path:

@@ -15,7 +15,7 @@ from petl_bench.report.figures import Forest, Lines, Plot, Scatter, Shares, plot
 from petl_bench.report.model import Report
 from petl_bench.report.placing import Box, linear_axis, log_axis, place_labels, spread
 from petl_bench.report.svg import svg
-from tests.whole_report import HOSTILE, make_report
+from tests.made_up_reports import HOSTILE, make_report
 
 NAMES = ["parameters", "memory", "size", "forest", "published", "curves", "overlap"]
 
@@ -120,17 +120,16 @@ def test_axes_hold_their_values_and_have_ticks(values: list[float]) -> None:
 
 
 def test_files_are_the_same_bytes_and_say_no_date(drawings: dict[str, Plot]) -> None:
-    for name in ("parameters", "forest"):
-        first, second = plots.drawn(drawings[name]), plots.drawn(drawings[name])
-        assert first == second
-        assert b"dc:date" not in first["svg"]
-        assert first["png"].startswith(b"\x89PNG")
-        assert ElementTree.fromstring(first["svg"]).tag.endswith("svg")
+    first, second = plots.drawn(drawings["parameters"]), plots.drawn(drawings["parameters"])
+    assert first == second
+    assert b"dc:date" not in first["svg"]
+    assert first["png"].startswith(b"\x89PNG")
+    assert ElementTree.fromstring(first["svg"]).tag.endswith("svg")
 
 
-@pytest.mark.parametrize("name", ["published", "curves", "overlap"])
+@pytest.mark.parametrize("name", ["forest", "curves", "overlap"])
 def test_the_other_files_are_drawn(name: str, drawings: dict[str, Plot]) -> None:
-    assert isinstance(drawings[name], Scatter | Lines | Shares)
+    assert isinstance(drawings[name], Forest | Lines | Shares)
     assert {kind for kind, content in plots.drawn(drawings[name]).items() if len(content) > 2000} == {"svg", "png"}
 
 

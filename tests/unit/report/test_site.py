@@ -16,7 +16,7 @@ from petl_bench.report.leaderboard import rendered
 from petl_bench.report.model import Report
 from petl_bench.report.site import MARKER, portable, publish
 from petl_bench.storage.files import FileError
-from tests.whole_report import METHODS, make_report
+from tests.made_up_reports import METHODS, make_report
 
 
 @pytest.fixture(scope="module")
