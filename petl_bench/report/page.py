@@ -477,7 +477,7 @@ def _published_line(figure: dict[str, Any], rows: dict[tuple[str, str], str]) ->
     metrics = figure.get("metrics") or {}
     sd = [*(figure.get("sd") or []), *[None] * len(metrics)]
     values = [
-        f"{_metric_title(name)} {value:g}{'' if spread is None else f' ± {spread:g}'}"
+        f"{_metric_title(name)} {value}{'' if spread is None else f' ± {spread}'}"
         for (name, value), spread in zip(metrics.items(), sd, strict=False)
     ]
     setting_of = [figure.get(name) for name in ("dataset", "protocol", "direction")]
