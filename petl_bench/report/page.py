@@ -148,7 +148,7 @@ class Pages:
             # The record says which ranks are its own, and no other pass.
             str(path.with_name("ranks.npz").is_file()),
         )
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()
 
     def _links(self, table: Table, ids: dict[tuple[str, Path], str]) -> dict[Path, str]:
         form = "runs/{}.html" if self.paged else "#run-{}"
