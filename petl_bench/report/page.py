@@ -148,7 +148,7 @@ class Pages:
             # The record says which ranks are its own, and no other pass.
             str(path.with_name("ranks.npz").is_file()),
         )
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()
 
     def _links(self, table: Table, ids: dict[tuple[str, Path], str]) -> dict[Path, str]:
         form = "runs/{}.html" if self.paged else "#run-{}"
@@ -477,7 +477,7 @@ def _published_line(figure: dict[str, Any], rows: dict[tuple[str, str], str]) ->
     metrics = figure.get("metrics") or {}
     sd = [*(figure.get("sd") or []), *[None] * len(metrics)]
     values = [
-        f"{_metric_title(name)} {value:g}{'' if spread is None else f' ± {spread:g}'}"
+        f"{_metric_title(name)} {value}{'' if spread is None else f' ± {spread}'}"
         for (name, value), spread in zip(metrics.items(), sd, strict=False)
     ]
     setting_of = [figure.get(name) for name in ("dataset", "protocol", "direction")]
