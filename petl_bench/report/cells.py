@@ -33,6 +33,8 @@ def state(row: Row) -> str:
 
 def one_line(text: str) -> str:
     """Replaces line breaks, terminal escapes and direction marks, so that text cannot leave its cell."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else " " for character in text)
 
 
@@ -45,13 +47,14 @@ def signed(value: float, column: Column) -> str:
     return f"{value:+.{column.decimals}f}"
 
 
-def is_best(row: Row, table: Table, column: Column) -> bool:
-    """Whether no row of the table has a better figure; of a single row it says nothing."""
-    value = row.values[column.title]
-    if value is None or column.kind != "quality" or len(table.rows) < 2:
-        return False
-    means = [other.mean for one in table.rows if (other := one.values[column.title]) is not None]
-    return value.mean == (max(means) if column.higher_is_better else min(means))
+def best_of(table: Table) -> dict[str, float]:
+    """The best figure of every quality column by its title; of a single row there is none."""
+    best: dict[str, float] = {}
+    for column in table.columns if len(table.rows) > 1 else ():
+        known = [value.mean for row in table.rows if (value := row.values[column.title]) is not None]
+        if column.kind == "quality" and known:
+            best[column.title] = max(known) if column.higher_is_better else min(known)
+    return best
 
 
 def is_close(row: Row, column: Column) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from petl_bench.report.cells import MISSING, is_best, is_close, mean_and_deviation, number, one_line, signed
+from petl_bench.report.cells import MISSING, best_of, is_close, mean_and_deviation, number, one_line, signed
 from petl_bench.report.model import Column, Row, Table
 
 _COSTS = ("Trainable M", "Trainable %", "Adapter MB", "Peak GB")
@@ -36,7 +36,7 @@ _NOTE = (
 def render_table(table: Table) -> str:
     """One table; needs `booktabs` and, for quotation marks in names, `textcomp`."""
     costs, quality = _named(table, _COSTS), _quality(table)
-    main = quality[0]
+    main, best = quality[0], best_of(table)
     header = ["Method", *(column.title for column in (*costs, *quality)), f"Published {main.title}", "Seeds"]
     lines = [
         f"% {_comment(table.title)}",
@@ -45,7 +45,7 @@ def render_table(table: Table) -> str:
         r"\toprule",
         _line(map(escape_latex, header)),
         r"\midrule",
-        *(_line(_cells(row, table, costs, quality)) for row in table.rows),
+        *(_line(_cells(row, costs, quality, best)) for row in table.rows),
         r"\bottomrule",
         r"\end{tabular}",
     ]
@@ -74,24 +74,24 @@ def _quality(table: Table) -> list[Column]:
     return _named(table, _QUALITY) or [column for column in table.columns if column.kind == "quality"]
 
 
-def _cells(row: Row, table: Table, costs: list[Column], quality: list[Column]) -> list[str]:
+def _cells(row: Row, costs: list[Column], quality: list[Column], best: dict[str, float]) -> list[str]:
     return [
         escape_latex(row.name),
         *(escape_latex(mean_and_deviation(row.values[column.title], column)) for column in costs),
-        *(_figure(row, table, column) for column in quality),
+        *(_figure(row, column, best, column is quality[0]) for column in quality),
         escape_latex(_published(row, quality[0])),
         str(len(row.runs)),
     ]
 
 
-def _figure(row: Row, table: Table, column: Column) -> str:
+def _figure(row: Row, column: Column, best: dict[str, float], interval: bool) -> str:
     value = row.values[column.title]
     text = escape_latex(mean_and_deviation(value, column))
-    if is_best(row, table, column):
+    if value is not None and value.mean == best.get(column.title):
         text = rf"\textbf{{{text}}}"
     elif is_close(row, column):
         text = rf"\underline{{{text}}}"
-    if value is not None and value.interval is not None and column.title == table.main:
+    if interval and value is not None and value.interval is not None:
         low, high = (number(limit, column) for limit in value.interval)
         text += escape_latex(f" [{low}, {high}]")
     return text

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import html
 import re
+from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from petl_bench.report.cells import MISSING, is_best, is_close, mean_and_deviation, number, one_line, signed, state
+from petl_bench.report.cells import MISSING, best_of, is_close, mean_and_deviation, number, one_line, signed, state
 from petl_bench.report.collect import Rejected
 from petl_bench.report.columns import quality_column
 from petl_bench.report.model import Column, Report, Row, SummaryRow, Table
@@ -81,15 +82,16 @@ def _table(table: Table, heading: str = "##") -> list[str]:
 def _quality(table: Table) -> str:
     columns = _quality_columns(table)
     trainable = _named(table, ["Trainable M"])
-    main = columns[0]
+    main, best = columns[0], best_of(table)
+    published = [main] if any(main.title in row.published for row in table.rows) else []
     header = ["Method", *(column.title for column in (*trainable, *columns))]
-    header += [f"Published {main.title}", "Seeds", "State"]
+    header += [*(f"Published {column.title}" for column in published), "Seeds", "State"]
     rows = [
         [
             row.name,
             *(mean_and_deviation(row.values[column.title], column) for column in trainable),
-            *(_figure(row, table, column) for column in columns),
-            _published(row, main),
+            *(_figure(row, column, best, column is main) for column in columns),
+            *(_published(row, column) for column in published),
             str(len(row.runs)),
             state(row),
         ]
@@ -99,7 +101,8 @@ def _quality(table: Table) -> str:
 
 
 def _costs(table: Table) -> str:
-    columns = _named(table, _COSTS)
+    """What is known of any row."""
+    columns = [column for column in _named(table, _COSTS) if any(row.values[column.title] for row in table.rows)]
     rows = [
         [row.name, *(mean_and_deviation(row.values[column.title], column) for column in columns)] for row in table.rows
     ]
@@ -118,15 +121,15 @@ def _named(table: Table, titles: Iterable[str]) -> list[Column]:
     return [columns[title] for title in titles if title in columns]
 
 
-def _figure(row: Row, table: Table, column: Column) -> str:
+def _figure(row: Row, column: Column, best: dict[str, float], interval: bool) -> str:
     """The main figure with its interval; the best is bold, what cannot be told from it has a mark."""
     value = row.values[column.title]
     text = mean_and_deviation(value, column)
-    if is_best(row, table, column):
+    if value is not None and value.mean == best.get(column.title):
         text = f"**{text}**"
     elif is_close(row, column):
         text = f"{text} †"
-    if value is not None and value.interval is not None and column.title == table.main:
+    if interval and value is not None and value.interval is not None:
         low, high = (number(limit, column) for limit in value.interval)
         text = rf"{text} \[{low}, {high}\]"
     return Marked(text)
@@ -152,13 +155,15 @@ def _summaries(report: Report) -> list[str]:
             continue
         parts.append(f"## Over datasets{f' ({FIXTURE_STAMP})' if fixture else ''}")
         parts.append(SUMMARY_LEGEND)
+        times = Counter(table.protocol for table in tables)
+        names = {table.id: table.id if times[table.protocol] > 1 else table.protocol for table in tables}
         room = MOST_COLUMNS - len(_SUMMARY_COLUMNS)
-        parts += [_summary(rows, tables[first : first + room]) for first in range(0, len(tables), room)]
+        parts += [_summary(rows, tables[first : first + room], names) for first in range(0, len(tables), room)]
     return parts
 
 
-def _summary(rows: list[SummaryRow], tables: list[Table]) -> str:
-    header = [*_SUMMARY_COLUMNS, *(f"{table.protocol}: {table.main}" for table in tables)]
+def _summary(rows: list[SummaryRow], tables: list[Table], names: dict[str, str]) -> str:
+    header = [*_SUMMARY_COLUMNS, *(f"{names[table.id]}: {table.main}" for table in tables)]
     body = [
         [
             row.method,

@@ -176,7 +176,7 @@ class Report:
 
     Attributes:
         tables: measured ones first.
-        summary: over datasets; empty with a single table.
+        summary: over datasets; empty with a single one.
         published: every published figure with the state of its recipe, `not run` included, as plain mappings.
         rejected: what was left out, and why.
     """

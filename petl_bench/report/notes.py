@@ -2,27 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from petl_bench.report.cells import MISSING
 from petl_bench.report.collect import UNKNOWN, Key, Run, unknown_fields
 from petl_bench.report.columns import peak_gigabytes
 from petl_bench.report.marks import all_hardware
 
+#: of a field in other tables that a note tells one by one
+MOST_VALUES = 5
 
-def notes_of(key: Key, runs: list[Run], keys: list[Key]) -> list[str]:
+
+class Dataset(NamedTuple):
+    """The tables of a dataset.
+
+    Attributes:
+        tables: how many they are.
+        values: that the fields of their keys have, by name, as they are shown, sorted; what one lacks is unknown there.
+    """
+
+    tables: int
+    values: dict[str, list[str]]
+
+
+def datasets_of(keys: list[Key]) -> dict[str, Dataset]:
+    """By name, from the keys of all tables."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for key in keys:
+        fields = dict(key)
+        groups.setdefault(fields["protocol.dataset"], []).append(fields)
+    return {name: Dataset(len(group), _values(group)) for name, group in groups.items()}
+
+
+def _values(group: list[dict[str, Any]]) -> dict[str, list[str]]:
+    names = dict.fromkeys(name for fields in group for name in fields)
+    return {name: sorted({_short(fields.get(name, UNKNOWN)) for fields in group}) for name in names}
+
+
+def notes_of(key: Key, runs: list[Run], dataset: Dataset) -> list[str]:
     """Of the table of a comparability key.
 
     Args:
         key: of the table.
         runs: in it.
-        keys: of all tables.
+        dataset: that the table is one of.
     """
     return [
         _shared_note(dict(key), runs),
         *_vocabulary_notes(runs),
         *_unknown_notes(key),
-        *_difference_notes(key, keys),
+        *_difference_notes(key, dataset),
         *_hardware_notes(runs),
     ]
 
@@ -69,19 +98,24 @@ def _counts(runs: list[Run], name: str) -> str:
     return " or ".join(str(count) for count in sorted(counts)) or "unknown number of"
 
 
-def _difference_notes(key: Key, keys: list[Key]) -> list[str]:
-    fields = dict(key)
-    others = [dict(k) for k in keys if k != key and dict(k)["protocol.dataset"] == fields["protocol.dataset"]]
+def _difference_notes(key: Key, dataset: Dataset) -> list[str]:
+    others = dataset.tables - 1
     if not others:
         return []
+    fields = dict(key)
     differences = []
-    for name in dict.fromkeys(name for one in (fields, *others) for name in one):
-        here = fields.get(name, UNKNOWN)
-        elsewhere = sorted({_short(there) for other in others if (there := other.get(name, UNKNOWN)) != here})
-        if elsewhere:
-            differences.append(f"{name} (here {_short(here)}, there {' or '.join(elsewhere)})")
-    noun = "table" if len(others) == 1 else f"{len(others)} tables"
+    for name, values in dataset.values.items():
+        here = _short(fields.get(name, UNKNOWN))
+        if len(values) > 1:
+            differences.append(f"{name} (here {here}, there {_others(values, here)})")
+    noun = "table" if others == 1 else f"{others} tables"
     return [f"Not comparable with the other {noun} of this dataset, which differ in {', '.join(differences)}."]
+
+
+def _others(values: list[str], here: str) -> str:
+    some = [value for value in values[: MOST_VALUES + 1] if value != here][:MOST_VALUES]
+    more = len(values) - 1 - len(some)
+    return " or ".join([*some, *([f"{more} more"] if more else [])])
 
 
 def _hardware_notes(runs: list[Run]) -> list[str]:

@@ -28,11 +28,11 @@ def command_of(runs: list[Run]) -> str:
     config = first.path.with_name(CONFIG_NAME)
     if config.is_file():
         return _for_seeds(f"petl-bench fit --config={_quoted(config)} --runs_dir=again", runs)
-    recipe = recipe_of(first)
+    recipe = _recipe(first)
     return _for_seeds(f"petl-bench fit --config={recipe}", runs) if recipe else ""
 
 
-def recipe_of(run: Run) -> str | None:
+def _recipe(run: Run) -> str | None:
     """The packaged configuration that a training named."""
     named = (training_of(run.record) or {}).get("recipe")
     return named["name"] if named and _NAME.fullmatch(named["name"]) else None

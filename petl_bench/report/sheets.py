@@ -20,21 +20,17 @@ Line = dict[str, Any]
 
 def render_tidy(tables: list[Table]) -> str:
     """One line per run and metric, with the fields that decide what it may be compared with."""
-    runs = [(table, run) for table in tables for row in table.rows for run in row.runs]
-    shared = [_shared(table, run) for table, run in runs]
-    lines = (
-        {**about, "metric": name, "value": value}
-        for about, (_, run) in zip(shared, runs, strict=True)
-        for name, value in _values(run.record)
-    )
+    runs = [(_shared(table, run), run) for table in tables for row in table.rows for run in row.runs]
     # Retrieval and the ways of answering have settings of their own.
-    return _csv([*dict.fromkeys(name for about in shared for name in about), "metric", "value"], lines)
+    names = list(dict.fromkeys(name for shared, _ in runs for name in shared))
+    return _csv([*names, "metric", "value"], (line for shared, run in runs for line in _tidy(names, shared, run)))
 
 
 def render_wide(tables: list[Table]) -> str:
     """One line per row with all of it: every figure with spread, interval, comparisons and what is published."""
     lines = [_wide(table, row) for table in tables for row in table.rows]
-    return _csv(list(dict.fromkeys(name for line in lines for name in line)), lines)
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    return _csv(names, ([csv_cell(line.get(name)) for name in names] for line in lines))
 
 
 def csv_cell(value: Any) -> str:
@@ -49,12 +45,18 @@ def csv_cell(value: Any) -> str:
     return text
 
 
-def _csv(names: list[str], lines: Iterable[Line]) -> str:
+def _csv(names: list[str], lines: Iterable[list[str]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
-    writer.writerow({name: csv_cell(name) for name in names})
-    writer.writerows({name: csv_cell(value) for name, value in line.items()} for line in lines)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(csv_cell, names))
+    writer.writerows(lines)
     return text.getvalue()
+
+
+def _tidy(names: list[str], shared: Line, run: Run) -> Iterator[list[str]]:
+    cells = [csv_cell(shared.get(name)) for name in names]
+    for metric, value in _values(run.record):
+        yield [*cells, csv_cell(metric), csv_cell(value)]
 
 
 def _is_number(text: str) -> bool:

@@ -28,7 +28,7 @@ def summarise_tables(tables: list[Table]) -> list[SummaryRow]:
 
 
 def _summary(tables: list[Table]) -> list[SummaryRow]:
-    if len(tables) < 2:
+    if len({table.dataset for table in tables}) < 2:
         return []
     methods = _methods(tables)
     labels = _labels(methods)

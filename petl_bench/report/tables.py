@@ -17,7 +17,7 @@ from petl_bench.report.collect import Key, Run, comparability_key
 from petl_bench.report.columns import MACHINE_SOURCES, MODEL_SOURCES, Source, quality_sources
 from petl_bench.report.marks import all_hardware, marks_of
 from petl_bench.report.model import Row, Table, Value
-from petl_bench.report.notes import notes_of
+from petl_bench.report.notes import Dataset, datasets_of, notes_of
 from petl_bench.report.reproducing import command_of
 
 FIXTURE_STAMP = "FIXTURE - not benchmark results"
@@ -32,7 +32,8 @@ def build_tables(runs: Iterable[Run]) -> list[Table]:
     for run in runs:
         groups.setdefault(comparability_key(run.record), []).append(run)
     keys = sorted(groups, key=_table_order)
-    return [_table(key, groups[key], keys) for key in keys]
+    datasets = datasets_of(keys)
+    return [_table(key, groups[key], datasets[dict(key)["protocol.dataset"]]) for key in keys]
 
 
 def summarise(values: Iterable[float | None]) -> Value | None:
@@ -48,7 +49,7 @@ def full_finetuning(table: Table) -> Row | None:
     return next((row for row in table.rows if pin_of(row.method) == 0), None)
 
 
-def _table(key: Key, runs: list[Run], keys: list[Key]) -> Table:
+def _table(key: Key, runs: list[Run], others: Dataset) -> Table:
     quality = quality_sources(runs)
     sources = [*quality, *MODEL_SOURCES, *MACHINE_SOURCES]
     main = quality[0].column.title
@@ -61,7 +62,7 @@ def _table(key: Key, runs: list[Run], keys: list[Key]) -> Table:
         dataset=dataset,
         protocol=protocol,
         fixture=fixture,
-        notes=notes_of(key, runs, keys),
+        notes=notes_of(key, runs, others),
         columns=[source.column for source in sources],
         rows=sorted(_rows(runs, sources), key=lambda row: _row_order(row, main)),
         key=key,

@@ -486,7 +486,7 @@ def test_hostile_names_stay_in_their_cell(tmp_path: Path, capsys: pytest.Capture
     page = (tmp_path / "leaderboard.md").read_text()
     assert "<img" not in page
     assert "[a](" not in page
-    assert len([line for line in page.splitlines() if line.startswith("## ")]) == 2
+    assert len([line for line in page.splitlines() if line.startswith("## ")]) == 3, "published figures are the last"
     assert "\x1b" not in page + capsys.readouterr().out
     assert "\u202e" not in page
     for line in (tmp_path / "leaderboard.csv").read_text().splitlines()[1:]:
@@ -503,7 +503,7 @@ def test_hostile_keys_stay_in_their_cell(tmp_path: Path, capsys: pytest.CaptureF
     main(tmp_path / "runs", "--output", tmp_path)
     page, out = (tmp_path / "leaderboard.md").read_text(), capsys.readouterr().out
     assert "<img" not in page
-    assert len([line for line in page.splitlines() if line.startswith("## ")]) == 2
+    assert len([line for line in page.splitlines() if line.startswith("## ")]) == 3, "published figures are the last"
     assert not {"\x1b", "\u202e"} & set(page + out)
     header = (tmp_path / "leaderboard.csv").read_text().splitlines()[0]
     assert "protocol.preprocess.=2+5" in header
@@ -531,3 +531,28 @@ def test_escape_markdown() -> None:
 )
 def test_csv_cell(value: object, shown: str) -> None:
     assert csv_cell(value) == shown
+
+
+# --- many
+
+
+def test_notes_of_many_tables_stay_short() -> None:
+    many = tables(*(make_record(protocol__id=f"p{number}", id__config_hash=f"{number:064x}") for number in range(30)))
+    notes = [note for table in many for note in table.notes if "Not comparable" in note]
+    assert len(notes) == len(many) == 30
+    assert all("the other 29 tables" in note and note.endswith(" or 24 more).") for note in notes)
+    assert len({table.id for table in many}) == 30
+
+
+def test_hashes_that_begin_alike_are_told_apart() -> None:
+    (table,) = tables(*(make_record(id__config_hash="c" * 10 + digit * 54) for digit in "ab"))
+    assert sorted(names(table)) == ["MVAdapter (cccccccccca)", "MVAdapter (ccccccccccb)"]
+
+
+def test_no_runs_at_all_say_how_to_get_some(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    for folder in ("runs", "typo"):
+        with pytest.raises(DataError, match="`petl-bench fit` writes into runs, `petl-bench demo` makes some") as error:
+            main(tmp_path / folder, "--output", tmp_path / "report")
+        assert error.value.exit_code == 4
+    assert not (tmp_path / "report").exists()

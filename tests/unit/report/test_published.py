@@ -1,0 +1,358 @@
+"""The packaged table of published figures is consistent, complete where that can be told, and compared fairly."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from petl_bench.cli.fragments import composed
+from petl_bench.cli.named_configs import config_folder, list_configs
+from petl_bench.report import published as module
+from petl_bench.report.markdown import render_markdown
+from petl_bench.report.model import Interval, Report, Row, Table, Value
+from petl_bench.report.published import Figure, published
+from petl_bench.report.reproduction import compare, matches, state_of, with_published
+from tests.records import make_record
+from tests.reports import report_of, tables_of
+
+FIGURES = published().figures
+PERCENT = {"R1", "R5", "R10", "R50", "accuracy", "wups"}
+OTHER = {"MdR", "MnR", "sum", "mse", "change_R1"}
+ENTRY = {"method", "recipes", "t2v", "v2t", "answers", "remarks", *module._COSTS}
+TABLE = {"source", "where", "remarks", "figures", *module._SHARED}
+FACTOR = "MV-Adapter (CVPR'24 factor)"
+PUBLISHED = 46.2  # of MV-Adapter on MSR-VTT, t2v R@1, in table 1
+
+
+def loaded() -> dict[str, Any]:
+    return yaml.safe_load(Path(module.__file__).with_name("published.yaml").read_text(encoding="utf-8"))
+
+
+# --- the table
+
+
+def test_names_are_known_and_used() -> None:
+    table = loaded()
+    assert {figure.source for figure in FIGURES} == set(published().sources)
+    assert {name for figure in FIGURES for name in figure.recipes} == set(published().recipes)
+    assert {source.read for source in published().sources.values()} <= {
+        *("table", "image", "digitised", "abstract", "README", "third party", "data")
+    }
+    for group in table["tables"]:
+        assert group.keys() <= TABLE, group.keys() - TABLE
+        for entry in group["figures"]:
+            assert entry.keys() <= ENTRY, entry
+            assert {"t2v", "v2t", "answers"} & entry.keys(), entry
+            for direction in ("t2v", "v2t", "answers"):
+                assert entry.get(direction, {}).keys() <= PERCENT | OTHER | {"sd"}, entry
+
+
+def test_figures_are_possible() -> None:
+    for figure in FIGURES:
+        require_possible(figure)
+
+
+def require_possible(figure: Figure) -> None:
+    metrics = figure.metrics
+    assert all(isinstance(value, int | float) for value in metrics.values())
+    assert all(0 <= value <= 100 for name, value in metrics.items() if name in PERCENT)
+    assert metrics or figure.costs or figure.remarks, "it says something"
+    recalls = [metrics[name] for name in ("R1", "R5", "R10", "R50") if name in metrics]
+    assert recalls == sorted(recalls)
+    if {"R1", "R5", "R10", "sum"} <= metrics.keys():
+        total = metrics["R1"] + metrics["R5"] + metrics["R10"]
+        assert abs(total - metrics["sum"]) <= 0.15 + 1e-9, "each of them is rounded"
+    assert all(metrics.get(name, 1) >= 1 for name in ("MdR", "MnR"))
+    assert len(figure.sd) in (0, 3)
+    assert not re.search(
+        r"recall|unverified|\bmem\b|memory of|guess", f"{figure.remarks} {figure.where}", re.IGNORECASE
+    )
+
+
+def test_no_figure_is_there_twice() -> None:
+    keys = Counter(
+        (f.source, f.where, f.method, f.backbone, f.dataset, f.protocol, f.direction, tuple(f.metrics.items()))
+        for f in FIGURES
+    )
+    assert [key for key, times in keys.items() if times > 1] == []
+
+
+def test_no_source_is_somebody_s_memory() -> None:
+    told = " ".join(f"{name} {source.citation}" for name, source in published().sources.items())
+    assert not re.search(r"recall|unverified|\[L\]|\[mem\]|guess", told, re.IGNORECASE)
+
+
+@pytest.mark.parametrize("name", published().recipes)
+def test_a_recipe_is_a_packaged_configuration_of_that_method(name: str) -> None:
+    recipe = published().recipes[name]
+    assert f"{name}.yaml" in list_configs()
+    config = composed(config_folder() / f"{name}.yaml")
+    options = config["model"]["init_args"]
+    for option, value in recipe.options.items():
+        found: Any = options
+        for part in option.split("."):
+            found = found[part]
+        assert found == value, option
+    backbone = options["backbone"]["init_args"]["architecture"].removesuffix("-quickgelu").lower()
+    family = "blip" if "BLIP" in options["backbone"]["class_path"] else "clip"
+    assert recipe.backbone == f"{family}-{backbone}"
+    assert recipe.method == label(config["model"])
+    package, _, data = config["data"]["class_path"].rpartition(".")
+    dataset = getattr(importlib.import_module(package), data).name
+    for figure in FIGURES:
+        if name in figure.recipes:
+            assert (figure.backbone, figure.dataset) == (recipe.backbone, dataset)
+
+
+def label(model: dict[str, Any]) -> str:
+    """What records call a method, which its options decide; here on a tiny backbone."""
+    from petl_bench.tasks.retrieval import Retrieval
+
+    options = {name: made(value) for name, value in model["init_args"].items() if name not in ("task", "optimizer")}
+    return made({**model, "init_args": {**options, "task": Retrieval()}}).label
+
+
+def made(value: Any) -> Any:
+    """What a class path and its arguments stand for; of a backbone the tiny one."""
+    if not isinstance(value, dict) or "class_path" not in value:
+        return value
+    package, _, name = value["class_path"].rpartition(".")
+    kind = getattr(importlib.import_module(package), name)
+    if package.startswith("petl_bench.backbones"):
+        return kind("tiny", None)
+    return kind(**{name: made(item) for name, item in value["init_args"].items()})
+
+
+# --- what the specifications hold
+
+#: how a source is called there -> here
+SOURCES = {
+    "MV-Adapter v2": "mv-adapter",
+    "STOP (CVPR": "stop",
+    "Cross-Modal Adapter (Pattern": "cross-modal-adapter-2025",
+    "Cross-Modal Adapter arXiv": "cross-modal-adapter",
+    "TempMe (ICLR": "tempme",
+    "TempMe review": "tempme-review",
+    "DiscoVLA": "discovla",
+    "DGL README": "dgl",
+    "VoP teaser": "vop",
+    "wizwand.com page of the RAP": "rap",
+    "Token Mixing": "token-mixing",
+    "paperswithcode": "papers-with-code",
+    "two third-party": "clip4clip-quoted",
+    "mmaction2": "mmaction2",
+    "DRL README": "drl",
+    "arXiv 2302.06605": "uniadapter",
+    "UniAdapter.png": "uniadapter-figure",
+    "wizwand.com page for the paper": "uniadapter-quoted",
+    "ICLR 2024 review": "uniadapter-review",
+    "LAVIS": "lavis",
+    "github.com/MikeWangWZHL": "vidil",
+}
+DIRECTIONS = {"t2v": "t2v", "t2i": "t2v", "v2t": "v2t", "i2t": "v2t", "qa": "answers", "": "answers"}
+METRICS = ("R1", "R5", "R10", "MdR", "MnR", "accuracy")
+
+
+def known(row: dict[str, str]) -> tuple[Any, ...]:
+    source = next(ours for theirs, ours in SOURCES.items() if row["source"].startswith(theirs))
+    values = tuple(float(row[name]) if row.get(name) else None for name in METRICS)
+    size = re.fullmatch(r"([\d.]+)(%|M)", row["trainable_params"] or "")
+    return source, dataset(row["dataset"]), DIRECTIONS[row["direction"].lower()], values, size and size.groups()
+
+
+def dataset(name: str) -> str:
+    plain = re.sub("[^a-z0-9]", "", name.lower())
+    names = (
+        "msrvttqa",
+        "msvdqa",
+        "msrvtt",
+        "msvd",
+        "lsmdc",
+        "didemo",
+        "activitynet",
+        "vatex",
+        "flickr30k",
+        "coco",
+        "vqav2",
+    )
+    return next((known for known in names if plain.startswith(known)), "other")
+
+
+def ours(figure: Figure) -> tuple[Any, ...]:
+    values = tuple(figure.metrics.get(name) for name in METRICS)
+    size = re.fullmatch(r"([\d.]+) (%|M)", figure.costs.get("trainable", ""))
+    return figure.source, dataset(figure.dataset), figure.direction, values, size and size.groups()
+
+
+def test_every_figure_that_was_read_is_here(shared: Any) -> None:
+    folder = shared / "specs" / "published"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    rows = [row for path in sorted(folder.glob("*.csv")) for row in csv.DictReader(path.open(encoding="utf-8"))]
+    read = [row for row in rows if not row["source"].startswith("RECALLED") and "copied from" not in row["notes"]]
+    assert len(read) > 300
+    have = Counter(map(ours, FIGURES))
+    lacking = [row for row in read if not fits(known(row), have)]
+    assert lacking == []
+
+
+def test_nothing_that_was_only_recalled_is_here(shared: Any) -> None:
+    folder = shared / "specs" / "published"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there")
+    rows = [row for path in sorted(folder.glob("*.csv")) for row in csv.DictReader(path.open(encoding="utf-8"))]
+    recalled = {known({**row, "source": "LAVIS"})[1:4] for row in rows if row["source"].startswith("RECALLED")}
+    read = {known(row)[1:4] for row in rows if not row["source"].startswith("RECALLED")}
+    assert recalled - read
+    assert not {ours(figure)[1:4] for figure in FIGURES} & (recalled - read)
+
+
+def fits(row: tuple[Any, ...], have: Counter[tuple[Any, ...]]) -> bool:
+    """Takes a figure of the row out of those that are there; some sizes were computed, and are not a source's."""
+    for found in (row, (*row[:4], None), (*row[:4], ("2.2", "%")), (*row[:4], ("0", "M"))):
+        if have[found]:
+            have[found] -= 1
+            return True
+    return False
+
+
+# --- measured rows beside it
+
+
+def factor(**overrides: Any) -> dict[str, Any]:
+    """A run of MV-Adapter as published, on MSR-VTT."""
+    train = make_record()["train"] | {"augmentation": None}
+    usual: dict[str, Any] = {
+        "model__method": FACTOR,
+        "model__backbone": "clip-vit-b-16-quickgelu",
+        "model__method_config": {"bottleneck_dim": 64, "tying": {"init_args": {"layers": 2}}},
+        "model__trainable_params": 3_572_736,
+        "model__total_params": 149_620_737,
+        "protocol__id": "msrvtt-1kA-9k/v1",
+        "protocol__selection": "last",
+        "train": train,
+        "eval__t2v__R1": 46.0,
+    }
+    return make_record(**{**usual, **overrides})
+
+
+def row_of(*records: dict[str, Any]) -> tuple[Row, Table]:
+    tables, _ = with_published(tables_of(*records))
+    (table,) = tables
+    return table.rows[0], table
+
+
+def test_a_recipe_stands_beside_its_figures() -> None:
+    row, _ = row_of(factor())
+    figure = row.published["t2v R@1"]
+    assert (figure.value, figure.source, figure.where) == (PUBLISHED, "mv-adapter", "Table 1")
+    assert figure.difference == pytest.approx(-0.2)
+    assert row.published["v2t R@10"].value == 83.9
+    assert "t2v MdR" not in row.published, "the source has none"
+    assert (figure.comparable, figure.why) == ("unknown", "epoch best-test, here last")
+    assert row.state == "within band"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        ({"protocol__id": "msrvtt-full/v1"}, "protocol msrvtt-1kA-9k, here msrvtt-full"),
+        (
+            {"protocol__inference": make_record()["protocol"]["inference"] | {"dual_softmax": True}},
+            "dual_softmax none, here yes",
+        ),
+        ({"protocol__inference": make_record()["protocol"]["inference"] | {"rerank_k": 16}}, "rerank_k none, here 16"),
+        ({"protocol__preprocess": make_record()["protocol"]["preprocess"] | {"frames": 8}}, "12 frames, here 8"),
+        ({"model__trainable_params": 1_000_000}, "2.39 % are trained, here 0.668 %"),
+        ({"train": make_record()["train"] | {"augmentation": "rand-m7"}}, "augmentation none, here rand-m7"),
+        ({"train": make_record()["train"] | {"limits": {"max_steps": "3"}}}, "trained here: max_steps 3"),
+        ({"protocol__partial": True}, "not all videos are evaluated here"),
+    ],
+)
+def test_what_differs_is_not_comparable(overrides: dict[str, Any], why: str) -> None:
+    row, _ = row_of(factor(**overrides))
+    figure = row.published["t2v R@1"]
+    assert (figure.comparable, row.state) == ("no", "not comparable")
+    assert why in figure.why
+    assert figure.difference is not None, "the numbers stand there all the same"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        ({"model__pretraining_data": "laion2b"}, "weights here: laion2b"),
+        ({"train": make_record()["train"]}, "augmentation here is not known"),
+    ],
+)
+def test_what_is_not_known_is_said(overrides: dict[str, Any], why: str) -> None:
+    row, _ = row_of(factor(**overrides))
+    assert row.published["t2v R@1"].comparable == "unknown"
+    assert why in row.published["t2v R@1"].why
+
+
+def test_all_that_is_known_and_equal_is_comparable() -> None:
+    _, table = row_of(factor())
+    figure = next(f for f in FIGURES if "msrvtt_mvadapter_factor" in f.recipes)
+    assert compare(table.rows[0], table, replace(figure, selection=None)) == ("yes", "")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"origin": "fixture"},
+        {"model__method": "MV-Adapter (Kronecker)"},
+        {"model__backbone": "clip-vit-b-32-quickgelu"},
+        {"model__method_config": {"tying": {"init_args": {"layers": 3}}}},
+        {"model__method_config": {"tying": "anything"}},
+        {"protocol__dataset": "mine"},
+    ],
+)
+def test_what_is_something_else_has_no_published_figure(overrides: dict[str, Any]) -> None:
+    row, table = row_of(factor(**overrides))
+    assert (row.published, row.state) == ({}, "")
+    assert not [figure for figure in FIGURES if matches(row, table, figure)]
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "interval", "state"),
+    [
+        (44.0, 0.1, Interval(43.0, 46.2), "reproduced"),
+        (44.0, 0.1, Interval(43.0, 46.1), "off"),
+        (45.2, None, None, "within band"),
+        (45.1, None, None, "off"),
+        (47.3, 0.6, None, "within band"),
+        (47.5, 0.6, None, "off"),
+    ],
+)
+def test_states(mean: float, sd: float | None, interval: Interval | None, state: str) -> None:
+    value = Value(mean, sd, 3, interval)
+    assert state_of(value, PUBLISHED, "yes") == state_of(value, PUBLISHED, "unknown") == state
+    assert state_of(value, PUBLISHED, "no") == "not comparable"
+
+
+def test_every_figure_is_listed_with_the_state_of_its_recipe() -> None:
+    report = report_of(factor())
+    assert len(report.published) == len(FIGURES)
+    found = {one["where"]: one for one in report.published if "msrvtt_mvadapter_official" in one["recipes"]}
+    assert {one["state"] for one in found.values()} <= {"within band", "off"}
+    assert {(one["table"], one["row"]) for one in found.values()} == {(report.tables[0].id, FACTOR)}
+    others = [one for one in report.published if one["where"] not in found or one["source"] != "mv-adapter"]
+    assert {one["state"] for one in others} == {"no recipe", "not run"}
+    assert all((one["state"] == "not run") == bool(one["recipes"]) for one in others)
+
+
+@pytest.mark.parametrize("source", published().sources)
+def test_the_table_of_every_source_is_rendered(source: str) -> None:
+    page = render_markdown(Report([], [], [], with_published([])[1]))
+    (part,) = (text for text in page.split("<details>") if text.startswith(f"<summary>{source}: "))
+    rows = [line for line in part.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) == sum(figure.source == source for figure in FIGURES)
+    assert f"({published().sources[source].read})</summary>" in part
