@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from petl_bench.loading import load
     from petl_bench.method import Method
     from petl_bench.report import report
+    from petl_bench.report.compare import compare
     from petl_bench.tasks.base import Task
 
 #: public names, and the modules that have them, which are imported when a name is used: torch takes seconds
@@ -22,6 +23,7 @@ _MODULES = {
     "PetlBenchError": "errors",
     "Task": "tasks.base",
     "VideoTextDataModule": "data.base",
+    "compare": "report.compare",
     "fit": "library",
     "load": "loading",
     "predict": "library",
@@ -36,6 +38,7 @@ __all__ = [
     "Task",
     "VideoTextDataModule",
     "__version__",
+    "compare",
     "fit",
     "load",
     "predict",

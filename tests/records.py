@@ -1,8 +1,15 @@
 """Builds valid run records for tests."""
 
 import copy
+import hashlib
+import io
+import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from petl_bench.report.collect import Run
 from petl_bench.runs.record import SCHEMA
 
 _DIRECTION = {"R1": 40.0, "R5": 70.0, "R10": 80.0, "R50": 95.0, "MdR": 2.0, "MnR": 12.5, "n": 1000}
@@ -130,3 +137,66 @@ def make_first_record(**overrides: Any) -> dict[str, Any]:
     record["model"] |= {"extra_inference_params": None, "extra_inference_flops": None}
     record["eval"]["cost"] |= {"texts_per_s": None, "ms_per_query": None}
     return record
+
+
+def make_ranks(videos: int, captions: int, seed: int = 0, words: bool = True) -> dict[str, np.ndarray]:
+    """What `ranks.npz` holds of a retrieval run, of random ranks and random hits."""
+    rng = np.random.default_rng(seed)
+    text_video = np.repeat(np.arange(videos), captions)
+    texts = len(text_video)
+    galleries = {"t2v": (texts, videos), "v2t": (videos, videos)}
+    if captions > 1:
+        galleries["v2t_captions"] = (videos, texts - captions + 1)
+    arrays: dict[str, np.ndarray] = {
+        "video_id": np.array([f"video{video}" for video in range(videos)]),
+        "text_id": np.array([f"video{video}#{place % captions}" for place, video in enumerate(text_video)]),
+        "text_video": text_video,
+    }
+    if words:
+        arrays["words"] = np.array([f"caption {place} of video {video}" for place, video in enumerate(text_video)])
+    for way, (queries, gallery) in galleries.items():
+        arrays[way] = rng.integers(1, gallery + 1, queries).astype(np.int32)
+        hits = np.stack([rng.choice(gallery, min(3, gallery), replace=False) for _ in range(queries)])
+        arrays[f"{way}_hits"] = np.pad(hits, ((0, 0), (0, 3 - hits.shape[1])), constant_values=-1).astype(np.int32)
+    return arrays
+
+
+def make_answers(videos: int, questions: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """The same of question answering: questions of each video, right at random."""
+    right = np.random.default_rng(seed).integers(0, 2, videos * questions).astype(float)
+    return {
+        "video_id": np.array([f"video{video}" for video in range(videos)]),
+        "text_id": np.array([str(place) for place in range(len(right))]),
+        "text_video": np.repeat(np.arange(videos), questions),
+        "words": np.array([f"what is {place}?" for place in range(len(right))]),
+        "answers": np.array(["red"] * len(right)),
+        "correct": right,
+        "question_type": np.array(["what", "how"] * len(right))[: len(right)],
+        "prediction": np.where(right > 0, "red", "blue"),
+    }
+
+
+def write_run(folder: Path, arrays: dict[str, np.ndarray], **overrides: Any) -> Run:
+    """A run whose record has the digest and the counts of its ranks; overrides as of `make_record`."""
+    out = io.BytesIO()
+    np.savez_compressed(out, allow_pickle=False, **arrays)
+    record = make_record(**{"integrity__adapter_sha256": None, "integrity__config_sha256": "7" * 64, **overrides})
+    cost = record["eval"]["cost"]
+    if "correct" in arrays:
+        types, counts = np.unique(arrays["question_type"], return_counts=True)
+        record["eval"] = {
+            "accuracy": 100 * float(arrays["correct"].mean()),
+            "per_type": dict.fromkeys(types.tolist(), 50.0),
+            "n_per_type": dict(zip(types.tolist(), counts.tolist(), strict=True)),
+            "n": len(arrays["correct"]),
+            "cost": cost,
+        }
+    else:
+        ways = [way for way in ("t2v", "v2t", "v2t_captions") if way in arrays]
+        figures = {way: {**_DIRECTION, "n": len(arrays[way])} for way in ways}
+        record["eval"] = {**figures, "rsum": 380.0, "cost": cost}
+    record["integrity"]["ranks_sha256"] = hashlib.sha256(out.getvalue()).hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ranks.npz").write_bytes(out.getvalue())
+    (folder / "result.json").write_text(json.dumps(record), encoding="utf-8")
+    return Run(folder / "result.json", record)

@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.fuzz.trial import Form, Target, UnclearError
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.storage.files import FileError
 
 #: of so many damaged records one is made a report of, which takes its time
 _REPORTED = 256
@@ -539,9 +540,63 @@ def _earlier_readers() -> Iterable[Any]:
     )
 
 
+def _ranks(folder: Path) -> list[Form]:
+    """What three kinds of runs keep of their queries: one caption per video, two of them, answers."""
+    import numpy as np
+
+    from petl_bench.report.collect import Run
+    from petl_bench.report.queries import read_queries
+    from petl_bench.storage.files import file_sha256
+    from tests.records import make_answers, make_ranks, make_record
+
+    record = make_record()
+    cost, one = record["eval"]["cost"], record["eval"]["t2v"]
+    figures = {
+        "one": {"t2v": one | {"n": 4}, "v2t": one | {"n": 4}, "rsum": 1.0},
+        "two": {"t2v": one | {"n": 8}, **{way: one | {"n": 4} for way in ("v2t", "v2t_captions")}, "rsum": 1.0},
+        "answers": {"accuracy": 50.0, "per_type": {"what": 50.0}, "n_per_type": {"what": 6}, "n": 6},
+    }
+    arrays = {"one": make_ranks(4, 1), "two": make_ranks(4, 2), "answers": make_answers(3, 2)}
+    for name, made in arrays.items():
+        (folder / name).mkdir()
+        np.savez(folder / name / "ranks.npz", allow_pickle=False, **made)
+
+    def read(name: str, root: Path) -> None:
+        path = root / name / "result.json"
+        known = make_record(eval=figures[name] | {"cost": cost})
+        known["integrity"]["ranks_sha256"] = file_sha256(path.with_name("ranks.npz"))
+        try:
+            found = read_queries(Run(path, known))
+        except FileError as error:
+            if error.path != path.with_name("ranks.npz"):
+                raise UnclearError(f"is of another file: {error}") from error
+            raise
+        for queries in found.values():
+            columns = (queries.ids, queries.targets, queries.hits, queries.words, queries.types, queries.videos)
+            assert all(len(column) == len(queries) for column in columns if column is not None)
+            assert (queries.ranks is None) != (queries.scores is None)
+            assert queries.ranks is None or queries.ranks.min() >= 1
+            json.dumps(columns).encode()
+
+    return [Form(f"{name}/ranks.npz", "arrays", partial(read, name)) for name in arrays]
+
+
+def _ranks_readers() -> Iterable[Any]:
+    from petl_bench.report import queries
+    from petl_bench.storage import arrays
+
+    names = queries._Names
+    return (
+        *(arrays.read_arrays, arrays._unpacked, arrays._array, queries.read_queries, queries._retrieval),
+        *(queries._direction, queries._ranks, queries._text_video, names.of.__func__, names.given_to, queries._hits),
+        *(queries._answers, queries._column, queries._texts, queries._optional, queries._counts),
+    )
+
+
 MODEL_TARGETS = (
     Target("adapter", _adapter, _adapter_readers, CheckpointError),
     Target("record", _record, _record_readers, longest=6000),
+    Target("ranks", _ranks, _ranks_readers, FileError),
     Target("config", _config, _config_readers, UsageError, longest=1500),
     Target("weights", _weights, _weights_readers, CheckpointError, longest=4000),
     Target("described", _described, _described_readers, (CheckpointError, UsageError)),

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
+import numpy as np
 import yaml
 
 from petl_bench.data.plain_pickle import plain_value
@@ -68,6 +69,7 @@ class Mutator:
             "safetensors": self.safetensors,
             "yaml": self.yaml,
             "archive": self.archive,
+            "arrays": self.arrays,
             "bytes": self.bytes,
         }
 
@@ -294,6 +296,35 @@ class Mutator:
             for name, member in members.items():
                 archive.writestr(zipfile.ZipInfo(name), member)
         return out.getvalue()
+
+    def arrays(self, content: bytes) -> bytes:
+        """Edits a value or the shape of an array, makes another type of it, or leaves it out."""
+        if self.rng.random() < 0.2:
+            return self.archive(content)
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as file:
+                arrays = {name: np.array(file[name]) for name in file.files}
+            name = self.rng.choice(list(arrays))
+            arrays[name] = self._array(arrays[name])
+            if self.rng.random() < 0.1:
+                arrays[self.rng.choice((*arrays, "v2t_captions", "correct", "words", "a"))] = arrays.pop(name)
+            out = io.BytesIO()
+            np.savez(out, allow_pickle=True, **arrays)
+        except Exception:  # numpy lets through what damaged archives make Python raise
+            return self.bytes(content)
+        return out.getvalue()
+
+    def _array(self, array: np.ndarray) -> np.ndarray:
+        kinds = (np.int8, np.uint64, np.float32, np.bool_, np.str_, np.object_, np.complex64, ">i4", "S3")
+        what = self.rng.randrange(6)
+        if what == 0:
+            return array.astype(self.rng.choice(kinds))
+        if what == 1:
+            return self.rng.choice((array[:-1], array[:0], array[None], array.T, np.concatenate([array, array])))
+        flat = array.ravel().copy()
+        numbers = (-1, 0, 1, 2, 3, 7, 2**31 - 1, 0.5, -0.5, np.nan, np.inf)
+        flat[self.rng.randrange(len(flat))] = self.rng.choice(numbers if array.dtype.kind != "U" else CELLS)
+        return flat.reshape(array.shape)
 
     def yaml(self, content: bytes) -> bytes:
         """Edits a value, or puts some of YAML's own signs between."""

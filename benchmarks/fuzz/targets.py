@@ -64,7 +64,7 @@ def _samples(make: Callable[..., Any], splits: Sequence[str], options: dict[str,
             for question in sample.questions:
                 assert isinstance(question.id, int) or question.id.strip()
                 "\0".join((question.type, *question.answers)).encode()
-            "\0".join((sample.video, *sample.captions)).encode()
+            "\0".join((sample.video, *sample.captions, *sample.caption_ids)).encode()
         data.video_ids(split)
 
 
@@ -91,7 +91,7 @@ def _msrvtt_readers() -> Iterable[Any]:
     from datamodules import msrvtt
 
     module = msrvtt.MSRVTT
-    own = (module.video_ids, module.annotations, module._all_captions, msrvtt._read_captions)
+    own = (module.video_ids, module.annotations, module._all_captions, msrvtt._read_captions, Record.label)
     return (*own, *_JSON, annotations.section_of, annotations.read_column, *_TABLES)
 
 
@@ -301,7 +301,7 @@ def _coco(folder: Path) -> list[Form]:
     for split in ("train", "test"):
         (folder / f"flickr30k_{split}.json").write_bytes((folder / f"coco_karpathy_{split}.json").read_bytes())
     images = [
-        {"filename": f"COCO_val2014_{n:012}.jpg", "split": split, "sentences": [{"raw": f"picture {n}."}] * 2}
+        {"filename": f"COCO_val2014_{n:012}.jpg", "split": split, "sentences": [{"raw": f"{n}.", "sentid": n}] * 2}
         for n, split in enumerate(("train", "restval", "val", "test", "test"))
     ]
     (folder / "dataset_coco.json").write_text(json.dumps({"images": images, "dataset": "coco"}))
@@ -325,7 +325,9 @@ def _coco_readers() -> Iterable[Any]:
 
     module = karpathy.KarpathyDataModule
     own = (module.video_ids, module.annotations, module._karpathy, karpathy.read_captions, karpathy.image_id)
-    return (*own, *_JSON, *_RECORDS, *_SECTIONS, *_LINES, Record.strings, Record.strings_of, Record.items)
+    labels = (Record.labels_of, annotations._label)
+    texts = (Record.strings, Record.strings_of, Record.items)
+    return (*own, *labels, *_JSON, *_RECORDS, *_SECTIONS, *_LINES, *texts)
 
 
 def _write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:

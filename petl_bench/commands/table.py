@@ -126,6 +126,14 @@ COMMANDS = (
         plugins=False,
     ),
     Command(
+        "compare",
+        _REST,
+        ("two runs on the same queries, and those that changed:  petl-bench compare RUN_A RUN_B",),
+        torch=False,
+        several=True,
+        plugins=False,
+    ),
+    Command(
         "record",
         _REST,
         ("write the record of a run that was killed before it did:  petl-bench record runs/.../seed0",),
@@ -142,8 +150,8 @@ COMMANDS = (
 )
 _EPILOGUE = """
 options:
-  --plugins PACKAGE  import methods, backbones, tasks and data modules of your own first (repeatable; not of report and
-                     fixture); installed packages with the entry point petl_bench.plugins are known without
+  --plugins PACKAGE  import methods, backbones, tasks and data modules of your own first (repeatable; not of report,
+                     compare and fixture); installed packages with the entry point petl_bench.plugins are known without
   --debug            show the traceback of an error
   --version, --help
 

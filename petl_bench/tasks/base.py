@@ -24,7 +24,8 @@ class Evaluation:
     Attributes:
         metrics: flat, for logging, e.g. `t2v_R1`.
         record: nested, as the run record's `eval` block.
-        ranks: arrays that `ranks.npz` keeps, from which every metric follows.
+        ranks: arrays that `ranks.npz` keeps, from which every metric follows; row i is sample index i. Which videos and
+            texts these are is added to them (`petl_bench.runs.queries`).
         inference: test-time choices that are part of the protocol.
         videos: how many clips were encoded.
     """

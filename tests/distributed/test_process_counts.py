@@ -38,7 +38,7 @@ def retrieval(samples: int, rank: int, world: int) -> tuple[dict[str, float], di
     metric = RetrievalMetric(samples, samples)
     fill(metric, samples, rank, world)
     result = metric.compute()
-    return result.metrics, result.ranks
+    return result.metrics, result.ranks | {f"{way}_hits": hits for way, hits in result.hits.items()}
 
 
 def fill(metric: RetrievalMetric, samples: int, rank: int, world: int) -> None:
@@ -67,7 +67,7 @@ def reranking(samples: int, rank: int, world: int) -> tuple[dict[str, float], di
             if len(texts):
                 metric.update_pairs(texts, one, -(text[texts] - video[one]).square().sum(dim=1))
     result = metric.compute()
-    return result.metrics, result.ranks
+    return result.metrics, result.ranks | {f"{way}_hits": hits for way, hits in result.hits.items()}
 
 
 def answers(samples: int, rank: int, world: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:

@@ -226,3 +226,6 @@ def test_an_unreadable_video_is_tolerated_only_when_asked(
     assert record["protocol"]["n_gallery"] == 4  # never shrunk
     with np.load(folder / "ranks.npz") as ranks:
         assert ranks["t2v"][:2].tolist() == [4, 4]  # a failed video ranks last
+        assert ranks["v2t_hits"][:2].tolist() == [[-1, -1, -1]] * 2
+        assert set(ranks["t2v_hits"].ravel().tolist()) == {2, 3, -1}
+        assert ranks["video_id"].tolist() == ["video16", "video17", "video18", "video19"]

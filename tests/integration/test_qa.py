@@ -29,6 +29,13 @@ def test_fit_test_predict_report(dataset: Path, tmp_path: Path, capsys: pytest.C
     assert record["train"]["steps"] == 7  # questions about 14 of 16 videos, 4 each, in batches of 8
     with np.load(folder / "ranks.npz") as file:
         first = dict(file)
+    asked = json.loads((dataset / "test_qa.json").read_text(encoding="utf-8"))
+    by_id = {str(one["id"]): one for one in asked}
+    told = [first[name].tolist() for name in ("text_id", "words", "answers")]
+    assert sorted(told[0]) == sorted(by_id)
+    assert [(by_id[one]["question"], by_id[one]["answer"]) for one in told[0]] == list(zip(*told[1:], strict=True))
+    videos = first["video_id"][first["text_video"]].tolist()
+    assert videos == [f"video{by_id[one]['video_id']}" for one in told[0]]
     assert 100 * first["correct"].mean() == found["accuracy"]
     assert "task.head.layers.0.weight" in load_file(folder / "adapter.safetensors")
 

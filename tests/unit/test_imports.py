@@ -65,14 +65,8 @@ MAY_IMPORT = {
 WITHOUT_TORCH = (
     *("errors", "formats", "main", "ranges", "registry", "renamed", "fixture", "report"),
     *("machine.cgroups", "machine.cpus", "machine.installation", "machine.launch", "machine.limits", "machine.output"),
-    *(
-        "machine.resources",
-        "storage.arrays",
-        "storage.files",
-        "storage.locks",
-        "storage.plain_yaml",
-        "storage.untrusted",
-    ),
+    *("machine.resources", "storage.arrays", "storage.files", "storage.locks", "storage.plain_yaml"),
+    *("storage.untrusted", "commands.compare"),
     *("cli.arguments", "cli.config_safety", "cli.fragments", "cli.messages", "cli.named_configs", "cli.recipes"),
     *("cli.rewriting", "configurable"),
     *("commands.demo", "commands.fixture", "commands.list", "commands.report", "commands.table"),

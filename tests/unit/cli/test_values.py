@@ -20,6 +20,7 @@ def parsed(model: dict[str, Any] | None = None, data: dict[str, Any] | None = No
     task = Namespace(class_path="petl_bench.tasks.retrieval.Retrieval", init_args=Namespace(temperature=None))
     lora = Namespace(**{**LORA, "task": task, **(model or {})})
     run = {"seed_everything": 0, "runs_dir": "runs", "overwrite": False, "allow_change": [], "collective_timeout": 1}
+    run["record_words"] = True
     return Namespace(
         **{**run, "zero_shot": False, "best_on_val": False, "save_every_n_steps": None, "ckpt_path": None, **changed},
         trainer=options(),

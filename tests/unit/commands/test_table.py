@@ -45,7 +45,7 @@ def test_what_one_process_does_is_not_done_by_several(name: str, monkeypatch: py
         run_command(name, [], [])
 
 
-@pytest.mark.parametrize("name", ["report", "fixture"])
+@pytest.mark.parametrize("name", ["report", "compare", "fixture"])
 def test_commands_without_plugins(name: str) -> None:
     with pytest.raises(UsageError, match=f"{name} has no option --plugins"):
         run_command(name, [], ["json"])
