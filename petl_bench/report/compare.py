@@ -15,9 +15,10 @@ import numpy as np
 from petl_bench.errors import DataError, UsageError
 from petl_bench.machine.limits import explaining_machine_faults
 from petl_bench.machine.output import print_table
+from petl_bench.report.cells import one_line
 from petl_bench.report.collect import Run, comparability_key
 from petl_bench.report.queries import Queries, ranks_beside, read_queries
-from petl_bench.report.render import csv_cell, one_line
+from petl_bench.report.sheets import csv_cell
 from petl_bench.report.statistics import holm, interval, paired, recall, resampled_medians
 from petl_bench.report.tables import FIXTURE_STAMP
 from petl_bench.runs.record import FILE_NAME, read_result
