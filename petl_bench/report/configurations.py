@@ -153,7 +153,7 @@ class Direction:
         """See `Configuration.in_order_of`; `known`: both have all queries of the same split."""
         moved = self
         if len(self.clusters) != len(other.clusters):
-            raise UnpairedError(f"other queries: {len(self.clusters)}, not {len(other.clusters)}")
+            raise UnpairedError(f"other queries: their number differs ({len(other.clusters)} and {len(self.clusters)})")
         if self.ids is None or other.ids is None:
             if not known:
                 raise UnpairedError("a part of the queries, and nothing says which")
@@ -197,6 +197,7 @@ def configuration(runs: Sequence[Run], read: Read = read_queries) -> Configurati
     Raises:
         UnpairedError: a run has no readable ranks, or seeds had different queries.
     """
+    require_ranks(runs)
     seeds = [_of_run(run, read) for run in runs]
     try:
         same = [seed.in_order_of(seeds[0]) for seed in seeds]
@@ -209,15 +210,23 @@ def configuration(runs: Sequence[Run], read: Read = read_queries) -> Configurati
     return Configuration(directions, all(seed.complete for seed in same))
 
 
+def require_ranks(runs: Sequence[Run]) -> None:
+    """Refuses runs whose ranks are not there.
+
+    Raises:
+        UnpairedError: naming the first such seed.
+    """
+    for run in runs:
+        if not (ranks := ranks_beside(run.path)).is_file():
+            raise UnpairedError(f"no {ranks.name} of seed {run.record['id']['seed']}")
+
+
 def _of_run(run: Run, read: Read) -> Configuration:
-    seed = f"seed {run.record['id']['seed']}"
-    ranks = ranks_beside(run.path)
-    if not ranks.is_file():
-        raise UnpairedError(f"no {ranks.name} of {seed}")
     try:
         found = read(run)
     except FileError as error:
-        raise UnpairedError(f"{ranks.name} of {seed}: {error.reason}") from error
+        ranks, seed = ranks_beside(run.path).name, run.record["id"]["seed"]
+        raise UnpairedError(f"{ranks} of seed {seed}: {error.reason}") from error
     protocol = run.record["protocol"]
     complete = not protocol["partial"] and protocol["n_found"] == protocol["n_expected"]
     return Configuration({way: _direction(way, queries) for way, queries in found.items()}, complete)

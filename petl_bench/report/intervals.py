@@ -15,7 +15,15 @@ import numpy as np
 
 from petl_bench.report import statistics
 from petl_bench.report.collect import Run
-from petl_bench.report.configurations import IN_RSUM, Configuration, Direction, Read, UnpairedError, configuration
+from petl_bench.report.configurations import (
+    IN_RSUM,
+    Configuration,
+    Direction,
+    Read,
+    UnpairedError,
+    configuration,
+    require_ranks,
+)
 from petl_bench.report.kept import Kept
 from petl_bench.report.model import Interval
 from petl_bench.report.queries import read_queries
@@ -49,6 +57,7 @@ class Statistics:
         Raises:
             UnpairedError: a run has no readable ranks, or seeds had different queries.
         """
+        require_ranks(runs)  # what is kept of them changes nothing
         key = f"intervals {_key(runs)}"
         if key not in self._kept:
             found = self._configuration(runs)
@@ -74,10 +83,9 @@ class Statistics:
         asked = [(f"difference {_key(ours)} {_key(theirs)}", theirs, titles) for theirs, titles in others]
         for key, theirs, titles in asked:
             lacking = [title for title in titles if title not in self._kept.get(key, {})]
-            if not lacking:
-                continue
             try:
-                new = difference(self._configuration(ours), self._configuration(theirs), lacking)
+                require_ranks([*ours, *theirs])
+                new = self._untested(ours, theirs, lacking)
             except UnpairedError as error:
                 refused[key] = error
                 continue
@@ -92,6 +100,9 @@ class Statistics:
     def save(self) -> None:
         """Keeps what was asked for, and nothing else."""
         self._kept.save()
+
+    def _untested(self, ours: Sequence[Run], theirs: Sequence[Run], titles: Collection[str]) -> list[Untested]:
+        return difference(self._configuration(ours), self._configuration(theirs), titles) if titles else []
 
     def _configuration(self, runs: Sequence[Run]) -> Configuration:
         key = _key(runs)

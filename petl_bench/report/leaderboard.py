@@ -64,10 +64,11 @@ def leaderboard(
         raise DataError(f"no valid run below {names}{rejected}. {HOW_TO_GET_RUNS}")
 
     report = build_report(found, cache)
-    clips = None if thumbnails is None else str(thumbnails.resolve())
-    made_from = fingerprint(found.runs, found.rejected, {"thumbnails": clips}, cache)
-    if not unchanged(output, made_from):
-        remember(output, made_from, _write_all(report, output, thumbnails))
+    made_from = fingerprint(found.runs, found.rejected, {}, cache)
+    few = len(found.runs) <= MOST_ON_PAGE
+    # Of pictures nothing says whether their clips are those of before.
+    if few or thumbnails or not unchanged(output, made_from):
+        remember(output, made_from, _write_all(report, output, Clips(thumbnails, by_config=few)))
     print_tables(report.tables)
     print_rejected(found.rejected)
     if find_spec("matplotlib") is None:
@@ -97,12 +98,11 @@ def rendered(report: Report) -> dict[str, str]:
     }
 
 
-def _write_all(report: Report, output: Path, thumbnails: Path | None) -> list[Path]:
+def _write_all(report: Report, output: Path, clips: Clips) -> list[Path]:
     """Writes every format, pages and plots; the files."""
     texts = [_write(output / name, text) for name, text in rendered(report).items()]
     beside = Beside()
-    runs = sum(len(row.runs) for table in report.tables for row in table.rows)
-    pages = write_pages(report, output, beside, Clips(thumbnails, by_config=runs <= MOST_ON_PAGE))
+    pages = write_pages(report, output, beside, clips)
     return [*texts, *pages, *(write_plots(report, output / "plots", beside) or [])]
 
 

@@ -103,7 +103,7 @@ def test_markdown_holds_the_figures(report: Report) -> None:
             ]
     (published,) = (cells for cells in read[0] if cells["Method"] == "MVAdapter")
     assert published["Published t2v R@1"] == "46.2 (-0.9, comparable?)"
-    assert published["State"] == "within band"
+    assert published["State"] == "within band, unpaired"
     assert published["t2v R@1"] == "45.2 ± 1.1 [42.1, 48.1]"
 
 

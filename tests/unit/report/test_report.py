@@ -442,11 +442,11 @@ def test_strict_fails_on_any_rejected_run(tmp_path: Path) -> None:
     save(tmp_path / "runs" / "b", id__seed=1, env__dirty=True)
     assert main(tmp_path / "runs", "--output", tmp_path) == 0
     page = (tmp_path / "leaderboard.md").read_text()
-    assert "| 2 | dirty |" in page
+    assert "| 2 | dirty, unpaired |" in page
     assert "Rejected" not in page
     assert main(tmp_path / "runs", "--output", tmp_path, "--strict") == 4
     page = (tmp_path / "leaderboard.md").read_text()
-    assert "| 1 | ok |" in page
+    assert "| 1 | unpaired |" in page
     assert "b/result.json: dirty" in page
 
 
