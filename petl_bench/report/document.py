@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from petl_bench.report.model import Difference, Report, Row, SummaryRow, Table, Value
+from petl_bench.storage.untrusted import plain_text
 
 SCHEMA = "petl_bench.report/1"
 
 
 def render_document(report: Report) -> str:
     """JSON; the same report gives the same bytes."""
-    return json.dumps(as_document(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # Names of folders may be any bytes.
+    return plain_text(json.dumps(as_document(report), indent=1, ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from petl_bench.report.latex import render_table
 from petl_bench.report.markdown import render_markdown
 from petl_bench.report.memo import fingerprint, remember, unchanged
 from petl_bench.report.model import Report
+from petl_bench.report.owned import OwnedFolder, make_folder, write_if_new
 from petl_bench.report.page import MOST_ON_PAGE, write_pages
 from petl_bench.report.plots import HOW_TO_GET as HOW_TO_GET_PLOTS
 from petl_bench.report.plots import write_plots
@@ -28,7 +29,9 @@ from petl_bench.report.tables import build_tables
 from petl_bench.report.terminal import print_rejected, print_tables
 from petl_bench.report.thumbnails import Clips
 from petl_bench.report.verification import verified
-from petl_bench.storage.files import FileError, write_atomically
+
+#: folder of LaTeX files, one per table
+_TABLES = "tables"
 
 
 def leaderboard(
@@ -94,22 +97,20 @@ def rendered(report: Report) -> dict[str, str]:
         "leaderboard.csv": render_tidy(report.tables),
         "wide.csv": render_wide(report.tables),
         "report.json": render_document(report),
-        **{f"tables/{table.id}.tex": render_table(table) for table in report.tables},
+        **{f"{_TABLES}/{table.id}.tex": render_table(table) for table in report.tables},
     }
 
 
 def _write_all(report: Report, output: Path, clips: Clips) -> list[Path]:
     """Writes every format, pages and plots; the files."""
-    texts = [_write(output / name, text) for name, text in rendered(report).items()]
+    make_folder(output)
+    texts, tables = rendered(report), OwnedFolder(output / _TABLES)
+    for name, text in texts.items():
+        folder, _, file = name.rpartition("/")
+        if folder:
+            tables.put(file, None, text.encode)
+        else:
+            write_if_new(output / name, text)
     beside = Beside()
-    pages = write_pages(report, output, beside, clips)
-    return [*texts, *pages, *(write_plots(report, output / "plots", beside) or [])]
-
-
-def _write(path: Path, text: str) -> Path:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(path.parent, f"cannot be created: {error.strerror}") from error
-    write_atomically(path, text)
-    return path
+    pages, plots = write_pages(report, output, beside, clips), write_plots(report, output / "plots", beside) or []
+    return [*(output / name for name in texts if "/" not in name), *tables.close(), *pages, *plots]

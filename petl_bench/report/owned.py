@@ -14,7 +14,7 @@ from petl_bench.storage.untrusted import UnreadableError, parse_json, read_text
 
 #: what a report wrote into a folder, and from what
 MANIFEST = ".written.json"
-_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*\.(html|svg|png)")
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*\.(html|svg|png|tex)")
 
 
 class OwnedFolder:

@@ -211,6 +211,6 @@ def test_a_report_of_one_row(tmp_path: Path) -> None:
 def test_folders_whose_names_are_no_utf_8(most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("petl_bench.report.page.MOST_ON_PAGE", most)
     report = make_report(tmp_path / "数据\udcff", seeds=1, methods=METHODS[:2], hostile=False)
-    for _ in range(2):
-        files = write_pages(report, tmp_path)
+    write_pages(report, tmp_path)
+    files = write_pages(report, tmp_path)
     assert all("数据" in path.read_text(encoding="utf-8") for path in files)

@@ -556,3 +556,17 @@ def test_no_runs_at_all_say_how_to_get_some(tmp_path: Path) -> None:
             main(tmp_path / folder, "--output", tmp_path / "report")
         assert error.value.exit_code == 4
     assert not (tmp_path / "report").exists()
+
+
+def test_files_of_an_earlier_report_do_not_stay(tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    save(tmp_path / "runs" / "a")
+    other = save(tmp_path / "runs" / "b", protocol__dataset="msvd")
+    assert main(tmp_path / "runs", "--output", out) == 0
+    (out / "tables" / "mine.tex").write_text("theirs", encoding="utf-8")
+    before = {path.name for path in (out / "tables").glob("*.tex")}
+    (other / "result.json").unlink()
+    assert main(tmp_path / "runs", "--output", out) == 0
+    after = {path.name for path in (out / "tables").glob("*.tex")}
+    assert (len(before), len(after)) == (3, 2)
+    assert "mine.tex" in after
