@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from petl_bench.errors import UsageError
@@ -60,6 +61,10 @@ class Words(NamedTuple):
     def select(self, rows: Tensor | slice) -> Words:
         """Some of the texts."""
         return Words(self.ids[rows], self.mask[rows])
+
+    def to(self, device: torch.device) -> Words:
+        """The same on a device."""
+        return Words(self.ids.to(device), self.mask.to(device))
 
     def without_padding(self) -> Words:
         """Without the places that are padding in all rows, which nobody reads."""

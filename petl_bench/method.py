@@ -191,6 +191,9 @@ class Method(Configurable, LightningModule, ABC):
 
     def on_test_epoch_start(self) -> None:
         self._start_evaluation(self.trainer.test_dataloaders)
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None and not getattr(self.trainer, "fast_dev_run", False):
+            self.task.before_test(data.test_texts())
 
     def _start_evaluation(self, loader: Any) -> None:
         self.task.reset()

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from petl_bench.configurable import Configurable
 from petl_bench.data.augmentation import RandAugment, require_recipe
+from petl_bench.data.batch import SplitTexts
 from petl_bench.data.cache import Clip, FrameCache
 from petl_bench.data.clip_files import AmbiguousClip, ClipFiles, is_text, outside, relative
 from petl_bench.data.datasets import ClipLoader, EvaluationDataset, TrainingDataset, collate
@@ -32,7 +33,7 @@ from petl_bench.data.samples import Protocol, Sample, Split, looked_up_by
 from petl_bench.data.video import reader_version, require_reader
 from petl_bench.data.workers import CurrentFiles, LateLoader, as_loader
 from petl_bench.errors import DataError, UsageError
-from petl_bench.inputs import FrameRule, InputSpec, Sampling
+from petl_bench.inputs import FrameRule, InputSpec, Sampling, Words
 from petl_bench.lightning_seams import batches_done
 from petl_bench.machine.limits import require_temporary_folder
 from petl_bench.ranges import Count, NonNegativeCount, Processes, Size
@@ -460,6 +461,16 @@ class VideoTextDataModule(Configurable, LightningDataModule):
             rank_zero_info(
                 f"{split} split: {cut} of {len(captions)} {self.texts} ({share:.1f} %) cut to {self.max_words}"
             )
+
+    def test_texts(self) -> SplitTexts:
+        """What a task may read of the test split beside its batches."""
+        samples, spec = self.samples("test"), self.spec
+        return SplitTexts(
+            tuple(sample.video for sample in samples),
+            tuple(caption for sample in samples for caption in sample.captions),
+            lambda: [caption for sample in self.samples("train") for caption in sample.captions],
+            lambda captions: Words(*spec.tokenize(captions, self.max_words)),
+        )
 
     # --- loaders --------------------------------------------------------------------------------------------------
 

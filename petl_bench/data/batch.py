@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -31,6 +32,22 @@ class Question(NamedTuple):
         for answer in self.answers:
             found[answer] = found.get(answer, 0.0) + self.weight
         return found
+
+
+class SplitTexts(NamedTuple):
+    """What a task may read of the test split beside its batches.
+
+    Attributes:
+        videos: ids, by `Batch.video_index`.
+        captions: by `Batch.text_index`.
+        training_captions: gives all captions of the training split, in file order.
+        tokenize: gives captions as batches have them.
+    """
+
+    videos: tuple[str, ...]
+    captions: tuple[str, ...]
+    training_captions: Callable[[], list[str]]
+    tokenize: Callable[[Sequence[str]], Words]
 
 
 class Batch(NamedTuple):

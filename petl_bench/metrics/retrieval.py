@@ -23,8 +23,9 @@ With one caption per video they are equal.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -98,6 +99,7 @@ class RetrievalResult:
         text_video: video index of each caption (M,).
         tie_share: share of the t2v and v2t queries that have a tie with their target, 0 to 1.
         failed_videos: videos that could not be decoded.
+        second: what `RetrievalMetric.beside` found.
     """
 
     metrics: dict[str, float]
@@ -106,6 +108,11 @@ class RetrievalResult:
     text_video: np.ndarray
     tie_share: float
     failed_videos: int
+    second: list[dict[str, Any]] = field(default_factory=list)
+
+
+OtherTexts = Callable[[Tensor], Scores]
+"""Features (N, E) of captions that are no queries -> their similarities with the videos of the split."""
 
 
 class RetrievalMetric(Metric):
@@ -116,6 +123,10 @@ class RetrievalMetric(Metric):
     Args:
         expected_videos: number of videos of the split, or None for one more than the largest index seen.
         expected_texts: the same for captions.
+
+    Attributes:
+        beside: what is calculated from the similarities beside the ranks, given them, the video of each caption (M,),
+            and what compares other captions with the same videos; None: nothing.
     """
 
     full_state_update = False
@@ -130,6 +141,7 @@ class RetrievalMetric(Metric):
         super().__init__(dist_sync_fn=gather_on_cpu)
         self.expected_videos = expected_videos
         self.expected_texts = expected_texts
+        self.beside: Callable[[Scores, Tensor, OtherTexts], list[dict[str, Any]]] | None = None
         for state in ("video_features", "video_index", "video_decoded"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
         for state in ("text_features", "text_index", "text_video"):
@@ -149,7 +161,11 @@ class RetrievalMetric(Metric):
 
     def update_captions(self, pooled: Tensor, projected: Tensor, index: Tensor, video_index: Tensor) -> None:
         """Adds what this metric keeps of captions, normalised or not (M, E), as in `update_texts`."""
-        self.update_texts(pooled, index, video_index)
+        self.update_texts(self.of_captions(pooled, projected), index, video_index)
+
+    def of_captions(self, pooled: Tensor, projected: Tensor) -> Tensor:
+        """Which features of captions it compares with videos: the normalised ones, or those before that (M, E)."""
+        return pooled
 
     def update_videos(self, features: Tensor, index: Tensor, decoded: Tensor) -> None:
         """Adds videos: features (B, E), sample index (B,), and whether each could be decoded (B,)."""
@@ -191,7 +207,11 @@ class RetrievalMetric(Metric):
         text = dim_zero_cat(self.text_features)[texts].cpu()
         video = dim_zero_cat(self.video_features)[videos].cpu()
         failed = ~dim_zero_cat(self.video_decoded)[videos].cpu()
-        return _evaluate(self._scores(text, video, failed, videos), dim_zero_cat(self.text_video)[texts].cpu())
+        scores, text_video = self._scores(text, video, failed, videos), dim_zero_cat(self.text_video)[texts].cpu()
+        result = _evaluate(scores, text_video)
+        if self.beside is not None:
+            result.second = self.beside(scores, text_video, lambda others: self._scores(others, video, failed, videos))
+        return result
 
     def _scores(self, text: Tensor, video: Tensor, failed: Tensor, videos: Tensor) -> Scores:
         """How captions and videos are compared; `videos` is the order that `video` is already in."""
@@ -220,8 +240,8 @@ class TextConditionedRetrievalMetric(RetrievalMetric):
         assert frames is not None, "tasks ask for features of frames"
         self.update_frames(frames, mask, index, decoded)
 
-    def update_captions(self, pooled: Tensor, projected: Tensor, index: Tensor, video_index: Tensor) -> None:
-        self.update_texts(projected, index, video_index)
+    def of_captions(self, pooled: Tensor, projected: Tensor) -> Tensor:
+        return projected
 
     def update_frames(self, features: Tensor, mask: Tensor, index: Tensor, decoded: Tensor) -> None:
         """Adds videos: frame features (B, T, E), their mask (B, T), and as in `update_videos`; T is always the same."""
@@ -233,15 +253,18 @@ class TextConditionedRetrievalMetric(RetrievalMetric):
         return scores_of_frames(text, video, mask, self.temperature, failed)
 
 
-def _evaluate(scores: Scores, text_video: Tensor, chunk: int = 256) -> RetrievalResult:
-    failed = scores.failed
+def ranks_of_directions(scores: Scores, text_video: Tensor, chunk: int = 256) -> dict[str, Ranks]:
+    """`t2v`, `v2t` and, if a video has several captions, `v2t_captions`, as `RetrievalResult` says."""
     directions = {"t2v": text_to_video_ranks(scores, text_video, chunk)}
     captions = video_to_text_ranks(scores, text_video, chunk)
-    if scores.texts > len(failed):
-        directions["v2t"] = video_to_caption_set_ranks(scores, text_video, chunk)
-        directions["v2t_captions"] = captions
-    else:
-        directions["v2t"] = captions
+    if scores.texts == len(scores.failed):
+        return directions | {"v2t": captions}
+    return directions | {"v2t": video_to_caption_set_ranks(scores, text_video, chunk), "v2t_captions": captions}
+
+
+def _evaluate(scores: Scores, text_video: Tensor) -> RetrievalResult:
+    failed = scores.failed
+    directions = ranks_of_directions(scores, text_video)
     tie_share = (directions["t2v"].ties + directions["v2t"].ties) / (scores.texts + len(failed))
     if tie_share > TIE_SHARE_TO_WARN:
         warnings.warn(
@@ -372,6 +395,60 @@ def _rank(rows: Rows, positives: tuple[Tensor, Tensor], lost: Tensor, gallery_si
     ranks = (1 + greater + (equal + 1) // 2).masked_fill(lost, gallery_size)
     ties = int(torch.count_nonzero(equal.masked_fill(lost, 0)))
     return Ranks(ranks, ties, gallery_size, hits)
+
+
+def ranks_of_any(
+    rows: Rows, positives: tuple[Tensor, Tensor], failed: Tensor, queries: int, chunk: int = 256
+) -> Tensor:
+    """Rank of the best of several targets of each query (Q,), by the rule of the module.
+
+    Args:
+        rows: (start, stop) -> scores of these queries against the gallery (C, G), free to overwrite.
+        positives: query and gallery item of each pair, (P,) each; every query has at least one.
+        failed: gallery items without a feature (G,); a query that has only such targets gets the worst rank.
+        queries: Q.
+        chunk: C.
+    """
+    findable = torch.bincount(positives[0][~failed[positives[1]]], minlength=queries)
+    return _rank(rows, positives, findable == 0, len(failed), chunk).ranks
+
+
+def position_pairs(
+    rows: Rows, positives: tuple[Tensor, Tensor], queries: int, most: int, chunk: int = 256
+) -> tuple[Tensor, Tensor]:
+    """Places of all targets of each query, by the rule of the module: the j-th best stands behind j - 1 own ones.
+
+    Args:
+        rows: (start, stop) -> scores of these queries against the gallery (C, G), free to overwrite.
+        positives: query and gallery item of each pair, (P,) each; every query has at least one.
+        queries: Q.
+        most: a place beyond it is only said to be beyond it.
+        chunk: C.
+
+    Returns:
+        Query and place of each pair, (P,) each; those of a query together, best first.
+    """
+    by_query = torch.argsort(positives[0], stable=True)
+    query, item = positives[0][by_query], positives[1][by_query]
+    places = []
+    with full_precision(query.device.type):
+        for start in range(0, queries, chunk):
+            stop = min(start + chunk, queries)
+            scores = rows(start, stop)
+            own = slice(*torch.searchsorted(query, torch.tensor([start, stop])).tolist())
+            row, items = query[own] - start, item[own]
+            score = scores[row, items]
+            scores[row, items] = -torch.inf
+            # So many of the others tell whether a place is beyond `most`, were all of them equal.
+            others = scores.topk(min(2 * most + 1, scores.shape[1]), dim=1).values[row]  # (P, O)
+            greater = (others > score[:, None]).sum(1)
+            equal = (others == score[:, None]).sum(1)
+            best_first = torch.argsort(score, descending=True, stable=True)
+            best_first = best_first[torch.argsort(row[best_first], stable=True)]
+            counts = torch.bincount(row, minlength=stop - start)
+            before = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]  # own ones
+            places.append(1 + before + (greater + (equal + 1) // 2)[best_first])
+    return query, torch.cat(places)
 
 
 def _first_hits(scores: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from petl_bench.errors import DataError
 from petl_bench.machine.resources import exhausted
 from petl_bench.report.kept import Kept
 from petl_bench.report.memo import Digests
-from petl_bench.runs.record import FILE_NAME, read_result, schema_sha256
+from petl_bench.runs.record import FILE_NAME, TEST_NAME, read_result, schema_sha256
 from petl_bench.storage.files import FileError
 
 _FILES = {"ranks": "ranks.npz", "adapter": "adapter.safetensors", "config": "config.yaml"}
@@ -99,7 +99,7 @@ def collect(folders: Iterable[Path], strict: bool = False, cache: Path | None = 
         if reason:
             rejected.append(Rejected(path, reason))
         else:
-            runs.append(Run(path, record))
+            runs.append(Run(path, _with_those_of_its_test(path, record, valid)))
     if runs:
         valid.save()
         digests.save()
@@ -132,8 +132,13 @@ def _comparable(value: Any) -> Any:
 
 
 def metrics(record: dict[str, Any]) -> dict[str, Any]:
-    """The `eval` block without its costs, which differ between two runs of the same thing."""
-    return {name: value for name, value in record["eval"].items() if name != "cost"}
+    """The `eval` block without its costs and second figures, which differ between two runs of the same thing."""
+    return {name: value for name, value in record["eval"].items() if name not in ("cost", "second_figures")}
+
+
+def second_figures(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Figures beside the plain ones, by title: what post-processing or another measure gives."""
+    return {item["title"]: item for item in record["eval"].get("second_figures", [])}
 
 
 def _find(folders: Iterable[Path]) -> tuple[list[Path], list[Rejected]]:
@@ -205,9 +210,52 @@ def _settle_duplicates(runs: list[Run]) -> tuple[list[Run], list[Rejected]]:
     kept: list[Run] = []
     rejected: list[Rejected] = []
     for (_, config, seed), group in groups.items():
-        if len({json.dumps(metrics(run.record), sort_keys=True) for run in group}) == 1:
-            kept.append(min(group, key=lambda run: (run.record["kind"] != "fit", run.path)))
+        if _same(metrics(run.record) for run in group) and _same_where_both(second_figures(r.record) for r in group):
+            kept.append(
+                _with_all_second_figures(sorted(group, key=lambda run: (run.record["kind"] != "fit", run.path)))
+            )
             continue
         reason = f"{len(group)} runs of configuration {config[:8]} with seed {seed} have different metrics"
         rejected += [Rejected(run.path, reason) for run in group]
     return sorted(kept, key=lambda run: run.path), rejected
+
+
+def _same(values: Iterable[Any]) -> bool:
+    return len({json.dumps(value, sort_keys=True) for value in values}) <= 1
+
+
+def _same_where_both(blocks: Iterable[dict[str, Any]]) -> bool:
+    """Whether what several say is the same of all that say it."""
+    said: dict[str, Any] = {}
+    return all(said.setdefault(name, value) == value for block in blocks for name, value in block.items())
+
+
+def _with_all_second_figures(runs: list[Run]) -> Run:
+    """The first of several equal runs, with what any of them says beside the plain figures."""
+    return runs[0]._replace(record=functools.reduce(_joined, [run.record for run in runs]))
+
+
+def _with_those_of_its_test(path: Path, record: dict[str, Any], valid: Kept) -> dict[str, Any]:
+    """A record with the second figures of a later test of the same adapter, which lies beside it as `test.json`."""
+    beside = path.with_name(TEST_NAME)
+    if not beside.is_file():
+        return record
+    try:
+        test = read_result(beside, valid)
+    except FileError:  # a test is no part of a report but for these
+        return record
+    adapter = record["integrity"]["adapter_sha256"]
+    if test["status"] != "complete" or adapter is None or test["integrity"]["adapter_sha256"] != adapter:
+        return record
+    same = comparability_key(test) == comparability_key(record) and _same([metrics(test), metrics(record)])
+    return _joined(record, test) if same else record
+
+
+def _joined(record: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """A record with what another of the same figures says beside them."""
+    own, theirs = second_figures(record), second_figures(other)
+    if theirs.keys() <= own.keys():
+        return record
+    found = theirs | own
+    figures = record["eval"] | {"second_figures": [found[title] for title in sorted(found)]}
+    return record | {"eval": figures}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from petl_bench.report.collect import Run
+from petl_bench.report.collect import Run, second_figures
 from petl_bench.report.model import Column
 
 Record = dict[str, Any]
@@ -13,6 +13,8 @@ Reader = Callable[[Record], float | None]
 
 #: with more question types than these, a table shows only the accuracy over all questions
 MOST_TYPES = 8
+#: what tables leave to the record of figures that stand beside the plain ones
+_UNSEEN = ("n", "R50", "MdR", "MnR")
 
 
 class Source(NamedTuple):
@@ -29,6 +31,12 @@ def quality_sources(runs: list[Run]) -> list[Source]:
     types = sorted({name for run in runs for name in run.record["eval"]["per_type"]})
     shown = types if len(types) <= MOST_TYPES else []
     return [_ACCURACY, *(_quality(f"Accuracy {name}", _type_value(name)) for name in shown)]
+
+
+def second_sources(runs: list[Run]) -> list[Source]:
+    """Figures beside the plain ones, which have columns of their own: `Dual softmax (T 1): t2v R@1`."""
+    titles = sorted({title for run in runs for title in second_figures(run.record)})
+    return [source for title in titles for source in _second_sources(title, runs)]
 
 
 def quality_column(title: str) -> Column:
@@ -49,6 +57,36 @@ def _quality(title: str, read: Reader) -> Source:
 
 def _cost(title: str, decimals: int, read: Reader, unit: str, higher_is_better: bool = False) -> Source:
     return Source(Column(title, "cost", decimals, higher_is_better, unit), read)
+
+
+def _second_sources(title: str, runs: list[Run]) -> list[Source]:
+    found = [item["directions"] for run in runs if (item := second_figures(run.record).get(title))]
+    shown = {(way, name) for ways in found for way in ("t2v", "v2t") for name in ways.get(way, {})}
+    return [
+        Source(Column(_second_title(title, way, name), "second", 1, True, "%"), _second(title, way, name))
+        for way, name in sorted(shown, key=lambda one: (one[0], in_order(one[1])))
+        if name not in _UNSEEN
+    ]
+
+
+def in_order(name: str) -> tuple[str, int]:
+    """Sorts names of figures: R1, R5, R10."""
+    word = name.rstrip("0123456789")
+    return word, int(name[len(word) :] or 0)
+
+
+def _second_title(title: str, way: str, name: str) -> str:
+    """`R1` is R@1; a name that the title has said is not repeated."""
+    word, number = in_order(name)
+    name = f"{word}@{number}" if number else word
+    return f"{title}: {way}" if name == title else f"{title}: {way} {name}"
+
+
+def _second(title: str, way: str, name: str) -> Reader:
+    def read(record: Record) -> float | None:
+        return second_figures(record).get(title, {}).get("directions", {}).get(way, {}).get(name)
+
+    return read
 
 
 def _direction_value(direction: str, name: str) -> Reader:

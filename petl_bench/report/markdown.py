@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -76,7 +76,13 @@ def _escaped(text: str) -> str:
 
 def _table(table: Table, heading: str = "##") -> list[str]:
     notes = [f"- {escape_markdown(note)}" for note in table.notes]
-    return [f"{heading} {escape_markdown(table.title)}", "\n".join(notes), _quality(table), _costs(table)]
+    return [
+        f"{heading} {escape_markdown(table.title)}",
+        "\n".join(notes),
+        _quality(table),
+        *_second(table),
+        _costs(table),
+    ]
 
 
 def _quality(table: Table) -> str:
@@ -98,6 +104,20 @@ def _quality(table: Table) -> str:
         for row in table.rows
     ]
     return grid(header, rows)
+
+
+def _second(table: Table) -> Iterator[str]:
+    """Figures beside the plain ones: a grid for each name, of the rows that have any."""
+    columns = [column for column in table.columns if column.kind == "second"]
+    for name, members in groupby(columns, lambda column: column.title.rsplit(": ", 1)[0]):
+        found = list(members)
+        rows = [
+            [row.name, *(mean_and_deviation(row.values[column.title], column) for column in found), str(len(row.runs))]
+            for row in table.rows
+            if any(row.values[column.title] for column in found)
+        ]
+        yield f"Beside these, never to be held against plain figures: {escape_markdown(name)}"
+        yield grid(["Method", *(column.title.rsplit(": ", 1)[1] for column in found), "Seeds"], rows)
 
 
 def _costs(table: Table) -> str:

@@ -78,7 +78,7 @@ class Column:
 
     Attributes:
         title: in every format, e.g. `t2v R@1`, `Trainable M`, `Accuracy`.
-        kind: `quality` (a figure of queries) or `cost`.
+        kind: `quality` (a plain figure of queries), `second` (one beside those, by name) or `cost`.
         decimals: that are shown; small costs get more.
         higher_is_better: None of what is neither.
         unit: `%`, `MB` and the like; empty of counts and ranks.

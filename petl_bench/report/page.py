@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from petl_bench.formats import number as measure
 from petl_bench.report.cells import is_close, mean_and_deviation, number
-from petl_bench.report.collect import Key, Run
+from petl_bench.report.collect import Key, Run, second_figures
+from petl_bench.report.columns import in_order
 from petl_bench.report.details import METRICS_NAME, Beside, Curve, HardQuery
 from petl_bench.report.figures import best_of, curve_lines, is_reference, plots_of
 from petl_bench.report.labels import MISSING, anchor, interval, one_line, setting, signed
@@ -168,6 +169,7 @@ class Pages:
             "marks": entry.row.marks,
             "command": entry.row.command,
             "figures": _figures(record["eval"]),
+            "second_figures": [_second(item) for item in second_figures(record).values()],
             "costs": _costs(record),
             "environment": _environment(record),
             "settings": _settings(record),
@@ -250,7 +252,8 @@ class Shown(NamedTuple):
 
 
 def _table(table: Table, beside: Beside, links: dict[Path, str]) -> dict[str, Any]:
-    columns = [*_quality_columns(table), *_published_columns(table), *_cost_columns(table), Shown("seeds", "", "Seeds")]
+    figures = [*_quality_columns(table), *_published_columns(table), *_second_columns(table)]
+    columns = [*figures, *_cost_columns(table), Shown("seeds", "", "Seeds")]
     groups = [(name, list(members)) for name, members in groupby(columns, lambda column: column.group)]
     columns = [column._replace(first=not place) for _, members in groups for place, column in enumerate(members)]
     best = {c.title: _outstanding(table, c) for c in table.columns if c.kind == "quality"}
@@ -296,6 +299,12 @@ def _published_columns(table: Table) -> list[Shown]:
     return [*(_shown(column, "published", "Published", column.title) for column in published), *states]
 
 
+def _second_columns(table: Table) -> list[Shown]:
+    """Figures beside the plain ones: a group for each name."""
+    parts = [(column, *column.title.rsplit(": ", 1)) for column in table.columns if column.kind == "second"]
+    return [_shown(column, "second", name, title) for column, name, title in parts]
+
+
 def _cost_columns(table: Table) -> list[Shown]:
     """Costs that nobody measured have no column."""
     costs = [c for c in table.columns if c.kind == "cost" and any(row.values.get(c.title) for row in table.rows)]
@@ -337,6 +346,8 @@ def _cell(row: Row, shown: Shown, best: dict[str, float | None]) -> Cell:
     value = row.values.get(column.title)
     if shown.kind == "cost":
         return Cell() if value is None else Cell(number(value.mean, column), f"{value.mean:.8g}")
+    if shown.kind == "second":
+        return _quality_cell(value, column, best=False, close=False)
     return _quality_cell(value, column, value is not None and value.mean == best[column.title], is_close(row, column))
 
 
@@ -552,14 +563,27 @@ def _figures(figures: dict[str, Any]) -> dict[str, Any]:
     """The eval block as a table: directions by metric, or accuracy by type of question."""
     blocks = {name: block for name, block in figures.items() if isinstance(block, dict) and "R1" in block}
     if blocks:
-        known = list(dict.fromkeys(name for block in blocks.values() for name in block))
-        names = sorted(known, key=lambda name: _METRICS.index(name) if name in _METRICS else len(_METRICS))
-        rows = [(name, [_plain_number(block.get(metric)) for metric in names]) for name, block in blocks.items()]
-        return {"columns": [_metric_title(name) for name in names], "rows": rows}
+        return _blocks(blocks)
     types = {"all": figures.get("accuracy"), **figures.get("per_type", {})}
     counts = {"all": figures.get("n"), **figures.get("n_per_type", {})}
     rows = [(name, [_plain_number(value), _plain_number(counts.get(name))]) for name, value in types.items()]
     return {"columns": ["accuracy", "n"], "rows": rows}
+
+
+def _blocks(blocks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Directions by metric."""
+    known = list(dict.fromkeys(name for block in blocks.values() for name in block))
+    places = {name: float(place) for place, name in enumerate(_METRICS)}
+    before_n = len(places) - 1.5
+    names = sorted(sorted(known, key=in_order), key=lambda name: places.get(name, before_n))
+    rows = [(name, [_plain_number(block.get(metric)) for metric in names]) for name, block in blocks.items()]
+    return {"columns": [_metric_title(name) for name in names], "rows": rows}
+
+
+def _second(item: dict[str, Any]) -> dict[str, Any]:
+    """A figure beside the plain ones, with what decides it."""
+    settings = [(name, setting(value)) for name, value in item["settings"].items()]
+    return {"title": item["title"], "settings": settings, **_blocks(item["directions"])}
 
 
 def _plain_number(value: Any) -> str:

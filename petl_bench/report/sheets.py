@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from petl_bench.report.cells import one_line
-from petl_bench.report.collect import Run, metrics
+from petl_bench.report.collect import Run, metrics, second_figures
 from petl_bench.report.model import Row, Table
 
 _MODEL_NUMBERS = ("trainable_params", "total_params", "adapter_bytes", "gmacs_vision", "gmacs_total")
@@ -79,7 +79,7 @@ def _wide(table: Table, row: Row) -> Line:
         "marks": ", ".join(row.marks),
     }
     for column in table.columns:
-        line |= _spread(row, column.title) if column.kind == "cost" else _figure(row, column.title)
+        line |= _spread(row, column.title) if column.kind != "quality" else _figure(row, column.title)
     about = {
         "commit": row.commit,
         "command": row.command,
@@ -139,12 +139,16 @@ def _values(record: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """Every known number of a run under its dotted name."""
     model = record["model"]
     blocks: Iterable[tuple[str, Any]] = (
-        ("eval", {**metrics(record), "cost": record["eval"]["cost"]}),
+        ("eval", {**metrics(record), "cost": record["eval"]["cost"], "second_figures": _second(record)}),
         ("model", {name: model[name] for name in _MODEL_NUMBERS}),
         ("train", record["train"]),
     )
     for prefix, block in blocks:
         yield from _numbers(prefix, block)
+
+
+def _second(record: dict[str, Any]) -> dict[str, Any]:
+    return {title: item["directions"] for title, item in second_figures(record).items()}
 
 
 def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from petl_bench.report.cells import MISSING
 from petl_bench.report.collect import Key, Run, comparability_key
-from petl_bench.report.columns import MACHINE_SOURCES, MODEL_SOURCES, Source, quality_sources
+from petl_bench.report.columns import MACHINE_SOURCES, MODEL_SOURCES, Source, quality_sources, second_sources
 from petl_bench.report.marks import all_hardware, marks_of
 from petl_bench.report.model import Row, Table, Value
 from petl_bench.report.notes import Dataset, datasets_of, notes_of
@@ -51,7 +51,7 @@ def full_finetuning(table: Table) -> Row | None:
 
 def _table(key: Key, runs: list[Run], others: Dataset) -> Table:
     quality = quality_sources(runs)
-    sources = [*quality, *MODEL_SOURCES, *MACHINE_SOURCES]
+    sources = [*quality, *second_sources(runs), *MODEL_SOURCES, *MACHINE_SOURCES]
     main = quality[0].column.title
     fields = dict(key)
     fixture = fields["origin"] == "fixture"

@@ -11,6 +11,9 @@ def print_figures(title: str, record: dict[str, Any]) -> None:
     """Prints what an evaluation found as a table."""
     header, *rows = _figures(record)
     print_table(title, header, rows, left=1)
+    for second in record.get("second_figures", []):
+        header, *rows = _second_figures(second)
+        print_table(f"beside these: {second['title']}", header, rows, left=1)
 
 
 def _figures(record: dict[str, Any]) -> list[list[str]]:
@@ -22,4 +25,12 @@ def _figures(record: dict[str, Any]) -> list[list[str]]:
     names = ("R1", "R5", "R10", "R50", "MdR", "MnR")
     directions = {key: value for key, value in record.items() if isinstance(value, dict) and "R1" in value}
     rows = [[key, *(f"{values[n]:.1f}" for n in names), str(values["n"])] for key, values in directions.items()]
+    return [["direction", *names, "n"], *rows]
+
+
+def _second_figures(second: dict[str, Any]) -> list[list[str]]:
+    """The same of an item of `second_figures`."""
+    directions = second["directions"]
+    names = [name for name in next(iter(directions.values())) if name != "n"]
+    rows = [[way, *(f"{values[n]:.1f}" for n in names), str(values["n"])] for way, values in directions.items()]
     return [["direction", *names, "n"], *rows]

@@ -26,7 +26,7 @@ from petl_bench.renamed import as_written_today
 from petl_bench.runs.description import describe
 from petl_bench.runs.earlier import earlier_checkpoint, lock_of
 from petl_bench.runs.experiment import Experiment
-from petl_bench.runs.record import CONFIG_NAME, FILE_NAME, Contents, config_hash, read_result, run_directory
+from petl_bench.runs.record import CONFIG_NAME, FILE_NAME, TEST_NAME, Contents, config_hash, read_result, run_directory
 from petl_bench.runs.rehearsal import rehearse
 from petl_bench.storage.adapters import Adapter, write_adapter
 from petl_bench.storage.checkpoints import BEFORE_LAST, LAST, resumable, sweep
@@ -186,7 +186,7 @@ def name_run(command: str, experiment: Experiment) -> Run:
     seed, digest = options.seed_everything, config_hash(config, contents)
     if command != "fit" and options.ckpt_path:
         folder = expanded(options.ckpt_path).parent
-        return Run(folder, "test", config, digest, seed, "test.json", contents=contents)
+        return Run(folder, "test", config, digest, seed, TEST_NAME, contents=contents)
     folder = run_directory(expanded(options.runs_dir), data.dataset, method.slug, method.backbone.name, digest, seed)
     return Run(folder, "fit", config, digest, seed, FILE_NAME, contents=contents)
 
@@ -210,7 +210,7 @@ def open_run(run: Run, command: str, experiment: Experiment, stack: ExitStack) -
     data, overwrite, dry = experiment.data, experiment.run.overwrite, _is_dry(command, experiment)
     if run.kind == "test":
         if command != "validate":
-            _require_writable(run.folder, "test.json", "test_ranks.npz")
+            _require_writable(run.folder, TEST_NAME, "test_ranks.npz")
         return run
     writes = current_rank() == 0 and not dry
     if writes:

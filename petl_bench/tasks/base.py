@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from petl_bench.backbones.base import CAPABILITIES, Backbone
 from petl_bench.configurable import Configurable
-from petl_bench.data.batch import Batch
+from petl_bench.data.batch import Batch, SplitTexts
 from petl_bench.errors import UsageError
 from petl_bench.nn.transformer import Memory
 
@@ -161,6 +161,9 @@ class Task(Configurable, nn.Module, ABC):
     @abstractmethod
     def expect(self, videos: int | None, texts: int | None) -> None:
         """How many videos and texts the coming evaluation must see, each exactly once; None in a dry run."""
+
+    def before_test(self, texts: SplitTexts) -> None:  # most tasks read batches only
+        """Called in all processes after `expect` where the coming evaluation is a test of a whole split."""
 
     @abstractmethod
     def update(self, backbone: Backbone, batch: Batch) -> None:

@@ -19,6 +19,7 @@ from petl_bench.tasks.losses import gather_index, gather_with_grad, hard_negativ
 from petl_bench.tasks.momentum import FeatureQueue, MomentumCopy
 from petl_bench.tasks.reranking import Reranking, SecondStage
 from petl_bench.tasks.retrieval import Retrieval
+from petl_bench.tasks.second_figures import SecondFigure, require_one_stage
 
 
 class _GlobalBatch(NamedTuple):
@@ -97,6 +98,7 @@ class MatchingRetrieval(Retrieval):
         double_ema: move what the method added twice per step, as the released code of UniAdapter does by accident.
         queue_size: Q, pairs of momentum features.
         reranking: the second stage; null ranks by cosine alone.
+        second_figures: see `Retrieval`; those that rank anew need `reranking` null.
     """
 
     name = "matching"
@@ -112,8 +114,10 @@ class MatchingRetrieval(Retrieval):
         double_ema: bool = False,
         queue_size: Count = 57600,
         reranking: Reranking | None = Reranking(k=128, beta=1.0),  # noqa: B008  # which never changes
+        second_figures: Sequence[SecondFigure] = (),
     ) -> None:
-        super().__init__()
+        super().__init__(second_figures=second_figures)
+        require_one_stage(self.second_figures, reranking is not None)
         self.negatives = negatives
         self.alpha, self.momentum_rate, self.double_ema = alpha, momentum, double_ema
         self.queue_size = queue_size
@@ -257,6 +261,7 @@ class MatchingRetrieval(Retrieval):
             self.second.update(backbone, batch)
 
     def finish(self, backbone: Backbone) -> None:
+        super().finish(backbone)
         if self.second is not None:
             self.second.finish(backbone)
 

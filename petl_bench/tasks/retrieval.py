@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone
-from petl_bench.data.batch import Batch
+from petl_bench.data.batch import Batch, SplitTexts
 from petl_bench.metrics.ranks import figures_of
-from petl_bench.metrics.retrieval import SUMMARY
+from petl_bench.metrics.retrieval import SUMMARY, OtherTexts
+from petl_bench.metrics.scores import Scores
+from petl_bench.metrics.second_figures import Compared
 from petl_bench.tasks.base import Evaluation, PredictionFile, Task, present
 from petl_bench.tasks.pooling import MeanPooling, Pooling
+from petl_bench.tasks.query_bank import encode_bank
+from petl_bench.tasks.second_figures import SecondFigure, Seen, beside
 
 
 class Retrieval(Task):
@@ -25,7 +29,11 @@ class Retrieval(Task):
         mask_duplicates: other samples of the same video in a batch are no negatives of each other. False is what
             the papers do.
         pooling: what a clip is to a caption: `MeanPooling`, or `TextConditionedPooling` (Cross-Modal Adapter).
+        second_figures: what a test calculates beside the plain ranks, which stay what they are: `DualSoftmax`,
+            `QBNorm`, `NDCG`, `FIRE`. They are no part of what makes two runs comparable.
     """
+
+    operational = frozenset({"second_figures"})
 
     name = "retrieval"
     metric_version = "retrieval/1"
@@ -39,8 +47,12 @@ class Retrieval(Task):
         self,
         mask_duplicates: bool = True,
         pooling: Pooling = MeanPooling(),  # noqa: B008  # which never changes
+        second_figures: Sequence[SecondFigure] = (),
     ) -> None:
         super().__init__()
+        self.second_figures = tuple(second_figures)
+        self._test: SplitTexts | None = None
+        self._bank: list[str] = []
         self.mask_duplicates = mask_duplicates
         self.pooling = pooling
         self.needs_frames = self.needs_frames or pooling.needs_frames
@@ -71,8 +83,21 @@ class Retrieval(Task):
     def after_step(self, backbone: Backbone) -> None:
         present(backbone.joint).limit_logit_scale()
 
+    def carried(self) -> dict[str, Any]:
+        """An adapter has no second figures: their files stay where they are."""
+        return {**super().carried(), "second_figures": []}
+
     def expect(self, videos: int | None, texts: int | None) -> None:
         self.metric.expected_videos, self.metric.expected_texts = videos, texts
+
+    def before_test(self, texts: SplitTexts) -> None:
+        if not self.second_figures:
+            return
+        self._test = texts
+        for figure in self.second_figures:
+            figure.require_fit(texts)
+        if any(figure.has_bank for figure in self.second_figures):
+            self._bank = texts.training_captions()  # before clips are read: the split may have none
 
     def update(self, backbone: Backbone, batch: Batch) -> None:
         video = backbone.encode_video(batch.clips)
@@ -80,11 +105,24 @@ class Retrieval(Task):
         self.metric.update_clips(video.pooled, video.frames, batch.clips.mask, batch.video_index, batch.decoded)
         self.metric.update_captions(text.pooled, text.projected, batch.text_index, batch.text_video)
 
+    def finish(self, backbone: Backbone) -> None:
+        if (texts := self._test) is None:
+            return
+        bank = encode_bank(backbone, self._bank, texts, self.metric.of_captions) if self._bank else None
+        scale = float(present(backbone.joint).logit_scale.detach().exp())
+
+        def second(scores: Scores, text_video: Tensor, similar: OtherTexts) -> list[dict[str, Any]]:
+            compared = Compared(scores, text_video, None if bank is None else similar(bank))
+            return beside(self.second_figures, Seen(compared, texts, scale, self._bank))
+
+        self.metric.beside = second
+
     def compute(self) -> Evaluation:
         result = self.metric.compute()
+        second = {"second_figures": result.second} if result.second else {}
         return Evaluation(
             metrics=result.metrics,
-            record=figures_of(result.ranks),
+            record=figures_of(result.ranks) | second,
             ranks={
                 **result.ranks,
                 "text_video": result.text_video,
@@ -99,6 +137,7 @@ class Retrieval(Task):
 
     def reset(self) -> None:
         self.metric.reset()
+        self.metric.beside, self._test, self._bank = None, None, []
 
     def predict(self, backbone: Backbone, batch: Batch) -> dict[str, Tensor]:
         """Features of one batch: `video` (B, E), `text` (M, E), and the indices of both."""

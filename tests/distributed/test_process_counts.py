@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 
+from petl_bench.backbones.base import TextFeatures
+from petl_bench.data.batch import SplitTexts
 from petl_bench.data.samplers import UnpaddedShard
+from petl_bench.inputs import Words
 from petl_bench.metrics.qa import AnswerMetric, exact_match
 from petl_bench.metrics.reranking import RerankedRetrievalMetric
 from petl_bench.metrics.retrieval import RetrievalMetric
+from petl_bench.metrics.second_figures import Compared
+from petl_bench.tasks.query_bank import encode_bank
+from petl_bench.tasks.second_figures import NDCG, DualSoftmax, QBNorm, Seen, beside
 from tests.distributed.pool import Pool, any_pool
 
 __all__ = ["any_pool"]  # pytest finds the fixture by this name
@@ -84,12 +91,53 @@ def answers(samples: int, rank: int, world: int) -> tuple[dict[str, float], dict
     return {"accuracy": result.accuracy, "coverage": result.coverage} | result.per_type, arrays
 
 
+class Encoder(torch.nn.Module):
+    """Stands for a backbone: a caption's feature follows from its tokens."""
+
+    embed_dim = 8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(50, 8, generator=torch.Generator().manual_seed(1)))
+
+    def encode_text(self, words: Words) -> TextFeatures:
+        features = self.weight[words.ids].sum(1)
+        return TextFeatures(features, features)
+
+
+def second_figures(samples: int, rank: int, world: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """With a bank of 600 captions, which the processes encode together."""
+    bank = [str(number) for number in range(600)]
+    names = tuple(map(str, range(samples)))
+    texts = SplitTexts(names, names, lambda: bank, _numbers)
+    features = encode_bank(cast("Any", Encoder()), bank, texts, lambda pooled, projected: pooled)
+    metric = RetrievalMetric(samples, samples)
+    figures = [DualSoftmax(0.5), QBNorm(beta=0.1), NDCG()]
+    metric.beside = lambda scores, text_video, similar: beside(
+        figures, Seen(Compared(scores, text_video, similar(features)), texts, 1.0, bank)
+    )
+    fill(metric, samples, rank, world)
+    found = metric.compute().second
+    values = {
+        f"{item['name']} {way} {name}": value
+        for item in found
+        for way, block in item["directions"].items()
+        for name, value in block.items()
+    }
+    return values, {"bank": features.numpy()}
+
+
+def _numbers(captions: Sequence[str]) -> Words:
+    ids = torch.tensor([[int(caption) % 50, int(caption) // 50] for caption in captions])
+    return Words(ids, torch.ones_like(ids, dtype=torch.bool))
+
+
 def on_rank(evaluate: Any, samples: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     return evaluate(samples, dist.get_rank(), dist.get_world_size())
 
 
 @pytest.mark.parametrize("samples", SIZES)
-@pytest.mark.parametrize("evaluate", [retrieval, reranking, answers])
+@pytest.mark.parametrize("evaluate", [retrieval, reranking, answers, second_figures])
 def test_metrics_do_not_depend_on_the_number_of_processes(any_pool: Pool, evaluate: Any, samples: int) -> None:
     expected_metrics, expected_arrays = evaluate(samples, 0, 1)
     for metrics, arrays in any_pool.run(on_rank, evaluate, samples):

@@ -34,7 +34,10 @@ BASES = (VideoTextDataModule, Method, Backbone, Task, OptimizerRecipe)
 #: what is proved below, by argument
 PROVED = {"eval_batch_size", "num_workers", "root", "gradient_checkpointing"}
 #: what other tests prove, and where
-PROVED_ELSEWHERE = {"cache": "tests/integration/test_cache.py"}
+PROVED_ELSEWHERE = {
+    "cache": "tests/integration/test_cache.py",
+    "second_figures": "tests/integration/test_second_figures.py",
+}
 #: what acts only where a run would end with an error
 ENDS_A_RUN = {"loader_timeout", "on_cache_miss"}
 
@@ -74,7 +77,7 @@ def test_the_walk_finds_all() -> None:
     declared = set().union(*(operational_options(kind) for kind in constructors()))
     assert declared == PROVED | PROVED_ELSEWHERE.keys() | ENDS_A_RUN
     for name, path in PROVED_ELSEWHERE.items():
-        assert f"data.init_args.{name}=" in (ROOT / path).read_text(encoding="utf-8")
+        assert f"init_args.{name}=" in (ROOT / path).read_text(encoding="utf-8")
 
 
 def test_plugins_declare_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
