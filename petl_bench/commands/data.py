@@ -9,7 +9,7 @@ from types import ModuleType
 from petl_bench.cli.arguments import Parser
 from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import SUFFIXES, find_config
-from petl_bench.commands import data_cache, data_describe, data_verify
+from petl_bench.commands import data_cache, data_describe, data_info, data_verify
 from petl_bench.commands.inspection import on_configuration
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import UsageError
@@ -30,6 +30,8 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
     Raises:
         UsageError: for anything wrong in options or configuration.
     """
+    if arguments[:1] == ["info"]:  # which reads no configuration
+        return data_info.run(arguments[1:], plugins)
     options, rest = _parser().parse_known_args(arguments)
     if options.backbone and not options.backbone.endswith(SUFFIXES):
         raise UsageError(f"--backbone {shown(options.backbone)} is no file: give backbone/NAME.yaml")
@@ -47,6 +49,7 @@ def _on_data(method: Method, data: VideoTextDataModule, options: argparse.Namesp
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="petl-bench data", allow_abbrev=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser("info", help=data_info.SUMMARY)
     for name, module in COMMANDS.items():
         summary = (module.__doc__ or "").splitlines()[0]
         command = commands.add_parser(

@@ -102,6 +102,7 @@ COMMANDS = (
         "data",
         _DATA,
         (
+            "info NAME: which files it needs and where they come from, counts, licence, what is often wrong",
             "describe: what its annotation files hold",
             "verify: decode every clip and say which are bad or missing",
             "cache: decode its clips once into a frame cache that all runs share",

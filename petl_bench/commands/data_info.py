@@ -1,0 +1,107 @@
+"""`petl-bench data info`: what a dataset needs: files and their sources, counts, licence, what is often wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from petl_bench.cli.arguments import Parser
+from petl_bench.errors import UsageError
+from petl_bench.registry import FOLDERS, Entry, all_entries, location
+from petl_bench.storage.plain_yaml import parse_yaml
+from petl_bench.storage.untrusted import UnreadableError, read_text, shown
+
+SUMMARY = (__doc__ or "").splitlines()[0]
+#: what a description may say, in the order in which it is printed
+KEYS = ("licence", "files", "clips", "counts", "often_wrong")
+
+
+def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
+    """Prints what the YAML beside a data module says of it.
+
+    Raises:
+        UsageError: there is no such dataset, or its description cannot be read.
+    """
+    parser = Parser(prog="petl-bench data info", description=SUMMARY, allow_abbrev=False)
+    parser.add_argument("name", help="of a data module (`petl-bench list datamodules`), in any case")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(arguments)
+    found = described(_entry(options.name, plugins))
+    print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else "\n".join(_lines(found)))
+    return 0
+
+
+def described(entry: Entry) -> dict[str, Any]:
+    """What is known of a dataset; its `name` and `summary` alone where nothing lies beside its module.
+
+    Raises:
+        UsageError: the description cannot be read, or says what no description says.
+    """
+    about = {"name": entry.name, "summary": entry.summary}
+    path = _file(entry.module)
+    if path is None or not path.is_file():
+        return about
+    try:
+        found = parse_yaml(read_text(path), str(path))
+    except UnreadableError as error:
+        raise UsageError(f"{path}: {error}") from error
+    own = found.get(entry.name, {}) if isinstance(found, dict) else None
+    if not isinstance(own, dict) or own.keys() - set(KEYS):
+        raise UsageError(f"{path}: {entry.name} must say some of {', '.join(KEYS)}, and nothing else")
+    return about | {key: own[key] for key in KEYS if key in own}
+
+
+def _entry(name: str, plugins: Sequence[str]) -> Entry:
+    """The data module of a name, whatever its case and the signs between its letters."""
+    entries = all_entries("datamodules", plugins)
+    wanted = _plain(name)
+    found = [e for e in entries if wanted in (_plain(e.name), _plain(e.module.rsplit(".", 1)[-1]))]
+    exact = [entry for entry in found if _plain(entry.name) == wanted]
+    if not found:
+        names = ", ".join(entry.name for entry in entries)
+        raise UsageError(f"no dataset is called {shown(name)}; there are {names}")
+    return (exact or found)[0]
+
+
+def _plain(name: str) -> str:
+    return "".join(character for character in name.lower() if character.isalnum())
+
+
+def _file(module: str) -> Path | None:
+    """The description beside a module."""
+    folder, _, rest = module.partition(".")
+    if folder in FOLDERS:
+        return location(folder).joinpath(*rest.split(".")).with_suffix(".yaml")
+    spec = find_spec(module)
+    return None if spec is None or not spec.origin else Path(spec.origin).with_suffix(".yaml")
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    """A description as text."""
+    lines = [found["name"], found["summary"]]
+    if len(found) == 2:
+        return [*lines, "", "Nothing more is known of it here: see `petl-bench fit --data.help` and its author."]
+    lines += ["", f"Licence: {found['licence']}"] if "licence" in found else []
+    if files := found.get("files"):
+        lines += ["", "Files, below data.root (addresses: docs/datasets.md):"]
+    for file in files or ():
+        size = f", {file['size']}" if "size" in file else ""
+        lines += [f"  {file['name']}", f"    from {file['from']}{size}: {file['holds']}"]
+    lines += ["", f"Clips: {found['clips']}"] if "clips" in found else []
+    if counts := found.get("counts"):
+        lines += ["", "Counts that are asserted, unless data.partial is true, which marks the run:"]
+    for protocol, blocks in (counts or {}).items():
+        parts = [f"{kind}: {_splits(splits)}" for kind, splits in blocks.items() if splits]
+        lines.append(f"  {protocol}: {'; '.join(parts)}")
+    if wrong := found.get("often_wrong"):
+        lines += ["", "What people hold, and what happens then:"]
+    for one in wrong or ():
+        lines += [f"  - {one['held']}", f"    {one['then']}"]
+    return lines
+
+
+def _splits(counts: dict[str, int]) -> str:
+    return ", ".join(f"{split} {count:,}" for split, count in counts.items())
