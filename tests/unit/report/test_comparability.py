@@ -27,6 +27,7 @@ from petl_bench.tasks.qa_classifier import AnswerClassifier
 from petl_bench.tasks.qa_generation import AnswerGeneration
 from petl_bench.tasks.reranking import Reranking
 from petl_bench.tasks.retrieval import Retrieval
+from petl_bench.tasks.second_figures import NDCG
 from tests.records import make_record
 
 #: options of every data module that decide what is evaluated, with another value; the rest is training, or work
@@ -70,13 +71,14 @@ def ranked(listed: str = "answers", **options: Any) -> Callable[[Path], Rank]:
 
 #: task, options, what decides the evaluation, what does not; what is called gets the folder of answer lists
 TASKS: tuple[tuple[type, dict[str, Any], list[tuple[str, Any]], dict[str, Any]], ...] = (
-    (Retrieval, {}, [("pooling", CONDITIONED)], {"mask_duplicates": False}),
+    (Retrieval, {}, [("pooling", CONDITIONED)], {"mask_duplicates": False, "second_figures": [NDCG()]}),
     (Retrieval, {"pooling": CONDITIONED}, [("pooling", TextConditionedPooling(1.0))], {}),
     (
         MatchingRetrieval,
         MATCHING,
         [("reranking", Reranking(k=5)), ("reranking", Reranking(beta=0.0)), ("reranking", None)],
-        {"negatives": "rank", "alpha": 0.1, "momentum": 0.5, "double_ema": True, "queue_size": 9},
+        {"negatives": "rank", "alpha": 0.1, "momentum": 0.5, "double_ema": True, "queue_size": 9}
+        | {"second_figures": [NDCG()]},
     ),
     (
         AnswerGeneration,
