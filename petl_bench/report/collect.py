@@ -103,8 +103,7 @@ def collect(folders: Iterable[Path], strict: bool = False, cache: Path | None = 
     if runs:
         valid.save()
         digests.save()
-    runs, conflicts = _settle_duplicates(runs)
-    return Collection(runs, sorted(rejected + conflicts))
+    return Collection(runs, sorted(rejected))
 
 
 def comparability_key(record: dict[str, Any]) -> Key:
@@ -192,22 +191,3 @@ def _changed_file(folder: Path, integrity: dict[str, str | None], digests: Diges
         if expected is not None and file.is_file() and digests.of(file) != expected:
             return name
     return None
-
-
-def _settle_duplicates(runs: list[Run]) -> tuple[list[Run], list[Rejected]]:
-    """Keeps one of several equal runs (a training before a later test of it), and none that contradict."""
-    groups: dict[tuple[Key, str, int], list[Run]] = {}
-    for run in runs:
-        identity = run.record["id"]
-        key = (comparability_key(run.record), identity["config_hash"], identity["seed"])
-        groups.setdefault(key, []).append(run)
-
-    kept: list[Run] = []
-    rejected: list[Rejected] = []
-    for (_, config, seed), group in groups.items():
-        if len({json.dumps(metrics(run.record), sort_keys=True) for run in group}) == 1:
-            kept.append(min(group, key=lambda run: (run.record["kind"] != "fit", run.path)))
-            continue
-        reason = f"{len(group)} runs of configuration {config[:8]} with seed {seed} have different metrics"
-        rejected += [Rejected(run.path, reason) for run in group]
-    return sorted(kept, key=lambda run: run.path), rejected

@@ -12,6 +12,7 @@ from petl_bench.report.collect import HOW_TO_GET_RUNS, Collection, collect
 from petl_bench.report.comparison import with_statistics
 from petl_bench.report.details import Beside
 from petl_bench.report.document import render_document
+from petl_bench.report.duplicates import settled
 from petl_bench.report.kept import FOLDER
 from petl_bench.report.latex import render_table
 from petl_bench.report.markdown import render_markdown
@@ -59,7 +60,7 @@ def leaderboard(
         FileError: the report cannot be written.
     """
     cache = output / FOLDER
-    found = verified(collect(folders, strict, cache), cache)
+    found = settled(verified(collect(folders, strict, cache), cache))
     if not found.runs:
         print_rejected(found.rejected)
         names = ", ".join(str(folder) for folder in folders)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,10 @@ def _objection(run: Run, read: Read) -> str | None:
         queries = read(run)
     except FileError as error:
         return f"{ranks}: {error.reason}"
-    said = dict(_named("", metrics(run.record)))
-    for name, value in figures_of(queries).items():
+    said, found = dict(_named("", metrics(run.record))), figures_of(queries)
+    if unfounded := next((name for name in said if _follows(name) and name not in found), None):
+        return f"{unfounded} is {said[unfounded]:g}, of which {ranks} says nothing"
+    for name, value in found.items():
         if name in said and not math.isclose(said[name], value, rel_tol=1e-6, abs_tol=1e-6):
             return f"{name} is {said[name]:g}, but {ranks} gives {value:g}: one of them is forged"
     return None
@@ -72,6 +75,11 @@ def figures_of(queries: Mapping[str, Queries]) -> dict[str, float]:
     if {"t2v", "v2t"} <= queries.keys():
         found["rsum"] = sum(found[f"{way}.R{k}"] for way in ("t2v", "v2t") for k in IN_RSUM)
     return found
+
+
+def _follows(name: str) -> bool:
+    """Whether a name in the record is that of a figure which ranks must give."""
+    return name.startswith("per_type.") or re.fullmatch(r"(t2v|v2t|v2t_captions)\.(R\d+|MdR|MnR)", name) is not None
 
 
 def _accuracies(answered: Queries) -> dict[str, float]:

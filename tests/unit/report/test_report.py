@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import shutil
 import statistics
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ from petl_bench.errors import DataError
 from petl_bench.report.cells import mean_and_deviation, state
 from petl_bench.report.collect import Run, collect
 from petl_bench.report.columns import MOST_TYPES
+from petl_bench.report.duplicates import settled
 from petl_bench.report.markdown import escape_markdown
 from petl_bench.report.model import Column, Table
 from petl_bench.report.sheets import csv_cell
 from petl_bench.report.tables import build_tables
+from petl_bench.report.verification import verified
 from petl_bench.runs.record import write_result
 from petl_bench.storage.files import FileError, file_sha256
+from tests.answered import answers, retrieval
 from tests.records import make_record
 
 
@@ -108,7 +112,7 @@ def test_contradicting_duplicates_are_both_rejected(tmp_path: Path) -> None:
     save(tmp_path / "a")
     save(tmp_path / "b", eval__t2v__R1=41.0)
     save(tmp_path / "c", id__seed=1)
-    runs, rejected = collect([tmp_path])
+    runs, rejected = settled(collect([tmp_path]))
     assert [run.path.parent.name for run in runs] == ["c"]
     assert [item.path.parent.name for item in rejected] == ["a", "b"]
     assert "different metrics" in rejected[0].reason
@@ -117,9 +121,57 @@ def test_contradicting_duplicates_are_both_rejected(tmp_path: Path) -> None:
 def test_equal_duplicates_count_once_and_the_training_is_kept(tmp_path: Path) -> None:
     save(tmp_path / "a", kind="test", train=None)
     save(tmp_path / "b", eval__cost__clips_per_s=9.0)
-    runs, rejected = collect([tmp_path])
+    runs, rejected = settled(collect([tmp_path]))
     assert [run.path.parent.name for run in runs] == ["b"]
-    assert rejected == []
+    (left_out,) = rejected
+    assert left_out.path.parent.name == "a"
+    assert left_out.reason == f"says the same as {tmp_path.as_posix()}/b/result.json, which is shown"
+
+
+def test_of_equal_runs_that_with_ranks_is_kept(tmp_path: Path) -> None:
+    retrieval(tmp_path / "z", [1, 2, 3], [1, 1, 2])
+    (tmp_path / "a").mkdir()
+    shutil.copy(tmp_path / "z" / "result.json", tmp_path / "a" / "result.json")
+    runs, _ = settled(verified(collect([tmp_path]), None))
+    assert [run.path.parent.name for run in runs] == ["z"]
+
+
+def test_a_forged_copy_does_not_take_the_honest_run_with_it(tmp_path: Path) -> None:
+    retrieval(tmp_path / "z", [1, 2, 3], [1, 1, 2])
+    shutil.copytree(tmp_path / "z", tmp_path / "a")
+    forged = json.loads((tmp_path / "a" / "result.json").read_text())
+    forged["eval"]["t2v"]["R1"] = 99.0
+    (tmp_path / "a" / "result.json").write_text(json.dumps(forged))
+    runs, rejected = settled(verified(collect([tmp_path]), None))
+    assert [run.path.parent.name for run in runs] == ["z"]
+    assert ["forged" in item.reason for item in rejected] == [True]
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"model__method": "LoRA", "model__trainable_params": 5}, "have different method, trainable_params"),
+        ({"model__backbone": "clip-vit-b-32"}, "have different backbone"),
+    ],
+)
+def test_seeds_of_one_configuration_are_of_one_method(tmp_path: Path, other: dict[str, Any], told: str) -> None:
+    save(tmp_path / "a")
+    save(tmp_path / "b", id__seed=1, **other)
+    save(tmp_path / "c", id__config_hash="d" * 64)
+    runs, rejected = settled(collect([tmp_path]))
+    assert [run.path.parent.name for run in runs] == ["c"]
+    assert [told in item.reason for item in rejected] == [True, True]
+
+
+def test_accuracy_of_a_type_that_no_question_has_is_forged(tmp_path: Path) -> None:
+    answers(tmp_path / "run", [1, 0, 1, 0], ["what", "who", "what", "who"], [0, 1, 2, 3])
+    assert len(verified(collect([tmp_path]), None).runs) == 1
+    path = tmp_path / "run" / "result.json"
+    record = json.loads(path.read_text())
+    record["eval"]["per_type"]["where"] = 100.0
+    path.write_text(json.dumps(record))
+    (rejected,) = verified(collect([tmp_path]), None).rejected
+    assert rejected.reason == "per_type.where is 100, of which ranks.npz says nothing"
 
 
 def test_overlapping_folders_count_once(tmp_path: Path) -> None:
