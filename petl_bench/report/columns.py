@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from petl_bench.report.collect import Run
@@ -11,7 +12,7 @@ from petl_bench.report.model import Column
 Record = dict[str, Any]
 Reader = Callable[[Record], float | None]
 
-#: with more question types than these, a table shows only the accuracy over all questions
+#: with more question types than these, the terminal and papers show only the accuracy over all questions
 MOST_TYPES = 8
 
 
@@ -27,14 +28,26 @@ def quality_sources(runs: list[Run]) -> list[Source]:
     if "accuracy" not in runs[0].record["eval"]:
         return _RETRIEVAL
     types = sorted({name for run in runs for name in run.record["eval"]["per_type"]})
-    shown = types if len(types) <= MOST_TYPES else []
-    return [_ACCURACY, *(_quality(f"Accuracy {name}", _type_value(name)) for name in shown)]
+    return [_ACCURACY, *(_quality(f"Accuracy {name}", _type_value(name)) for name in types)]
+
+
+def without_many_types(columns: Sequence[Column], most: int = MOST_TYPES) -> list[Column]:
+    """Columns that there is room for: where question types are more, only the accuracy over all questions."""
+    types = [column for column in columns if column.title.startswith("Accuracy ")]
+    return list(columns) if len(types) <= most else [column for column in columns if column not in types]
 
 
 def quality_column(title: str) -> Column:
     """A figure of queries: ranks are better the lower they are, everything else the higher it is."""
     is_rank = title.endswith(("MdR", "MnR"))
     return Column(title, "quality", 1, not is_rank, "" if is_rank or title == "Rsum" else "%")
+
+
+def limits(title: str) -> tuple[float, float]:
+    """The least and the most that a figure of queries can be."""
+    if title.endswith(("MdR", "MnR")):
+        return 1.0, math.inf
+    return 0.0, 600.0 if title == "Rsum" else 100.0
 
 
 def peak_gigabytes(record: Record) -> float | None:

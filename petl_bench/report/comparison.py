@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from petl_bench.report.best import leading
+from petl_bench.report.columns import without_many_types
 from petl_bench.report.configurations import UnpairedError
 from petl_bench.report.intervals import Statistics
 from petl_bench.report.model import Column, Difference, Interval, Row, Table, Value
@@ -26,8 +28,8 @@ def with_statistics(tables: list[Table], cache: Path | None) -> list[Table]:
     """Tables with intervals, and with the paired differences of rows.
 
     In every column of queries, each row is compared with the row that has the best figure, and with full fine-tuning;
-    each kind of comparison is one family of tests in a column (Holm). A row whose runs do not say what became of each
-    query, or had other queries, stays: it is marked as unpaired, and a note tells why.
+    either is a family of tests of its own: of one column, over its rows (Holm). A row whose runs do not say what became
+    of each query, or had other queries, stays: it is marked as unpaired, and a note tells why.
 
     Args:
         tables: with rows in their order.
@@ -52,9 +54,8 @@ class _Comparison:
         self._refused: dict[int, str] = {}
 
     def compared(self) -> Table:
-        best = {column.title: _best(self._table.rows, column) for column in self._columns}
-        full_row = full_finetuning(self._table)
-        full = dict.fromkeys(best, None if full_row is None else self._table.rows.index(full_row))
+        best = {column.title: self._place(leading(self._table.rows, column)) for column in self._columns}
+        full = dict.fromkeys(best, self._place(full_finetuning(self._table)))
         wanted: dict[int, set[str]] = {}
         for title, place in (*best.items(), *full.items()):
             if place is not None:
@@ -76,12 +77,16 @@ class _Comparison:
             )
             for place, row in enumerate(self._table.rows)
         ]
+        widths = _width_notes(rows, without_many_types(self._columns))
         reasons = [(self._table.rows[place].name, reason) for place, reason in unpaired.items()]
         return replace(
             self._table,
             rows=rows,
-            notes=[*self._table.notes, *_width_notes(rows, self._columns), *_unpaired_notes(reasons)],
+            notes=[*self._table.notes, *widths, *_unpaired_notes(reasons)],
         )
+
+    def _place(self, row: Row | None) -> int | None:
+        return None if row is None else next(place for place, one in enumerate(self._table.rows) if one is row)
 
     def _look_at(self, place: int) -> None:
         if place in self._intervals or place in self._unknown:
@@ -112,14 +117,6 @@ class _Comparison:
         paired = {place for pair in self._pairs for place in pair}
         refused = {place: reason for place, reason in self._refused.items() if place not in paired}
         return dict(sorted((self._unknown | refused).items()))
-
-
-def _best(rows: list[Row], column: Column) -> int | None:
-    """The row with the best figure; of equal ones the first."""
-    known = {place: value.mean for place, row in enumerate(rows) if (value := row.values.get(column.title))}
-    if not known or column.higher_is_better is None:
-        return None
-    return (max if column.higher_is_better else min)(known, key=known.__getitem__)
 
 
 def _adjusted(pairs: dict[int, Paired]) -> dict[int, Difference]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from petl_bench.report.cells import SIGNIFICANT
+from petl_bench.report.best import leading
 from petl_bench.report.details import Beside, Curve, Overlap
 from petl_bench.report.labels import one_line
 from petl_bench.report.model import Column, Row, Table, Value
@@ -23,7 +23,7 @@ class Point:
         low: the lower end of the 95 % interval, or mean - sd where there is none; None without both.
         reference: full fine-tuning, zero-shot, linear.
         front: no other row is as good in both and better in one.
-        faint: shown, but no figure to compare with.
+        faint: shown, but no figure to compare with: of a partial test, or what is not known to be comparable.
     """
 
     label: str
@@ -70,7 +70,7 @@ class Scatter(Plot):
 
 @dataclass(frozen=True)
 class Bar:
-    """A difference with its interval; `clear` if it is significant after Holm's correction."""
+    """A difference with its interval; `clear` if it is distinguishable from none."""
 
     label: str
     delta: float
@@ -141,14 +141,6 @@ def is_reference(row: Row) -> bool:
     return "".join(character for character in row.method.lower() if character.isalnum()) in PINNED_METHODS
 
 
-def best_of(table: Table, column: Column) -> float | None:
-    """The best mean of a quality column."""
-    means = [value.mean for row in table.rows if (value := row.values.get(column.title)) is not None]
-    if not means or column.higher_is_better is None:
-        return None
-    return max(means) if column.higher_is_better else min(means)
-
-
 def label_of(table: Table, column: Column) -> str:
     """A column with its unit, for an axis."""
     unit = f" ({column.unit})" if column.unit else ""
@@ -168,13 +160,16 @@ def _against_cost(table: Table, column: Column, name: str, cost: str, title: str
     on_axis = [(row, x, y) for row, x, y in placed if x > 0]
     if not on_axis:
         return None
-    front = _front([(x, y.mean) for _, x, y in on_axis], column.higher_is_better is not False)
-    points = [_point(row, x, y, front=number in front) for number, (row, x, y) in enumerate(on_axis)]
+    whole = [(row.config_hash, x, y.mean) for row, x, y in on_axis if not row.partial]
+    places = _front([(x, y) for _, x, y in whole], column.higher_is_better is not False)
+    front = {whole[place][0] for place in places}
+    points = [_point(row, x, y, front=row.config_hash in front) for row, x, y in on_axis]
     return Scatter(
         name,
         title,
         "The line joins the rows that no other beats in both. Whiskers: 95 % interval, else ± sd over seeds."
-        + (" Dashed: nothing to train or keep." if len(placed) > len(on_axis) else ""),
+        + (" Dashed: nothing to train or keep." if len(placed) > len(on_axis) else "")
+        + (" Hollow: a partial test, not on the line." if any(row.partial for row, _, _ in on_axis) else ""),
         x_label,
         label_of(table, column),
         points,
@@ -197,7 +192,7 @@ def _front(places: list[tuple[float, float]], higher: bool) -> set[int]:
 
 def _point(row: Row, x: float, y: Value, front: bool = False) -> Point:
     low, high = _spread(y)
-    return Point(one_line(row.name), x, y.mean, low, high, is_reference(row), front)
+    return Point(one_line(row.name), x, y.mean, low, high, is_reference(row), front, faint=row.partial)
 
 
 def _spread(value: Value) -> tuple[float | None, float | None]:
@@ -213,13 +208,13 @@ def _forest(table: Table, column: Column) -> Forest | None:
     better = column.higher_is_better is not False
     found.sort(key=lambda pair: (-pair[1].delta if better else pair[1].delta, pair[0].name))
     bars = [
-        Bar(one_line(row.name), d.delta, d.interval.low, d.interval.high, d.p_holm <= SIGNIFICANT)
+        Bar(one_line(row.name), d.delta, d.interval.low, d.interval.high, d.distinguishable)
         for row, d in found[:MOST_BARS]
     ]
     return Forest(
         "forest",
         "Difference to full fine-tuning",
-        "Paired on the same queries, 95 % interval. Filled: significant after Holm's correction (p ≤ 0.05)."
+        "Paired on the same queries, 95 % interval. Filled: p ≤ 0.05 (Holm, over the rows) and the interval without 0."
         + _of(MOST_BARS, len(found), "rows"),
         f"{column.title}, difference in {'points' if column.unit == '%' else 'value'}",
         bars,
@@ -279,9 +274,8 @@ def _loss(curves: Sequence[Curve], title: str) -> Curve | None:
 
 def _overlap(table: Table, column: Column, beside: Beside) -> Shares | None:
     """The best row against full fine-tuning, or another reference."""
-    best = best_of(table, column)
-    first = next((row for row in table.rows if (v := row.values.get(column.title)) and v.mean == best), None)
-    second = next((row for row in table.rows if is_reference(row) and row is not first), None)
+    first = leading(table.rows, column)
+    second = next((row for row in table.rows if is_reference(row) and not row.partial and row is not first), None)
     if first is None or second is None:
         return None
     found: Overlap | None = beside.overlap(first.runs[0], second.runs[0])

@@ -15,6 +15,7 @@ import numpy as np
 
 from petl_bench.report import statistics
 from petl_bench.report.collect import Run
+from petl_bench.report.columns import limits
 from petl_bench.report.configurations import (
     IN_RSUM,
     Configuration,
@@ -30,7 +31,7 @@ from petl_bench.report.queries import read_queries
 from petl_bench.report.statistics import Paired
 
 #: by which figures are calculated from ranks; another number makes everything anew
-RULES = 1
+RULES = 2
 #: configurations that are held at a time: the best of each column of a table, full fine-tuning, and the one at hand
 _HELD = 16
 
@@ -63,7 +64,7 @@ class Statistics:
             found = self._configuration(runs)
             ends = statistics.intervals(found.resampled[0])
             self._kept[key] = dict(zip(found.titles, ends, strict=True))
-        return {title: Interval(*ends) for title, ends in self._kept[key].items()}
+        return {title: _possible(title, *ends) for title, ends in self._kept[key].items()}
 
     def differences(
         self, ours: Sequence[Run], others: Iterable[tuple[Sequence[Run], Collection[str]]]
@@ -208,6 +209,12 @@ def _apart(ours: Direction, theirs: Direction) -> np.ndarray:
 
 def _exact(ours: np.ndarray | None, theirs: np.ndarray | None) -> float | None:
     return None if ours is None or theirs is None else statistics.mcnemar(ours, theirs)
+
+
+def _possible(title: str, low: float, high: float) -> Interval:
+    """What a figure can be: few seeds may leave open more than that."""
+    least, most = limits(title)
+    return Interval(max(low, least), min(high, most))
 
 
 def _chosen(known: Mapping[str, Any], titles: Collection[str]) -> dict[str, Paired]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from petl_bench.report.cells import MISSING, best_of, is_close, mean_and_deviation, number, one_line, signed
+from petl_bench.report.best import Standing, best_of, standing
+from petl_bench.report.cells import MISSING, mean_and_deviation, number, one_line, signed
+from petl_bench.report.columns import without_many_types
 from petl_bench.report.model import Column, Row, Table
 
 _COSTS = ("Trainable M", "Trainable %", "Adapter MB", "Peak GB")
@@ -26,10 +28,18 @@ _SPECIAL = {
     "]": "{]}",
 }
 _ANY_SPECIAL = re.compile("|".join(map(re.escape, _SPECIAL)))
+_STANDINGS = {
+    Standing.BEST: r"\textbf{TEXT}",
+    Standing.CLOSE: r"\underline{TEXT}",
+    Standing.UNTESTED: r"TEXT$^{\ddagger}$",
+    Standing.WORSE: "TEXT",
+    Standing.NONE: "TEXT",
+}
 _NOTE = (
-    "mean and sample standard deviation over seeds, 95 % interval in brackets; bold: best of a column; underlined: not "
-    "distinguishable from it (paired, Holm-adjusted p above 0.05); published: what a source states for the recipe, and "
-    "ours minus it"
+    "mean and sample standard deviation over seeds, 95 % interval in brackets; bold: best of a column, unless "
+    "all are equal; underlined: not distinguishable from it (paired: p, Holm-adjusted over the rows of the column, is "
+    "above 0.05, or the interval of the difference holds 0); double dagger: not tested against it; published: what a "
+    "source states for the recipe, and ours minus it"
 )
 
 
@@ -71,7 +81,9 @@ def _named(table: Table, titles: Iterable[str]) -> list[Column]:
 
 
 def _quality(table: Table) -> list[Column]:
-    return _named(table, _QUALITY) or [column for column in table.columns if column.kind == "quality"]
+    return _named(table, _QUALITY) or without_many_types(
+        [column for column in table.columns if column.kind == "quality"]
+    )
 
 
 def _cells(row: Row, costs: list[Column], quality: list[Column], best: dict[str, float]) -> list[str]:
@@ -87,10 +99,7 @@ def _cells(row: Row, costs: list[Column], quality: list[Column], best: dict[str,
 def _figure(row: Row, column: Column, best: dict[str, float], interval: bool) -> str:
     value = row.values[column.title]
     text = escape_latex(mean_and_deviation(value, column))
-    if value is not None and value.mean == best.get(column.title):
-        text = rf"\textbf{{{text}}}"
-    elif is_close(row, column):
-        text = rf"\underline{{{text}}}"
+    text = _STANDINGS[standing(row, column, best)].replace("TEXT", text)
     if interval and value is not None and value.interval is not None:
         low, high = (number(limit, column) for limit in value.interval)
         text += escape_latex(f" [{low}, {high}]")

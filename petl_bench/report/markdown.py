@@ -10,30 +10,42 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from petl_bench.report.cells import MISSING, best_of, is_close, mean_and_deviation, number, one_line, signed, state
+from petl_bench.report.best import Standing, best_of, standing
+from petl_bench.report.cells import MISSING, mean_and_deviation, number, one_line, signed, state
 from petl_bench.report.collect import Rejected
-from petl_bench.report.columns import quality_column
+from petl_bench.report.columns import quality_column, without_many_types
 from petl_bench.report.model import Column, Report, Row, SummaryRow, Table
+from petl_bench.report.summary import other_rows
 from petl_bench.report.tables import FIXTURE_STAMP
 
 MOST_COLUMNS = 9
 MOST_TYPES = 3
-"""With more question types than these, only the accuracy over all questions has room."""
 LEGEND = f"""\
-Mean ± sample standard deviation over seeds [95 % interval of the mean]. **Best** of a column; †: not distinguishable
-from it (paired test on the same queries, Holm-adjusted p above 0.05). Published: what a source states for the same
-recipe, and ours minus it. R@K and accuracy in percent; ranks start at 1. MB = 10⁶ bytes, GB = 10⁹ bytes; Peak GB:
-memory that the largest process allocated on its GPU, or that training added to it on a CPU. GMACs: 10⁹ multiply-adds of
-the vision tower on one clip. {MISSING}: unknown or not applicable. `wide.csv` and `report.json` hold all columns."""
+Mean ± sample standard deviation over seeds [95 % interval of the mean]. **Best** of a column, unless all are equal; †:
+not distinguishable from it (paired on the same queries: p, Holm-adjusted over the rows of the column, is above 0.05,
+or the interval of the difference holds 0); ‡: not tested against it. A partial test is never the best. Published: what
+a source states for the same recipe, and ours minus it. R@K and accuracy in percent; ranks start at 1. MB = 10⁶ bytes,
+GB = 10⁹ bytes; Peak GB: memory that the largest process allocated on its GPU, or that training added to it on a CPU.
+GMACs: 10⁹ multiply-adds of the vision tower on one clip. {MISSING}: unknown or not applicable. `wide.csv` and
+`report.json` hold all columns."""
 
 SUMMARY_LEGEND = """\
 The main figure of each table. Relative: mean over tables of the figure divided by that of full fine-tuning. Rank: mean
-over the tables that a method is in, among the methods that are in all of those. There is no score over datasets."""
+over the tables that a method is in, among the methods that are in all of those. Where a table has several rows of a
+method, the one with most seeds counts, then the packaged recipe, then the first by its hash, never by its figures;
+beside the name stands how many others there are. Partial tests are left out. There is no score over datasets."""
 PUBLISHED_LEGEND = """\
 What sources state, by source and how it was read. State of our recipe (in brackets): `reproduced`, the published figure
 lies in our 95 % interval; `within band`, it is off by at most 1.0 or two standard deviations over seeds; `off`; `not
 comparable`; `not run`. `no recipe`: no packaged configuration is of that backbone and method."""
 
+_STANDINGS = {
+    Standing.BEST: "**{}**",
+    Standing.CLOSE: "{} †",
+    Standing.UNTESTED: "{} ‡",
+    Standing.WORSE: "{}",
+    Standing.NONE: "{}",
+}
 _RETRIEVAL = ("t2v R@1", "t2v R@5", "t2v R@10", "v2t R@1")
 _COSTS = ("Trainable %", "Adapter MB", "GMACs", "Peak GB", "GPU-hours", "Wall s", "clips/s train", "clips/s infer")
 _SUMMARY_COLUMNS = ["Method", "Backbone", "Relative", "Rank"]
@@ -112,8 +124,7 @@ def _costs(table: Table) -> str:
 def _quality_columns(table: Table) -> list[Column]:
     if retrieval := _named(table, _RETRIEVAL):
         return retrieval
-    first, *types = [column for column in table.columns if column.kind == "quality"]
-    return [first, *(types if len(types) <= MOST_TYPES else [])]
+    return without_many_types([column for column in table.columns if column.kind == "quality"], MOST_TYPES)
 
 
 def _named(table: Table, titles: Iterable[str]) -> list[Column]:
@@ -122,13 +133,10 @@ def _named(table: Table, titles: Iterable[str]) -> list[Column]:
 
 
 def _figure(row: Row, column: Column, best: dict[str, float], interval: bool) -> str:
-    """The main figure with its interval; the best is bold, what cannot be told from it has a mark."""
+    """The main figure with its interval; the best is bold, what is not known to be worse has a mark."""
     value = row.values[column.title]
     text = mean_and_deviation(value, column)
-    if value is not None and value.mean == best.get(column.title):
-        text = f"**{text}**"
-    elif is_close(row, column):
-        text = f"{text} †"
+    text = _STANDINGS[standing(row, column, best)].format(text)
     if interval and value is not None and value.interval is not None:
         low, high = (number(limit, column) for limit in value.interval)
         text = rf"{text} \[{low}, {high}\]"
@@ -166,7 +174,7 @@ def _summary(rows: list[SummaryRow], tables: list[Table], names: dict[str, str])
     header = [*_SUMMARY_COLUMNS, *(f"{names[table.id]}: {table.main}" for table in tables)]
     body = [
         [
-            row.method,
+            " ".join(filter(None, (row.method, other_rows(row)))),
             row.backbone,
             MISSING if row.relative is None else f"{row.relative:.3f}",
             MISSING if row.rank is None else f"{row.rank:.1f} of {row.among}",

@@ -29,6 +29,11 @@ def marks_of(records: list[Record], most: int, hardware: list[str]) -> list[str]
     return marks + _hardware_marks(hardware_of(records), hardware)
 
 
+def is_partial(record: Record) -> bool:
+    """Whether the test lacked videos."""
+    return _partial_mark(record["protocol"]) is not None
+
+
 def hardware_of(records: list[Record]) -> list[str]:
     """Every machine that costs were measured on, once."""
     return sorted({_hardware(record["env"]) for record in records if _has_costs(record)})

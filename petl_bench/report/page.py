@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from petl_bench.formats import number as measure
-from petl_bench.report.cells import is_close, mean_and_deviation, number
+from petl_bench.report.best import Standing, best_of, standing
+from petl_bench.report.cells import mean_and_deviation, number
 from petl_bench.report.collect import Key, Run
 from petl_bench.report.details import METRICS_NAME, Beside, Curve, HardQuery
-from petl_bench.report.figures import best_of, curve_lines, is_reference, plots_of
+from petl_bench.report.figures import curve_lines, is_reference, plots_of
 from petl_bench.report.labels import MISSING, anchor, interval, one_line, setting, signed
 from petl_bench.report.model import Column, Difference, PublishedFigure, Report, Row, SummaryRow, Table, Value
 from petl_bench.report.owned import OwnedFolder, write_if_new
+from petl_bench.report.summary import other_rows
 from petl_bench.report.svg import svg
 from petl_bench.report.thumbnails import Clips
 from petl_bench.storage.files import known_sha256
@@ -42,6 +44,7 @@ _PICTURED = 8
 _METRICS = ("R1", "R5", "R10", "R50", "MdR", "MnR", "n")
 #: an address that a page may link to
 _HTTPS = re.compile(r"https://[A-Za-z0-9.-]+/[A-Za-z0-9./_~%?&=#+:-]*")
+_MARKS = {Standing.BEST: "best", Standing.CLOSE: "tied", Standing.UNTESTED: "untested"}
 _LABELS = {"reproduced": "●", "within band": "◐", "off": "○", "not comparable": "–", "not run": "·"}
 
 
@@ -84,7 +87,8 @@ class Cell(NamedTuple):
         sort: the number that rows are sorted by; empty if there is none.
         spread: what stands small beside it.
         tip: what is shown when it is pointed at.
-        mark: `best`, `tied` with the best, `doubtful` of what is not comparable; `state` of a state.
+        mark: `best`, `tied` with the best, `untested` against it; `doubtful` of what is not comparable; `state` of a
+            state.
     """
 
     text: str = MISSING
@@ -253,7 +257,7 @@ def _table(table: Table, beside: Beside, links: dict[Path, str]) -> dict[str, An
     columns = [*_quality_columns(table), *_published_columns(table), *_cost_columns(table), Shown("seeds", "", "Seeds")]
     groups = [(name, list(members)) for name, members in groupby(columns, lambda column: column.group)]
     columns = [column._replace(first=not place) for _, members in groups for place, column in enumerate(members)]
-    best = {c.title: _outstanding(table, c) for c in table.columns if c.kind == "quality"}
+    best = best_of(table)
     return {
         "table": table,
         "columns": columns,
@@ -265,12 +269,6 @@ def _table(table: Table, beside: Beside, links: dict[Path, str]) -> dict[str, An
         ],
         "settings": [(name, setting(value)) for name, value in table.key],
     }
-
-
-def _outstanding(table: Table, column: Column) -> float | None:
-    """The best figure, unless all rows have it."""
-    means = {value.mean for row in table.rows if (value := row.values.get(column.title)) is not None}
-    return best_of(table, column) if len(means) > 1 else None
 
 
 def _shown(column: Column, kind: str, group: str, title: str, main: bool = False) -> Shown:
@@ -303,7 +301,7 @@ def _cost_columns(table: Table) -> list[Shown]:
 
 
 def _row(
-    table: Table, row: Row, columns: list[Shown], best: dict[str, float | None], links: dict[Path, str]
+    table: Table, row: Row, columns: list[Shown], best: dict[str, float], links: dict[Path, str]
 ) -> dict[str, Any]:
     return {
         "row": row,
@@ -313,7 +311,7 @@ def _row(
         "details": _row_details(row, table.columns),
         "badge": _LABELS.get(row.state, ""),
         "runs": [(run.record["id"]["seed"], links[run.path]) for run in row.runs],
-        "words": one_line(" ".join((row.name, row.method, row.backbone, row.state, *row.marks))).lower(),
+        "words": one_line(" ".join((row.name, row.method, row.backbone, row.state, *row.marks, *row.hardware))).lower(),
     }
 
 
@@ -328,7 +326,7 @@ def _aligned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _cell(row: Row, shown: Shown, best: dict[str, float | None]) -> Cell:
+def _cell(row: Row, shown: Shown, best: dict[str, float]) -> Cell:
     column = shown.column
     if column is None:
         return Cell(row.state, mark="state") if shown.kind == "state" else Cell(f"{len(row.runs)}", f"{len(row.runs)}")
@@ -337,10 +335,10 @@ def _cell(row: Row, shown: Shown, best: dict[str, float | None]) -> Cell:
     value = row.values.get(column.title)
     if shown.kind == "cost":
         return Cell() if value is None else Cell(number(value.mean, column), f"{value.mean:.8g}")
-    return _quality_cell(value, column, value is not None and value.mean == best[column.title], is_close(row, column))
+    return _quality_cell(value, column, _MARKS.get(standing(row, column, best), ""))
 
 
-def _quality_cell(value: Value | None, column: Column, best: bool, close: bool) -> Cell:
+def _quality_cell(value: Value | None, column: Column, mark: str = "") -> Cell:
     if value is None:
         return Cell()
     return Cell(
@@ -348,7 +346,7 @@ def _quality_cell(value: Value | None, column: Column, best: bool, close: bool) 
         f"{value.mean:.8g}",
         spread="" if value.sd is None else f"± {value.sd:.{column.decimals}f}",
         tip=f"{column.title}: 95 % interval {interval(value.interval, column.decimals)}" if value.interval else "",
-        mark="best" if best else "tied" if close else "",
+        mark=mark,
     )
 
 
@@ -359,9 +357,14 @@ def _published_cell(figure: PublishedFigure | None, column: Column) -> Cell:
         f"{figure.value:.{column.decimals}f}",
         f"{figure.value:.8g}",
         spread="" if figure.difference is None else signed(figure.difference, column.decimals),
-        tip=f"{figure.source}, {figure.where}. Comparable: {figure.comparable}. {figure.why}".strip(),
+        tip=_published_tip(figure, column),
         mark="" if figure.comparable == "yes" else "doubtful",
     )
+
+
+def _published_tip(figure: PublishedFigure, column: Column) -> str:
+    ends = "" if figure.interval is None else f" Difference: {interval(figure.interval, column.decimals)}."
+    return f"{figure.source}, {figure.where}.{ends} Comparable: {figure.comparable}. {figure.why}".strip()
 
 
 def _row_details(row: Row, columns: list[Column]) -> list[dict[str, str]]:
@@ -393,7 +396,8 @@ def _difference(found: Difference | None, column: Column) -> str:
 
 def _published_words(figure: PublishedFigure, column: Column) -> str:
     value = f"{figure.value:.{column.decimals}f}"
-    ours = "" if figure.difference is None else f" (ours {signed(figure.difference, column.decimals)})"
+    ends = "" if figure.interval is None else f" {interval(figure.interval, column.decimals)}"
+    ours = "" if figure.difference is None else f" (ours {signed(figure.difference, column.decimals)}{ends})"
     doubt = {"yes": "comparable", "no": "not comparable"}.get(figure.comparable, "not known to be comparable")
     why = f": {figure.why}" if figure.why else ""
     return f"{value}{ours}, {figure.source}, {figure.where}; {doubt}{why}"
@@ -435,24 +439,19 @@ def _summary(report: Report) -> list[dict[str, Any]]:
         rows = [row for row in report.summary if row.fixture == fixture]
         tables = [t for t in report.tables if t.fixture == fixture]
         columns = [(t, next(c for c in t.columns if c.title == t.main)) for t in tables]
-        best = {table.id: best_of(table, column) for table, column in columns}
         if rows:
-            found.append(
-                {"fixture": fixture, "columns": columns, "rows": [_summary_row(row, columns, best) for row in rows]}
-            )
+            found.append({"fixture": fixture, "columns": columns, "rows": [_summary_row(row, columns) for row in rows]})
     return found
 
 
-def _summary_row(row: SummaryRow, columns: list[tuple[Table, Column]], best: dict[str, float | None]) -> dict[str, Any]:
-    cells = []
-    for table, column in columns:
-        value = row.values.get(table.id)
-        cells.append(_quality_cell(value, column, value is not None and value.mean == best[table.id], close=False))
+def _summary_row(row: SummaryRow, columns: list[tuple[Table, Column]]) -> dict[str, Any]:
+    cells = [_quality_cell(row.values.get(table.id), column) for table, column in columns]
     cells.append(Cell() if row.relative is None else Cell(f"{row.relative:.3f}", f"{row.relative:.8g}"))
     among = f"of {row.among}" if row.among else ""
     cells.append(Cell() if row.rank is None else Cell(f"{row.rank:.2f}", f"{row.rank:.8g}", spread=among))
     words = one_line(f"{row.method} {row.backbone}").lower()
-    return {"method": row.method, "backbone": row.backbone, "cells": cells, "words": words}
+    others = other_rows(row)
+    return {"method": row.method, "others": others, "backbone": row.backbone, "cells": cells, "words": words}
 
 
 def _published(figures: list[dict[str, Any]], tables: list[Table]) -> list[dict[str, Any]]:

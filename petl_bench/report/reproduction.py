@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from petl_bench.report.marks import cuts_of, training_of
-from petl_bench.report.model import PublishedFigure, Row, Table, Value
+from petl_bench.report.model import Interval, PublishedFigure, Row, Table, Value
 from petl_bench.report.published import TITLES, Figure, Recipe, published
 from petl_bench.storage.dotted import get
 
@@ -96,7 +96,9 @@ def _by_title(figure: Figure) -> Iterator[tuple[str, float]]:
 
 def _beside(ours: Value | None, value: float, figure: Figure, comparison: Comparison) -> PublishedFigure:
     difference = None if ours is None else ours.mean - value
-    return PublishedFigure(value, figure.source, figure.where, difference, *comparison)
+    ends = ours.interval if ours is not None else None
+    apart = None if ends is None else Interval(ends.low - value, ends.high - value)
+    return PublishedFigure(value, figure.source, figure.where, difference, *comparison, apart)
 
 
 def _listed(figure: Figure, tables: list[Table]) -> dict[str, Any]:

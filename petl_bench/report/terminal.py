@@ -7,6 +7,7 @@ from typing import Any
 from petl_bench.machine.output import console
 from petl_bench.report.cells import mean_and_deviation, one_line, state
 from petl_bench.report.collect import Rejected
+from petl_bench.report.columns import without_many_types
 from petl_bench.report.model import Column, Row, Table
 
 _TEXT_COLUMNS = frozenset({"Method", "Backbone", "State", "Commit"})
@@ -19,7 +20,7 @@ def print_tables(tables: list[Table]) -> None:
     screen = console(highlight=False, markup=False)
     unlimited = screen.options.update(max_width=10_000)
     for table in tables:
-        full = _shown(table, table.columns, ["Backbone", "Seeds", "State", "Commit"])
+        full = _shown(table, without_many_types(table.columns), ["Backbone", "Seeds", "State", "Commit"])
         fits = screen.measure(full, options=unlimited).maximum <= screen.width
         short = [column for column in table.columns if column.title in _SHORT]
         screen.print(full if fits else _shown(table, short, ["State"]))

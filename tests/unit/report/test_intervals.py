@@ -53,10 +53,14 @@ def test_intervals_are_those_of_the_bootstrap(tmp_path: Path, several: bool, see
     assert found.keys() == set(ALL)
     files = [arrays_of(run) for run in runs]
     for way, clusters in (("t2v", files[0]["text_video"]), ("v2t", np.arange(VIDEOS))):
-        for k in RECALL_AT:
-            assert found[f"{way} R@{k}"] == bootstrap([recall(file[way], k) for file in files], clusters, "mean")
-        assert found[f"{way} MnR"] == bootstrap([file[way] for file in files], clusters, "mean")
-        assert found[f"{way} MdR"] == bootstrap([file[way] for file in files], clusters, "median")
+        expected = {f"R@{k}": bootstrap([recall(file[way], k) for file in files], clusters, "mean") for k in RECALL_AT}
+        expected["MnR"] = bootstrap([file[way] for file in files], clusters, "mean")
+        expected["MdR"] = bootstrap([file[way] for file in files], clusters, "median")
+        for title, (low, high) in expected.items():
+            least, most = (0, 100) if title.startswith("R@") else (1, np.inf)
+            # Three seeds of a few queries leave more open than a figure can be.
+            assert found[f"{way} {title}"] == pytest.approx((max(low, least), min(high, most)), abs=1e-6)
+            assert seeds > 1 or least <= low <= high <= most
 
 
 def test_the_interval_of_rsum_is_of_whole_videos(tmp_path: Path) -> None:

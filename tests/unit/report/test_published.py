@@ -16,10 +16,15 @@ import yaml
 from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import config_folder, list_configs
 from petl_bench.report import published as module
+from petl_bench.report.details import Beside
+from petl_bench.report.document import as_document
 from petl_bench.report.markdown import render_markdown
 from petl_bench.report.model import Interval, Report, Row, Table, Value
+from petl_bench.report.page import Pages
 from petl_bench.report.published import Figure, published
 from petl_bench.report.reproduction import compare, matches, state_of, with_published
+from petl_bench.report.sheets import render_wide
+from petl_bench.report.thumbnails import Clips
 from tests.records import make_record
 from tests.reports import report_of, tables_of
 
@@ -259,6 +264,25 @@ def test_a_recipe_stands_beside_its_figures() -> None:
     assert "t2v MdR" not in row.published, "the source has none"
     assert (figure.comparable, figure.why) == ("unknown", "epoch best-test, here last")
     assert row.state == "within band"
+
+
+def test_the_interval_of_the_difference_is_ours_in_every_format() -> None:
+    _, table = row_of(factor())
+    title = "t2v R@1"
+    (row,) = table.rows
+    values: dict[str, Value | None] = {**row.values, title: Value(46.0, None, 1, Interval(43.0, 49.5))}
+    tables, figures = with_published([replace(table, rows=[replace(row, values=values)])])
+    apart = tables[0].rows[0].published[title].interval
+    assert apart is not None
+    assert apart == pytest.approx((43.0 - PUBLISHED, 49.5 - PUBLISHED))
+    assert tables[0].rows[0].published["v2t R@1"].interval is None, "ours has none"
+    (line,) = csv.DictReader(render_wide(tables).splitlines())
+    assert float(line[f"{title} minus published low"]) == apart[0]
+    assert float(line[f"{title} minus published high"]) == apart[1]
+    report = Report(tables, [], [], figures)
+    document = as_document(report)["tables"][0]["rows"][0]
+    assert document["published"][title]["interval"] == apart
+    assert "(ours −0.2 [−3.2, 3.3])" in Pages(report, Beside(), Clips()).index()
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,22 @@ from petl_bench.errors import DataError
 from petl_bench.report.cells import mean_and_deviation, state
 from petl_bench.report.collect import Run, collect
 from petl_bench.report.columns import MOST_TYPES
+from petl_bench.report.details import Beside
 from petl_bench.report.duplicates import settled
+from petl_bench.report.leaderboard import rendered
 from petl_bench.report.markdown import escape_markdown
 from petl_bench.report.model import Column, Table
+from petl_bench.report.page import Pages
 from petl_bench.report.sheets import csv_cell
 from petl_bench.report.tables import build_tables
+from petl_bench.report.terminal import print_tables
+from petl_bench.report.thumbnails import Clips
 from petl_bench.report.verification import verified
 from petl_bench.runs.record import write_result
 from petl_bench.storage.files import FileError, file_sha256
 from tests.answered import answers, retrieval
 from tests.records import make_record
+from tests.reports import report_of
 
 
 def save(folder: Path, **overrides: Any) -> Path:
@@ -435,11 +441,17 @@ def test_question_answering_shows_types_and_what_can_be_answered() -> None:
     assert any("1000 questions; 1000 videos" in note for note in table.notes)
 
 
-def test_many_question_types_get_no_columns() -> None:
+def test_many_question_types_get_no_columns_where_there_is_no_room(capsys: pytest.CaptureFixture[str]) -> None:
     cost = {"clips_per_s": None}
     types = {f"type {n}": 50.0 for n in range(MOST_TYPES + 1)}
-    (table,) = tables(make_record(eval={"accuracy": 50.0, "per_type": types, "n": 10, "cost": cost}))
-    assert [title for title in shown(table) if title.startswith("Accuracy")] == ["Accuracy"]
+    found = report_of(make_record(eval={"accuracy": 50.0, "per_type": types, "n": 10, "cost": cost}))
+    texts = rendered(found)
+    (page,) = (text for name, text in texts.items() if name.endswith(".md"))
+    (paper,) = (text for name, text in texts.items() if name.endswith(".tex"))
+    print_tables(found.tables)
+    assert not [text for text in (page, paper, capsys.readouterr().out) if "type 1" in text]
+    for text in (texts["wide.csv"], texts["report.json"], Pages(found, Beside(), Clips()).index()):
+        assert "Accuracy type 8" in text
 
 
 # --- files and exit codes
