@@ -10,7 +10,17 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from petl_bench.report.cells import MISSING, best_of, is_close, mean_and_deviation, number, one_line, signed, state
+from petl_bench.report.cells import (
+    MISSING,
+    best_of,
+    doubted,
+    is_close,
+    mean_and_deviation,
+    number,
+    one_line,
+    signed,
+    state,
+)
 from petl_bench.report.collect import Rejected
 from petl_bench.report.columns import quality_column
 from petl_bench.report.model import Column, Report, Row, SummaryRow, Table
@@ -32,7 +42,8 @@ over the tables that a method is in, among the methods that are in all of those.
 PUBLISHED_LEGEND = """\
 What sources state, by source and how it was read. State of our recipe (in brackets): `reproduced`, the published figure
 lies in our 95 % interval; `within band`, it is off by at most 1.0 or two standard deviations over seeds; `off`; `not
-comparable`; `not run`. `no recipe`: no packaged configuration is of that backbone and method."""
+comparable`; `not run`. With a question mark: what may be compared is not known altogether. `no recipe`: no packaged
+configuration is of that backbone and method."""
 
 _RETRIEVAL = ("t2v R@1", "t2v R@5", "t2v R@10", "v2t R@1")
 _COSTS = ("Trainable %", "Adapter MB", "GMACs", "Peak GB", "GPU-hours", "Wall s", "clips/s train", "clips/s infer")
@@ -202,7 +213,7 @@ def _published_row(figure: dict[str, Any]) -> list[str]:
         figure["direction"],
         ", ".join(f"{name} {value:g}" for name, value in figure["metrics"].items()) or MISSING,
         figure["trainable"] or MISSING,
-        figure["state"] + recipes,
+        doubted(figure["state"], figure["comparable"] == "unknown") + recipes,
         "; ".join(filter(None, (figure["remarks"], figure["why"]))) or MISSING,
     ]
 
