@@ -26,7 +26,12 @@ def mean_and_deviation(value: Value | None, column: Column) -> str:
 
 def state(row: Row) -> str:
     """How the row stands to what is published, and what else must be known of it; `ok` if nothing must."""
-    return ", ".join([row.state] * bool(row.state) + row.marks) or "ok"
+    return ", ".join([doubted(row.state, bool(row.doubt))] * bool(row.state) + row.marks) or "ok"
+
+
+def doubted(state: str, doubt: bool) -> str:
+    """With a question mark if nobody knows whether the comparison is a fair one."""
+    return f"{state}?" if doubt else state
 
 
 def one_line(text: str) -> str:

@@ -11,7 +11,7 @@ from operator import itemgetter
 from typing import Any
 
 from petl_bench.report.best import Standing, best_of, standing
-from petl_bench.report.cells import MISSING, mean_and_deviation, number, one_line, signed, state
+from petl_bench.report.cells import MISSING, doubted, mean_and_deviation, number, one_line, signed, state
 from petl_bench.report.collect import Rejected
 from petl_bench.report.columns import quality_column, without_many_types
 from petl_bench.report.model import Column, Report, Row, SummaryRow, Table
@@ -37,7 +37,8 @@ beside the name stands how many others there are. Partial tests are left out. Th
 PUBLISHED_LEGEND = """\
 What sources state, by source and how it was read. State of our recipe (in brackets): `reproduced`, the published figure
 lies in our 95 % interval; `within band`, it is off by at most 1.0 or two standard deviations over seeds; `off`; `not
-comparable`; `not run`. `no recipe`: no packaged configuration is of that backbone and method."""
+comparable`; `not run`. With a question mark: what may be compared is not known altogether. `no recipe`: no packaged
+configuration is of that backbone and method."""
 
 _STANDINGS = {
     Standing.BEST: "**{}**",
@@ -210,7 +211,7 @@ def _published_row(figure: dict[str, Any]) -> list[str]:
         figure["direction"],
         ", ".join(f"{name} {value:g}" for name, value in figure["metrics"].items()) or MISSING,
         figure["trainable"] or MISSING,
-        figure["state"] + recipes,
+        doubted(figure["state"], figure["comparable"] == "unknown") + recipes,
         "; ".join(filter(None, (figure["remarks"], figure["why"]))) or MISSING,
     ]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import petl_bench
+from petl_bench.cli.named_configs import config_folder
 from petl_bench.machine.resources import exhausted
 from petl_bench.report.kept import FOLDER, Kept
 from petl_bench.storage.files import FileError, file_sha256
@@ -128,11 +129,11 @@ def _outputs(output: Path) -> Kept:
 
 @cache
 def _code() -> str:
-    """A digest of this package, whatever its version says: its figures may change while somebody works on it."""
+    """A digest of this package and its configurations, whatever its version says: somebody may be working on them."""
     found = hashlib.sha256(petl_bench.__version__.encode())
-    root = Path(petl_bench.__file__).parent
-    for path in sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"):
-        found.update(f"\0{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
+    for root in (Path(petl_bench.__file__).parent, config_folder()):
+        for path in sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"):
+            found.update(f"\0{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
     return found.hexdigest()
 
 

@@ -68,7 +68,8 @@ class PublishedFigure:
         source: short name of the source, a key of the packaged table of sources.
         where: the table, figure or page of it.
         difference: ours minus it; None if ours is not known.
-        comparable: `yes`, `no` or `unknown`.
+        comparable: `yes` if all that decides both is known and equal, `no` if something is known to differ (also that its
+            epoch was chosen on test), or `unknown`.
         why: what differs where it is not comparable, or what is not known; else empty.
         interval: of the difference: that of our figure, as a source has none; None where ours has none.
     """
@@ -114,6 +115,7 @@ class Row:
         from_full: the same against full fine-tuning, where the table has it.
         published: by title of a quality column.
         state: of the recipe: `reproduced`, `within band`, `off`, `not comparable` or empty where nothing is published.
+        doubt: why the state is not known to be fair; empty where it is, and where nothing is compared.
         marks: what a reader must know before using the row.
         command: that reproduces it.
         hardware: every machine that its costs were measured on.
@@ -132,6 +134,7 @@ class Row:
     hardware: list[str] = field(default_factory=list)
     partial: bool = False
     state: str = ""
+    doubt: str = ""
     from_best: dict[str, Difference | None] = field(default_factory=dict)
     from_full: dict[str, Difference | None] = field(default_factory=dict)
     published: dict[str, PublishedFigure] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from petl_bench.formats import number as measure
 from petl_bench.report.best import Standing, best_of, standing
-from petl_bench.report.cells import mean_and_deviation, number
+from petl_bench.report.cells import doubted, mean_and_deviation, number
 from petl_bench.report.collect import Key, Run
 from petl_bench.report.details import METRICS_NAME, Beside, Curve, HardQuery
 from petl_bench.report.figures import curve_lines, is_reference, plots_of
@@ -329,7 +329,11 @@ def _aligned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _cell(row: Row, shown: Shown, best: dict[str, float]) -> Cell:
     column = shown.column
     if column is None:
-        return Cell(row.state, mark="state") if shown.kind == "state" else Cell(f"{len(row.runs)}", f"{len(row.runs)}")
+        return (
+            Cell(row.state, tip=row.doubt, mark="state")
+            if shown.kind == "state"
+            else Cell(f"{len(row.runs)}", f"{len(row.runs)}")
+        )
     if shown.kind == "published":
         return _published_cell(row.published.get(column.title), column)
     value = row.values.get(column.title)
@@ -489,7 +493,7 @@ def _published_line(figure: dict[str, Any], rows: dict[tuple[str, str], str]) ->
         "setting": " · ".join(str(part) for part in setting_of if part) or MISSING,
         "metrics": ", ".join(values) or MISSING,
         "trainable": _plain(figure.get("trainable")),
-        "state": _plain(figure.get("state")),
+        "state": doubted(_plain(figure.get("state")), figure.get("comparable") == "unknown"),
         "doubt": ": ".join(str(part) for part in doubt if part),
         "link": rows.get((figure.get("table") or "", figure.get("row") or ""), ""),
         "remarks": _plain(figure.get("remarks")),
