@@ -17,7 +17,7 @@ def run(arguments: Sequence[str]) -> int:
 
     Raises:
         DataError: no folder, or no valid run in it.
-        UsageError: the folder of the site holds files of others.
+        UsageError: a folder to write holds files of others, or another process writes there.
         FileError: the report cannot be written.
     """
     parser = Parser(
@@ -28,7 +28,7 @@ def run(arguments: Sequence[str]) -> int:
         "runs", nargs="*", type=possible_path, default=[Path("runs")], help="folders with run records (default: runs)"
     )
     parser.add_argument(
-        "--output", type=possible_path, default=Path("report"), help="folder to write (default: report)"
+        "--output", type=possible_path, default=Path("report"), help="folder to write: new, empty, or a report's (default: report)"
     )
     parser.add_argument(
         "--strict", action="store_true", help="reject runs of a dirty checkout; exit 4 if any run is rejected"

@@ -20,6 +20,7 @@ from petl_bench.report.page import write_pages
 from petl_bench.report.plots import write_plots
 from petl_bench.report.thumbnails import Clips
 from petl_bench.storage.files import FileError, temporary_of, write_atomically
+from petl_bench.storage.locks import HeldError, passing_lock
 from petl_bench.storage.untrusted import UnreadableError, parse_json, read_text
 
 #: by which a site is known again, with the files that belong to it
@@ -45,18 +46,24 @@ def publish(
         thumbnails: folder with the clips that pictures are shown of; nothing is published of them unasked.
 
     Raises:
-        UsageError: the folder holds files and is no site.
+        UsageError: the folder holds files and is no site, or another process writes there.
         FileError: the site cannot be written.
     """
     site = site.resolve()
-    owned = _owned(site)
+    _owned(site)
     new = temporary_of(site)
     try:
-        make_folder(new)
-        _reuse(site, new, owned)
-        _write(report, new, folders, render, thumbnails)
-        _require_no_clash(site, new, owned)
-        _swap(site, new, owned)
+        make_folder(site.parent)
+        # Beside the site, which is replaced as a whole.
+        with passing_lock(site.with_name(f".{site.name}.lock")):
+            owned = _owned(site)
+            make_folder(new)
+            _reuse(site, new, owned)
+            _write(report, new, folders, render, thumbnails)
+            _require_no_clash(site, new, owned)
+            _swap(site, new, owned)
+    except HeldError as error:
+        raise UsageError(f"another process writes the site {site}: wait for it, or set --publish") from error
     except OSError as error:
         raise exhausted(error, site) or FileError(site, f"cannot be written: {error.strerror}") from error
     finally:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -15,7 +18,9 @@ from petl_bench.report.document import render_document
 from petl_bench.report.leaderboard import rendered
 from petl_bench.report.model import Report
 from petl_bench.report.site import MARKER, portable, publish
+from petl_bench.storage import locks
 from petl_bench.storage.files import FileError
+from petl_bench.storage.locks import HeldError, passing_lock
 from tests.made_up_reports import METHODS, make_report
 
 
@@ -128,6 +133,29 @@ def test_a_site_is_replaced_and_what_others_keep_in_it_stays(report: Report, fol
         publish(report, site, [folder], lambda report: {"late.json": "{}"})
     assert (site / "late.json").read_text(encoding="utf-8") == "foreign"
     assert (site / "new.json").is_file()
+
+
+def test_one_process_at_a_time(report: Report, folder: Path, tmp_path: Path) -> None:
+    site, lock = tmp_path / "site", tmp_path / ".site.lock"
+    code = "import sys, pathlib; from petl_bench.storage.locks import file_lock\n"
+    code += "with file_lock(pathlib.Path(sys.argv[1])): print('locked', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code, str(lock)], stdin=PIPE, stdout=PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(UsageError, match="another process writes the site .*: wait for it, or set --publish"):
+            publish(report, site, [folder], rendered)
+        assert not site.exists()
+        other.kill()
+    publish(report, site, [folder], rendered)
+    assert [path.name for path in tmp_path.iterdir()] == ["site"]
+
+
+def test_a_lock_that_was_removed_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lock"
+    take = locks._take
+    monkeypatch.setattr(locks, "_take", lambda *arguments: (path.unlink(), take(*arguments)))
+    with pytest.raises(HeldError), passing_lock(path):
+        pytest.fail("two would have it")
 
 
 def test_a_failure_leaves_the_earlier_site(
