@@ -20,7 +20,7 @@ def report(
         output: folder to write: missing, empty, or a report's.
         strict: reject runs of a dirty checkout.
         publish: folder to write a web site to.
-        thumbnails: folder of clips that the pages show pictures of.
+        thumbnails: folder of clips that the pages show pictures of; None: they show none.
 
     Returns:
         The records of the runs in the tables.

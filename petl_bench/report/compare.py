@@ -23,7 +23,7 @@ from petl_bench.report.statistics import holm, interval, paired, recall, resampl
 from petl_bench.report.tables import FIXTURE_STAMP
 from petl_bench.runs.record import FILE_NAME, read_result
 from petl_bench.storage.files import write_atomically
-from petl_bench.storage.untrusted import expanded, is_file, is_folder, shown, shown_all
+from petl_bench.storage.untrusted import expanded, is_file, is_folder, plain_text, shown, shown_all
 
 SCHEMA = "petl_bench.comparison/1"
 TOP = 10
@@ -466,7 +466,8 @@ def write_json(found: Comparison, path: Path) -> None:
         "overlap": found.overlap,
         "changed": [asdict(change) for change in found.changed],
     }
-    write_atomically(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    # Names of folders may be any bytes.
+    write_atomically(path, plain_text(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)) + "\n")
 
 
 def _described(run: Run) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from petl_bench.report.memo import fingerprint, remember, unchanged
 from petl_bench.report.model import Report
 from petl_bench.report.output import require_own, writing_to
 from petl_bench.report.owned import OwnedFolder, write_if_new
-from petl_bench.report.page import MOST_ON_PAGE, write_pages
+from petl_bench.report.page import write_pages
 from petl_bench.report.plots import HOW_TO_GET as HOW_TO_GET_PLOTS
 from petl_bench.report.plots import write_plots
 from petl_bench.report.reproduction import with_published
@@ -49,7 +49,7 @@ def leaderboard(
         output: folder to write: missing, empty, or a report's.
         strict: reject runs of a dirty checkout.
         publish: folder to write a web site to.
-        thumbnails: folder of clips that the pages show pictures of.
+        thumbnails: folder of clips that the pages show pictures of; None: they show none.
 
     Returns:
         The runs in the tables, and what was left out and why.
@@ -70,11 +70,10 @@ def leaderboard(
 
     with writing_to(output):
         report = build_report(found, cache)
-        made_from = fingerprint(found.runs, found.rejected, {}, cache)
-        few = len(found.runs) <= MOST_ON_PAGE
+        made_from = fingerprint(found.runs, found.rejected, {"thumbnails": thumbnails and str(thumbnails)}, cache)
         # Of pictures nothing says whether their clips are those of before.
-        if few or thumbnails or not unchanged(output, made_from):
-            remember(output, made_from, _write_all(report, output, Clips(thumbnails, by_config=few)))
+        if thumbnails or not unchanged(output, made_from):
+            remember(output, made_from, _write_all(report, output, Clips(thumbnails)))
     print_tables(report.tables)
     print_rejected(found.rejected)
     if find_spec("matplotlib") is None:

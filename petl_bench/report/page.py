@@ -172,20 +172,19 @@ class Pages:
             "environment": _environment(record),
             "settings": _settings(record),
             "plots": _run_plots(found.curves, entry.id),
-            "hardest": list(self._hardest(entry.run, found.hardest)),
+            "hardest": list(self._hardest(found.hardest)),
             "missing": found.missing,
         }
 
-    def _hardest(self, run: Run, queries: list[HardQuery]) -> Iterator[dict[str, Any]]:
-        path = self.beside.path(run)
+    def _hardest(self, queries: list[HardQuery]) -> Iterator[dict[str, Any]]:
         for place, query in enumerate(queries):
             hit = query.hits[0] if query.hits else ""
             pictured = place < _PICTURED
             yield {
                 **dataclasses.asdict(query),
-                "clip_picture": self.clips.of(path, query.clip) if pictured and query.clip else None,
+                "clip_picture": self.clips.of(query.clip) if pictured and query.clip else None,
                 # What is found by words is a clip; a question is answered in words.
-                "hit_picture": self.clips.of(path, hit) if pictured and hit and query.rank is not None else None,
+                "hit_picture": self.clips.of(hit) if pictured and hit and query.rank is not None else None,
             }
 
 

@@ -142,7 +142,7 @@ def test_one_process_at_a_time(report: Report, folder: Path, tmp_path: Path) -> 
     with subprocess.Popen([sys.executable, "-c", code, str(lock)], stdin=PIPE, stdout=PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"locked\n"
-        with pytest.raises(UsageError, match="another process writes the site .*: wait for it, or set --publish"):
+        with pytest.raises(UsageError, match=r"another process writes the site .*: wait for it, or set --publish"):
             publish(report, site, [folder], rendered)
         assert not site.exists()
         other.kill()
