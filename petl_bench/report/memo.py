@@ -52,7 +52,7 @@ class Digests:
         # A user can set the time of modification (`cp -p`, `touch -r`), but not that of change.
         stamp = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev]
         known = self._kept.pop(str(path), None)
-        if isinstance(known, list) and known[:-1] == stamp:
+        if isinstance(known, list) and known[:-1] == stamp and isinstance(known[-1], str):
             self._kept[str(path)] = known
             return known[-1]
         digest = file_sha256(path)
@@ -102,7 +102,7 @@ def unchanged(output: Path, fingerprint: str) -> bool:
         return False
     try:
         return all(file_sha256(output / name) == digest for name, digest in found.items())
-    except FileError:
+    except (FileError, ValueError):  # or no name of a file
         return False
 
 

@@ -11,7 +11,8 @@ import pytest
 from petl_bench.report import statistics
 from petl_bench.report.collect import Run
 from petl_bench.report.configurations import RECALL_AT, UnpairedError
-from petl_bench.report.intervals import Statistics
+from petl_bench.report.intervals import RULES, Statistics
+from petl_bench.report.kept import Kept
 from petl_bench.report.queries import Queries, ranks_beside
 from petl_bench.report.statistics import Paired, bootstrap, paired, recall
 from petl_bench.storage.files import FileError
@@ -227,6 +228,27 @@ def test_what_is_kept_is_not_calculated_again(tmp_path: Path) -> None:
     (file,) = (tmp_path / "cache").iterdir()
     file.write_bytes(file.read_bytes().replace(b"4", b"5"))
     assert Statistics(tmp_path / "cache").intervals([ours]) == calculated[0]
+
+
+@pytest.mark.parametrize("value", [[1], [1.0], ["a", "b", "c", "d", "e"], [0.0, 0.0, 0.0, 0.0, None], {}, "text", 1.0])
+def test_what_is_kept_in_another_shape_is_calculated_again(value: object, tmp_path: Path) -> None:
+    runs = [some_run(tmp_path / str(seed), seed) for seed in (1, 2)]
+
+    def calculated() -> object:
+        found = Statistics(tmp_path / "cache")
+        result = found.intervals(runs[:1]), found.differences(runs[:1], [(runs[1:], ALL)])
+        found.save()
+        return result
+
+    first = calculated()
+    kept = Kept(tmp_path / "cache", "statistics", f"{RULES}, numpy {np.__version__}")
+    keys = [*kept._found]
+    assert len(keys) == 2
+    for whole in (False, True):
+        for key in keys:
+            kept[key] = value if whole else dict.fromkeys(ALL, value)
+        kept.save()
+        assert calculated() == first
 
 
 def test_what_cannot_be_read_any_more_is_named(tmp_path: Path) -> None:

@@ -558,6 +558,22 @@ def test_no_runs_at_all_say_how_to_get_some(tmp_path: Path) -> None:
     assert not (tmp_path / "report").exists()
 
 
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    save(tmp_path / "scratch" / "one" / "seed0")
+    save(tmp_path / "runs" / "z" / "seed1", id__seed=1)
+    for link, target in (
+        *(("runs/linked", "scratch/one"), ("runs/a", "runs/z/seed1"), ("scratch/one/up", "runs")),
+        *(("runs/z/circle", "runs/z"), ("runs/broken", "nothing"), ("runs/self", "runs/self")),
+    ):
+        (tmp_path / link).symlink_to(tmp_path / target)
+    found = collect([tmp_path / "runs"])
+    paths = [run.path.relative_to(tmp_path).as_posix() for run in found.runs]
+    assert paths == ["runs/linked/seed0/result.json", "runs/z/seed1/result.json"], "a folder's own name before a link's"
+    assert not found.rejected
+    (tmp_path / "whole").symlink_to(tmp_path / "runs")
+    assert len(collect([tmp_path / "whole", tmp_path / "runs"]).runs) == 2
+
+
 def test_files_of_an_earlier_report_do_not_stay(tmp_path: Path) -> None:
     out = tmp_path / "report"
     save(tmp_path / "runs" / "a")
