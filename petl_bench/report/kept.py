@@ -4,9 +4,9 @@ Deleting the folder changes no figure. A file that is damaged, of another versio
 and one that cannot be written is done without.
 
 What is kept is believed: that a record is valid and follows from its ranks, and what its intervals are. So a file
-counts only in the very folder that it was written in, by the number that this machine's file system gave that: a report that
-somebody else made, or a copy, begins anew. That keeps out what was sent, not those who can write to the folder: they
-can write to the report as well. Whoever reads a value looks at its shape.
+counts only in the very folder that it was written in, by the number that this machine's file system gave that: a
+report that somebody else made, or a copy, begins anew. That keeps out what was sent, not those who can write to the
+folder: they can write to the report as well. Whoever reads a value looks at its shape.
 """
 
 from __future__ import annotations

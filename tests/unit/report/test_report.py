@@ -511,6 +511,9 @@ def test_hostile_keys_stay_in_their_cell(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_escape_markdown() -> None:
     assert escape_markdown("a_b|c*`[x]\\") == r"a\_b\|c\*\`\[x\]\\"
+    assert escape_markdown("www.a.example WWW.b.example") == r"www\.a.example WWW\.b.example"
+    assert escape_markdown("https://a.example ftp://b") == r"https\://a.example ftp\://b"
+    assert escape_markdown("@user a@b.example, t2v R@1, 50@1.5") == "@<!-- -->user a@<!-- -->b.example, t2v R@1, 50@1.5"
     assert escape_markdown("<b>&#39;\n'") == "&lt;b&gt;&amp;#39; '"
 
 

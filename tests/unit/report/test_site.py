@@ -80,7 +80,15 @@ def test_nothing_else_of_the_report_changes(report: Report, folder: Path) -> Non
         ("clips/s and 4/5", "clips/s and 4/5"),
         ("https://example.org/a/b", "https://example.org/a/b"),
         ("--root=/data/sets/msrvtt --x", "--root=…/msrvtt --x"),
-        ("'/data/my sets/msrvtt'", "'…/my sets/msrvtt'"),
+        ("'/data/my sets/msrvtt'", "'…/msrvtt'"),
+        ("file:///home/bob/secret/x", "…/x"),
+        ("/home/john doe/runs/x", "…/x"),
+        ("see:/home/bob/x, -I/home/bob/include and C:\\Users\\bob\\runs", "see:…/x, -I…/include and …/runs"),
+        ("/home/bob and '/Users/Bob Smith'", "~ and '~'"),
+        ("PATH=/opt/a/bin:/home/bob/bin", "PATH=…/bin:…/bin"),
+        ("s3://bucket/a/b and host:/srv/bob/x", "s3://bucket/a/b and host:…/x"),
+        ("t2v/v2t, R@1 / R@5, ../a/b and …/a", "t2v/v2t, R@1 / R@5, ../a/b and …/a"),
+        ("C:\\x, \\textbf{a}", "C:\\x, \\textbf{a}"),
         ("msrvtt-1kA-9k/v1", "msrvtt-1kA-9k/v1"),
         ("/tmp", "/tmp"),
     ],
@@ -88,6 +96,18 @@ def test_nothing_else_of_the_report_changes(report: Report, folder: Path) -> Non
 def test_what_counts_as_a_path(text: str, shown: str) -> None:
     moved, _ = portable(Report([], [], [Rejected(Path("a"), text)]), [])
     assert moved.rejected[0].reason == shown
+
+
+def test_places_of_this_machine_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "J. (von) Doe, jr"
+    (home / "at work").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(home / "at work")
+    text = f"in {home}/x/y.txt, {home}, {home}2/x -I{home}/include file://{home}/a {Path.cwd()}/b.yaml"
+    moved, _ = portable(Report([], [], [Rejected(Path("a"), text)]), [home / "at work" / "runs", Path("/")])
+    assert "Doe" not in moved.rejected[0].reason.replace("Doe, jr2/x", "")
+    assert moved.rejected[0].reason.startswith("in …/y.txt, …, ")
+    assert moved.rejected[0].reason.endswith("-I…/include …/a …/b.yaml")
 
 
 def test_two_folders_of_one_name_stay_apart(tmp_path: Path) -> None:
