@@ -31,11 +31,12 @@ def state(row: Row) -> str:
     return ", ".join([row.state] * bool(row.state) + row.marks) or "ok"
 
 
-def one_line(text: str) -> str:
+def one_line(text: object) -> str:
     """Replaces line breaks, terminal escapes and direction marks, so that text cannot leave its cell."""
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else " " for character in text)
+    line = str(text)
+    if line.isprintable():
+        return line
+    return "".join(character if character.isprintable() else " " for character in line)
 
 
 def _decimals(value: float, column: Column) -> int:

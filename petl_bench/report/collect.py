@@ -11,10 +11,10 @@ from petl_bench.errors import DataError
 from petl_bench.machine.resources import exhausted
 from petl_bench.report.kept import Kept
 from petl_bench.report.memo import Digests
-from petl_bench.runs.record import FILE_NAME, read_result, schema_sha256
+from petl_bench.runs.record import ADAPTER_NAME, CONFIG_NAME, FILE_NAME, RANKS_NAME, read_result, schema_sha256
 from petl_bench.storage.files import FileError
 
-_FILES = {"ranks": "ranks.npz", "adapter": "adapter.safetensors", "config": "config.yaml"}
+_FILES = {"ranks": RANKS_NAME, "adapter": ADAPTER_NAME, "config": CONFIG_NAME}
 
 Key = tuple[tuple[str, Any], ...]
 

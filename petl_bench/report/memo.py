@@ -14,12 +14,13 @@ from typing import Any
 import petl_bench
 from petl_bench.machine.resources import exhausted
 from petl_bench.report.kept import FOLDER, Kept
+from petl_bench.runs.record import ADAPTER_NAME, CONFIG_NAME, FILE_NAME, METRICS_NAME, RANKS_NAME
 from petl_bench.storage.files import FileError, file_sha256
 
 #: seconds before it was read in which a file must not have changed: clocks of file systems are that coarse
 _COARSE = 2
 #: what is read of a run's folder; the rest of it (checkpoints, logs) shows nowhere
-_READ = ("result.json", "config.yaml", "ranks.npz", "metrics.csv")
+_READ = (FILE_NAME, CONFIG_NAME, RANKS_NAME, METRICS_NAME)
 #: what else decides the bytes of a report
 _LIBRARIES = ("jinja2", "markupsafe", "matplotlib", "numpy")
 
@@ -82,10 +83,12 @@ def fingerprint(
     Raises:
         FileError: a file cannot be read.
     """
-    digests = Digests(cache, "inputs")
+    digests, runs = Digests(cache, "inputs"), [*runs]
     files = [path.with_name(name) for path, _ in runs for name in _READ]
     about = {
         "files": [(str(path), digests.of(path) if path.is_file() else None) for path in files],
+        # Of an adapter it shows that it is there: the command that tests it again.
+        "adapters": [path.with_name(ADAPTER_NAME).is_file() for path, _ in runs],
         "rejected": [(str(path), reason) for path, reason in rejected],
         "options": options,
         "code": _code(),

@@ -21,13 +21,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from petl_bench.formats import number as measure
 from petl_bench.report.cells import is_close, mean_and_deviation, number
 from petl_bench.report.collect import Key, Run
-from petl_bench.report.details import METRICS_NAME, Beside, Curve, HardQuery
+from petl_bench.report.details import Beside, Curve, HardQuery
 from petl_bench.report.figures import best_of, curve_lines, is_reference, plots_of
 from petl_bench.report.labels import MISSING, anchor, interval, one_line, setting, signed
 from petl_bench.report.model import Column, Difference, PublishedFigure, Report, Row, SummaryRow, Table, Value
 from petl_bench.report.owned import OwnedFolder, write_if_new
+from petl_bench.report.queries import ranks_beside
 from petl_bench.report.svg import svg
 from petl_bench.report.thumbnails import Clips
+from petl_bench.runs.record import METRICS_NAME
 from petl_bench.storage.files import known_sha256
 
 if TYPE_CHECKING:
@@ -146,7 +148,7 @@ class Pages:
             f"{entry.table.title}\n{entry.table.id}\n{entry.run.path}\n{entry.table.columns}",
             str(known_sha256(path.with_name(METRICS_NAME))),
             # The record says which ranks are its own, and no other pass.
-            str(path.with_name("ranks.npz").is_file()),
+            str(ranks_beside(path).is_file()),
         )
         return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()
 

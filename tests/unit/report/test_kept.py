@@ -185,6 +185,8 @@ def test_everything_that_a_report_is_made_from_is_in_its_fingerprint(
     assert changed([(path, {})], [], {}, tmp_path / "cache")
     path.with_name("metrics.csv").write_text("loss\n2\n")
     assert changed([(path, {})], [], {}, tmp_path / "cache")
+    path.with_name("adapter.safetensors").touch()  # which the command of a test names
+    assert changed([(path, {})], [], {}, tmp_path / "cache")
     assert changed([], [], {}, None)
     assert changed([], [(path, "its reason")], {}, None)
     assert changed([], [], {"publish": True}, None)
