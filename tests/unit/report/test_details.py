@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from petl_bench.report.compare import compare
 from petl_bench.report.details import MOST_BYTES, MOST_POINTS, MOST_QUERIES, Beside, read_curves
 from petl_bench.report.leaderboard import leaderboard
+from petl_bench.report.overlap import Overlap
 from petl_bench.report.page import write_pages
 from petl_bench.report.thumbnails import Clips, picture
-from tests.answered import retrieval
+from tests.answered import answers, retrieval
 from tests.made_up_reports import HOSTILE, METHODS, make_report
 
 
@@ -104,6 +106,26 @@ def test_different_queries_have_no_overlap(tmp_path: Path) -> None:
     measured, fixture = report.tables[0].rows[0].runs[0], report.tables[3].rows[0].runs[0]
     assert Beside().overlap(measured, measured) is not None
     assert Beside().overlap(measured, fixture) is None
+
+
+def test_overlaps_are_of_the_same_queries_by_one_rule(tmp_path: Path) -> None:
+    names = ["a", "b", "c", "d"]
+    first = retrieval(tmp_path / "first", [1, 1, 2, 3], [1, 1, 1, 1], names=names)
+    turned = retrieval(tmp_path / "turned", [3, 1, 1, 1], [1, 1, 1, 1], names=names[::-1], id__seed=1)
+    assert Beside().overlap(first, turned) == Overlap(both=2, only_a=0, only_b=1, neither=1)
+    asked = answers(tmp_path / "asked", [1 / 3, 1 / 3, 0, 1], ["x"] * 4, [0, 1, 2, 3])
+    other = answers(tmp_path / "other", [0, 1 / 3, 0.6, 1], ["x"] * 4, [0, 1, 2, 3], id__seed=1)
+    shared = Overlap(both=1, only_a=0, only_b=1, neither=2)
+    assert Beside().overlap(asked, other) == shared
+    told = compare(tmp_path / "asked", tmp_path / "other").overlap["answers"]
+    assert [*told.values()] == [shared.both, shared.only_a, shared.only_b, shared.neither]
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_queries_without_ids_overlap_only_where_all_are_there(partial: bool, tmp_path: Path) -> None:
+    about = {"protocol__partial": partial, "protocol__n_found": 3, "protocol__n_expected": 9 if partial else 3}
+    a, b = (retrieval(tmp_path / name, [1, 2, 1], [1, 1, 1], **about) for name in "ab")
+    assert (Beside().overlap(a, b) is None) == partial
 
 
 # --- pictures

@@ -13,7 +13,7 @@ from petl_bench.report.collect import Run
 from petl_bench.report.configurations import RECALL_AT, UnpairedError
 from petl_bench.report.intervals import RULES, Statistics
 from petl_bench.report.kept import Kept
-from petl_bench.report.queries import Queries, ranks_beside
+from petl_bench.report.queries import Queries, _retrieval, ranks_beside
 from petl_bench.report.statistics import Paired, bootstrap, paired, recall
 from petl_bench.storage.files import FileError
 from tests.answered import answers, retrieval
@@ -197,6 +197,19 @@ def test_questions_of_unknown_videos_have_no_interval(tmp_path: Path) -> None:
     """One by one they would be too sure of themselves."""
     with pytest.raises(UnpairedError, match="same video"):
         Statistics(None).intervals([answers(tmp_path / "run", [0.0, 1.0], ["what", "who"], None)])
+
+
+def test_captions_of_unknown_videos_have_no_interval(tmp_path: Path) -> None:
+    """Each on its own they would be resampled as if captions of a video were independent."""
+    run = some_run(tmp_path / "run", 0, several=True, named=False)
+
+    def unnamed(run: Run) -> Mapping[str, Queries]:
+        arrays = {name: values for name, values in arrays_of(run).items() if name != "text_video"}
+        return _retrieval(arrays)
+
+    assert Statistics(None).intervals([run])
+    with pytest.raises(UnpairedError, match="nothing says which captions are of the same video"):
+        Statistics(None, unnamed).intervals([run])
 
 
 def test_ranks_that_are_not_there_or_damaged_give_no_interval(tmp_path: Path) -> None:
