@@ -34,11 +34,12 @@ def doubted(state: str, doubt: bool) -> str:
     return f"{state}?" if doubt else state
 
 
-def one_line(text: str) -> str:
+def one_line(text: object) -> str:
     """Replaces line breaks, terminal escapes and direction marks, so that text cannot leave its cell."""
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else " " for character in text)
+    line = str(text)
+    if line.isprintable():
+        return line
+    return "".join(character if character.isprintable() else " " for character in line)
 
 
 def _decimals(value: float, column: Column) -> int:

@@ -3,7 +3,7 @@
 import functools
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,10 +11,10 @@ from petl_bench.errors import DataError
 from petl_bench.machine.resources import exhausted
 from petl_bench.report.kept import Kept
 from petl_bench.report.memo import Digests
-from petl_bench.runs.record import FILE_NAME, read_result, schema_sha256
+from petl_bench.runs.record import ADAPTER_NAME, CONFIG_NAME, FILE_NAME, RANKS_NAME, read_result, schema_sha256
 from petl_bench.storage.files import FileError
 
-_FILES = {"ranks": "ranks.npz", "adapter": "adapter.safetensors", "config": "config.yaml"}
+_FILES = {"ranks": RANKS_NAME, "adapter": ADAPTER_NAME, "config": CONFIG_NAME}
 
 Key = tuple[tuple[str, Any], ...]
 
@@ -77,7 +77,7 @@ def collect(folders: Iterable[Path], strict: bool = False, cache: Path | None = 
     """Reads every `result.json` below some folders.
 
     Args:
-        folders: where to look; a file found by two ways counts once.
+        folders: where to look, also behind links to folders; a file found by two ways counts once.
         strict: reject also runs of a checkout with uncommitted changes.
         cache: folder of the report's cache, which tells records and files that have not changed; None: nothing is kept.
 
@@ -149,11 +149,30 @@ def _find(folders: Iterable[Path]) -> tuple[list[Path], list[Rejected]]:
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; name the one that holds the runs. {HOW_TO_GET_RUNS}")
-        for place, below, names in os.walk(folder, onerror=close):
-            if FILE_NAME in (*below, *names):
+        for place, names in _walk(folder, close):
+            if FILE_NAME in names:
                 path = Path(place, FILE_NAME)
                 found.setdefault(path.resolve(), path)
     return sorted(found.values()), closed
+
+
+def _walk(folder: Path, close: Callable[[OSError], None]) -> Iterator[tuple[str, list[str]]]:
+    """Every folder below one and the names in it, also behind links: each once, if it can be by its own name."""
+    seen: set[tuple[int, int]] = set()  # links may lead in a circle
+    waiting = [str(folder)]
+    while waiting:
+        for place, below, names in os.walk(waiting.pop(0), onerror=close):
+            try:
+                status = Path(place).stat()
+            except OSError as error:
+                close(error)
+                continue
+            if (status.st_dev, status.st_ino) in seen:
+                below.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            waiting += sorted(str(path) for name in below if (path := Path(place, name)).is_symlink())
+            yield place, [*below, *names]
 
 
 def _objection(folder: Path, record: dict[str, Any], strict: bool, digests: Digests) -> str | None:

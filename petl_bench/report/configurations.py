@@ -10,7 +10,7 @@ import numpy as np
 
 from petl_bench.report import statistics
 from petl_bench.report.collect import Run
-from petl_bench.report.queries import Queries, ranks_beside, read_queries
+from petl_bench.report.queries import Queries, has_all_queries, ranks_beside, read_queries
 from petl_bench.storage.files import FileError
 
 RECALL_AT = (1, 5, 10, 50)
@@ -227,9 +227,10 @@ def _of_run(run: Run, read: Read) -> Configuration:
     except FileError as error:
         ranks, seed = ranks_beside(run.path).name, run.record["id"]["seed"]
         raise UnpairedError(f"{ranks} of seed {seed}: {error.reason}") from error
-    protocol = run.record["protocol"]
-    complete = not protocol["partial"] and protocol["n_found"] == protocol["n_expected"]
-    return Configuration({way: _direction(way, queries) for way, queries in found.items()}, complete)
+    if {"t2v", "v2t"} <= found.keys() and len(np.unique(found["t2v"].clusters)) != len(found["v2t"]):
+        raise UnpairedError("nothing says which captions are of the same video")
+    directions = {way: _direction(way, queries) for way, queries in found.items()}
+    return Configuration(directions, has_all_queries(run.record))
 
 
 def _direction(name: str, queries: Queries) -> Direction:

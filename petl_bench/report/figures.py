@@ -9,7 +9,7 @@ from petl_bench.report.best import leading
 from petl_bench.report.details import Beside, Curve, Overlap
 from petl_bench.report.labels import one_line
 from petl_bench.report.model import Column, Row, Table, Value
-from petl_bench.report.tables import PINNED_METHODS
+from petl_bench.report.tables import PINNED_METHODS, pin_of
 
 #: what a plot has room for; the rest is in the table
 MOST_BARS, MOST_LINES = 40, 8
@@ -138,10 +138,10 @@ def plots_of(table: Table, beside: Beside) -> list[Plot]:
 
 def is_reference(row: Row) -> bool:
     """Whether a row is one that others are held against."""
-    return "".join(character for character in row.method.lower() if character.isalnum()) in PINNED_METHODS
+    return pin_of(row.method) < len(PINNED_METHODS)
 
 
-def label_of(table: Table, column: Column) -> str:
+def label_of(column: Column) -> str:
     """A column with its unit, for an axis."""
     unit = f" ({column.unit})" if column.unit else ""
     return f"{column.title}{unit}"
@@ -171,7 +171,7 @@ def _against_cost(table: Table, column: Column, name: str, cost: str, title: str
         + (" Dashed: nothing to train or keep." if len(placed) > len(on_axis) else "")
         + (" Hollow: a partial test, not on the line." if any(row.partial for row, _, _ in on_axis) else ""),
         x_label,
-        label_of(table, column),
+        label_of(column),
         points,
         log_x=name != "memory",
         levels=[_point(row, x, y) for row, x, y in placed if x <= 0],
@@ -237,8 +237,8 @@ def _measured_and_published(table: Table, column: Column) -> Scatter | None:
         "published",
         "Measured against published",
         "On the line both are equal. Hollow: not comparable, or not known to be.",
-        f"published {label_of(table, column)}",
-        f"measured {label_of(table, column)}",
+        f"published {label_of(column)}",
+        f"measured {label_of(column)}",
         points,
         identity=True,
     )

@@ -60,11 +60,12 @@ class Statistics:
         """
         require_ranks(runs)  # what is kept of them changes nothing
         key = f"intervals {_key(runs)}"
-        if key not in self._kept:
+        known = _ends(self._kept.get(key))
+        if known is None:
             found = self._configuration(runs)
             ends = statistics.intervals(found.resampled[0])
-            self._kept[key] = dict(zip(found.titles, ends, strict=True))
-        return {title: _possible(title, *ends) for title, ends in self._kept[key].items()}
+            known = self._kept[key] = dict(zip(found.titles, ends, strict=True))
+        return {title: _possible(title, *ends) for title, ends in known.items()}
 
     def differences(
         self, ours: Sequence[Run], others: Iterable[tuple[Sequence[Run], Collection[str]]]
@@ -83,7 +84,8 @@ class Statistics:
         untested: list[tuple[str, Untested]] = []
         asked = [(f"difference {_key(ours)} {_key(theirs)}", theirs, titles) for theirs, titles in others]
         for key, theirs, titles in asked:
-            lacking = [title for title in titles if title not in self._kept.get(key, {})]
+            known = _pairs(self._kept.get(key))
+            lacking = [title for title in titles if title not in known]
             try:
                 require_ranks([*ours, *theirs])
                 new = self._untested(ours, theirs, lacking)
@@ -91,12 +93,10 @@ class Statistics:
                 refused[key] = error
                 continue
             untested += [(key, pair) for pair in new]
-            self._kept[key] = self._kept.get(key, {}) | dict.fromkeys(lacking)
+            self._kept[key] = known | dict.fromkeys(lacking)
         for (key, pair), found in zip(untested, tested([pair for _, pair in untested]), strict=True):
             self._kept[key][pair.title] = found
-        return [
-            refused[key] if key in refused else _chosen(self._kept.get(key, {}), titles) for key, _, titles in asked
-        ]
+        return [refused[key] if key in refused else _chosen(self._kept[key], titles) for key, _, titles in asked]
 
     def save(self) -> None:
         """Keeps what was asked for, and nothing else."""
@@ -215,6 +215,24 @@ def _possible(title: str, low: float, high: float) -> Interval:
     """What a figure can be: few seeds may leave open more than that."""
     least, most = limits(title)
     return Interval(max(low, least), min(high, most))
+
+
+def _ends(kept: Any) -> dict[str, Any] | None:
+    """Intervals by title, as they were kept; None if that is anything else."""
+    if not kept or not isinstance(kept, dict) or not all(_has_types(ends, (float, float)) for ends in kept.values()):
+        return None
+    return kept
+
+
+def _pairs(kept: Any) -> dict[str, Any]:
+    """Differences by title, as they were kept; None of what has no test. Without whatever is anything else."""
+    if not isinstance(kept, dict):
+        return {}
+    return {title: pair for title, pair in kept.items() if pair is None or _has_types(pair, (*[float] * 4, str))}
+
+
+def _has_types(value: Any, types: Sequence[type]) -> bool:
+    return isinstance(value, list | tuple) and [type(part) for part in value] == [*types]
 
 
 def _chosen(known: Mapping[str, Any], titles: Collection[str]) -> dict[str, Paired]:

@@ -5,16 +5,11 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from petl_bench.report import cells
+from petl_bench.report.cells import one_line
 from petl_bench.report.model import Interval
 
+#: as typesetters write it, where `cells` writes for programs; so are minus signs below
 MISSING = "–"
-
-
-def one_line(text: object) -> str:
-    """Text of one line without control characters and direction marks, which would act beyond their place."""
-    line = str(text)
-    return line if line.isprintable() else cells.one_line(line)
 
 
 def short(text: object, most: int = 24) -> str:

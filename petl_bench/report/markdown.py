@@ -56,6 +56,14 @@ _PUBLISHED_COLUMNS = [
 _TEXT_COLUMNS = frozenset({"Method", "Backbone", "State", *_PUBLISHED_COLUMNS} - {"Trainable"})
 
 
+#: by what Markdown marks text up, what GitHub takes for the beginning of a link, and the sign of an address or a user
+_LIVE = re.compile(
+    r"[\\`*_\[\]|~$!]"
+    r"|(?P<link>(?i:www(?=\.)|(?:https?|ftp|mailto|xmpp)(?=:)))"
+    r"|(?P<at>(?<!\w)@(?=\w)|@(?=[\w-]+\.[\w.-]*[^\W\d_]))"
+)
+
+
 class Marked(str):
     """Markdown, as it is meant; any other text is escaped when it becomes a cell."""
 
@@ -74,7 +82,14 @@ def render_block(report: Report) -> str:
 
 def escape_markdown(text: str) -> str:
     """Text that shows as itself inside a paragraph or table cell of GitHub Markdown; HTML is inert."""
-    return re.sub(r"([\\`*_\[\]|~$!])", r"\\\1", html.escape(one_line(text), quote=False))
+    return _LIVE.sub(_inert, html.escape(one_line(text), quote=False))
+
+
+def _inert(found: re.Match[str]) -> str:
+    if found["link"]:
+        return found["link"] + "\\"
+    # A backslash before it does not keep GitHub from finding an address.
+    return "@<!-- -->" if found["at"] else "\\" + found[0]
 
 
 def grid(header: list[str], rows: Iterable[list[str]]) -> str:

@@ -15,12 +15,13 @@ import petl_bench
 from petl_bench.cli.named_configs import config_folder
 from petl_bench.machine.resources import exhausted
 from petl_bench.report.kept import FOLDER, Kept
+from petl_bench.runs.record import ADAPTER_NAME, CONFIG_NAME, FILE_NAME, METRICS_NAME, RANKS_NAME
 from petl_bench.storage.files import FileError, file_sha256
 
 #: seconds before it was read in which a file must not have changed: clocks of file systems are that coarse
 _COARSE = 2
 #: what is read of a run's folder; the rest of it (checkpoints, logs) shows nowhere
-_READ = ("result.json", "config.yaml", "ranks.npz", "metrics.csv")
+_READ = (FILE_NAME, CONFIG_NAME, RANKS_NAME, METRICS_NAME)
 #: what else decides the bytes of a report
 _LIBRARIES = ("jinja2", "markupsafe", "matplotlib", "numpy")
 
@@ -53,7 +54,7 @@ class Digests:
         # A user can set the time of modification (`cp -p`, `touch -r`), but not that of change.
         stamp = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev]
         known = self._kept.pop(str(path), None)
-        if isinstance(known, list) and known[:-1] == stamp:
+        if isinstance(known, list) and known[:-1] == stamp and isinstance(known[-1], str):
             self._kept[str(path)] = known
             return known[-1]
         digest = file_sha256(path)
@@ -83,10 +84,12 @@ def fingerprint(
     Raises:
         FileError: a file cannot be read.
     """
-    digests = Digests(cache, "inputs")
+    digests, runs = Digests(cache, "inputs"), [*runs]
     files = [path.with_name(name) for path, _ in runs for name in _READ]
     about = {
         "files": [(str(path), digests.of(path) if path.is_file() else None) for path in files],
+        # Of an adapter it shows that it is there: the command that tests it again.
+        "adapters": [path.with_name(ADAPTER_NAME).is_file() for path, _ in runs],
         "rejected": [(str(path), reason) for path, reason in rejected],
         "options": options,
         "code": _code(),
@@ -103,7 +106,7 @@ def unchanged(output: Path, fingerprint: str) -> bool:
         return False
     try:
         return all(file_sha256(output / name) == digest for name, digest in found.items())
-    except FileError:
+    except (FileError, ValueError):  # or no name of a file
         return False
 
 

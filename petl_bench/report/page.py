@@ -22,14 +22,16 @@ from petl_bench.formats import number as measure
 from petl_bench.report.best import Standing, best_of, standing
 from petl_bench.report.cells import doubted, mean_and_deviation, number
 from petl_bench.report.collect import Key, Run
-from petl_bench.report.details import METRICS_NAME, Beside, Curve, HardQuery
+from petl_bench.report.details import Beside, Curve, HardQuery
 from petl_bench.report.figures import curve_lines, is_reference, plots_of
 from petl_bench.report.labels import MISSING, anchor, interval, one_line, setting, signed
 from petl_bench.report.model import Column, Difference, PublishedFigure, Report, Row, SummaryRow, Table, Value
 from petl_bench.report.owned import OwnedFolder, write_if_new
+from petl_bench.report.queries import ranks_beside
 from petl_bench.report.summary import other_rows
 from petl_bench.report.svg import svg
 from petl_bench.report.thumbnails import Clips
+from petl_bench.runs.record import METRICS_NAME
 from petl_bench.storage.files import known_sha256
 
 if TYPE_CHECKING:
@@ -150,7 +152,7 @@ class Pages:
             f"{entry.table.title}\n{entry.table.id}\n{entry.run.path}\n{entry.table.columns}",
             str(known_sha256(path.with_name(METRICS_NAME))),
             # The record says which ranks are its own, and no other pass.
-            str(path.with_name("ranks.npz").is_file()),
+            str(ranks_beside(path).is_file()),
         )
         return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()
 
@@ -176,20 +178,19 @@ class Pages:
             "environment": _environment(record),
             "settings": _settings(record),
             "plots": _run_plots(found.curves, entry.id),
-            "hardest": list(self._hardest(entry.run, found.hardest)),
+            "hardest": list(self._hardest(found.hardest)),
             "missing": found.missing,
         }
 
-    def _hardest(self, run: Run, queries: list[HardQuery]) -> Iterator[dict[str, Any]]:
-        path = self.beside.path(run)
+    def _hardest(self, queries: list[HardQuery]) -> Iterator[dict[str, Any]]:
         for place, query in enumerate(queries):
             hit = query.hits[0] if query.hits else ""
             pictured = place < _PICTURED
             yield {
                 **dataclasses.asdict(query),
-                "clip_picture": self.clips.of(path, query.clip) if pictured and query.clip else None,
+                "clip_picture": self.clips.of(query.clip) if pictured and query.clip else None,
                 # What is found by words is a clip; a question is answered in words.
-                "hit_picture": self.clips.of(path, hit) if pictured and hit and query.rank is not None else None,
+                "hit_picture": self.clips.of(hit) if pictured and hit and query.rank is not None else None,
             }
 
 

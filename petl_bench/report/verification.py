@@ -36,7 +36,7 @@ def verified(found: Collection, cache: Path | None, read: Read = read_queries) -
         said = json.dumps([run.record["integrity"]["ranks_sha256"], metrics(run.record)], sort_keys=True)
         key = hashlib.sha256(said.encode()).hexdigest()
         reason = None
-        if ranks_beside(run.path).is_file() and key not in kept:
+        if ranks_beside(run.path).is_file() and kept.get(key) is not True:
             reason = _objection(run, read)
             if reason is None:
                 kept[key] = True

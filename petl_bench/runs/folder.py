@@ -26,7 +26,17 @@ from petl_bench.renamed import as_written_today
 from petl_bench.runs.description import describe
 from petl_bench.runs.earlier import earlier_checkpoint, lock_of
 from petl_bench.runs.experiment import Experiment
-from petl_bench.runs.record import CONFIG_NAME, FILE_NAME, Contents, config_hash, read_result, run_directory
+from petl_bench.runs.record import (
+    ADAPTER_NAME,
+    CONFIG_NAME,
+    FILE_NAME,
+    METRICS_NAME,
+    RANKS_NAME,
+    Contents,
+    config_hash,
+    read_result,
+    run_directory,
+)
 from petl_bench.runs.rehearsal import rehearse
 from petl_bench.storage.adapters import Adapter, write_adapter
 from petl_bench.storage.checkpoints import BEFORE_LAST, LAST, resumable, sweep
@@ -35,8 +45,6 @@ from petl_bench.storage.files import make_ours, write_atomically, write_bytes_at
 from petl_bench.storage.locks import HeldError, file_lock
 from petl_bench.storage.plain_yaml import parse_yaml
 from petl_bench.storage.untrusted import UnreadableError, expanded, read_text
-
-ADAPTER_NAME, RANKS_NAME, METRICS_NAME = "adapter.safetensors", "ranks.npz", "metrics.csv"
 
 
 @contextmanager

@@ -11,8 +11,9 @@ import pytest
 from petl_bench.report import statistics
 from petl_bench.report.collect import Run
 from petl_bench.report.configurations import RECALL_AT, UnpairedError
-from petl_bench.report.intervals import Statistics
-from petl_bench.report.queries import Queries, ranks_beside
+from petl_bench.report.intervals import RULES, Statistics
+from petl_bench.report.kept import Kept
+from petl_bench.report.queries import Queries, _retrieval, ranks_beside
 from petl_bench.report.statistics import Paired, bootstrap, paired, recall
 from petl_bench.storage.files import FileError
 from tests.answered import answers, retrieval
@@ -202,6 +203,19 @@ def test_questions_of_unknown_videos_have_no_interval(tmp_path: Path) -> None:
         Statistics(None).intervals([answers(tmp_path / "run", [0.0, 1.0], ["what", "who"], None)])
 
 
+def test_captions_of_unknown_videos_have_no_interval(tmp_path: Path) -> None:
+    """Each on its own they would be resampled as if captions of a video were independent."""
+    run = some_run(tmp_path / "run", 0, several=True, named=False)
+
+    def unnamed(run: Run) -> Mapping[str, Queries]:
+        arrays = {name: values for name, values in arrays_of(run).items() if name != "text_video"}
+        return _retrieval(arrays)
+
+    assert Statistics(None).intervals([run])
+    with pytest.raises(UnpairedError, match="nothing says which captions are of the same video"):
+        Statistics(None, unnamed).intervals([run])
+
+
 def test_ranks_that_are_not_there_or_damaged_give_no_interval(tmp_path: Path) -> None:
     runs = [some_run(tmp_path / str(seed), seed) for seed in (1, 2)]
     kept = Statistics(tmp_path / "cache")
@@ -231,6 +245,27 @@ def test_what_is_kept_is_not_calculated_again(tmp_path: Path) -> None:
     (file,) = (tmp_path / "cache").iterdir()
     file.write_bytes(file.read_bytes().replace(b"4", b"5"))
     assert Statistics(tmp_path / "cache").intervals([ours]) == calculated[0]
+
+
+@pytest.mark.parametrize("value", [[1], [1.0], ["a", "b", "c", "d", "e"], [0.0, 0.0, 0.0, 0.0, None], {}, "text", 1.0])
+def test_what_is_kept_in_another_shape_is_calculated_again(value: object, tmp_path: Path) -> None:
+    runs = [some_run(tmp_path / str(seed), seed) for seed in (1, 2)]
+
+    def calculated() -> object:
+        found = Statistics(tmp_path / "cache")
+        result = found.intervals(runs[:1]), found.differences(runs[:1], [(runs[1:], ALL)])
+        found.save()
+        return result
+
+    first = calculated()
+    kept = Kept(tmp_path / "cache", "statistics", f"{RULES}, numpy {np.__version__}")
+    keys = [*kept._found]
+    assert len(keys) == 2
+    for whole in (False, True):
+        for key in keys:
+            kept[key] = value if whole else dict.fromkeys(ALL, value)
+        kept.save()
+        assert calculated() == first
 
 
 def test_what_cannot_be_read_any_more_is_named(tmp_path: Path) -> None:

@@ -482,8 +482,8 @@ def test_report_is_written_printed_and_deterministic(tmp_path: Path, capsys: pyt
 def test_csv_has_one_line_per_run_and_metric(tmp_path: Path) -> None:
     save(tmp_path / "runs" / "a", eval__t2v__R1=100 / 3)
     save(tmp_path / "runs" / "b", id__seed=1)
-    main(tmp_path / "runs", "--output", tmp_path)
-    lines = list(csv.DictReader(io.StringIO((tmp_path / "leaderboard.csv").read_text())))
+    main(tmp_path / "runs", "--output", tmp_path / "report")
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "report" / "leaderboard.csv").read_text())))
     values = {(line["seed"], line["metric"]): line["value"] for line in lines}
     assert len(values) == len(lines)
     assert values["0", "eval.t2v.R1"] == str(100 / 3)
@@ -494,22 +494,22 @@ def test_csv_has_one_line_per_run_and_metric(tmp_path: Path) -> None:
 def test_fixtures_are_stamped_and_apart(tmp_path: Path) -> None:
     save(tmp_path / "runs" / "a")
     save(tmp_path / "runs" / "b", origin="fixture", eval__t2v__R1=99.0)
-    main(tmp_path / "runs", "--output", tmp_path)
-    page = (tmp_path / "leaderboard.md").read_text()
+    main(tmp_path / "runs", "--output", tmp_path / "report")
+    page = (tmp_path / "report" / "leaderboard.md").read_text()
     assert page.count("## FIXTURE - not benchmark results: msrvtt, msrvtt-1ka") == 1
     assert page.index("## msrvtt, msrvtt-1ka") < page.index("## FIXTURE") < page.index("99.0")
 
 
 def test_strict_fails_on_any_rejected_run(tmp_path: Path) -> None:
     save(tmp_path / "runs" / "a")
-    assert main(tmp_path / "runs", "--output", tmp_path, "--strict") == 0
+    assert main(tmp_path / "runs", "--output", tmp_path / "report", "--strict") == 0
     save(tmp_path / "runs" / "b", id__seed=1, env__dirty=True)
-    assert main(tmp_path / "runs", "--output", tmp_path) == 0
-    page = (tmp_path / "leaderboard.md").read_text()
+    assert main(tmp_path / "runs", "--output", tmp_path / "report") == 0
+    page = (tmp_path / "report" / "leaderboard.md").read_text()
     assert "| 2 | dirty, unpaired |" in page
     assert "Rejected" not in page
-    assert main(tmp_path / "runs", "--output", tmp_path, "--strict") == 4
-    page = (tmp_path / "leaderboard.md").read_text()
+    assert main(tmp_path / "runs", "--output", tmp_path / "report", "--strict") == 4
+    page = (tmp_path / "report" / "leaderboard.md").read_text()
     assert "| 1 | unpaired |" in page
     assert "b/result.json: dirty" in page
 
@@ -532,7 +532,7 @@ def test_missing_folder_is_an_error(tmp_path: Path) -> None:
 def test_output_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     save(tmp_path / "runs" / "a")
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileError, match="file: cannot be created"):
+    with pytest.raises(FileError, match="file: cannot be looked into: Not a directory"):
         main(tmp_path / "runs", "--output", tmp_path / "file")
 
 
@@ -546,14 +546,14 @@ def test_hostile_names_stay_in_their_cell(tmp_path: Path, capsys: pytest.Capture
     save(tmp_path / "runs" / "a", model__method=HOSTILE, protocol__dataset=HOSTILE)
     (tmp_path / "runs" / "b").mkdir()
     (tmp_path / "runs" / "b" / "result.json").write_text(json.dumps({"schema": HOSTILE}))
-    main(tmp_path / "runs", "--output", tmp_path)
-    page = (tmp_path / "leaderboard.md").read_text()
+    main(tmp_path / "runs", "--output", tmp_path / "report")
+    page = (tmp_path / "report" / "leaderboard.md").read_text()
     assert "<img" not in page
     assert "[a](" not in page
     assert len([line for line in page.splitlines() if line.startswith("## ")]) == 3, "published figures are the last"
     assert "\x1b" not in page + capsys.readouterr().out
     assert "\u202e" not in page
-    for line in (tmp_path / "leaderboard.csv").read_text().splitlines()[1:]:
+    for line in (tmp_path / "report" / "leaderboard.csv").read_text().splitlines()[1:]:
         assert "'=1+1" in line
         assert ",=1" not in line
 
@@ -564,17 +564,20 @@ def test_hostile_keys_stay_in_their_cell(tmp_path: Path, capsys: pytest.CaptureF
     hostile = {HOSTILE: HOSTILE, "nested": {HOSTILE: [1, {"a": HOSTILE}]}, "=2+5": 1}
     save(tmp_path / "runs" / "a", protocol__preprocess=preprocess | hostile)
     save(tmp_path / "runs" / "b")
-    main(tmp_path / "runs", "--output", tmp_path)
-    page, out = (tmp_path / "leaderboard.md").read_text(), capsys.readouterr().out
+    main(tmp_path / "runs", "--output", tmp_path / "report")
+    page, out = (tmp_path / "report" / "leaderboard.md").read_text(), capsys.readouterr().out
     assert "<img" not in page
     assert len([line for line in page.splitlines() if line.startswith("## ")]) == 3, "published figures are the last"
     assert not {"\x1b", "\u202e"} & set(page + out)
-    header = (tmp_path / "leaderboard.csv").read_text().splitlines()[0]
+    header = (tmp_path / "report" / "leaderboard.csv").read_text().splitlines()[0]
     assert "protocol.preprocess.=2+5" in header
 
 
 def test_escape_markdown() -> None:
     assert escape_markdown("a_b|c*`[x]\\") == r"a\_b\|c\*\`\[x\]\\"
+    assert escape_markdown("www.a.example WWW.b.example") == r"www\.a.example WWW\.b.example"
+    assert escape_markdown("https://a.example ftp://b") == r"https\://a.example ftp\://b"
+    assert escape_markdown("@user a@b.example, t2v R@1, 50@1.5") == "@<!-- -->user a@<!-- -->b.example, t2v R@1, 50@1.5"
     assert escape_markdown("<b>&#39;\n'") == "&lt;b&gt;&amp;#39; '"
 
 
@@ -620,6 +623,22 @@ def test_no_runs_at_all_say_how_to_get_some(tmp_path: Path) -> None:
             main(tmp_path / folder, "--output", tmp_path / "report")
         assert error.value.exit_code == 4
     assert not (tmp_path / "report").exists()
+
+
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    save(tmp_path / "scratch" / "one" / "seed0")
+    save(tmp_path / "runs" / "z" / "seed1", id__seed=1)
+    for link, target in (
+        *(("runs/linked", "scratch/one"), ("runs/a", "runs/z/seed1"), ("scratch/one/up", "runs")),
+        *(("runs/z/circle", "runs/z"), ("runs/broken", "nothing"), ("runs/self", "runs/self")),
+    ):
+        (tmp_path / link).symlink_to(tmp_path / target)
+    found = collect([tmp_path / "runs"])
+    paths = [run.path.relative_to(tmp_path).as_posix() for run in found.runs]
+    assert paths == ["runs/linked/seed0/result.json", "runs/z/seed1/result.json"], "a folder's own name before a link's"
+    assert not found.rejected
+    (tmp_path / "whole").symlink_to(tmp_path / "runs")
+    assert len(collect([tmp_path / "whole", tmp_path / "runs"]).runs) == 2
 
 
 def test_files_of_an_earlier_report_do_not_stay(tmp_path: Path) -> None:
