@@ -60,8 +60,8 @@ class PublishedFigure:
         source: short name of the source, a key of the packaged table of sources.
         where: the table, figure or page of it.
         difference: ours minus it; None if ours is not known.
-        comparable: `yes` if all that decides both is known and equal, `no` if something is known to differ (also that its
-            epoch was chosen on test), or `unknown`.
+        comparable: `yes` if all that decides both is known and equal, `no` if something is known to differ (an epoch
+            that was chosen on test, too), or `unknown`.
         why: what differs where it is not comparable, or what is not known; else empty.
     """
 
