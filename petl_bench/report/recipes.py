@@ -54,9 +54,26 @@ def departures(runs: Sequence[Run], recipes: Sequence[str]) -> Departures:
         runs: seeds of one configuration.
         recipes: names of packaged ones.
     """
-    config = next((found for run in runs if (found := _config_beside(run)) is not None), None)
-    found = [_of_record(runs[0].record, name) if config is None else _of_config(config, name) for name in recipes]
+    configs = [run for run in runs if run.record["kind"] != "test" and is_file(run.path.with_name(CONFIG_NAME))]
+    found = [
+        next(filter(None, (_beside(run, name) for run in configs)), None) or _of_record(runs[0].record, name)
+        for name in recipes
+    ]
     return min(found, key=lambda one: (len(one.known), len(one.unknown)))
+
+
+def _beside(run: Run, name: str) -> Departures | None:
+    """By the configuration of a training; None if it cannot be read.
+
+    A record whose configuration is not the one that it names is no part of a report.
+    """
+    return _of_file(run.path.with_name(CONFIG_NAME), run.record["integrity"]["config_sha256"], name)
+
+
+@lru_cache(maxsize=10_000)
+def _of_file(path: Path, digest: str, name: str) -> Departures | None:
+    config = _read(path, digest)
+    return None if config is None else _of_config(config, name)
 
 
 def _of_config(config: dict[str, Any], name: str) -> Departures:
@@ -132,18 +149,7 @@ def _packaged(name: str) -> dict[str, Any]:
     return {**config, "trainer": {**_LIGHTNING_S, **config["trainer"]}}
 
 
-def _config_beside(run: Run) -> dict[str, Any] | None:
-    """The configuration of a training; None if it is not there, or cannot be read.
-
-    A record whose configuration is not the one that it names is no part of a report.
-    """
-    path = run.path.with_name(CONFIG_NAME)
-    if run.record["kind"] == "test" or not is_file(path):
-        return None
-    return _read(path, run.record["integrity"]["config_sha256"])
-
-
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=8)
 def _read(path: Path, digest: str) -> dict[str, Any] | None:
     """`digest` is that of the file, by which it is kept."""
     try:
