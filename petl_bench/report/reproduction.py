@@ -176,7 +176,7 @@ def _other_size(row: Row, figure: Figure) -> Iterator[str]:
 
 def _other_training(row: Row, figure: Figure) -> Iterator[str]:
     records = [run.record for run in row.runs]
-    if any(record["protocol"]["partial"] for record in records):
+    if row.partial:
         yield "not all videos are evaluated here"
     yield from sorted({f"trained here: {cut}" for record in records for cut in cuts_of(record)})
     augmentations = {_augmentation(record) for record in records} - {None}
