@@ -23,11 +23,11 @@ class Standing(StrEnum):
     NONE = ""
 
 
-def leading(rows: Sequence[Row], column: Column) -> Row | None:
-    """The row with the best figure among those of a whole test; of equal ones the first."""
+def leading(rows: Sequence[Row], column: Column) -> list[Row]:
+    """The rows with the best figure among those of a whole test: several where it is the same."""
     known = [row for row in rows if not row.partial and row.values.get(column.title) is not None]
     best = _best((_mean(row, column) for row in known), column)
-    return next((row for row in known if _mean(row, column) == best), None)
+    return [row for row in known if _mean(row, column) == best]
 
 
 def best_of(table: Table) -> dict[str, float]:

@@ -54,8 +54,9 @@ class _Comparison:
         self._refused: dict[int, str] = {}
 
     def compared(self) -> Table:
-        best = {column.title: self._place(leading(self._table.rows, column)) for column in self._columns}
-        full = dict.fromkeys(best, self._place(full_finetuning(self._table)))
+        best = {column.title: self._best(column) for column in self._columns}
+        reference = full_finetuning(self._table)
+        full = dict.fromkeys(best, None if reference is None else self._place(reference))
         wanted: dict[int, set[str]] = {}
         for title, place in (*best.items(), *full.items()):
             if place is not None:
@@ -85,8 +86,15 @@ class _Comparison:
             notes=[*self._table.notes, *widths, *_unpaired_notes(reasons)],
         )
 
-    def _place(self, row: Row | None) -> int | None:
-        return None if row is None else next(place for place, one in enumerate(self._table.rows) if one is row)
+    def _best(self, column: Column) -> int | None:
+        """Of equal ones the first that others can be compared with."""
+        places = [self._place(row) for row in leading(self._table.rows, column)]
+        for place in places:
+            self._look_at(place)
+        return next((place for place in places if place in self._intervals), next(iter(places), None))
+
+    def _place(self, row: Row) -> int:
+        return next(place for place, one in enumerate(self._table.rows) if one is row)
 
     def _look_at(self, place: int) -> None:
         if place in self._intervals or place in self._unknown:

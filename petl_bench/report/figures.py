@@ -274,7 +274,7 @@ def _loss(curves: Sequence[Curve], title: str) -> Curve | None:
 
 def _overlap(table: Table, column: Column, beside: Beside) -> Shares | None:
     """The best row against full fine-tuning, or another reference."""
-    first = leading(table.rows, column)
+    first = next(iter(leading(table.rows, column)), None)
     second = next((row for row in table.rows if is_reference(row) and not row.partial and row is not first), None)
     if first is None or second is None:
         return None

@@ -82,7 +82,7 @@ def _partial_mark(protocol: dict[str, Any]) -> str | None:
     found, expected = protocol["n_found"], protocol["n_expected"]
     if found is None or expected is None:
         return "partial" if protocol["partial"] else None
-    return f"partial {found}/{expected}" if protocol["partial"] or found < expected else None
+    return f"partial {found}/{expected}" if protocol["partial"] or found != expected else None
 
 
 def _has_costs(record: Record) -> bool:

@@ -218,7 +218,7 @@ def _other_size(row: Row, figure: Figure) -> Iterator[str]:
 
 def _other_training(row: Row, figure: Figure) -> Iterator[str]:
     records = [run.record for run in row.runs]
-    if any(_is_partial(record["protocol"]) for record in records):
+    if row.partial:
         yield "not all videos are evaluated here"
     if not all(record["model"]["trainable_params"] for record in records):
         yield "nothing is trained here"
@@ -228,11 +228,6 @@ def _other_training(row: Row, figure: Figure) -> Iterator[str]:
     if figure.augmentation is not None and augmentations - {figure.augmentation}:
         here = " or ".join(sorted(str(name) for name in augmentations))
         yield f"augmentation {figure.augmentation}, here {here}"
-
-
-def _is_partial(protocol: dict[str, Any]) -> bool:
-    known = None not in (protocol["n_found"], protocol["n_expected"])
-    return protocol["partial"] or (known and protocol["n_found"] != protocol["n_expected"])
 
 
 def _unknown(row: Row, figure: Figure) -> Iterator[str]:
