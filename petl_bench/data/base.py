@@ -90,6 +90,8 @@ class VideoTextDataModule(Configurable, LightningDataModule):
     name: str  # pyright: ignore[reportIncompatibleVariableOverride]  # Lightning's may be None, ours is not
     #: what the texts are, as `Task.texts` says what a task reads
     texts: ClassVar[str] = "captions"
+    #: whether there is nothing to train on: it evaluates what was trained on other data
+    evaluation_only: ClassVar[bool] = False
     #: of the files that are clips
     suffixes: ClassVar[tuple[str, ...]] = VIDEO_SUFFIXES
     #: arguments that change no result: where files lie, how they are read, how the work is cut up
@@ -251,7 +253,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
 
     def _check(self, split: str, samples: Sequence[Sample]) -> None:
         where = f"{split} split ({self._files_of(split)})"
-        if not samples and split != "val":
+        if not samples and split != "val" and not (split == "train" and self.evaluation_only):
             raise DataError(f"{where}: no videos in the annotation files")
         for video, count in Counter(sample.video for sample in samples).items():
             if count > 1:
