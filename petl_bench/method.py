@@ -63,6 +63,8 @@ class Method(Configurable, LightningModule, ABC):
         self.seed = 0
         self.strict_loading = False  # checkpoints hold trained tensors only; on_load_checkpoint checks their names
         self.evaluation: Evaluation | None = None
+        #: what the adapter that was loaded says of itself
+        self.adapter_metadata: dict[str, Any] = {}
         self._adapted = False
         self._added_buffers: list[str] = []
         self._pretrained: list[nn.Parameter] = []
@@ -264,6 +266,7 @@ class Method(Configurable, LightningModule, ABC):
             CheckpointError: if they are of another method, backbone, weights, or have other names or shapes.
         """
         self._require_match(adapter, source)
+        self.adapter_metadata = dict(adapter.metadata)
         own = dict(self.named_parameters()) | dict(self.named_buffers())
         with torch.no_grad():
             for name, tensor in adapter.tensors.items():
@@ -275,6 +278,8 @@ class Method(Configurable, LightningModule, ABC):
     def _require_match(self, adapter: Adapter, source: str, training: bool = False) -> None:
         mine = self.identity()
         theirs = {**adapter.metadata, "method": class_path_of_today(str(adapter.metadata.get("method")))}
+        if not training and theirs.get("task") in self.task.takes:
+            theirs["task"] = mine["task"]
         for key in ("method", "backbone", "backbone_sha256", "task"):
             if theirs.get(key) != mine[key]:
                 raise CheckpointError(

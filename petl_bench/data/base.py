@@ -90,6 +90,8 @@ class VideoTextDataModule(Configurable, LightningDataModule):
     name: str  # pyright: ignore[reportIncompatibleVariableOverride]  # Lightning's may be None, ours is not
     #: what the texts are, as `Task.texts` says what a task reads
     texts: ClassVar[str] = "captions"
+    #: whether there is nothing to train on: it evaluates what was trained on other data
+    evaluation_only: ClassVar[bool] = False
     #: of the files that are clips
     suffixes: ClassVar[tuple[str, ...]] = VIDEO_SUFFIXES
     #: arguments that change no result: where files lie, how they are read, how the work is cut up
@@ -251,7 +253,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
 
     def _check(self, split: str, samples: Sequence[Sample]) -> None:
         where = f"{split} split ({self._files_of(split)})"
-        if not samples and split != "val":
+        if not samples and split != "val" and not (split == "train" and self.evaluation_only):
             raise DataError(f"{where}: no videos in the annotation files")
         for video, count in Counter(sample.video for sample in samples).items():
             if count > 1:
@@ -453,13 +455,12 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         return ClipFiles(self.root / self.videos, self.suffixes, self.file_id)
 
     def _report_truncation(self, split: str, samples: Sequence[Sample]) -> None:
-        captions = [caption for sample in samples for caption in sample.captions]
-        cut = count_cut(self.spec, captions, self.max_words)
+        texts = read_texts(samples)
+        cut = count_cut(self.spec, texts, self.max_words)
         if cut:
-            share = 100 * cut / len(captions)
-            rank_zero_info(
-                f"{split} split: {cut} of {len(captions)} {self.texts} ({share:.1f} %) cut to {self.max_words}"
-            )
+            what = self.texts if len(texts) == sum(len(sample.captions) for sample in samples) else "options"
+            share = 100 * cut / len(texts)
+            rank_zero_info(f"{split} split: {cut} of {len(texts)} {what} ({share:.1f} %) cut to {self.max_words}")
 
     # --- loaders --------------------------------------------------------------------------------------------------
 
@@ -671,7 +672,9 @@ class VideoTextDataModule(Configurable, LightningDataModule):
 
 def _row(sample: Sample) -> tuple[Any, ...]:
     """What a sample is for training, whatever its file is called."""
-    return (sample.video, sample.captions, sample.moment.start, sample.moment.end, sample.questions)
+    # Questions without choices are written as before there were any, so that runs of before can be continued.
+    questions = tuple(question if question.choices else question[:4] for question in sample.questions)
+    return (sample.video, sample.captions, sample.moment.start, sample.moment.end, questions)
 
 
 def _hints(clips: ClipFiles, samples: Sequence[Sample], found: Mapping[str, Path]) -> str:
@@ -690,6 +693,12 @@ def _clips(samples: Sequence[Sample], paths: Sequence[Path | None]) -> list[Clip
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def read_texts(samples: Sequence[Sample]) -> list[str]:
+    """What a model reads of the samples: captions or questions, or each option behind its question."""
+    options = [text for sample in samples for question in sample.questions for text in question.options]
+    return options or [caption for sample in samples for caption in sample.captions]
 
 
 def count_cut(spec: InputSpec, captions: Sequence[str], max_words: int) -> int:

@@ -12,7 +12,8 @@ from petl_bench.report.model import Column
 Record = dict[str, Any]
 Reader = Callable[[Record], float | None]
 
-#: with more question types than these, the terminal and papers show only the accuracy over all questions
+#: with more question types than these, or groups of them where there are any, the terminal and papers show only the accuracy
+#: over all questions
 MOST_TYPES = 8
 
 
@@ -27,8 +28,9 @@ def quality_sources(runs: list[Run]) -> list[Source]:
     """Figures of queries, the main one first: a protocol is either retrieval or question answering."""
     if "accuracy" not in runs[0].record["eval"]:
         return _RETRIEVAL
-    types = sorted({name for run in runs for name in run.record["eval"]["per_type"]})
-    return [_ACCURACY, *(_quality(f"Accuracy {name}", _type_value(name)) for name in types)]
+    level = "per_group" if any("per_group" in run.record["eval"] for run in runs) else "per_type"
+    types = sorted({name for run in runs for name in run.record["eval"].get(level, {})})
+    return [_ACCURACY, *(_quality(f"Accuracy {name}", _part_value(level, name)) for name in types)]
 
 
 def without_many_types(columns: Sequence[Column], most: int = MOST_TYPES) -> list[Column]:
@@ -68,8 +70,8 @@ def _direction_value(direction: str, name: str) -> Reader:
     return lambda record: record["eval"][direction][name]
 
 
-def _type_value(name: str) -> Reader:
-    return lambda record: record["eval"]["per_type"].get(name)
+def _part_value(level: str, name: str) -> Reader:
+    return lambda record: record["eval"].get(level, {}).get(name)
 
 
 def _train_value(name: str) -> Reader:

@@ -141,7 +141,7 @@ class Run:
     @property
     def ranks_name(self) -> str:
         """File name of the ranks in `folder`."""
-        return RANKS_NAME if self.record_name == FILE_NAME else "test_ranks.npz"
+        return RANKS_NAME if self.record_name == FILE_NAME else f"{Path(self.record_name).stem}_ranks.npz"
 
     def changed_options(self) -> dict[str, tuple[Any, Any]]:
         """Options of the method that are not those in `config.yaml`, which an adapter was trained with: before, now."""
@@ -194,9 +194,15 @@ def name_run(command: str, experiment: Experiment) -> Run:
     seed, digest = options.seed_everything, config_hash(config, contents)
     if command != "fit" and options.ckpt_path:
         folder = expanded(options.ckpt_path).parent
-        return Run(folder, "test", config, digest, seed, "test.json", contents=contents)
+        return Run(folder, "test", config, digest, seed, _test_name(method, data), contents=contents)
     folder = run_directory(expanded(options.runs_dir), data.dataset, method.slug, method.backbone.name, digest, seed)
     return Run(folder, "fit", config, digest, seed, FILE_NAME, contents=contents)
+
+
+def _test_name(method: Method, data: VideoTextDataModule) -> str:
+    """The record of a test: an adapter that was trained for another task keeps that of its own."""
+    trained_for = method.adapter_metadata.get("task", method.task.identity)
+    return "test.json" if trained_for == method.task.identity else f"test_{data.dataset}.json"
 
 
 def _is_dry(command: str, experiment: Experiment) -> bool:
@@ -218,7 +224,7 @@ def open_run(run: Run, command: str, experiment: Experiment, stack: ExitStack) -
     data, overwrite, dry = experiment.data, experiment.run.overwrite, _is_dry(command, experiment)
     if run.kind == "test":
         if command != "validate":
-            _require_writable(run.folder, "test.json", "test_ranks.npz")
+            _require_writable(run.folder, run.record_name, run.ranks_name)
         return run
     writes = current_rank() == 0 and not dry
     if writes:
