@@ -33,5 +33,5 @@ def run(data: VideoTextDataModule, options: argparse.Namespace) -> int:
     if absent and not any(split.get("videos") for split in described["splits"].values()):
         raise MissingFileError(told)
     if absent:
-        print(f"warning: {told}", file=sys.stderr)
+        print(f"warning: {', '.join(absent)}: annotation files are not there, see 'missing'", file=sys.stderr)
     return 0
