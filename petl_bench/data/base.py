@@ -461,13 +461,12 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         return ClipFiles(self.root / self.videos, self.suffixes, self.file_id)
 
     def _report_truncation(self, split: str, samples: Sequence[Sample]) -> None:
-        captions = [caption for sample in samples for caption in sample.captions]
-        cut = count_cut(self.spec, captions, self.max_words)
+        texts = read_texts(samples)
+        cut = count_cut(self.spec, texts, self.max_words)
         if cut:
-            share = 100 * cut / len(captions)
-            rank_zero_info(
-                f"{split} split: {cut} of {len(captions)} {self.texts} ({share:.1f} %) cut to {self.max_words}"
-            )
+            what = self.texts if len(texts) == sum(len(sample.captions) for sample in samples) else "options"
+            share = 100 * cut / len(texts)
+            rank_zero_info(f"{split} split: {cut} of {len(texts)} {what} ({share:.1f} %) cut to {self.max_words}")
 
     # --- loaders --------------------------------------------------------------------------------------------------
 
@@ -679,7 +678,9 @@ class VideoTextDataModule(Configurable, LightningDataModule):
 
 def _row(sample: Sample) -> tuple[Any, ...]:
     """What a sample is for training, whatever its file is called."""
-    return (sample.video, sample.captions, sample.moment.start, sample.moment.end, sample.questions)
+    # Questions without choices are written as before there were any, so that runs of before can be continued.
+    questions = tuple(question if question.choices else question[:4] for question in sample.questions)
+    return (sample.video, sample.captions, sample.moment.start, sample.moment.end, questions)
 
 
 def _hints(clips: ClipFiles, samples: Sequence[Sample], found: Mapping[str, Path]) -> str:
@@ -698,6 +699,12 @@ def _clips(samples: Sequence[Sample], paths: Sequence[Path | None]) -> list[Clip
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def read_texts(samples: Sequence[Sample]) -> list[str]:
+    """What a model reads of the samples: captions or questions, or each option behind its question."""
+    options = [text for sample in samples for question in sample.questions for text in question.options]
+    return options or [caption for sample in samples for caption in sample.captions]
 
 
 def count_cut(spec: InputSpec, captions: Sequence[str], max_words: int) -> int:

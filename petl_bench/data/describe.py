@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from petl_bench.data.base import VideoTextDataModule, count_cut
+from petl_bench.data.base import VideoTextDataModule, count_cut, read_texts
 from petl_bench.data.paragraphs import ParagraphDataModule
 from petl_bench.data.samples import Sample, Split, looked_up_by
 from petl_bench.errors import DataError, MissingFileError
@@ -53,15 +53,16 @@ def _listed(data: VideoTextDataModule, split: Split) -> int | None:
 def _describe_split(data: VideoTextDataModule, split: Split, samples: Sequence[Sample]) -> dict[str, Any]:
     if not samples:
         return {"videos": 0}
+    texts = data.texts.replace(" ", "_")
     captions = [caption for sample in samples for caption in sample.captions]
     sentences = {"sentences": data.sentence_count(split)} if isinstance(data, ParagraphDataModule) else {}
     return {
         **_files(samples),
-        data.texts: len(captions),
+        texts: len(captions),
         **sentences,
-        f"{data.texts}_per_video": _spread([len(sample.captions) for sample in samples]),
+        f"{texts}_per_video": _spread([len(sample.captions) for sample in samples]),
         "words": _spread([len(caption.split()) for caption in captions]),
-        "cut_share": _cut_share(data, captions),
+        "cut_share": _cut_share(data, read_texts(samples)),
         "duplicates": len(captions) - len(set(captions)),
         "not_ascii": sum(not caption.isascii() for caption in captions),
         **_about_answers(samples),

@@ -6,7 +6,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
@@ -48,6 +48,8 @@ class QuestionAnswerDataModule(VideoTextDataModule):
     """
 
     texts = "questions"
+    #: whether a question that stands twice in the training split is an error there, too
+    unique_in_training: ClassVar[bool] = False
 
     @abstractmethod
     def questions(self, split: Split) -> Iterable[Asked]:
@@ -58,7 +60,7 @@ class QuestionAnswerDataModule(VideoTextDataModule):
         for asked in self.questions(split):
             by_video.setdefault(asked.video, []).append(asked)
         twice = _asked_twice(asked for group in by_video.values() for asked in group)
-        if twice and split != "train":
+        if twice and (split != "train" or self.unique_in_training):
             raise DataError(f"{twice}; ids must be unique, or the answers of a model could not be told apart")
         if twice:
             rank_zero_warn(f"{twice}; both are trained on")

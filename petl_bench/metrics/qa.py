@@ -23,7 +23,13 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from petl_bench.errors import DataError
-from petl_bench.metrics.by_index import gather_on_cpu, sorting_permutation, to_cpu
+from petl_bench.metrics.by_index import (
+    gather_on_cpu,
+    sorting_permutation,
+    texts_in_order,
+    texts_to_bytes,
+    to_cpu,
+)
 
 Score = Callable[[str, Sequence[str]], float]
 
@@ -186,8 +192,8 @@ class AnswerMetric(Metric):
         self.index.append(to_cpu(index, torch.long))
         self.scores.append(torch.tensor(scores, dtype=torch.float64))
         self.covered.append(torch.tensor(covered, dtype=torch.bool))
-        self.types.append(_to_bytes(types))
-        self.predictions.append(_to_bytes([given or "" for given in predictions]))
+        self.types.append(texts_to_bytes(types))
+        self.predictions.append(texts_to_bytes([given or "" for given in predictions]))
 
     def compute(self) -> AnswerResult:
         """Accuracy over the questions of all processes.
@@ -200,7 +206,7 @@ class AnswerMetric(Metric):
             raise DataError("answer metric: no question was evaluated; check the split")
         order = sorting_permutation(dim_zero_cat(self.index), self.expected, "question")
         scores = dim_zero_cat(self.scores).cpu()[order].numpy()
-        types, predictions = (_in_order(dim_zero_cat(s), order) for s in (self.types, self.predictions))
+        types, predictions = (texts_in_order(dim_zero_cat(s), order) for s in (self.types, self.predictions))
         return AnswerResult(
             accuracy=100 * float(scores.mean()),
             per_type=mean_by_group(scores, types),
@@ -209,13 +215,3 @@ class AnswerMetric(Metric):
             types=types,
             predictions=predictions,
         )
-
-
-def _to_bytes(texts: Sequence[str]) -> Tensor:
-    """Texts as uint8 (bytes,), each ended by a zero: torchmetrics gathers tensors only."""
-    return torch.tensor(list("".join(text.replace("\0", " ") + "\0" for text in texts).encode()), dtype=torch.uint8)
-
-
-def _in_order(texts: Tensor, order: Tensor) -> np.ndarray:
-    every = bytes(texts.cpu().numpy()).decode().split("\0")
-    return np.array([every[place] for place in order.tolist()])

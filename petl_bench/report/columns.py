@@ -11,7 +11,7 @@ from petl_bench.report.model import Column
 Record = dict[str, Any]
 Reader = Callable[[Record], float | None]
 
-#: with more question types than these, a table shows only the accuracy over all questions
+#: with more question types, or groups of them where there are any, a table shows only the accuracy over all questions
 MOST_TYPES = 8
 
 
@@ -26,9 +26,10 @@ def quality_sources(runs: list[Run]) -> list[Source]:
     """Figures of queries, the main one first: a protocol is either retrieval or question answering."""
     if "accuracy" not in runs[0].record["eval"]:
         return _RETRIEVAL
-    types = sorted({name for run in runs for name in run.record["eval"]["per_type"]})
+    level = "per_group" if any("per_group" in run.record["eval"] for run in runs) else "per_type"
+    types = sorted({name for run in runs for name in run.record["eval"].get(level, {})})
     shown = types if len(types) <= MOST_TYPES else []
-    return [_ACCURACY, *(_quality(f"Accuracy {name}", _type_value(name)) for name in shown)]
+    return [_ACCURACY, *(_quality(f"Accuracy {name}", _part_value(level, name)) for name in shown)]
 
 
 def quality_column(title: str) -> Column:
@@ -55,8 +56,8 @@ def _direction_value(direction: str, name: str) -> Reader:
     return lambda record: record["eval"][direction][name]
 
 
-def _type_value(name: str) -> Reader:
-    return lambda record: record["eval"]["per_type"].get(name)
+def _part_value(level: str, name: str) -> Reader:
+    return lambda record: record["eval"].get(level, {}).get(name)
 
 
 def _train_value(name: str) -> Reader:

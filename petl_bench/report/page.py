@@ -556,8 +556,10 @@ def _figures(figures: dict[str, Any]) -> dict[str, Any]:
         names = sorted(known, key=lambda name: _METRICS.index(name) if name in _METRICS else len(_METRICS))
         rows = [(name, [_plain_number(block.get(metric)) for metric in names]) for name, block in blocks.items()]
         return {"columns": [_metric_title(name) for name in names], "rows": rows}
-    types = {"all": figures.get("accuracy"), **figures.get("per_type", {})}
-    counts = {"all": figures.get("n"), **figures.get("n_per_type", {})}
+    types = {"all": figures.get("accuracy"), **figures.get("per_group", {}), **figures.get("per_type", {})}
+    counts = {"all": figures.get("n"), **figures.get("n_per_group", {}), **figures.get("n_per_type", {})}
+    if "chance" in figures:
+        types |= {"mean of types": figures.get("mean_of_types"), "chance": figures["chance"]}
     rows = [(name, [_plain_number(value), _plain_number(counts.get(name))]) for name, value in types.items()]
     return {"columns": ["accuracy", "n"], "rows": rows}
 

@@ -39,7 +39,7 @@ class Queries:
         hits: the first three of the gallery, best first, by the same ids, fewer where there are fewer; of answers the
             prediction, none where the video could not be read.
         words: what the query says; of a video its first caption.
-        types: of questions.
+        types: of questions, or groups of them where there are any: what tables have columns of.
         videos: ids of the videos that the queries are about.
     """
 
@@ -203,7 +203,7 @@ def _answers(arrays: Arrays) -> dict[str, Queries]:
         targets=_optional(arrays, "answers", count),
         hits=None if predictions is None else [[answer] if answer else [] for answer in predictions],
         words=_optional(arrays, "words", count),
-        types=_optional(arrays, "question_type", count),
+        types=_optional(arrays, "question_group" if "question_group" in arrays else "question_type", count),
         videos=None if videos is None or clusters is None else [videos[video] for video in clusters],
     )
     return {"answers": queries}

@@ -79,7 +79,8 @@ def _accuracies(answered: Queries) -> dict[str, float]:
     found = {"accuracy": 100 * float(answered.scores.mean())}
     if answered.types is not None:
         types = np.array(answered.types)
-        found |= {f"per_type.{name}": 100 * float(answered.scores[types == name].mean()) for name in np.unique(types)}
+        means = {name: 100 * float(answered.scores[types == name].mean()) for name in np.unique(types)}
+        found |= {f"{level}.{name}": mean for level in ("per_type", "per_group") for name, mean in means.items()}
     return found
 
 

@@ -17,7 +17,11 @@ def _figures(record: dict[str, Any]) -> list[list[str]]:
     """What an evaluation found, as rows of text below a header."""
     if "accuracy" in record:
         figures = [("all", record["accuracy"], record["n"])]
-        figures += [(name, value, record["n_per_type"][name]) for name, value in record["per_type"].items()]
+        for level in ("group", "type"):
+            counts = record.get(f"n_per_{level}", {})
+            figures += [(name, value, counts[name]) for name, value in record.get(f"per_{level}", {}).items()]
+        whole = {"mean_of_types": "mean of types", "chance": "chance"}
+        figures += [(name, record[key], record["n"]) for key, name in whole.items() if key in record]
         return [["questions", "accuracy", "n"], *([name, f"{value:.1f}", str(n)] for name, value, n in figures)]
     names = ("R1", "R5", "R10", "R50", "MdR", "MnR")
     directions = {key: value for key, value in record.items() if isinstance(value, dict) and "R1" in value}
