@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -28,7 +28,7 @@ class _Variant(NamedTuple):
     """A protocol, the file that lists each of its splits (None: whatever has captions), and what a query is."""
 
     protocol: Protocol
-    lists: dict[str, str | None]
+    lists: Mapping[str, str | None]
     queries: Callable[[tuple[str, ...]], tuple[str, ...]]
     #: the official files with captions of validation and test
     official: tuple[str, str] = (_VALIDATION, _VALIDATION)
@@ -123,7 +123,7 @@ class VATEX(VideoTextDataModule):
         self._variant = _VARIANTS[split_protocol]
         self.captions_file = captions_file
         given = {"train": train_list, "val": val_list, "test": test_list}
-        self.lists = self._variant.lists | {split: name for split, name in given.items() if name}
+        self.lists = dict(self._variant.lists) | {split: name for split, name in given.items() if name}
         self._read: dict[Path, dict[str, tuple[str, ...]]] = {}
 
     @property
@@ -166,7 +166,8 @@ class VATEX(VideoTextDataModule):
     def _captions_path(self, split: str) -> Path:
         if self.captions_file:
             return self.root / self.captions_file
-        official = dict(zip(("train", "val", "test"), (_TRAINING, *self._variant.official), strict=True))[split]
+        validation, test = self._variant.official
+        official = {"train": _TRAINING, "val": validation, "test": test}[split]
         # Where a list says what a split is, a file of all captions will do.
         names = (*_CAPTIONS, official) if self.lists[split] else (official,)
         found = next((self.root / name for name in names if is_file(self.root / name)), None)

@@ -90,7 +90,12 @@ def _about_answers(samples: Sequence[Sample]) -> dict[str, Any]:
     if not questions:
         return {}
     answers = Counter(answer for question in questions for answer in question.answers)
-    return {"answers": len(answers), "question_types": dict(Counter(q.type for q in questions).most_common(10))}
+    groups = Counter(question.group for question in questions if question.group)
+    return {
+        "answers": len(answers),
+        "question_types": dict(Counter(question.type for question in questions).most_common(10)),
+        **({"question_groups": dict(groups.most_common())} if groups else {}),
+    }
 
 
 def _missing(data: VideoTextDataModule, samples: Sequence[Sample]) -> int | None:
