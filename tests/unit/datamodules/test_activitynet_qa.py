@@ -18,6 +18,7 @@ from petl_bench.data.samples import Split
 from petl_bench.errors import DataError
 from petl_bench.metrics.qa import AnswerMetric, exact_match
 from petl_bench.metrics.ranks import figures_of
+from petl_bench.runs.figures import print_figures
 from tests.unit.data.test_parts import SPEC
 from tests.unit.datamodules.files import found
 
@@ -139,6 +140,12 @@ def test_free_of_made_rows_of_the_published_counts(root: Path) -> None:
     assert figures["per_group"]["free"] == pytest.approx(100 * 2_094 / 5_600)
     assert figures["per_type"]["yes/no"] == 100
     assert figures["accuracy"] == pytest.approx(100 * 2_094 / 8_000)
+
+
+def test_a_type_that_is_a_group_of_its_own_is_printed_once(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_figures("figures", _free_of(module(root).samples("test"), lambda kind: kind == "motion"))
+    printed = capsys.readouterr().out
+    assert [printed.count(f" {name} ") for name in ("free", "motion", "temporal", "object", "other")] == [1] * 5
 
 
 def test_figures_need_a_group_for_each_question() -> None:
