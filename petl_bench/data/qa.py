@@ -15,7 +15,7 @@ from petl_bench.data.answers import Vocabulary
 from petl_bench.data.base import VIDEO_SUFFIXES, VideoTextDataModule
 from petl_bench.data.batch import Question
 from petl_bench.data.samples import Sample, Split
-from petl_bench.errors import DataError
+from petl_bench.errors import DataError, MissingFileError
 from petl_bench.storage.untrusted import is_file, shown, whole_number
 
 #: share of questions below which a list of answers is hardly the right one
@@ -122,14 +122,14 @@ def first_file(root: Path, split: str, given: str | None, names: Sequence[str]) 
         names: usual names.
 
     Raises:
-        DataError: none of them is there.
+        MissingFileError: none of them is there.
     """
     if given:
         return root / given
     usual = [name.format(split) for name in names]
     found = next((root / name for name in usual if is_file(root / name)), None)
     if found is None:
-        raise DataError(
+        raise MissingFileError(
             f"no {split} questions in {root}: none of {', '.join(usual)}; set data.root, or data.{split}_file"
         )
     return found

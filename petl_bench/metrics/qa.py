@@ -131,6 +131,7 @@ class AnswerResult:
         scores: float64 (M,), 0 to 1.
         types: question types, text (M,).
         predictions: answers given, text (M,); empty where the video could not be read.
+        groups: of question types, text (M,); empty where there are none.
     """
 
     accuracy: float
@@ -139,6 +140,7 @@ class AnswerResult:
     scores: np.ndarray
     types: np.ndarray
     predictions: np.ndarray
+    groups: np.ndarray
 
 
 class AnswerMetric(Metric):
@@ -155,13 +157,14 @@ class AnswerMetric(Metric):
     scores: list[Tensor]
     covered: list[Tensor]
     types: list[Tensor]
+    groups: list[Tensor]
     predictions: list[Tensor]
 
     def __init__(self, score: Score, vocabulary: Collection[str] | None, expected: int | None = None) -> None:
         super().__init__(dist_sync_fn=gather_on_cpu)
         self.score, self.expected = score, expected
         self.vocabulary = None if vocabulary is None else frozenset(vocabulary)
-        for state in ("index", "scores", "covered", "types", "predictions"):
+        for state in ("index", "scores", "covered", "types", "groups", "predictions"):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
     def update(
@@ -170,6 +173,7 @@ class AnswerMetric(Metric):
         predictions: Sequence[str | None],
         answers: Sequence[Sequence[str]],
         types: Sequence[str],
+        groups: Sequence[str] | None = None,
     ) -> None:
         """Adds questions.
 
@@ -178,6 +182,7 @@ class AnswerMetric(Metric):
             predictions: one per question; None where the video could not be read, which is wrong.
             answers: as annotated, one or more per question.
             types: question types.
+            groups: of the types; None, or empty texts, where there are none.
 
         Raises:
             DataError: if a question has no annotated answer.
@@ -187,12 +192,16 @@ class AnswerMetric(Metric):
             raise DataError("a question has no annotated answer, so accuracy is unknown; `predict` writes the answers")
         scores = [0.0 if given is None else self.score(given, truth) for given, truth in pairs]
         covered = [self.vocabulary is None or not self.vocabulary.isdisjoint(truth) for truth in answers]
-        if not len(index) == len(pairs) == len(types):
-            raise ValueError(f"{len(index)} indices, {len(pairs)} predictions and {len(types)} types")
+        groups = [""] * len(types) if groups is None else groups
+        if not len(index) == len(pairs) == len(types) == len(groups):
+            raise ValueError(
+                f"{len(index)} indices, {len(pairs)} predictions, {len(types)} types and {len(groups)} groups"
+            )
         self.index.append(to_cpu(index, torch.long))
         self.scores.append(torch.tensor(scores, dtype=torch.float64))
         self.covered.append(torch.tensor(covered, dtype=torch.bool))
         self.types.append(texts_to_bytes(types))
+        self.groups.append(texts_to_bytes(groups))
         self.predictions.append(texts_to_bytes([given or "" for given in predictions]))
 
     def compute(self) -> AnswerResult:
@@ -206,7 +215,9 @@ class AnswerMetric(Metric):
             raise DataError("answer metric: no question was evaluated; check the split")
         order = sorting_permutation(dim_zero_cat(self.index), self.expected, "question")
         scores = dim_zero_cat(self.scores).cpu()[order].numpy()
-        types, predictions = (texts_in_order(dim_zero_cat(s), order) for s in (self.types, self.predictions))
+        types, groups, predictions = (
+            texts_in_order(dim_zero_cat(state), order) for state in (self.types, self.groups, self.predictions)
+        )
         return AnswerResult(
             accuracy=100 * float(scores.mean()),
             per_type=mean_by_group(scores, types),
@@ -214,4 +225,5 @@ class AnswerMetric(Metric):
             scores=scores,
             types=types,
             predictions=predictions,
+            groups=groups,
         )

@@ -21,8 +21,8 @@ def figures_of(ranks: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
     Args:
         ranks: of retrieval: `t2v`, `v2t` and, with several captions per video, `v2t_captions`, 1-based (Q,). Of
-            question answering: `correct`, float (M,) from 0 to 1, and `question_type`, text (M,). Of questions with
-            choices also `n_choices`, integers (M,), and with types in groups `question_group`, text (M,).
+            question answering: `correct`, float (M,) from 0 to 1, and `question_type`, text (M,), with types in groups
+            also `question_group`, text (M,). Of questions with choices also `n_choices`, integers (M,).
 
     Raises:
         DataError: an array is missing, empty, or holds what is no rank and no score.
@@ -55,20 +55,25 @@ def _accuracy(ranks: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "n_per_type": dict(Counter(types.tolist())),
         "n": len(scores),
     }
-    return figures | _of_choices(ranks, scores, types) if "n_choices" in ranks else figures
+    if "n_choices" in ranks:
+        figures |= _of_choices(ranks, scores, types)
+    return figures | _of_groups(ranks, scores)
 
 
 def _of_choices(ranks: Mapping[str, np.ndarray], scores: np.ndarray, types: np.ndarray) -> dict[str, Any]:
     choices = ranks["n_choices"]
     if choices.shape != scores.shape or choices.dtype.kind not in "iu" or choices.min() < 1:
         raise DataError("n_choices does not hold the number of choices of each question")
-    figures: dict[str, Any] = {
+    return {
         "mean_of_types": float(np.mean([*mean_by_group(scores, types).values()])),
         "chance": 100 * float((1 / choices).mean()),
     }
+
+
+def _of_groups(ranks: Mapping[str, np.ndarray], scores: np.ndarray) -> dict[str, Any]:
     groups = ranks.get("question_group")
     if groups is None:
-        return figures
+        return {}
     if groups.shape != scores.shape or groups.dtype.kind != "U":
         raise DataError("question_group does not hold the group of each question")
-    return figures | {"per_group": mean_by_group(scores, groups), "n_per_group": dict(Counter(groups.tolist()))}
+    return {"per_group": mean_by_group(scores, groups), "n_per_group": dict(Counter(groups.tolist()))}

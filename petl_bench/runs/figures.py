@@ -19,7 +19,9 @@ def _figures(record: dict[str, Any]) -> list[list[str]]:
         figures = [("all", record["accuracy"], record["n"])]
         for level in ("group", "type"):
             counts = record.get(f"n_per_{level}", {})
-            figures += [(name, value, counts[name]) for name, value in record.get(f"per_{level}", {}).items()]
+            told = record.get("per_group", {}) if level == "type" else {}  # a type may be a group of its own
+            found = record.get(f"per_{level}", {}).items()
+            figures += [(name, value, counts[name]) for name, value in found if name not in told]
         whole = {"mean_of_types": "mean of types", "chance": "chance"}
         figures += [(name, record[key], record["n"]) for key, name in whole.items() if key in record]
         return [["questions", "accuracy", "n"], *([name, f"{value:.1f}", str(n)] for name, value, n in figures)]

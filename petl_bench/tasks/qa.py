@@ -71,12 +71,18 @@ class QuestionAnswering(Task):
     def update(self, backbone: Backbone, batch: Batch) -> None:
         questions = batch.questions
         self.metric.update(
-            batch.text_index, self.answer(backbone, batch), [q.answers for q in questions], [q.type for q in questions]
+            batch.text_index,
+            self.answer(backbone, batch),
+            [question.answers for question in questions],
+            [question.type for question in questions],
+            [question.group for question in questions],
         )
 
     def compute(self) -> Evaluation:
         result = self.metric.compute()
         ranks = {"correct": result.scores, "question_type": result.types, "prediction": result.predictions}
+        if any(result.groups):
+            ranks["question_group"] = result.groups
         record = figures_of(ranks)
         if self.vocabulary is not None:
             record["vocabulary"] = {
