@@ -12,7 +12,7 @@ from petl_bench.report.model import Column
 Record = dict[str, Any]
 Reader = Callable[[Record], float | None]
 
-#: with more question types (or groups of them) than these, the terminal and papers show only the accuracy over all questions
+#: with more question types or groups than these, the terminal and papers show only the accuracy over all questions
 MOST_TYPES = 8
 
 
