@@ -54,8 +54,9 @@ def _objection(run: Run, read: Read) -> str | None:
         queries = read(run)
     except FileError as error:
         return f"{ranks}: {error.reason}"
-    said, found = dict(_named("", metrics(run.record))), figures_of(queries)
-    if unfounded := next((name for name in said if _follows(name) and name not in found), None):
+    level = "per_group" if "per_group" in run.record["eval"] else "per_type"
+    said, found = dict(_named("", metrics(run.record))), figures_of(queries, level)
+    if unfounded := next((name for name in said if _follows(name, level) and name not in found), None):
         return f"{unfounded} is {said[unfounded]:g}, of which {ranks} says nothing"
     for name, value in found.items():
         if name in said and not math.isclose(said[name], value, rel_tol=1e-6, abs_tol=1e-6):
@@ -63,12 +64,17 @@ def _objection(run: Run, read: Read) -> str | None:
     return None
 
 
-def figures_of(queries: Mapping[str, Queries]) -> dict[str, float]:
-    """Figures of a record's `eval`, by dotted name, from queries by direction."""
+def figures_of(queries: Mapping[str, Queries], level: str = "per_type") -> dict[str, float]:
+    """Figures of a record's `eval`, by dotted name.
+
+    Args:
+        queries: by direction.
+        level: what the record calls the types that questions say: `per_group` where those are of groups.
+    """
     found: dict[str, float] = {}
     for way, answered in queries.items():
         if answered.ranks is None:
-            found |= _accuracies(answered)
+            found |= _accuracies(answered, level)
             continue
         found |= {f"{way}.R{k}": 100 * float(np.mean(answered.ranks <= k)) for k in RECALL_AT}
         found |= {f"{way}.MdR": float(np.median(answered.ranks)), f"{way}.MnR": float(np.mean(answered.ranks))}
@@ -77,18 +83,17 @@ def figures_of(queries: Mapping[str, Queries]) -> dict[str, float]:
     return found
 
 
-def _follows(name: str) -> bool:
+def _follows(name: str, level: str) -> bool:
     """Whether a name in the record is that of a figure which ranks must give."""
-    return name.startswith("per_type.") or re.fullmatch(r"(t2v|v2t|v2t_captions)\.(R\d+|MdR|MnR)", name) is not None
+    return name.startswith(f"{level}.") or re.fullmatch(r"(t2v|v2t|v2t_captions)\.(R\d+|MdR|MnR)", name) is not None
 
 
-def _accuracies(answered: Queries) -> dict[str, float]:
+def _accuracies(answered: Queries, level: str) -> dict[str, float]:
     assert answered.scores is not None, "queries have ranks or scores"
     found = {"accuracy": 100 * float(answered.scores.mean())}
     if answered.types is not None:
         types = np.array(answered.types)
-        means = {name: 100 * float(answered.scores[types == name].mean()) for name in np.unique(types)}
-        found |= {f"{level}.{name}": mean for level in ("per_type", "per_group") for name, mean in means.items()}
+        found |= {f"{level}.{name}": 100 * float(answered.scores[types == name].mean()) for name in np.unique(types)}
     return found
 
 
