@@ -14,11 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
 
 from petl_bench.errors import DataError, NonFiniteError
-from petl_bench.metrics.by_index import gather_on_cpu, sorting_permutation, texts_in_order, texts_to_bytes, to_cpu
+from petl_bench.metrics.questions import QuestionMetric
 
 #: Scores that differ by less are one. Cosines of a text with the mean of 2 to 64 frames, of 8 to 1024 dimensions, moved
 #: by at most 3.0e-7 when the frames were put in other orders (fp32; tests/unit/metrics/test_choice.py does it again).
@@ -69,27 +67,19 @@ class ChoiceResult:
     choices: np.ndarray
 
 
-class ChoiceMetric(Metric):
+class ChoiceMetric(QuestionMetric):
     """Accuracy of choices, keyed by sample index: any number of processes gives the same result.
 
     Args:
         expected: number of questions of the split, or None for one more than the largest index seen.
     """
 
-    full_state_update = False
-    index: list[Tensor]
-    scores: list[Tensor]
+    kind = "choice"
     chosen: list[Tensor]
     choices: list[Tensor]
-    types: list[Tensor]
-    groups: list[Tensor]
-    predictions: list[Tensor]
 
     def __init__(self, expected: int | None = None) -> None:
-        super().__init__(dist_sync_fn=gather_on_cpu)
-        self.expected = expected
-        for state in ("index", "scores", "chosen", "choices", "types", "groups", "predictions"):
-            self.add_state(state, default=[], dist_reduce_fx="cat")
+        super().__init__(expected, ("chosen", "choices"))
 
     def update(
         self,
@@ -120,16 +110,10 @@ class ChoiceMetric(Metric):
             Chosen(NOTHING, 0.0) if own is None else choose(own, right or 0)
             for own, right in zip(scores, correct, strict=True)
         ]
-        if not len(index) == len(chosen) == len(choices) == len(types) == len(groups):
-            raise ValueError(f"{len(index)} indices, {len(chosen)} questions, {len(types)} types")
         texts = ["" if one.option == NOTHING else own[one.option] for one, own in zip(chosen, choices, strict=True)]
-        self.index.append(to_cpu(index, torch.long))
-        self.scores.append(torch.tensor([one.score for one in chosen], dtype=torch.float64))
+        self._add(index, [one.score for one in chosen], texts, types, groups)
         self.chosen.append(torch.tensor([one.option for one in chosen]))
         self.choices.append(torch.tensor([len(own) for own in choices]))
-        self.types.append(texts_to_bytes(types))
-        self.groups.append(texts_to_bytes(groups))
-        self.predictions.append(texts_to_bytes(texts))
 
     def compute(self) -> ChoiceResult:
         """What became of the questions of all processes.
@@ -138,13 +122,7 @@ class ChoiceMetric(Metric):
             DistributedError: a sample index is missing or occurs more than once.
             DataError: there is no question.
         """
-        if not len(self.index):
-            raise DataError("choice metric: no question was evaluated; check the split")
-        order = sorting_permutation(dim_zero_cat(self.index), self.expected, "question")
-        scores, chosen, choices = (
-            dim_zero_cat(state).cpu()[order].numpy() for state in (self.scores, self.chosen, self.choices)
-        )
-        types, groups, predictions = (
-            texts_in_order(dim_zero_cat(state), order) for state in (self.types, self.groups, self.predictions)
-        )
+        order = self._order()
+        scores, chosen, choices = (self._numbers(state, order) for state in (self.scores, self.chosen, self.choices))
+        types, groups, predictions = self._texts(order)
         return ChoiceResult(scores, types, groups, predictions, chosen, choices)

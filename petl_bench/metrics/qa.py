@@ -19,17 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from petl_bench.errors import DataError
-from petl_bench.metrics.by_index import (
-    gather_on_cpu,
-    sorting_permutation,
-    texts_in_order,
-    texts_to_bytes,
-    to_cpu,
-)
+from petl_bench.metrics.questions import QuestionMetric
 
 Score = Callable[[str, Sequence[str]], float]
 
@@ -143,7 +136,7 @@ class AnswerResult:
     groups: np.ndarray
 
 
-class AnswerMetric(Metric):
+class AnswerMetric(QuestionMetric):
     """Accuracy of answers, keyed by sample index: any number of processes gives the same result.
 
     Args:
@@ -152,20 +145,13 @@ class AnswerMetric(Metric):
         expected: number of questions of the split, or None for one more than the largest index seen.
     """
 
-    full_state_update = False
-    index: list[Tensor]
-    scores: list[Tensor]
+    kind = "answer"
     covered: list[Tensor]
-    types: list[Tensor]
-    groups: list[Tensor]
-    predictions: list[Tensor]
 
     def __init__(self, score: Score, vocabulary: Collection[str] | None, expected: int | None = None) -> None:
-        super().__init__(dist_sync_fn=gather_on_cpu)
-        self.score, self.expected = score, expected
+        super().__init__(expected, ("covered",))
+        self.score = score
         self.vocabulary = None if vocabulary is None else frozenset(vocabulary)
-        for state in ("index", "scores", "covered", "types", "groups", "predictions"):
-            self.add_state(state, default=[], dist_reduce_fx="cat")
 
     def update(
         self,
@@ -193,16 +179,8 @@ class AnswerMetric(Metric):
         scores = [0.0 if given is None else self.score(given, truth) for given, truth in pairs]
         covered = [self.vocabulary is None or not self.vocabulary.isdisjoint(truth) for truth in answers]
         groups = [""] * len(types) if groups is None else groups
-        if not len(index) == len(pairs) == len(types) == len(groups):
-            raise ValueError(
-                f"{len(index)} indices, {len(pairs)} predictions, {len(types)} types and {len(groups)} groups"
-            )
-        self.index.append(to_cpu(index, torch.long))
-        self.scores.append(torch.tensor(scores, dtype=torch.float64))
+        self._add(index, scores, [given or "" for given in predictions], types, groups)
         self.covered.append(torch.tensor(covered, dtype=torch.bool))
-        self.types.append(texts_to_bytes(types))
-        self.groups.append(texts_to_bytes(groups))
-        self.predictions.append(texts_to_bytes([given or "" for given in predictions]))
 
     def compute(self) -> AnswerResult:
         """Accuracy over the questions of all processes.
@@ -211,13 +189,9 @@ class AnswerMetric(Metric):
             DistributedError: a sample index is missing or occurs more than once.
             DataError: there is no question.
         """
-        if not len(self.index):
-            raise DataError("answer metric: no question was evaluated; check the split")
-        order = sorting_permutation(dim_zero_cat(self.index), self.expected, "question")
-        scores = dim_zero_cat(self.scores).cpu()[order].numpy()
-        types, groups, predictions = (
-            texts_in_order(dim_zero_cat(state), order) for state in (self.types, self.groups, self.predictions)
-        )
+        order = self._order()
+        scores = self._numbers(self.scores, order)
+        types, groups, predictions = self._texts(order)
         return AnswerResult(
             accuracy=100 * float(scores.mean()),
             per_type=mean_by_group(scores, types),

@@ -14,15 +14,15 @@ from torch.nn.utils.rnn import pad_sequence
 from petl_bench.backbones.base import Backbone
 from petl_bench.data.batch import Batch
 from petl_bench.metrics.choice import NOTHING, TOLERANCE, VERSION, ChoiceMetric, choose
-from petl_bench.metrics.ranks import figures_of
 from petl_bench.nn.transformer import Memory
-from petl_bench.tasks.base import Evaluation, PredictionFile, Task, present
+from petl_bench.tasks.base import Evaluation, PredictionFile, present
+from petl_bench.tasks.questions import QuestionTask
 
 #: of one question: its id, the option that was chosen, the right one if that is known
 _Choice = tuple[int | str, int, int | None]
 
 
-class Choice(Task):
+class Choice(QuestionTask):
     """Chooses the option whose text fits the clip best: the cosine of the clip and "question option".
 
     Where options are captions there is no question before them. The loss is the cross-entropy over the options of each
@@ -36,15 +36,12 @@ class Choice(Task):
     metric_version = VERSION
     tie_rule = f"1/k where k scores lie within {TOLERANCE:.0e} of the best"
     texts = "choice questions"
-    monitor = "accuracy"
     needs = ("joint",)
     takes = ("retrieval",)
     logs = ("logit_scale",)
 
     def __init__(self) -> None:
-        super().__init__()
-        self.metric = ChoiceMetric()
-        self._videos = 0
+        super().__init__(ChoiceMetric())
 
     def metric_names(self, several_texts: bool, types: Collection[str]) -> list[str]:
         return ["accuracy", "mean_of_types", *(f"accuracy_{name}" for name in sorted(set(types)))]
@@ -77,9 +74,6 @@ class Choice(Task):
     def after_step(self, backbone: Backbone) -> None:
         present(backbone.joint).limit_logit_scale()
 
-    def expect(self, videos: int | None, texts: int | None) -> None:
-        self._videos, self.metric.expected = videos or 0, texts
-
     def update(self, backbone: Backbone, batch: Batch) -> None:
         questions = batch.questions
         self.metric.update(
@@ -99,30 +93,10 @@ class Choice(Task):
 
     def compute(self) -> Evaluation:
         result = self.metric.compute()
-        ranks = {
-            "correct": result.scores,
-            "question_type": result.types,
-            "prediction": result.predictions,
-            "chosen": result.chosen,
-            "n_choices": result.choices,
-        }
-        if any(result.groups):
-            ranks["question_group"] = result.groups
-        record = figures_of(ranks)
-        metrics = {"accuracy": record["accuracy"], "mean_of_types": record["mean_of_types"]}
-        return Evaluation(
-            metrics=metrics | {f"accuracy_{name}": accuracy for name, accuracy in record["per_type"].items()},
-            record=record,
-            ranks=ranks,
-            inference=self.inference(),
-            videos=self._videos,
-        )
+        return self.evaluation(result, chosen=result.chosen, n_choices=result.choices)
 
     def inference(self) -> dict[str, Any]:
         return {"rerank_k": None, "rerank_beta": None, "dual_softmax": False, "pooling": "mean"}
-
-    def reset(self) -> None:
-        self.metric.reset()
 
     def after_vision(self, backbone: Backbone, batch: Batch, memory: Memory | None) -> None:
         """One option is read, which stands for each of those that a question has."""
