@@ -111,6 +111,11 @@ class Method(Configurable, LightningModule, ABC):
         if self.trainable and not any(p.requires_grad and id(p) not in of_task for p in self.parameters()):
             raise UsageError(f"{type(self).__name__} added nothing trainable to {self.backbone.name}: check its layers")
 
+    @property
+    def trained_for(self) -> str:
+        """The task that it was trained for: that of its adapter, if one was loaded, else its own."""
+        return self.adapter_metadata.get("task", self.task.identity)
+
     def adapt(self) -> Method:
         """`configure_model` for use without a Trainer; returns self."""
         self.configure_model()

@@ -216,12 +216,13 @@ def limits_of(config: dict[str, Any], train: dict[str, Any]) -> dict[str, str]:
 
 def _trained_on(method: Method) -> dict[str, Any]:
     """What an adapter says it was trained on, where that was for another task."""
-    said = method.adapter_metadata
-    described = said.get(DESCRIPTION)
-    if said.get("task", method.task.identity) == method.task.identity or described is None:
+    described = method.adapter_metadata.get(DESCRIPTION)
+    if method.trained_for == method.task.identity or described is None:
         return {}
     on = described["trained_on"]
-    return {"trained_on": {"task": said["task"], **{key: on[key] for key in ("protocol", "split_sha256", "videos")}}}
+    return {
+        "trained_on": {"task": method.trained_for, **{key: on[key] for key in ("protocol", "split_sha256", "videos")}}
+    }
 
 
 def _trained(adapter: Path) -> dict[str, Any] | None:

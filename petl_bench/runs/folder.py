@@ -201,8 +201,7 @@ def name_run(command: str, experiment: Experiment) -> Run:
 
 def _test_name(method: Method, data: VideoTextDataModule) -> str:
     """The record of a test: an adapter that was trained for another task keeps that of its own."""
-    trained_for = method.adapter_metadata.get("task", method.task.identity)
-    return "test.json" if trained_for == method.task.identity else f"test_{data.dataset}.json"
+    return "test.json" if method.trained_for == method.task.identity else f"test_{data.dataset}.json"
 
 
 def _is_dry(command: str, experiment: Experiment) -> bool:
