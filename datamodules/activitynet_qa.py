@@ -9,7 +9,7 @@ from typing import Any
 from petl_bench.data.annotations import Record, read_records
 from petl_bench.data.answers import read_answer
 from petl_bench.data.batch import Question
-from petl_bench.data.qa import Asked, QuestionAnswerDataModule, clip_name, first_file, question_type
+from petl_bench.data.qa import Asked, QuestionFiles, clip_name, question_type
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError
 from petl_bench.storage.untrusted import shown
@@ -19,8 +19,6 @@ _PROTOCOL = Protocol(
     {"train": 3_200, "val": 1_800, "test": 800},
     {"train": 32_000, "val": 18_000, "test": 8_000},
 )
-#: original; LAVIS, VindLU, Singularity
-_NAMES = ("{}_q.json", "anet_qa_{}.json")
 #: by the number that stands for each
 _TYPES = ("motion", "spatial", "temporal", "yes/no", "color", "object", "location", "number", "other")
 #: types from this one on are pooled
@@ -29,7 +27,7 @@ _FREE = 3
 _PREFIXED = 13
 
 
-class ActivityNetQA(QuestionAnswerDataModule):
+class ActivityNetQA(QuestionFiles):
     """ActivityNet-QA: ten questions about each of 5,800 videos, written and answered by people.
 
     Types and the group `free` are the paper's: all questions but those on motion, space and time. The official script
@@ -38,34 +36,29 @@ class ActivityNetQA(QuestionAnswerDataModule):
     videos are test videos of ActivityNet Captions: training on both leaks. Answers seen in training cover 84.8 % of the
     test questions, which no classifier can exceed.
 
+    Files of questions are JSON lists: `train_q.json` (original) or `anet_qa_train.json` (LAVIS, VindLU, Singularity),
+    whose records have the answers and no type: the first word of the question is it, and there are no groups.
+
     Args:
         root: folder with the annotation files and, below it, the videos, `v_<YouTube id>` or without `v_`.
-        train_file: JSON list of questions; null takes the first that is there of `train_q.json` (original) and
-            `anet_qa_train.json` (LAVIS, VindLU, Singularity), whose records have the answers and no type: the first
-            word of the question is it, and there are no groups.
-        val_file: the same for validation.
-        test_file: the same for the test split.
         train_answers: JSON list of answers; null takes the name of the questions with `_a` for `_q`, if it has that.
         val_answers: the same for validation.
         test_answers: the same for the test split.
-        **kwargs: see `VideoTextDataModule`.
+        **kwargs: see `QuestionFiles`.
     """
 
     name = "activitynetqa"
+    usual_names = ("{}_q.json", "anet_qa_{}.json")
 
     def __init__(
         self,
         root: Path,
-        train_file: str | None = None,
-        val_file: str | None = None,
-        test_file: str | None = None,
         train_answers: str | None = None,
         val_answers: str | None = None,
         test_answers: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(root, **kwargs)
-        self.files = {"train": train_file, "val": val_file, "test": test_file}
         self.answers = {"train": train_answers, "val": val_answers, "test": test_answers}
 
     @property
@@ -73,33 +66,29 @@ class ActivityNetQA(QuestionAnswerDataModule):
         return _PROTOCOL
 
     def annotation_files(self) -> dict[str, Path]:
-        files = {split: self._file(split) for split in self.files}
         answers = {f"{split}_answers": self._answers_file(split) for split in self.files}
-        return files | {role: path for role, path in answers.items() if path}
+        return super().annotation_files() | {role: path for role, path in answers.items() if path}
 
     def file_id(self, path: Path) -> str:
         return video_id(path.stem)
 
     def questions(self, split: Split) -> Iterator[Asked]:
-        records, path = read_records(self._file(split)), self._answers_file(split)
+        asked_in, path = self.question_file(split), self._answers_file(split)
         answers = None if path is None else read_answers_by_id(path)
-        for record in records:
+        for record in read_records(asked_in):
             yield _asked(record, record if answers is None else _answer_to(record, answers, path))
         if answers:
             left = next(iter(answers.values()))
             raise DataError(
-                f"{left.where}: an answer to {shown(left.values['question_id'])}, which {self._file(split)} does not "
+                f"{left.where}: an answer to {shown(left.values['question_id'])}, which {asked_in} does not "
                 "ask; the two files do not belong together"
             )
-
-    def _file(self, split: str) -> Path:
-        return first_file(self.root, split, self.files[split], _NAMES)
 
     def _answers_file(self, split: str) -> Path | None:
         """The answers to the questions of a split; None where those have them."""
         if name := self.answers[split]:
             return self.root / name
-        questions = self._file(split)
+        questions = self.question_file(split)
         stem, found, rest = questions.name.rpartition("_q.")
         return questions.with_name(f"{stem}_a.{rest}") if found else None
 

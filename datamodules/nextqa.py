@@ -85,7 +85,7 @@ class NExTQA(ChoiceDataModule):
         video = record.name("video" if official else "video_id")
         options = self.options_of(record, texts_of(record, _OPTIONS))
         right = (chosen_by_index if official else chosen_by_text)(record, "answer", options)
-        text = " ".join(record.text("question").split())
+        text = record.caption("question")
         kind = record.name("type").replace("TP", "TN")
         if kind not in _TYPES:
             raise DataError(f"{record.where}: type {shown(record.values['type'])} is none of {', '.join(_TYPES)}, TP")

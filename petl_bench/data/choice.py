@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pytorch_lightning.utilities import rank_zero_warn
 
-from petl_bench.data.annotations import Record
+from petl_bench.data.annotations import Record, one_line
 from petl_bench.data.batch import Question
 from petl_bench.data.qa import QuestionAnswerDataModule
 from petl_bench.data.samples import Sample, Split
@@ -43,7 +43,7 @@ class ChoiceDataModule(QuestionAnswerDataModule):
         Raises:
             DataError: there are fewer than two, one is blank, or two are equal where the dataset has no such questions.
         """
-        found = tuple(" ".join(option.split()) for option in options)
+        found = tuple(map(one_line, options))
         if len(found) < 2 or not all(found):
             raise DataError(f"{record.where}: {len(found)} options, {sum(map(bool, found))} of them with a text")
         if len(set(found)) < (2 if self.repeats_options else len(found)):
@@ -83,7 +83,7 @@ def chosen_by_text(record: Record, key: str, options: Sequence[str]) -> int:
     Raises:
         DataError: it is none of the options.
     """
-    text = " ".join(record.text(key).split())
+    text = record.caption(key)
     if text not in options:
         raise record.error(key, f"one of the options ({shown_all(list(options))})")
     return list(options).index(text)

@@ -6,7 +6,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
@@ -110,6 +110,43 @@ def _differs_in_case(vocabulary: Vocabulary, questions: Sequence[Question]) -> s
     listed = {answer.casefold() for answer in vocabulary.answers}
     alike = any(answer.casefold() in listed for question in questions for answer in question.answers)
     return " (upper and lower case differ)" if alike else ""
+
+
+class QuestionFiles(QuestionAnswerDataModule):
+    """A data module that reads one file of questions for each split.
+
+    Args:
+        root: folder with the annotation files and, below it, the clips.
+        train_file: questions of the training split; null takes the first of the dataset's usual files that is there.
+        val_file: the same for validation.
+        test_file: the same for the test split.
+        **kwargs: see `VideoTextDataModule`.
+    """
+
+    #: usual names of the files, the first one preferred; `{}` stands for the split
+    usual_names: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        root: Path,
+        train_file: str | None = None,
+        val_file: str | None = None,
+        test_file: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(root, **kwargs)
+        self.files = {"train": train_file, "val": val_file, "test": test_file}
+
+    def annotation_files(self) -> dict[str, Path]:
+        return {split: self.question_file(split) for split in self.files}
+
+    def question_file(self, split: str) -> Path:
+        """The file of a split.
+
+        Raises:
+            MissingFileError: none was given, and none of the usual ones is there.
+        """
+        return first_file(self.root, split, self.files[split], self.usual_names)
 
 
 def first_file(root: Path, split: str, given: str | None, names: Sequence[str]) -> Path:
