@@ -25,6 +25,7 @@ from petl_bench.report.configurations import (
     configuration,
     require_ranks,
 )
+from petl_bench.report.groups import grouped
 from petl_bench.report.kept import Kept
 from petl_bench.report.model import Interval
 from petl_bench.report.queries import read_queries
@@ -161,12 +162,9 @@ def difference(ours: Configuration, theirs: Configuration, titles: Collection[st
 def tested(differences: Sequence[Untested]) -> list[Paired]:
     """The same with their tests, as `statistics.paired` says them; those of as many clusters at once."""
     p = {place: pair.p for place, pair in enumerate(differences) if pair.p is not None}
-    by_size: dict[int, list[int]] = {}
-    for place, pair in enumerate(differences):
-        if place not in p:
-            by_size.setdefault(len(pair.apart), []).append(place)
+    left = [place for place in range(len(differences)) if place not in p]
     flipped: dict[int, float] = {}
-    for places in by_size.values():
+    for places in grouped(left, lambda place: len(differences[place].apart)).values():
         found = statistics.sign_flip(np.stack([differences[place].apart for place in places], axis=1))
         flipped |= dict(zip(places, found.tolist(), strict=True))
     return [
