@@ -20,7 +20,6 @@ from petl_bench.report.configurations import (
     IN_RSUM,
     Configuration,
     Direction,
-    Read,
     UnpairedError,
     configuration,
     require_ranks,
@@ -28,7 +27,6 @@ from petl_bench.report.configurations import (
 from petl_bench.report.groups import grouped
 from petl_bench.report.kept import Kept
 from petl_bench.report.model import Interval
-from petl_bench.report.queries import read_queries
 from petl_bench.report.statistics import Paired
 
 #: by which figures are calculated from ranks; another number makes everything anew
@@ -42,11 +40,9 @@ class Statistics:
 
     Args:
         cache: folder of the report's cache; None: nothing is kept.
-        read: what a run says of its queries, by direction.
     """
 
-    def __init__(self, cache: Path | None, read: Read = read_queries) -> None:
-        self._read = read
+    def __init__(self, cache: Path | None) -> None:
         self._kept = Kept(cache, "statistics", f"{RULES}, numpy {np.__version__}")
         self._held: OrderedDict[str, Configuration] = OrderedDict()
 
@@ -109,7 +105,7 @@ class Statistics:
     def _configuration(self, runs: Sequence[Run]) -> Configuration:
         key = _key(runs)
         if key not in self._held:
-            self._held[key] = configuration(runs, self._read)
+            self._held[key] = configuration(runs)
         self._held.move_to_end(key)
         while len(self._held) > _HELD:
             self._held.popitem(last=False)
