@@ -14,9 +14,10 @@ from petl_bench.report.configurations import RECALL_AT, UnpairedError
 from petl_bench.report.intervals import RULES, Statistics
 from petl_bench.report.kept import Kept
 from petl_bench.report.queries import Queries, _retrieval, ranks_beside
-from petl_bench.report.statistics import Paired, bootstrap, paired, recall
+from petl_bench.report.statistics import Paired, paired, recall
 from petl_bench.storage.files import FileError
 from tests.answered import answers, retrieval
+from tests.bootstrap import bootstrap
 
 VIDEOS = 30
 ALL = [f"{way} {name}" for way in ("t2v", "v2t") for name in (*(f"R@{k}" for k in RECALL_AT), "MnR", "MdR")] + ["Rsum"]
