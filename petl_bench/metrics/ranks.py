@@ -51,21 +51,19 @@ def _accuracy(ranks: Mapping[str, np.ndarray]) -> dict[str, Any]:
         raise DataError("correct and question_type do not hold a score and a type for each question")
     figures = {
         "accuracy": 100 * float(scores.mean()),
-        "per_type": mean_by_group(scores, types),
-        "n_per_type": dict(Counter(types.tolist())),
+        **_by("type", scores, types),
         "n": len(scores),
     }
     if "n_choices" in ranks:
-        figures |= _of_choices(ranks, scores, types)
+        figures |= _of_choices(ranks["n_choices"], len(scores), figures["per_type"])
     return figures | _of_groups(ranks, scores)
 
 
-def _of_choices(ranks: Mapping[str, np.ndarray], scores: np.ndarray, types: np.ndarray) -> dict[str, Any]:
-    choices = ranks["n_choices"]
-    if choices.shape != scores.shape or choices.dtype.kind not in "iu" or choices.min() < 1:
+def _of_choices(choices: np.ndarray, questions: int, per_type: Mapping[str, float]) -> dict[str, Any]:
+    if choices.shape != (questions,) or choices.dtype.kind not in "iu" or choices.min() < 1:
         raise DataError("n_choices does not hold the number of choices of each question")
     return {
-        "mean_of_types": float(np.mean([*mean_by_group(scores, types).values()])),
+        "mean_of_types": float(np.mean([*per_type.values()])),
         "chance": 100 * float((1 / choices).mean()),
     }
 
@@ -76,4 +74,8 @@ def _of_groups(ranks: Mapping[str, np.ndarray], scores: np.ndarray) -> dict[str,
         return {}
     if groups.shape != scores.shape or groups.dtype.kind != "U":
         raise DataError("question_group does not hold the group of each question")
-    return {"per_group": mean_by_group(scores, groups), "n_per_group": dict(Counter(groups.tolist()))}
+    return _by("group", scores, groups)
+
+
+def _by(level: str, scores: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    return {f"per_{level}": mean_by_group(scores, groups), f"n_per_{level}": dict(Counter(groups.tolist()))}

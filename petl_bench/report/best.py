@@ -25,7 +25,7 @@ class Standing(StrEnum):
 
 def leading(rows: Sequence[Row], column: Column) -> list[Row]:
     """The rows with the best figure among those of a whole test: several where it is the same."""
-    known = [row for row in rows if not row.partial and row.values.get(column.title) is not None]
+    known = _whole(rows, column)
     best = _best((_mean(row, column) for row in known), column)
     return [row for row in known if _mean(row, column) == best]
 
@@ -49,8 +49,13 @@ def standing(row: Row, column: Column, best: dict[str, float]) -> Standing:
 
 
 def _outstanding(rows: Sequence[Row], column: Column) -> float | None:
-    means = {_mean(row, column) for row in rows if not row.partial and row.values.get(column.title) is not None}
+    means = {_mean(row, column) for row in _whole(rows, column)}
     return _best(means, column) if len(means) > 1 else None
+
+
+def _whole(rows: Sequence[Row], column: Column) -> list[Row]:
+    """Rows of a whole test that have a figure."""
+    return [row for row in rows if not row.partial and row.values.get(column.title) is not None]
 
 
 def _best(means: Iterable[float], column: Column) -> float | None:

@@ -12,9 +12,12 @@ from petl_bench.machine.resources import exhausted
 from petl_bench.report.kept import Kept
 from petl_bench.report.memo import Digests
 from petl_bench.runs.record import ADAPTER_NAME, CONFIG_NAME, FILE_NAME, RANKS_NAME, read_result, schema_sha256
+from petl_bench.storage.dotted import get
 from petl_bench.storage.files import FileError
 
 _FILES = {"ranks": RANKS_NAME, "adapter": ADAPTER_NAME, "config": CONFIG_NAME}
+#: what a record must say before its figures mean anything
+_NEEDED = ("protocol.split_sha256", "model.weights_sha256", "integrity.ranks_sha256", "integrity.config_sha256")
 
 Key = tuple[tuple[str, Any], ...]
 
@@ -181,7 +184,7 @@ def _objection(folder: Path, record: dict[str, Any], strict: bool, digests: Dige
         return f"status is {record['status']!r}, not 'complete'"
     if record["origin"] == "reported":
         return "origin is 'reported': published figures do not stand among measured ones"
-    unknown = _unknown(record)
+    unknown = next((name for name in _NEEDED if get(record, name) is None), None)
     if unknown:
         return f"{unknown} is unknown"
     changed = _changed_file(folder, record["integrity"], digests)
@@ -190,16 +193,6 @@ def _objection(folder: Path, record: dict[str, Any], strict: bool, digests: Dige
     if strict and record["env"]["dirty"]:
         return "dirty: measured with uncommitted changes"
     return None
-
-
-def _unknown(record: dict[str, Any]) -> str | None:
-    needed = {
-        "protocol.split_sha256": record["protocol"]["split_sha256"],
-        "model.weights_sha256": record["model"]["weights_sha256"],
-        "integrity.ranks_sha256": record["integrity"]["ranks_sha256"],
-        "integrity.config_sha256": record["integrity"]["config_sha256"],
-    }
-    return next((name for name, value in needed.items() if value is None), None)
 
 
 def _changed_file(folder: Path, integrity: dict[str, str | None], digests: Digests) -> str | None:

@@ -12,6 +12,8 @@ from petl_bench.report.model import Column
 Record = dict[str, Any]
 Reader = Callable[[Record], float | None]
 
+#: figures of a direction of retrieval that have a column, by name in a record
+OF_DIRECTION = {"R1": "R@1", "R5": "R@5", "R10": "R@10", "MdR": "MdR", "MnR": "MnR"}
 #: with more question types or groups than these, the terminal and papers show only the accuracy over all questions
 MOST_TYPES = 8
 
@@ -90,7 +92,7 @@ _RETRIEVAL = [
     *(
         _quality(f"{direction} {title}", _direction_value(direction, name))
         for direction in ("t2v", "v2t")
-        for title, name in (("R@1", "R1"), ("R@5", "R5"), ("R@10", "R10"), ("MdR", "MdR"), ("MnR", "MnR"))
+        for name, title in OF_DIRECTION.items()
     ),
     _quality("Rsum", lambda record: record["eval"]["rsum"]),
 ]

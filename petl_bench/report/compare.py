@@ -27,7 +27,6 @@ from petl_bench.storage.files import write_atomically
 from petl_bench.storage.untrusted import expanded, is_file, is_folder, plain_text, shown, shown_all
 
 SCHEMA = "petl_bench.comparison/1"
-TOP = 10
 _RECALL_AT = (1, 5, 10)
 #: of which the terminal shows queries; those of `v2t_captions` are those of `v2t`
 _SHOWN = ("t2v", "v2t", "answers")
@@ -366,7 +365,7 @@ def _said(direction: str, hit: str | None, words: dict[tuple[str, str], str]) ->
 # --- what is told -------------------------------------------------------------------------------------------------
 
 
-def show(found: Comparison, top: int = TOP) -> None:
+def show(found: Comparison, top: int) -> None:
     """Prints a comparison, and of the queries that changed the `top` most gained and most lost of each direction."""
     for letter, run in (("A", found.a), ("B", found.b)):
         print(f"{letter}: {_name(run)}, {one_line(run.path.as_posix())}")

@@ -10,6 +10,7 @@ from statistics import median
 from petl_bench.report.best import leading
 from petl_bench.report.columns import without_many_types
 from petl_bench.report.configurations import UnpairedError
+from petl_bench.report.groups import grouped
 from petl_bench.report.intervals import Statistics
 from petl_bench.report.model import Column, Difference, Interval, Row, Table, Value
 from petl_bench.report.statistics import Paired, holm
@@ -142,10 +143,8 @@ def _with_intervals(values: dict[str, Value | None], intervals: dict[str, Interv
 
 def _unpaired_notes(reasons: list[tuple[str, str]]) -> list[str]:
     """Of the names of rows, and why nothing was compared with them."""
-    names: dict[str, list[str]] = {}
-    for name, reason in reasons:
-        names.setdefault(reason, []).append(name)
-    told = "; ".join(f"{_listed(same)} ({reason})" for reason, same in names.items())
+    rows = grouped(reasons, lambda row: row[1])
+    told = "; ".join(f"{_listed([name for name, _ in same])} ({reason})" for reason, same in rows.items())
     return [f"Unpaired, compared with no other row: {told}."] if told else []
 
 

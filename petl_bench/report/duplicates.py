@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 from petl_bench.report.collect import Collection, Rejected, Run, comparability_key, metrics
+from petl_bench.report.groups import grouped
 from petl_bench.report.queries import ranks_beside
 
 #: what runs of one configuration have in common, by name in the record's `model`
 _OF_CONFIGURATION = ("method", "backbone", "trainable_params", "total_params")
-_Group = TypeVar("_Group", bound=Hashable)
 
 
 def settled(found: Collection) -> Collection:
@@ -25,7 +24,7 @@ def settled(found: Collection) -> Collection:
     """
     runs, rejected = _of_one_kind(found.runs)
     kept: list[Run] = []
-    for (_, config, seed), group in _grouped(runs, _identity).items():
+    for (_, config, seed), group in grouped(runs, _identity).items():
         if len({json.dumps(metrics(run.record), sort_keys=True) for run in group}) > 1:
             reason = f"{len(group)} runs of configuration {config[:8]} with seed {seed} have different metrics"
             rejected += [Rejected(run.path, reason) for run in group]
@@ -40,7 +39,7 @@ def _of_one_kind(runs: list[Run]) -> tuple[list[Run], list[Rejected]]:
     """The runs whose configuration is of one method on one backbone, and the others."""
     kept: list[Run] = []
     rejected: list[Rejected] = []
-    for config, group in _grouped(runs, lambda run: run.record["id"]["config_hash"]).items():
+    for config, group in grouped(runs, lambda run: run.record["id"]["config_hash"]).items():
         models = [run.record["model"] for run in group]
         differ = [name for name in _OF_CONFIGURATION if len({model[name] for model in models}) > 1]
         if differ:
@@ -58,10 +57,3 @@ def _identity(run: Run) -> tuple[Any, str, int]:
 
 def _preference(run: Run) -> tuple[bool, bool, Any]:
     return run.record["kind"] != "fit", not ranks_beside(run.path).is_file(), run.path
-
-
-def _grouped(runs: Iterable[Run], by: Callable[[Run], _Group]) -> dict[_Group, list[Run]]:
-    groups: dict[_Group, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(by(run), []).append(run)
-    return groups

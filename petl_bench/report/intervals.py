@@ -20,14 +20,13 @@ from petl_bench.report.configurations import (
     IN_RSUM,
     Configuration,
     Direction,
-    Read,
     UnpairedError,
     configuration,
     require_ranks,
 )
+from petl_bench.report.groups import grouped
 from petl_bench.report.kept import Kept
 from petl_bench.report.model import Interval
-from petl_bench.report.queries import read_queries
 from petl_bench.report.statistics import Paired
 
 #: by which figures are calculated from ranks; another number makes everything anew
@@ -41,11 +40,9 @@ class Statistics:
 
     Args:
         cache: folder of the report's cache; None: nothing is kept.
-        read: what a run says of its queries, by direction.
     """
 
-    def __init__(self, cache: Path | None, read: Read = read_queries) -> None:
-        self._read = read
+    def __init__(self, cache: Path | None) -> None:
         self._kept = Kept(cache, "statistics", f"{RULES}, numpy {np.__version__}")
         self._held: OrderedDict[str, Configuration] = OrderedDict()
 
@@ -108,7 +105,7 @@ class Statistics:
     def _configuration(self, runs: Sequence[Run]) -> Configuration:
         key = _key(runs)
         if key not in self._held:
-            self._held[key] = configuration(runs, self._read)
+            self._held[key] = configuration(runs)
         self._held.move_to_end(key)
         while len(self._held) > _HELD:
             self._held.popitem(last=False)
@@ -161,12 +158,9 @@ def difference(ours: Configuration, theirs: Configuration, titles: Collection[st
 def tested(differences: Sequence[Untested]) -> list[Paired]:
     """The same with their tests, as `statistics.paired` says them; those of as many clusters at once."""
     p = {place: pair.p for place, pair in enumerate(differences) if pair.p is not None}
-    by_size: dict[int, list[int]] = {}
-    for place, pair in enumerate(differences):
-        if place not in p:
-            by_size.setdefault(len(pair.apart), []).append(place)
+    left = [place for place in range(len(differences)) if place not in p]
     flipped: dict[int, float] = {}
-    for places in by_size.values():
+    for places in grouped(left, lambda place: len(differences[place].apart)).values():
         found = statistics.sign_flip(np.stack([differences[place].apart for place in places], axis=1))
         flipped |= dict(zip(places, found.tolist(), strict=True))
     return [

@@ -71,7 +71,7 @@ def leaderboard(
 
     with writing_to(output):
         report = build_report(found, cache)
-        made_from = fingerprint(found.runs, found.rejected, {"thumbnails": thumbnails and str(thumbnails)}, cache)
+        made_from = fingerprint(found.runs, found.rejected, thumbnails, cache)
         # Of pictures nothing says whether their clips are those of before.
         if thumbnails or not unchanged(output, made_from):
             remember(output, made_from, _write_all(report, output, Clips(thumbnails)))

@@ -15,13 +15,13 @@ import petl_bench
 from petl_bench.cli.named_configs import config_folder
 from petl_bench.machine.resources import exhausted
 from petl_bench.report.kept import FOLDER, Kept
-from petl_bench.runs.record import ADAPTER_NAME, CONFIG_NAME, FILE_NAME, METRICS_NAME, RANKS_NAME
+from petl_bench.runs.record import ADAPTER_NAME, CONFIG_NAME, METRICS_NAME, RANKS_NAME
 from petl_bench.storage.files import FileError, file_sha256
 
 #: seconds before it was read in which a file must not have changed: clocks of file systems are that coarse
 _COARSE = 2
-#: what is read of a run's folder; the rest of it (checkpoints, logs) shows nowhere
-_READ = (FILE_NAME, CONFIG_NAME, RANKS_NAME, METRICS_NAME)
+#: beside a record, which has their digests; of an adapter a report shows that it is there, in the command of its test
+_IN_RECORD = (ADAPTER_NAME, CONFIG_NAME, RANKS_NAME)
 #: what else decides the bytes of a report
 _LIBRARIES = ("jinja2", "markupsafe", "matplotlib", "numpy")
 
@@ -70,28 +70,28 @@ class Digests:
 def fingerprint(
     runs: Iterable[tuple[Path, Mapping[str, Any]]],
     rejected: Iterable[tuple[Path, str]],
-    options: Mapping[str, Any],
+    thumbnails: Path | None,
     cache: Path | None,
 ) -> str:
-    """A digest of all that a report is made from: runs and what lies beside them, options, code and libraries.
+    """A digest of all that a report is made from: runs and what lies beside them, code and libraries.
 
     Args:
-        runs: path and record of each.
+        runs: path and record of each that `collect` let pass: files beside it have the digests that the record says.
         rejected: path and reason of each.
-        options: that change what is written, as JSON.
+        thumbnails: folder of clips.
         cache: folder of the report's cache.
 
     Raises:
         FileError: a file cannot be read.
     """
     digests, runs = Digests(cache, "inputs"), [*runs]
-    files = [path.with_name(name) for path, _ in runs for name in _READ]
+    curves = [path.with_name(METRICS_NAME) for path, _ in runs]
     about = {
-        "files": [(str(path), digests.of(path) if path.is_file() else None) for path in files],
-        # Of an adapter it shows that it is there: the command that tests it again.
-        "adapters": [path.with_name(ADAPTER_NAME).is_file() for path, _ in runs],
-        "rejected": [(str(path), reason) for path, reason in rejected],
-        "options": options,
+        "runs": runs,
+        "beside": [[path.with_name(name).is_file() for name in _IN_RECORD] for path, _ in runs],
+        "curves": [digests.of(path) if path.is_file() else None for path in curves],
+        "rejected": [*rejected],
+        "thumbnails": thumbnails,
         "code": _code(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
     }

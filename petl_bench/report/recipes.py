@@ -153,9 +153,7 @@ def _packaged(name: str) -> dict[str, Any]:
 def _read(path: Path, digest: str) -> dict[str, Any] | None:
     """`digest` is that of the file, by which it is kept."""
     try:
-        if path.stat().st_size > _MOST_CONFIG:
-            return None
-        config = as_written_today(parse_yaml(read_text(path), path.name))[0]
-    except (UsageError, UnreadableError, OSError):
+        config = as_written_today(parse_yaml(read_text(path, _MOST_CONFIG), path.name))[0]
+    except (UsageError, UnreadableError):
         return None
     return config if isinstance(config, dict) else None

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from petl_bench.report.groups import grouped
 from petl_bench.report.marks import cuts_of, training_of
 from petl_bench.report.model import Interval, PublishedFigure, Row, Table, Value
 from petl_bench.report.published import TITLES, Figure, Recipe, published
@@ -30,18 +31,29 @@ class Comparison(NamedTuple):
     why: str
 
 
+class _Match(NamedTuple):
+    """A row that is our version of what a figure is of."""
+
+    figure: Figure
+    row: Row
+    table: Table
+    comparison: Comparison
+
+
 def with_published(tables: list[Table]) -> tuple[list[Table], list[dict[str, Any]]]:
     """Fills `published` and `state` of rows.
 
     Returns:
         The tables, and every published figure as a plain mapping with the state of its recipe.
     """
+    figures = published().figures
+    of_figures = [_matches(figure, tables) for figure in figures]
+    of_rows = grouped((match for found in of_figures for match in found), lambda match: _name(match.row, match.table))
     filled = [
-        table if table.fixture else replace(table, rows=[_filled(row, table, tables) for row in table.rows])
+        replace(table, rows=[_filled(row, table, of_rows.get(_name(row, table), [])) for row in table.rows])
         for table in tables
     ]
-    measured = [table for table in filled if not table.fixture]
-    return filled, [_listed(figure, measured) for figure in published().figures]
+    return filled, [_listed(figure, found) for figure, found in zip(figures, of_figures, strict=True)]
 
 
 def state_of(value: Value, figure: float, comparable: str) -> str:
@@ -95,14 +107,25 @@ def _plain(backbone: str) -> str:
     return backbone.removesuffix("-quickgelu")
 
 
-def _filled(row: Row, table: Table, tables: Sequence[Table]) -> Row:
+def _matches(figure: Figure, tables: Sequence[Table]) -> list[_Match]:
+    return [
+        _Match(figure, row, table, compare(row, table, figure, tables))
+        for table in tables
+        for row in table.rows
+        if matches(row, table, figure)
+    ]
+
+
+def _name(row: Row, table: Table) -> tuple[str, str]:
+    return table.id, row.config_hash
+
+
+def _filled(row: Row, table: Table, matching: list[_Match]) -> Row:
     found: dict[str, PublishedFigure] = {}
-    matching = [figure for figure in published().figures if matches(row, table, figure)]
-    figures = [(figure, compare(row, table, figure, tables)) for figure in matching]
-    for figure, comparison in sorted(figures, key=lambda pair: _ORDER.index(pair[1].comparable)):
-        for title, value in _by_title(figure):
+    for match in sorted(matching, key=lambda match: _ORDER.index(match.comparison.comparable)):
+        for title, value in _by_title(match.figure):
             if title in row.values:
-                found.setdefault(title, _beside(row.values[title], value, figure, comparison))
+                found.setdefault(title, _beside(row.values[title], value, match.figure, match.comparison))
     main = found.get(table.main)
     value = row.values[table.main]
     if main is None or value is None:
@@ -124,14 +147,8 @@ def _beside(ours: Value | None, value: float, figure: Figure, comparison: Compar
     return PublishedFigure(value, figure.source, figure.where, difference, *comparison, apart)
 
 
-def _listed(figure: Figure, tables: list[Table]) -> dict[str, Any]:
+def _listed(figure: Figure, matching: list[_Match]) -> dict[str, Any]:
     """A figure and how our version of it did; of several the one that is most fairly compared, whatever it scored."""
-    rows = [
-        (row, table, compare(row, table, figure, tables))
-        for table in tables
-        for row in table.rows
-        if matches(row, table, figure)
-    ]
     plain = {
         "source": figure.source,
         **published().sources[figure.source]._asdict(),
@@ -153,9 +170,9 @@ def _listed(figure: Figure, tables: list[Table]) -> dict[str, Any]:
         "table": None,
         "row": None,
     }
-    if not rows:
+    if not matching:
         return plain
-    row, table, comparison = min(rows, key=_order)
+    _, row, table, comparison = min(matching, key=_order)
     return plain | {
         "state": _state(row, figure, comparison),
         "comparable": comparison.comparable,
@@ -165,9 +182,9 @@ def _listed(figure: Figure, tables: list[Table]) -> dict[str, Any]:
     }
 
 
-def _order(candidate: tuple[Row, Table, Comparison]) -> tuple[int, bool, int, str, str]:
+def _order(match: _Match) -> tuple[int, bool, int, str, str]:
     """Comparable ones first, whole trainings before those that were cut, many seeds before few. Never by the score."""
-    row, table, comparison = candidate
+    _, row, table, comparison = match
     cut = any(cuts_of(run.record) for run in row.runs)
     return _ORDER.index(comparison.comparable), cut, -len(row.runs), row.config_hash, table.id
 

@@ -63,26 +63,6 @@ def recall(ranks: np.ndarray, k: int) -> np.ndarray:
     return np.where(np.asarray(ranks) <= k, 100.0, 0.0)
 
 
-def bootstrap(
-    values: Sequence[np.ndarray], clusters: np.ndarray, statistic: Literal["mean", "median"]
-) -> tuple[float, float]:
-    """95 % percentile interval of the mean over seeds of a statistic.
-
-    Args:
-        values: of each query (N,), one array per seed.
-        clusters: label of what each query is resampled with (N,), integers.
-        statistic: over queries.
-
-    Returns:
-        Its lower and upper end. A single cluster, or equal values, have an interval without width.
-
-    Raises:
-        ValueError: there is no query, the lengths differ, or a value is not finite.
-    """
-    resampled = resampled_means if statistic == "mean" else resampled_medians
-    return interval(mean_over_seeds([resampled(seed, clusters) for seed in values]))
-
-
 def paired(
     ours: Sequence[np.ndarray],
     theirs: Sequence[np.ndarray],
@@ -99,11 +79,11 @@ def paired(
     Args:
         ours: of each query (N,), one array per seed; hits as `recall` gives them.
         theirs: the same of the other configuration, whose seeds are others.
-        clusters: as of `bootstrap`.
+        clusters: label of what each query is resampled with (N,), integers.
         kind: of the values.
 
     Raises:
-        ValueError: as of `bootstrap`, or hits have more than two values.
+        ValueError: there is no query, the lengths differ, a value is not finite, or hits have more than two values.
     """
     low, high = interval(
         mean_over_seeds([resampled_means(seed, clusters) for seed in ours])
@@ -136,13 +116,13 @@ def resampled_means(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 
     Args:
         values: (N,) or, of several figures of the same queries, (N, F).
-        clusters: as of `bootstrap`.
+        clusters: as of `paired`.
 
     Returns:
         (RESAMPLES, F)
 
     Raises:
-        ValueError: as of `bootstrap`.
+        ValueError: there is no query, the lengths differ, or a value is not finite.
     """
     return resampled_ratios(cluster_sums(values, clusters), cluster_sums(np.ones(len(clusters)), clusters))
 
@@ -168,13 +148,13 @@ def resampled_medians(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 
     Args:
         values: (N,) or (N, F)
-        clusters: as of `bootstrap`.
+        clusters: as of `paired`.
 
     Returns:
         (RESAMPLES, F)
 
     Raises:
-        ValueError: as of `bootstrap`.
+        ValueError: there is no query, the lengths differ, or a value is not finite.
     """
     _require_values(values, clusters)
     columns = np.asarray(values).reshape(len(values), -1)
@@ -275,7 +255,7 @@ def cluster_sums(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     """Values (N,) or (N, F) added up in each cluster, in the order of labels: (C, F).
 
     Raises:
-        ValueError: as of `bootstrap`.
+        ValueError: there is no query, the lengths differ, or a value is not finite.
     """
     _require_values(values, clusters)
     columns = np.asarray(values, dtype=float).reshape(len(values), -1)

@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from dataclasses import replace
 
+from petl_bench.report.groups import grouped
 from petl_bench.report.model import Row, SummaryRow, Table, Value
 from petl_bench.report.tables import full_finetuning, pin_of, preferred
 
@@ -51,10 +52,7 @@ def _summary(tables: list[Table]) -> list[SummaryRow]:
 def _methods(tables: list[Table]) -> dict[str, Rows]:
     methods: dict[str, Rows] = {}
     for table in tables:
-        settings: dict[str, list[Row]] = {}
-        for row in table.rows:
-            settings.setdefault(_key(row), []).append(row)
-        for key, rows in settings.items():
+        for key, rows in grouped(table.rows, _key).items():
             if (row := preferred(rows)) is not None:
                 methods.setdefault(key, {})[table.id] = row
     return methods

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from petl_bench.report.cells import MISSING
 from petl_bench.report.collect import Key, Run, comparability_key
 from petl_bench.report.columns import MACHINE_SOURCES, MODEL_SOURCES, Source, quality_sources
+from petl_bench.report.groups import grouped
 from petl_bench.report.marks import all_hardware, cuts_of, hardware_of, is_partial, marks_of, training_of
 from petl_bench.report.model import Row, Table, Value
 from petl_bench.report.notes import Dataset, datasets_of, notes_of
@@ -28,9 +29,7 @@ PINNED_METHODS = {"full": 0, "fullfinetuning": 0, "zeroshot": 1, "linear": 2, "l
 
 def build_tables(runs: Iterable[Run]) -> list[Table]:
     """Groups runs by comparability key; sorted by origin (measured first), dataset and protocol."""
-    groups: dict[Key, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(comparability_key(run.record), []).append(run)
+    groups = grouped(runs, lambda run: comparability_key(run.record))
     keys = sorted(groups, key=_table_order)
     datasets = datasets_of(keys)
     return [_table(key, groups[key], datasets[dict(key)["protocol.dataset"]]) for key in keys]
@@ -99,9 +98,7 @@ def _id(key: Key) -> str:
 
 
 def _rows(runs: list[Run], sources: list[Source]) -> list[Row]:
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.record["id"]["config_hash"], []).append(run)
+    groups = grouped(runs, lambda run: run.record["id"]["config_hash"])
     most = max(len(group) for group in groups.values())
     hardware = all_hardware(runs)
     names = _names(groups)

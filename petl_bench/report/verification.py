@@ -6,20 +6,20 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from petl_bench.report.collect import Collection, Rejected, Run, metrics
-from petl_bench.report.configurations import IN_RSUM, RECALL_AT, Read
+from petl_bench.report.configurations import IN_RSUM, RECALL_AT
 from petl_bench.report.kept import Kept
 from petl_bench.report.queries import Queries, ranks_beside, read_queries
+from petl_bench.runs.record import leaves
 from petl_bench.storage.files import FileError
 
 
-def verified(found: Collection, cache: Path | None, read: Read = read_queries) -> Collection:
+def verified(found: Collection, cache: Path | None) -> Collection:
     """The runs whose figures follow from their ranks, and all that are rejected.
 
     A run whose ranks are not there stays: a record may travel alone.
@@ -27,7 +27,6 @@ def verified(found: Collection, cache: Path | None, read: Read = read_queries) -
     Args:
         found: by `collect`.
         cache: folder of the report's cache, which remembers those that do; None: nothing is kept.
-        read: what a run says of its queries, by direction.
     """
     kept = Kept(cache, "verified", "1")
     runs: list[Run] = []
@@ -35,27 +34,25 @@ def verified(found: Collection, cache: Path | None, read: Read = read_queries) -
     for run in found.runs:
         said = json.dumps([run.record["integrity"]["ranks_sha256"], metrics(run.record)], sort_keys=True)
         key = hashlib.sha256(said.encode()).hexdigest()
-        reason = None
         if ranks_beside(run.path).is_file() and kept.get(key) is not True:
-            reason = _objection(run, read)
-            if reason is None:
-                kept[key] = True
-        if reason is None:
-            runs.append(run)
-        else:
-            rejected.append(Rejected(run.path, reason))
+            if reason := _objection(run):
+                rejected.append(Rejected(run.path, reason))
+                continue
+            kept[key] = True
+        runs.append(run)
     kept.save()
     return Collection(runs, sorted(rejected))
 
 
-def _objection(run: Run, read: Read) -> str | None:
+def _objection(run: Run) -> str | None:
     ranks = ranks_beside(run.path).name
     try:
-        queries = read(run)
+        queries = read_queries(run)
     except FileError as error:
         return f"{ranks}: {error.reason}"
     level = "per_group" if "per_group" in run.record["eval"] else "per_type"
-    said, found = dict(_named("", metrics(run.record))), figures_of(queries, level)
+    said = {name: value for name, value in leaves(metrics(run.record)) if isinstance(value, int | float)}
+    found = figures_of(queries, level)
     if unfounded := next((name for name in said if _follows(name, level) and name not in found), None):
         return f"{unfounded} is {said[unfounded]:g}, of which {ranks} says nothing"
     for name, value in found.items():
@@ -95,11 +92,3 @@ def _accuracies(answered: Queries, level: str) -> dict[str, float]:
         types = np.array(answered.types)
         found |= {f"{level}.{name}": 100 * float(answered.scores[types == name].mean()) for name in np.unique(types)}
     return found
-
-
-def _named(prefix: str, block: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    for name, value in block.items():
-        if isinstance(value, dict):
-            yield from _named(f"{prefix}{name}.", value)
-        elif isinstance(value, int | float):
-            yield f"{prefix}{name}", value

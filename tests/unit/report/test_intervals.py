@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from petl_bench.report import statistics
+from petl_bench.report import configurations, statistics
 from petl_bench.report.collect import Run
 from petl_bench.report.configurations import RECALL_AT, UnpairedError
 from petl_bench.report.intervals import RULES, Statistics
 from petl_bench.report.kept import Kept
 from petl_bench.report.queries import Queries, _retrieval, ranks_beside
-from petl_bench.report.statistics import Paired, bootstrap, paired, recall
+from petl_bench.report.statistics import Paired, paired, recall
 from petl_bench.storage.files import FileError
 from tests.answered import answers, retrieval
+from tests.bootstrap import bootstrap
 
 VIDEOS = 30
 ALL = [f"{way} {name}" for way in ("t2v", "v2t") for name in (*(f"R@{k}" for k in RECALL_AT), "MnR", "MdR")] + ["Rsum"]
@@ -203,7 +204,7 @@ def test_questions_of_unknown_videos_have_no_interval(tmp_path: Path) -> None:
         Statistics(None).intervals([answers(tmp_path / "run", [0.0, 1.0], ["what", "who"], None)])
 
 
-def test_captions_of_unknown_videos_have_no_interval(tmp_path: Path) -> None:
+def test_captions_of_unknown_videos_have_no_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each on its own they would be resampled as if captions of a video were independent."""
     run = some_run(tmp_path / "run", 0, several=True, named=False)
 
@@ -212,8 +213,9 @@ def test_captions_of_unknown_videos_have_no_interval(tmp_path: Path) -> None:
         return _retrieval(arrays)
 
     assert Statistics(None).intervals([run])
+    monkeypatch.setattr(configurations, "read_queries", unnamed)
     with pytest.raises(UnpairedError, match="nothing says which captions are of the same video"):
-        Statistics(None, unnamed).intervals([run])
+        Statistics(None).intervals([run])
 
 
 def test_ranks_that_are_not_there_or_damaged_give_no_interval(tmp_path: Path) -> None:
@@ -231,17 +233,19 @@ def test_ranks_that_are_not_there_or_damaged_give_no_interval(tmp_path: Path) ->
         Statistics(None).intervals(runs[:1])
 
 
-def test_what_is_kept_is_not_calculated_again(tmp_path: Path) -> None:
+def test_what_is_kept_is_not_calculated_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs, third = (some_run(tmp_path / str(seed), seed) for seed in (1, 2, 3))
     first = Statistics(tmp_path / "cache")
     calculated = first.intervals([ours]), one(first.differences([ours], [([theirs], ALL)])[0])
     first.intervals([third])
     first.save()
-    again = Statistics(tmp_path / "cache", unread)
-    assert (again.intervals([ours]), one(again.differences([ours], [([theirs], ALL)])[0])) == calculated
-    again.save()
-    with pytest.raises(AssertionError, match="not calculated again"):  # nobody asked for it last time
-        Statistics(tmp_path / "cache", unread).intervals([third])
+    with monkeypatch.context() as patch:
+        patch.setattr(configurations, "read_queries", unread)
+        again = Statistics(tmp_path / "cache")
+        assert (again.intervals([ours]), one(again.differences([ours], [([theirs], ALL)])[0])) == calculated
+        again.save()
+        with pytest.raises(AssertionError, match="not calculated again"):  # nobody asked for it last time
+            Statistics(tmp_path / "cache").intervals([third])
     (file,) = (tmp_path / "cache").iterdir()
     file.write_bytes(file.read_bytes().replace(b"4", b"5"))
     assert Statistics(tmp_path / "cache").intervals([ours]) == calculated[0]
@@ -268,9 +272,10 @@ def test_what_is_kept_in_another_shape_is_calculated_again(value: object, tmp_pa
         assert calculated() == first
 
 
-def test_what_cannot_be_read_any_more_is_named(tmp_path: Path) -> None:
+def test_what_cannot_be_read_any_more_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def damaged(run: Run) -> Mapping[str, Queries]:
         raise FileError(ranks_beside(run.path), "is damaged")
 
+    monkeypatch.setattr(configurations, "read_queries", damaged)
     with pytest.raises(UnpairedError, match=r"ranks\.npz of seed 1: is damaged"):
-        Statistics(None, damaged).intervals([some_run(tmp_path / "run", 1)])
+        Statistics(None).intervals([some_run(tmp_path / "run", 1)])

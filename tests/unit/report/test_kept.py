@@ -174,24 +174,24 @@ def test_everything_that_a_report_is_made_from_is_in_its_fingerprint(
     path = tmp_path / "run" / "result.json"
     path.parent.mkdir()
     write_result(path, make_record())
-    found = [fingerprint([(path, {})], [], {}, None)]
+    found = [fingerprint([(path, {})], [], None, None)]
 
     def changed(*arguments: object) -> bool:
         found.append(fingerprint(*arguments))  # pyright: ignore[reportArgumentType]
         return found.count(found[-1]) == 1
 
-    assert not changed([(path, {})], [], {}, tmp_path / "cache")
+    assert not changed([(path, {})], [], None, tmp_path / "cache")
     path.with_name("metrics.csv").write_text("loss\n1\n")
-    assert changed([(path, {})], [], {}, tmp_path / "cache")
+    assert changed([(path, {})], [], None, tmp_path / "cache")
     path.with_name("metrics.csv").write_text("loss\n2\n")
-    assert changed([(path, {})], [], {}, tmp_path / "cache")
+    assert changed([(path, {})], [], None, tmp_path / "cache")
     path.with_name("adapter.safetensors").touch()  # which the command of a test names
-    assert changed([(path, {})], [], {}, tmp_path / "cache")
-    assert changed([], [], {}, None)
-    assert changed([], [(path, "its reason")], {}, None)
-    assert changed([], [], {"publish": True}, None)
+    assert changed([(path, {})], [], None, tmp_path / "cache")
+    assert changed([], [], None, None)
+    assert changed([], [(path, "its reason")], None, None)
+    assert changed([], [], tmp_path / "clips", None)
     monkeypatch.setattr(memo, "_code", lambda: "edited")
-    assert changed([], [], {}, None)
+    assert changed([], [], None, None)
 
 
 # --- records

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from petl_bench.report import statistics
-from petl_bench.report.statistics import bootstrap, holm, interval, mcnemar, paired, recall, sign_flip
+from petl_bench.report.statistics import holm, interval, mcnemar, paired, recall, sign_flip
+from tests.bootstrap import bootstrap
 
 RANDOM = np.random.default_rng(0)
 Figure = Callable[[np.ndarray], float]
