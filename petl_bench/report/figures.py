@@ -115,7 +115,7 @@ class Shares(Plot):
 
 def plots_of(table: Table, beside: Beside) -> list[Plot]:
     """The plots of a table that have something to show."""
-    column = next(column for column in table.columns if column.title == table.main)
+    column = table.main_column
     costs = (
         (
             "parameters",

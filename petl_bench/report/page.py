@@ -170,7 +170,7 @@ class Pages:
             "table": entry.table,
             "seed": record["id"]["seed"],
             "path": entry.run.path.as_posix(),
-            "row": _row_details(entry.row, entry.table.columns),
+            "row": _row_details(entry.row, entry.table.quality),
             "marks": entry.row.marks,
             "command": entry.row.command,
             "figures": _figures(record["eval"]),
@@ -279,10 +279,9 @@ def _shown(column: Column, kind: str, group: str, title: str, main: bool = False
 
 def _quality_columns(table: Table) -> list[Shown]:
     """Those whose titles begin alike (t2v, v2t, Accuracy) in a group."""
-    quality = [column for column in table.columns if column.kind == "quality"]
-    first = Counter(column.title.split(" ", 1)[0] for column in quality)
+    first = Counter(column.title.split(" ", 1)[0] for column in table.quality)
     columns = []
-    for column in quality:
+    for column in table.quality:
         word, _, rest = column.title.partition(" ")
         group, title = (word, rest or "all") if first[word] > 1 else ("Overall", column.title)
         columns.append(_shown(column, "quality", group, title, column.title == table.main))
@@ -309,7 +308,7 @@ def _row(
         "id": f"{table.id}-{row.config_hash[:12]}",
         "reference": is_reference(row),
         "cells": [_cell(row, shown, best) for shown in columns],
-        "details": _row_details(row, table.columns),
+        "details": _row_details(row, table.quality),
         "badge": _LABELS.get(row.state, ""),
         "runs": [(run.record["id"]["seed"], links[run.path]) for run in row.runs],
         "words": one_line(" ".join((row.name, row.method, row.backbone, row.state, *row.marks, *row.hardware))).lower(),
@@ -376,7 +375,7 @@ def _row_details(row: Row, columns: list[Column]) -> list[dict[str, str]]:
     found = []
     for column in columns:
         value = row.values.get(column.title)
-        if column.kind != "quality" or value is None:
+        if value is None:
             continue
         published = row.published.get(column.title)
         found.append(
@@ -443,7 +442,7 @@ def _summary(report: Report) -> list[dict[str, Any]]:
     for fixture in (False, True):
         rows = [row for row in report.summary if row.fixture == fixture]
         tables = [t for t in report.tables if t.fixture == fixture]
-        columns = [(t, next(c for c in t.columns if c.title == t.main)) for t in tables]
+        columns = [(t, t.main_column) for t in tables]
         if rows:
             found.append({"fixture": fixture, "columns": columns, "rows": [_summary_row(row, columns) for row in rows]})
     return found
