@@ -26,7 +26,7 @@ from petl_bench.report.details import Beside, Curve, HardQuery
 from petl_bench.report.figures import curve_lines, is_reference, plots_of
 from petl_bench.report.labels import MISSING, anchor, interval, one_line, setting, signed
 from petl_bench.report.model import Column, Difference, PublishedFigure, Report, Row, SummaryRow, Table, Value
-from petl_bench.report.owned import OwnedFolder, write_if_new
+from petl_bench.report.owned import OwnedFolder, code_sha256, write_if_new
 from petl_bench.report.queries import ranks_beside
 from petl_bench.report.summary import other_rows
 from petl_bench.report.svg import svg
@@ -146,7 +146,7 @@ class Pages:
             return None
         path = self.beside.path(entry.run)
         parts = (
-            _assets()["digest"],
+            code_sha256(),
             json.dumps(entry.run.record, sort_keys=True),
             repr(dataclasses.replace(entry.row, runs=[])),
             f"{entry.table.title}\n{entry.table.id}\n{entry.run.path}\n{entry.table.columns}",
@@ -681,15 +681,11 @@ def _environment_of_templates() -> Environment:
 def _assets() -> dict[str, Any]:
     """Style and script with the hashes by which the pages' policy knows them."""
     css, js = ((TEMPLATES / name).read_text(encoding="utf-8").strip() for name in ("page.css", "page.js"))
-    # Another version of this package may say the same in another way.
-    sources = sorted([*TEMPLATES.iterdir(), *Path(__file__).parent.glob("*.py")])
-    texts = [path.read_bytes() for path in sources if path.is_file()]
     return {
         "css": _markup(css),
         "js": _markup(js),
         "css_hash": _source_hash(css),
         "js_hash": _source_hash(js),
-        "digest": hashlib.sha256(b"\0".join(texts)).hexdigest(),
     }
 
 

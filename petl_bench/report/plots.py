@@ -17,7 +17,7 @@ from petl_bench.report.details import Beside
 from petl_bench.report.figures import Forest, Lines, Plot, Point, Scatter, Shares, plots_of
 from petl_bench.report.labels import short, signed
 from petl_bench.report.model import Report
-from petl_bench.report.owned import OwnedFolder
+from petl_bench.report.owned import OwnedFolder, code_sha256
 from petl_bench.report.placing import Box, boxes_along, leader, place_labels, spread
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def write_plots(report: Report, output: Path, beside: Beside | None = None) -> l
         return None
     beside = beside or Beside()
     folder = OwnedFolder(output)
-    rules = f"{metadata.version('matplotlib')} {hashlib.sha256(Path(__file__).read_bytes()).hexdigest()}"
+    rules = f"{metadata.version('matplotlib')} {code_sha256()}"
     for table in report.tables:
         for plot in plots_of(table, beside):
             made_of = hashlib.sha256(f"{rules} {plot!r}".encode(errors="replace")).hexdigest()
