@@ -11,7 +11,7 @@ from petl_bench.report.best import Standing, best_of, standing
 from petl_bench.report.cells import mean_and_deviation, number
 from petl_bench.report.details import Beside
 from petl_bench.report.figures import is_reference, plots_of
-from petl_bench.report.labels import MISSING, interval, one_line, setting, signed
+from petl_bench.report.labels import COMPARABLE, MISSING, interval, one_line, setting, signed
 from petl_bench.report.model import Column, Difference, PublishedFigure, Report, Row, SummaryRow, Table, Value
 from petl_bench.report.summary import other_rows
 from petl_bench.report.svg import svg
@@ -123,7 +123,7 @@ def _row(
 ) -> dict[str, Any]:
     return {
         "row": row,
-        "id": f"{table.id}-{row.config_hash[:12]}",
+        "id": row_id(table, row),
         "reference": is_reference(row),
         "cells": [_cell(row, shown, best) for shown in columns],
         "details": row_details(row, table.quality),
@@ -147,11 +147,8 @@ def _aligned(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _cell(row: Row, shown: Shown, best: dict[str, float]) -> Cell:
     column = shown.column
     if column is None:
-        return (
-            Cell(row.state, tip=row.doubt, mark="state")
-            if shown.kind == "state"
-            else Cell(f"{len(row.runs)}", f"{len(row.runs)}")
-        )
+        seeds = f"{len(row.runs)}"
+        return Cell(row.state, tip=row.doubt, mark="state") if shown.kind == "state" else Cell(seeds, seeds)
     if shown.kind == "published":
         return _published_cell(row.published.get(column.title), column)
     value = row.values.get(column.title)
@@ -189,6 +186,11 @@ def _published_tip(figure: PublishedFigure, column: Column) -> str:
     return f"{figure.source}, {figure.where}.{ends} Comparable: {figure.comparable}. {figure.why}".strip()
 
 
+def row_id(table: Table, row: Row) -> str:
+    """By which links find a row."""
+    return f"{table.id}-{row.config_hash[:12]}"
+
+
 def row_details(row: Row, columns: list[Column]) -> list[dict[str, str]]:
     """The figures of a row that it has, with intervals, differences and what is published."""
     found = []
@@ -221,9 +223,8 @@ def _published_words(figure: PublishedFigure, column: Column) -> str:
     value = f"{figure.value:.{column.decimals}f}"
     ends = "" if figure.interval is None else f" {interval(figure.interval, column.decimals)}"
     ours = "" if figure.difference is None else f" (ours {signed(figure.difference, column.decimals)}{ends})"
-    doubt = {"yes": "comparable", "no": "not comparable"}.get(figure.comparable, "not known to be comparable")
     why = f": {figure.why}" if figure.why else ""
-    return f"{value}{ours}, {figure.source}, {figure.where}; {doubt}{why}"
+    return f"{value}{ours}, {figure.source}, {figure.where}; {COMPARABLE[figure.comparable]}{why}"
 
 
 def summary_boards(report: Report) -> list[dict[str, Any]]:

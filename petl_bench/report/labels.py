@@ -11,6 +11,8 @@ from petl_bench.report.model import Interval
 
 #: as typesetters write it, where `cells` writes for programs; so are minus signs below
 MISSING = "–"
+#: whether a published figure may be held against ours
+COMPARABLE = {"yes": "comparable", "no": "not comparable", "unknown": "not known to be comparable"}
 
 
 def short(text: object, most: int = 24) -> str:

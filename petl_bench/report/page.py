@@ -7,7 +7,6 @@ content security policy lets nothing run but the script that belongs to it.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
 from collections import Counter
@@ -89,10 +88,10 @@ class Pages:
         return render(
             "page.html.jinja",
             report=self.report,
-            datasets=_datasets(self.report.tables, tables),
+            datasets=_datasets(tables),
             summary=summary_boards(self.report),
             published=published_list(self.report.published, self.report.tables),
-            chips=_chips(self.report.tables, tables),
+            chips=_chips(self.report.tables),
             groups=list(dict.fromkeys(group["name"] for table in tables for group in table["groups"] if group["name"])),
             details=details,
             runs=len(self.entries),
@@ -164,12 +163,8 @@ def _write_run_pages(pages: Pages, path: Path) -> list[Path]:
     """Writes the pages that are new or changed, and removes those of runs that are gone."""
     folder = OwnedFolder(path)
     for entry in pages.entries if pages.paged else []:
-        folder.put(f"{entry.id}.html", pages.input_of(entry), functools.partial(_encoded_page, pages, entry))
+        folder.put(f"{entry.id}.html", pages.input_of(entry), lambda entry=entry: pages.run_page(entry).encode())
     return folder.close()
-
-
-def _encoded_page(pages: Pages, entry: Entry) -> bytes:
-    return pages.run_page(entry).encode()
 
 
 def _entries(report: Report) -> list[Entry]:
@@ -193,22 +188,21 @@ def _digest(text: str) -> str:
 # --- what is above and below the tables
 
 
-def _datasets(tables: list[Table], shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _datasets(boards: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Tables by dataset, and what keeps those of one dataset apart."""
-    names = list(dict.fromkeys((table.fixture, table.dataset) for table in tables))
-    found = []
-    for fixture, dataset in names:
-        mine = [t for t in shown if (t["table"].fixture, t["table"].dataset) == (fixture, dataset)]
-        found.append(
-            {
-                "name": dataset,
-                "fixture": fixture,
-                "id": f"dataset-{anchor(dataset)}-{_digest(f'{fixture}{dataset}')[:4]}",
-                "tables": mine,
-                "differences": _differences([table["table"].key for table in mine]),
-            }
-        )
-    return found
+    groups: dict[tuple[bool, str], list[dict[str, Any]]] = {}
+    for board in boards:
+        groups.setdefault((board["table"].fixture, board["table"].dataset), []).append(board)
+    return [
+        {
+            "name": dataset,
+            "fixture": fixture,
+            "id": f"dataset-{anchor(dataset)}-{_digest(f'{fixture}{dataset}')[:4]}",
+            "tables": group,
+            "differences": _differences([board["table"].key for board in group]),
+        }
+        for (fixture, dataset), group in groups.items()
+    ]
 
 
 def _differences(keys: list[Key]) -> list[tuple[str, list[str]]]:
@@ -219,7 +213,7 @@ def _differences(keys: list[Key]) -> list[tuple[str, list[str]]]:
     return [(name, values) for name, values in found if len(set(values)) > 1]
 
 
-def _chips(tables: list[Table], shown: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
+def _chips(tables: list[Table]) -> list[tuple[str, list[str]]]:
     """What rows can be filtered by, where they differ in it."""
     rows = [row for table in tables for row in table.rows]
     kinds = (

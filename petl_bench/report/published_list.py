@@ -6,8 +6,9 @@ import re
 from collections import Counter
 from typing import Any
 
+from petl_bench.report.boards import row_id
 from petl_bench.report.cells import doubted
-from petl_bench.report.labels import MISSING, metric_title, plain
+from petl_bench.report.labels import COMPARABLE, MISSING, metric_title, plain
 from petl_bench.report.model import Table
 
 #: an address that a page may link to
@@ -16,7 +17,7 @@ _HTTPS = re.compile(r"https://[A-Za-z0-9.-]+/[A-Za-z0-9./_~%?&=#+:-]*")
 
 def published_list(figures: list[dict[str, Any]], tables: list[Table]) -> list[dict[str, Any]]:
     """By source, each with its figures; those that are ours to reproduce link to the row that does."""
-    rows = {(table.id, row.name): f"{table.id}-{row.config_hash[:12]}" for table in tables for row in table.rows}
+    rows = {(table.id, row.name): row_id(table, row) for table in tables for row in table.rows}
     by_source: dict[str, list[dict[str, Any]]] = {}
     for figure in figures:
         by_source.setdefault(figure["source"], []).append(figure)
@@ -40,8 +41,7 @@ def _published_line(figure: dict[str, Any], rows: dict[tuple[str, str], str]) ->
         for (name, value), spread in zip(metrics.items(), sd, strict=False)
     ]
     setting_of = [figure.get(name) for name in ("dataset", "protocol", "direction")]
-    comparable = {"yes": "comparable", "no": "not comparable", "unknown": "not known to be comparable"}
-    doubt = [comparable.get(figure.get("comparable") or "", ""), figure.get("why")]
+    doubt = [COMPARABLE.get(figure.get("comparable") or "", ""), figure.get("why")]
     return {
         "where": plain(figure.get("where")),
         "method": plain(figure.get("method")),
