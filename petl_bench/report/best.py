@@ -32,7 +32,7 @@ def leading(rows: Sequence[Row], column: Column) -> list[Row]:
 
 def best_of(table: Table) -> dict[str, float]:
     """The figures that stand out, by title of a quality column: none where all rows of a whole test have the same."""
-    found = {column.title: _outstanding(table.rows, column) for column in table.columns if column.kind == "quality"}
+    found = {column.title: _outstanding(table.rows, column) for column in table.quality}
     return {title: figure for title, figure in found.items() if figure is not None}
 
 

@@ -146,11 +146,9 @@ def read_curves(path: Path) -> tuple[list[Curve], list[str]]:
         rows = csv.reader(io.StringIO(text, newline=""))
         names = next(rows, [])[:MOST_CURVES]
         series, left_out = _series(names, rows)
-    except UnreadableError as error:
-        return [], [f"No learning curves: {path.name} {one_line(error)}."]
     except UnicodeDecodeError:
         return [], [f"No learning curves: {path.name} is not UTF-8."]
-    except csv.Error as error:
+    except (UnreadableError, csv.Error) as error:
         return [], [f"No learning curves: {path.name} {one_line(error)}."]
     if "step" not in names:
         return [], [f"No learning curves: {path.name} has no column `step`."]

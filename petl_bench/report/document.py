@@ -39,7 +39,7 @@ def as_document(report: Report) -> dict[str, Any]:
 
 
 def _table(table: Table) -> dict[str, Any]:
-    best, quality = best_of(table), [column for column in table.columns if column.kind == "quality"]
+    best = best_of(table)
     return {
         "id": table.id,
         "title": table.title,
@@ -59,7 +59,7 @@ def _table(table: Table) -> dict[str, Any]:
             }
             for column in table.columns
         ],
-        "rows": [_row(row, quality, best) for row in table.rows],
+        "rows": [_row(row, table.quality, best) for row in table.rows],
     }
 
 

@@ -45,7 +45,7 @@ _NOTE = (
 
 def render_table(table: Table) -> str:
     """One table; needs `booktabs` and, for quotation marks in names, `textcomp`."""
-    costs, quality = _named(table, _COSTS), _quality(table)
+    costs, quality = table.named(_COSTS), _quality(table)
     main, best = quality[0], best_of(table)
     header = ["Method", *(column.title for column in (*costs, *quality)), f"Published {main.title}", "Seeds"]
     lines = [
@@ -75,15 +75,8 @@ def _line(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _named(table: Table, titles: Iterable[str]) -> list[Column]:
-    columns = {column.title: column for column in table.columns}
-    return [columns[title] for title in titles if title in columns]
-
-
 def _quality(table: Table) -> list[Column]:
-    return _named(table, _QUALITY) or without_many_types(
-        [column for column in table.columns if column.kind == "quality"]
-    )
+    return table.named(_QUALITY) or without_many_types(table.quality)
 
 
 def _cells(row: Row, costs: list[Column], quality: list[Column], best: dict[str, float]) -> list[str]:

@@ -109,7 +109,7 @@ def _table(table: Table, heading: str = "##") -> list[str]:
 
 def _quality(table: Table) -> str:
     columns = _quality_columns(table)
-    trainable = _named(table, ["Trainable M"])
+    trainable = table.named(["Trainable M"])
     main, best = columns[0], best_of(table)
     published = [main] if any(main.title in row.published for row in table.rows) else []
     header = ["Method", *(column.title for column in (*trainable, *columns))]
@@ -130,7 +130,7 @@ def _quality(table: Table) -> str:
 
 def _costs(table: Table) -> str:
     """What is known of any row."""
-    columns = [column for column in _named(table, _COSTS) if any(row.values[column.title] for row in table.rows)]
+    columns = [column for column in table.named(_COSTS) if any(row.values[column.title] for row in table.rows)]
     rows = [
         [row.name, *(mean_and_deviation(row.values[column.title], column) for column in columns)] for row in table.rows
     ]
@@ -138,14 +138,9 @@ def _costs(table: Table) -> str:
 
 
 def _quality_columns(table: Table) -> list[Column]:
-    if retrieval := _named(table, _RETRIEVAL):
+    if retrieval := table.named(_RETRIEVAL):
         return retrieval
-    return without_many_types([column for column in table.columns if column.kind == "quality"], MOST_TYPES)
-
-
-def _named(table: Table, titles: Iterable[str]) -> list[Column]:
-    columns = {column.title: column for column in table.columns}
-    return [columns[title] for title in titles if title in columns]
+    return without_many_types(table.quality, MOST_TYPES)
 
 
 def _figure(row: Row, column: Column, best: dict[str, float], interval: bool) -> str:

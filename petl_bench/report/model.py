@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -164,6 +165,21 @@ class Table:
     rows: list[Row]
     key: Key
     main: str
+
+    @property
+    def main_column(self) -> Column:
+        """That by which rows are ordered."""
+        return self.named([self.main])[0]
+
+    @property
+    def quality(self) -> list[Column]:
+        """The figures of queries."""
+        return [column for column in self.columns if column.kind == "quality"]
+
+    def named(self, titles: Iterable[str]) -> list[Column]:
+        """Columns by their titles, in that order; what the table lacks is left out."""
+        columns = {column.title: column for column in self.columns}
+        return [columns[title] for title in titles if title in columns]
 
 
 @dataclass(frozen=True)

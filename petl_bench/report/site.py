@@ -107,13 +107,18 @@ def portable(report: Report, folders: Sequence[Path]) -> tuple[Report, dict[Path
     # A name as short as `runs` may be part of any other word; it tells nothing, either.
     known = {path: name for path, name in known.items() if path.startswith("/") and path != "/"}
 
+    named = [
+        (re.compile(_BEFORE + re.escape(path) + r"(?![\w.-])"), name)
+        for names_of in (known, dict.fromkeys(_places(), _HIDDEN))
+        # The longer first: one folder may lie in another.
+        for path, name in sorted(names_of.items(), key=lambda item: len(item[0]), reverse=True)
+    ]
+
     def hidden(text: str) -> str:
         if "/" not in text and "\\" not in text:
             return text
-        for names_of in (known, dict.fromkeys(_places(), _HIDDEN)):
-            # The longer first: one folder may lie in another.
-            for path in sorted(names_of, key=len, reverse=True):
-                text = re.sub(_BEFORE + re.escape(path) + r"(?![\w.-])", lambda _, name=names_of[path]: name, text)
+        for path, name in named:
+            text = path.sub(lambda _, name=name: name, text)
         text = _WINDOWS.sub(_last_part, _ABSOLUTE.sub(_last_part, text))
         return text.replace(_HIDDEN, "…")
 
