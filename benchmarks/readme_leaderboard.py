@@ -24,8 +24,10 @@ import yaml
 from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import config_folder
 from petl_bench.report.collect import Run, collect
+from petl_bench.report.duplicates import settled
 from petl_bench.report.leaderboard import build_report
 from petl_bench.report.markdown import render_block
+from petl_bench.report.verification import verified
 from petl_bench.runs.record import config_hash
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -53,7 +55,7 @@ def block() -> str:
     Raises:
         RuntimeError: a record is rejected, or its recipe is no longer the packaged one.
     """
-    found = collect([RECORDS])
+    found = settled(verified(collect([RECORDS]), None))
     if found.rejected or not found.runs:
         raise RuntimeError(f"records of the README: {found.rejected or 'none'}")
     for run in found.runs:

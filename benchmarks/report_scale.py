@@ -29,6 +29,7 @@ import numpy as np
 
 from petl_bench.report.collect import collect
 from petl_bench.report.comparison import with_statistics
+from petl_bench.report.duplicates import settled
 from petl_bench.report.memo import fingerprint
 from petl_bench.report.queries import Queries
 from petl_bench.report.tables import build_tables
@@ -131,7 +132,7 @@ def parts(runs: Path, cache: Path) -> Iterator[tuple[str, float]]:
     began = time.process_time()
     found = collect([runs], cache=cache)
     yield "collect", (first := time.process_time()) - began
-    found = verified(found, cache)
+    found = settled(verified(found, cache))
     yield "verify", (second := time.process_time()) - first
     tables = build_tables(found.runs)
     third = time.process_time()

@@ -9,7 +9,7 @@ from petl_bench.data.annotations import read_json, read_lines
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.plain_pickle import read_plain_pickle
 from petl_bench.data.samples import Protocol, Sample, Split
-from petl_bench.errors import DataError
+from petl_bench.errors import DataError, MissingFileError
 from petl_bench.storage.untrusted import described, is_file, plain_text, shown, shown_all
 
 _PROTOCOL = Protocol(
@@ -81,7 +81,7 @@ class MSVD(VideoTextDataModule):
             return self.root / self.captions_file
         found = next((self.root / name for name in _CAPTIONS if is_file(self.root / name)), None)
         if found is None:
-            raise DataError(
+            raise MissingFileError(
                 f"no captions in {self.root}: none of {', '.join(_CAPTIONS)}; set data.root, or data.captions_file"
             )
         return found

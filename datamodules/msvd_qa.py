@@ -11,7 +11,7 @@ from typing import Any
 from petl_bench.data.annotations import Record, read_numbered, read_records
 from petl_bench.data.answers import read_answer
 from petl_bench.data.batch import Question
-from petl_bench.data.qa import Asked, QuestionAnswerDataModule, clip_name, first_file, question_id, question_type
+from petl_bench.data.qa import Asked, QuestionFiles, clip_name, question_id, question_type
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError
 from petl_bench.storage.untrusted import is_file, shown
@@ -21,39 +21,28 @@ _PROTOCOL = Protocol(
     {"train": 1_161, "val": 245, "test": 504},
     {"train": 30_933, "val": 6_415, "test": 13_157},
 )
-#: original; ClipBERT, ALPRO; LAVIS
-_NAMES = ("{}_qa.json", "{}.jsonl", "qa_{}.json")
 
 
-class MSVDQA(QuestionAnswerDataModule):
+class MSVDQA(QuestionFiles):
     """MSVD-QA: 50,505 questions made from the captions of MSVD's clips, with one-word answers.
 
     147 of the validation videos are test videos of MSVD retrieval: training on both tasks leaks. The type of a question
     is its first word. Answers seen in training cover 94.08 % of the test questions, which no classifier can exceed.
 
+    Files of questions are JSON lists or jsonl: `train_qa.json` (original), `train.jsonl` (ClipBERT, ALPRO),
+    `qa_train.json` (LAVIS), and so for the other splits.
+
     Args:
         root: folder with the annotation files and, below it, the clips of MSVD.
-        train_file: JSON list or jsonl; null takes the first that is there of `train_qa.json` (original),
-            `train.jsonl` (ClipBERT, ALPRO), `qa_train.json` (LAVIS).
-        val_file: the same for validation.
-        test_file: the same for the test split.
         mapping_file: lines `<clip id> vid<number>`, for the original files, which name clips by number.
-        **kwargs: see `VideoTextDataModule`.
+        **kwargs: see `QuestionFiles`.
     """
 
     name = "msvdqa"
+    usual_names = ("{}_qa.json", "{}.jsonl", "qa_{}.json")
 
-    def __init__(
-        self,
-        root: Path,
-        train_file: str | None = None,
-        val_file: str | None = None,
-        test_file: str | None = None,
-        mapping_file: str = "youtube_mapping.txt",
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, root: Path, mapping_file: str = "youtube_mapping.txt", **kwargs: Any) -> None:
         super().__init__(root, **kwargs)
-        self.files = {"train": train_file, "val": val_file, "test": test_file}
         self.mapping_file = mapping_file
 
     @property
@@ -61,18 +50,14 @@ class MSVDQA(QuestionAnswerDataModule):
         return _PROTOCOL
 
     def annotation_files(self) -> dict[str, Path]:
-        files = {split: self._file(split) for split in self.files}
         mapping = self.root / self.mapping_file
-        return files | ({"mapping": mapping} if is_file(mapping) else {})
+        return super().annotation_files() | ({"mapping": mapping} if is_file(mapping) else {})
 
     def questions(self, split: Split) -> Iterator[Asked]:
-        for place, record in enumerate(read_records(self._file(split))):
+        for place, record in enumerate(read_records(self.question_file(split))):
             text = record.text("question")
             question = Question(question_id(record, place), question_type(text), (read_answer(record),))
             yield Asked(self._clip(record), text, question, record.where)
-
-    def _file(self, split: str) -> Path:
-        return first_file(self.root, split, self.files[split], _NAMES)
 
     def _clip(self, record: Record) -> str:
         """The clip id of any of the distributed shapes: 7, `vid7`, the id itself, or its file's name."""

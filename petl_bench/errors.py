@@ -39,6 +39,10 @@ class DataError(PetlBenchError):
     exit_code = 4
 
 
+class MissingFileError(DataError):
+    """An annotation file is not there; what others say can still be counted."""
+
+
 class CheckpointError(PetlBenchError):
     """A checkpoint, adapter or weight file cannot be read, written or used here."""
 

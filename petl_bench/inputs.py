@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -97,7 +98,7 @@ class FrameRule:
 
 @dataclass(frozen=True)
 class Moment:
-    """The part of a video that is a clip, in whole seconds.
+    """The part of a video that is a clip, in seconds. Whole seconds are kept as whole numbers.
 
     Attributes:
         start: first second; None for the beginning of the video.
@@ -107,13 +108,22 @@ class Moment:
         ValueError: unless 0 <= start < end.
     """
 
-    start: int | None = None
-    end: int | None = None
+    start: float | None = None
+    end: float | None = None
 
     def __post_init__(self) -> None:
         first = self.start or 0
-        if first < 0 or (self.end is not None and self.end <= first):
+        if not 0 <= first < math.inf or (self.end is not None and not first < self.end < math.inf):
             raise ValueError(f"start {self.start} and end {self.end} must be seconds with 0 <= start < end")
+        # 7 and 7.0 are one moment, in names of cached frames and in hashes, too.
+        for name, second in (("start", self.start), ("end", self.end)):
+            if isinstance(second, float) and second.is_integer():
+                object.__setattr__(self, name, int(second))
+
+    @property
+    def is_of_whole_seconds(self) -> bool:
+        """Whether both ends, where it has them, are whole seconds."""
+        return not isinstance(self.start, float) and not isinstance(self.end, float)
 
     @property
     def is_whole(self) -> bool:

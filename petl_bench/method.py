@@ -63,6 +63,8 @@ class Method(Configurable, LightningModule, ABC):
         self.seed = 0
         self.strict_loading = False  # checkpoints hold trained tensors only; on_load_checkpoint checks their names
         self.evaluation: Evaluation | None = None
+        #: what the adapter that was loaded says of itself
+        self.adapter_metadata: dict[str, Any] = {}
         self._adapted = False
         self._added_buffers: list[str] = []
         self._pretrained: list[nn.Parameter] = []
@@ -108,6 +110,11 @@ class Method(Configurable, LightningModule, ABC):
             )
         if self.trainable and not any(p.requires_grad and id(p) not in of_task for p in self.parameters()):
             raise UsageError(f"{type(self).__name__} added nothing trainable to {self.backbone.name}: check its layers")
+
+    @property
+    def trained_for(self) -> str:
+        """The task that it was trained for: that of its adapter, if one was loaded, else its own."""
+        return self.adapter_metadata.get("task", self.task.identity)
 
     def adapt(self) -> Method:
         """`configure_model` for use without a Trainer; returns self."""
@@ -267,6 +274,7 @@ class Method(Configurable, LightningModule, ABC):
             CheckpointError: if they are of another method, backbone, weights, or have other names or shapes.
         """
         self._require_match(adapter, source)
+        self.adapter_metadata = dict(adapter.metadata)
         own = dict(self.named_parameters()) | dict(self.named_buffers())
         with torch.no_grad():
             for name, tensor in adapter.tensors.items():
@@ -278,6 +286,8 @@ class Method(Configurable, LightningModule, ABC):
     def _require_match(self, adapter: Adapter, source: str, training: bool = False) -> None:
         mine = self.identity()
         theirs = {**adapter.metadata, "method": class_path_of_today(str(adapter.metadata.get("method")))}
+        if not training and theirs.get("task") in self.task.takes:
+            theirs["task"] = mine["task"]
         for key in ("method", "backbone", "backbone_sha256", "task"):
             if theirs.get(key) != mine[key]:
                 raise CheckpointError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,7 @@ import numpy as np
 from petl_bench.report.collect import Run
 from petl_bench.report.queries import Queries
 from petl_bench.report.verification import figures_of
-from petl_bench.runs.record import write_result
-from tests.records import make_record
+from tests.records import make_record, write_record
 
 
 def retrieval(
@@ -60,15 +57,7 @@ def answers(
 
 
 def _saved(folder: Path, arrays: Mapping[str, np.ndarray], queries: dict[str, Queries], overrides: Any) -> Run:
-    file = io.BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **arrays)
-    folder.mkdir(parents=True)
-    (folder / "ranks.npz").write_bytes(file.getvalue())
-    record = make_record(
-        integrity__ranks_sha256=hashlib.sha256(file.getvalue()).hexdigest(), eval=_figures(queries), **overrides
-    )
-    write_result(folder / "result.json", record)
-    return Run(folder / "result.json", record)
+    return write_record(folder, arrays, make_record(eval=_figures(queries), **overrides))
 
 
 def _figures(queries: dict[str, Queries]) -> dict[str, Any]:

@@ -1,16 +1,15 @@
 """Builds valid run records for tests."""
 
 import copy
-import hashlib
-import io
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from petl_bench.report.collect import Run
-from petl_bench.runs.record import SCHEMA
+from petl_bench.runs.record import SCHEMA, write_result
+from petl_bench.storage.files import file_sha256
 
 _DIRECTION = {"R1": 40.0, "R5": 70.0, "R10": 80.0, "R50": 95.0, "MdR": 2.0, "MnR": 12.5, "n": 1000}
 
@@ -178,8 +177,6 @@ def make_answers(videos: int, questions: int, seed: int = 0) -> dict[str, np.nda
 
 def write_run(folder: Path, arrays: dict[str, np.ndarray], **overrides: Any) -> Run:
     """A run whose record has the digest and the counts of its ranks; overrides as of `make_record`."""
-    out = io.BytesIO()
-    np.savez_compressed(out, allow_pickle=False, **arrays)
     record = make_record(**{"integrity__adapter_sha256": None, "integrity__config_sha256": "7" * 64, **overrides})
     cost = record["eval"]["cost"]
     if "correct" in arrays:
@@ -195,8 +192,13 @@ def write_run(folder: Path, arrays: dict[str, np.ndarray], **overrides: Any) -> 
         ways = [way for way in ("t2v", "v2t", "v2t_captions") if way in arrays]
         figures = {way: {**_DIRECTION, "n": len(arrays[way])} for way in ways}
         record["eval"] = {**figures, "rsum": 380.0, "cost": cost}
-    record["integrity"]["ranks_sha256"] = hashlib.sha256(out.getvalue()).hexdigest()
+    return write_record(folder, arrays, record)
+
+
+def write_record(folder: Path, arrays: Mapping[str, np.ndarray], record: dict[str, Any]) -> Run:
+    """A run of these ranks, whose digest the record is given."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "ranks.npz").write_bytes(out.getvalue())
-    (folder / "result.json").write_text(json.dumps(record), encoding="utf-8")
+    np.savez_compressed(folder / "ranks.npz", allow_pickle=False, **arrays)
+    record["integrity"]["ranks_sha256"] = file_sha256(folder / "ranks.npz")
+    write_result(folder / "result.json", record)
     return Run(folder / "result.json", record)

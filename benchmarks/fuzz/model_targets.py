@@ -97,7 +97,7 @@ def _adapter_readers() -> Iterable[Any]:
 
 
 def _record(folder: Path) -> list[Form]:
-    from petl_bench.report import collect, leaderboard
+    from petl_bench.report import collect, duplicates, leaderboard
     from petl_bench.storage.files import file_sha256
     from tests.records import make_record
 
@@ -115,7 +115,7 @@ def _record(folder: Path) -> list[Form]:
         if digest % _REPORTED:
             collect.collect([root / name], strict=bool(digest & 1))
             return
-        found = collect.collect([root])
+        found = duplicates.settled(collect.collect([root]))
         assert len(found.runs) + len(found.rejected) in (2, 3)  # equal runs count once
         for text in leaderboard.rendered(leaderboard.build_report(found)).values():
             text.encode()
@@ -129,12 +129,13 @@ def _record(folder: Path) -> list[Form]:
 
 
 def _record_readers() -> Iterable[Any]:
-    from petl_bench.report import collect
+    from petl_bench.report import collect, duplicates
     from petl_bench.runs import record as results
 
     return (
         *(results.read_result, results.require_valid, results._require_countable, results._printable, results.leaves),
-        *(collect.collect, collect._objection, collect._unknown, collect._settle_duplicates),
+        *(collect.collect, collect._objection, collect._unknown),
+        *(duplicates.settled, duplicates._of_one_kind),
     )
 
 

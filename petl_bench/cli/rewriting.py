@@ -3,7 +3,8 @@
 1. `--debug` and `--plugins PACKAGE` are taken out (`taken`, before anything heavy is imported).
 2. Class paths are checked, and the names of files that stand for a group of options are replaced by what those hold
    (`ClassPathGuard`).
-3. Where no configuration is given, it is the one beside the checkpoint.
+3. Where no configuration is given, it is the one beside the checkpoint. One whose method trains nothing, which cannot
+   have a checkpoint, gives data and task, and that beside the checkpoint the rest: the adapter is tested on other data.
 4. The packaged configuration that was named is noted as `--recipe`.
 5. `--key null` becomes a configuration.
 """
@@ -22,6 +23,10 @@ from petl_bench.storage.untrusted import expanded
 
 if TYPE_CHECKING:
     from petl_bench.cli.config_safety import ClassPathGuard
+
+
+#: arguments of a data module that an adapter was trained with: how frames are read
+_OF_TRAINING = ("frames", "frame_rate", "sampling", "reader")
 
 
 class Taken(NamedTuple):
@@ -47,7 +52,8 @@ def rewritten(command: str, arguments: Sequence[str], guard: ClassPathGuard) -> 
         CheckpointError: no configuration lies beside the checkpoint.
     """
     guard.check_arguments(arguments)
-    return _with_nulls(_with_recipe(_with_config_beside(command, guard.with_fragments(arguments))))
+    arguments = _on_other_data(command, guard.with_fragments(arguments), guard)
+    return _with_nulls(_with_recipe(_with_config_beside(command, arguments)))
 
 
 def _with_config_beside(command: str, arguments: list[str]) -> list[str]:
@@ -57,6 +63,47 @@ def _with_config_beside(command: str, arguments: list[str]) -> list[str]:
     if command == "fit" or given or checkpoint is None:
         return arguments
     return ["--config", str(config_beside(checkpoint)), *arguments]
+
+
+def _on_other_data(command: str, arguments: list[str], guard: ClassPathGuard) -> list[str]:
+    """Puts the configuration beside a checkpoint below one whose method trains nothing.
+
+    Frames are read as the adapter was trained, unless arguments say otherwise.
+    """
+    checkpoint = next(iter(_values_of(("--ckpt_path",), arguments)), None)
+    given = _values_of(("-c", "--config"), arguments)
+    if command == "fit" or checkpoint is None or len(given) != 1:
+        return arguments
+    overlay = _data_and_task(given[0], guard)
+    if overlay is None:
+        return arguments
+    place = next(i for i, a in enumerate(arguments) if a in ("-c", "--config") or a.startswith("--config="))
+    after = place + (1 if "=" in arguments[place] else 2)
+    both = ["--config", str(config_beside(checkpoint)), f"--config={json.dumps(overlay)}"]
+    return [*both, *arguments[:place], *arguments[after:]]  # first, as it says ckpt_path null
+
+
+def _data_and_task(name: str, guard: ClassPathGuard) -> dict[str, Any] | None:
+    """What a configuration says of data and task, if its method trains nothing; else None."""
+    from petl_bench.cli.fragments import composed
+    from petl_bench.cli.named_configs import found_config
+    from petl_bench.registry import named_class
+
+    path = found_config(name)
+    if path is None:
+        return None  # the parser says so
+    found = composed(path)
+    if not isinstance(found, dict):
+        return None
+    guard.check(found, str(path))
+    model, data = found.get("model"), found.get("data")
+    if not (isinstance(model, dict) and isinstance(data, dict) and {"class_path"} <= model.keys() & data.keys()):
+        return None
+    if "." not in model["class_path"] or getattr(named_class(model["class_path"]), "trainable", True):
+        return None
+    arguments = {key: value for key, value in data.get("init_args", {}).items() if key not in _OF_TRAINING}
+    task = model.get("init_args", {}).get("task")
+    return {"data": {**data, "init_args": arguments}, "model": {"init_args": {"task": task}}}
 
 
 def config_beside(checkpoint: str) -> Path:

@@ -31,15 +31,19 @@ def run(arguments: Sequence[str]) -> int:
         help="compare the queries that both have, also where the runs are not comparable",
     )
     parser.add_argument(
-        "--top", type=_count, default=None, metavar="N", help="most gained and most lost queries to show (default: 10)"
+        "--top",
+        type=_count,
+        default=10,
+        metavar="N",
+        help="most gained and most lost queries to show (default: %(default)s)",
     )
     parser.add_argument("--json", type=possible_path, metavar="FILE", help="write figures and all changed queries")
     parser.add_argument("--csv", type=possible_path, metavar="FILE", help="write all changed queries")
     options = parser.parse_args(arguments)
-    from petl_bench.report.compare import TOP, compare, show, write_csv, write_json
+    from petl_bench.report.compare import compare, show, write_csv, write_json
 
     found = compare(options.a, options.b, options.anyway)
-    show(found, TOP if options.top is None else options.top)
+    show(found, options.top)
     for path, write in ((options.json, write_json), (options.csv, write_csv)):
         if path is not None:
             write(found, expanded(path))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.describe import describe
-from petl_bench.errors import DataError
+from petl_bench.errors import DataError, MissingFileError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,12 +18,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(data: VideoTextDataModule, options: argparse.Namespace) -> int:
     """Prints the description; fails if a split is not whole, after printing what is there.
 
+    Files that are not there fail nothing, if others are: what is there is counted, and a warning names the others.
+
     Raises:
-        DataError: for splits that cannot be read or do not have what the protocol expects.
+        DataError: for splits that cannot be read or do not have what the protocol expects, or if nothing is there.
     """
     described = describe(data)
     print(json.dumps(described, indent=2, ensure_ascii=False))
     wrong = {name: split["error"] for name, split in described["splits"].items() if "error" in split}
     if wrong:
         raise DataError("; ".join(f"{name}: {message}" for name, message in wrong.items()))
+    absent = {name: split["missing"] for name, split in described["splits"].items() if "missing" in split}
+    told = "; ".join(f"{name}: {message}" for name, message in absent.items())
+    if absent and not any(split.get("videos") for split in described["splits"].values()):
+        raise MissingFileError(told)
+    if absent:
+        print(f"warning: {', '.join(absent)}: annotation files are not there, see 'missing'", file=sys.stderr)
     return 0

@@ -63,7 +63,8 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
 
     given = [f"--data.root={data}", f"--model.backbone.pretrained={weights}", f"--runs_dir={folder / 'runs'}", *more]
     fits = [["fit", f"--config={_PREFIX}{method}", *given] for method in options.methods]
-    return _all([*fits, ["report", str(folder / "runs"), f"--output={folder / 'report'}"]])
+    report = ["report", str(folder / "runs"), f"--output={folder / 'report'}", f"--thumbnails={data}"]
+    return _all([*fits, report])
 
 
 def _parser() -> argparse.ArgumentParser:

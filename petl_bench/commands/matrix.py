@@ -82,7 +82,7 @@ def shared_reason(cell: Cell) -> str | None:
 
 
 def letters_of(tasks: Iterable[str]) -> dict[str, str]:
-    """A letter for each task, the first one of its last word, or the next one that is free: qa_classifier is C."""
+    """A letter for each task, the first one of its last word, or the next one that is free: qa_generation is G."""
     found: dict[str, str] = {}
     for task in tasks:
         wanted = [*task.rsplit("_", 1)[-1].upper(), *"ABCDEFGHIJKLMNOPQRSTUVWXYZ"]

@@ -17,7 +17,7 @@ def run(arguments: Sequence[str]) -> int:
 
     Raises:
         DataError: no folder, or no valid run in it.
-        UsageError: the folder of the site holds files of others.
+        UsageError: a folder to write holds files of others, or another process writes there.
         FileError: the report cannot be written.
     """
     parser = Parser(
@@ -28,7 +28,10 @@ def run(arguments: Sequence[str]) -> int:
         "runs", nargs="*", type=possible_path, default=[Path("runs")], help="folders with run records (default: runs)"
     )
     parser.add_argument(
-        "--output", type=possible_path, default=Path("report"), help="folder to write (default: report)"
+        "--output",
+        type=possible_path,
+        default=Path("report"),
+        help="folder to write: new, empty, or a report's (default: report)",
     )
     parser.add_argument(
         "--strict", action="store_true", help="reject runs of a dirty checkout; exit 4 if any run is rejected"
@@ -43,8 +46,7 @@ def run(arguments: Sequence[str]) -> int:
         "--thumbnails",
         type=possible_path,
         metavar="DIR",
-        help="folder of clips, for pictures of the hardest queries on pages (default: the folders that runs had, "
-        "up to 50 of them; a site shows none)",
+        help="folder of clips by their ids, or of the data: pages show pictures of the hardest queries (default: none)",
     )
     options = parser.parse_args(arguments)
     from petl_bench.report.leaderboard import leaderboard

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from petl_bench.errors import DataError
+from petl_bench.errors import DataError, MissingFileError
 from petl_bench.storage import untrusted
 from petl_bench.storage.untrusted import UnreadableError, described, plain_text, shown, whole_number
 
@@ -74,6 +74,14 @@ class Record(NamedTuple):
         listed = self.values.get(key)
         return tuple(_label(item.get(inner)) for item in listed if isinstance(item, dict)) if listed else ()
 
+    def caption(self, key: str) -> str:
+        """A text that is not blank, as one line: blanks around it and line ends within are no part of it.
+
+        Raises:
+            DataError: if it is missing, blank, or no text.
+        """
+        return one_line(self.text(key))
+
     def strings(self, key: str) -> tuple[str, ...]:
         """A text, or a list of texts; they may be blank.
 
@@ -130,6 +138,19 @@ class Record(NamedTuple):
             raise self.error(key, f"a whole number {bounds}")
         return number
 
+    def seconds(self, key: str) -> float:
+        """A moment of a video: a number, or a text that is one (`7.7`), of at least 0.
+
+        Raises:
+            DataError: if it is missing, no number, or out of bounds.
+        """
+        value = self.values.get(key)
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}(\.[0-9]{0,10})?", value.strip()):
+            value = float(value)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_SECONDS:
+            raise self.error(key, "a number of seconds")
+        return value
+
     def has(self, key: str) -> bool:
         """Whether there is a value; null, and nothing or white space as text, are none."""
         value = self.values.get(key)
@@ -140,6 +161,11 @@ class Record(NamedTuple):
         if self.values.get(key) is not None:
             return DataError(f"{self.where}: '{key}' is {shown(self.values[key])}, not {wanted}")
         return DataError(f"{self.where}: '{key}' is missing or blank; there is {_listed(self.values)}")
+
+
+def one_line(text: str) -> str:
+    """A text with single blanks in the place of blanks, tabs and line ends, and none around it."""
+    return " ".join(text.split())
 
 
 def _label(value: Any) -> str:
@@ -158,12 +184,14 @@ def read_text(path: Path) -> str:
     """The text of a UTF-8 file (a byte order mark is dropped).
 
     Raises:
-        DataError: if it is missing, unreadable, empty or not UTF-8.
+        MissingFileError: if it is not there.
+        DataError: if it is unreadable, empty or not UTF-8.
     """
     try:
         return untrusted.read_text(path)
     except UnreadableError as error:
-        raise DataError(f"cannot read annotation file {path.absolute()}: {error}") from error
+        kind = MissingFileError if isinstance(error.__cause__, FileNotFoundError) else DataError
+        raise kind(f"cannot read annotation file {path.absolute()}: {error}") from error
 
 
 def read_json(path: Path) -> Any:
@@ -292,6 +320,29 @@ def read_table(path: Path, columns: Sequence[str]) -> list[Record]:
                 f"{where}: {len(fields)} fields, the header has {len(header)} (between {_DELIMITERS[delimiter]}; a "
                 "text that holds such a character needs quotes around it)"
             )
+        records.append(Record({name: value for name, value in zip(header, fields, strict=True) if value}, where))
+    return records
+
+
+def read_unquoted(path: Path, columns: Sequence[str]) -> list[Record]:
+    """The records of a table with a header whose columns are separated by tabs, in which quotes are text.
+
+    Lines may end in carriage returns and line feeds. Values are as in `read_table`: "none", "null" and "na" are text.
+
+    Raises:
+        DataError: if the file is cut, its header lacks a column, or a row has other than its number of fields.
+    """
+    lines = read_numbered(path)
+    header = [name.strip().lower() for name in lines[0][1].split("\t")]
+    if missing := [column for column in columns if column not in header]:
+        told = f"no column '{missing[0]}' in its header ({_listed(header)})"
+        raise DataError(f"{path}: {told}: its first line has to name the columns, with tabs in between")
+    _require_unambiguous(path, header)
+    records = []
+    for number, line in lines[1:]:
+        fields, where = [field.strip() for field in line.split("\t")], f"{path}, line {number}"
+        if len(fields) != len(header):
+            raise DataError(f"{where}: {len(fields)} fields between tabs, the header has {len(header)}; it is cut")
         records.append(Record({name: value for name, value in zip(header, fields, strict=True) if value}, where))
     return records
 

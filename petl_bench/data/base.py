@@ -91,6 +91,8 @@ class VideoTextDataModule(Configurable, LightningDataModule):
     name: str  # pyright: ignore[reportIncompatibleVariableOverride]  # Lightning's may be None, ours is not
     #: what the texts are, as `Task.texts` says what a task reads
     texts: ClassVar[str] = "captions"
+    #: whether there is nothing to train on: it evaluates what was trained on other data
+    evaluation_only: ClassVar[bool] = False
     #: of the files that are clips
     suffixes: ClassVar[tuple[str, ...]] = VIDEO_SUFFIXES
     #: arguments that change no result: where files lie, how they are read, how the work is cut up
@@ -174,11 +176,11 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         return next((name for name in (role, f"{role}_file") if name in given), None)
 
     def video_ids(self, split: Split) -> list[str]:
-        """The videos of a split, also where their captions are in a file that is not there."""
-        return [sample.video for sample in self.annotations(split)]
+        """The videos of a split, each once, also where their captions are in a file that is not there."""
+        return list(dict.fromkeys(sample.file_id for sample in self.annotations(split)))
 
     def video_names(self, split: Split) -> dict[str, tuple[str, ...]]:
-        """By video id, what its file is found by: see `Sample.names`."""
+        """By id of a file, which mostly is that of its video, what it is found by: see `Sample.names`."""
         return {video: (video,) for video in self.video_ids(split)}
 
     def file_id(self, path: Path) -> str:
@@ -224,7 +226,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
             if not is_folder(self.root):
                 raise DataError(f"data.root {self.root} is no folder: {error}") from error
             if option := self._option_told_of(str(error)):
-                raise DataError(f"{error} (see data.root and data.{option})") from error
+                raise type(error)(f"{error} (see data.root and data.{option})") from error
             raise
 
     def _option_told_of(self, text: str) -> str | None:
@@ -241,24 +243,26 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         train, val = self.checked("train"), self.checked("val")
         if self.val_videos and val:
             raise UsageError(f"data.val_videos: {self.protocol.id} has a validation split of its own")
-        if self.val_videos and not 0 < self.val_videos < len(train):
-            raise UsageError(f"data.val_videos is {self.val_videos}: hold out 1 to {len(train) - 1} training videos")
+        videos = len({sample.file_id for sample in train})
+        if self.val_videos and not 0 < self.val_videos < videos:
+            raise UsageError(f"data.val_videos is {self.val_videos}: hold out 1 to {videos - 1} training videos")
         if self.val_videos:
             # The choice follows from the ids alone, so every method and seed holds out the same videos.
-            held = sorted(train, key=lambda s: hashlib.sha256(s.video.encode()).digest())[: self.val_videos]
-            ids = {sample.video for sample in held}
-            train, val = [s for s in train if s.video not in ids], [s for s in train if s.video in ids]
+            files = sorted({sample.file_id for sample in train}, key=lambda id: hashlib.sha256(id.encode()).digest())
+            ids = set(files[: self.val_videos])
+            train, val = [s for s in train if s.file_id not in ids], [s for s in train if s.file_id in ids]
         return {"train": train, "val": val}
 
     def _check(self, split: str, samples: Sequence[Sample]) -> None:
         where = f"{split} split ({self._files_of(split)})"
-        if not samples and split != "val":
+        if not samples and split != "val" and not (split == "train" and self.evaluation_only):
             raise DataError(f"{where}: no videos in the annotation files")
         for video, count in Counter(sample.video for sample in samples).items():
             if count > 1:
                 raise DataError(f"{where}: video {shown(video)} is listed {count} times; ids must be unique")
-            if not video or any(c in video for c in "/\\\0") or video in (".", "..") or not is_text(video):
-                raise DataError(f"{where}: video id {shown(video)} is no file name; refusing it")
+        for id in dict.fromkeys(id for sample in samples for id in (sample.video, sample.file_id)):
+            if not id or any(c in id for c in "/\\\0") or id in (".", "..") or not is_text(id):
+                raise DataError(f"{where}: video id {shown(id)} is no file name; refusing it")
         for name in (name for sample in samples for name in sample.names):
             if reason := outside(name):
                 raise DataError(f"{where}: video {shown(name)} {reason}")
@@ -269,6 +273,9 @@ class VideoTextDataModule(Configurable, LightningDataModule):
             return
         found = {"videos": len(samples), self.texts: sum(len(s.captions) for s in samples)}
         expected = {"videos": self.protocol.videos.get(split), self.texts: self.protocol.captions.get(split)}
+        if any(sample.file for sample in samples):
+            found = {"clips": found.pop("videos"), "videos": len({s.file_id for s in samples})} | found
+            expected = {"clips": expected.pop("videos"), "videos": self.protocol.files.get(split)} | expected
         for what, count in expected.items():
             if count is not None and found[what] != count:
                 raise DataError(
@@ -324,7 +331,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         """
         clips = self.clip_files()
         found = {} if clips is None else self._looked_up(split, clips, samples)
-        return {found.get(sample.video, sample.video): sample.video for sample in samples}
+        return {found.get(sample.video, sample.file_id): sample.video for sample in samples}
 
     def _dataset(self, split: Split, spec: InputSpec) -> TrainingDataset | EvaluationDataset:
         samples = self.samples(split)
@@ -388,7 +395,8 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         self._missing[split] = missing
         if missing:
             where = f"{clips.folder} ({len(clips.paths)} clips with all sub-folders)"
-            told = shown_all(missing, 10) + _hints(clips, samples, there)
+            named = dict.fromkeys(sample.file_id for sample in samples if sample.video not in files)
+            told = shown_all(list(named), 10) + _hints(clips, samples, there)
             message = f"{split} split: {len(missing)} of {len(samples)} videos are not below {where}: {told}"
             if self.bad_videos == "error":
                 raise DataError(f"{message}; get them, or set data.bad_videos tolerate, which marks the run")
@@ -399,7 +407,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         """The files that are there, by video id.
 
         Raises:
-            DataError: a video may be in several files, or two are in one.
+            DataError: a video may be in several files, or two are in one and not parts of it.
         """
         found: dict[str, Path] = {}
         videos: dict[Path, Sample] = {}
@@ -410,7 +418,8 @@ class VideoTextDataModule(Configurable, LightningDataModule):
                 raise DataError(f"{split} split: {error}") from error
             if path is None:
                 continue
-            if (other := videos.setdefault(path, sample)) is not sample:
+            other = videos.setdefault(path, sample)
+            if other is not sample and (other.file_id, bool(other.file)) != (sample.file_id, bool(sample.file)):
                 both = f"{shown(looked_up_by(other)[0])} and {shown(looked_up_by(sample)[0])}"
                 raise DataError(f"{split} split: {both} are both {path}: write it one way")
             found[sample.video] = path
@@ -432,7 +441,8 @@ class VideoTextDataModule(Configurable, LightningDataModule):
                 "decode as a whole still holds, and petl-bench data verify adds what it did not say"
             )
         entry = entry_of(entries)
-        reasons = {video: refused(entry(video, relative(path, self.root)), path) for video, path in files.items()}
+        of = {sample.video: sample.file_id for sample in samples}
+        reasons = {video: refused(entry(of[video], relative(path, self.root)), path) for video, path in files.items()}
         wrong = {video: reason for video, reason in reasons.items() if reason}
         if not wrong:
             return files
@@ -454,13 +464,12 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         return ClipFiles(self.root / self.videos, self.suffixes, self.file_id)
 
     def _report_truncation(self, split: str, samples: Sequence[Sample]) -> None:
-        captions = [caption for sample in samples for caption in sample.captions]
-        cut = count_cut(self.spec, captions, self.max_words)
+        texts = read_texts(samples)
+        cut = count_cut(self.spec, texts, self.max_words)
         if cut:
-            share = 100 * cut / len(captions)
-            rank_zero_info(
-                f"{split} split: {cut} of {len(captions)} {self.texts} ({share:.1f} %) cut to {self.max_words}"
-            )
+            what = self.texts if len(texts) == sum(len(sample.captions) for sample in samples) else "options"
+            share = 100 * cut / len(texts)
+            rank_zero_info(f"{split} split: {cut} of {len(texts)} {what} ({share:.1f} %) cut to {self.max_words}")
 
     def test_texts(self) -> SplitTexts:
         """What a task may read of the test split beside its batches."""
@@ -682,7 +691,9 @@ class VideoTextDataModule(Configurable, LightningDataModule):
 
 def _row(sample: Sample) -> tuple[Any, ...]:
     """What a sample is for training, whatever its file is called."""
-    return (sample.video, sample.captions, sample.moment.start, sample.moment.end, sample.questions)
+    # Questions without choices are written as before there were any, so that runs of before can be continued.
+    questions = tuple(question if question.choices else question[:4] for question in sample.questions)
+    return (sample.video, sample.captions, sample.moment.start, sample.moment.end, questions)
 
 
 def _hints(clips: ClipFiles, samples: Sequence[Sample], found: Mapping[str, Path]) -> str:
@@ -701,6 +712,12 @@ def _clips(samples: Sequence[Sample], paths: Sequence[Path | None]) -> list[Clip
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def read_texts(samples: Sequence[Sample]) -> list[str]:
+    """What a model reads of the samples: captions or questions, or each option behind its question."""
+    options = [text for sample in samples for question in sample.questions for text in question.options]
+    return options or [caption for sample in samples for caption in sample.captions]
 
 
 def count_cut(spec: InputSpec, captions: Sequence[str], max_words: int) -> int:

@@ -18,12 +18,27 @@ class Question(NamedTuple):
         type: the group its accuracy counts for, e.g. `what`.
         answers: as annotated: one in video QA, ten in VQAv2, none in a test split without labels.
         weight: of each annotated answer in the loss.
+        choices: the options, as annotated, of a question that is answered by choosing; else empty.
+        correct: index of the right one among them; None where that is not public. It is an index since two options
+            may be the same text.
+        prompt: what stands before each option where it is compared with the clip: the question; empty where options
+            are captions.
+        group: of types, where the dataset reports accuracy on two levels.
     """
 
     id: int | str
     type: str
     answers: tuple[str, ...]
     weight: float = 1.0
+    choices: tuple[str, ...] = ()
+    correct: int | None = None
+    prompt: str = ""
+    group: str = ""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The texts that are compared with the clip, one for each choice."""
+        return tuple(f"{self.prompt} {choice}".strip() for choice in self.choices)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -61,6 +76,7 @@ class Batch(NamedTuple):
         text_video: long (M,), position in the split of the video that the caption belongs to.
         decoded: bool (B,), False for a video that could not be read (evaluation only; it counts as failed).
         questions: (M,), where the captions are questions; else empty.
+        options: of all questions one after another, where they are answered by choosing; else None.
     """
 
     clips: Clips
@@ -70,3 +86,4 @@ class Batch(NamedTuple):
     text_video: Tensor
     decoded: Tensor
     questions: tuple[Question, ...] = ()
+    options: Words | None = None

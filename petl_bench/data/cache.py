@@ -1,8 +1,8 @@
 """Frame cache: decoded and resized frames on disk, which all processes and runs of equal preprocessing share.
 
-Layout: `<cache>/<profile>/<2 digits>/<video sha256>[_<start>_<end>].safetensors`, one file per clip, beside
-`profile.json` (what the name of the profile folder stands for) and `sources.jsonl` (SHA-256 by path, size and time
-of change of a video file, so that an unchanged one is not read to know it).
+Layout: `<cache>/<profile>/<2 digits>/<video sha256>[_<start>_<end>].safetensors` (seconds, such as 7 or 7.7), one file
+per clip, beside `profile.json` (what the name of the profile folder stands for) and `sources.jsonl` (SHA-256 by path,
+size and time of change of a video file, so that an unchanged one is not read to know it).
 
 One file per clip rather than one array or shards: each is renamed into place when it is whole, so kill -9, a full disk
 and builders at work side by side can lose the clip in work but damage none; nothing is locked, which NFS does badly;

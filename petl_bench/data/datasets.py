@@ -41,6 +41,7 @@ class Row(NamedTuple):
     text_index: Sequence[int]
     decoded: bool
     questions: tuple[Question, ...] = ()
+    options: Words | None = None
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ class TrainingDataset(Dataset[Row]):
         words = self.spec.tokenize([sample.captions[caption]], self.max_words)
         text_index = [int(self.first_text[video]) + caption]
         questions = sample.questions[caption : caption + 1]
-        return Row(clip, words, video, text_index, True, questions)
+        return Row(clip, words, video, text_index, True, questions, options_of(questions, self.spec, self.max_words))
 
 
 class EvaluationDataset(Dataset[Row]):
@@ -223,7 +224,8 @@ class EvaluationDataset(Dataset[Row]):
         words = self.spec.tokenize(sample.captions, self.max_words)
         clip, decoded = self._clip(index)
         text_index = range(int(self.first_text[index]), int(self.first_text[index + 1]))
-        return Row(clip, words, index, text_index, decoded, sample.questions)
+        options = options_of(sample.questions, self.spec, self.max_words)
+        return Row(clip, words, index, text_index, decoded, sample.questions, options)
 
     def _clip(self, index: int) -> tuple[Clips, bool]:
         path = self.paths[index]
@@ -240,6 +242,12 @@ class EvaluationDataset(Dataset[Row]):
             return self.loader.blank(), False
 
 
+def options_of(questions: Sequence[Question], spec: InputSpec, max_words: int) -> Words | None:
+    """What is compared with the clip of questions that are answered by choosing, one question after another."""
+    texts = [text for question in questions for text in question.options]
+    return spec.tokenize(texts, max_words) if texts else None
+
+
 def stacked(clips: Sequence[Clips]) -> Clips:
     """Clips (T, ...) as one batch (B, T, ...)."""
     return Clips(*(torch.stack(parts) for parts in zip(*clips, strict=True)))
@@ -247,12 +255,18 @@ def stacked(clips: Sequence[Clips]) -> Clips:
 
 def collate(rows: Sequence[Row]) -> Batch:
     """Stacks clips and concatenates their captions."""
+    options = [row.options for row in rows if row.options is not None]
     return Batch(
         clips=stacked([row.clip for row in rows]),
-        words=Words(*(torch.cat(parts) for parts in zip(*(row.words for row in rows), strict=True))),
+        words=_joined([row.words for row in rows]),
         video_index=torch.tensor([row.video_index for row in rows]),
         text_index=torch.tensor([i for row in rows for i in row.text_index]),
         text_video=torch.tensor([row.video_index for row in rows for _ in row.text_index]),
         decoded=torch.tensor([row.decoded for row in rows]),
         questions=tuple(question for row in rows for question in row.questions),
+        options=_joined(options) if options else None,
     )
+
+
+def _joined(words: Sequence[Words]) -> Words:
+    return Words(*(torch.cat(parts) for parts in zip(*words, strict=True)))

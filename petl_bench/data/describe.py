@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from petl_bench.data.base import VideoTextDataModule, count_cut
+from petl_bench.data.base import VideoTextDataModule, count_cut, read_texts
 from petl_bench.data.paragraphs import ParagraphDataModule
 from petl_bench.data.samples import Sample, Split, looked_up_by
-from petl_bench.errors import DataError
+from petl_bench.errors import DataError, MissingFileError
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -18,7 +18,8 @@ _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 def describe(data: VideoTextDataModule) -> dict[str, Any]:
     """What a data module with a `spec` reads: protocol, counts by split, what is cut.
 
-    A split that cannot be read has an `error`, and the number of its videos where a list says it.
+    A split that cannot be read has an `error`, or names what is `missing`, and the number of its videos where a list
+    says it.
     """
     splits: dict[str, dict[str, Any]] = {}
     found: dict[str, set[Path | str]] = {}
@@ -27,9 +28,10 @@ def describe(data: VideoTextDataModule) -> dict[str, Any]:
             samples = data.checked(split)
             splits[split] = _describe_split(data, split, samples)
             found[split] = set(data.told_apart(split, samples))
+        except MissingFileError as error:
+            splits[split] = {"videos": _listed(data, split), "missing": str(error)}
         except DataError as error:
-            ids = _listed(data, split)
-            splits[split] = {"videos": ids, "error": str(error)}
+            splits[split] = {"videos": _listed(data, split), "error": str(error)}
     return {
         "protocol": data.protocol.id,
         "dataset": data.dataset,
@@ -51,20 +53,27 @@ def _listed(data: VideoTextDataModule, split: Split) -> int | None:
 def _describe_split(data: VideoTextDataModule, split: Split, samples: Sequence[Sample]) -> dict[str, Any]:
     if not samples:
         return {"videos": 0}
+    texts = data.texts.replace(" ", "_")
     captions = [caption for sample in samples for caption in sample.captions]
     sentences = {"sentences": data.sentence_count(split)} if isinstance(data, ParagraphDataModule) else {}
     return {
-        "videos": len(samples),
-        data.texts: len(captions),
+        **_files(samples),
+        texts: len(captions),
         **sentences,
-        f"{data.texts}_per_video": _spread([len(sample.captions) for sample in samples]),
+        f"{texts}_per_video": _spread([len(sample.captions) for sample in samples]),
         "words": _spread([len(caption.split()) for caption in captions]),
-        "cut_share": _cut_share(data, captions),
+        "cut_share": _cut_share(data, read_texts(samples)),
         "duplicates": len(captions) - len(set(captions)),
         "not_ascii": sum(not caption.isascii() for caption in captions),
         **_about_answers(samples),
         "missing_files": _missing(data, samples),
     }
+
+
+def _files(samples: Sequence[Sample]) -> dict[str, int]:
+    """How many videos there are, and of how many clips of them."""
+    videos = len({sample.file_id for sample in samples})
+    return {"videos": videos, "clips": len(samples)} if any(sample.file for sample in samples) else {"videos": videos}
 
 
 def _spread(values: Sequence[int]) -> dict[str, float]:
@@ -81,10 +90,16 @@ def _about_answers(samples: Sequence[Sample]) -> dict[str, Any]:
     if not questions:
         return {}
     answers = Counter(answer for question in questions for answer in question.answers)
-    return {"answers": len(answers), "question_types": dict(Counter(q.type for q in questions).most_common(10))}
+    groups = Counter(question.group for question in questions if question.group)
+    return {
+        "answers": len(answers),
+        "question_types": dict(Counter(question.type for question in questions).most_common(10)),
+        **({"question_groups": dict(groups.most_common())} if groups else {}),
+    }
 
 
 def _missing(data: VideoTextDataModule, samples: Sequence[Sample]) -> int | None:
     """Videos without a file; None where there is no folder of clips."""
     clips = data.clip_files()
-    return None if clips is None else sum(clips.find(looked_up_by(sample)) is None for sample in samples)
+    names = {sample.file_id: looked_up_by(sample) for sample in samples}
+    return None if clips is None else sum(clips.find(name) is None for name in names.values())

@@ -6,7 +6,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
@@ -15,7 +15,7 @@ from petl_bench.data.answers import Vocabulary
 from petl_bench.data.base import VIDEO_SUFFIXES, VideoTextDataModule
 from petl_bench.data.batch import Question
 from petl_bench.data.samples import Sample, Split
-from petl_bench.errors import DataError
+from petl_bench.errors import DataError, MissingFileError
 from petl_bench.storage.untrusted import is_file, shown, whole_number
 
 #: share of questions below which a list of answers is hardly the right one
@@ -48,6 +48,8 @@ class QuestionAnswerDataModule(VideoTextDataModule):
     """
 
     texts = "questions"
+    #: whether a question that stands twice in the training split is an error there, too
+    unique_in_training: ClassVar[bool] = False
 
     @abstractmethod
     def questions(self, split: Split) -> Iterable[Asked]:
@@ -58,7 +60,7 @@ class QuestionAnswerDataModule(VideoTextDataModule):
         for asked in self.questions(split):
             by_video.setdefault(asked.video, []).append(asked)
         twice = _asked_twice(asked for group in by_video.values() for asked in group)
-        if twice and split != "train":
+        if twice and (split != "train" or self.unique_in_training):
             raise DataError(f"{twice}; ids must be unique, or the answers of a model could not be told apart")
         if twice:
             rank_zero_warn(f"{twice}; both are trained on")
@@ -110,6 +112,43 @@ def _differs_in_case(vocabulary: Vocabulary, questions: Sequence[Question]) -> s
     return " (upper and lower case differ)" if alike else ""
 
 
+class QuestionFiles(QuestionAnswerDataModule):
+    """A data module that reads one file of questions for each split.
+
+    Args:
+        root: folder with the annotation files and, below it, the clips.
+        train_file: questions of the training split; null takes the first of the dataset's usual files that is there.
+        val_file: the same for validation.
+        test_file: the same for the test split.
+        **kwargs: see `VideoTextDataModule`.
+    """
+
+    #: usual names of the files, the first one preferred; `{}` stands for the split
+    usual_names: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        root: Path,
+        train_file: str | None = None,
+        val_file: str | None = None,
+        test_file: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(root, **kwargs)
+        self.files = {"train": train_file, "val": val_file, "test": test_file}
+
+    def annotation_files(self) -> dict[str, Path]:
+        return {split: self.question_file(split) for split in self.files}
+
+    def question_file(self, split: str) -> Path:
+        """The file of a split.
+
+        Raises:
+            MissingFileError: none was given, and none of the usual ones is there.
+        """
+        return first_file(self.root, split, self.files[split], self.usual_names)
+
+
 def first_file(root: Path, split: str, given: str | None, names: Sequence[str]) -> Path:
     """The file of a split: the given one, or the first of the usual names that is there.
 
@@ -120,14 +159,14 @@ def first_file(root: Path, split: str, given: str | None, names: Sequence[str]) 
         names: usual names.
 
     Raises:
-        DataError: none of them is there.
+        MissingFileError: none of them is there.
     """
     if given:
         return root / given
     usual = [name.format(split) for name in names]
     found = next((root / name for name in usual if is_file(root / name)), None)
     if found is None:
-        raise DataError(
+        raise MissingFileError(
             f"no {split} questions in {root}: none of {', '.join(usual)}; set data.root, or data.{split}_file"
         )
     return found

@@ -24,6 +24,8 @@ class Sample:
         names: what the annotations call its file, with suffix and folders where they do; the first one that a file is
             found by counts. Empty where that is `video`.
         caption_ids: what the annotations call each caption, if they do.
+        file: id of the file that the clip is a part of, where several clips are parts of one; mostly the stem of its
+            name. Empty where each file is one clip: its id is `video`.
     """
 
     video: str
@@ -32,11 +34,17 @@ class Sample:
     questions: tuple[Question, ...] = ()
     names: tuple[str, ...] = ()
     caption_ids: tuple[str, ...] = ()
+    file: str = ""
+
+    @property
+    def file_id(self) -> str:
+        """What tells its file from others."""
+        return self.file or self.video
 
 
 def looked_up_by(sample: Sample) -> tuple[str, ...]:
     """What a sample's file is found by."""
-    return sample.names or (sample.video,)
+    return sample.names or (sample.file_id,)
 
 
 @dataclass(frozen=True)
@@ -48,9 +56,11 @@ class Protocol:
         videos: the expected number of videos by split.
         captions: the expected number of captions (or questions) by split, where it is known.
         sentences: the expected number of sentences that the captions are joined from, where they are paragraphs.
+        files: the expected number of files by split, where clips are parts of them; `videos` then counts clips.
     """
 
     id: str
     videos: Mapping[str, int]
     captions: Mapping[str, int]
     sentences: Mapping[str, int] = field(default_factory=dict)
+    files: Mapping[str, int] = field(default_factory=dict)

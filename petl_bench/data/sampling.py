@@ -25,7 +25,7 @@ def seconds_grid(num_frames: int, fps: float, rate: int = 1, moment: Moment = WH
 
     The frame rate is truncated to an integer first, so 29.97 fps steps by 29 frames and drifts, and the last
     second is included, so seconds 1 to 4 give four of them. Both are kept, because published numbers contain
-    them.
+    them. A moment with fractions of seconds, which CLIP4Clip does not know, has no frame after its end.
 
     Args:
         num_frames: frames in the video.
@@ -47,11 +47,23 @@ def seconds_grid(num_frames: int, fps: float, rate: int = 1, moment: Moment = WH
     frames_per_second = int(fps)
     duration = math.ceil(num_frames / frames_per_second)
     last = duration if moment.end is None else min(moment.end, duration)
-    seconds = np.arange(moment.start or 0, last + 1)
+    seconds = _each_second(moment.start or 0, last)
     taken = rate or frames_per_second
     offsets = np.arange(taken) * (frames_per_second // taken)
-    grid = (seconds[:, None] * frames_per_second + offsets).ravel()
+    grid = (_frames_at(seconds, frames_per_second)[:, None] + offsets).ravel()
+    if not moment.is_of_whole_seconds:
+        grid = grid[grid <= _frames_at(last, frames_per_second)]
     return grid[grid < num_frames]
+
+
+def _each_second(start: float, last: float) -> np.ndarray:
+    """`start` and every second after it up to `last`, which is included."""
+    return start + np.arange(math.floor(last - start + _ROUNDING) + 1)
+
+
+def _frames_at(seconds: np.ndarray | float, frames_per_second: int) -> np.ndarray:
+    """The frames that are shown at some seconds, as whole numbers."""
+    return np.floor(np.multiply(seconds, frames_per_second) + _ROUNDING).astype(np.int64)
 
 
 def head(available: int, num_frames: int) -> np.ndarray:
@@ -270,20 +282,26 @@ def frame_grid(
         return seconds_grid(num_frames, fps, rate, moment)
     start, end = moment.start or 0, moment.end
     if times is None and rate is None:
-        stop = num_frames if end is None else min(math.ceil(end * fps), num_frames)
-        inside = np.arange(math.ceil(start * fps), stop)
+        stop = num_frames if end is None else min(_first_from(end, fps), num_frames)
+        inside = np.arange(_first_from(start, fps), stop)
         if len(inside):
             return inside
     return _timed_grid(np.arange(num_frames + 1) / fps if times is None else times, rate, start, end)
 
 
-def _timed_grid(times: np.ndarray, rate: int | None, start: int, end: int | None) -> np.ndarray:
+def _first_from(second: float, fps: float) -> int:
+    """The first frame that begins at a second or after it."""
+    slack = _ROUNDING if isinstance(second, float) else 0.0  # 0.1 * 30 is more than 3
+    return math.ceil(second * fps - slack)
+
+
+def _timed_grid(times: np.ndarray, rate: int | None, start: float, end: float | None) -> np.ndarray:
     """The grid by the times of frames, (n + 1,); the arguments are those of `frame_grid`."""
     begins, length = times[:-1], float(times[-1])
     if start >= length:
         return np.arange(0)
     if not rate:
-        stop = math.inf if end is None else end + (rate is not None)
+        stop = math.inf if end is None else end + (rate is not None and not isinstance(end, float))
         inside = np.flatnonzero((begins >= start - _ROUNDING) & (begins < stop - _ROUNDING))
         return inside if len(inside) else _shown(begins, np.array([start]))
     last = math.ceil(length) if end is None else min(end, math.ceil(length))
@@ -292,7 +310,9 @@ def _timed_grid(times: np.ndarray, rate: int | None, start: int, end: int | None
             f"{rate} frames per second of {length / 86400:.1f} days are too many: lower --data.init_args.frame_rate, "
             "or set it to null, which chooses among the frames that there are"
         )
-    moments = (np.arange(start, last + 1)[:, None] + np.arange(rate) / rate).ravel()
+    moments = (_each_second(start, last)[:, None] + np.arange(rate) / rate).ravel()
+    if isinstance(start, float) or isinstance(end, float):
+        moments = moments[moments <= last + _ROUNDING]
     return _shown(begins, moments[(moments < length - _ROUNDING) | (moments == start)])
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -55,6 +57,17 @@ def sorting_permutation(index: Tensor, expected: int | None, what: str) -> Tenso
             f"{what} index {listed(missing)} of {size} was not evaluated; use a sampler that drops nothing"
         )
     return torch.argsort(index)
+
+
+def texts_to_bytes(texts: Sequence[str]) -> Tensor:
+    """Texts as uint8 (bytes,), each ended by a zero: torchmetrics gathers tensors only."""
+    return torch.tensor(list("".join(text.replace("\0", " ") + "\0" for text in texts).encode()), dtype=torch.uint8)
+
+
+def texts_in_order(texts: Tensor, order: Tensor) -> np.ndarray:
+    """Texts of all processes from their bytes, in the order of samples: (N,)."""
+    every = bytes(texts.cpu().numpy()).decode().split("\0")
+    return np.array([every[place] for place in order.tolist()])
 
 
 def listed(indices: Tensor, limit: int = 5) -> str:

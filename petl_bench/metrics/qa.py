@@ -19,11 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from petl_bench.errors import DataError
-from petl_bench.metrics.by_index import gather_on_cpu, sorting_permutation, to_cpu
+from petl_bench.metrics.questions import QuestionMetric
 
 Score = Callable[[str, Sequence[str]], float]
 
@@ -125,6 +124,7 @@ class AnswerResult:
         scores: float64 (M,), 0 to 1.
         types: question types, text (M,).
         predictions: answers given, text (M,); empty where the video could not be read.
+        groups: of question types, text (M,); empty where there are none.
     """
 
     accuracy: float
@@ -133,9 +133,10 @@ class AnswerResult:
     scores: np.ndarray
     types: np.ndarray
     predictions: np.ndarray
+    groups: np.ndarray
 
 
-class AnswerMetric(Metric):
+class AnswerMetric(QuestionMetric):
     """Accuracy of answers, keyed by sample index: any number of processes gives the same result.
 
     Args:
@@ -144,19 +145,13 @@ class AnswerMetric(Metric):
         expected: number of questions of the split, or None for one more than the largest index seen.
     """
 
-    full_state_update = False
-    index: list[Tensor]
-    scores: list[Tensor]
+    kind = "answer"
     covered: list[Tensor]
-    types: list[Tensor]
-    predictions: list[Tensor]
 
     def __init__(self, score: Score, vocabulary: Collection[str] | None, expected: int | None = None) -> None:
-        super().__init__(dist_sync_fn=gather_on_cpu)
-        self.score, self.expected = score, expected
+        super().__init__(expected, ("covered",))
+        self.score = score
         self.vocabulary = None if vocabulary is None else frozenset(vocabulary)
-        for state in ("index", "scores", "covered", "types", "predictions"):
-            self.add_state(state, default=[], dist_reduce_fx="cat")
 
     def update(
         self,
@@ -164,6 +159,7 @@ class AnswerMetric(Metric):
         predictions: Sequence[str | None],
         answers: Sequence[Sequence[str]],
         types: Sequence[str],
+        groups: Sequence[str] | None = None,
     ) -> None:
         """Adds questions.
 
@@ -172,6 +168,7 @@ class AnswerMetric(Metric):
             predictions: one per question; None where the video could not be read, which is wrong.
             answers: as annotated, one or more per question.
             types: question types.
+            groups: of the types; None, or empty texts, where there are none.
 
         Raises:
             DataError: if a question has no annotated answer.
@@ -181,13 +178,9 @@ class AnswerMetric(Metric):
             raise DataError("a question has no annotated answer, so accuracy is unknown; `predict` writes the answers")
         scores = [0.0 if given is None else self.score(given, truth) for given, truth in pairs]
         covered = [self.vocabulary is None or not self.vocabulary.isdisjoint(truth) for truth in answers]
-        if not len(index) == len(pairs) == len(types):
-            raise ValueError(f"{len(index)} indices, {len(pairs)} predictions and {len(types)} types")
-        self.index.append(to_cpu(index, torch.long))
-        self.scores.append(torch.tensor(scores, dtype=torch.float64))
+        groups = [""] * len(types) if groups is None else groups
+        self._add(index, scores, [given or "" for given in predictions], types, groups)
         self.covered.append(torch.tensor(covered, dtype=torch.bool))
-        self.types.append(_to_bytes(types))
-        self.predictions.append(_to_bytes([given or "" for given in predictions]))
 
     def compute(self) -> AnswerResult:
         """Accuracy over the questions of all processes.
@@ -196,11 +189,9 @@ class AnswerMetric(Metric):
             DistributedError: a sample index is missing or occurs more than once.
             DataError: there is no question.
         """
-        if not len(self.index):
-            raise DataError("answer metric: no question was evaluated; check the split")
-        order = sorting_permutation(dim_zero_cat(self.index), self.expected, "question")
-        scores = dim_zero_cat(self.scores).cpu()[order].numpy()
-        types, predictions = (_in_order(dim_zero_cat(s), order) for s in (self.types, self.predictions))
+        order = self._order()
+        scores = self._numbers(self.scores, order)
+        types, groups, predictions = self._texts(order)
         return AnswerResult(
             accuracy=100 * float(scores.mean()),
             per_type=mean_by_group(scores, types),
@@ -208,14 +199,5 @@ class AnswerMetric(Metric):
             scores=scores,
             types=types,
             predictions=predictions,
+            groups=groups,
         )
-
-
-def _to_bytes(texts: Sequence[str]) -> Tensor:
-    """Texts as uint8 (bytes,), each ended by a zero: torchmetrics gathers tensors only."""
-    return torch.tensor(list("".join(text.replace("\0", " ") + "\0" for text in texts).encode()), dtype=torch.uint8)
-
-
-def _in_order(texts: Tensor, order: Tensor) -> np.ndarray:
-    every = bytes(texts.cpu().numpy()).decode().split("\0")
-    return np.array([every[place] for place in order.tolist()])

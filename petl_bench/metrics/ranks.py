@@ -21,7 +21,8 @@ def figures_of(ranks: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
     Args:
         ranks: of retrieval: `t2v`, `v2t` and, with several captions per video, `v2t_captions`, 1-based (Q,). Of
-            question answering: `correct`, float (M,) from 0 to 1, and `question_type`, text (M,).
+            question answering: `correct`, float (M,) from 0 to 1, and `question_type`, text (M,), with types in groups
+            also `question_group`, text (M,). Of questions with choices also `n_choices`, integers (M,).
 
     Raises:
         DataError: an array is missing, empty, or holds what is no rank and no score.
@@ -48,9 +49,33 @@ def _accuracy(ranks: Mapping[str, np.ndarray]) -> dict[str, Any]:
     whole = scores.ndim == 1 and scores.dtype.kind == "f" and types.dtype.kind == "U" and types.shape == scores.shape
     if not whole or not len(scores) or not ((scores >= 0) & (scores <= 1)).all():
         raise DataError("correct and question_type do not hold a score and a type for each question")
-    return {
+    figures = {
         "accuracy": 100 * float(scores.mean()),
-        "per_type": mean_by_group(scores, types),
-        "n_per_type": dict(Counter(types.tolist())),
+        **_by("type", scores, types),
         "n": len(scores),
     }
+    if "n_choices" in ranks:
+        figures |= _of_choices(ranks["n_choices"], len(scores), figures["per_type"])
+    return figures | _of_groups(ranks, scores)
+
+
+def _of_choices(choices: np.ndarray, questions: int, per_type: Mapping[str, float]) -> dict[str, Any]:
+    if choices.shape != (questions,) or choices.dtype.kind not in "iu" or choices.min() < 1:
+        raise DataError("n_choices does not hold the number of choices of each question")
+    return {
+        "mean_of_types": float(np.mean([*per_type.values()])),
+        "chance": 100 * float((1 / choices).mean()),
+    }
+
+
+def _of_groups(ranks: Mapping[str, np.ndarray], scores: np.ndarray) -> dict[str, Any]:
+    groups = ranks.get("question_group")
+    if groups is None:
+        return {}
+    if groups.shape != scores.shape or groups.dtype.kind != "U":
+        raise DataError("question_group does not hold the group of each question")
+    return _by("group", scores, groups)
+
+
+def _by(level: str, scores: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    return {f"per_{level}": mean_by_group(scores, groups), f"n_per_{level}": dict(Counter(groups.tolist()))}

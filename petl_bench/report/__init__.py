@@ -17,17 +17,17 @@ def report(
 
     Args:
         folders: with run records, at any depth; `runs` if none is given.
-        output: folder to write.
+        output: folder to write: missing, empty, or a report's.
         strict: reject runs of a dirty checkout.
         publish: folder to write a web site to.
-        thumbnails: folder of clips that the pages show pictures of.
+        thumbnails: folder of clips that the pages show pictures of; None: they show none.
 
     Returns:
         The records of the runs in the tables.
 
     Raises:
         DataError: no folder, or no valid run in it.
-        UsageError: the folder of the site holds files of others.
+        UsageError: a folder to write holds files of others, or another process writes there.
         FileError: the report cannot be written.
     """
     from petl_bench.machine.limits import explaining_machine_faults

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from petl_bench.formats import decimals_of
-from petl_bench.report.model import Column, Row, Table, Value
+from petl_bench.report.model import Column, Row, Value
 
 MISSING = "-"
-#: a Holm-adjusted p above it: not distinguishable
-SIGNIFICANT = 0.05
 
 
 def number(value: float, column: Column) -> str:
@@ -28,14 +26,20 @@ def mean_and_deviation(value: Value | None, column: Column) -> str:
 
 def state(row: Row) -> str:
     """How the row stands to what is published, and what else must be known of it; `ok` if nothing must."""
-    return ", ".join([row.state] * bool(row.state) + row.marks) or "ok"
+    return ", ".join([doubted(row.state, bool(row.doubt))] * bool(row.state) + row.marks) or "ok"
 
 
-def one_line(text: str) -> str:
+def doubted(state: str, doubt: bool) -> str:
+    """With a question mark if nobody knows whether the comparison is a fair one."""
+    return f"{state}?" if doubt else state
+
+
+def one_line(text: object) -> str:
     """Replaces line breaks, terminal escapes and direction marks, so that text cannot leave its cell."""
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else " " for character in text)
+    line = str(text)
+    if line.isprintable():
+        return line
+    return "".join(character if character.isprintable() else " " for character in line)
 
 
 def _decimals(value: float, column: Column) -> int:
@@ -45,19 +49,3 @@ def _decimals(value: float, column: Column) -> int:
 def signed(value: float, column: Column) -> str:
     """A difference."""
     return f"{value:+.{column.decimals}f}"
-
-
-def best_of(table: Table) -> dict[str, float]:
-    """The best figure of every quality column by its title; of a single row there is none."""
-    best: dict[str, float] = {}
-    for column in table.columns if len(table.rows) > 1 else ():
-        known = [value.mean for row in table.rows if (value := row.values[column.title]) is not None]
-        if column.kind == "quality" and known:
-            best[column.title] = max(known) if column.higher_is_better else min(known)
-    return best
-
-
-def is_close(row: Row, column: Column) -> bool:
-    """Whether a paired test cannot tell the figure from the best one."""
-    difference = row.from_best.get(column.title)
-    return difference is not None and difference.p_holm > SIGNIFICANT

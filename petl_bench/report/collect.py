@@ -3,7 +3,7 @@
 import functools
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,10 +11,13 @@ from petl_bench.errors import DataError
 from petl_bench.machine.resources import exhausted
 from petl_bench.report.kept import Kept
 from petl_bench.report.memo import Digests
-from petl_bench.runs.record import FILE_NAME, TEST_NAME, read_result, schema_sha256
+from petl_bench.runs.record import ADAPTER_NAME, CONFIG_NAME, FILE_NAME, RANKS_NAME, read_result, schema_sha256
+from petl_bench.storage.dotted import get
 from petl_bench.storage.files import FileError
 
-_FILES = {"ranks": "ranks.npz", "adapter": "adapter.safetensors", "config": "config.yaml"}
+_FILES = {"ranks": RANKS_NAME, "adapter": ADAPTER_NAME, "config": CONFIG_NAME}
+#: what a record must say before its figures mean anything
+_NEEDED = ("protocol.split_sha256", "model.weights_sha256", "integrity.ranks_sha256", "integrity.config_sha256")
 
 Key = tuple[tuple[str, Any], ...]
 
@@ -77,7 +80,7 @@ def collect(folders: Iterable[Path], strict: bool = False, cache: Path | None = 
     """Reads every `result.json` below some folders.
 
     Args:
-        folders: where to look; a file found by two ways counts once.
+        folders: where to look, also behind links to folders; a file found by two ways counts once.
         strict: reject also runs of a checkout with uncommitted changes.
         cache: folder of the report's cache, which tells records and files that have not changed; None: nothing is kept.
 
@@ -99,12 +102,11 @@ def collect(folders: Iterable[Path], strict: bool = False, cache: Path | None = 
         if reason:
             rejected.append(Rejected(path, reason))
         else:
-            runs.append(Run(path, _with_those_of_its_test(path, record, valid)))
+            runs.append(Run(path, record))
     if runs:
         valid.save()
         digests.save()
-    runs, conflicts = _settle_duplicates(runs)
-    return Collection(runs, sorted(rejected + conflicts))
+    return Collection(runs, sorted(rejected))
 
 
 def comparability_key(record: dict[str, Any]) -> Key:
@@ -155,11 +157,30 @@ def _find(folders: Iterable[Path]) -> tuple[list[Path], list[Rejected]]:
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; name the one that holds the runs. {HOW_TO_GET_RUNS}")
-        for place, below, names in os.walk(folder, onerror=close):
-            if FILE_NAME in (*below, *names):
+        for place, names in _walk(folder, close):
+            if FILE_NAME in names:
                 path = Path(place, FILE_NAME)
                 found.setdefault(path.resolve(), path)
     return sorted(found.values()), closed
+
+
+def _walk(folder: Path, close: Callable[[OSError], None]) -> Iterator[tuple[str, list[str]]]:
+    """Every folder below one and the names in it, also behind links: each once, if it can be by its own name."""
+    seen: set[tuple[int, int]] = set()  # links may lead in a circle
+    waiting = [str(folder)]
+    while waiting:
+        for place, below, names in os.walk(waiting.pop(0), onerror=close):
+            try:
+                status = Path(place).stat()
+            except OSError as error:
+                close(error)
+                continue
+            if (status.st_dev, status.st_ino) in seen:
+                below.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            waiting += sorted(str(path) for name in below if (path := Path(place, name)).is_symlink())
+            yield place, [*below, *names]
 
 
 def _objection(folder: Path, record: dict[str, Any], strict: bool, digests: Digests) -> str | None:
@@ -168,7 +189,7 @@ def _objection(folder: Path, record: dict[str, Any], strict: bool, digests: Dige
         return f"status is {record['status']!r}, not 'complete'"
     if record["origin"] == "reported":
         return "origin is 'reported': published figures do not stand among measured ones"
-    unknown = _unknown(record)
+    unknown = next((name for name in _NEEDED if get(record, name) is None), None)
     if unknown:
         return f"{unknown} is unknown"
     changed = _changed_file(folder, record["integrity"], digests)
@@ -179,16 +200,6 @@ def _objection(folder: Path, record: dict[str, Any], strict: bool, digests: Dige
     return None
 
 
-def _unknown(record: dict[str, Any]) -> str | None:
-    needed = {
-        "protocol.split_sha256": record["protocol"]["split_sha256"],
-        "model.weights_sha256": record["model"]["weights_sha256"],
-        "integrity.ranks_sha256": record["integrity"]["ranks_sha256"],
-        "integrity.config_sha256": record["integrity"]["config_sha256"],
-    }
-    return next((name for name, value in needed.items() if value is None), None)
-
-
 def _changed_file(folder: Path, integrity: dict[str, str | None], digests: Digests) -> str | None:
     for part, name in _FILES.items():
         expected = integrity[f"{part}_sha256"]
@@ -197,65 +208,3 @@ def _changed_file(folder: Path, integrity: dict[str, str | None], digests: Diges
         if expected is not None and file.is_file() and digests.of(file) != expected:
             return name
     return None
-
-
-def _settle_duplicates(runs: list[Run]) -> tuple[list[Run], list[Rejected]]:
-    """Keeps one of several equal runs (a training before a later test of it), and none that contradict."""
-    groups: dict[tuple[Key, str, int], list[Run]] = {}
-    for run in runs:
-        identity = run.record["id"]
-        key = (comparability_key(run.record), identity["config_hash"], identity["seed"])
-        groups.setdefault(key, []).append(run)
-
-    kept: list[Run] = []
-    rejected: list[Rejected] = []
-    for (_, config, seed), group in groups.items():
-        if _same(metrics(run.record) for run in group) and _same_where_both(second_figures(r.record) for r in group):
-            kept.append(
-                _with_all_second_figures(sorted(group, key=lambda run: (run.record["kind"] != "fit", run.path)))
-            )
-            continue
-        reason = f"{len(group)} runs of configuration {config[:8]} with seed {seed} have different metrics"
-        rejected += [Rejected(run.path, reason) for run in group]
-    return sorted(kept, key=lambda run: run.path), rejected
-
-
-def _same(values: Iterable[Any]) -> bool:
-    return len({json.dumps(value, sort_keys=True) for value in values}) <= 1
-
-
-def _same_where_both(blocks: Iterable[dict[str, Any]]) -> bool:
-    """Whether what several say is the same of all that say it."""
-    said: dict[str, Any] = {}
-    return all(said.setdefault(name, value) == value for block in blocks for name, value in block.items())
-
-
-def _with_all_second_figures(runs: list[Run]) -> Run:
-    """The first of several equal runs, with what any of them says beside the plain figures."""
-    return runs[0]._replace(record=functools.reduce(_joined, [run.record for run in runs]))
-
-
-def _with_those_of_its_test(path: Path, record: dict[str, Any], valid: Kept) -> dict[str, Any]:
-    """A record with the second figures of a later test of the same adapter, which lies beside it as `test.json`."""
-    beside = path.with_name(TEST_NAME)
-    if not beside.is_file():
-        return record
-    try:
-        test = read_result(beside, valid)
-    except FileError:  # a test is no part of a report but for these
-        return record
-    adapter = record["integrity"]["adapter_sha256"]
-    if test["status"] != "complete" or adapter is None or test["integrity"]["adapter_sha256"] != adapter:
-        return record
-    same = comparability_key(test) == comparability_key(record) and _same([metrics(test), metrics(record)])
-    return _joined(record, test) if same else record
-
-
-def _joined(record: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """A record with what another of the same figures says beside them."""
-    own, theirs = second_figures(record), second_figures(other)
-    if theirs.keys() <= own.keys():
-        return record
-    found = theirs | own
-    figures = record["eval"] | {"second_figures": [found[title] for title in sorted(found)]}
-    return record | {"eval": figures}

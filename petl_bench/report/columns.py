@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from petl_bench.report.collect import Run, second_figures
-from petl_bench.report.model import Column
+from petl_bench.report.groups import grouped
+from petl_bench.report.labels import metric_title
+from petl_bench.report.model import Column, Row, Table
 
 Record = dict[str, Any]
 Reader = Callable[[Record], float | None]
 
-#: with more question types than these, a table shows only the accuracy over all questions
+#: figures of a direction of retrieval that have a column, by name in a record
+OF_DIRECTION = {"R1": "R@1", "R5": "R@5", "R10": "R@10", "MdR": "MdR", "MnR": "MnR"}
+#: with more question types or groups than these, the terminal and papers show only the accuracy over all questions
 MOST_TYPES = 8
 #: what tables leave to the record of figures that stand beside the plain ones
 _UNSEEN = ("n", "R50", "MdR", "MnR")
@@ -28,9 +33,15 @@ def quality_sources(runs: list[Run]) -> list[Source]:
     """Figures of queries, the main one first: a protocol is either retrieval or question answering."""
     if "accuracy" not in runs[0].record["eval"]:
         return _RETRIEVAL
-    types = sorted({name for run in runs for name in run.record["eval"]["per_type"]})
-    shown = types if len(types) <= MOST_TYPES else []
-    return [_ACCURACY, *(_quality(f"Accuracy {name}", _type_value(name)) for name in shown)]
+    level = "per_group" if any("per_group" in run.record["eval"] for run in runs) else "per_type"
+    types = sorted({name for run in runs for name in run.record["eval"].get(level, {})})
+    return [_ACCURACY, *(_quality(f"Accuracy {name}", _part_value(level, name)) for name in types)]
+
+
+def without_many_types(columns: Sequence[Column], most: int = MOST_TYPES) -> list[Column]:
+    """Columns that there is room for: where question types are more, only the accuracy over all questions."""
+    types = [column for column in columns if column.title.startswith("Accuracy ")]
+    return list(columns) if len(types) <= most else [column for column in columns if column not in types]
 
 
 def second_sources(runs: list[Run]) -> list[Source]:
@@ -39,10 +50,49 @@ def second_sources(runs: list[Run]) -> list[Source]:
     return [source for title in titles for source in _second_sources(title, runs)]
 
 
+class Second(NamedTuple):
+    """Figures beside the plain ones.
+
+    Attributes:
+        name: what they have in common: `Dual softmax (T 1)`.
+        columns: of the table.
+        titles: of the columns without the name: `t2v R@1`.
+        rows: of the table that have any of them.
+    """
+
+    name: str
+    columns: list[Column]
+    titles: list[str]
+    rows: list[Row]
+
+
+def seconds_of(table: Table) -> list[Second]:
+    """The figures of a table that stand beside its plain ones, by name."""
+    groups = grouped(
+        (column for column in table.columns if column.kind == "second"), lambda column: _parts(column.title)[0]
+    )
+    return [
+        Second(
+            name,
+            columns,
+            [_parts(column.title)[1] for column in columns],
+            [row for row in table.rows if any(row.values.get(column.title) for column in columns)],
+        )
+        for name, columns in groups.items()
+    ]
+
+
 def quality_column(title: str) -> Column:
     """A figure of queries: ranks are better the lower they are, everything else the higher it is."""
     is_rank = title.endswith(("MdR", "MnR"))
     return Column(title, "quality", 1, not is_rank, "" if is_rank or title == "Rsum" else "%")
+
+
+def limits(title: str) -> tuple[float, float]:
+    """The least and the most that a figure of queries can be."""
+    if title.endswith(("MdR", "MnR")):
+        return 1.0, math.inf
+    return 0.0, 600.0 if title == "Rsum" else 100.0
 
 
 def peak_gigabytes(record: Record) -> float | None:
@@ -76,10 +126,14 @@ def in_order(name: str) -> tuple[str, int]:
 
 
 def _second_title(title: str, way: str, name: str) -> str:
-    """`R1` is R@1; a name that the title has said is not repeated."""
-    word, number = in_order(name)
-    name = f"{word}@{number}" if number else word
+    """A name that the title has said is not repeated."""
+    name = metric_title(name)
     return f"{title}: {way}" if name == title else f"{title}: {way} {name}"
+
+
+def _parts(title: str) -> tuple[str, str]:
+    name, _, short = title.rpartition(": ")
+    return name, short
 
 
 def _second(title: str, way: str, name: str) -> Reader:
@@ -93,8 +147,8 @@ def _direction_value(direction: str, name: str) -> Reader:
     return lambda record: record["eval"][direction][name]
 
 
-def _type_value(name: str) -> Reader:
-    return lambda record: record["eval"]["per_type"].get(name)
+def _part_value(level: str, name: str) -> Reader:
+    return lambda record: record["eval"].get(level, {}).get(name)
 
 
 def _train_value(name: str) -> Reader:
@@ -114,7 +168,7 @@ _RETRIEVAL = [
     *(
         _quality(f"{direction} {title}", _direction_value(direction, name))
         for direction in ("t2v", "v2t")
-        for title, name in (("R@1", "R1"), ("R@5", "R5"), ("R@10", "R10"), ("MdR", "MdR"), ("MnR", "MnR"))
+        for name, title in OF_DIRECTION.items()
     ),
     _quality("Rsum", lambda record: record["eval"]["rsum"]),
 ]

@@ -17,16 +17,16 @@ from petl_bench.machine.limits import explaining_machine_faults
 from petl_bench.machine.output import print_table
 from petl_bench.report.cells import one_line
 from petl_bench.report.collect import Run, comparability_key
+from petl_bench.report.overlap import Keys, keys_of, overlap_of, right, rows_in_common
 from petl_bench.report.queries import Queries, ranks_beside, read_queries
 from petl_bench.report.sheets import csv_cell
 from petl_bench.report.statistics import holm, interval, paired, recall, resampled_medians
 from petl_bench.report.tables import FIXTURE_STAMP
-from petl_bench.runs.record import FILE_NAME, read_result
+from petl_bench.runs.record import ADAPTER_NAME, FILE_NAME, read_result
 from petl_bench.storage.files import write_atomically
-from petl_bench.storage.untrusted import expanded, is_file, is_folder, shown, shown_all
+from petl_bench.storage.untrusted import expanded, is_file, is_folder, plain_text, shown, shown_all
 
 SCHEMA = "petl_bench.comparison/1"
-TOP = 10
 _RECALL_AT = (1, 5, 10)
 #: of which the terminal shows queries; those of `v2t_captions` are those of `v2t`
 _SHOWN = ("t2v", "v2t", "answers")
@@ -112,8 +112,8 @@ class Comparison:
         differing: of what must be equal before two runs may be compared, what is not: its value in both, as text.
         left_out: queries of either run that the other does not have, by direction; empty where all are the same.
         figures: in the order of directions.
-        overlap: by direction, how many queries both runs get right (rank 1, or a score above 0), only the first, only
-            the second, and none.
+        overlap: by direction, how many queries both runs get right (rank 1, or a score above one half), only the first,
+            only the second, and none.
         changed: the most gained first, by direction.
     """
 
@@ -223,26 +223,23 @@ def _differing(a: Run, b: Run) -> dict[str, tuple[str, str]]:
 
 def _paired(runs: tuple[Run, Run], direction: str, a: Queries, b: Queries) -> _Pair:
     keys = _keys(runs[0], direction, a), _keys(runs[1], direction, b)
-    place = {key: row for row, key in enumerate(keys[1])}
-    rows = [(row, place[key]) for row, key in enumerate(keys[0]) if key in place]
-    if not rows:
+    rows_a, rows_b = rows_in_common(*keys)
+    if not len(rows_a):
         raise DataError(f"{runs[0].path} and {runs[1].path} have no query of {direction} in common")
-    rows_a, rows_b = np.array(rows).T
     shared = set(keys[0]) & set(keys[1])
     lone_a, lone_b = ([key[0] for key in own if key not in shared] for own in keys)
     return _Pair(direction, a, b, [keys[0][row][0] for row in rows_a], rows_a, rows_b, lone_a, lone_b)
 
 
-def _keys(run: Run, direction: str, queries: Queries) -> list[tuple[str, str]]:
-    """What tells queries apart, and must be equal: their ids, and the videos that they are about."""
-    if queries.ids is None or queries.videos is None:
-        adapter = run.path.with_name("adapter.safetensors")
+def _keys(run: Run, direction: str, queries: Queries) -> Keys:
+    keys = keys_of(queries)
+    if keys is None:
+        adapter = run.path.with_name(ADAPTER_NAME)
         again = f"petl-bench test --ckpt_path {adapter}" if is_file(adapter) else "the command of the run, given again,"
         raise DataError(
             f"{ranks_beside(run.path)} is of an earlier version and does not say which queries it is of: {again} "
             "writes ranks that do"
         )
-    keys = list(zip(queries.ids, queries.videos, strict=True))
     if len(set(keys)) < len(keys):
         raise DataError(f"{ranks_beside(run.path)}: two queries of {direction} have the same id")
     return keys
@@ -312,16 +309,8 @@ def _adjusted(figures: list[Figure]) -> list[Figure]:
 
 
 def _overlap(pair: _Pair) -> dict[str, int]:
-    a, b = (_right(queries)[rows] for queries, rows in ((pair.a, pair.rows_a), (pair.b, pair.rows_b)))
-    counts = {"both": a & b, "only_a": a & ~b, "only_b": ~a & b, "none": ~a & ~b}
-    return {name: int(which.sum()) for name, which in counts.items()}
-
-
-def _right(queries: Queries) -> np.ndarray:
-    if queries.ranks is not None:
-        return queries.ranks == 1
-    assert queries.scores is not None, "queries have ranks or scores"
-    return queries.scores > 0
+    found = overlap_of(right(pair.a)[pair.rows_a], right(pair.b)[pair.rows_b])
+    return {"both": found.both, "only_a": found.only_a, "only_b": found.only_b, "none": found.neither}
 
 
 # --- queries that changed -----------------------------------------------------------------------------------------
@@ -376,7 +365,7 @@ def _said(direction: str, hit: str | None, words: dict[tuple[str, str], str]) ->
 # --- what is told -------------------------------------------------------------------------------------------------
 
 
-def show(found: Comparison, top: int = TOP) -> None:
+def show(found: Comparison, top: int) -> None:
     """Prints a comparison, and of the queries that changed the `top` most gained and most lost of each direction."""
     for letter, run in (("A", found.a), ("B", found.b)):
         print(f"{letter}: {_name(run)}, {one_line(run.path.as_posix())}")
@@ -466,7 +455,8 @@ def write_json(found: Comparison, path: Path) -> None:
         "overlap": found.overlap,
         "changed": [asdict(change) for change in found.changed],
     }
-    write_atomically(path, json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    # Names of folders may be any bytes.
+    write_atomically(path, plain_text(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)) + "\n")
 
 
 def _described(run: Run) -> dict[str, Any]:

@@ -7,7 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from petl_bench.report.best import leading
+from petl_bench.report.columns import without_many_types
 from petl_bench.report.configurations import UnpairedError
+from petl_bench.report.groups import grouped
 from petl_bench.report.intervals import Statistics
 from petl_bench.report.model import Column, Difference, Interval, Row, Table, Value
 from petl_bench.report.statistics import Paired, holm
@@ -26,8 +29,8 @@ def with_statistics(tables: list[Table], cache: Path | None) -> list[Table]:
     """Tables with intervals, and with the paired differences of rows.
 
     In every column of queries, each row is compared with the row that has the best figure, and with full fine-tuning;
-    each kind of comparison is one family of tests in a column (Holm). A row whose runs do not say what became of each
-    query, or had other queries, stays: it is marked as unpaired, and a note tells why.
+    either is a family of tests of its own: of one column, over its rows (Holm). A row whose runs do not say what became
+    of each query, or had other queries, stays: it is marked as unpaired, and a note tells why.
 
     Args:
         tables: with rows in their order.
@@ -52,9 +55,9 @@ class _Comparison:
         self._refused: dict[int, str] = {}
 
     def compared(self) -> Table:
-        best = {column.title: _best(self._table.rows, column) for column in self._columns}
-        full_row = full_finetuning(self._table)
-        full = dict.fromkeys(best, None if full_row is None else self._table.rows.index(full_row))
+        best = {column.title: self._best(column) for column in self._columns}
+        reference = full_finetuning(self._table)
+        full = dict.fromkeys(best, None if reference is None else self._place(reference))
         wanted: dict[int, set[str]] = {}
         for title, place in (*best.items(), *full.items()):
             if place is not None:
@@ -76,12 +79,23 @@ class _Comparison:
             )
             for place, row in enumerate(self._table.rows)
         ]
+        widths = _width_notes(rows, without_many_types(self._columns))
         reasons = [(self._table.rows[place].name, reason) for place, reason in unpaired.items()]
         return replace(
             self._table,
             rows=rows,
-            notes=[*self._table.notes, *_width_notes(rows, self._columns), *_unpaired_notes(reasons)],
+            notes=[*self._table.notes, *widths, *_unpaired_notes(reasons)],
         )
+
+    def _best(self, column: Column) -> int | None:
+        """Of equal ones the first that others can be compared with."""
+        places = [self._place(row) for row in leading(self._table.rows, column)]
+        for place in places:
+            self._look_at(place)
+        return next((place for place in places if place in self._intervals), next(iter(places), None))
+
+    def _place(self, row: Row) -> int:
+        return next(place for place, one in enumerate(self._table.rows) if one is row)
 
     def _look_at(self, place: int) -> None:
         if place in self._intervals or place in self._unknown:
@@ -114,14 +128,6 @@ class _Comparison:
         return dict(sorted((self._unknown | refused).items()))
 
 
-def _best(rows: list[Row], column: Column) -> int | None:
-    """The row with the best figure; of equal ones the first."""
-    known = {place: value.mean for place, row in enumerate(rows) if (value := row.values.get(column.title))}
-    if not known or column.higher_is_better is None:
-        return None
-    return (max if column.higher_is_better else min)(known, key=known.__getitem__)
-
-
 def _adjusted(pairs: dict[int, Paired]) -> dict[int, Difference]:
     """Differences by place, as one family of tests."""
     adjusted = holm([pair.p for pair in pairs.values()])
@@ -137,10 +143,8 @@ def _with_intervals(values: dict[str, Value | None], intervals: dict[str, Interv
 
 def _unpaired_notes(reasons: list[tuple[str, str]]) -> list[str]:
     """Of the names of rows, and why nothing was compared with them."""
-    names: dict[str, list[str]] = {}
-    for name, reason in reasons:
-        names.setdefault(reason, []).append(name)
-    told = "; ".join(f"{_listed(same)} ({reason})" for reason, same in names.items())
+    rows = grouped(reasons, lambda row: row[1])
+    told = "; ".join(f"{_listed([name for name, _ in same])} ({reason})" for reason, same in rows.items())
     return [f"Unpaired, compared with no other row: {told}."] if told else []
 
 

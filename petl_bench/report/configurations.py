@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -10,13 +10,11 @@ import numpy as np
 
 from petl_bench.report import statistics
 from petl_bench.report.collect import Run
-from petl_bench.report.queries import Queries, ranks_beside, read_queries
+from petl_bench.report.queries import Queries, has_all_queries, ranks_beside, read_queries
 from petl_bench.storage.files import FileError
 
 RECALL_AT = (1, 5, 10, 50)
 IN_RSUM = (1, 5, 10)
-
-Read = Callable[[Run], Mapping[str, Queries]]
 
 
 class UnpairedError(Exception):
@@ -191,14 +189,14 @@ class Direction:
         return sums.reshape(len(labels), len(names))
 
 
-def configuration(runs: Sequence[Run], read: Read = read_queries) -> Configuration:
+def configuration(runs: Sequence[Run]) -> Configuration:
     """What the seeds of a configuration made of each query.
 
     Raises:
         UnpairedError: a run has no readable ranks, or seeds had different queries.
     """
     require_ranks(runs)
-    seeds = [_of_run(run, read) for run in runs]
+    seeds = [_of_run(run) for run in runs]
     try:
         same = [seed.in_order_of(seeds[0]) for seed in seeds]
     except UnpairedError as error:
@@ -221,15 +219,16 @@ def require_ranks(runs: Sequence[Run]) -> None:
             raise UnpairedError(f"no {ranks.name} of seed {run.record['id']['seed']}")
 
 
-def _of_run(run: Run, read: Read) -> Configuration:
+def _of_run(run: Run) -> Configuration:
     try:
-        found = read(run)
+        found = read_queries(run)
     except FileError as error:
         ranks, seed = ranks_beside(run.path).name, run.record["id"]["seed"]
         raise UnpairedError(f"{ranks} of seed {seed}: {error.reason}") from error
-    protocol = run.record["protocol"]
-    complete = not protocol["partial"] and protocol["n_found"] == protocol["n_expected"]
-    return Configuration({way: _direction(way, queries) for way, queries in found.items()}, complete)
+    if {"t2v", "v2t"} <= found.keys() and len(np.unique(found["t2v"].clusters)) != len(found["v2t"]):
+        raise UnpairedError("nothing says which captions are of the same video")
+    directions = {way: _direction(way, queries) for way, queries in found.items()}
+    return Configuration(directions, has_all_queries(run.record))
 
 
 def _direction(name: str, queries: Queries) -> Direction:

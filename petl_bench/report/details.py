@@ -12,19 +12,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from petl_bench.report.collect import Run
 from petl_bench.report.labels import one_line
+from petl_bench.report.overlap import Overlap, overlap_of, right, same_rows
+from petl_bench.report.queries import Queries, has_all_queries, read_queries
+from petl_bench.runs.record import METRICS_NAME
 from petl_bench.storage.files import FileError
 from petl_bench.storage.untrusted import UnreadableError, read_bytes
 
-if TYPE_CHECKING:
-    from petl_bench.report.queries import Queries
-
-METRICS_NAME = "metrics.csv"
 #: bytes of a metrics.csv: a week of steps has a tenth of it
 MOST_BYTES = 20_000_000
 MOST_CURVES, MOST_POINTS = 64, 200
@@ -67,21 +65,6 @@ class HardQuery:
 
 
 @dataclass(frozen=True)
-class Overlap:
-    """Queries by which of two runs get them right."""
-
-    both: int
-    only_a: int
-    only_b: int
-    neither: int
-
-    @property
-    def total(self) -> int:
-        """All queries."""
-        return self.both + self.only_a + self.only_b + self.neither
-
-
-@dataclass(frozen=True)
 class Details:
     """What is beside one record, and a line for each thing that is not."""
 
@@ -121,14 +104,14 @@ class Beside:
             first, second = self._queries(a), self._queries(b)
         except FileError:
             return None
+        complete = has_all_queries(a.record) and has_all_queries(b.record)
         for direction in DIRECTIONS:
             if direction in first and direction in second:
-                return _overlap(first[direction], second[direction])
+                rows = same_rows(first[direction], second[direction], complete)
+                return rows and overlap_of(right(first[direction])[rows[0]], right(second[direction])[rows[1]])
         return None
 
     def _queries(self, run: Run) -> dict[str, Queries]:
-        from petl_bench.report.queries import read_queries
-
         return read_queries(Run(self.path(run), run.record))
 
     def _hardest(self, run: Run) -> tuple[list[HardQuery], list[str]]:
@@ -163,11 +146,9 @@ def read_curves(path: Path) -> tuple[list[Curve], list[str]]:
         rows = csv.reader(io.StringIO(text, newline=""))
         names = next(rows, [])[:MOST_CURVES]
         series, left_out = _series(names, rows)
-    except UnreadableError as error:
-        return [], [f"No learning curves: {path.name} {one_line(error)}."]
     except UnicodeDecodeError:
         return [], [f"No learning curves: {path.name} is not UTF-8."]
-    except csv.Error as error:
+    except (UnreadableError, csv.Error) as error:
         return [], [f"No learning curves: {path.name} {one_line(error)}."]
     if "step" not in names:
         return [], [f"No learning curves: {path.name} has no column `step`."]
@@ -226,24 +207,3 @@ def _hard_query(queries: Queries, number: int) -> HardQuery:
         hits=[] if queries.hits is None else [one_line(hit)[:_LONGEST] for hit in queries.hits[number] if hit],
         clip="" if queries.videos is None else queries.videos[number],
     )
-
-
-def _overlap(a: Queries, b: Queries) -> Overlap | None:
-    right_a, right_b = _right(a), _right(b)
-    if right_a is None or right_b is None or len(right_a) != len(right_b) or not len(right_a):
-        return None
-    if a.ids != b.ids:
-        return None
-    return Overlap(
-        int(np.sum(right_a & right_b)),
-        int(np.sum(right_a & ~right_b)),
-        int(np.sum(~right_a & right_b)),
-        int(np.sum(~right_a & ~right_b)),
-    )
-
-
-def _right(queries: Queries) -> np.ndarray | None:
-    """(N,) whether the target is the first hit, or the answer is worth more than half."""
-    if queries.ranks is not None:
-        return np.asarray(queries.ranks) == 1
-    return None if queries.scores is None else np.asarray(queries.scores) > 0.5

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from petl_bench.report.model import Difference, Report, Row, SummaryRow, Table, Value
+from petl_bench.report.best import best_of, standing
+from petl_bench.report.model import Column, Difference, Report, Row, SummaryRow, Table, Value
 from petl_bench.storage.untrusted import plain_text
 
 SCHEMA = "petl_bench.report/1"
@@ -38,6 +39,7 @@ def as_document(report: Report) -> dict[str, Any]:
 
 
 def _table(table: Table) -> dict[str, Any]:
+    best = best_of(table)
     return {
         "id": table.id,
         "title": table.title,
@@ -57,11 +59,11 @@ def _table(table: Table) -> dict[str, Any]:
             }
             for column in table.columns
         ],
-        "rows": [_row(row) for row in table.rows],
+        "rows": [_row(row, table.quality, best) for row in table.rows],
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: Row, quality: list[Column], best: dict[str, float]) -> dict[str, Any]:
     return {
         "name": row.name,
         "method": row.method,
@@ -69,11 +71,14 @@ def _row(row: Row) -> dict[str, Any]:
         "config_hash": row.config_hash,
         "runs": [{"seed": run.record["id"]["seed"], "path": run.path.as_posix()} for run in row.runs],
         "values": {title: _value(value) for title, value in row.values.items()},
+        "to_best": {column.title: standing(row, column, best).value for column in quality},
         "from_best": {title: _difference(one) for title, one in row.from_best.items()},
         "from_full": {title: _difference(one) for title, one in row.from_full.items()},
         "published": {title: asdict(one) for title, one in row.published.items()},
         "state": row.state,
         "marks": row.marks,
+        "hardware": row.hardware,
+        "partial": row.partial,
         "commit": row.commit,
         "command": row.command,
     }
@@ -90,7 +95,13 @@ def _interval(value: Value) -> list[float] | None:
 
 
 def _difference(difference: Difference | None) -> dict[str, Any] | None:
-    return None if difference is None else {**asdict(difference), "interval": list(difference.interval)}
+    if difference is None:
+        return None
+    return {
+        **asdict(difference),
+        "interval": list(difference.interval),
+        "distinguishable": difference.distinguishable,
+    }
 
 
 def _summary(row: SummaryRow) -> dict[str, Any]:
@@ -102,4 +113,5 @@ def _summary(row: SummaryRow) -> dict[str, Any]:
         "relative": row.relative,
         "rank": row.rank,
         "among": row.among,
+        "others": row.others,
     }

@@ -15,22 +15,22 @@ import numpy as np
 
 from petl_bench.report import statistics
 from petl_bench.report.collect import Run
+from petl_bench.report.columns import limits
 from petl_bench.report.configurations import (
     IN_RSUM,
     Configuration,
     Direction,
-    Read,
     UnpairedError,
     configuration,
     require_ranks,
 )
+from petl_bench.report.groups import grouped
 from petl_bench.report.kept import Kept
 from petl_bench.report.model import Interval
-from petl_bench.report.queries import read_queries
 from petl_bench.report.statistics import Paired
 
 #: by which figures are calculated from ranks; another number makes everything anew
-RULES = 1
+RULES = 2
 #: configurations that are held at a time: the best of each column of a table, full fine-tuning, and the one at hand
 _HELD = 16
 
@@ -40,11 +40,9 @@ class Statistics:
 
     Args:
         cache: folder of the report's cache; None: nothing is kept.
-        read: what a run says of its queries, by direction.
     """
 
-    def __init__(self, cache: Path | None, read: Read = read_queries) -> None:
-        self._read = read
+    def __init__(self, cache: Path | None) -> None:
         self._kept = Kept(cache, "statistics", f"{RULES}, numpy {np.__version__}")
         self._held: OrderedDict[str, Configuration] = OrderedDict()
 
@@ -59,11 +57,12 @@ class Statistics:
         """
         require_ranks(runs)  # what is kept of them changes nothing
         key = f"intervals {_key(runs)}"
-        if key not in self._kept:
+        known = _ends(self._kept.get(key))
+        if known is None:
             found = self._configuration(runs)
             ends = statistics.intervals(found.resampled[0])
-            self._kept[key] = dict(zip(found.titles, ends, strict=True))
-        return {title: Interval(*ends) for title, ends in self._kept[key].items()}
+            known = self._kept[key] = dict(zip(found.titles, ends, strict=True))
+        return {title: _possible(title, *ends) for title, ends in known.items()}
 
     def differences(
         self, ours: Sequence[Run], others: Iterable[tuple[Sequence[Run], Collection[str]]]
@@ -82,7 +81,8 @@ class Statistics:
         untested: list[tuple[str, Untested]] = []
         asked = [(f"difference {_key(ours)} {_key(theirs)}", theirs, titles) for theirs, titles in others]
         for key, theirs, titles in asked:
-            lacking = [title for title in titles if title not in self._kept.get(key, {})]
+            known = _pairs(self._kept.get(key))
+            lacking = [title for title in titles if title not in known]
             try:
                 require_ranks([*ours, *theirs])
                 new = self._untested(ours, theirs, lacking)
@@ -90,12 +90,10 @@ class Statistics:
                 refused[key] = error
                 continue
             untested += [(key, pair) for pair in new]
-            self._kept[key] = self._kept.get(key, {}) | dict.fromkeys(lacking)
+            self._kept[key] = known | dict.fromkeys(lacking)
         for (key, pair), found in zip(untested, tested([pair for _, pair in untested]), strict=True):
             self._kept[key][pair.title] = found
-        return [
-            refused[key] if key in refused else _chosen(self._kept.get(key, {}), titles) for key, _, titles in asked
-        ]
+        return [refused[key] if key in refused else _chosen(self._kept[key], titles) for key, _, titles in asked]
 
     def save(self) -> None:
         """Keeps what was asked for, and nothing else."""
@@ -107,7 +105,7 @@ class Statistics:
     def _configuration(self, runs: Sequence[Run]) -> Configuration:
         key = _key(runs)
         if key not in self._held:
-            self._held[key] = configuration(runs, self._read)
+            self._held[key] = configuration(runs)
         self._held.move_to_end(key)
         while len(self._held) > _HELD:
             self._held.popitem(last=False)
@@ -160,12 +158,9 @@ def difference(ours: Configuration, theirs: Configuration, titles: Collection[st
 def tested(differences: Sequence[Untested]) -> list[Paired]:
     """The same with their tests, as `statistics.paired` says them; those of as many clusters at once."""
     p = {place: pair.p for place, pair in enumerate(differences) if pair.p is not None}
-    by_size: dict[int, list[int]] = {}
-    for place, pair in enumerate(differences):
-        if place not in p:
-            by_size.setdefault(len(pair.apart), []).append(place)
+    left = [place for place in range(len(differences)) if place not in p]
     flipped: dict[int, float] = {}
-    for places in by_size.values():
+    for places in grouped(left, lambda place: len(differences[place].apart)).values():
         found = statistics.sign_flip(np.stack([differences[place].apart for place in places], axis=1))
         flipped |= dict(zip(places, found.tolist(), strict=True))
     return [
@@ -208,6 +203,30 @@ def _apart(ours: Direction, theirs: Direction) -> np.ndarray:
 
 def _exact(ours: np.ndarray | None, theirs: np.ndarray | None) -> float | None:
     return None if ours is None or theirs is None else statistics.mcnemar(ours, theirs)
+
+
+def _possible(title: str, low: float, high: float) -> Interval:
+    """What a figure can be: few seeds may leave open more than that."""
+    least, most = limits(title)
+    return Interval(max(low, least), min(high, most))
+
+
+def _ends(kept: Any) -> dict[str, Any] | None:
+    """Intervals by title, as they were kept; None if that is anything else."""
+    if not kept or not isinstance(kept, dict) or not all(_has_types(ends, (float, float)) for ends in kept.values()):
+        return None
+    return kept
+
+
+def _pairs(kept: Any) -> dict[str, Any]:
+    """Differences by title, as they were kept; None of what has no test. Without whatever is anything else."""
+    if not isinstance(kept, dict):
+        return {}
+    return {title: pair for title, pair in kept.items() if pair is None or _has_types(pair, (*[float] * 4, str))}
+
+
+def _has_types(value: Any, types: Sequence[type]) -> bool:
+    return isinstance(value, list | tuple) and [type(part) for part in value] == [*types]
 
 
 def _chosen(known: Mapping[str, Any], titles: Collection[str]) -> dict[str, Paired]:

@@ -2,6 +2,11 @@
 
 Deleting the folder changes no figure. A file that is damaged, of another version or no cache at all counts as empty,
 and one that cannot be written is done without.
+
+What is kept is believed: that a record is valid and follows from its ranks, and what its intervals are. So a file
+counts only in the very folder that it was written in, by the number that this machine's file system gave that: a
+report that somebody else made, or a copy, begins anew. That keeps out what was sent, not those who can write to the
+folder: they can write to the report as well. Whoever reads a value looks at its shape.
 """
 
 from __future__ import annotations
@@ -62,18 +67,20 @@ class Kept(MutableMapping[str, Any]):
         body = json.dumps(self._used, sort_keys=True, separators=(",", ":")).encode()
         with suppress(OSError, FileError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes_atomically(self._path, self._first_line(body) + body)
+            write_bytes_atomically(self._path, self._first_line(self._path.parent, body) + body)
             self._found = dict(self._used)
 
-    def _first_line(self, body: bytes) -> bytes:
-        return f"{self._head}, SHA-256 {hashlib.sha256(body).hexdigest()}\n".encode()
+    def _first_line(self, folder: Path, body: bytes) -> bytes:
+        place = folder.stat()
+        digest = hashlib.sha256(f"{place.st_dev} {place.st_ino} ".encode() + body).hexdigest()
+        return f"{self._head}, SHA-256 with the folder's number {digest}\n".encode()
 
     def _read(self) -> dict[str, Any]:
         if self._path is None:
             return {}
         try:
             first, end, body = read_bytes(self._path, _MOST_BYTES).partition(b"\n")
-            found = json.loads(body) if first + end == self._first_line(body) else {}
-        except (UnreadableError, ValueError, RecursionError):
+            found = json.loads(body) if first + end == self._first_line(self._path.parent, body) else {}
+        except (UnreadableError, OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Any
 
-from petl_bench.report import cells
+from petl_bench.report.cells import one_line
 from petl_bench.report.model import Interval
 
+#: as typesetters write it, where `cells` writes for programs; so are minus signs below
 MISSING = "–"
-
-
-def one_line(text: object) -> str:
-    """Text of one line without control characters and direction marks, which would act beyond their place."""
-    line = str(text)
-    return line if line.isprintable() else cells.one_line(line)
+#: whether a published figure may be held against ours
+COMPARABLE = {"yes": "comparable", "no": "not comparable", "unknown": "not known to be comparable"}
 
 
 def short(text: object, most: int = 24) -> str:
@@ -51,3 +49,19 @@ def setting(value: object) -> str:
 def anchor(text: str) -> str:
     """Letters, digits and `-` of a text."""
     return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def metric_title(name: str) -> str:
+    """`R@1` of `R1`, `nDCG@10` of `nDCG10`."""
+    return re.sub(r"^([A-Za-z]+)(\d+)$", r"\1@\2", name)
+
+
+def plain(value: Any) -> str:
+    """What a record or a source says, nested or not, in one line."""
+    if value is None or value == "":
+        return MISSING
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {plain(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

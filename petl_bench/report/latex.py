@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import accumulate, pairwise
 
-from petl_bench.report.cells import MISSING, best_of, is_close, mean_and_deviation, number, one_line, signed
+from petl_bench.report.best import Standing, best_of, standing
+from petl_bench.report.cells import MISSING, mean_and_deviation, number, one_line, signed
+from petl_bench.report.columns import seconds_of, without_many_types
 from petl_bench.report.model import Column, Row, Table
 
 _COSTS = ("Trainable M", "Trainable %", "Adapter MB", "Peak GB")
@@ -26,26 +29,61 @@ _SPECIAL = {
     "]": "{]}",
 }
 _ANY_SPECIAL = re.compile("|".join(map(re.escape, _SPECIAL)))
+_STANDINGS = {
+    Standing.BEST: r"\textbf{TEXT}",
+    Standing.CLOSE: r"\underline{TEXT}",
+    Standing.UNTESTED: r"TEXT$^{\ddagger}$",
+    Standing.WORSE: "TEXT",
+    Standing.NONE: "TEXT",
+}
 _NOTE = (
-    "mean and sample standard deviation over seeds, 95 % interval in brackets; bold: best of a column; underlined: not "
-    "distinguishable from it (paired, Holm-adjusted p above 0.05); published: what a source states for the recipe, and "
-    "ours minus it"
+    "mean and sample standard deviation over seeds, 95 % interval in brackets; bold: best of a column, unless "
+    "all are equal; underlined: not distinguishable from it (paired: p, Holm-adjusted over the rows of the column, is "
+    "above 0.05, or the interval of the difference holds 0); double dagger: not tested against it; published: what a "
+    "source states for the recipe, and ours minus it"
 )
+_BESIDE = "figures beside the plain ones, never to be held against those; mean and sample standard deviation over seeds"
 
 
 def render_table(table: Table) -> str:
     """One table; needs `booktabs` and, for quotation marks in names, `textcomp`."""
-    costs, quality = _named(table, _COSTS), _quality(table)
+    costs, quality = table.named(_COSTS), _quality(table)
     main, best = quality[0], best_of(table)
     header = ["Method", *(column.title for column in (*costs, *quality)), f"Published {main.title}", "Seeds"]
+    notes = (table.title, *table.notes, _NOTE)
+    return _tabular(
+        notes, [_line(map(escape_latex, header))], [_cells(row, costs, quality, best) for row in table.rows]
+    )
+
+
+def render_second(table: Table) -> str | None:
+    """The figures beside the plain ones, which a paper shows apart from them; None without any."""
+    groups = seconds_of(table)
+    if not groups:
+        return None
+    columns = [column for second in groups for column in second.columns]
+    names = [rf"\multicolumn{{{len(second.columns)}}}{{c}}{{{escape_latex(second.name)}}}" for second in groups]
+    ends = accumulate((len(second.columns) for second in groups), initial=1)
+    rules = [rf"\cmidrule(lr){{{before + 1}-{end}}}" for before, end in pairwise(ends)]
+    titles = ["Method", *(title for second in groups for title in second.titles), "Seeds"]
+    rows = [
+        [escape_latex(row.name), *(_mean(row, column) for column in columns), str(len(row.runs))]
+        for row in table.rows
+        if any(row.values.get(column.title) for column in columns)
+    ]
+    return _tabular(
+        (table.title, _BESIDE), [_line(["", *names, ""]), " ".join(rules), _line(map(escape_latex, titles))], rows
+    )
+
+
+def _tabular(notes: Iterable[str], head: list[str], rows: list[list[str]]) -> str:
     lines = [
-        f"% {_comment(table.title)}",
-        *(f"% {_comment(note)}" for note in (*table.notes, _NOTE)),
-        rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+        *(f"% {_comment(note)}" for note in notes),
+        rf"\begin{{tabular}}{{l{'r' * (len(rows[0]) - 1)}}}",
         r"\toprule",
-        _line(map(escape_latex, header)),
+        *head,
         r"\midrule",
-        *(_line(_cells(row, costs, quality, best)) for row in table.rows),
+        *map(_line, rows),
         r"\bottomrule",
         r"\end{tabular}",
     ]
@@ -65,32 +103,28 @@ def _line(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _named(table: Table, titles: Iterable[str]) -> list[Column]:
-    columns = {column.title: column for column in table.columns}
-    return [columns[title] for title in titles if title in columns]
-
-
 def _quality(table: Table) -> list[Column]:
-    return _named(table, _QUALITY) or [column for column in table.columns if column.kind == "quality"]
+    return table.named(_QUALITY) or without_many_types(table.quality)
 
 
 def _cells(row: Row, costs: list[Column], quality: list[Column], best: dict[str, float]) -> list[str]:
     return [
         escape_latex(row.name),
-        *(escape_latex(mean_and_deviation(row.values[column.title], column)) for column in costs),
+        *(_mean(row, column) for column in costs),
         *(_figure(row, column, best, column is quality[0]) for column in quality),
         escape_latex(_published(row, quality[0])),
         str(len(row.runs)),
     ]
 
 
+def _mean(row: Row, column: Column) -> str:
+    return escape_latex(mean_and_deviation(row.values[column.title], column))
+
+
 def _figure(row: Row, column: Column, best: dict[str, float], interval: bool) -> str:
     value = row.values[column.title]
-    text = escape_latex(mean_and_deviation(value, column))
-    if value is not None and value.mean == best.get(column.title):
-        text = rf"\textbf{{{text}}}"
-    elif is_close(row, column):
-        text = rf"\underline{{{text}}}"
+    text = _mean(row, column)
+    text = _STANDINGS[standing(row, column, best)].replace("TEXT", text)
     if interval and value is not None and value.interval is not None:
         low, high = (number(limit, column) for limit in value.interval)
         text += escape_latex(f" [{low}, {high}]")

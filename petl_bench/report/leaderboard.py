@@ -12,13 +12,15 @@ from petl_bench.report.collect import HOW_TO_GET_RUNS, Collection, collect
 from petl_bench.report.comparison import with_statistics
 from petl_bench.report.details import Beside
 from petl_bench.report.document import render_document
+from petl_bench.report.duplicates import settled
 from petl_bench.report.kept import FOLDER
-from petl_bench.report.latex import render_table
+from petl_bench.report.latex import render_second, render_table
 from petl_bench.report.markdown import render_markdown
 from petl_bench.report.memo import fingerprint, remember, unchanged
 from petl_bench.report.model import Report
-from petl_bench.report.owned import OwnedFolder, make_folder, write_if_new
-from petl_bench.report.page import MOST_ON_PAGE, write_pages
+from petl_bench.report.output import require_own, writing_to
+from petl_bench.report.owned import OwnedFolder, write_if_new
+from petl_bench.report.page import write_pages
 from petl_bench.report.plots import HOW_TO_GET as HOW_TO_GET_PLOTS
 from petl_bench.report.plots import write_plots
 from petl_bench.report.reproduction import with_published
@@ -45,33 +47,34 @@ def leaderboard(
 
     Args:
         folders: with run records, at any depth.
-        output: folder to write; created if it is not there.
+        output: folder to write: missing, empty, or a report's.
         strict: reject runs of a dirty checkout.
         publish: folder to write a web site to.
-        thumbnails: folder of clips that the pages show pictures of.
+        thumbnails: folder of clips that the pages show pictures of; None: they show none.
 
     Returns:
         The runs in the tables, and what was left out and why.
 
     Raises:
         DataError: no folder, or no valid run in it.
-        UsageError: the folder of the site holds files of others.
+        UsageError: a folder to write holds files of others, or another process writes there.
         FileError: the report cannot be written.
     """
+    require_own(output, folders)
     cache = output / FOLDER
-    found = verified(collect(folders, strict, cache), cache)
+    found = settled(verified(collect(folders, strict, cache), cache), cache)
     if not found.runs:
         print_rejected(found.rejected)
         names = ", ".join(str(folder) for folder in folders)
         rejected = f" ({len(found.rejected)} rejected)" if found.rejected else ""
         raise DataError(f"no valid run below {names}{rejected}. {HOW_TO_GET_RUNS}")
 
-    report = build_report(found, cache)
-    made_from = fingerprint(found.runs, found.rejected, {}, cache)
-    few = len(found.runs) <= MOST_ON_PAGE
-    # Of pictures nothing says whether their clips are those of before.
-    if few or thumbnails or not unchanged(output, made_from):
-        remember(output, made_from, _write_all(report, output, Clips(thumbnails, by_config=few)))
+    with writing_to(output):
+        report = build_report(found, cache)
+        made_from = fingerprint(found.runs, found.rejected, thumbnails, cache)
+        # Of pictures nothing says whether their clips are those of before.
+        if thumbnails or not unchanged(output, made_from):
+            remember(output, made_from, _write_all(report, output, Clips(thumbnails)))
     print_tables(report.tables)
     print_rejected(found.rejected)
     if find_spec("matplotlib") is None:
@@ -98,12 +101,12 @@ def rendered(report: Report) -> dict[str, str]:
         "wide.csv": render_wide(report.tables),
         "report.json": render_document(report),
         **{f"{_TABLES}/{table.id}.tex": render_table(table) for table in report.tables},
+        **{f"{_TABLES}/{t.id}-second.tex": text for t in report.tables if (text := render_second(t)) is not None},
     }
 
 
 def _write_all(report: Report, output: Path, clips: Clips) -> list[Path]:
     """Writes every format, pages and plots; the files."""
-    make_folder(output)
     texts, tables = rendered(report), OwnedFolder(output / _TABLES)
     for name, text in texts.items():
         folder, _, file = name.rpartition("/")

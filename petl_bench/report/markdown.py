@@ -10,30 +10,43 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from petl_bench.report.cells import MISSING, best_of, is_close, mean_and_deviation, number, one_line, signed, state
+from petl_bench.report.best import Standing, best_of, standing
+from petl_bench.report.cells import MISSING, doubted, mean_and_deviation, number, one_line, signed, state
 from petl_bench.report.collect import Rejected
-from petl_bench.report.columns import quality_column
+from petl_bench.report.columns import quality_column, seconds_of, without_many_types
 from petl_bench.report.model import Column, Report, Row, SummaryRow, Table
+from petl_bench.report.summary import other_rows
 from petl_bench.report.tables import FIXTURE_STAMP
 
 MOST_COLUMNS = 9
 MOST_TYPES = 3
-"""With more question types than these, only the accuracy over all questions has room."""
 LEGEND = f"""\
-Mean ± sample standard deviation over seeds [95 % interval of the mean]. **Best** of a column; †: not distinguishable
-from it (paired test on the same queries, Holm-adjusted p above 0.05). Published: what a source states for the same
-recipe, and ours minus it. R@K and accuracy in percent; ranks start at 1. MB = 10⁶ bytes, GB = 10⁹ bytes; Peak GB:
-memory that the largest process allocated on its GPU, or that training added to it on a CPU. GMACs: 10⁹ multiply-adds of
-the vision tower on one clip. {MISSING}: unknown or not applicable. `wide.csv` and `report.json` hold all columns."""
+Mean ± sample standard deviation over seeds [95 % interval of the mean]. **Best** of a column, unless all are equal; †:
+not distinguishable from it (paired on the same queries: p, Holm-adjusted over the rows of the column, is above 0.05,
+or the interval of the difference holds 0); ‡: not tested against it. A partial test is never the best. Published: what
+a source states for the same recipe, and ours minus it. R@K and accuracy in percent; ranks start at 1. MB = 10⁶ bytes,
+GB = 10⁹ bytes; Peak GB: memory that the largest process allocated on its GPU, or that training added to it on a CPU.
+GMACs: 10⁹ multiply-adds of the vision tower on one clip. {MISSING}: unknown or not applicable. `wide.csv` and
+`report.json` hold all columns."""
 
 SUMMARY_LEGEND = """\
 The main figure of each table. Relative: mean over tables of the figure divided by that of full fine-tuning. Rank: mean
-over the tables that a method is in, among the methods that are in all of those. There is no score over datasets."""
+over the tables that a method is in, among the methods that are in all of those. Where a table has several rows of a
+method, the one with most seeds counts, then the packaged recipe, then the first by its hash, never by its figures;
+beside the name stands how many others there are. Partial tests are left out. There is no score over datasets."""
 PUBLISHED_LEGEND = """\
 What sources state, by source and how it was read. State of our recipe (in brackets): `reproduced`, the published figure
 lies in our 95 % interval; `within band`, it is off by at most 1.0 or two standard deviations over seeds; `off`; `not
-comparable`; `not run`. `no recipe`: no packaged configuration is of that backbone and method."""
+comparable`; `not run`. With a question mark: what may be compared is not known altogether. `no recipe`: no packaged
+configuration is of that backbone and method."""
 
+_STANDINGS = {
+    Standing.BEST: "**{}**",
+    Standing.CLOSE: "{} †",
+    Standing.UNTESTED: "{} ‡",
+    Standing.WORSE: "{}",
+    Standing.NONE: "{}",
+}
 _RETRIEVAL = ("t2v R@1", "t2v R@5", "t2v R@10", "v2t R@1")
 _COSTS = ("Trainable %", "Adapter MB", "GMACs", "Peak GB", "GPU-hours", "Wall s", "clips/s train", "clips/s infer")
 _SUMMARY_COLUMNS = ["Method", "Backbone", "Relative", "Rank"]
@@ -41,6 +54,14 @@ _PUBLISHED_COLUMNS = [
     *("Where", "Method", "Backbone", "Dataset", "Direction", "Figures", "Trainable", "State", "Remarks"),
 ]
 _TEXT_COLUMNS = frozenset({"Method", "Backbone", "State", *_PUBLISHED_COLUMNS} - {"Trainable"})
+
+
+#: by what Markdown marks text up, what GitHub takes for the beginning of a link, and the sign of an address or a user
+_LIVE = re.compile(
+    r"[\\`*_\[\]|~$!]"
+    r"|(?P<link>(?i:www(?=\.)|(?:https?|ftp|mailto|xmpp)(?=:)))"
+    r"|(?P<at>(?<!\w)@(?=\w)|@(?=[\w-]+\.[\w.-]*[^\W\d_]))"
+)
 
 
 class Marked(str):
@@ -61,7 +82,14 @@ def render_block(report: Report) -> str:
 
 def escape_markdown(text: str) -> str:
     """Text that shows as itself inside a paragraph or table cell of GitHub Markdown; HTML is inert."""
-    return re.sub(r"([\\`*_\[\]|~$!])", r"\\\1", html.escape(one_line(text), quote=False))
+    return _LIVE.sub(_inert, html.escape(one_line(text), quote=False))
+
+
+def _inert(found: re.Match[str]) -> str:
+    if found["link"]:
+        return found["link"] + "\\"
+    # A backslash before it does not keep GitHub from finding an address.
+    return "@<!-- -->" if found["at"] else "\\" + found[0]
 
 
 def grid(header: list[str], rows: Iterable[list[str]]) -> str:
@@ -87,7 +115,7 @@ def _table(table: Table, heading: str = "##") -> list[str]:
 
 def _quality(table: Table) -> str:
     columns = _quality_columns(table)
-    trainable = _named(table, ["Trainable M"])
+    trainable = table.named(["Trainable M"])
     main, best = columns[0], best_of(table)
     published = [main] if any(main.title in row.published for row in table.rows) else []
     header = ["Method", *(column.title for column in (*trainable, *columns))]
@@ -108,21 +136,18 @@ def _quality(table: Table) -> str:
 
 def _second(table: Table) -> Iterator[str]:
     """Figures beside the plain ones: a grid for each name, of the rows that have any."""
-    columns = [column for column in table.columns if column.kind == "second"]
-    for name, members in groupby(columns, lambda column: column.title.rsplit(": ", 1)[0]):
-        found = list(members)
+    for second in seconds_of(table):
         rows = [
-            [row.name, *(mean_and_deviation(row.values[column.title], column) for column in found), str(len(row.runs))]
-            for row in table.rows
-            if any(row.values[column.title] for column in found)
+            [row.name, *(mean_and_deviation(row.values[c.title], c) for c in second.columns), str(len(row.runs))]
+            for row in second.rows
         ]
-        yield f"Beside these, never to be held against plain figures: {escape_markdown(name)}"
-        yield grid(["Method", *(column.title.rsplit(": ", 1)[1] for column in found), "Seeds"], rows)
+        yield f"Beside these, never to be held against plain figures: {escape_markdown(second.name)}"
+        yield grid(["Method", *second.titles, "Seeds"], rows)
 
 
 def _costs(table: Table) -> str:
     """What is known of any row."""
-    columns = [column for column in _named(table, _COSTS) if any(row.values[column.title] for row in table.rows)]
+    columns = [column for column in table.named(_COSTS) if any(row.values[column.title] for row in table.rows)]
     rows = [
         [row.name, *(mean_and_deviation(row.values[column.title], column) for column in columns)] for row in table.rows
     ]
@@ -130,25 +155,16 @@ def _costs(table: Table) -> str:
 
 
 def _quality_columns(table: Table) -> list[Column]:
-    if retrieval := _named(table, _RETRIEVAL):
+    if retrieval := table.named(_RETRIEVAL):
         return retrieval
-    first, *types = [column for column in table.columns if column.kind == "quality"]
-    return [first, *(types if len(types) <= MOST_TYPES else [])]
-
-
-def _named(table: Table, titles: Iterable[str]) -> list[Column]:
-    columns = {column.title: column for column in table.columns}
-    return [columns[title] for title in titles if title in columns]
+    return without_many_types(table.quality, MOST_TYPES)
 
 
 def _figure(row: Row, column: Column, best: dict[str, float], interval: bool) -> str:
-    """The main figure with its interval; the best is bold, what cannot be told from it has a mark."""
+    """The main figure with its interval; the best is bold, what is not known to be worse has a mark."""
     value = row.values[column.title]
     text = mean_and_deviation(value, column)
-    if value is not None and value.mean == best.get(column.title):
-        text = f"**{text}**"
-    elif is_close(row, column):
-        text = f"{text} †"
+    text = _STANDINGS[standing(row, column, best)].format(text)
     if interval and value is not None and value.interval is not None:
         low, high = (number(limit, column) for limit in value.interval)
         text = rf"{text} \[{low}, {high}\]"
@@ -186,7 +202,7 @@ def _summary(rows: list[SummaryRow], tables: list[Table], names: dict[str, str])
     header = [*_SUMMARY_COLUMNS, *(f"{names[table.id]}: {table.main}" for table in tables)]
     body = [
         [
-            row.method,
+            " ".join(filter(None, (row.method, other_rows(row)))),
             row.backbone,
             MISSING if row.relative is None else f"{row.relative:.3f}",
             MISSING if row.rank is None else f"{row.rank:.1f} of {row.among}",
@@ -222,7 +238,7 @@ def _published_row(figure: dict[str, Any]) -> list[str]:
         figure["direction"],
         ", ".join(f"{name} {value:g}" for name, value in figure["metrics"].items()) or MISSING,
         figure["trainable"] or MISSING,
-        figure["state"] + recipes,
+        doubted(figure["state"], figure["comparable"] == "unknown") + recipes,
         "; ".join(filter(None, (figure["remarks"], figure["why"]))) or MISSING,
     ]
 

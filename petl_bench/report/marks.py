@@ -29,6 +29,11 @@ def marks_of(records: list[Record], most: int, hardware: list[str]) -> list[str]
     return marks + _hardware_marks(hardware_of(records), hardware)
 
 
+def is_partial(record: Record) -> bool:
+    """Whether the test lacked videos."""
+    return _partial_mark(record["protocol"]) is not None
+
+
 def hardware_of(records: list[Record]) -> list[str]:
     """Every machine that costs were measured on, once."""
     return sorted({_hardware(record["env"]) for record in records if _has_costs(record)})
@@ -77,7 +82,7 @@ def _partial_mark(protocol: dict[str, Any]) -> str | None:
     found, expected = protocol["n_found"], protocol["n_expected"]
     if found is None or expected is None:
         return "partial" if protocol["partial"] else None
-    return f"partial {found}/{expected}" if protocol["partial"] or found < expected else None
+    return f"partial {found}/{expected}" if protocol["partial"] or found != expected else None
 
 
 def _has_costs(record: Record) -> bool:

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import petl_bench
+from petl_bench.cli.named_configs import config_folder
 from petl_bench.machine.resources import exhausted
 from petl_bench.report.kept import FOLDER, Kept
+from petl_bench.runs.record import ADAPTER_NAME, CONFIG_NAME, METRICS_NAME, RANKS_NAME
 from petl_bench.storage.files import FileError, file_sha256
 
 #: seconds before it was read in which a file must not have changed: clocks of file systems are that coarse
 _COARSE = 2
-#: what is read of a run's folder; the rest of it (checkpoints, logs) shows nowhere
-_READ = ("result.json", "config.yaml", "ranks.npz", "metrics.csv")
+#: beside a record, which has their digests; of an adapter a report shows that it is there, in the command of its test
+_IN_RECORD = (ADAPTER_NAME, CONFIG_NAME, RANKS_NAME)
 #: what else decides the bytes of a report
 _LIBRARIES = ("jinja2", "markupsafe", "matplotlib", "numpy")
 
@@ -52,7 +54,7 @@ class Digests:
         # A user can set the time of modification (`cp -p`, `touch -r`), but not that of change.
         stamp = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev]
         known = self._kept.pop(str(path), None)
-        if isinstance(known, list) and known[:-1] == stamp:
+        if isinstance(known, list) and known[:-1] == stamp and isinstance(known[-1], str):
             self._kept[str(path)] = known
             return known[-1]
         digest = file_sha256(path)
@@ -68,26 +70,28 @@ class Digests:
 def fingerprint(
     runs: Iterable[tuple[Path, Mapping[str, Any]]],
     rejected: Iterable[tuple[Path, str]],
-    options: Mapping[str, Any],
+    thumbnails: Path | None,
     cache: Path | None,
 ) -> str:
-    """A digest of all that a report is made from: runs and what lies beside them, options, code and libraries.
+    """A digest of all that a report is made from: runs and what lies beside them, code and libraries.
 
     Args:
-        runs: path and record of each.
+        runs: path and record of each that `collect` let pass: files beside it have the digests that the record says.
         rejected: path and reason of each.
-        options: that change what is written, as JSON.
+        thumbnails: folder of clips.
         cache: folder of the report's cache.
 
     Raises:
         FileError: a file cannot be read.
     """
-    digests = Digests(cache, "inputs")
-    files = [path.with_name(name) for path, _ in runs for name in _READ]
+    digests, runs = Digests(cache, "inputs"), [*runs]
+    curves = [path.with_name(METRICS_NAME) for path, _ in runs]
     about = {
-        "files": [(str(path), digests.of(path) if path.is_file() else None) for path in files],
-        "rejected": [(str(path), reason) for path, reason in rejected],
-        "options": options,
+        "runs": runs,
+        "beside": [[path.with_name(name).is_file() for name in _IN_RECORD] for path, _ in runs],
+        "curves": [digests.of(path) if path.is_file() else None for path in curves],
+        "rejected": [*rejected],
+        "thumbnails": thumbnails,
         "code": _code(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
     }
@@ -102,7 +106,7 @@ def unchanged(output: Path, fingerprint: str) -> bool:
         return False
     try:
         return all(file_sha256(output / name) == digest for name, digest in found.items())
-    except FileError:
+    except (FileError, ValueError):  # or no name of a file
         return False
 
 
@@ -128,11 +132,11 @@ def _outputs(output: Path) -> Kept:
 
 @cache
 def _code() -> str:
-    """A digest of this package, whatever its version says: its figures may change while somebody works on it."""
+    """A digest of this package and its configurations, whatever its version says: somebody may be working on them."""
     found = hashlib.sha256(petl_bench.__version__.encode())
-    root = Path(petl_bench.__file__).parent
-    for path in sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"):
-        found.update(f"\0{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
+    for root in (Path(petl_bench.__file__).parent, config_folder()):
+        for path in sorted(path for path in root.rglob("*") if path.is_file() and path.suffix != ".pyc"):
+            found.update(f"\0{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
     return found.hexdigest()
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from petl_bench.report.collect import Key, Rejected, Run
+
+#: a Holm-adjusted p above it: not distinguishable
+SIGNIFICANT = 0.05
 
 
 class Interval(NamedTuple):
@@ -40,7 +44,7 @@ class Difference:
         delta: in the figure's own unit.
         interval: of the difference, paired.
         p: of the test, two-sided.
-        p_holm: the same, adjusted for all comparisons of the table (Holm 1979).
+        p_holm: the same, adjusted for all comparisons of its column with the same other row (Holm 1979).
         test: `mcnemar` (exact) or `sign-flip` (permutation).
     """
 
@@ -49,6 +53,11 @@ class Difference:
     p: float
     p_holm: float
     test: str
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether test and interval both say so: signs are flipped by query, seeds vary in the interval only."""
+        return self.p_holm <= SIGNIFICANT and not self.interval.low <= 0 <= self.interval.high
 
 
 @dataclass(frozen=True)
@@ -60,8 +69,10 @@ class PublishedFigure:
         source: short name of the source, a key of the packaged table of sources.
         where: the table, figure or page of it.
         difference: ours minus it; None if ours is not known.
-        comparable: `yes`, `no` or `unknown`.
+        comparable: `yes` if all that decides both is known and equal, `no` if something is known to differ (its epoch
+            chosen on test, too), or `unknown`.
         why: what differs where it is not comparable, or what is not known; else empty.
+        interval: of the difference: that of our figure, as a source has none; None where ours has none.
     """
 
     value: float
@@ -70,6 +81,7 @@ class PublishedFigure:
     difference: float | None
     comparable: str
     why: str
+    interval: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -99,13 +111,16 @@ class Row:
         name: of the method, with the beginning of the hash where two rows would be called the same.
         runs: by seed.
         values: by title of column; None if unknown.
-        from_best: by title of a quality column: this row minus the best; None of the best itself, and where the runs do
-            not say which queries they had. A row is not distinguishable from the best where `p_holm` is above 0.05.
+        from_best: by title of a quality column: this row minus the best; None of the best itself, and where nothing was
+            tested, as the runs of one of the two do not say which queries they had. `best.standing` tells these apart.
         from_full: the same against full fine-tuning, where the table has it.
         published: by title of a quality column.
         state: of the recipe: `reproduced`, `within band`, `off`, `not comparable` or empty where nothing is published.
+        doubt: why the state is not known to be fair; empty where it is, and where nothing is compared.
         marks: what a reader must know before using the row.
         command: that reproduces it.
+        hardware: every machine that its costs were measured on.
+        partial: whether the test lacked videos: shown, but neither the best, nor a reference, nor ranked.
     """
 
     name: str
@@ -117,7 +132,10 @@ class Row:
     marks: list[str]
     commit: str
     command: str = ""
+    hardware: list[str] = field(default_factory=list)
+    partial: bool = False
     state: str = ""
+    doubt: str = ""
     from_best: dict[str, Difference | None] = field(default_factory=dict)
     from_full: dict[str, Difference | None] = field(default_factory=dict)
     published: dict[str, PublishedFigure] = field(default_factory=dict)
@@ -148,6 +166,21 @@ class Table:
     key: Key
     main: str
 
+    @property
+    def main_column(self) -> Column:
+        """That by which rows are ordered."""
+        return self.named([self.main])[0]
+
+    @property
+    def quality(self) -> list[Column]:
+        """The figures of queries."""
+        return [column for column in self.columns if column.kind == "quality"]
+
+    def named(self, titles: Iterable[str]) -> list[Column]:
+        """Columns by their titles, in that order; what the table lacks is left out."""
+        columns = {column.title: column for column in self.columns}
+        return [columns[title] for title in titles if title in columns]
+
 
 @dataclass(frozen=True)
 class SummaryRow:
@@ -159,6 +192,7 @@ class SummaryRow:
         rank: mean rank among the methods that all of the same tables have.
         among: how many those are, itself included.
         fixture: whether the tables are those of generated data, which are never mixed with measured ones.
+        others: rows of the same method in the tables (other epochs, other rates) that were not chosen.
     """
 
     method: str
@@ -168,6 +202,7 @@ class SummaryRow:
     rank: float | None
     among: int = 0
     fixture: bool = False
+    others: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from petl_bench.report.cells import MISSING
 from petl_bench.report.collect import UNKNOWN, Key, Run, unknown_fields
 from petl_bench.report.columns import peak_gigabytes
+from petl_bench.report.groups import grouped
 from petl_bench.report.marks import all_hardware
 
 #: of a field in other tables that a note tells one by one
@@ -27,10 +28,7 @@ class Dataset(NamedTuple):
 
 def datasets_of(keys: list[Key]) -> dict[str, Dataset]:
     """By name, from the keys of all tables."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for key in keys:
-        fields = dict(key)
-        groups.setdefault(fields["protocol.dataset"], []).append(fields)
+    groups = grouped(map(dict, keys), lambda fields: fields["protocol.dataset"])
     return {name: Dataset(len(group), _values(group)) for name, group in groups.items()}
 
 

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import io
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from petl_bench.report.details import Beside
 from petl_bench.report.figures import Forest, Lines, Plot, Point, Scatter, Shares, plots_of
-from petl_bench.report.labels import short, signed
+from petl_bench.report.labels import short
 from petl_bench.report.model import Report
-from petl_bench.report.owned import OwnedFolder
+from petl_bench.report.owned import OwnedFolder, code_sha256
 from petl_bench.report.placing import Box, boxes_along, leader, place_labels, spread
 
 if TYPE_CHECKING:
@@ -70,13 +70,14 @@ def write_plots(report: Report, output: Path, beside: Beside | None = None) -> l
         return None
     beside = beside or Beside()
     folder = OwnedFolder(output)
-    rules = f"{metadata.version('matplotlib')} {hashlib.sha256(Path(__file__).read_bytes()).hexdigest()}"
+    rules = f"{metadata.version('matplotlib')} {code_sha256()}"
     for table in report.tables:
         for plot in plots_of(table, beside):
             made_of = hashlib.sha256(f"{rules} {plot!r}".encode(errors="replace")).hexdigest()
-            drawing = _Drawing(plot)
+            # Once, and only if a file of it is wanted.
+            draw = functools.cache(functools.partial(drawn, plot))
             for kind in ("svg", "png"):
-                folder.put(f"{table.id}-{plot.name}.{kind}", made_of, drawing.maker(kind))
+                folder.put(f"{table.id}-{plot.name}.{kind}", made_of, lambda draw=draw, kind=kind: draw()[kind])
     return folder.close()
 
 
@@ -92,17 +93,6 @@ def drawn(plot: Plot) -> dict[str, bytes]:
             canvas.print_figure(buffer, format=kind, metadata=about)
             found[kind] = buffer.getvalue()
     return found
-
-
-class _Drawing:
-    """A plot that is drawn once, and only if a file of it is wanted."""
-
-    def __init__(self, plot: Plot) -> None:
-        self._draw = functools.cache(lambda: drawn(plot))
-
-    def maker(self, kind: str) -> Callable[[], bytes]:
-        """Makes a file of it."""
-        return lambda: self._draw()[kind]
 
 
 @contextmanager
@@ -164,13 +154,12 @@ def _scatter(axes: Axes, plot: Scatter) -> None:
     axes.vlines(x, low, high, colors=_MUTED, alpha=0.4, linewidth=0.9, zorder=1)
     for point in plot.points:
         _point(axes, point)
-    front = sorted((point for point in plot.points if point.front), key=lambda point: (point.x, point.y))
-    if len(front) > 1:
-        axes.plot([p.x for p in front], [p.y for p in front], color=_ACCENT, linewidth=1.1, zorder=2)
+    if len(plot.front) > 1:
+        axes.plot([p.x for p in plot.front], [p.y for p in plot.front], color=_ACCENT, linewidth=1.1, zorder=2)
     if plot.identity:
         axes.axline((plot.points[0].x, plot.points[0].x), slope=1, color=_MUTED, linewidth=0.9, linestyle=(0, (2, 3)))
     axes.margins(0.08)
-    _name_points(axes, plot, front)
+    _name_points(axes, plot)
 
 
 def _point(axes: Axes, point: Point) -> None:
@@ -187,7 +176,7 @@ def _point(axes: Axes, point: Point) -> None:
     )
 
 
-def _name_points(axes: Axes, plot: Scatter, front: list[Point]) -> None:
+def _name_points(axes: Axes, plot: Scatter) -> None:
     """Names beside points, placed as on the page, by the sizes that they have here."""
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -195,16 +184,14 @@ def _name_points(axes: Axes, plot: Scatter, front: list[Point]) -> None:
     height = figure.bbox.height  # pixels; theirs count from below
     frame = axes.get_window_extent()
     place = axes.transData.transform
-    order = sorted(
-        plot.points, key=lambda p: (not (p.front or p.reference), -p.y if not plot.identity else 0.0, p.label)
-    )
+    order = plot.by_weight
     at = [(float(x), float(height - y)) for x, y in (place((point.x, point.y)) for point in order)]
     texts = [
         axes.text(0, 0, short(p.label), fontsize=8, color=_INK, fontweight="bold" if p.front else "normal", zorder=4)
         for p in order
     ]
     sizes = [(extent.width + 2, extent.height) for extent in (text.get_window_extent() for text in texts)]
-    taken = [*boxes_along([(float(x), float(height - y)) for x, y in (place((p.x, p.y)) for p in front)])]
+    taken = [*boxes_along([(float(x), float(height - y)) for x, y in (place((p.x, p.y)) for p in plot.front)])]
     for level in plot.levels:
         taken.append(_name_level(axes, level, frame.x1, height))
     within = Box(frame.x0, height - frame.y1, frame.x1, height - frame.y0)
@@ -225,7 +212,7 @@ def _name_points(axes: Axes, plot: Scatter, front: list[Point]) -> None:
 
 def _name_level(axes: Axes, level: Point, right: float, height: float) -> Box:
     text = axes.annotate(
-        short(f"{level.label} {level.y:.1f}"),
+        level.level_label,
         (1, level.y),
         xycoords=("axes fraction", "data"),
         xytext=(-2, 2),
@@ -249,7 +236,7 @@ def _forest(axes: Axes, plot: Forest) -> None:
             [bar.delta], [place], marker="s", markersize=5, color=color, markerfacecolor=color if bar.clear else "white"
         )
         axes.annotate(
-            f"{signed(bar.delta)} [{signed(bar.low)}, {signed(bar.high)}]",
+            bar.said,
             (1.01, place),
             xycoords=("axes fraction", "data"),
             va="center",
@@ -265,15 +252,15 @@ def _forest(axes: Axes, plot: Forest) -> None:
 
 def _lines(axes: Axes, plot: Lines) -> None:
     for number, line in enumerate(plot.lines):
-        axes.plot(line.x, line.y, color=_LINES[number % len(_LINES)], linewidth=1.3)
+        axes.plot(line.steps, line.values, color=_LINES[number % len(_LINES)], linewidth=1.3)
     axes.set_xlabel(plot.x_label)
     axes.set_ylabel(plot.y_label)
     axes.margins(x=0.01)
     low, high = axes.get_ylim()
-    places = spread([(line.y[-1] - low) / (high - low) for line in plot.lines], 0.05, 0.0, 1.0)
+    places = spread([(line.values[-1] - low) / (high - low) for line in plot.lines], 0.05, 0.0, 1.0)
     for number, (line, place) in enumerate(zip(plot.lines, places, strict=True)):
         axes.annotate(
-            short(line.label),
+            short(line.name),
             (1.02, place),
             xycoords="axes fraction",
             va="center",
@@ -287,9 +274,8 @@ def _shares(axes: Axes, plot: Shares) -> None:
     counts = [count for _, count in plot.parts]
     for place, (count, strength) in enumerate(zip(counts, (1.0, 0.6, 0.45, 0.25), strict=False)):
         axes.barh(place, count, height=0.62, color=_ACCENT if place < 2 else _MUTED, alpha=strength)
-        share = 100 * count / max(plot.total, 1)
         axes.annotate(
-            f"{count} ({share:.1f} %)",
+            plot.said(count),
             (count, place),
             xytext=(4, 0),
             textcoords="offset points",

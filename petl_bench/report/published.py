@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from petl_bench.report.columns import OF_DIRECTION
+
 DIRECTIONS = ("t2v", "v2t", "answers")
 TITLES = {
     **{
         (direction, metric): f"{direction} {title}"
         for direction in ("t2v", "v2t")
-        for metric, title in (("R1", "R@1"), ("R5", "R@5"), ("R10", "R@10"), ("MdR", "MdR"), ("MnR", "MnR"))
+        for metric, title in OF_DIRECTION.items()
     },
     ("answers", "accuracy"): "Accuracy",
 }

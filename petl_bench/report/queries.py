@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from petl_bench.report.collect import Run
-from petl_bench.runs.record import FILE_NAME
+from petl_bench.runs.record import FILE_NAME, RANKS_NAME
 from petl_bench.storage.arrays import read_arrays
 from petl_bench.storage.files import FileError
 from petl_bench.storage.untrusted import plain_text
@@ -39,7 +40,7 @@ class Queries:
         hits: the first three of the gallery, best first, by the same ids, fewer where there are fewer; of answers the
             prediction, none where the video could not be read.
         words: what the query says; of a video its first caption.
-        types: of questions.
+        types: of questions, or groups of them where there are any: what tables have columns of.
         videos: ids of the videos that the queries are about.
     """
 
@@ -59,7 +60,13 @@ class Queries:
 
 def ranks_beside(record: Path) -> Path:
     """The ranks that belong to a record: of `result.json` those of the run, of `test.json` those of the test."""
-    return record.with_name("ranks.npz" if record.name == FILE_NAME else f"{record.stem}_ranks.npz")
+    return record.with_name(RANKS_NAME if record.name == FILE_NAME else f"{record.stem}_{RANKS_NAME}")
+
+
+def has_all_queries(record: Mapping[str, Any]) -> bool:
+    """Whether a run had every query of its split, so that its number tells which ones they are."""
+    protocol = record["protocol"]
+    return not protocol["partial"] and protocol["n_found"] == protocol["n_expected"]
 
 
 def read_queries(run: Run) -> dict[str, Queries]:
@@ -203,7 +210,7 @@ def _answers(arrays: Arrays) -> dict[str, Queries]:
         targets=_optional(arrays, "answers", count),
         hits=None if predictions is None else [[answer] if answer else [] for answer in predictions],
         words=_optional(arrays, "words", count),
-        types=_optional(arrays, "question_type", count),
+        types=_optional(arrays, "question_group" if "question_group" in arrays else "question_type", count),
         videos=None if videos is None or clusters is None else [videos[video] for video in clusters],
     )
     return {"answers": queries}

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from petl_bench.report.collect import Run
 from petl_bench.report.marks import training_of
-from petl_bench.runs.record import CONFIG_NAME
+from petl_bench.runs.record import ADAPTER_NAME, CONFIG_NAME
 
-_ADAPTER = "adapter.safetensors"
 #: a bare name of a packaged configuration; a record may hold anything, and commands are copied into shells
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
@@ -23,7 +22,7 @@ def command_of(runs: list[Run]) -> str:
     """
     first = runs[0]
     if first.record["kind"] == "test":
-        adapters = [run.path.with_name(_ADAPTER) for run in runs]
+        adapters = [run.path.with_name(ADAPTER_NAME) for run in runs]
         return "; ".join(f"petl-bench test --ckpt_path={_quoted(path)}" for path in adapters if path.is_file())
     config = first.path.with_name(CONFIG_NAME)
     if config.is_file():

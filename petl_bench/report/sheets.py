@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from petl_bench.report.best import best_of, standing
 from petl_bench.report.cells import one_line
 from petl_bench.report.collect import Run, metrics, second_figures
-from petl_bench.report.model import Row, Table
+from petl_bench.report.model import Column, Row, Table
 
 _MODEL_NUMBERS = ("trainable_params", "total_params", "adapter_bytes", "gmacs_vision", "gmacs_total")
 
@@ -28,7 +29,7 @@ def render_tidy(tables: list[Table]) -> str:
 
 def render_wide(tables: list[Table]) -> str:
     """One line per row with all of it: every figure with spread, interval, comparisons and what is published."""
-    lines = [_wide(table, row) for table in tables for row in table.rows]
+    lines = [_wide(table, row, best) for table in tables for best in (best_of(table),) for row in table.rows]
     names = list(dict.fromkeys(name for line in lines for name in line))
     return _csv(names, ([csv_cell(line.get(name)) for name in names] for line in lines))
 
@@ -63,7 +64,7 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", text) is not None
 
 
-def _wide(table: Table, row: Row) -> Line:
+def _wide(table: Table, row: Row, best: dict[str, float]) -> Line:
     line: Line = {
         "table": table.id,
         "title": table.title,
@@ -77,9 +78,10 @@ def _wide(table: Table, row: Row) -> Line:
         "seeds": " ".join(str(run.record["id"]["seed"]) for run in row.runs),
         "state": row.state,
         "marks": ", ".join(row.marks),
+        "hardware": "; ".join(row.hardware),
     }
     for column in table.columns:
-        line |= _spread(row, column.title) if column.kind != "quality" else _figure(row, column.title)
+        line |= _figure(row, column, best) if column.kind == "quality" else _spread(row, column.title)
     about = {
         "commit": row.commit,
         "command": row.command,
@@ -93,7 +95,8 @@ def _spread(row: Row, title: str) -> Line:
     return {title: value and value.mean, f"{title} sd": value and value.sd, f"{title} n": value and value.n}
 
 
-def _figure(row: Row, title: str) -> Line:
+def _figure(row: Row, column: Column, best: dict[str, float]) -> Line:
+    title = column.title
     value = row.values[title]
     interval = value.interval if value is not None else None
     line = _spread(row, title)
@@ -109,10 +112,14 @@ def _figure(row: Row, title: str) -> Line:
             f"{title} minus {other} test": difference and difference.test,
         }
     figure = row.published.get(title)
+    apart = figure.interval if figure is not None else None
     return line | {
+        f"{title} to best": standing(row, column, best).value or None,
         f"{title} published": figure and figure.value,
         f"{title} published source": figure and f"{figure.source}, {figure.where}",
         f"{title} minus published": figure and figure.difference,
+        f"{title} minus published low": apart and apart.low,
+        f"{title} minus published high": apart and apart.high,
         f"{title} published comparable": figure and figure.comparable,
         f"{title} published why": figure and figure.why,
     }

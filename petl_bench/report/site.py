@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,12 +21,26 @@ from petl_bench.report.page import write_pages
 from petl_bench.report.plots import write_plots
 from petl_bench.report.thumbnails import Clips
 from petl_bench.storage.files import FileError, temporary_of, write_atomically
+from petl_bench.storage.locks import HeldError, passing_lock
 from petl_bench.storage.untrusted import UnreadableError, parse_json, read_text
 
 #: by which a site is known again, with the files that belong to it
 MARKER = ".petl_bench_site.json"
-#: an absolute path of two parts or more, which says how somebody's disk is arranged
-_ABSOLUTE = re.compile(r"""(?<![\w./:~-])(?:/[^\s/'"=,;:<>|)\]]+)+/([^\s/'"=,;:<>|)\]]*)""")
+_PART = r"""[^\s/'"=,;:<>|)\]]+"""
+#: an absolute path of two parts or more, which says how somebody's disk is arranged: in quotation marks whatever is in
+#: it, else with one blank in a folder's name; `…` and `~` begin what was one before
+_ABSOLUTE = re.compile(
+    rf"""(?P<mark>['"])(?:file://)?(?P<quoted>/[^'"\n]+/[^'"\n]*)(?P=mark)"""
+    rf"""|(?<![\w./~…])(?P<option>-[A-Za-z])?(?:file://[\w.-]*)?"""
+    rf"""(?P<path>(?:/{_PART}(?:[ ]{_PART}(?=/))?)+/(?:{_PART})?)"""
+)
+_WINDOWS = re.compile(r"""(?<!\w)[A-Za-z]:(?P<path>(?:\\[^\\\n'"<>|:*?]+)+\\[^\\\s'"<>|:*?]*)""")
+#: what stands before a path; where its first characters, `/` among them, are not those of a longer one
+_BEFORE = r"(?:(?<![\w./~…])|(?<=//)|(?<=-[A-Za-z]))"
+#: in the place of a folder of this machine, as a path that is hidden with whatever follows it
+_HIDDEN = "/\0"
+#: where the folders of users are
+_HOMES = ("home", "Users")
 
 
 def publish(
@@ -45,18 +60,24 @@ def publish(
         thumbnails: folder with the clips that pictures are shown of; nothing is published of them unasked.
 
     Raises:
-        UsageError: the folder holds files and is no site.
+        UsageError: the folder holds files and is no site, or another process writes there.
         FileError: the site cannot be written.
     """
     site = site.resolve()
-    owned = _owned(site)
+    _owned(site)
     new = temporary_of(site)
     try:
-        make_folder(new)
-        _reuse(site, new, owned)
-        _write(report, new, folders, render, thumbnails)
-        _require_no_clash(site, new, owned)
-        _swap(site, new, owned)
+        make_folder(site.parent)
+        # Beside the site, which is replaced as a whole.
+        with passing_lock(site.with_name(f".{site.name}.lock")):
+            owned = _owned(site)
+            make_folder(new)
+            _reuse(site, new, owned)
+            _write(report, new, folders, render, thumbnails)
+            _require_no_clash(site, new, owned)
+            _swap(site, new, owned)
+    except HeldError as error:
+        raise UsageError(f"another process writes the site {site}: wait for it, or set --publish") from error
     except OSError as error:
         raise exhausted(error, site) or FileError(site, f"cannot be written: {error.strerror}") from error
     finally:
@@ -82,22 +103,41 @@ def portable(report: Report, folders: Sequence[Path]) -> tuple[Report, dict[Path
         places[short] = path
         return short
 
-    # The longer first: one folder may lie in another.
     known = {str(path): name for folder, name in names.items() for path in (folder, folder.resolve())}
-    known = dict(sorted(known.items(), key=lambda item: -len(item[0])))
     # A name as short as `runs` may be part of any other word; it tells nothing, either.
-    known = {path: name for path, name in known.items() if path.startswith("/")}
+    known = {path: name for path, name in known.items() if path.startswith("/") and path != "/"}
+
+    named = [
+        (re.compile(_BEFORE + re.escape(path) + r"(?![\w.-])"), name)
+        for names_of in (known, dict.fromkeys(_places(), _HIDDEN))
+        # The longer first: one folder may lie in another.
+        for path, name in sorted(names_of.items(), key=lambda item: len(item[0]), reverse=True)
+    ]
 
     def hidden(text: str) -> str:
-        if "/" not in text:
+        if "/" not in text and "\\" not in text:
             return text
-        for path, name in known.items():
-            text = text.replace(path, name)
-        home = str(_home() or "/")
-        text = text if home == "/" else text.replace(home, "~")
-        return _ABSOLUTE.sub(r"…/\1", text)
+        for path, name in named:
+            text = path.sub(lambda _, name=name: name, text)
+        text = _WINDOWS.sub(_last_part, _ABSOLUTE.sub(_last_part, text))
+        return text.replace(_HIDDEN, "…")
 
     return _mapped(report, hidden, moved), places
+
+
+def _last_part(found: re.Match[str]) -> str:
+    """Of an absolute path; nothing of the folder of a user."""
+    groups = found.groupdict("")
+    mark, option = groups.get("mark", ""), groups.get("option", "")
+    parts = re.split(r"[/\\]+", (groups.get("quoted") or groups["path"]).strip("/\\"))
+    last = "~" if len(parts) == 2 and parts[0] in _HOMES else f"…/{parts[-1]}"
+    return f"{mark}{option}{last}{mark}"
+
+
+def _places() -> set[str]:
+    """Where this process is at work, by names that may have blanks in them; `/tmp` and the like tell nothing."""
+    found = {Path(tempfile.gettempdir()), Path.cwd(), *filter(None, [_home()])}
+    return {str(path) for place in found for path in (place, place.resolve()) if len(path.parts) > 2}
 
 
 def _names_of(folders: Iterable[Path]) -> dict[Path, str]:

@@ -2,12 +2,14 @@
 
 Queries are resampled, the gallery is not. Those that belong together (all captions of a video, all questions about
 it) are resampled whole: their figures are correlated, and an interval that ignores it is too short. Where a
-configuration has several seeds, these are resampled, too, and the figure is the mean over seeds: the two sources of
-variance are crossed (every seed answers the same queries), so a resample draws one set of queries for all its seeds.
+configuration has several seeds, the figure is the mean over them, and a resample moves it as far as Student's t lets a
+mean of so few lie from that of all seeds: resampling two to five seeds says too little. The two sources of variance are
+crossed (every seed answers the same queries): a resample draws one set of queries for all its seeds.
 
 Sources: Efron and Tibshirani, An Introduction to the Bootstrap (1993), 13.3 (percentile interval); Davison and
-Hinkley, Bootstrap Methods and their Application (1997), 3.8 (clusters, several levels); Owen, The pigeonhole bootstrap
-(Annals of Applied Statistics 2007; crossed factors); McNemar (Psychometrika 1947), exact as the binomial test of
+Hinkley, Bootstrap Methods and their Application (1997), 3.8 (clusters, several levels); Student, The probable error of
+a mean (Biometrika 1908; seeds); Weerahandi, Generalized confidence intervals (Journal of the American Statistical
+Association 1993; the two together); McNemar (Psychometrika 1947), exact as the binomial test of
 discordant pairs; Phipson and Smyth (Statistical Applications in Genetics and Molecular Biology 2010; a p of random
 permutations is never zero); Holm (Scandinavian Journal of Statistics 1979).
 
@@ -61,26 +63,6 @@ def recall(ranks: np.ndarray, k: int) -> np.ndarray:
     return np.where(np.asarray(ranks) <= k, 100.0, 0.0)
 
 
-def bootstrap(
-    values: Sequence[np.ndarray], clusters: np.ndarray, statistic: Literal["mean", "median"]
-) -> tuple[float, float]:
-    """95 % percentile interval of the mean over seeds of a statistic.
-
-    Args:
-        values: of each query (N,), one array per seed.
-        clusters: label of what each query is resampled with (N,), integers.
-        statistic: over queries.
-
-    Returns:
-        Its lower and upper end. A single cluster, or equal values, have an interval without width.
-
-    Raises:
-        ValueError: there is no query, the lengths differ, or a value is not finite.
-    """
-    resampled = resampled_means if statistic == "mean" else resampled_medians
-    return interval(mean_over_seeds([resampled(seed, clusters) for seed in values]))
-
-
 def paired(
     ours: Sequence[np.ndarray],
     theirs: Sequence[np.ndarray],
@@ -97,11 +79,11 @@ def paired(
     Args:
         ours: of each query (N,), one array per seed; hits as `recall` gives them.
         theirs: the same of the other configuration, whose seeds are others.
-        clusters: as of `bootstrap`.
+        clusters: label of what each query is resampled with (N,), integers.
         kind: of the values.
 
     Raises:
-        ValueError: as of `bootstrap`, or hits have more than two values.
+        ValueError: there is no query, the lengths differ, a value is not finite, or hits have more than two values.
     """
     low, high = interval(
         mean_over_seeds([resampled_means(seed, clusters) for seed in ours])
@@ -134,13 +116,13 @@ def resampled_means(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 
     Args:
         values: (N,) or, of several figures of the same queries, (N, F).
-        clusters: as of `bootstrap`.
+        clusters: as of `paired`.
 
     Returns:
         (RESAMPLES, F)
 
     Raises:
-        ValueError: as of `bootstrap`.
+        ValueError: there is no query, the lengths differ, or a value is not finite.
     """
     return resampled_ratios(cluster_sums(values, clusters), cluster_sums(np.ones(len(clusters)), clusters))
 
@@ -166,13 +148,13 @@ def resampled_medians(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 
     Args:
         values: (N,) or (N, F)
-        clusters: as of `bootstrap`.
+        clusters: as of `paired`.
 
     Returns:
         (RESAMPLES, F)
 
     Raises:
-        ValueError: as of `bootstrap`.
+        ValueError: there is no query, the lengths differ, or a value is not finite.
     """
     _require_values(values, clusters)
     columns = np.asarray(values).reshape(len(values), -1)
@@ -196,7 +178,11 @@ def resampled_medians(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
 
 
 def mean_over_seeds(resampled: Sequence[np.ndarray], stream: int = 0) -> np.ndarray:
-    """Means over as many seeds as there are, drawn anew in every resample.
+    """Means over seeds, moved in every resample by what these do not tell of other seeds.
+
+    The move is a normal combination of the seeds' deviations from their mean, scaled so that over resamples it is
+    t-distributed with one degree of freedom less than there are seeds, times their standard error. It is the same
+    whichever queries are drawn, so that the two variances add up.
 
     Args:
         resampled: (RESAMPLES, F), one per seed, of the same queries.
@@ -213,9 +199,10 @@ def mean_over_seeds(resampled: Sequence[np.ndarray], stream: int = 0) -> np.ndar
     if len(resampled) == 1:
         return resampled[0]
     seeds = len(resampled)
-    drawn = np.random.default_rng([_SEED, seeds, stream]).integers(0, seeds, (RESAMPLES, seeds))
-    counts = [(drawn == seed).sum(axis=1, keepdims=True) for seed in range(seeds)]
-    return sum((count * one for count, one in zip(counts, resampled, strict=True)), np.zeros(1)) / seeds
+    draw = np.random.default_rng([_SEED, seeds, stream])
+    moves = draw.standard_normal((RESAMPLES, seeds)) / np.sqrt(seeds * draw.chisquare(seeds - 1, (RESAMPLES, 1)))
+    of_seeds = np.stack([np.nanmean(one, axis=0) for one in resampled])  # (seeds, F)
+    return sum(resampled, np.zeros(1)) / seeds + moves @ (of_seeds - of_seeds.mean(axis=0))
 
 
 def interval(resampled: np.ndarray) -> tuple[float, float]:
@@ -268,7 +255,7 @@ def cluster_sums(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     """Values (N,) or (N, F) added up in each cluster, in the order of labels: (C, F).
 
     Raises:
-        ValueError: as of `bootstrap`.
+        ValueError: there is no query, the lengths differ, or a value is not finite.
     """
     _require_values(values, clusters)
     columns = np.asarray(values, dtype=float).reshape(len(values), -1)

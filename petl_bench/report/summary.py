@@ -9,22 +9,30 @@ import json
 import statistics
 from bisect import bisect_left, bisect_right
 from collections import Counter
+from dataclasses import replace
 
+from petl_bench.report.groups import grouped
 from petl_bench.report.model import Row, SummaryRow, Table, Value
-from petl_bench.report.tables import full_finetuning, pin_of
+from petl_bench.report.tables import full_finetuning, pin_of, preferred
 
 Rows = dict[str, Row]
-"""The rows of one method by id of table."""
+"""What stands for one method, by id of table."""
 
 
 def summarise_tables(tables: list[Table]) -> list[SummaryRow]:
     """One row for each method with the same options on one backbone; measured ones first, fixtures apart from them.
 
-    Where a table has several rows of one (other epochs, other rates), the first of them counts, which is the best.
+    Where a table has several rows of one (other epochs, other rates), the preferred one counts, by what does not depend
+    on its figures: the best would be chosen on the test. Rows of a partial test are left out.
     """
     return [
         row for fixture in (False, True) for row in _summary([table for table in tables if table.fixture is fixture])
     ]
+
+
+def other_rows(row: SummaryRow) -> str:
+    """`+2 other settings`; empty if there is none."""
+    return f"+{row.others} other setting{'s' * (row.others > 1)}" if row.others else ""
 
 
 def _summary(tables: list[Table]) -> list[SummaryRow]:
@@ -33,15 +41,20 @@ def _summary(tables: list[Table]) -> list[SummaryRow]:
     methods = _methods(tables)
     labels = _labels(methods)
     ranks = _ranks(methods, tables)
-    rows = [_row(labels[key], found, ranks[key], tables) for key, found in methods.items()]
+    whole = Counter(_key(row) for table in tables for row in table.rows if not row.partial)
+    rows = [
+        replace(_row(labels[key], found, ranks[key], tables), others=whole[key] - len(found))
+        for key, found in methods.items()
+    ]
     return sorted(rows, key=_order)
 
 
 def _methods(tables: list[Table]) -> dict[str, Rows]:
     methods: dict[str, Rows] = {}
     for table in tables:
-        for row in table.rows:
-            methods.setdefault(_key(row), {}).setdefault(table.id, row)
+        for key, rows in grouped(table.rows, _key).items():
+            if (row := preferred(rows)) is not None:
+                methods.setdefault(key, {})[table.id] = row
     return methods
 
 

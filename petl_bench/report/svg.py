@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from html import escape
 
-from petl_bench.report.figures import Forest, Line, Lines, Plot, Point, Scatter, Shares
-from petl_bench.report.labels import one_line, short, signed, width
+from petl_bench.report.figures import Forest, Lines, Plot, Point, Scatter, Shares
+from petl_bench.report.labels import one_line, short, width
 from petl_bench.report.placing import (
     Axis,
     Box,
@@ -60,17 +60,15 @@ def _scatter(plot: Scatter, id: str) -> str:
         parts.append(_line(frame.left, frame.bottom, frame.right, frame.top, "identity"))
     taken: list[Box] = []
     for level, place in zip(plot.levels, _level_places(plot.levels, y, frame), strict=True):
-        text = short(f"{level.label} {level.y:.1f}")
+        text = level.level_label
         parts.append(_line(frame.left, y(level.y), frame.right, y(level.y), "level"))
         parts.append(_text(frame.right - 4, place, text, "small end muted"))
         taken.append(Box(frame.right - 6 - width(text, _TEXT), place - _TEXT, frame.right, place + 2))
-    front = sorted((point for point in points if point.front), key=lambda point: (point.x, point.y))
-    if len(front) > 1:
-        corners = [(x(p.x), y(p.y)) for p in front]
+    if len(plot.front) > 1:
+        corners = [(x(p.x), y(p.y)) for p in plot.front]
         parts.append(f'<polyline class="front" points="{" ".join(f"{_n(a)},{_n(b)}" for a, b in corners)}"/>')
         taken += list(boxes_along(corners))
-    # What others are held against, and what beats all others, is named first.
-    order = sorted(points, key=lambda p: (not (p.front or p.reference), -p.y if not plot.identity else 0.0, p.label))
+    order = plot.by_weight
     places = [(x(point.x), y(point.y)) for point in order]
     names = [short(point.label) for point in order]
     # The front's are bold.
@@ -78,7 +76,11 @@ def _scatter(plot: Scatter, id: str) -> str:
         (width(name, _TEXT * (1.12 if p.front else 1)) + 2, _TEXT + 1) for name, p in zip(names, order, strict=True)
     ]
     boxes = place_labels(places, sizes, frame, taken)
-    parts += [_whisker(x(p.x), y(p.low), y(p.high)) for p in points if p.low is not None and p.high is not None]
+    parts += [
+        _line(x(p.x), y(p.low), x(p.x), y(p.high), "whisker")
+        for p in points
+        if p.low is not None and p.high is not None
+    ]
     for point, name, (at_x, at_y), box in zip(order, names, places, boxes, strict=True):
         if box is not None:
             parts += _label(box, at_x, at_y, name, "front-label" if point.front else "")
@@ -108,14 +110,13 @@ def _forest(plot: Forest, id: str) -> str:
     parts = [*_x_axis(frame, axis, plot.x_label), _line(x(0.0), frame.top, x(0.0), frame.bottom, "zero")]
     for number, (bar, name) in enumerate(zip(plot.bars, names, strict=True)):
         middle = top + row * (number + 0.5)
-        said = f"{signed(bar.delta)} [{signed(bar.low)}, {signed(bar.high)}]"
         parts += [
-            f"<g><title>{_escape(f'{bar.label}: {said}')}</title>",
+            f"<g><title>{_escape(f'{bar.label}: {bar.said}')}</title>",
             _text(left - 8, middle + 4, name, "end"),
             _line(x(bar.low), middle, x(bar.high), middle, "whisker"),
             f'<rect class="{"dot front" if bar.clear else "dot hollow"}" x="{_n(x(bar.delta) - 3.5)}" '
             f'y="{_n(middle - 3.5)}" width="7" height="7"/>',
-            _text(_WIDTH - 4, middle + 4, said, "small end muted"),
+            _text(_WIDTH - 4, middle + 4, bar.said, "small end muted"),
             "</g>",
         ]
     about = "; ".join(f"{bar.label}: {bar.delta:+.1f} [{bar.low:+.1f}, {bar.high:+.1f}]" for bar in plot.bars) + "."
@@ -123,27 +124,24 @@ def _forest(plot: Forest, id: str) -> str:
 
 
 def _lines(plot: Lines, id: str) -> str:
-    names = [short(line.label, 22) for line in plot.lines]
+    names = [short(line.name, 22) for line in plot.lines]
     frame = Box(_LEFT, _TOP, _WIDTH - 16 - max(width(name, _TEXT) for name in names), _HEIGHT - 60 - _BOTTOM)
-    x_axis = linear_axis([step for line in plot.lines for step in line.x], around=0.0)
-    y_axis = linear_axis([value for line in plot.lines for value in line.y])
+    x_axis = linear_axis([step for line in plot.lines for step in line.steps], around=0.0)
+    y_axis = linear_axis([value for line in plot.lines for value in line.values])
     x, y = pixels(x_axis, frame.left, frame.right), pixels(y_axis, frame.bottom, frame.top)
     parts = [*_axes(frame, x_axis, y_axis, plot.x_label, plot.y_label)]
-    ends = [(x(line.x[-1]), y(line.y[-1])) for line in plot.lines]
+    ends = [(x(line.steps[-1]), y(line.values[-1])) for line in plot.lines]
     places = spread([end for _, end in ends], _TEXT + 2.5, frame.top + 4, frame.bottom)
     for number, (line, name, (end_x, end_y), place) in enumerate(zip(plot.lines, names, ends, places, strict=True)):
-        path = " ".join(f"{_n(x(step))},{_n(y(value))}" for step, value in zip(line.x, line.y, strict=True))
+        path = " ".join(f"{_n(x(step))},{_n(y(value))}" for step, value in zip(line.steps, line.values, strict=True))
         parts += [
-            f'<g class="c{number % 8}"><title>{_escape(line.label)}</title><polyline class="curve" points="{path}"/>',
+            f'<g class="c{number % 8}"><title>{_escape(line.name)}</title><polyline class="curve" points="{path}"/>',
             _line(end_x + 2, end_y, frame.right + 9, place, "leader"),
             _text(frame.right + 11, place + 4, name, "colored"),
             "</g>",
         ]
-    return _whole(plot, id, _WIDTH, _HEIGHT - 60, _ends(plot.lines), parts)
-
-
-def _ends(lines: Iterable[Line]) -> str:
-    return "; ".join(f"{line.label}: {line.y[0]:.4g} at first, {line.y[-1]:.4g} at last" for line in lines) + "."
+    ends_of = (f"{line.name}: {line.values[0]:.4g} at first, {line.values[-1]:.4g} at last" for line in plot.lines)
+    return _whole(plot, id, _WIDTH, _HEIGHT - 60, "; ".join(ends_of) + ".", parts)
 
 
 def _shares(plot: Shares, id: str) -> str:
@@ -158,7 +156,7 @@ def _shares(plot: Shares, id: str) -> str:
         parts += [
             _text(left - 6, middle + 4, name, "end"),
             f'<rect class="share {kind}" x="{_n(left)}" y="{_n(middle - 8)}" width="{_n(length)}" height="16"/>',
-            _text(left + length + 6, middle + 4, f"{count} ({100 * count / max(plot.total, 1):.1f} %)", "small muted"),
+            _text(left + length + 6, middle + 4, plot.said(count), "small muted"),
         ]
     about = ", ".join(f"{name}: {count}" for name, count in plot.parts) + f", of {plot.total}."
     return _whole(plot, id, _WIDTH, 12 + row * len(names), about, parts)
@@ -188,23 +186,22 @@ def _label(box: Box, x: float, y: float, name: str, kind: str) -> Iterator[str]:
     if end is not None:
         yield _line(x, y, *end, "leader")
     # Held at the side of its point: the reader's font may be wider or narrower than ours.
-    at, anchor = (box.right - 1, "end") if box.right < x else (box.left + 1, "") if box.left > x else (x, "middle")
-    at = (box.left + box.right) / 2 if anchor == "middle" else at
+    at, anchor = (box.left + box.right) / 2, "middle"
+    if box.right < x:
+        at, anchor = box.right - 1, "end"
+    elif box.left > x:
+        at, anchor = box.left + 1, ""
     yield _text(at, box.bottom - 3, name, " ".join(filter(None, ("halo", kind, anchor))))
 
 
 def _dot(point: Point, x: float, y: float) -> str:
     kind = "front" if point.front else "reference" if point.reference else ""
-    kind = f"dot {kind}{' hollow' if point.faint else ''}".replace("  ", " ").strip()
+    kind = " ".join(filter(None, ("dot", kind, "hollow" if point.faint else "")))
     spread_of = "" if point.low is None or point.high is None else f" [{point.low:.1f}, {point.high:.1f}]"
     title = f"<title>{_escape(f'{point.label}: {point.x:.4g}, {point.y:.1f}{spread_of}')}</title>"
     if point.reference:
         return f'<rect class="{kind}" x="{_n(x - 3.8)}" y="{_n(y - 3.8)}" width="7.6" height="7.6">{title}</rect>'
     return f'<circle class="{kind}" cx="{_n(x)}" cy="{_n(y)}" r="4">{title}</circle>'
-
-
-def _whisker(x: float, low: float, high: float) -> str:
-    return _line(x, low, x, high, "whisker")
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:

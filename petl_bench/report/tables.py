@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from petl_bench.report.cells import MISSING
 from petl_bench.report.collect import Key, Run, comparability_key
 from petl_bench.report.columns import MACHINE_SOURCES, MODEL_SOURCES, Source, quality_sources, second_sources
-from petl_bench.report.marks import all_hardware, marks_of
+from petl_bench.report.groups import grouped
+from petl_bench.report.marks import all_hardware, cuts_of, hardware_of, is_partial, marks_of, training_of
 from petl_bench.report.model import Row, Table, Value
 from petl_bench.report.notes import Dataset, datasets_of, notes_of
 from petl_bench.report.reproducing import command_of
@@ -28,9 +29,7 @@ PINNED_METHODS = {"full": 0, "fullfinetuning": 0, "zeroshot": 1, "linear": 2, "l
 
 def build_tables(runs: Iterable[Run]) -> list[Table]:
     """Groups runs by comparability key; sorted by origin (measured first), dataset and protocol."""
-    groups: dict[Key, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(comparability_key(run.record), []).append(run)
+    groups = grouped(runs, lambda run: comparability_key(run.record))
     keys = sorted(groups, key=_table_order)
     datasets = datasets_of(keys)
     return [_table(key, groups[key], datasets[dict(key)["protocol.dataset"]]) for key in keys]
@@ -45,8 +44,27 @@ def summarise(values: Iterable[float | None]) -> Value | None:
 
 
 def full_finetuning(table: Table) -> Row | None:
-    """The row that others are held against: the best of full fine-tuning, where the table has one."""
-    return next((row for row in table.rows if pin_of(row.method) == 0), None)
+    """The row that others are held against: of full fine-tuning the preferred one, where the table has any."""
+    return preferred([row for row in table.rows if pin_of(row.method) == 0])
+
+
+def preferred(rows: Iterable[Row]) -> Row | None:
+    """Which of several settings of a method stands for it; None if no test was whole.
+
+    That with most seeds, then the packaged recipe, then the first by configuration: never by its figures, which are of
+    the test.
+    """
+    return min(
+        (row for row in rows if not row.partial),
+        key=lambda row: (-len(row.runs), not _is_packaged(row), row.config_hash),
+        default=None,
+    )
+
+
+def _is_packaged(row: Row) -> bool:
+    """Whether it was trained by a packaged configuration that was named, whole."""
+    records = [run.record for run in row.runs]
+    return all((training_of(record) or {}).get("recipe") and not cuts_of(record) for record in records)
 
 
 def _table(key: Key, runs: list[Run], others: Dataset) -> Table:
@@ -80,9 +98,7 @@ def _id(key: Key) -> str:
 
 
 def _rows(runs: list[Run], sources: list[Source]) -> list[Row]:
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.record["id"]["config_hash"], []).append(run)
+    groups = grouped(runs, lambda run: run.record["id"]["config_hash"])
     most = max(len(group) for group in groups.values())
     hardware = all_hardware(runs)
     names = _names(groups)
@@ -104,7 +120,8 @@ def _row(name: str, runs: list[Run], sources: list[Source], most: int, hardware:
     runs = sorted(runs, key=lambda run: (run.record["id"]["seed"], run.path))
     records = [run.record for run in runs]
     # A mean over different machines is the cost of none of them.
-    hidden = MACHINE_SOURCES if len(all_hardware(runs)) > 1 else []
+    machines = hardware_of(records)
+    hidden = MACHINE_SOURCES if len(machines) > 1 else []
     commits = sorted({record["env"]["commit"][:8] for record in records if record["env"]["commit"]})
     model = records[0]["model"]
     return Row(
@@ -120,6 +137,8 @@ def _row(name: str, runs: list[Run], sources: list[Source], most: int, hardware:
         marks=marks_of(records, most, hardware),
         commit=", ".join(commits) or MISSING,
         command=command_of(runs),
+        hardware=machines,
+        partial=any(map(is_partial, records)),
     )
 
 

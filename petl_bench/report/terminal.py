@@ -7,6 +7,7 @@ from typing import Any
 from petl_bench.machine.output import console
 from petl_bench.report.cells import mean_and_deviation, one_line, state
 from petl_bench.report.collect import Rejected
+from petl_bench.report.columns import seconds_of, without_many_types
 from petl_bench.report.model import Column, Row, Table
 
 _TEXT_COLUMNS = frozenset({"Method", "Backbone", "State", "Commit"})
@@ -19,10 +20,13 @@ def print_tables(tables: list[Table]) -> None:
     screen = console(highlight=False, markup=False)
     unlimited = screen.options.update(max_width=10_000)
     for table in tables:
-        full = _shown(table, table.columns, ["Backbone", "Seeds", "State", "Commit"])
+        plain = [column for column in table.columns if column.kind != "second"]
+        full = _shown(table.title, table.rows, without_many_types(plain), ["Backbone", "Seeds", "State", "Commit"])
         fits = screen.measure(full, options=unlimited).maximum <= screen.width
         short = [column for column in table.columns if column.title in _SHORT]
-        screen.print(full if fits else _shown(table, short, ["State"]))
+        screen.print(full if fits else _shown(table.title, table.rows, short, ["State"]))
+        for second in seconds_of(table):
+            screen.print(_shown(f"beside these: {second.name}", second.rows, second.columns, ["Seeds"], second.titles))
         for note in table.notes:
             screen.print(one_line(note))
         screen.print()
@@ -34,17 +38,20 @@ def print_rejected(rejected: list[Rejected]) -> None:
         print(f"rejected: {one_line(item.path.as_posix())}: {one_line(item.reason)}")
 
 
-def _shown(table: Table, columns: list[Column], about: list[str]) -> Any:
+def _shown(
+    title: str, rows: list[Row], columns: list[Column], about: list[str], titles: list[str] | None = None
+) -> Any:
+    """Rows below the titles of the columns, or others in their place."""
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = RichTable(title=Text(one_line(table.title)))
-    for title in ["Method", *(column.title for column in columns), *about]:
-        text = title in _TEXT_COLUMNS
-        shown.add_column(Text(one_line(title)), justify="left" if text else "right", no_wrap=not text, overflow="fold")
-    for row in table.rows:
+    shown = RichTable(title=Text(one_line(title)))
+    for head in ["Method", *(titles or (column.title for column in columns)), *about]:
+        text = head in _TEXT_COLUMNS
+        shown.add_column(Text(one_line(head)), justify="left" if text else "right", no_wrap=not text, overflow="fold")
+    for row in rows:
         figures = [mean_and_deviation(row.values[column.title], column) for column in columns]
-        texts = [row.name, *figures, *(_about(row, title) for title in about)]
+        texts = [row.name, *figures, *(_about(row, head) for head in about)]
         shown.add_row(*(Text(one_line(text)) for text in texts))
     return shown
 

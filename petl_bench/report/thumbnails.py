@@ -11,39 +11,33 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from petl_bench.errors import ResourceError
-from petl_bench.storage.untrusted import UnreadableError, is_file, is_folder, read_bytes
+from petl_bench.storage.untrusted import is_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-CONFIG_NAME = "config.yaml"
 SUFFIXES = ("", ".mp4", ".avi", ".mkv", ".webm", ".mov", ".jpg", ".jpeg", ".png", ".gif")
 _IMAGES = frozenset({".jpg", ".jpeg", ".png", ".gif"})
 _SIDE, _QUALITY = 112, 55
 #: bytes of pictures in one page, as base64; the rest of the queries is told in words
 MOST_BYTES = 2_000_000
-#: bytes of a config.yaml
-_MOST_CONFIG = 1_000_000
 #: pixels of a picture that are decoded; a small file may claim any number
 _MOST_PIXELS = 50_000_000
 
 
 class Clips:
-    """Where pictures come from.
+    """Where pictures come from: one folder that the user names.
+
+    Not from where a record says that its data were: records are foreign, and would choose what a page shows of this
+    machine.
 
     Args:
-        folder: with the clips; None for the data roots that configurations name.
-        by_config: whether those are looked at.
+        folder: with the clips, by their ids, or with a folder `videos` of them; None: there are no pictures.
     """
 
-    def __init__(self, folder: Path | None = None, by_config: bool = False) -> None:
-        self.folder = folder
-        self.by_config = by_config
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folders = () if folder is None else (folder, folder / "videos")
         self._spent = 0
-        self._roots = lru_cache(maxsize=64)(_roots)
         self._pictures = lru_cache(maxsize=512)(picture)
 
     def new_page(self) -> None:
@@ -53,26 +47,16 @@ class Clips:
     @property
     def any(self) -> bool:
         """Whether there may be pictures."""
-        return self.folder is not None or self.by_config
+        return bool(self._folders)
 
-    def of(self, record: Path, id: str) -> str | None:
-        """A data URI.
-
-        Args:
-            record: where the record lies whose ranks name the clip.
-            id: of the clip.
-        """
-        for root in self._folders(record):
+    def of(self, id: str) -> str | None:
+        """The picture of a clip, a data URI."""
+        for root in self._folders:
             uri = self._pictures(root, id)
             if uri is not None and self._spent + len(uri) <= MOST_BYTES:
                 self._spent += len(uri)
                 return uri
         return None
-
-    def _folders(self, record: Path) -> tuple[Path, ...]:
-        if self.folder is not None:
-            return (self.folder, self.folder / "videos")
-        return self._roots(record.with_name(CONFIG_NAME)) if self.by_config else ()
 
 
 def picture(folder: Path, id: str) -> str | None:
@@ -122,14 +106,3 @@ def _read(path: Path) -> Image | None:
             container.seek(container.duration // 2)
         frame: Any = next(container.decode(stream), None)
         return None if frame is None else frame.to_image()
-
-
-def _roots(config: Path) -> tuple[Path, ...]:
-    """Folders where a run found its clips, if they are still there."""
-    try:
-        found = yaml.load(read_bytes(config, _MOST_CONFIG), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        options = dict(found["data"]["init_args"])
-        root, videos = Path(str(options["root"])), str(options.get("videos") or "")
-    except (UnreadableError, ResourceError, yaml.YAMLError, LookupError, TypeError, ValueError, RecursionError):
-        return ()
-    return tuple(folder for folder in dict.fromkeys((root / videos, root)) if is_folder(folder))

@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from petl_bench.report.collect import Collection, Rejected, Run, metrics
-from petl_bench.report.configurations import IN_RSUM, RECALL_AT, Read
+from petl_bench.report.configurations import IN_RSUM, RECALL_AT
 from petl_bench.report.kept import Kept
 from petl_bench.report.queries import Queries, ranks_beside, read_queries
+from petl_bench.runs.record import leaves
 from petl_bench.storage.files import FileError
 
 
-def verified(found: Collection, cache: Path | None, read: Read = read_queries) -> Collection:
+def verified(found: Collection, cache: Path | None) -> Collection:
     """The runs whose figures follow from their ranks, and all that are rejected.
 
     A run whose ranks are not there stays: a record may travel alone.
@@ -26,7 +27,6 @@ def verified(found: Collection, cache: Path | None, read: Read = read_queries) -
     Args:
         found: by `collect`.
         cache: folder of the report's cache, which remembers those that do; None: nothing is kept.
-        read: what a run says of its queries, by direction.
     """
     kept = Kept(cache, "verified", "1")
     runs: list[Run] = []
@@ -34,38 +34,44 @@ def verified(found: Collection, cache: Path | None, read: Read = read_queries) -
     for run in found.runs:
         said = json.dumps([run.record["integrity"]["ranks_sha256"], metrics(run.record)], sort_keys=True)
         key = hashlib.sha256(said.encode()).hexdigest()
-        reason = None
-        if ranks_beside(run.path).is_file() and key not in kept:
-            reason = _objection(run, read)
-            if reason is None:
-                kept[key] = True
-        if reason is None:
-            runs.append(run)
-        else:
-            rejected.append(Rejected(run.path, reason))
+        if ranks_beside(run.path).is_file() and kept.get(key) is not True:
+            if reason := _objection(run):
+                rejected.append(Rejected(run.path, reason))
+                continue
+            kept[key] = True
+        runs.append(run)
     kept.save()
     return Collection(runs, sorted(rejected))
 
 
-def _objection(run: Run, read: Read) -> str | None:
+def _objection(run: Run) -> str | None:
     ranks = ranks_beside(run.path).name
     try:
-        queries = read(run)
+        queries = read_queries(run)
     except FileError as error:
         return f"{ranks}: {error.reason}"
-    said = dict(_named("", metrics(run.record)))
-    for name, value in figures_of(queries).items():
+    level = "per_group" if "per_group" in run.record["eval"] else "per_type"
+    said = {name: value for name, value in leaves(metrics(run.record)) if isinstance(value, int | float)}
+    found = figures_of(queries, level)
+    if unfounded := next((name for name in said if _follows(name, level) and name not in found), None):
+        return f"{unfounded} is {said[unfounded]:g}, of which {ranks} says nothing"
+    for name, value in found.items():
         if name in said and not math.isclose(said[name], value, rel_tol=1e-6, abs_tol=1e-6):
             return f"{name} is {said[name]:g}, but {ranks} gives {value:g}: one of them is forged"
     return None
 
 
-def figures_of(queries: Mapping[str, Queries]) -> dict[str, float]:
-    """Figures of a record's `eval`, by dotted name, from queries by direction."""
+def figures_of(queries: Mapping[str, Queries], level: str = "per_type") -> dict[str, float]:
+    """Figures of a record's `eval`, by dotted name.
+
+    Args:
+        queries: by direction.
+        level: what the record calls the types that questions say: `per_group` where those are of groups.
+    """
     found: dict[str, float] = {}
     for way, answered in queries.items():
         if answered.ranks is None:
-            found |= _accuracies(answered)
+            found |= _accuracies(answered, level)
             continue
         found |= {f"{way}.R{k}": 100 * float(np.mean(answered.ranks <= k)) for k in RECALL_AT}
         found |= {f"{way}.MdR": float(np.median(answered.ranks)), f"{way}.MnR": float(np.mean(answered.ranks))}
@@ -74,18 +80,15 @@ def figures_of(queries: Mapping[str, Queries]) -> dict[str, float]:
     return found
 
 
-def _accuracies(answered: Queries) -> dict[str, float]:
+def _follows(name: str, level: str) -> bool:
+    """Whether a name in the record is that of a figure which ranks must give."""
+    return name.startswith(f"{level}.") or re.fullmatch(r"(t2v|v2t|v2t_captions)\.(R\d+|MdR|MnR)", name) is not None
+
+
+def _accuracies(answered: Queries, level: str) -> dict[str, float]:
     assert answered.scores is not None, "queries have ranks or scores"
     found = {"accuracy": 100 * float(answered.scores.mean())}
     if answered.types is not None:
         types = np.array(answered.types)
-        found |= {f"per_type.{name}": 100 * float(answered.scores[types == name].mean()) for name in np.unique(types)}
+        found |= {f"{level}.{name}": 100 * float(answered.scores[types == name].mean()) for name in np.unique(types)}
     return found
-
-
-def _named(prefix: str, block: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    for name, value in block.items():
-        if isinstance(value, dict):
-            yield from _named(f"{prefix}{name}.", value)
-        elif isinstance(value, int | float):
-            yield f"{prefix}{name}", value

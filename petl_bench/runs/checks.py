@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from pytorch_lightning.utilities import rank_zero_warn
 
 from petl_bench.data.qa import QuestionAnswerDataModule
 from petl_bench.data.samples import Split
-from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.errors import CheckpointError, DataError, UsageError
 from petl_bench.runs.course import course_of, require_monitored, require_validation
 from petl_bench.runs.experiment import Experiment
-from petl_bench.storage.adapters import read_adapter, require_adapter_path
+from petl_bench.storage.adapters import Adapter, read_adapter, require_adapter_path
 from petl_bench.storage.checkpoints import read_checkpoint
-from petl_bench.storage.untrusted import expanded
+from petl_bench.storage.descriptions import read_description, video_hash
+from petl_bench.storage.untrusted import expanded, shown_all
 from petl_bench.tasks.qa import QuestionAnswering
 
 #: splits that a command reads
@@ -36,6 +38,7 @@ def require_sense(command: str, experiment: Experiment) -> None:
             "choose a task and a dataset that belong together"
         )
     if command == "fit":
+        _require_training_data(experiment)
         data.require_frames_to_train_on()
     else:
         _require_adapter(command, experiment)
@@ -47,6 +50,15 @@ def require_sense(command: str, experiment: Experiment) -> None:
         _require_trainable(experiment)
     if command == "validate" and not data.samples("val"):
         raise UsageError(f"{data.protocol.id} has no validation split; set data.val_videos, or use test")
+
+
+def _require_training_data(experiment: Experiment) -> None:
+    if experiment.method.trainable and experiment.data.evaluation_only:
+        name = experiment.data.protocol.id
+        raise UsageError(
+            f"{name} has no training split: train on other data, then petl-bench test --ckpt_path adapter.safetensors "
+            "--config of this dataset"
+        )
 
 
 @contextmanager
@@ -90,9 +102,34 @@ def _load(command: str, experiment: Experiment) -> None:
         return
     adapter = read_adapter(path)
     method.load_trained_state(adapter, str(path))
+    if adapter.metadata.get("task") != method.task.identity:
+        _require_unseen(command, experiment, adapter, path)
     trained, used = adapter.metadata.get("pixels"), method.identity()["pixels"]
     if trained not in (None, used):  # adapters of earlier versions do not say
         rank_zero_warn(f"{path} was trained with pixels {trained}, and is used with {used}")
+
+
+def _require_unseen(command: str, experiment: Experiment, adapter: Adapter, path: Path) -> None:
+    """Refuses to evaluate an adapter that was trained for another task on videos that it was trained on."""
+    data, described = experiment.data, read_description(adapter, path)
+    if described is None:
+        rank_zero_warn(f"{path} was written by an earlier version and does not say which videos it was trained on")
+        return
+    seen = set(described.trained_on.video_hashes)
+    samples = data.samples("val" if command == "validate" else "test")
+    both = [sample.video for sample in samples if video_hash(sample.video) in seen]
+    if not both:
+        return
+    told = (
+        f"{path} was trained ({described.trained_on.protocol}) on {len(both)} of the {len(samples)} videos that it is "
+        f"to be evaluated on: {shown_all(both)}"
+    )
+    if not data.partial:
+        raise DataError(
+            f"{told}; take one of another training split, or set data.partial true if that is on purpose, which marks "
+            "the run"
+        )
+    rank_zero_warn(told)
 
 
 def _require_trainable(experiment: Experiment) -> None:

@@ -26,6 +26,9 @@ from petl_bench.nn.transformer import Memory
 from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.tasks.base import Evaluation, Task
 
+#: of a question that is answered by choosing, as most datasets have it
+_CHOICES = 5
+
 
 class Gmacs(NamedTuple):
     """10^9 multiply-adds of one forward pass, of matrix products and convolutions alone.
@@ -35,7 +38,8 @@ class Gmacs(NamedTuple):
             (TempMe, arXiv 2409.01156, and others). CLIP with 12 frames: 52.91 (ViT-B/32), 210.76 (ViT-B/16).
         total: the same plus what the task computes behind it for that clip and one text of full length: the text
             tower; where a second stage ranks, also the text reading the clip; where answers are written, the question
-            reading the clip and the decoder reading one answer. A query that is matched with k clips, or an answer
+            reading the clip and the decoder reading one answer; where one of several options is chosen, the text tower
+            reading one option. A query that is matched with k clips, or an answer
             that is searched for, takes the latter parts as many times.
     """
 
@@ -85,19 +89,20 @@ def _plain_attention() -> Iterator[None]:
 def synthetic_batch(spec: InputSpec, clips: int, frames: int, max_words: int) -> Batch:
     """A training batch of noise, always the same, with captions (or questions) that fill `max_words` tokens."""
     size, generator = spec.image_size, torch.Generator().manual_seed(0)
-    index = torch.arange(clips)
+    index, full = torch.arange(clips), " ".join(["a"] * max_words)
     return Batch(
         clips=Clips(
             frames=torch.randint(256, (clips, frames, 3, size, size), dtype=torch.uint8, generator=generator),
             mask=torch.ones(clips, frames, dtype=torch.bool),
             times=torch.arange(frames).float().expand(clips, -1),
         ),
-        words=spec.tokenize([" ".join(["a"] * max_words)] * clips, max_words),
+        words=spec.tokenize([full] * clips, max_words),
         video_index=index,
         text_index=index,
         text_video=index,
         decoded=torch.ones(clips, dtype=torch.bool),
-        questions=tuple(Question(clip, "what", ("a",)) for clip in range(clips)),
+        questions=tuple(Question(clip, "what", ("a",), 1.0, ("a",) * _CHOICES, 0) for clip in range(clips)),
+        options=spec.tokenize([full] * clips * _CHOICES, max_words),
     )
 
 

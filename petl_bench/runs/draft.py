@@ -35,6 +35,7 @@ from petl_bench.runs.record import (
     write_result,
 )
 from petl_bench.storage.checkpoints import ResumePoints
+from petl_bench.storage.descriptions import KEY as DESCRIPTION
 from petl_bench.storage.files import FileError, file_sha256, known_sha256, write_bytes_atomically
 from petl_bench.tasks.base import Evaluation
 
@@ -94,6 +95,7 @@ def drafted(
             "gmacs_vision": None,
             "gmacs_total": None,
             **({"trained": _trained(run.adapter)} if run.kind == "test" else {}),
+            **_trained_on(method),
         },
         "train": None,
         "eval": None,
@@ -210,6 +212,17 @@ def limits_of(config: dict[str, Any], train: dict[str, Any]) -> dict[str, str]:
     epochs, steps = options.get("max_epochs"), options.get("max_steps")
     ended = epochs is not None and train["epochs"] == epochs
     return limits if steps != train["steps"] or ended else limits | {"max_steps": str(steps)}
+
+
+def _trained_on(method: Method) -> dict[str, Any]:
+    """What an adapter says it was trained on, where that was for another task."""
+    described = method.adapter_metadata.get(DESCRIPTION)
+    if method.trained_for == method.task.identity or described is None:
+        return {}
+    on = described["trained_on"]
+    return {
+        "trained_on": {"task": method.trained_for, **{key: on[key] for key in ("protocol", "split_sha256", "videos")}}
+    }
 
 
 def _trained(adapter: Path) -> dict[str, Any] | None:

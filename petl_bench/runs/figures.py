@@ -20,7 +20,13 @@ def _figures(record: dict[str, Any]) -> list[list[str]]:
     """What an evaluation found, as rows of text below a header."""
     if "accuracy" in record:
         figures = [("all", record["accuracy"], record["n"])]
-        figures += [(name, value, record["n_per_type"][name]) for name, value in record["per_type"].items()]
+        for level in ("group", "type"):
+            counts = record.get(f"n_per_{level}", {})
+            told = record.get("per_group", {}) if level == "type" else {}  # a type may be a group of its own
+            found = record.get(f"per_{level}", {}).items()
+            figures += [(name, value, counts[name]) for name, value in found if name not in told]
+        whole = {"mean_of_types": "mean of types", "chance": "chance"}
+        figures += [(name, record[key], record["n"]) for key, name in whole.items() if key in record]
         return [["questions", "accuracy", "n"], *([name, f"{value:.1f}", str(n)] for name, value, n in figures)]
     names = ("R1", "R5", "R10", "R50", "MdR", "MnR")
     directions = {key: value for key, value in record.items() if isinstance(value, dict) and "R1" in value}

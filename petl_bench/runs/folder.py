@@ -26,7 +26,18 @@ from petl_bench.renamed import as_written_today
 from petl_bench.runs.description import describe
 from petl_bench.runs.earlier import earlier_checkpoint, lock_of
 from petl_bench.runs.experiment import Experiment
-from petl_bench.runs.record import CONFIG_NAME, FILE_NAME, TEST_NAME, Contents, config_hash, read_result, run_directory
+from petl_bench.runs.record import (
+    ADAPTER_NAME,
+    CONFIG_NAME,
+    FILE_NAME,
+    METRICS_NAME,
+    RANKS_NAME,
+    TEST_NAME,
+    Contents,
+    config_hash,
+    read_result,
+    run_directory,
+)
 from petl_bench.runs.rehearsal import rehearse
 from petl_bench.storage.adapters import Adapter, write_adapter
 from petl_bench.storage.checkpoints import BEFORE_LAST, LAST, resumable, sweep
@@ -35,8 +46,6 @@ from petl_bench.storage.files import make_ours, write_atomically, write_bytes_at
 from petl_bench.storage.locks import HeldError, file_lock
 from petl_bench.storage.plain_yaml import parse_yaml
 from petl_bench.storage.untrusted import UnreadableError, expanded, read_text
-
-ADAPTER_NAME, RANKS_NAME, METRICS_NAME = "adapter.safetensors", "ranks.npz", "metrics.csv"
 
 
 @contextmanager
@@ -133,7 +142,7 @@ class Run:
     @property
     def ranks_name(self) -> str:
         """File name of the ranks in `folder`."""
-        return RANKS_NAME if self.record_name == FILE_NAME else "test_ranks.npz"
+        return RANKS_NAME if self.record_name == FILE_NAME else f"{Path(self.record_name).stem}_ranks.npz"
 
     def changed_options(self) -> dict[str, tuple[Any, Any]]:
         """Options of the method that are not those in `config.yaml`, which an adapter was trained with: before, now."""
@@ -186,9 +195,14 @@ def name_run(command: str, experiment: Experiment) -> Run:
     seed, digest = options.seed_everything, config_hash(config, contents)
     if command != "fit" and options.ckpt_path:
         folder = expanded(options.ckpt_path).parent
-        return Run(folder, "test", config, digest, seed, TEST_NAME, contents=contents)
+        return Run(folder, "test", config, digest, seed, _test_name(method, data), contents=contents)
     folder = run_directory(expanded(options.runs_dir), data.dataset, method.slug, method.backbone.name, digest, seed)
     return Run(folder, "fit", config, digest, seed, FILE_NAME, contents=contents)
+
+
+def _test_name(method: Method, data: VideoTextDataModule) -> str:
+    """The record of a test: an adapter that was trained for another task keeps that of its own."""
+    return TEST_NAME if method.trained_for == method.task.identity else f"test_{data.dataset}.json"
 
 
 def _is_dry(command: str, experiment: Experiment) -> bool:
@@ -210,7 +224,7 @@ def open_run(run: Run, command: str, experiment: Experiment, stack: ExitStack) -
     data, overwrite, dry = experiment.data, experiment.run.overwrite, _is_dry(command, experiment)
     if run.kind == "test":
         if command != "validate":
-            _require_writable(run.folder, TEST_NAME, "test_ranks.npz")
+            _require_writable(run.folder, run.record_name, run.ranks_name)
         return run
     writes = current_rank() == 0 and not dry
     if writes:

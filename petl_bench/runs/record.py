@@ -22,6 +22,7 @@ Contents = Mapping[str, Mapping[str, Any]]
 SCHEMA = "petl_bench.result/2"
 _SCHEMA_FILE = Path(__file__).with_name("result.schema.json")
 FILE_NAME, CONFIG_NAME = "result.json", "config.yaml"
+ADAPTER_NAME, RANKS_NAME, METRICS_NAME = "adapter.safetensors", "ranks.npz", "metrics.csv"
 #: of a test of an adapter, beside the record of its training
 TEST_NAME = "test.json"
 

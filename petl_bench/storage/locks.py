@@ -10,7 +10,7 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from petl_bench.storage.files import UNABLE, warn_once
@@ -28,7 +28,7 @@ class HeldError(Exception):
 
 
 @contextmanager
-def file_lock(path: Path) -> Iterator[None]:
+def file_lock(path: Path) -> Iterator[int]:
     """Holds the lock of a file, which is made if need be, until the end of the block.
 
     A file of another user's that can only be read is locked, too. Where the file system has no locks, there is a
@@ -37,13 +37,42 @@ def file_lock(path: Path) -> Iterator[None]:
     Raises:
         HeldError: another process has it.
         OSError: the file can be neither made nor opened, or its file system fails.
+
+    Yields:
+        The descriptor of the file.
     """
     descriptor, writable = _opened(path)
     try:
         _take(descriptor, writable, path)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def passing_lock(path: Path) -> Iterator[None]:
+    """The same with a file that is gone afterwards; what a killed process leaves of it is in nobody's way.
+
+    Raises:
+        HeldError: another process has it.
+        OSError: as of `file_lock`.
+    """
+    with file_lock(path) as descriptor:
+        # Who had it before may have removed it after it was opened here: then others make, and lock, a new one.
+        if not _is_still(path, descriptor):
+            raise HeldError
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def is_held(path: Path) -> bool:

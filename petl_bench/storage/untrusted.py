@@ -112,13 +112,17 @@ def _kind(start: bytes) -> str:
     return next((f"this is {kind}" for known, kind in _MISTAKEN.items() if head.startswith(known)), "")
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, limit: int = MAX_BYTES) -> str:
     """The text of a UTF-8 file, without a byte order mark.
+
+    Args:
+        path: the file.
+        limit: bytes that it may have.
 
     Raises:
         UnreadableError: if it cannot be read, is empty, or is no UTF-8 text.
     """
-    data = read_bytes(path)
+    data = read_bytes(path, limit)
     if kind := _kind(data):
         raise UnreadableError(kind)
     try:

@@ -62,6 +62,8 @@ class Task(Configurable, nn.Module, ABC):
     metric_version: str
     #: what a tie at the target does to the result.
     tie_rule: ClassVar[str]
+    #: tasks whose adapters it can evaluate, by their `identity`: what is trained means the same in both.
+    takes: ClassVar[tuple[str, ...]] = ()
     #: what the texts of a batch must be, as `VideoTextDataModule.texts` says what a dataset has.
     texts: ClassVar[str] = "captions"
     #: the metric by which the best epoch on validation data is chosen; more is better.

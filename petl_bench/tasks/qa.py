@@ -10,9 +10,9 @@ from petl_bench.backbones.base import Backbone
 from petl_bench.data.answers import SAVED_NAME, Vocabulary
 from petl_bench.data.batch import Batch
 from petl_bench.metrics.qa import AnswerMetric, exact_match, submission, vqa_accuracy
-from petl_bench.metrics.ranks import figures_of
 from petl_bench.storage.descriptions import TextFile
-from petl_bench.tasks.base import Evaluation, PredictionFile, Task
+from petl_bench.tasks.base import Evaluation, PredictionFile
+from petl_bench.tasks.questions import QuestionTask
 
 Score = Literal["exact_match", "vqa"]
 
@@ -20,7 +20,7 @@ _SCORES = {"exact_match": exact_match, "vqa": vqa_accuracy}
 _VERSIONS = {"exact_match": "qa-exact-match/1", "vqa": "vqav2-accuracy/1"}
 
 
-class QuestionAnswering(Task):
+class QuestionAnswering(QuestionTask):
     """Questions about clips; each is answered from its own clip, and one whose clip cannot be read is wrong.
 
     Args:
@@ -29,18 +29,15 @@ class QuestionAnswering(Task):
     """
 
     texts = "questions"
-    monitor = "accuracy"
     #: how frames become what answers follow from; None: they are not pooled
     pooling: ClassVar[str | None] = None
     #: whether one trained model can be tested with other vocabularies
     chooses: ClassVar[bool] = False
 
     def __init__(self, score: Score, vocabulary: Vocabulary | None) -> None:
-        super().__init__()
+        super().__init__(AnswerMetric(_SCORES[score], None if vocabulary is None else vocabulary.answers))
         self.vocabulary = vocabulary
         self.metric_version = _VERSIONS[score]
-        self.metric = AnswerMetric(_SCORES[score], None if vocabulary is None else vocabulary.answers)
-        self._videos = 0
 
     def metric_names(self, several_texts: bool, types: Collection[str]) -> list[str]:
         return ["accuracy", *(f"accuracy_{name}" for name in sorted(set(types)))]
@@ -65,34 +62,27 @@ class QuestionAnswering(Task):
     def answering(self) -> str:
         """How answers are found, for the run record: what changes the figures of one and the same trained model."""
 
-    def expect(self, videos: int | None, texts: int | None) -> None:
-        self._videos, self.metric.expected = videos or 0, texts
-
     def update(self, backbone: Backbone, batch: Batch) -> None:
         questions = batch.questions
         self.metric.update(
-            batch.text_index, self.answer(backbone, batch), [q.answers for q in questions], [q.type for q in questions]
+            batch.text_index,
+            self.answer(backbone, batch),
+            [question.answers for question in questions],
+            [question.type for question in questions],
+            [question.group for question in questions],
         )
 
     def compute(self) -> Evaluation:
         result = self.metric.compute()
-        ranks = {"correct": result.scores, "question_type": result.types, "prediction": result.predictions}
-        record = figures_of(ranks)
+        evaluation = self.evaluation(result)
         if self.vocabulary is not None:
-            record["vocabulary"] = {
+            evaluation.record["vocabulary"] = {
                 "file": self.vocabulary.file,
                 "sha256": self.vocabulary.sha256,
                 "size": len(self.vocabulary),
                 "coverage": result.coverage,
             }
-        return Evaluation(
-            metrics={"accuracy": result.accuracy}
-            | {f"accuracy_{name}": accuracy for name, accuracy in result.per_type.items()},
-            record=record,
-            ranks=ranks,
-            inference=self.inference(),
-            videos=self._videos,
-        )
+        return evaluation
 
     def inference(self) -> dict[str, Any]:
         return {
@@ -103,9 +93,6 @@ class QuestionAnswering(Task):
             "answers": self.answering,
             "answer_list": self.vocabulary.sha256 if self.chooses and self.vocabulary else None,
         }
-
-    def reset(self) -> None:
-        self.metric.reset()
 
     def predict(self, backbone: Backbone, batch: Batch) -> list[tuple[int | str, str]]:
         """Question ids and answers; an empty answer where the video could not be read."""

@@ -76,10 +76,18 @@ def _check_samples(module: VideoTextDataModule) -> None:
 def _check_sample(sample: Sample, texts: str, split: str) -> None:
     where = f"video {sample.video} of the {split} split"
     require(sample.captions and all(caption.strip() for caption in sample.captions), f"{where} has an empty caption")
-    if texts == "questions":
+    if texts.endswith("questions"):
         require(len(sample.questions) == len(sample.captions), f"{where} has texts without a Question")
         answered = split == "test" or all(question.answers for question in sample.questions)
         require(answered, f"{where} has a question without answers")
+    if texts == "choice questions":
+        right = [question.correct for question in sample.questions]
+        possible = all(
+            place is None or 0 <= place < len(q.choices) for place, q in zip(right, sample.questions, strict=True)
+        )
+        require(
+            possible and all(len(q.choices) > 1 for q in sample.questions), f"{where} has a question without choices"
+        )
 
 
 def _check_loaders(module: VideoTextDataModule, again: VideoTextDataModule) -> None:
@@ -111,7 +119,7 @@ def _check_batch(module: VideoTextDataModule, batch: Batch, size: int) -> None:
     require(len(batch.words.ids) == module.batch_size, "a training batch has other than one text for each clip")
     require(bool(batch.clips.mask.any(1).all()), "a training batch has a clip without a frame")
     asked = len(batch.questions) == module.batch_size
-    require(module.texts != "questions" or asked, "a training batch lacks the questions of its texts")
+    require(not module.texts.endswith("questions") or asked, "a training batch lacks the questions of its texts")
 
 
 def _check_record(module: VideoTextDataModule) -> None:

@@ -9,13 +9,19 @@ from torch import Tensor
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.data.batch import Batch, Question
-from petl_bench.inputs import Clips
+from petl_bench.data.datasets import options_of
+from petl_bench.inputs import Clips, Words
 from petl_bench.method import Method
 
 CAPTIONS = ("a red circle moves left, then up", "a blue square", "first down, then right: a green triangle", "it")
 
-#: what the captions ask, for tasks that answer
-QUESTIONS = tuple(Question(clip, "what", ("red", "blue")[clip % 2 :]) for clip in range(len(CAPTIONS)))
+#: what the captions ask, for tasks that answer and for tasks that choose: of three options, or of two
+QUESTIONS = tuple(
+    Question(
+        clip, "what", ("red", "blue")[clip % 2 :], 1.0, ("blue", "red", "green")[: 3 - clip % 2], 1 - clip % 2, caption
+    )
+    for clip, caption in enumerate(CAPTIONS)
+)
 
 
 def make_batch(backbone: Backbone, frames: int = 8, clips: int = 4) -> Batch:
@@ -28,7 +34,9 @@ def make_batch(backbone: Backbone, frames: int = 8, clips: int = 4) -> Batch:
     times = torch.arange(frames).expand(clips, frames) * mask.float()
     words = backbone.spec.tokenize(CAPTIONS[:clips], 32)
     index = torch.arange(clips)
-    return Batch(Clips(pixels, mask, times), words, index, index, index, torch.ones(clips, dtype=torch.bool))
+    options = options_of(QUESTIONS[:clips], backbone.spec, 32)
+    decoded = torch.ones(clips, dtype=torch.bool)
+    return Batch(Clips(pixels, mask, times), words, index, index, index, decoded, options=options)
 
 
 def asked(batch: Batch) -> Batch:
@@ -47,8 +55,19 @@ def rows_of(batch: Batch, rows: slice | list[int]) -> Batch:
     """Some samples of a batch with one text for each clip."""
     chosen: Any = torch.arange(len(batch.video_index))[rows]
     questions = tuple(batch.questions[row] for row in chosen.tolist()) if batch.questions else ()
-    columns = (c[chosen] for c in (batch.video_index, batch.text_index, batch.text_video, batch.decoded))
-    return Batch(batch.clips.select(chosen), batch.words.select(chosen), *columns, questions=questions)
+    video, text, owner, decoded = (
+        column[chosen] for column in (batch.video_index, batch.text_index, batch.text_video, batch.decoded)
+    )
+    words, options = batch.words.select(chosen), _options_of(batch, chosen)
+    return Batch(batch.clips.select(chosen), words, video, text, owner, decoded, questions, options)
+
+
+def _options_of(batch: Batch, rows: Tensor) -> Words | None:
+    """The options of some of the questions."""
+    owner = torch.tensor([row for row, question in enumerate(batch.questions) for _ in question.choices])
+    if batch.options is None or not len(owner):
+        return None
+    return batch.options.select(torch.cat([torch.nonzero(owner == row).flatten() for row in rows]))
 
 
 def features(method: Method, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -38,6 +38,8 @@ WAITS = {
     Place("tasks/losses.py", "_require_equal_batches"): "sizes of batches, before each gather",
     Place("petl_bench/optimizers.py", "_clip_each"): "BertAdam's norms, once per group",
     Place("tasks/matching.py", "MatchingRetrieval._draw"): "noise that is the same on every device is copied",
+    Place("tasks/choice.py", "Choice.scores"): "which clip an option belongs to is copied",
+    Place("tasks/choice.py", "Choice.loss"): "the right options are copied",
     Place("tasks/qa_classifier.py", "AnswerClassifier.loss"): "targets are made on the CPU, and copied",
     Place("tasks/qa_generation.py", "AnswerGeneration.loss"): "rows and weights of answers are copied",
 }

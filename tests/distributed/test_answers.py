@@ -18,6 +18,7 @@ from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import DistributedError
 from petl_bench.method import Method
+from petl_bench.metrics.choice import ChoiceMetric, ChoiceResult
 from petl_bench.metrics.qa import AnswerMetric, AnswerResult, exact_match
 from petl_bench.tasks.qa_classifier import AnswerClassifier
 from petl_bench.tasks.qa_generation import AnswerGeneration
@@ -151,3 +152,29 @@ def test_generation_does_not_depend_on_the_number_of_processes(pool: Pool) -> No
         assert other_gradients.keys() == gradients.keys()
         for name, gradient in gradients.items():
             torch.testing.assert_close(other_gradients[name], gradient, rtol=1e-7, atol=1e-10)
+
+
+def choose(shard: list[int], questions: int) -> ChoiceResult:
+    """What becomes of choices, of which this process holds the given indices."""
+    metric = ChoiceMetric(questions)
+    for rows in torch.tensor(shard, dtype=torch.long).split(2):
+        if len(rows):
+            places = rows.tolist()
+            scores = [torch.tensor([0.15 * (row % 3), 0.2, 0.2][: 2 + row % 2]) if row % 5 else None for row in places]
+            choices = [ANSWERS[: 2 + row % 2] for row in places]
+            types, groups = [f"{row % 2}" for row in places], ["é" if row % 3 else "b" for row in places]
+            metric.update(rows, scores, [row % 2 for row in places], choices, types, groups)
+    return metric.compute()
+
+
+def choose_shards(shards: list[list[int]], questions: int) -> ChoiceResult:
+    return choose(shards[dist.get_rank()], questions)
+
+
+@pytest.mark.parametrize("shards", [[[0, 2, 4, 6], [1, 3, 5]], [[], list(range(7))]])
+def test_shards_of_choices_give_the_result_of_one_process(pool: Pool, shards: list[list[int]]) -> None:
+    expected = choose(list(range(7)), 7)
+    assert len(set(expected.scores.tolist())) > 2
+    for actual in pool.run(choose_shards, shards, 7):
+        for name, values in vars(expected).items():
+            np.testing.assert_array_equal(getattr(actual, name), values)

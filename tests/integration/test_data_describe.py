@@ -57,10 +57,15 @@ def test_a_faulty_split_leaves_the_others(tmp_path: Path, capsys: pytest.Capture
 def test_lists_without_captions_are_still_counted(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = shared / "data/annotations/msrvtt"
     for protocol, videos in (("1kA-9k", 9000), ("1kA-7k", 7010), ("full", 6513)):
-        found = describe(capsys, "data/msrvtt.yaml", root, f"--data.split_protocol={protocol}", code=4)
+        found = describe(capsys, "data/msrvtt.yaml", root, f"--data.split_protocol={protocol}")
         assert found["splits"]["train"]["videos"] == videos
-        assert "MSRVTT_data.json" in found["splits"]["train"]["error"]
-    assert describe(capsys, "data/msrvtt.yaml", root, code=4)["splits"]["test"]["captions"] == 1000
+        assert "MSRVTT_data.json" in found["splits"]["train"]["missing"]
+    assert describe(capsys, "data/msrvtt.yaml", root)["splits"]["test"]["captions"] == 1000
+
+
+def test_where_nothing_is_there_nothing_is_described(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    splits = describe(capsys, "data/msvd.yaml", tmp_path, code=4)["splits"]
+    assert all("none of raw-captions.pkl" in split["missing"] for split in splits.values())
 
 
 def test_real_paragraphs(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,7 @@ def test_from_nothing_to_a_leaderboard(own_folder: Path, capsys: pytest.CaptureF
     page = (own_folder / "shown" / "report" / "leaderboard.md").read_text(encoding="utf-8")
     assert "| ZeroShot |" in page
     assert "| LoRA |" in page
+    assert "data:image/jpeg" in (own_folder / "shown" / "report" / "index.html").read_text(encoding="utf-8")
     assert [path.name for path in own_folder.iterdir()] == ["shown"]
     shown = capsys.readouterr().out
     assert "$ petl-bench fit --config=fixture_lora --data.root=shown/fixture" in shown

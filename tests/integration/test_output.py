@@ -39,7 +39,7 @@ def test_a_reader_that_has_seen_enough_is_no_fault() -> None:
     ("redirection", "code", "told"),
     [
         ("| true", 141, ""),
-        ("2>&1 | head -c1", 141, ""),
+        ("2>&1 | true", 141, ""),  # `head -c1` may be slower to leave than all is written
         ("> /dev/full", 5, "petl-bench: error: what was printed is cut (No space left on device)"),
         ("> /dev/full 2>&1", 5, ""),
         ("2> /dev/full | cat > /dev/null", 0, ""),

@@ -43,11 +43,11 @@ MAY_IMPORT = {
         *(*GROUND, "backbones", "data", "inputs", "machine", "method", "nn", "optimizers", "renamed", "storage"),
         "tasks",
     },
-    "report": {*GROUND, "machine", "runs.record", "storage"},
     "cli": {
         *(*GROUND, "backbones", "data", "inputs", "machine", "method", "optimizers", "registry", "renamed"),
         *("runs", "storage", "tasks"),
     },
+    "report": {*GROUND, "cli.fragments", "cli.named_configs", "machine", "renamed", "runs.record", "storage"},
     "commands": {
         *(*GROUND, "backbones", "cli", "data", "fixture", "inputs", "machine", "method", "metrics", "registry"),
         *("report", "runs", "storage", "tasks"),

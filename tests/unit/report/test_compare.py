@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -261,3 +262,12 @@ def test_json_has_all_that_is_shown(tmp_path: Path) -> None:
     first = (tmp_path / "c.json").read_bytes()
     assert main(["compare", *map(str, paths), f"--json={tmp_path / 'c.json'}"]) == 0
     assert (tmp_path / "c.json").read_bytes() == first
+
+
+def test_folders_whose_names_are_no_utf_8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"runs\xff")
+    a, b = runs(folder, make_ranks(12, 2), make_ranks(12, 2, seed=1), model__method="M\udcff")
+    assert main(["compare", str(a), str(b), f"--json={folder / 'c.json'}", f"--csv={folder / 'c.csv'}"]) == 0
+    written = json.loads((folder / "c.json").read_text(encoding="utf-8"))
+    assert written["a"]["path"].endswith("runs\ufffd/a/result.json")
+    assert len((folder / "c.csv").read_text(encoding="utf-8").splitlines()) == 1 + len(written["changed"])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from petl_bench.commands import report
+from petl_bench.report import verification
 from petl_bench.report.collect import Collection, Run, collect
 from petl_bench.report.comparison import with_statistics
 from petl_bench.report.model import Difference, Interval, Row, Table
@@ -188,16 +189,17 @@ def test_forged_figures_and_ranks_are_rejected(tmp_path: Path, runs: list[Run]) 
         assert found.rejected[1].reason.startswith("ranks.npz: is damaged")
 
 
-def test_figures_are_checked_once(tmp_path: Path, runs: list[Run]) -> None:
+def test_figures_are_checked_once(tmp_path: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch) -> None:
     def unread(run: Run) -> Any:
         raise AssertionError("known to be right")
 
     found = Collection(runs, [])
     assert verified(found, tmp_path / "cache").runs == runs
-    assert verified(found, tmp_path / "cache", unread).runs == runs
+    monkeypatch.setattr(verification, "read_queries", unread)
+    assert verified(found, tmp_path / "cache").runs == runs
     runs[0].record["eval"]["rsum"] += 1
     with pytest.raises(AssertionError, match="known to be right"):
-        verified(found, tmp_path / "cache", unread)
+        verified(found, tmp_path / "cache")
 
 
 def test_a_report_is_written_once_and_again_when_something_changed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import av
@@ -9,10 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petl_bench.report.collect import Run
+from petl_bench.report.compare import compare
 from petl_bench.report.details import MOST_BYTES, MOST_POINTS, MOST_QUERIES, Beside, read_curves
+from petl_bench.report.leaderboard import leaderboard
+from petl_bench.report.overlap import Overlap
 from petl_bench.report.page import write_pages
 from petl_bench.report.thumbnails import Clips, picture
+from tests.answered import answers, retrieval
 from tests.made_up_reports import HOSTILE, METHODS, make_report
 
 
@@ -104,6 +108,26 @@ def test_different_queries_have_no_overlap(tmp_path: Path) -> None:
     assert Beside().overlap(measured, fixture) is None
 
 
+def test_overlaps_are_of_the_same_queries_by_one_rule(tmp_path: Path) -> None:
+    names = ["a", "b", "c", "d"]
+    first = retrieval(tmp_path / "first", [1, 1, 2, 3], [1, 1, 1, 1], names=names)
+    turned = retrieval(tmp_path / "turned", [3, 1, 1, 1], [1, 1, 1, 1], names=names[::-1], id__seed=1)
+    assert Beside().overlap(first, turned) == Overlap(both=2, only_a=0, only_b=1, neither=1)
+    asked = answers(tmp_path / "asked", [1 / 3, 1 / 3, 0, 1], ["x"] * 4, [0, 1, 2, 3])
+    other = answers(tmp_path / "other", [0, 1 / 3, 0.6, 1], ["x"] * 4, [0, 1, 2, 3], id__seed=1)
+    shared = Overlap(both=1, only_a=0, only_b=1, neither=2)
+    assert Beside().overlap(asked, other) == shared
+    told = compare(tmp_path / "asked", tmp_path / "other").overlap["answers"]
+    assert [*told.values()] == [shared.both, shared.only_a, shared.only_b, shared.neither]
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_queries_without_ids_overlap_only_where_all_are_there(partial: bool, tmp_path: Path) -> None:
+    about = {"protocol__partial": partial, "protocol__n_found": 3, "protocol__n_expected": 9 if partial else 3}
+    a, b = (retrieval(tmp_path / name, [1, 2, 1], [1, 1, 1], **about) for name in "ab")
+    assert (Beside().overlap(a, b) is None) == partial
+
+
 # --- pictures
 
 
@@ -160,19 +184,20 @@ def test_a_page_has_pictures_of_its_clips_within_bounds(tmp_path: Path, monkeypa
     assert "<img" not in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
-def test_clips_are_looked_for_where_the_run_had_them(tmp_path: Path) -> None:
-    (tmp_path / "data" / "videos").mkdir(parents=True)
-    clip(tmp_path / "data" / "videos" / "video1.mp4")
-    config = tmp_path / "config.yaml"
-    config.write_text(f"data:\n  init_args:\n    root: {tmp_path / 'data'}\n    videos: videos\n", encoding="utf-8")
-    record = tmp_path / "result.json"
-    assert Clips(by_config=True).of(record, "video1") is not None
-    assert Clips().of(record, "video1") is None
-    for text in (
-        "data: [",
-        "data:\n  init_args: 3\n",
-        "!!python/object:os.system {}\n",
-        "data: {init_args: {root: [1]}}\n",
-    ):
-        config.write_text(text, encoding="utf-8")
-        assert Clips(by_config=True).of(Run(record, {}).path, "video1") is None
+def test_no_record_chooses_what_a_page_shows(tmp_path: Path) -> None:
+    """A forged configuration may name any folder of this machine as that of its data."""
+    (tmp_path / "private").mkdir()
+    clip(tmp_path / "private" / "passport.mp4")
+    names = ["passport", "b", "c"]
+    digest = hashlib.sha256(b"data:\n  init_args:\n    root: %s\n" % bytes(tmp_path / "private")).hexdigest()
+    retrieval(tmp_path / "runs", [3, 3, 3], [3, 3, 3], names=names, integrity__config_sha256=digest)
+    config = f"data:\n  init_args:\n    root: {tmp_path / 'private'}\n"
+    (tmp_path / "runs" / "config.yaml").write_text(config, encoding="utf-8")
+
+    def pictures(thumbnails: Path | None) -> int:
+        leaderboard([tmp_path / "runs"], tmp_path / "report", thumbnails=thumbnails)
+        return (tmp_path / "report" / "index.html").read_text(encoding="utf-8").count('alt="frame of passport"')
+
+    assert pictures(None) == 0
+    assert pictures(tmp_path / "private") > 0
+    assert pictures(None) == 0, "those of the last report are gone"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,6 +53,15 @@ def test_a_damaged_file_counts_as_empty(tmp_path: Path) -> None:
         assert "a" not in Kept(tmp_path, "some", "1")
     filled(tmp_path, a=2)
     assert Kept(tmp_path, "some", "1")["a"] == 2
+
+
+def test_what_comes_from_elsewhere_is_not_believed(tmp_path: Path) -> None:
+    filled(tmp_path / "theirs", a=True)
+    shutil.copytree(tmp_path / "theirs", tmp_path / "ours")
+    assert "a" in Kept(tmp_path / "theirs", "some", "1")
+    assert "a" not in Kept(tmp_path / "ours", "some", "1")
+    (tmp_path / "theirs").rename(tmp_path / "moved")
+    assert "a" in Kept(tmp_path / "moved", "some", "1")
 
 
 def test_a_folder_that_cannot_be_written_to_is_done_without(tmp_path: Path) -> None:
@@ -138,28 +148,50 @@ def test_a_report_stays_as_long_as_its_input_and_its_files(tmp_path: Path) -> No
     assert not unchanged(output, "f" * 64)  # only the last one is known
 
 
+@pytest.mark.parametrize("found", [[], {"../a": 1}, {"a\0b": "c"}, {"": "d"}, "text", None])
+def test_outputs_of_another_shape_are_none(found: object, tmp_path: Path) -> None:
+    kept = Kept(tmp_path / ".cache", "outputs", "1")
+    kept["f" * 64] = found
+    kept.save()
+    assert not unchanged(tmp_path, "f" * 64)
+
+
+@pytest.mark.parametrize("digest", [None, 1, ["a"]])
+def test_digests_of_another_shape_are_none(digest: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    file.write_text("one")
+    later(monkeypatch)
+    found = file.stat()
+    kept = Kept(tmp_path / "cache", "files", "1")
+    kept[str(file)] = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev, digest]
+    kept.save()
+    assert Digests(tmp_path / "cache", "files").of(file) == file_sha256(file)
+
+
 def test_everything_that_a_report_is_made_from_is_in_its_fingerprint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "run" / "result.json"
     path.parent.mkdir()
     write_result(path, make_record())
-    found = [fingerprint([(path, {})], [], {}, None)]
+    found = [fingerprint([(path, {})], [], None, None)]
 
     def changed(*arguments: object) -> bool:
         found.append(fingerprint(*arguments))  # pyright: ignore[reportArgumentType]
         return found.count(found[-1]) == 1
 
-    assert not changed([(path, {})], [], {}, tmp_path / "cache")
+    assert not changed([(path, {})], [], None, tmp_path / "cache")
     path.with_name("metrics.csv").write_text("loss\n1\n")
-    assert changed([(path, {})], [], {}, tmp_path / "cache")
+    assert changed([(path, {})], [], None, tmp_path / "cache")
     path.with_name("metrics.csv").write_text("loss\n2\n")
-    assert changed([(path, {})], [], {}, tmp_path / "cache")
-    assert changed([], [], {}, None)
-    assert changed([], [(path, "its reason")], {}, None)
-    assert changed([], [], {"publish": True}, None)
+    assert changed([(path, {})], [], None, tmp_path / "cache")
+    path.with_name("adapter.safetensors").touch()  # which the command of a test names
+    assert changed([(path, {})], [], None, tmp_path / "cache")
+    assert changed([], [], None, None)
+    assert changed([], [(path, "its reason")], None, None)
+    assert changed([], [], tmp_path / "clips", None)
     monkeypatch.setattr(memo, "_code", lambda: "edited")
-    assert changed([], [], {}, None)
+    assert changed([], [], None, None)
 
 
 # --- records

@@ -64,6 +64,16 @@ def page(index: str) -> Page:
     return Page(index)
 
 
+def test_a_doubtful_state_has_a_question_mark_and_its_reason(report: Report, tmp_path: Path) -> None:
+    first, *others = report.tables
+    doubted, *rest = first.rows
+    row = replace(doubted, state="off", doubt="pixels are <not> said")
+    write_pages(replace(report, tables=[replace(first, rows=[row, *rest]), *others]), tmp_path)
+    page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
+    assert {"class": "state", "data-state": "off", "title": "pixels are <not> said"} in page.all("span")
+    assert "off?" in page.text
+
+
 def test_it_is_one_well_formed_file_that_asks_for_no_other(page: Page, index: str) -> None:
     assert not page.open
     for tag, attributes in page.elements:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import importlib
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,23 @@ import yaml
 from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import config_folder, list_configs
 from petl_bench.report import published as module
+from petl_bench.report import reproduction
+from petl_bench.report.cells import state
+from petl_bench.report.collect import Collection, Run, collect
+from petl_bench.report.details import Beside
+from petl_bench.report.document import as_document
+from petl_bench.report.leaderboard import build_report
 from petl_bench.report.markdown import render_markdown
 from petl_bench.report.model import Interval, Report, Row, Table, Value
+from petl_bench.report.page import Pages
 from petl_bench.report.published import Figure, published
-from petl_bench.report.reproduction import compare, matches, state_of, with_published
+from petl_bench.report.recipes import departures
+from petl_bench.report.reproduction import Comparison, compare, matches, state_of, with_published
+from petl_bench.report.sheets import render_wide
+from petl_bench.report.tables import build_tables
+from petl_bench.report.thumbnails import Clips
+from petl_bench.runs.record import leaves
+from petl_bench.storage.dotted import put
 from tests.records import make_record
 from tests.reports import report_of, tables_of
 
@@ -227,9 +242,16 @@ def fits(row: tuple[Any, ...], have: Counter[tuple[Any, ...]]) -> bool:
 # --- measured rows beside it
 
 
+#: by the packaged recipe, as far as a record knows
+TRAINED = make_record()["train"] | {
+    "augmentation": None,
+    "optimizer": "AdamWCosine",
+    "recipe": {"name": "msrvtt_mvadapter_factor", "max_epochs": 5},
+}
+
+
 def factor(**overrides: Any) -> dict[str, Any]:
     """A run of MV-Adapter as published, on MSR-VTT."""
-    train = make_record()["train"] | {"augmentation": None}
     usual: dict[str, Any] = {
         "model__method": FACTOR,
         "model__backbone": "clip-vit-b-16-quickgelu",
@@ -238,10 +260,41 @@ def factor(**overrides: Any) -> dict[str, Any]:
         "model__total_params": 149_620_737,
         "protocol__id": "msrvtt-1kA-9k/v1",
         "protocol__selection": "last",
-        "train": train,
+        "train": TRAINED,
         "eval__t2v__R1": 46.0,
     }
     return make_record(**{**usual, **overrides})
+
+
+#: all that is to be known of a figure, in a source that says it
+SAID = replace(
+    next(figure for figure in FIGURES if "msrvtt_mvadapter_factor" in figure.recipes), selection="last", pixels=224
+)
+
+
+def trained(folder: Path, changes: Mapping[str, Any] | None = None, **overrides: Any) -> Run:
+    """A run with its configuration: the packaged one of MV-Adapter on MSR-VTT, and what differs by dotted key."""
+    config = composed(config_folder() / "msrvtt_mvadapter_factor.yaml")
+    resolved = {"trainer.accumulate_grad_batches": 1, "trainer.gradient_clip_val": None}
+    for key, value in {**resolved, **(changes or {})}.items():
+        put(config, key, value)
+    text = yaml.safe_dump(config)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    record = factor(**{"integrity__config_sha256": digest, **overrides})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    return Run(folder / "result.json", record)
+
+
+def table_of(run: Run) -> Table:
+    (table,) = build_tables([run])
+    return table
+
+
+def held(record: dict[str, Any]) -> Comparison:
+    """How the row of a record alone stands to a figure of which all is known."""
+    (table,) = tables_of(record)
+    return compare(table.rows[0], table, SAID)
 
 
 def row_of(*records: dict[str, Any]) -> tuple[Row, Table]:
@@ -257,8 +310,27 @@ def test_a_recipe_stands_beside_its_figures() -> None:
     assert figure.difference == pytest.approx(-0.2)
     assert row.published["v2t R@10"].value == 83.9
     assert "t2v MdR" not in row.published, "the source has none"
-    assert (figure.comparable, figure.why) == ("unknown", "epoch best-test, here last")
-    assert row.state == "within band"
+    assert (figure.comparable, figure.why) == ("no", "the paper chose the epoch on test, here last")
+    assert row.state == "not comparable"
+
+
+def test_the_interval_of_the_difference_is_ours_in_every_format() -> None:
+    _, table = row_of(factor())
+    title = "t2v R@1"
+    (row,) = table.rows
+    values: dict[str, Value | None] = {**row.values, title: Value(46.0, None, 1, Interval(43.0, 49.5))}
+    tables, figures = with_published([replace(table, rows=[replace(row, values=values)])])
+    apart = tables[0].rows[0].published[title].interval
+    assert apart is not None
+    assert apart == pytest.approx((43.0 - PUBLISHED, 49.5 - PUBLISHED))
+    assert tables[0].rows[0].published["v2t R@1"].interval is None, "ours has none"
+    (line,) = csv.DictReader(render_wide(tables).splitlines())
+    assert float(line[f"{title} minus published low"]) == apart[0]
+    assert float(line[f"{title} minus published high"]) == apart[1]
+    report = Report(tables, [], [], figures)
+    document = as_document(report)["tables"][0]["rows"][0]
+    assert document["published"][title]["interval"] == apart
+    assert "(ours −0.2 [−3.2, 3.3])" in Pages(report, Beside(), Clips()).index()
 
 
 @pytest.mark.parametrize(
@@ -289,19 +361,255 @@ def test_what_differs_is_not_comparable(overrides: dict[str, Any], why: str) -> 
     ("overrides", "why"),
     [
         ({"model__pretraining_data": "laion2b"}, "weights here: laion2b"),
-        ({"train": make_record()["train"]}, "augmentation here is not known"),
+        (
+            {"train": {name: value for name, value in TRAINED.items() if name != "augmentation"}},
+            "augmentation here is not known",
+        ),
     ],
 )
-def test_what_is_not_known_is_said(overrides: dict[str, Any], why: str) -> None:
-    row, _ = row_of(factor(**overrides))
-    assert row.published["t2v R@1"].comparable == "unknown"
-    assert why in row.published["t2v R@1"].why
+def test_what_is_not_known_here_is_said(overrides: dict[str, Any], why: str) -> None:
+    assert held(factor(**overrides)).comparable == "unknown"
+    assert why in held(factor(**overrides)).why
 
 
-def test_all_that_is_known_and_equal_is_comparable() -> None:
-    _, table = row_of(factor())
-    figure = next(f for f in FIGURES if "msrvtt_mvadapter_factor" in f.recipes)
-    assert compare(table.rows[0], table, replace(figure, selection=None)) == ("yes", "")
+@pytest.mark.parametrize(
+    ("fact", "why"),
+    [
+        ({"protocol": None}, "which split is not said"),
+        ({"inference": None}, "how it scores is not said"),
+        ({"frames": None}, "the number of frames is not said"),
+        ({"pixels": None}, "the number of pixels is not said"),
+        ({"selection": None}, "the choice of the epoch is not said"),
+        ({"costs": {}}, "how much is trained is not said"),
+        ({"costs": {"trainable": "about 2 %"}}, "how much is trained is not said"),
+        ({"augmentation": None}, "augmentation is not said"),
+    ],
+)
+def test_what_a_source_does_not_say_is_unknown(tmp_path: Path, fact: dict[str, Any], why: str) -> None:
+    table = table_of(trained(tmp_path))
+    assert compare(table.rows[0], table, replace(SAID, **fact)) == ("unknown", why)
+
+
+def test_all_that_is_known_and_equal_is_comparable(tmp_path: Path) -> None:
+    table = table_of(trained(tmp_path))
+    assert compare(table.rows[0], table, SAID) == ("yes", "")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "why"),
+    [
+        ("best-test", "last", "the paper chose the epoch on test, here last"),
+        ("best-test", "best-val", "the paper chose the epoch on test, here best-val"),
+        ("last", "best-val", "epoch last, here best-val"),
+    ],
+)
+def test_another_choice_of_the_epoch_is_not_comparable(tmp_path: Path, theirs: str, ours: str, why: str) -> None:
+    table = table_of(trained(tmp_path, protocol__selection=ours))
+    assert compare(table.rows[0], table, replace(SAID, selection=theirs)) == ("no", why)
+
+
+def test_no_packaged_figure_of_a_recipe_states_all_of_it() -> None:
+    """As the README says."""
+    ours = [figure for figure in FIGURES if figure.recipes]
+    assert {figure.selection for figure in ours} == {"best-test", None}
+    assert {figure.source for figure in ours if figure.selection == "best-test"} == {"mv-adapter"}
+
+
+# --- the recipe that was trained
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"trainer.max_epochs": 1}, "max_epochs 5 in msrvtt_mvadapter_factor, here 1"),
+        ({"trainer.accumulate_grad_batches": 4}, "accumulate_grad_batches 1 in msrvtt_mvadapter_factor, here 4"),
+        ({"data.init_args.batch_size": 4}, "batch_size 128 in msrvtt_mvadapter_factor, here 4"),
+        (
+            {"model.init_args.optimizer.init_args.weight_decay": 9.0},
+            "optimizer.weight_decay 0.2 in msrvtt_mvadapter_factor, here 9.0",
+        ),
+        (
+            {"model.init_args.optimizer": {"class_path": "mine.SGD", "init_args": {"lr": 0.1}}},
+            "optimizer 'AdamWCosine' in msrvtt_mvadapter_factor, here 'SGD'",
+        ),
+        ({"model.init_args.scale": 3}, "scale 0.1 in msrvtt_mvadapter_factor, here 3"),
+    ],
+)
+def test_another_training_is_not_comparable(tmp_path: Path, changes: dict[str, Any], why: str) -> None:
+    table = table_of(trained(tmp_path, changes))
+    assert compare(table.rows[0], table, SAID) == ("no", why)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"trainer.precision": "32-true"}, "precision 'bf16-mixed' in msrvtt_mvadapter_factor, here '32-true'"),
+        (
+            {"trainer": {"max_epochs": 5, "precision": "bf16-mixed", "accumulate_grad_batches": 1}},
+            "gradient_clip_val here is not known",
+        ),
+        (
+            {"model.init_args.backbone.init_args.architecture": "/home/me/own.json"},
+            "backbone.architecture is not that of msrvtt_mvadapter_factor",
+        ),
+        ({"data.init_args.train_list": "/mine/list.csv"}, "train_list is not that of msrvtt_mvadapter_factor"),
+    ],
+)
+def test_what_may_be_another_training_is_unknown(tmp_path: Path, changes: dict[str, Any], why: str) -> None:
+    table = table_of(trained(tmp_path, changes))
+    assert compare(table.rows[0], table, SAID) == ("unknown", why)
+
+
+def test_where_files_lie_is_no_other_training(tmp_path: Path) -> None:
+    changes = {"data.init_args.root": "/mine", "model.init_args.backbone.init_args.pretrained": "/mine/clip.pt"}
+    table = table_of(trained(tmp_path, changes | {"trainer.devices": 8, "seed_everything": 3}))
+    assert compare(table.rows[0], table, SAID) == ("yes", "")
+
+
+def test_the_nearest_of_its_recipes_counts(tmp_path: Path) -> None:
+    official = composed(config_folder() / "msrvtt_mvadapter_official.yaml")["model"]["init_args"]["optimizer"]
+    table = table_of(trained(tmp_path, {"model.init_args.optimizer": official}))
+    assert compare(table.rows[0], table, SAID) == ("yes", "")
+
+
+@pytest.mark.parametrize(
+    ("train", "comparable", "why"),
+    [
+        ({}, "unknown", "of its training only the name of msrvtt_mvadapter_factor is known"),
+        ({"recipe": None}, "unknown", "its recipe is not known"),
+        (
+            {"recipe": {"name": "mine", "max_epochs": 5}},
+            "unknown",
+            "its recipe is called 'mine', not msrvtt_mvadapter_factor",
+        ),
+        ({"epochs": 1, "recipe": None}, "no", "epochs 5 in msrvtt_mvadapter_factor, here 1"),
+        ({"epochs": 9}, "no", "epochs 5 in msrvtt_mvadapter_factor, here 9"),
+        ({"epochs": 1}, "no", "trained here: 1 of 5 epochs"),
+        ({"global_batch": 4}, "no", "global_batch 128 in msrvtt_mvadapter_factor, here 4"),
+        ({"optimizer": "SGD"}, "no", "optimizer 'AdamWCosine' in msrvtt_mvadapter_factor, here 'SGD'"),
+    ],
+)
+def test_a_record_without_its_configuration_knows_little(train: dict[str, Any], comparable: str, why: str) -> None:
+    assert held(factor(train=TRAINED | train)) == (comparable, why)
+
+
+def test_of_a_tested_adapter_little_is_known(tmp_path: Path) -> None:
+    known = {name: TRAINED[name] for name in ("epochs", "steps", "recipe")}
+    of_test = {"kind": "test", "train": None}
+    run = trained(tmp_path, model__trained=known, **of_test)
+    table = table_of(run)
+    found = compare(table.rows[0], table, SAID)
+    assert found.comparable == "unknown"
+    assert "of its training only the name of msrvtt_mvadapter_factor is known" in found.why
+    unknown = held(factor(model__trained=None, **of_test))
+    assert (unknown.comparable, "training here is not known" in unknown.why) == ("unknown", True)
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "a: {", "x" * 1_000_001, "a: &a [1]\nb: !!python/name:os.system"])
+def test_a_configuration_that_cannot_be_read_tells_nothing(tmp_path: Path, text: str) -> None:
+    run = trained(tmp_path, integrity__config_sha256=hashlib.sha256(text.encode()).hexdigest())
+    run.path.with_name("config.yaml").write_text(text, encoding="utf-8")
+    table = table_of(run)
+    assert compare(table.rows[0], table, SAID).comparable == "unknown"
+
+
+def test_what_runs_wrote_is_their_packaged_recipe() -> None:
+    """The records of the README: what is resolved says the same as what is packaged."""
+    runs = collect([Path(__file__).parents[3] / "benchmarks" / "results" / "fixture"]).runs
+    named = [(run, run.record["train"]["recipe"]["name"]) for run in runs if run.record["train"]]
+    assert named
+    for run, name in named:
+        assert departures([run], [name]) == ((), ())
+
+
+@pytest.mark.parametrize("name", published().recipes)
+def test_every_recipe_spells_out_its_training(name: str) -> None:
+    settings = dict(leaves(composed(config_folder() / f"{name}.yaml")))
+    assert {
+        *("trainer.max_epochs", "trainer.precision", "data.init_args.batch_size", "data.init_args.train_captions"),
+        *(
+            "data.init_args.augmentation",
+            "model.init_args.optimizer.class_path",
+            "model.init_args.optimizer.init_args.lr",
+        ),
+    } <= settings.keys()
+
+
+# --- the split
+
+
+@pytest.mark.parametrize(
+    ("overrides", "comparable", "why"),
+    [
+        ({"protocol__n_found": 900}, "no", "not all videos are evaluated here"),
+        ({"protocol__n_expected": None}, "unknown", "how many videos the split has is not known here"),
+    ],
+)
+def test_the_split_is_that_of_the_protocol(
+    tmp_path: Path, overrides: dict[str, Any], comparable: str, why: str
+) -> None:
+    table = table_of(trained(tmp_path, **overrides))
+    assert compare(table.rows[0], table, SAID) == (comparable, why)
+
+
+def test_of_two_files_of_a_split_nobody_knows_which_is_the_published_one(tmp_path: Path) -> None:
+    other = trained(tmp_path / "b", protocol__split_sha256="9" * 64)
+    tables = build_tables([trained(tmp_path / "a"), other])
+    found = [compare(table.rows[0], table, SAID, tables) for table in tables]
+    assert found == [("unknown", "runs here have different files of this split")] * 2
+
+
+# --- which of several rows is shown
+
+
+def listed(monkeypatch: pytest.MonkeyPatch, *runs: Run) -> dict[str, Any]:
+    monkeypatch.setattr(reproduction, "published", lambda: published()._replace(figures=(SAID,)))
+    (one,) = with_published(build_tables(runs))[1]
+    return one
+
+
+def test_a_cut_training_with_more_hides_no_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = trained(tmp_path / "whole", id__config_hash="b" * 64)
+    cut = trained(
+        tmp_path / "cut",
+        train=TRAINED | {"limits": {"max_steps": "20"}},
+        eval__t2v__R1=60.0,
+        id__config_hash="a" * 64,
+    )
+    assert listed(monkeypatch, cut, whole)["state"] == "within band"
+    other = trained(tmp_path / "x", id__config_hash="0" * 64, protocol__preprocess__frames=10)
+    assert listed(monkeypatch, cut, whole, other)["state"] == "within band"
+    found = listed(monkeypatch, cut, other)
+    assert (found["state"], found["why"]) == ("not comparable", "12 frames, here 10"), "whole before cut"
+
+
+def test_of_equal_rows_the_one_with_more_seeds_is_shown_and_never_the_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(name: str, digit: str, r1: float, seed: int = 0) -> Run:
+        return trained(tmp_path / name, eval__t2v__R1=r1, id__config_hash=digit * 64, id__seed=seed)
+
+    one, better = run("one", "a", 44.0), run("better", "b", 46.0)
+    assert listed(monkeypatch, better, one)["state"] == "off", "by the hash"
+    seeds = [run(f"seed{seed}", "c", 40.0, seed) for seed in (0, 1)]
+    assert listed(monkeypatch, better, one, *seeds)["row"] == f"{FACTOR} (cccccccc)"
+
+
+def test_a_state_of_what_may_not_be_comparable_has_a_question_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doubted = replace(SAID, pixels=None)
+    monkeypatch.setattr(reproduction, "published", lambda: published()._replace(figures=(doubted,)))
+    found = Collection([trained(tmp_path)], [])
+    report = build_report(found)
+    (row,) = report.tables[0].rows
+    assert (row.state, row.doubt) == ("within band", "the number of pixels is not said")
+    assert state(row) == "within band?, unpaired"
+    page = render_markdown(report)
+    assert "within band? (msrvtt" in page
+    assert "within band?, unpaired" in page
+    monkeypatch.setattr(reproduction, "published", lambda: published()._replace(figures=(SAID,)))
+    assert state(build_report(found).tables[0].rows[0]) == "within band, unpaired"
 
 
 @pytest.mark.parametrize(
@@ -325,6 +633,9 @@ def test_what_is_something_else_has_no_published_figure(overrides: dict[str, Any
     ("mean", "sd", "interval", "state"),
     [
         (44.0, 0.1, Interval(43.0, 46.2), "reproduced"),
+        (44.0, 0.1, Interval(43.0, 46.2 - 1e-12), "reproduced"),
+        (48.0, 0.1, Interval(46.2, 49.0), "reproduced"),
+        (48.0, 0.1, Interval(46.2 + 1e-12, 49.0), "reproduced"),
         (44.0, 0.1, Interval(43.0, 46.1), "off"),
         (45.2, None, None, "within band"),
         (45.1, None, None, "off"),
@@ -338,11 +649,18 @@ def test_states(mean: float, sd: float | None, interval: Interval | None, state:
     assert state_of(value, PUBLISHED, "no") == "not comparable"
 
 
+def test_the_edge_of_the_band_belongs_to_it() -> None:
+    for tenths in range(10, 990):
+        assert state_of(Value((tenths + 10) / 10, None, 1), tenths / 10, "yes") == "within band"
+        assert state_of(Value((tenths + 11) / 10, None, 1), tenths / 10, "yes") == "off"
+
+
 def test_every_figure_is_listed_with_the_state_of_its_recipe() -> None:
     report = report_of(factor())
     assert len(report.published) == len(FIGURES)
     found = {one["where"]: one for one in report.published if "msrvtt_mvadapter_official" in one["recipes"]}
-    assert {one["state"] for one in found.values()} <= {"within band", "off"}
+    assert {one["state"] for one in found.values()} == {"not comparable"}
+    assert {one["comparable"] for one in found.values()} == {"no"}
     assert {(one["table"], one["row"]) for one in found.values()} == {(report.tables[0].id, FACTOR)}
     others = [one for one in report.published if one["where"] not in found or one["source"] != "mv-adapter"]
     assert {one["state"] for one in others} == {"no recipe", "not run"}

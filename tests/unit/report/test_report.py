@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import shutil
 import statistics
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,22 @@ from petl_bench.errors import DataError
 from petl_bench.report.cells import mean_and_deviation, state
 from petl_bench.report.collect import Run, collect
 from petl_bench.report.columns import MOST_TYPES
+from petl_bench.report.details import Beside
+from petl_bench.report.duplicates import settled
+from petl_bench.report.leaderboard import rendered
 from petl_bench.report.markdown import escape_markdown
 from petl_bench.report.model import Column, Table
+from petl_bench.report.page import Pages
 from petl_bench.report.sheets import csv_cell
 from petl_bench.report.tables import build_tables
+from petl_bench.report.terminal import print_tables
+from petl_bench.report.thumbnails import Clips
+from petl_bench.report.verification import verified
 from petl_bench.runs.record import write_result
 from petl_bench.storage.files import FileError, file_sha256
+from tests.answered import answers, retrieval
 from tests.records import make_record
+from tests.reports import report_of
 
 
 def save(folder: Path, **overrides: Any) -> Path:
@@ -108,7 +118,7 @@ def test_contradicting_duplicates_are_both_rejected(tmp_path: Path) -> None:
     save(tmp_path / "a")
     save(tmp_path / "b", eval__t2v__R1=41.0)
     save(tmp_path / "c", id__seed=1)
-    runs, rejected = collect([tmp_path])
+    runs, rejected = settled(collect([tmp_path]))
     assert [run.path.parent.name for run in runs] == ["c"]
     assert [item.path.parent.name for item in rejected] == ["a", "b"]
     assert "different metrics" in rejected[0].reason
@@ -117,9 +127,57 @@ def test_contradicting_duplicates_are_both_rejected(tmp_path: Path) -> None:
 def test_equal_duplicates_count_once_and_the_training_is_kept(tmp_path: Path) -> None:
     save(tmp_path / "a", kind="test", train=None)
     save(tmp_path / "b", eval__cost__clips_per_s=9.0)
-    runs, rejected = collect([tmp_path])
+    runs, rejected = settled(collect([tmp_path]))
     assert [run.path.parent.name for run in runs] == ["b"]
-    assert rejected == []
+    (left_out,) = rejected
+    assert left_out.path.parent.name == "a"
+    assert left_out.reason == f"says the same as {tmp_path.as_posix()}/b/result.json, which is shown"
+
+
+def test_of_equal_runs_that_with_ranks_is_kept(tmp_path: Path) -> None:
+    retrieval(tmp_path / "z", [1, 2, 3], [1, 1, 2])
+    (tmp_path / "a").mkdir()
+    shutil.copy(tmp_path / "z" / "result.json", tmp_path / "a" / "result.json")
+    runs, _ = settled(verified(collect([tmp_path]), None))
+    assert [run.path.parent.name for run in runs] == ["z"]
+
+
+def test_a_forged_copy_does_not_take_the_honest_run_with_it(tmp_path: Path) -> None:
+    retrieval(tmp_path / "z", [1, 2, 3], [1, 1, 2])
+    shutil.copytree(tmp_path / "z", tmp_path / "a")
+    forged = json.loads((tmp_path / "a" / "result.json").read_text())
+    forged["eval"]["t2v"]["R1"] = 99.0
+    (tmp_path / "a" / "result.json").write_text(json.dumps(forged))
+    runs, rejected = settled(verified(collect([tmp_path]), None))
+    assert [run.path.parent.name for run in runs] == ["z"]
+    assert ["forged" in item.reason for item in rejected] == [True]
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({"model__method": "LoRA", "model__trainable_params": 5}, "have different method, trainable_params"),
+        ({"model__backbone": "clip-vit-b-32"}, "have different backbone"),
+    ],
+)
+def test_seeds_of_one_configuration_are_of_one_method(tmp_path: Path, other: dict[str, Any], told: str) -> None:
+    save(tmp_path / "a")
+    save(tmp_path / "b", id__seed=1, **other)
+    save(tmp_path / "c", id__config_hash="d" * 64)
+    runs, rejected = settled(collect([tmp_path]))
+    assert [run.path.parent.name for run in runs] == ["c"]
+    assert [told in item.reason for item in rejected] == [True, True]
+
+
+def test_accuracy_of_a_type_that_no_question_has_is_forged(tmp_path: Path) -> None:
+    answers(tmp_path / "run", [1, 0, 1, 0], ["what", "who", "what", "who"], [0, 1, 2, 3])
+    assert len(verified(collect([tmp_path]), None).runs) == 1
+    path = tmp_path / "run" / "result.json"
+    record = json.loads(path.read_text())
+    record["eval"]["per_type"]["where"] = 100.0
+    path.write_text(json.dumps(record))
+    (rejected,) = verified(collect([tmp_path]), None).rejected
+    assert rejected.reason == "per_type.where is 100, of which ranks.npz says nothing"
 
 
 def test_overlapping_folders_count_once(tmp_path: Path) -> None:
@@ -383,11 +441,17 @@ def test_question_answering_shows_types_and_what_can_be_answered() -> None:
     assert any("1000 questions; 1000 videos" in note for note in table.notes)
 
 
-def test_many_question_types_get_no_columns() -> None:
+def test_many_question_types_get_no_columns_where_there_is_no_room(capsys: pytest.CaptureFixture[str]) -> None:
     cost = {"clips_per_s": None}
     types = {f"type {n}": 50.0 for n in range(MOST_TYPES + 1)}
-    (table,) = tables(make_record(eval={"accuracy": 50.0, "per_type": types, "n": 10, "cost": cost}))
-    assert [title for title in shown(table) if title.startswith("Accuracy")] == ["Accuracy"]
+    found = report_of(make_record(eval={"accuracy": 50.0, "per_type": types, "n": 10, "cost": cost}))
+    texts = rendered(found)
+    (page,) = (text for name, text in texts.items() if name.endswith(".md"))
+    (paper,) = (text for name, text in texts.items() if name.endswith(".tex"))
+    print_tables(found.tables)
+    assert not [text for text in (page, paper, capsys.readouterr().out) if "type 1" in text]
+    for text in (texts["wide.csv"], texts["report.json"], Pages(found, Beside(), Clips()).index()):
+        assert "Accuracy type 8" in text
 
 
 # --- files and exit codes
@@ -418,8 +482,8 @@ def test_report_is_written_printed_and_deterministic(tmp_path: Path, capsys: pyt
 def test_csv_has_one_line_per_run_and_metric(tmp_path: Path) -> None:
     save(tmp_path / "runs" / "a", eval__t2v__R1=100 / 3)
     save(tmp_path / "runs" / "b", id__seed=1)
-    main(tmp_path / "runs", "--output", tmp_path)
-    lines = list(csv.DictReader(io.StringIO((tmp_path / "leaderboard.csv").read_text())))
+    main(tmp_path / "runs", "--output", tmp_path / "report")
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "report" / "leaderboard.csv").read_text())))
     values = {(line["seed"], line["metric"]): line["value"] for line in lines}
     assert len(values) == len(lines)
     assert values["0", "eval.t2v.R1"] == str(100 / 3)
@@ -430,22 +494,22 @@ def test_csv_has_one_line_per_run_and_metric(tmp_path: Path) -> None:
 def test_fixtures_are_stamped_and_apart(tmp_path: Path) -> None:
     save(tmp_path / "runs" / "a")
     save(tmp_path / "runs" / "b", origin="fixture", eval__t2v__R1=99.0)
-    main(tmp_path / "runs", "--output", tmp_path)
-    page = (tmp_path / "leaderboard.md").read_text()
+    main(tmp_path / "runs", "--output", tmp_path / "report")
+    page = (tmp_path / "report" / "leaderboard.md").read_text()
     assert page.count("## FIXTURE - not benchmark results: msrvtt, msrvtt-1ka") == 1
     assert page.index("## msrvtt, msrvtt-1ka") < page.index("## FIXTURE") < page.index("99.0")
 
 
 def test_strict_fails_on_any_rejected_run(tmp_path: Path) -> None:
     save(tmp_path / "runs" / "a")
-    assert main(tmp_path / "runs", "--output", tmp_path, "--strict") == 0
+    assert main(tmp_path / "runs", "--output", tmp_path / "report", "--strict") == 0
     save(tmp_path / "runs" / "b", id__seed=1, env__dirty=True)
-    assert main(tmp_path / "runs", "--output", tmp_path) == 0
-    page = (tmp_path / "leaderboard.md").read_text()
+    assert main(tmp_path / "runs", "--output", tmp_path / "report") == 0
+    page = (tmp_path / "report" / "leaderboard.md").read_text()
     assert "| 2 | dirty, unpaired |" in page
     assert "Rejected" not in page
-    assert main(tmp_path / "runs", "--output", tmp_path, "--strict") == 4
-    page = (tmp_path / "leaderboard.md").read_text()
+    assert main(tmp_path / "runs", "--output", tmp_path / "report", "--strict") == 4
+    page = (tmp_path / "report" / "leaderboard.md").read_text()
     assert "| 1 | unpaired |" in page
     assert "b/result.json: dirty" in page
 
@@ -468,7 +532,7 @@ def test_missing_folder_is_an_error(tmp_path: Path) -> None:
 def test_output_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     save(tmp_path / "runs" / "a")
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileError, match="file: cannot be created"):
+    with pytest.raises(FileError, match="file: cannot be looked into: Not a directory"):
         main(tmp_path / "runs", "--output", tmp_path / "file")
 
 
@@ -482,14 +546,14 @@ def test_hostile_names_stay_in_their_cell(tmp_path: Path, capsys: pytest.Capture
     save(tmp_path / "runs" / "a", model__method=HOSTILE, protocol__dataset=HOSTILE)
     (tmp_path / "runs" / "b").mkdir()
     (tmp_path / "runs" / "b" / "result.json").write_text(json.dumps({"schema": HOSTILE}))
-    main(tmp_path / "runs", "--output", tmp_path)
-    page = (tmp_path / "leaderboard.md").read_text()
+    main(tmp_path / "runs", "--output", tmp_path / "report")
+    page = (tmp_path / "report" / "leaderboard.md").read_text()
     assert "<img" not in page
     assert "[a](" not in page
     assert len([line for line in page.splitlines() if line.startswith("## ")]) == 3, "published figures are the last"
     assert "\x1b" not in page + capsys.readouterr().out
     assert "\u202e" not in page
-    for line in (tmp_path / "leaderboard.csv").read_text().splitlines()[1:]:
+    for line in (tmp_path / "report" / "leaderboard.csv").read_text().splitlines()[1:]:
         assert "'=1+1" in line
         assert ",=1" not in line
 
@@ -500,17 +564,20 @@ def test_hostile_keys_stay_in_their_cell(tmp_path: Path, capsys: pytest.CaptureF
     hostile = {HOSTILE: HOSTILE, "nested": {HOSTILE: [1, {"a": HOSTILE}]}, "=2+5": 1}
     save(tmp_path / "runs" / "a", protocol__preprocess=preprocess | hostile)
     save(tmp_path / "runs" / "b")
-    main(tmp_path / "runs", "--output", tmp_path)
-    page, out = (tmp_path / "leaderboard.md").read_text(), capsys.readouterr().out
+    main(tmp_path / "runs", "--output", tmp_path / "report")
+    page, out = (tmp_path / "report" / "leaderboard.md").read_text(), capsys.readouterr().out
     assert "<img" not in page
     assert len([line for line in page.splitlines() if line.startswith("## ")]) == 3, "published figures are the last"
     assert not {"\x1b", "\u202e"} & set(page + out)
-    header = (tmp_path / "leaderboard.csv").read_text().splitlines()[0]
+    header = (tmp_path / "report" / "leaderboard.csv").read_text().splitlines()[0]
     assert "protocol.preprocess.=2+5" in header
 
 
 def test_escape_markdown() -> None:
     assert escape_markdown("a_b|c*`[x]\\") == r"a\_b\|c\*\`\[x\]\\"
+    assert escape_markdown("www.a.example WWW.b.example") == r"www\.a.example WWW\.b.example"
+    assert escape_markdown("https://a.example ftp://b") == r"https\://a.example ftp\://b"
+    assert escape_markdown("@user a@b.example, t2v R@1, 50@1.5") == "@<!-- -->user a@<!-- -->b.example, t2v R@1, 50@1.5"
     assert escape_markdown("<b>&#39;\n'") == "&lt;b&gt;&amp;#39; '"
 
 
@@ -556,6 +623,22 @@ def test_no_runs_at_all_say_how_to_get_some(tmp_path: Path) -> None:
             main(tmp_path / folder, "--output", tmp_path / "report")
         assert error.value.exit_code == 4
     assert not (tmp_path / "report").exists()
+
+
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    save(tmp_path / "scratch" / "one" / "seed0")
+    save(tmp_path / "runs" / "z" / "seed1", id__seed=1)
+    for link, target in (
+        *(("runs/linked", "scratch/one"), ("runs/a", "runs/z/seed1"), ("scratch/one/up", "runs")),
+        *(("runs/z/circle", "runs/z"), ("runs/broken", "nothing"), ("runs/self", "runs/self")),
+    ):
+        (tmp_path / link).symlink_to(tmp_path / target)
+    found = collect([tmp_path / "runs"])
+    paths = [run.path.relative_to(tmp_path).as_posix() for run in found.runs]
+    assert paths == ["runs/linked/seed0/result.json", "runs/z/seed1/result.json"], "a folder's own name before a link's"
+    assert not found.rejected
+    (tmp_path / "whole").symlink_to(tmp_path / "runs")
+    assert len(collect([tmp_path / "whole", tmp_path / "runs"]).runs) == 2
 
 
 def test_files_of_an_earlier_report_do_not_stay(tmp_path: Path) -> None:

@@ -8,12 +8,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
+from petl_bench.report.boards import board_of
 from petl_bench.report.collect import collect
-from petl_bench.report.document import render_document
+from petl_bench.report.details import Beside
+from petl_bench.report.document import document_schema, render_document
+from petl_bench.report.duplicates import settled
+from petl_bench.report.latex import render_second, render_table
 from petl_bench.report.markdown import render_markdown
 from petl_bench.report.sheets import render_tidy, render_wide
+from petl_bench.report.terminal import print_tables
 from petl_bench.runs.record import write_result
 from petl_bench.storage.files import FileError
 from tests.records import make_record
@@ -61,7 +67,32 @@ def test_every_format_names_them() -> None:
     (line,) = csv.DictReader(io.StringIO(render_wide(report.tables)))
     assert float(line["nDCG@10: t2v"]) == 54.3
     assert "eval.second_figures.nDCG@10.t2v.nDCG10" in render_tidy(report.tables)
-    assert "nDCG@10: t2v" in json.dumps(render_document(report))
+    document = json.loads(render_document(report))
+    jsonschema.validate(document, document_schema())
+    assert document["tables"][0]["rows"][0]["values"]["nDCG@10: t2v"]["mean"] == 54.3
+    latex = render_second(report.tables[0])
+    assert latex is not None
+    assert r"\multicolumn{3}{c}{Dual softmax (T 1)} & \multicolumn{1}{c}{nDCG@10}" in latex
+    assert r"\cmidrule(lr){2-4} \cmidrule(lr){5-5}" in latex
+    assert r"LoRA & 47.8 & 80.0 & 90.0 & 54.3 & 1 \\" in latex
+    assert "Dual softmax" not in render_table(report.tables[0])
+    board = board_of(report.tables[0], Beside(), {Path("runs/0/result.json"): "#0"})
+    assert [group["name"] for group in board["groups"] if group["name"]][-3:] == [
+        "Dual softmax (T 1)",
+        "nDCG@10",
+        "Costs",
+    ]
+
+
+def test_the_terminal_shows_them_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    print_tables(tables_of(named("LoRA", "a", eval__second_figures=[second()])))
+    plain, beside = capsys.readouterr().out.split("beside these: Dual softmax (T 1)")
+    assert "47.8" not in plain
+    assert "47.8" in beside
+
+
+def test_papers_have_no_file_of_none() -> None:
+    assert render_second(tables_of(named("LoRA", "a"))[0]) is None
 
 
 @pytest.mark.parametrize("beside", [True, False])
@@ -75,28 +106,49 @@ def test_a_later_test_adds_its_own_to_the_run(tmp_path: Path, beside: bool) -> N
     else:
         (tmp_path / "test").mkdir()
         write_result(tmp_path / "test" / "result.json", test)
-    ((run,), rejected) = collect([tmp_path])
-    assert not rejected
+    ((run,), rejected) = settled(collect([tmp_path]))
+    assert [item.reason for item in rejected] == (
+        [] if beside else [f"says the same as {folder / 'result.json'}, which is shown"]
+    )
     assert run.record["kind"] == "fit"
     assert [item["title"] for item in run.record["eval"]["second_figures"]] == ["Dual softmax (T 1)"]
 
 
 @pytest.mark.parametrize(
-    "change", [{"eval__t2v__R1": 41.0}, {"integrity__adapter_sha256": "9" * 64}, {"protocol__selection": "best-val"}]
+    ("change", "told"),
+    [
+        ({"eval__t2v__R1": 41.0}, "metrics differ from those of result.json"),
+        ({"integrity__adapter_sha256": "9" * 64}, "they are not of the adapter of result.json"),
+        ({"protocol__selection": "best-val"}, "data or settings are not those of result.json"),
+        ({"status": "interrupted"}, "status is 'interrupted', not 'complete'"),
+        ({"env__dirty": True}, "measured with uncommitted changes, unlike the run"),
+        ({"eval__second_figures": [second("FIRE (12345678)", C1=1.0)]}, "FIRE (12345678) differ from those of"),
+    ],
 )
-def test_a_test_of_something_else_adds_nothing(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_a_test_of_something_else_adds_nothing_and_is_named(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+    write_result(tmp_path / "result.json", make_record(eval__second_figures=[second("FIRE (12345678)", C1=2.0)]))
+    test = make_record(**{"kind": "test", "eval__second_figures": [second()]} | change)
+    write_result(tmp_path / "test.json", test)
+    ((run,), (left_out,)) = settled(collect([tmp_path]))
+    assert [item["title"] for item in run.record["eval"]["second_figures"]] == ["FIRE (12345678)"]
+    assert left_out.path.name == "test.json"
+    assert left_out.reason.startswith(f"its second figures are left out: {told}")
+
+
+@pytest.mark.parametrize("content", ["[]", json.dumps(make_record(kind="test", eval__t2v__R1=41.0))])
+def test_what_has_no_second_figures_is_no_matter_of_a_report(tmp_path: Path, content: str) -> None:
     write_result(tmp_path / "result.json", make_record())
-    write_result(tmp_path / "test.json", make_record(kind="test", eval__second_figures=[second()], **change))
-    ((run,), _) = collect([tmp_path])
-    assert "second_figures" not in run.record["eval"]
+    (tmp_path / "test.json").write_text(content, encoding="utf-8")
+    assert settled(collect([tmp_path])).rejected == []
 
 
 def test_those_that_contradict_each_other_are_rejected(tmp_path: Path) -> None:
     for name, figure in (("a", second(R1=47.0)), ("b", second(R1=48.0))):
         (tmp_path / name).mkdir()
         write_result(tmp_path / name / "result.json", make_record(eval__second_figures=[figure]))
-    runs, rejected = collect([tmp_path])
+    runs, rejected = settled(collect([tmp_path]))
     assert (len(runs), len(rejected)) == (0, 2)
+    assert rejected[0].reason.endswith("have different Dual softmax (T 1)")
 
 
 @pytest.mark.parametrize("broken", [{"title": ""}, {"directions": {}}, {"directions": {"v2a": {"n": 1}}}, {"more": 1}])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -15,7 +18,9 @@ from petl_bench.report.document import render_document
 from petl_bench.report.leaderboard import rendered
 from petl_bench.report.model import Report
 from petl_bench.report.site import MARKER, portable, publish
+from petl_bench.storage import locks
 from petl_bench.storage.files import FileError
+from petl_bench.storage.locks import HeldError, passing_lock
 from tests.made_up_reports import METHODS, make_report
 
 
@@ -75,7 +80,15 @@ def test_nothing_else_of_the_report_changes(report: Report, folder: Path) -> Non
         ("clips/s and 4/5", "clips/s and 4/5"),
         ("https://example.org/a/b", "https://example.org/a/b"),
         ("--root=/data/sets/msrvtt --x", "--root=…/msrvtt --x"),
-        ("'/data/my sets/msrvtt'", "'…/my sets/msrvtt'"),
+        ("'/data/my sets/msrvtt'", "'…/msrvtt'"),
+        ("file:///home/bob/secret/x", "…/x"),
+        ("/home/john doe/runs/x", "…/x"),
+        ("see:/home/bob/x, -I/home/bob/include and C:\\Users\\bob\\runs", "see:…/x, -I…/include and …/runs"),
+        ("/home/bob and '/Users/Bob Smith'", "~ and '~'"),
+        ("PATH=/opt/a/bin:/home/bob/bin", "PATH=…/bin:…/bin"),
+        ("s3://bucket/a/b and host:/srv/bob/x", "s3://bucket/a/b and host:…/x"),
+        ("t2v/v2t, R@1 / R@5, ../a/b and …/a", "t2v/v2t, R@1 / R@5, ../a/b and …/a"),
+        ("\\textbf{a} \\b", "\\textbf{a} \\b"),
         ("msrvtt-1kA-9k/v1", "msrvtt-1kA-9k/v1"),
         ("/tmp", "/tmp"),
     ],
@@ -83,6 +96,18 @@ def test_nothing_else_of_the_report_changes(report: Report, folder: Path) -> Non
 def test_what_counts_as_a_path(text: str, shown: str) -> None:
     moved, _ = portable(Report([], [], [Rejected(Path("a"), text)]), [])
     assert moved.rejected[0].reason == shown
+
+
+def test_places_of_this_machine_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "J. (von) Doe, jr"
+    (home / "at work").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(home / "at work")
+    text = f"in {home}/x/y.txt, {home}, {home}2/x -I{home}/include file://{home}/a {Path.cwd()}/b.yaml"
+    moved, _ = portable(Report([], [], [Rejected(Path("a"), text)]), [home / "at work" / "runs", Path("/")])
+    assert "Doe" not in moved.rejected[0].reason.replace("Doe, jr2/x", "")
+    assert moved.rejected[0].reason.startswith("in …/y.txt, …, ")
+    assert moved.rejected[0].reason.endswith("-I…/include …/a …/b.yaml")
 
 
 def test_two_folders_of_one_name_stay_apart(tmp_path: Path) -> None:
@@ -128,6 +153,29 @@ def test_a_site_is_replaced_and_what_others_keep_in_it_stays(report: Report, fol
         publish(report, site, [folder], lambda report: {"late.json": "{}"})
     assert (site / "late.json").read_text(encoding="utf-8") == "foreign"
     assert (site / "new.json").is_file()
+
+
+def test_one_process_at_a_time(report: Report, folder: Path, tmp_path: Path) -> None:
+    site, lock = tmp_path / "site", tmp_path / ".site.lock"
+    code = "import sys, pathlib; from petl_bench.storage.locks import file_lock\n"
+    code += "with file_lock(pathlib.Path(sys.argv[1])): print('locked', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code, str(lock)], stdin=PIPE, stdout=PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(UsageError, match=r"another process writes the site .*: wait for it, or set --publish"):
+            publish(report, site, [folder], rendered)
+        assert not site.exists()
+        other.kill()
+    publish(report, site, [folder], rendered)
+    assert [path.name for path in tmp_path.iterdir()] == ["site"]
+
+
+def test_a_lock_that_was_removed_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lock"
+    take = locks._take
+    monkeypatch.setattr(locks, "_take", lambda *arguments: (path.unlink(), take(*arguments)))
+    with pytest.raises(HeldError), passing_lock(path):
+        pytest.fail("two would have it")
 
 
 def test_a_failure_leaves_the_earlier_site(

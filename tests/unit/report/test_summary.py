@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from petl_bench.report.model import SummaryRow
-from petl_bench.report.summary import summarise_tables
+from petl_bench.report.summary import other_rows, summarise_tables
+from tests.records import make_record
 from tests.reports import named, tables_of
 
 DIGITS = {"Full": "a", "AdaptFormer": "b", "LoRA": "d"}
@@ -83,7 +84,7 @@ def test_one_dataset_is_no_summary() -> None:
     assert summary(record("one", "Full", 40.0), record("one", "Full", 40.0, origin="fixture")) == {}
 
 
-def test_options_tell_methods_apart_and_the_best_of_equal_ones_counts() -> None:
+def test_options_tell_methods_apart_and_the_first_of_equal_ones_counts() -> None:
     wide = {"model__method_config": {"bottleneck": 128, "same": 1}}
     thin = {"model__method_config": {"bottleneck": 64, "same": 1}}
     rows = summary(
@@ -93,5 +94,43 @@ def test_options_tell_methods_apart_and_the_best_of_equal_ones_counts() -> None:
         record("two", "AdaptFormer", 30.0, digit="4", **thin),
     )
     assert set(rows) == {"AdaptFormer (bottleneck 64)", "AdaptFormer (bottleneck 128)"}
-    assert {value.mean for value in rows["AdaptFormer (bottleneck 64)"].values.values() if value} == {41.0, 30.0}
+    assert {value.mean for value in rows["AdaptFormer (bottleneck 64)"].values.values() if value} == {40.0, 30.0}
+    assert {row.others for row in rows.values()} == {0, 1}
     assert {row.relative for row in rows.values()} == {None}, "nothing to be relative to"
+
+
+def test_the_setting_that_counts_is_never_chosen_by_its_figures() -> None:
+    """By seeds, by recipe, by configuration: the best-scoring one of a test would be too good."""
+    train = make_record()["train"]
+    packaged = train | {"recipe": {"name": "mine", "max_epochs": 5}, "epochs": 5.0}
+    cut = packaged | {"epochs": 2.0}
+    more = [record("one", "LoRA", score, digit="9", id__seed=seed) for seed, score in enumerate((20.0, 21.0))]
+    rows = summary(
+        record("one", "Full", 40.0, digit="a", train=train),
+        record("one", "Full", 20.0, digit="b", train=packaged),
+        record("one", "Full", 80.0, digit="0", train=cut),
+        record("one", "LoRA", 60.0, digit="1", train=packaged),
+        *more,
+        record("two", "Full", 50.0),
+        record("two", "LoRA", 30.0, digit="3"),
+        record("two", "LoRA", 45.0, digit="4"),
+    )
+    assert [value and value.mean for value in rows["LoRA"].values.values()] == [20.5, 30.0]
+    assert [value and value.mean for value in rows["Full"].values.values()] == [20.0, 50.0]
+    assert rows["LoRA"].relative == pytest.approx((20.5 / 20.0 + 30.0 / 50.0) / 2)
+    assert (rows["Full"].others, rows["LoRA"].others, other_rows(rows["LoRA"])) == (2, 2, "+2 other settings")
+
+
+def test_partial_tests_are_neither_ranked_nor_a_reference() -> None:
+    partial = {"protocol__partial": True, "protocol__n_found": 9, "protocol__n_expected": 1000}
+    rows = summary(
+        record("one", "Full", 99.0, digit="0", **partial),
+        record("one", "Full", 40.0),
+        record("two", "Full", 40.0),
+        record("one", "LoRA", 99.0, digit="1", **partial),
+        record("one", "LoRA", 30.0),
+        record("two", "LoRA", 30.0),
+        record("one", "Other", 99.0, digit="2", **partial),
+    )
+    assert set(rows) == {"Full", "LoRA"}
+    assert (rows["LoRA"].relative, rows["LoRA"].rank, rows["LoRA"].others) == (0.75, 2.0, 0)

@@ -72,9 +72,9 @@ class Draws(Full):
     ("method", "words"),
     [
         (Moves, "Moves on BLIP for retrieval: identity_at_init is True, but before training the features are not"),
-        (Crashes, "Crashes on BLIP for matching: KeyError: 'class_embedding'"),
+        (Crashes, "Crashes on BLIP for choice: KeyError: 'class_embedding'"),
         (Nowhere, "Nowhere refuses every backbone for every task: "),
-        (Unused, "Unused on BLIP for matching: 1 trainable tensors get no gradient, for which DDP waits: extra"),
+        (Unused, "Unused on BLIP for choice: 1 trainable tensors get no gradient, for which DDP waits: extra"),
         (Draws, "Draws on BLIP for retrieval: a fresh method that loads the adapter gives other features"),
         ("Fulll", "Fulll is none of the methods there are (AdaptFormer, "),
         ("methods.full.Fulll", "methods.full.Fulll cannot be imported: "),

@@ -1,0 +1,48 @@
+"""What tasks share whose samples are questions: one score for each, its mean over all, over types and over groups."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from petl_bench.metrics.choice import ChoiceResult
+from petl_bench.metrics.qa import AnswerResult
+from petl_bench.metrics.questions import QuestionMetric
+from petl_bench.metrics.ranks import figures_of
+from petl_bench.tasks.base import Evaluation, Task
+
+
+class QuestionTask(Task):
+    """Questions about clips; each is answered from its own clip, and one whose clip cannot be read is wrong.
+
+    Args:
+        metric: counts the answers.
+    """
+
+    monitor = "accuracy"
+    metric: QuestionMetric
+
+    def __init__(self, metric: QuestionMetric) -> None:
+        super().__init__()
+        self.metric = metric
+        self._videos = 0
+
+    def expect(self, videos: int | None, texts: int | None) -> None:
+        self._videos, self.metric.expected = videos or 0, texts
+
+    def reset(self) -> None:
+        self.metric.reset()
+
+    def evaluation(self, result: AnswerResult | ChoiceResult, **others: np.ndarray) -> Evaluation:
+        """What a metric found.
+
+        Args:
+            result: of the metric.
+            others: what else `ranks.npz` keeps of each question.
+        """
+        ranks = {"correct": result.scores, "question_type": result.types, "prediction": result.predictions, **others}
+        if any(result.groups):
+            ranks["question_group"] = result.groups
+        record = figures_of(ranks)
+        metrics = {name: record[name] for name in ("accuracy", "mean_of_types") if name in record}
+        metrics |= {f"accuracy_{name}": accuracy for name, accuracy in record["per_type"].items()}
+        return Evaluation(metrics, record, ranks, self.inference(), self._videos)

@@ -1,0 +1,107 @@
+"""Questions with choices through the command line: training, files, reports, and adapters of retrieval."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from petl_bench.fixture import WRITERS
+from petl_bench.main import main
+from petl_bench.metrics.ranks import figures_of
+from petl_bench.runs.record import FILE_NAME
+from tests.integration.fixture_run import only_record, run
+
+
+@pytest.fixture(scope="module")
+def nextqa(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("choice") / "nextqa"
+    WRITERS["nextqa"](folder, train_videos=16, test_videos=4, size=32, seconds=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def msrvtt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("choice") / "msrvtt"
+    WRITERS["msrvtt_mc"](folder, train_videos=12, test_videos=6, captions_per_video=1, size=32, seconds=1)
+    return folder
+
+
+def test_a_run_its_record_and_what_is_made_of_it(
+    nextqa: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for config in ("nextqa_full", "nextqa_lora"):
+        assert run("fit", config, nextqa, tmp_path, "--data.init_args.max_words=32") == 0
+    assert "descriptive" in capsys.readouterr().out
+    folders = sorted(path.parent for path in tmp_path.rglob(FILE_NAME))
+    record = json.loads((folders[0] / FILE_NAME).read_text())
+    assert record["protocol"]["metric_version"] == "choice-accuracy/1, ties within 1e-06"
+    assert record["eval"]["n"] == 16
+    assert record["eval"]["chance"] == pytest.approx(20)
+    assert record["eval"]["n_per_group"] == {"temporal": 8, "descriptive": 4, "causal": 4}
+    with np.load(folders[0] / "ranks.npz") as ranks:
+        found = dict(ranks)
+    figures = figures_of(found)
+    assert {name: record["eval"][name] for name in figures} == figures
+    assert found["text_id"][0].endswith("_0")
+    assert set(found["chosen"]) <= set(range(5))
+
+    assert main(["predict", f"--ckpt_path={folders[0] / 'adapter.safetensors'}"]) == 0
+    chosen = json.loads((folders[0] / "choices.json").read_text())
+    assert [one["prediction"] for one in chosen.values()] == found["chosen"].tolist()
+    assert list(chosen) == found["text_id"].tolist()
+
+    capsys.readouterr()
+    assert main(["report", str(tmp_path), "--out", str(tmp_path / "report")]) == 0
+    assert "Accuracy causal ±" in capsys.readouterr().out
+    assert main(["compare", *map(str, folders)]) == 0
+    assert "Accuracy causal" in capsys.readouterr().out
+
+
+def test_an_adapter_of_retrieval_is_evaluated_by_choosing(
+    msrvtt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("fit", "msrvtt_lora", msrvtt, tmp_path, "--data.init_args.augmentation=null") == 0
+    folder, of_retrieval = only_record(tmp_path)
+    adapter = f"--ckpt_path={folder / 'adapter.safetensors'}"
+    on_choices = ("--config=msrvtt_mc", f"--data.init_args.root={msrvtt}", "--data.init_args.partial=true")
+    assert main(["test", adapter, *on_choices, "--trainer.logger=false"]) == 0
+    record = json.loads((folder / "test_msrvtt_mc-fixture.json").read_text())
+    assert record["model"]["method"] == of_retrieval["model"]["method"]
+    assert record["protocol"]["id"] == "msrvtt-mc/v1"
+    assert record["protocol"]["preprocess"]["frames"] == of_retrieval["protocol"]["preprocess"]["frames"]
+    assert record["model"]["trained_on"] == {
+        "task": "retrieval",
+        "protocol": "msrvtt-1kA-9k/v1",
+        "split_sha256": of_retrieval["protocol"]["split_sha256"],
+        "videos": 12,
+    }
+    assert record["eval"]["n"] == 6
+    assert (folder / "test_msrvtt_mc-fixture_ranks.npz").is_file()
+    assert not (folder / "test.json").exists()
+
+    asked = json.loads((msrvtt / "msrvtt_mc_test.json").read_text())
+    seen = msrvtt / "seen.json"
+    seen.write_text(json.dumps([{**asked[0], "video": "video0.mp4"}]), encoding="utf-8")
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datamodules.msrvtt_mc._PROTOCOL", patch_protocol())
+        more = ("--data.init_args.test_file=seen.json", "--data.init_args.partial=false")
+        assert main(["test", adapter, *on_choices, *more]) == 4
+    told = capsys.readouterr().err
+    assert "was trained (msrvtt-1kA-9k/v1) on 1 of the 1 videos that it is to be evaluated on: 'video0'" in told
+
+
+def patch_protocol() -> object:
+    """That of a single clip."""
+    from petl_bench.data.samples import Protocol
+
+    return Protocol("msrvtt-mc/v1", {"test": 1}, {"test": 1})
+
+
+def test_there_is_nothing_to_train_on(msrvtt: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ("--data=data/msrvtt_mc.yaml", f"--data.init_args.root={msrvtt}", "--model.init_args.task=task/choice.yaml")
+    assert run("fit", "msrvtt_lora", msrvtt, tmp_path, *more) == 2
+    assert "msrvtt-mc/v1 has no training split" in capsys.readouterr().err
