@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from petl_bench.data.annotations import MAX_SECONDS, Record, read_table
+from petl_bench.data.annotations import Record, read_table
 from petl_bench.data.answers import read_answers
 from petl_bench.data.base import VIDEO_SUFFIXES, VideoTextDataModule
 from petl_bench.data.batch import Question
@@ -30,7 +30,7 @@ class Custom(VideoTextDataModule):
     """Retrieval on your own clips: a table, JSON or jsonl with `video` and `caption`, one caption per row.
 
     `video` is the path of a video or a still image, which is a clip of one frame, below the folder of clips; folders
-    and suffix may be left out where that leaves no doubt. `start` and `end`, in whole seconds, restrict all rows of a
+    and suffix may be left out where that leaves no doubt. `start` and `end`, in seconds (`7.7`), restrict all rows of a
     video to a part of it. Rows of one video are its captions.
 
     Args:
@@ -205,7 +205,7 @@ def _stem(name: str) -> str:
 
 
 def _part(record: Record) -> Moment:
-    start, end = (record.whole(key, 0, MAX_SECONDS) if record.has(key) else None for key in ("start", "end"))
+    start, end = (record.seconds(key) if record.has(key) else None for key in ("start", "end"))
     if end is not None and end <= (start or 0):
         raise DataError(f"{record.where}: a part from second {start or 0} to {end} is empty")
     return Moment(start, end)

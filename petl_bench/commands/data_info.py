@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from petl_bench.cli.arguments import Parser
+from petl_bench.cli.named_configs import config_folder
 from petl_bench.errors import UsageError
 from petl_bench.registry import FOLDERS, Entry, all_entries, location
 from petl_bench.storage.plain_yaml import parse_yaml
@@ -29,8 +30,12 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
     parser.add_argument("name", help="of a data module (`petl-bench list datamodules`), in any case")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
-    found = described(_entry(options.name, plugins))
-    print(json.dumps(found, indent=2, ensure_ascii=False) if options.json else "\n".join(_lines(found)))
+    entry = _entry(options.name, plugins)
+    found = described(entry)
+    if options.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        print("\n".join([*_lines(found), *_next(entry)]))
     return 0
 
 
@@ -82,11 +87,11 @@ def _file(module: str) -> Path | None:
 def _lines(found: dict[str, Any]) -> list[str]:
     """A description as text."""
     lines = [found["name"], found["summary"]]
-    if len(found) == 2:
+    if found.keys() == {"name", "summary"}:
         return [*lines, "", "Nothing more is known of it here: see `petl-bench fit --data.help` and its author."]
     lines += ["", f"Licence: {found['licence']}"] if "licence" in found else []
     if files := found.get("files"):
-        lines += ["", "Files, below data.root (addresses: docs/datasets.md):"]
+        lines += ["", "Files, below data.root (addresses: docs/datasets.md of the source):"]
     for file in files or ():
         size = f", {file['size']}" if "size" in file else ""
         lines += [f"  {file['name']}", f"    from {file['from']}{size}: {file['holds']}"]
@@ -94,13 +99,27 @@ def _lines(found: dict[str, Any]) -> list[str]:
     if counts := found.get("counts"):
         lines += ["", "Counts that are asserted, unless data.partial is true, which marks the run:"]
     for protocol, blocks in (counts or {}).items():
-        parts = [f"{kind}: {_splits(splits)}" for kind, splits in blocks.items() if splits]
+        # Where a file holds several clips, a video is a clip here as everywhere, and not a file.
+        names = {"videos": "clips", "files": "video files"} if "files" in blocks else {}
+        parts = [f"{names.get(kind, kind)}: {_splits(splits)}" for kind, splits in blocks.items() if splits]
         lines.append(f"  {protocol}: {'; '.join(parts)}")
     if wrong := found.get("often_wrong"):
         lines += ["", "What people hold, and what happens then:"]
     for one in wrong or ():
         lines += [f"  - {one['held']}", f"    {one['then']}"]
     return lines
+
+
+def _next(entry: Entry) -> list[str]:
+    """How to look at one's own files, where a packaged file names the data module."""
+    named = f"class_path: {entry.module}.{entry.name}"
+    paths = sorted(
+        (config_folder() / "data").glob("*.yaml"), key=lambda path: (path.stem.startswith("fixture"), path.name)
+    )
+    path = next((path for path in paths if named in path.read_text(encoding="utf-8").splitlines()), None)
+    if path is None:
+        return []
+    return ["", f"To count what you hold: petl-bench data describe --config data/{path.name} --data.root FOLDER"]
 
 
 def _splits(counts: dict[str, int]) -> str:

@@ -145,7 +145,7 @@ class Record(NamedTuple):
             DataError: if it is missing, no number, or out of bounds.
         """
         value = self.values.get(key)
-        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,10}(\.[0-9]{0,10})?", value.strip()):
+        if isinstance(value, str) and re.fullmatch(r"\+?[0-9]{1,10}(\.[0-9]{0,20})?", value.strip()):
             value = float(value)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_SECONDS:
             raise self.error(key, "a number of seconds")

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from datamodules.msrvtt import MSRVTT
 from petl_bench.commands.data_info import KEYS, described
+from petl_bench.data.samples import Protocol
 from petl_bench.errors import UsageError
 from petl_bench.main import main
 from petl_bench.registry import Entry, list_entries
 
 ENTRIES = {entry.name: entry for entry in list_entries("datamodules")}
 OWN_FILES = {"Custom", "CustomQA"}
+#: options that are part of the name of a protocol
+NAMING = ("split_protocol", "sentence_order", "train_on", "test_on")
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -27,17 +33,24 @@ def test_every_dataset_is_described(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(ENTRIES.keys() - OWN_FILES))
 def test_counts_are_those_that_are_asserted(name: str, tmp_path: Path) -> None:
-    protocol = ENTRIES[name].load()(root=tmp_path).protocol
-    counts = described(ENTRIES[name])["counts"][protocol.id]
-    assert counts["videos"] == dict(protocol.videos)
-    assert counts["captions"] == dict(protocol.captions)
-    assert counts.get("sentences", {}) == dict(protocol.sentences)
+    protocols = {protocol.id: protocol for protocol in protocols_of(ENTRIES[name].load(), tmp_path)}
+    found = described(ENTRIES[name])["counts"]
+    assert found.keys() == protocols.keys()
+    for id, counts in found.items():
+        protocol = protocols[id]
+        assert counts["videos"] == dict(protocol.videos)
+        assert counts.get("questions", counts.get("captions")) == dict(protocol.captions)
+        assert counts.get("sentences", {}) == dict(protocol.sentences)
+        assert counts.get("files", {}) == dict(protocol.files)
 
 
-def test_counts_of_all_protocols_of_msrvtt(tmp_path: Path) -> None:
-    protocols = [MSRVTT(tmp_path, split_protocol=name).protocol for name in ("1kA-9k", "1kA-7k", "full")]
-    expected = {one.id: {"videos": dict(one.videos), "captions": dict(one.captions)} for one in protocols}
-    assert described(ENTRIES["MSRVTT"])["counts"] == expected
+def protocols_of(module: Any, root: Path) -> Iterator[Protocol]:
+    """All that its options name, but those that do not go together."""
+    options = get_type_hints(module.__init__)
+    chosen = {name: get_args(options[name]) for name in NAMING if name in options}
+    for values in itertools.product(*chosen.values()):
+        with suppress(UsageError):
+            yield module(root=root, **dict(zip(chosen, values, strict=True))).protocol
 
 
 @pytest.mark.parametrize("name", ["MSRVTTQA", "msrvtt_qa", "msrvtt-qa"])
@@ -46,7 +59,14 @@ def test_printed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert printed.startswith("MSRVTTQA\n")
     assert "train_ans2label.json" in printed
-    assert "msrvtt-qa/v1: videos: val 497; captions: train 158,581, val 12,278, test 72,821" in printed
+    assert printed.endswith("petl-bench data describe --config data/msrvtt_qa.yaml --data.root FOLDER\n")
+    assert "msrvtt-qa/v1: videos: val 497; questions: train 158,581, val 12,278, test 72,821" in printed
+
+
+def test_clips_that_are_parts_of_videos_are_told_from_their_files(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "info", "youcook2"]) == 0
+    told = "clips: train 10,337, test 3,350; captions: train 10,337, test 3,350; video files: train 1,333, test 436"
+    assert f"youcook2-mil-nce/v1: {told}" in capsys.readouterr().out
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from datamodules.custom import Custom, CustomQA
 from petl_bench.errors import DataError, UsageError
+from petl_bench.inputs import Moment
 
 
 def test_rows_of_one_video_are_its_captions(tmp_path: Path) -> None:
@@ -105,7 +106,16 @@ def test_training_on_a_test_video_is_told_by_its_file(tmp_path: Path) -> None:
         Custom(tmp_path)._require_unseen()
 
 
-@pytest.mark.parametrize("part", ["5,5", "5,4", "-1,4", "a,4"])
+@pytest.mark.parametrize(("start", "end"), [("0.5", "7.699999999999999"), ("+1", "2.5"), (" 7.0", "12."), ("", "0.25")])
+def test_a_part_may_have_fractions_of_seconds(tmp_path: Path, start: str, end: str) -> None:
+    (tmp_path / "test.csv").write_text(f"video,caption,start,end\nx.mp4,one,{start},{end}\n")
+    row = {"video": "x.mp4", "caption": "one", "start": float(start) if start.strip() else None, "end": float(end)}
+    (tmp_path / "test.json").write_text(json.dumps([row]))
+    ((by_table,), (by_json,)) = (Custom(tmp_path, test_file=f"test.{kind}").samples("test") for kind in ("csv", "json"))
+    assert by_table.moment == by_json.moment == Moment(row["start"], row["end"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("part", ["5,5", "5.5,5.25", "5,4", "-1,4", "a,4"])
 def test_a_part_that_cannot_be_is_refused(tmp_path: Path, part: str) -> None:
     (tmp_path / "test.csv").write_text(f"video,caption,start,end\nx.mp4,one,{part}\n")
     with pytest.raises(DataError, match="line 2"):
@@ -134,7 +144,7 @@ def test_a_question_needs_an_answer(tmp_path: Path, answer: Any) -> None:
         CustomQA(tmp_path, test_file="test.jsonl").samples("test")
 
 
-NO_SECONDS: list[Any] = [1.5, "1.5", True, float("inf"), float("nan"), -1, 10**10, 10**400, "x", [1], {"a": 1}]
+NO_SECONDS: list[Any] = ["1,5", "1.5s", True, float("inf"), float("nan"), -1, 10**10, 10**400, "x", [1], {"a": 1}]
 
 
 @pytest.mark.parametrize("key", ["start", "end"])
@@ -142,7 +152,7 @@ NO_SECONDS: list[Any] = [1.5, "1.5", True, float("inf"), float("nan"), -1, 10**1
 def test_moments_in_json_are_checked_like_those_in_tables(tmp_path: Path, key: str, value: Any) -> None:
     rows = [{"video": "y", "caption": "fine", "start": 1}, {"video": "x", "caption": "one", key: value}]
     (tmp_path / "test.json").write_text(json.dumps(rows))
-    with pytest.raises(DataError, match=rf"test.json, record 1: '{key}' is .*, not a whole number"):
+    with pytest.raises(DataError, match=rf"test.json, record 1: '{key}' is .*, not a number of seconds"):
         Custom(tmp_path, test_file="test.json").samples("test")
 
 
