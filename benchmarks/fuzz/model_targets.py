@@ -106,17 +106,26 @@ def _record(folder: Path) -> list[Form]:
     (folder / "once").mkdir()
     (folder / "once" / "config.yaml").write_text("seed_everything: 0\n")
     record = make_record(integrity__config_sha256=file_sha256(folder / "once" / "config.yaml"))
+    beside = {
+        "name": "ndcg",
+        "title": "nDCG@10",
+        "settings": {"k": 10},
+        "directions": {"t2v": {"nDCG10": 54.3, "n": 9}},
+    }
+    test = record | {"kind": "test", "eval": record["eval"] | {"second_figures": [beside]}}
+    (folder / "once" / "test.json").write_text(json.dumps(test))
     for name, own in (("once", record), ("again", make_record()), ("questions", make_record(eval=answers, id__seed=1))):
         (folder / name).mkdir(exist_ok=True)
         (folder / name / "result.json").write_text(json.dumps(own))
 
     def read(name: str, root: Path) -> None:
-        digest = zlib.crc32((root / name / "result.json").read_bytes())
+        digest = zlib.crc32((root / name).read_bytes())
         if digest % _REPORTED:
-            collect.collect([root / name], strict=bool(digest & 1))
+            duplicates.settled(collect.collect([(root / name).parent], strict=bool(digest & 1)))
             return
         found = duplicates.settled(collect.collect([root]))
-        assert len(found.runs) + len(found.rejected) in (2, 3)  # equal runs count once
+        left_out = [item for item in found.rejected if item.path.name == "result.json"]
+        assert len(found.runs) + len(left_out) in (2, 3)  # equal runs count once
         for text in leaderboard.rendered(leaderboard.build_report(found)).values():
             text.encode()
 
@@ -125,7 +134,8 @@ def _record(folder: Path) -> list[Form]:
         **{"split_sha256": None, "ranks_sha256": None, "config_sha256": "0" * 64, "bottleneck": 2**80},
         **{"method": "\ud800", "method_config": {}, "gpu": None, "train": None},
     }
-    return [Form(f"{name}/result.json", "json", partial(read, name), words) for name in ("once", "questions")]
+    files = ("once/result.json", "questions/result.json", "once/test.json")
+    return [Form(name, "json", partial(read, name), words) for name in files]
 
 
 def _record_readers() -> Iterable[Any]:
@@ -134,8 +144,9 @@ def _record_readers() -> Iterable[Any]:
 
     return (
         *(results.read_result, results.require_valid, results._require_countable, results._printable, results.leaves),
-        *(collect.collect, collect._objection, collect._unknown),
-        *(duplicates.settled, duplicates._of_one_kind),
+        *(collect.collect, collect._objection),
+        *(duplicates.settled, duplicates._of_one_kind, duplicates._differences, duplicates._joined),
+        *(duplicates._with_tests, duplicates._test, duplicates._objection),
     )
 
 

@@ -293,6 +293,139 @@ def _vqav2_readers() -> Iterable[Any]:
     return (*own, *shared, *values, *_JSON, *_RECORDS, *_SECTIONS)
 
 
+def _vatex(folder: Path) -> list[Form]:
+    from datamodules.vatex import VATEX
+
+    _layout("vatex", folder, 2)
+    captions = json.loads((folder / "ref_captions.json").read_text())
+    (folder / "vatex_data.json").write_text(json.dumps({video: {"enCap": texts} for video, texts in captions.items()}))
+    official = [{"videoID": video, "enCap": texts, "chCap": ["x"]} for video, texts in captions.items()]
+    (folder / "official.json").write_text(json.dumps(official))
+    (folder / "ids.json").write_text(json.dumps((folder / "train_list.txt").read_text().split()))
+    return [
+        _form(VATEX, "ref_captions.json", "json", "train", captions_file="ref_captions.json"),
+        _form(VATEX, "vatex_data.json", "json", "train", captions_file="vatex_data.json"),
+        _form(VATEX, "official.json", "json", "train", captions_file="official.json"),
+        _form(VATEX, "train_list.txt", "lines", "train"),
+        _form(VATEX, "ids.json", "json", "train", train_list="ids.json"),
+        _form(VATEX, "test_list.txt", "lines", "test", "val", split_protocol="random-1k5", test_list="test_list.txt"),
+    ]
+
+
+def _vatex_readers() -> Iterable[Any]:
+    from datamodules import vatex
+
+    module = vatex.VATEX
+    own = (module.video_ids, module.annotations, module._captions, module._captions_path, vatex._each)
+    files = (vatex.read_ids, vatex._listed, vatex.read_captions, vatex._texts)
+    return (*own, *files, *_JSON, *_LINES, Record.strings)
+
+
+def _youcook2(folder: Path) -> list[Form]:
+    from datamodules.youcook2 import YouCook2
+
+    _layout("youcook2", folder)
+    rows = (folder / "validation_youcook.csv").read_text().splitlines()
+    videos = dict.fromkeys(row.rsplit(",", 1)[1] for row in rows)
+    (folder / "youcookii_val.csv").write_text("\n".join(videos) + "\n")
+    return [
+        _form(YouCook2, "youcookii_annotations_trainval.json", "json", "train", "test", split_protocol="validation"),
+        _form(YouCook2, "validation_youcook.csv", "table"),
+        _form(YouCook2, "youcookii_val.csv", "table", test_list="youcookii_val.csv"),
+    ]
+
+
+def _youcook2_readers() -> Iterable[Any]:
+    from datamodules import youcook2
+
+    clips = (youcook2.read_clips, youcook2._of_video, Record.seconds, Record.items, Record.caption)
+    rows = (youcook2.listed, youcook2._of_row, Record.whole, Record.has, untrusted.whole_number)
+    return (youcook2.YouCook2.annotations, *clips, *rows, *_JSON, *_TABLES)
+
+
+def _activitynet_qa(folder: Path) -> list[Form]:
+    from datamodules.activitynet_qa import ActivityNetQA
+
+    _layout("activitynet_qa", folder, 4)
+    questions, given = (json.loads((folder / f"test_{part}.json").read_text()) for part in "qa")
+    joined = [
+        {"question_id": one["question_id"], "question": one["question"], "answer": answer["answer"], "video": "v_x.mp4"}
+        for one, answer in zip(questions, given, strict=True)
+    ]
+    (folder / "anet_qa_test.json").write_text(json.dumps(joined))
+    return [
+        _form(ActivityNetQA, "test_q.json", "json"),
+        _form(ActivityNetQA, "test_a.json", "json"),
+        _form(ActivityNetQA, "train_a.json", "json", "train"),
+        _form(ActivityNetQA, "anet_qa_test.json", "json", test_file="anet_qa_test.json"),
+    ]
+
+
+def _activitynet_qa_readers() -> Iterable[Any]:
+    from datamodules import activitynet_qa
+    from petl_bench.data import qa
+
+    own = (activitynet_qa.ActivityNetQA.questions, activitynet_qa._answer_to, activitynet_qa._asked)
+    ids = (activitynet_qa.read_answers_by_id, activitynet_qa.video_id, qa.clip_name, answers.read_answer)
+    asked = (qa.QuestionAnswerDataModule.annotations, qa._asked_twice, qa.question_type)
+    return (*own, *ids, *asked, Record.caption, Record.whole, *_JSON, *_RECORDS)
+
+
+def _choice_readers() -> tuple[Any, ...]:
+    from petl_bench.data import choice, qa
+
+    module = choice.ChoiceDataModule
+    values = (choice.texts_of, choice.chosen_by_index, choice.chosen_by_text, choice.choice_question)
+    return (module.annotations, module.options_of, *values, qa.QuestionAnswerDataModule.annotations, qa._asked_twice)
+
+
+def _nextqa(folder: Path) -> list[Form]:
+    from datamodules.nextqa import NExTQA
+
+    _layout("nextqa", folder)
+    header, *rows = csv.reader((folder / "val.csv").read_text().splitlines())
+    texts = [[*row[:5], row[8 + int(row[5])], *row[6:]] for row in rows]
+    with (folder / "texts.csv").open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([["video_id", *header[1:]], *texts])
+    return [
+        _form(NExTQA, "test.csv", "table"),
+        _form(NExTQA, "train.csv", "table", "train"),
+        _form(NExTQA, "texts.csv", "table", val_file="texts.csv", test_on="val"),
+    ]
+
+
+def _nextqa_readers() -> Iterable[Any]:
+    from datamodules import nextqa
+
+    own = (nextqa.NExTQA.questions, nextqa.NExTQA._read)
+    return (*own, *_choice_readers(), *_TABLES, Record.text, Record.name, Record.caption, Record.has, Record.error)
+
+
+def _msrvtt_mc(folder: Path) -> list[Form]:
+    from datamodules.msrvtt_mc import MSRVTTMC
+
+    captions = ["a boy", 'a "movie" trailer', "an asian man", "two men, a surfer", "none"]
+    rows: list[dict[str, Any]] = [{"video": f"video{n}.mp4", "caption": captions, "answer": n} for n in range(3)]
+    (folder / "test.json").write_text(json.dumps(rows))
+    of_inter = [{"clip_name": f"video{n}", "options": captions, "answer": str(n)} for n in range(3)]
+    (folder / "test.jsonl").write_text("\n".join(map(json.dumps, of_inter)))
+    of_clipbert = [{"id": n, "vid_id": f"video{n}", "options": captions, "answer": n} for n in range(3)]
+    (folder / "clipbert.jsonl").write_text("\n".join(map(json.dumps, of_clipbert)))
+    lines = [["", "vid_key", "a1", "a2", "a3", "a4", "a5", "answer"]]
+    lines += [[str(n), f"msr{n}", *captions, str(n)] for n in range(3)]
+    (folder / "test.csv").write_text("".join("\t".join(line) + "\n" for line in lines))
+    files = {"test.json": "json", "test.jsonl": "jsonl", "clipbert.jsonl": "jsonl", "test.csv": "table"}
+    return [_form(MSRVTTMC, name, kind, "test", "val", test_file=name) for name, kind in files.items()]
+
+
+def _msrvtt_mc_readers() -> Iterable[Any]:
+    from datamodules import msrvtt_mc
+    from petl_bench.data import qa
+
+    own = (msrvtt_mc.MSRVTTMC.questions, msrvtt_mc.MSRVTTMC._read, msrvtt_mc._video, qa.clip_name)
+    return (*own, *_choice_readers(), Record.strings, *_JSON, *_RECORDS, *_TABLES)
+
+
 def _coco(folder: Path) -> list[Form]:
     from datamodules.coco import COCO
     from datamodules.flickr30k import Flickr30K
@@ -361,7 +494,7 @@ def _custom_readers() -> Iterable[Any]:
     from datamodules import custom
 
     own = (custom.Custom.annotations, custom.Spelling.first, custom.file_name, custom.ids_by_name, custom._part)
-    return (*own, *_JSON, *_RECORDS, *_TABLES, Record.whole, Record.has, untrusted.whole_number)
+    return (*own, *_JSON, *_RECORDS, *_TABLES, Record.seconds, Record.has)
 
 
 def _custom_qa(folder: Path) -> list[Form]:
@@ -480,6 +613,11 @@ TARGETS = (
     Target("msvd_qa", _msvd_qa, _msvd_qa_readers),
     Target("vqav2", _vqav2, _vqav2_readers),
     Target("karpathy", _coco, _coco_readers),
+    Target("vatex", _vatex, _vatex_readers),
+    Target("youcook2", _youcook2, _youcook2_readers),
+    Target("activitynet_qa", _activitynet_qa, _activitynet_qa_readers),
+    Target("nextqa", _nextqa, _nextqa_readers),
+    Target("msrvtt_mc", _msrvtt_mc, _msrvtt_mc_readers),
     Target("custom", _custom, _custom_readers),
     Target("custom_qa", _custom_qa, _custom_qa_readers),
     Target("answers", _answers, _answers_readers),

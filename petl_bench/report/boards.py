@@ -165,6 +165,8 @@ def _cell(row: Row, shown: Shown, best: dict[str, float]) -> Cell:
     value = row.values.get(column.title)
     if shown.kind == "cost":
         return Cell() if value is None else Cell(number(value.mean, column), f"{value.mean:.8g}")
+    if shown.kind == "second":
+        return _second_cell(row, value, column)
     return _quality_cell(value, column, _MARKS.get(standing(row, column, best), ""))
 
 
@@ -178,6 +180,13 @@ def _quality_cell(value: Value | None, column: Column, mark: str = "") -> Cell:
         tip=f"{column.title}: 95 % interval {interval(value.interval, column.decimals)}" if value.interval else "",
         mark=mark,
     )
+
+
+def _second_cell(row: Row, value: Value | None, column: Column) -> Cell:
+    cell = _quality_cell(value, column)
+    if value is None or value.n == len(row.runs):
+        return cell
+    return cell._replace(tip=f"{column.title}: of {value.n} of {len(row.runs)} seeds")
 
 
 def _published_cell(figure: PublishedFigure | None, column: Column) -> Cell:

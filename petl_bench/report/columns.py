@@ -65,6 +65,17 @@ class Second(NamedTuple):
     titles: list[str]
     rows: list[Row]
 
+    def seeds(self, row: Row) -> int:
+        """How many runs of a row have them: some may have been tested without."""
+        return max(value.n for column in self.columns if (value := row.values.get(column.title)) is not None)
+
+    def first_of_directions(self) -> Second:
+        """With one column for t2v, and one for v2t where there is any."""
+        places = {title.split(" ")[0]: place for place, title in reversed([*enumerate(self.titles)])}
+        chosen = sorted(places.values())
+        columns, titles = ([of[place] for place in chosen] for of in (self.columns, self.titles))
+        return self._replace(columns=columns, titles=titles)
+
 
 def seconds_of(table: Table) -> list[Second]:
     """The figures of a table that stand beside its plain ones, by name."""

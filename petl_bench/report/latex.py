@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 
 from petl_bench.report.best import Standing, best_of, standing
 from petl_bench.report.cells import MISSING, mean_and_deviation, number, one_line, signed
-from petl_bench.report.columns import seconds_of, without_many_types
+from petl_bench.report.columns import Second, seconds_of, without_many_types
 from petl_bench.report.model import Column, Row, Table
 
 _COSTS = ("Trainable M", "Trainable %", "Adapter MB", "Peak GB")
@@ -61,19 +61,22 @@ def render_second(table: Table) -> str | None:
     groups = seconds_of(table)
     if not groups:
         return None
-    columns = [column for second in groups for column in second.columns]
-    names = [rf"\multicolumn{{{len(second.columns)}}}{{c}}{{{escape_latex(second.name)}}}" for second in groups]
-    ends = accumulate((len(second.columns) for second in groups), initial=1)
+    names = [rf"\multicolumn{{{len(second.columns) + 1}}}{{c}}{{{escape_latex(second.name)}}}" for second in groups]
+    ends = accumulate((len(second.columns) + 1 for second in groups), initial=1)
     rules = [rf"\cmidrule(lr){{{before + 1}-{end}}}" for before, end in pairwise(ends)]
-    titles = ["Method", *(title for second in groups for title in second.titles), "Seeds"]
+    titles = ["Method", *(title for second in groups for title in (*second.titles, "Seeds"))]
     rows = [
-        [escape_latex(row.name), *(_mean(row, column) for column in columns), str(len(row.runs))]
+        [escape_latex(row.name), *(cell for second in groups for cell in _second(second, row))]
         for row in table.rows
-        if any(row.values.get(column.title) for column in columns)
+        if any(row in second.rows for second in groups)
     ]
-    return _tabular(
-        (table.title, _BESIDE), [_line(["", *names, ""]), " ".join(rules), _line(map(escape_latex, titles))], rows
-    )
+    head = [_line(["", *names]), " ".join(rules), _line(map(escape_latex, titles))]
+    return _tabular((table.title, _BESIDE), head, rows)
+
+
+def _second(second: Second, row: Row) -> list[str]:
+    seeds = second.seeds(row) if row in second.rows else MISSING
+    return [*(_mean(row, column) for column in second.columns), str(seeds)]
 
 
 def _tabular(notes: Iterable[str], head: list[str], rows: list[list[str]]) -> str:

@@ -138,7 +138,7 @@ def _second(table: Table) -> Iterator[str]:
     """Figures beside the plain ones: a grid for each name, of the rows that have any."""
     for second in seconds_of(table):
         rows = [
-            [row.name, *(mean_and_deviation(row.values[c.title], c) for c in second.columns), str(len(row.runs))]
+            [row.name, *(mean_and_deviation(row.values[c.title], c) for c in second.columns), str(second.seeds(row))]
             for row in second.rows
         ]
         yield f"Beside these, never to be held against plain figures: {escape_markdown(second.name)}"

@@ -7,7 +7,7 @@ from typing import Any
 from petl_bench.machine.output import console
 from petl_bench.report.cells import mean_and_deviation, one_line, state
 from petl_bench.report.collect import Rejected
-from petl_bench.report.columns import seconds_of, without_many_types
+from petl_bench.report.columns import Second, seconds_of, without_many_types
 from petl_bench.report.model import Column, Row, Table
 
 _TEXT_COLUMNS = frozenset({"Method", "Backbone", "State", "Commit"})
@@ -18,15 +18,13 @@ _SHORT = ("Trainable M", "t2v R@1", "v2t R@1", "Rsum", "Accuracy")
 def print_tables(tables: list[Table]) -> None:
     """Prints every table; a narrow terminal gets the main columns only."""
     screen = console(highlight=False, markup=False)
-    unlimited = screen.options.update(max_width=10_000)
     for table in tables:
         plain = [column for column in table.columns if column.kind != "second"]
-        full = _shown(table.title, table.rows, without_many_types(plain), ["Backbone", "Seeds", "State", "Commit"])
-        fits = screen.measure(full, options=unlimited).maximum <= screen.width
-        short = [column for column in table.columns if column.title in _SHORT]
-        screen.print(full if fits else _shown(table.title, table.rows, short, ["State"]))
+        full = _shown(table, without_many_types(plain), ["Backbone", "Seeds", "State", "Commit"])
+        screen.print(full if _fits(screen, full) else _shown(table, table.named(_SHORT), ["State"]))
         for second in seconds_of(table):
-            screen.print(_shown(f"beside these: {second.name}", second.rows, second.columns, ["Seeds"], second.titles))
+            full = _shown_beside(second)
+            screen.print(full if _fits(screen, full) else _shown_beside(second.first_of_directions()))
         for note in table.notes:
             screen.print(one_line(note))
         screen.print()
@@ -38,21 +36,34 @@ def print_rejected(rejected: list[Rejected]) -> None:
         print(f"rejected: {one_line(item.path.as_posix())}: {one_line(item.reason)}")
 
 
-def _shown(
-    title: str, rows: list[Row], columns: list[Column], about: list[str], titles: list[str] | None = None
-) -> Any:
-    """Rows below the titles of the columns, or others in their place."""
+def _fits(screen: Any, shown: Any) -> bool:
+    return screen.measure(shown, options=screen.options.update(max_width=10_000)).maximum <= screen.width
+
+
+def _shown(table: Table, columns: list[Column], about: list[str]) -> Any:
+    rows = [[row.name, *_figures(row, columns), *(_about(row, title) for title in about)] for row in table.rows]
+    return _grid(table.title, ["Method", *(column.title for column in columns), *about], rows)
+
+
+def _shown_beside(second: Second) -> Any:
+    rows = [[row.name, *_figures(row, second.columns), str(second.seeds(row))] for row in second.rows]
+    return _grid(f"beside these: {second.name}", ["Method", *second.titles, "Seeds"], rows)
+
+
+def _figures(row: Row, columns: list[Column]) -> list[str]:
+    return [mean_and_deviation(row.values[column.title], column) for column in columns]
+
+
+def _grid(title: str, header: list[str], rows: list[list[str]]) -> Any:
     from rich.table import Table as RichTable
     from rich.text import Text
 
     shown = RichTable(title=Text(one_line(title)))
-    for head in ["Method", *(titles or (column.title for column in columns)), *about]:
-        text = head in _TEXT_COLUMNS
-        shown.add_column(Text(one_line(head)), justify="left" if text else "right", no_wrap=not text, overflow="fold")
+    for name in header:
+        text = name in _TEXT_COLUMNS
+        shown.add_column(Text(one_line(name)), justify="left" if text else "right", no_wrap=not text, overflow="fold")
     for row in rows:
-        figures = [mean_and_deviation(row.values[column.title], column) for column in columns]
-        texts = [row.name, *figures, *(_about(row, head) for head in about)]
-        shown.add_row(*(Text(one_line(text)) for text in texts))
+        shown.add_row(*(Text(one_line(text)) for text in row))
     return shown
 
 

@@ -72,9 +72,9 @@ def test_every_format_names_them() -> None:
     assert document["tables"][0]["rows"][0]["values"]["nDCG@10: t2v"]["mean"] == 54.3
     latex = render_second(report.tables[0])
     assert latex is not None
-    assert r"\multicolumn{3}{c}{Dual softmax (T 1)} & \multicolumn{1}{c}{nDCG@10}" in latex
-    assert r"\cmidrule(lr){2-4} \cmidrule(lr){5-5}" in latex
-    assert r"LoRA & 47.8 & 80.0 & 90.0 & 54.3 & 1 \\" in latex
+    assert r"\multicolumn{4}{c}{Dual softmax (T 1)} & \multicolumn{2}{c}{nDCG@10}" in latex
+    assert r"\cmidrule(lr){2-5} \cmidrule(lr){6-7}" in latex
+    assert r"LoRA & 47.8 & 80.0 & 90.0 & 1 & 54.3 & 1 \\" in latex
     assert "Dual softmax" not in render_table(report.tables[0])
     board = board_of(report.tables[0], Beside(), {Path("runs/0/result.json"): "#0"})
     assert [group["name"] for group in board["groups"] if group["name"]][-3:] == [
@@ -89,6 +89,30 @@ def test_the_terminal_shows_them_apart(capsys: pytest.CaptureFixture[str]) -> No
     plain, beside = capsys.readouterr().out.split("beside these: Dual softmax (T 1)")
     assert "47.8" not in plain
     assert "47.8" in beside
+
+
+def test_a_narrow_terminal_gets_one_of_each_direction(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = second()
+    both["directions"] |= {"v2t": dict.fromkeys(both["directions"]["t2v"], 99.0)}
+    tables = tables_of(*(named("LoRA", "a", id__seed=seed, eval__second_figures=[both]) for seed in range(3)))
+    monkeypatch.setenv("COLUMNS", "60")
+    print_tables(tables)
+    shown = capsys.readouterr().out.split("beside these")[1]
+    assert "47.8 ± 0.0" in shown
+    assert "80.0" not in shown
+    assert "99.0 ± 0.0" in shown
+    assert "LoRA" in shown
+
+
+def test_seeds_are_those_that_have_them() -> None:
+    plain, with_second = named("LoRA", "a", id__seed=1), named("LoRA", "a", id__seed=2, eval__second_figures=[second()])
+    report = report_of(plain, with_second)
+    assert "| LoRA | 47.8 | 80.0 | 90.0 | 1 |" in render_markdown(report)
+    links = {run.path: "#" for run in report.tables[0].rows[0].runs}
+    ((cells,),) = ([row["cells"] for row in board_of(table, Beside(), links)["rows"]] for table in report.tables)
+    assert "Dual softmax (T 1): t2v R@1: of 1 of 2 seeds" in [cell.tip for cell in cells]
 
 
 def test_papers_have_no_file_of_none() -> None:
