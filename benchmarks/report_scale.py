@@ -132,13 +132,13 @@ def parts(runs: Path, cache: Path) -> Iterator[tuple[str, float]]:
     began = time.process_time()
     found = collect([runs], cache=cache)
     yield "collect", (first := time.process_time()) - began
-    found = settled(verified(found, cache))
+    found = settled(verified(found, cache), cache)
     yield "verify", (second := time.process_time()) - first
     tables = build_tables(found.runs)
     third = time.process_time()
     with_statistics(tables, cache)
     yield "statistics", (fourth := time.process_time()) - third
-    fingerprint(found.runs, found.rejected, {}, cache)
+    fingerprint(found.runs, found.rejected, None, cache)
     yield "fingerprint", time.process_time() - fourth
     yield "tables", third - second
 

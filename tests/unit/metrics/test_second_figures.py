@@ -51,6 +51,8 @@ def test_the_released_rule_over_captions_leaves_video_to_text_as_it_is_and_ours_
     similarity, pairs = cosines(40, 40), torch.arange(40)
     logits = 100 * similarity.double()
     plain = plain_ranks(logits.T, pairs)
+    of_cosines = similarity.double() * logits.softmax(0)  # as T2VParser has it
+    assert plain_ranks(logits * logits.softmax(0), pairs) == plain_ranks(of_cosines, pairs)
     assert plain_ranks((logits * logits.softmax(0)).T, pairs) == plain  # a positive factor for each video
     found = ranks_of_directions(dual_softmax(scores_of_matrix(similarity), 100.0, 1.0), pairs)
     assert found["v2t"].ranks.tolist() != plain
