@@ -81,8 +81,9 @@ def _find(folder: Path, id: str) -> Path | None:
     if not id or name.is_absolute() or ".." in name.parts or "\0" in id:
         return None
     # A clip in reverse (`petl_bench.data.samples.REVERSED`) is the same file, and its middle the same frame.
-    for id, suffix in product(dict.fromkeys((id, id.removesuffix("_reversed"))), SUFFIXES):
-        path = folder / f"{id}{suffix}"
+    stems = dict.fromkeys((id, id.removesuffix("_reversed")))
+    for stem, suffix in product(stems, SUFFIXES):
+        path = folder / f"{stem}{suffix}"
         if path.suffix.lower() in SUFFIXES[1:] and is_file(path):
             return path if path.resolve().is_relative_to(folder.resolve()) else None
     return None
