@@ -117,9 +117,7 @@ class VITATECS(ChoiceDataModule):
 
     def _files_there(self) -> dict[str, Path]:
         """The files of the aspects that are asked about, by aspect."""
-        places = {
-            aspect: [self.root / folder / _file_name(aspect) for folder in _FOLDERS] for aspect in self._aspects
-        }
+        places = {aspect: [self.root / folder / _file_name(aspect) for folder in _FOLDERS] for aspect in self._aspects}
         return {aspect: next(filter(is_file, found)) for aspect, found in places.items() if any(map(is_file, found))}
 
     def _asked(self, aspect: str, path: Path) -> Iterator[Asked]:
