@@ -347,9 +347,9 @@ def _custom(folder: Path) -> list[Form]:
     from datamodules.custom import Custom
 
     rows = [
-        {"video": "a/x.mp4", "caption": "one, two", "start": 3, "end": 9},
-        {"video": "a/x.mp4", "caption": 'a "second" one', "start": 3, "end": 9},
-        {"video": "y.v2", "caption": "three", "start": None, "end": None},
+        {"video": "a/x.mp4", "caption": "one, two", "start": 3, "end": 9, "reverse": "no"},
+        {"video": "a/x.mp4", "caption": 'a "second" one', "start": 3, "end": 9, "reverse": "yes"},
+        {"video": "y.v2", "caption": "three", "start": None, "end": None, "reverse": None},
     ]
     files = {"test.csv": "table", "test.json": "json", "test.jsonl": "jsonl"}
     for name in files:
@@ -360,8 +360,8 @@ def _custom(folder: Path) -> list[Form]:
 def _custom_readers() -> Iterable[Any]:
     from datamodules import custom
 
-    own = (custom.Custom.annotations, custom.Spelling.first, custom.file_name, custom.ids_by_name, custom._part)
-    return (*own, *_JSON, *_RECORDS, *_TABLES, Record.whole, Record.has, untrusted.whole_number)
+    own = (custom.Custom.annotations, custom.Spelling.first, custom.file_name, custom.ids_by_name)
+    return (*own, custom._part, custom._reverse, *_JSON, *_RECORDS, *_TABLES, Record.whole, Record.has, untrusted.whole_number)
 
 
 def _custom_qa(folder: Path) -> list[Form]:
