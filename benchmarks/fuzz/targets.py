@@ -361,7 +361,17 @@ def _custom_readers() -> Iterable[Any]:
     from datamodules import custom
 
     own = (custom.Custom.annotations, custom.Spelling.first, custom.file_name, custom.ids_by_name)
-    return (*own, custom._part, custom._reverse, *_JSON, *_RECORDS, *_TABLES, Record.whole, Record.has, untrusted.whole_number)
+    return (
+        *own,
+        custom._part,
+        custom._reverse,
+        *_JSON,
+        *_RECORDS,
+        *_TABLES,
+        Record.whole,
+        Record.has,
+        untrusted.whole_number,
+    )
 
 
 def _custom_qa(folder: Path) -> list[Form]:

@@ -82,7 +82,12 @@ def test_an_adapter_of_retrieval_is_evaluated_by_choosing(
     assert (folder / "test_msrvtt_mc-fixture_ranks.npz").is_file()
     assert not (folder / "test.json").exists()
 
-    pair = {"src_dataset": "MSRVTT", "caption": "a red circle", "counterfactual": "a blue square", "aspect": "Direction"}
+    pair = {
+        "src_dataset": "MSRVTT",
+        "caption": "a red circle",
+        "counterfactual": "a blue square",
+        "aspect": "Direction",
+    }
     lines = [json.dumps(pair | {"video_name": f"video{number}.mp4"}) for number in (12, 13)]
     (msrvtt / "Direction.jsonl").write_text("\n".join(lines), encoding="utf-8")
     on_pairs = ("--config=vitatecs", f"--data.init_args.root={msrvtt}", "--data.init_args.partial=true")
