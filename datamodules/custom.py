@@ -17,13 +17,14 @@ from petl_bench.data.batch import Question
 from petl_bench.data.clip_files import ClipFiles, normal, outside
 from petl_bench.data.images import IMAGE_SUFFIXES
 from petl_bench.data.qa import Asked, QuestionAnswerDataModule, question_id, question_type
-from petl_bench.data.samples import Protocol, Sample, Split
+from petl_bench.data.samples import REVERSED, Protocol, Sample, Split
 from petl_bench.errors import DataError, UsageError
 from petl_bench.inputs import Moment
 from petl_bench.storage.untrusted import shown, whole_number
 
 #: of what a row may name: a video, or a still, which is a clip of one frame
 SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
+_YES_OR_NO = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 
 class Custom(VideoTextDataModule):
@@ -31,7 +32,8 @@ class Custom(VideoTextDataModule):
 
     `video` is the path of a video or a still image, which is a clip of one frame, below the folder of clips; folders
     and suffix may be left out where that leaves no doubt. `start` and `end`, in seconds (`7.7`), restrict all rows of a
-    video to a part of it. Rows of one video are its captions.
+    video to a part of it. Rows of one video are its captions; those with `reverse` (yes, true or 1) are captions of the
+    clip shown backwards, which is a clip of its own.
 
     Args:
         root: folder with the files and, below it, the clips.
@@ -70,18 +72,29 @@ class Custom(VideoTextDataModule):
         if not name:
             return []
         parts: dict[str, Moment] = {}
-        captions: dict[str, list[str]] = {}
+        captions: dict[tuple[str, bool], list[str]] = {}
         spelled = Spelling(self.clip_files)
         for record in read_table(self.root / name, ("video", "caption")):
             file, part = spelled.first(file_name(record)), _part(record)
             if parts.setdefault(file, part) != part:
                 told = f"video {shown(file)} stands above {parts[file]}, and here {part}"
                 raise DataError(f"{record.where}: {told}; it must be the same part")
-            captions.setdefault(file, []).append(record.text("caption"))
-        return [Sample(self._ids[file], tuple(captions[file]), part, names=(file,)) for file, part in parts.items()]
+            captions.setdefault((file, _reverse(record)), []).append(record.text("caption"))
+        turned = {file for file, reverse in captions if reverse}
+        return [
+            Sample(
+                self._ids[file] + (REVERSED if reverse else ""),
+                tuple(texts),
+                parts[file],
+                names=(file,),
+                file=self._ids[file] if file in turned else "",
+                reverse=reverse,
+            )
+            for (file, reverse), texts in captions.items()
+        ]
 
     def video_names(self, split: Split) -> dict[str, tuple[str, ...]]:
-        return {sample.video: sample.names for sample in self.annotations(split)}
+        return {sample.file_id: sample.names for sample in self.annotations(split)}
 
     @functools.cached_property
     def _ids(self) -> dict[str, str]:
@@ -209,6 +222,21 @@ def _part(record: Record) -> Moment:
     if end is not None and end <= (start or 0):
         raise DataError(f"{record.where}: a part from second {start or 0} to {end} is empty")
     return Moment(start, end)
+
+
+def _reverse(record: Record) -> bool:
+    """Whether a row is about the clip shown backwards.
+
+    Raises:
+        DataError: that is neither yes nor no.
+    """
+    if not record.has("reverse"):
+        return False
+    value = record.values["reverse"]
+    found = _YES_OR_NO.get(str(value).strip().lower())
+    if found is None:
+        raise record.error("reverse", "yes or no, true or false, 1 or 0")
+    return found
 
 
 def _type(record: Record) -> str:

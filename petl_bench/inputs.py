@@ -47,6 +47,20 @@ class Clips(NamedTuple):
         """Some of the clips."""
         return Clips(*(part[rows] for part in self))
 
+    def reversed(self) -> Clips:
+        """The same frames in the opposite order, padding still at the end; also of one clip without its dimension.
+
+        They lie as far apart as before: the last frame is now the first one, and has its time.
+        """
+        places, count = torch.arange(self.mask.shape[-1], device=self.mask.device), self.mask.sum(-1, keepdim=True)
+        order = torch.where(places < count, count - 1 - places, places)  # (B, T)
+        ends = self.times.take_along_dim((count - 1).clamp(min=0), -1) + self.times[..., :1]
+        return Clips(
+            self.frames.take_along_dim(order[..., None, None, None], -4),
+            self.mask,
+            torch.where(self.mask, ends - self.times.take_along_dim(order, -1), self.times),
+        )
+
 
 class Words(NamedTuple):
     """M texts of N tokens.

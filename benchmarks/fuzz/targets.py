@@ -480,9 +480,9 @@ def _custom(folder: Path) -> list[Form]:
     from datamodules.custom import Custom
 
     rows = [
-        {"video": "a/x.mp4", "caption": "one, two", "start": 3, "end": 9},
-        {"video": "a/x.mp4", "caption": 'a "second" one', "start": 3, "end": 9},
-        {"video": "y.v2", "caption": "three", "start": None, "end": None},
+        {"video": "a/x.mp4", "caption": "one, two", "start": 3, "end": 9, "reverse": "no"},
+        {"video": "a/x.mp4", "caption": 'a "second" one', "start": 3, "end": 9, "reverse": "yes"},
+        {"video": "y.v2", "caption": "three", "start": None, "end": None, "reverse": None},
     ]
     files = {"test.csv": "table", "test.json": "json", "test.jsonl": "jsonl"}
     for name in files:
@@ -493,7 +493,14 @@ def _custom(folder: Path) -> list[Form]:
 def _custom_readers() -> Iterable[Any]:
     from datamodules import custom
 
-    own = (custom.Custom.annotations, custom.Spelling.first, custom.file_name, custom.ids_by_name, custom._part)
+    own = (
+        custom.Custom.annotations,
+        custom.Spelling.first,
+        custom.file_name,
+        custom.ids_by_name,
+        custom._part,
+        custom._reverse,
+    )
     return (*own, *_JSON, *_RECORDS, *_TABLES, Record.seconds, Record.has)
 
 
@@ -584,6 +591,48 @@ def _manifest_readers() -> Iterable[Any]:
     return (manifest.read_manifest, manifest._entry, manifest.refused, untrusted.parse_json, untrusted._unique)
 
 
+def _rtime(folder: Path) -> list[Form]:
+    from datamodules.rtime import RTime, RTimeBinary
+
+    _layout("rtime", folder)
+    return [
+        _form(RTime, "train.json", "json", "train", split_protocol="hard", rewrites=True),
+        _form(RTime, "test.json", "json"),
+        _form(RTimeBinary, "test.json", "json"),
+    ]
+
+
+def _rtime_readers() -> Iterable[Any]:
+    from datamodules import rtime
+    from petl_bench.data import qa
+
+    own = (rtime.RTime.annotations, rtime.RTimeBinary.annotations, rtime.RTimeBinary.questions)
+    entries = (rtime.read_entries, rtime._entry, rtime._captions, rtime._both, rtime._asked, Record.strings)
+    json_files = (annotations.read_text, annotations.read_json, annotations._parsed, untrusted.parse_json)
+    return (*own, *entries, *json_files, qa.QuestionAnswerDataModule.annotations, Record.error)
+
+
+def _vitatecs(folder: Path) -> list[Form]:
+    from datamodules.vitatecs import VITATECS
+
+    _layout("vitatecs", folder)
+    (folder / "written/data").rename(folder / "data")
+    return [
+        _form(VITATECS, "data/Direction.jsonl", "jsonl", aspect="direction"),
+        _form(VITATECS, "data/Type.jsonl", "jsonl", source="vatex"),
+    ]
+
+
+def _vitatecs_readers() -> Iterable[Any]:
+    from datamodules import vitatecs
+    from petl_bench.data import choice, qa
+
+    module = vitatecs.VITATECS
+    own = (module.questions, module._asked, module._files_there, vitatecs._clip, choice.ChoiceDataModule.options_of)
+    base = (qa.QuestionAnswerDataModule.annotations, annotations.one_line, *_JSON)
+    return (*own, *base, annotations.read_values, annotations.read_records)
+
+
 # --- the fuzzer's own trial -------------------------------------------------------------------------------------------
 
 
@@ -620,6 +669,8 @@ TARGETS = (
     Target("msrvtt_mc", _msrvtt_mc, _msrvtt_mc_readers),
     Target("custom", _custom, _custom_readers),
     Target("custom_qa", _custom_qa, _custom_qa_readers),
+    Target("rtime", _rtime, _rtime_readers),
+    Target("vitatecs", _vitatecs, _vitatecs_readers),
     Target("answers", _answers, _answers_readers),
     Target("manifest", _manifest, _manifest_readers),
     *MODEL_TARGETS,

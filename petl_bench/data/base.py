@@ -504,10 +504,17 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         return rows // self.batch_size
 
     def training_video_ids(self) -> list[str]:
-        """Ids of the videos that are trained on, once `setup` has found the clips."""
+        """Ids of the clips that are trained on, once `setup` has found them."""
+        return [sample.video for sample in self._trained_on()]
+
+    def training_file_ids(self) -> list[str]:
+        """Ids of the files that these clips, or parts of which they, are; each once."""
+        return list(dict.fromkeys(sample.file_id for sample in self._trained_on()))
+
+    def _trained_on(self) -> list[Sample]:
         dataset = self._datasets["train"]
         assert isinstance(dataset, TrainingDataset)
-        return [sample.video for sample, _ in dataset.samples]
+        return [sample for sample, _ in dataset.samples]
 
     def train_dataloader(self) -> DataLoader[Any]:
         world, rank = self._processes()
@@ -649,9 +656,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
     @functools.cached_property
     def training_rows_sha256(self) -> str:
         """Of what is trained on, in order; videos that are missing or held out are not among it."""
-        dataset = self._datasets["train"]
-        assert isinstance(dataset, TrainingDataset)
-        return _hash([_row(sample) for sample, _ in dataset.samples])
+        return _hash([_row(sample) for sample in self._trained_on()])
 
     @functools.cached_property
     def _annotation_digests(self) -> dict[str, str]:
@@ -693,7 +698,8 @@ def _row(sample: Sample) -> tuple[Any, ...]:
     """What a sample is for training, whatever its file is called."""
     # Questions without choices are written as before there were any, so that runs of before can be continued.
     questions = tuple(question if question.choices else question[:4] for question in sample.questions)
-    return (sample.video, sample.captions, sample.moment.start, sample.moment.end, questions)
+    row = (sample.video, sample.captions, sample.moment.start, sample.moment.end, questions)
+    return (*row, "reverse") if sample.reverse else row
 
 
 def _hints(clips: ClipFiles, samples: Sequence[Sample], found: Mapping[str, Path]) -> str:
@@ -706,8 +712,8 @@ def _hints(clips: ClipFiles, samples: Sequence[Sample], found: Mapping[str, Path
 
 
 def _clips(samples: Sequence[Sample], paths: Sequence[Path | None]) -> list[Clip]:
-    """The clip of each sample whose file is there."""
-    return [Clip(p, s.moment) for s, p in zip(samples, paths, strict=True) if p is not None]
+    """The clips of samples whose files are there, each once: one in reverse is that clip."""
+    return list(dict.fromkeys(Clip(p, s.moment) for s, p in zip(samples, paths, strict=True) if p is not None))
 
 
 def _hash(value: Any) -> str:

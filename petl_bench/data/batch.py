@@ -65,6 +65,19 @@ class SplitTexts(NamedTuple):
     tokenize: Callable[[Sequence[str]], Words]
 
 
+class WhichWay(Question):
+    """Which of two clips a text describes, its own one (option 0) or that in reverse (option 1).
+
+    `prompt` is the text, and `choices` say what the two clips are called.
+    """
+
+    __slots__ = ()
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        return (self.prompt,)
+
+
 class Batch(NamedTuple):
     """B clips and the M captions that belong to them (in training M = B, one each).
 

@@ -74,12 +74,17 @@ class ClipLoader:
     def load(
         self, path: Path, sample: Sample, rng: np.random.Generator | None = None, augment: Augment | None = None
     ) -> Clips:
-        """One clip, frames (T, 3, S, S), without the dimension of clips."""
+        """One clip, frames (T, 3, S, S), without the dimension of clips.
+
+        A clip in reverse is chosen, cached and augmented as it is, and then turned round: whatever does not look at the
+        order of frames finds no difference between the two.
+        """
         if self.board is not None:
             self.board.publish(path)
         # Augmented frames are never the cached ones: those are resized already.
         found = self._cached(path, sample, rng) if augment is None else None
-        return padded(found or self._decoded(path, sample, rng, augment), self.rule.count)
+        clip = padded(found or self._decoded(path, sample, rng, augment), self.rule.count)
+        return clip.reversed() if sample.reverse else clip
 
     def _cached(self, path: Path, sample: Sample, rng: np.random.Generator | None) -> TimedFrames | None:
         """What the cache has; None if it is to be decoded."""
@@ -210,6 +215,11 @@ class EvaluationDataset(Dataset[Row]):
         self.samples, self.paths, self.loader = samples, paths, loader
         self.spec, self.max_words, self.tolerate = spec, max_words, tolerate
         self.first_text = np.cumsum([0, *(len(sample.captions) for sample in samples)])
+        forward = {(s.file_id, s.moment): place for place, s in enumerate(samples) if not s.reverse}
+        #: by index, what its random frames follow from: a clip in reverse has those of the clip
+        self._drawn_as = [
+            forward.get((s.file_id, s.moment), place) if s.reverse else place for place, s in enumerate(samples)
+        ]
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -230,7 +240,7 @@ class EvaluationDataset(Dataset[Row]):
     def _clip(self, index: int) -> tuple[Clips, bool]:
         path = self.paths[index]
         # Evaluation is the same every time, also under a random sampling: the generator follows from the index.
-        rng = np.random.default_rng(index) if is_random(self.loader.rule.sampling) else None
+        rng = np.random.default_rng(self._drawn_as[index]) if is_random(self.loader.rule.sampling) else None
         if path is None:
             return self.loader.blank(), False
         try:

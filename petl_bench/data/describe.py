@@ -73,7 +73,10 @@ def _describe_split(data: VideoTextDataModule, split: Split, samples: Sequence[S
 def _files(samples: Sequence[Sample]) -> dict[str, int]:
     """How many videos there are, and of how many clips of them."""
     videos = len({sample.file_id for sample in samples})
-    return {"videos": videos, "clips": len(samples)} if any(sample.file for sample in samples) else {"videos": videos}
+    if not any(sample.file for sample in samples):
+        return {"videos": videos}
+    backwards = sum(sample.reverse for sample in samples)
+    return {"videos": videos, "clips": len(samples)} | ({"reversed": backwards} if backwards else {})
 
 
 def _spread(values: Sequence[int]) -> dict[str, float]:

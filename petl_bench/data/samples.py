@@ -10,6 +10,8 @@ from petl_bench.data.batch import Question
 from petl_bench.inputs import WHOLE, Moment
 
 Split = Literal["train", "val", "test"]
+#: what the id of a clip in reverse has behind that of the clip
+REVERSED = "_reversed"
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Sample:
         caption_ids: what the annotations call each caption, if they do.
         file: id of the file that the clip is a part of, where several clips are parts of one; mostly the stem of its
             name. Empty where each file is one clip: its id is `video`.
+        reverse: whether the clip is shown backwards: the frames that are chosen of it in the opposite order. A clip and
+            its reverse are two clips of one `file`.
     """
 
     video: str
@@ -35,6 +39,7 @@ class Sample:
     names: tuple[str, ...] = ()
     caption_ids: tuple[str, ...] = ()
     file: str = ""
+    reverse: bool = False
 
     @property
     def file_id(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 from functools import lru_cache
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -79,8 +80,10 @@ def _find(folder: Path, id: str) -> Path | None:
     name = PurePosixPath(id)
     if not id or name.is_absolute() or ".." in name.parts or "\0" in id:
         return None
-    for suffix in SUFFIXES:
-        path = folder / f"{id}{suffix}"
+    # A clip in reverse (`petl_bench.data.samples.REVERSED`) is the same file, and its middle the same frame.
+    stems = dict.fromkeys((id, id.removesuffix("_reversed")))
+    for stem, suffix in product(stems, SUFFIXES):
+        path = folder / f"{stem}{suffix}"
         if path.suffix.lower() in SUFFIXES[1:] and is_file(path):
             return path if path.resolve().is_relative_to(folder.resolve()) else None
     return None

@@ -117,7 +117,7 @@ def _require_unseen(command: str, experiment: Experiment, adapter: Adapter, path
         return
     seen = set(described.trained_on.video_hashes)
     samples = data.samples("val" if command == "validate" else "test")
-    both = [sample.video for sample in samples if video_hash(sample.video) in seen]
+    both = [sample.video for sample in samples if video_hash(sample.file_id) in seen]
     if not both:
         return
     told = (

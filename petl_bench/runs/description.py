@@ -51,7 +51,7 @@ def describe(config: Mapping[str, Any], method: Method, data: VideoTextDataModul
             data_module=f"{type(data).__module__}.{type(data).__qualname__}",
             protocol=data.protocol.id,
             split_sha256=data.annotations_sha256(),
-            video_hashes=video_hashes(data.training_video_ids()),
+            video_hashes=video_hashes(data.training_file_ids()),
         ),
     )
 

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from petl_bench.backbones.base import Backbone
-from petl_bench.data.batch import Batch
+from petl_bench.data.batch import Batch, WhichWay
+from petl_bench.inputs import Clips
 from petl_bench.metrics.choice import NOTHING, TOLERANCE, VERSION, ChoiceMetric, choose
 from petl_bench.nn.transformer import Memory
 from petl_bench.tasks.base import Evaluation, PredictionFile, present
@@ -25,7 +26,8 @@ _Choice = tuple[int | str, int, int | None]
 class Choice(QuestionTask):
     """Chooses the option whose text fits the clip best: the cosine of the clip and "question option".
 
-    Where options are captions there is no question before them. The loss is the cross-entropy over the options of each
+    Where options are captions there is no question before them; where they are a clip and its reverse, the text is one
+    (`WhichWay`), and both clips are encoded. The loss is the cross-entropy over the options of each
     question, of cosines times the logit scale; options of other questions are no negatives, so it needs no other
     process. Nothing is trained that retrieval does not train: adapters of `retrieval` can be evaluated.
 
@@ -51,15 +53,14 @@ class Choice(QuestionTask):
 
     def scores(self, backbone: Backbone, batch: Batch) -> list[Tensor]:
         """Cosines of the options of each question with its clip, (K,) each, in at least fp32."""
-        counts = [len(question.choices) for question in batch.questions]
-        video = backbone.encode_video(batch.clips).pooled  # (B, E)
-        text = backbone.encode_text(present(batch.options)).pooled  # (sum of K, E)
-        owner = [row for row, count in enumerate(counts) for _ in range(count)]
-        clip = _rows_of_clips(batch)[torch.tensor(owner, device=video.device)]
+        clips, pairs = compared(batch)
+        video = backbone.encode_video(clips).pooled  # (B and clips in reverse, E)
+        text = backbone.encode_text(present(batch.options)).pooled  # (N, E)
+        clip, option = pairs.to(video.device)
         dtype = torch.promote_types(text.dtype, torch.float32)
         with torch.autocast(video.device.type, enabled=False):
-            cosines = (text.to(dtype) * video.to(dtype)[clip]).sum(dim=-1)
-        return list(cosines.split(counts))
+            cosines = (text.to(dtype)[option] * video.to(dtype)[clip]).sum(dim=-1)
+        return list(cosines.split([len(question.choices) for question in batch.questions]))
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         scale = present(backbone.joint).logit_scale.exp()
@@ -121,6 +122,30 @@ class Choice(QuestionTask):
         return PredictionFile(
             "choices.json", json.dumps(chosen, indent=1).encode(), f"choices of {len(chosen)} questions"
         )
+
+
+def compared(batch: Batch) -> tuple[Clips, Tensor]:
+    """What is compared with what: each option of one question after another.
+
+    Returns:
+        The clips of the batch, behind them those that are shown in reverse; and long (2, sum of K): rows of these, and
+        of `batch.options`.
+    """
+    clips, texts, first = [], [], 0
+    turned: dict[int, int] = {}
+    for row, question in zip(_rows_of_clips(batch).tolist(), batch.questions, strict=True):
+        if isinstance(question, WhichWay):
+            clips += [row, turned.setdefault(row, len(batch.video_index) + len(turned))]
+            texts += [first, first]
+        else:
+            clips += [row] * len(question.choices)
+            texts += range(first, first + len(question.choices))
+        first += len(question.options)
+    pairs = torch.tensor([clips, texts])
+    if not turned:
+        return batch.clips, pairs
+    backwards = batch.clips.select(torch.tensor(list(turned))).reversed()
+    return Clips(*(torch.cat(parts) for parts in zip(batch.clips, backwards, strict=True))), pairs
 
 
 def _rows_of_clips(batch: Batch) -> Tensor:

@@ -82,6 +82,21 @@ def test_an_adapter_of_retrieval_is_evaluated_by_choosing(
     assert (folder / "test_msrvtt_mc-fixture_ranks.npz").is_file()
     assert not (folder / "test.json").exists()
 
+    pair = {
+        "src_dataset": "MSRVTT",
+        "caption": "a red circle",
+        "counterfactual": "a blue square",
+        "aspect": "Direction",
+    }
+    lines = [json.dumps(pair | {"video_name": f"video{number}.mp4"}) for number in (12, 13)]
+    (msrvtt / "Direction.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    on_pairs = ("--config=vitatecs", f"--data.init_args.root={msrvtt}", "--data.init_args.partial=true")
+    pairs_only = ("--data.init_args.aspect=direction", "--trainer.logger=false")
+    assert main(["test", adapter, *on_pairs, *pairs_only]) == 0
+    record = json.loads((folder / "test_vitatecs-fixture.json").read_text())
+    assert record["protocol"]["id"] == "vitatecs-direction/v1"
+    assert record["eval"]["n_per_type"] == {"direction": 2}
+
     asked = json.loads((msrvtt / "msrvtt_mc_test.json").read_text())
     seen = msrvtt / "seen.json"
     seen.write_text(json.dumps([{**asked[0], "video": "video0.mp4"}]), encoding="utf-8")
