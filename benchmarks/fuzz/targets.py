@@ -385,6 +385,36 @@ def _custom_qa_readers() -> Iterable[Any]:
     return (*own, *_qa_readers(), *_TABLES)
 
 
+def _star(folder: Path) -> list[Form]:
+    from datamodules.star import STAR
+
+    _layout("star", folder, 4)
+    return [
+        _form(STAR, "STAR_train.json", "json", "train"),
+        _form(STAR, "STAR_test.json", "json", "test", test_on="test"),
+    ]
+
+
+def _choice_readers() -> tuple[Any, ...]:
+    from petl_bench.data import choice
+
+    own = (
+        choice.ChoiceDataModule.annotations,
+        choice.ChoiceDataModule.options_of,
+        Record.caption,
+        annotations.one_line,
+    )
+    return (*own, *_qa_readers())
+
+
+def _star_readers() -> Iterable[Any]:
+    from datamodules import star
+    from petl_bench.data import choice
+
+    own = (star.STAR.questions, star.STAR._read, star._window, star._in_order, choice.chosen_by_text)
+    return (*own, *_choice_readers(), Record.seconds, Record.items, Record.whole)
+
+
 # --- other files ------------------------------------------------------------------------------------------------------
 
 
@@ -482,6 +512,7 @@ TARGETS = (
     Target("karpathy", _coco, _coco_readers),
     Target("custom", _custom, _custom_readers),
     Target("custom_qa", _custom_qa, _custom_qa_readers),
+    Target("star", _star, _star_readers),
     Target("answers", _answers, _answers_readers),
     Target("manifest", _manifest, _manifest_readers),
     *MODEL_TARGETS,
