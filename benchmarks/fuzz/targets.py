@@ -415,6 +415,25 @@ def _star_readers() -> Iterable[Any]:
     return (*own, *_choice_readers(), Record.seconds, Record.items, Record.whole)
 
 
+def _nextqa_oe(folder: Path) -> list[Form]:
+    from datamodules.nextqa_oe import NExTQAOE
+
+    _layout("nextqa_oe", folder)
+    return [
+        _form(NExTQAOE, "train.csv", "table", "train"),
+        _form(NExTQAOE, "add_reference_answer_test.json", "json", "test"),
+    ]
+
+
+def _nextqa_oe_readers() -> Iterable[Any]:
+    from datamodules import nextqa_oe
+    from petl_bench.data import qa
+
+    own = (nextqa_oe.NExTQAOE.questions, nextqa_oe.read_second_answers, nextqa_oe._read, answers.read_answer)
+    base = (qa.QuestionAnswerDataModule.annotations, qa._asked_twice, annotations.read_json, annotations._parsed)
+    return (*own, *base, *_TABLES)
+
+
 # --- other files ------------------------------------------------------------------------------------------------------
 
 
@@ -512,6 +531,7 @@ TARGETS = (
     Target("karpathy", _coco, _coco_readers),
     Target("custom", _custom, _custom_readers),
     Target("custom_qa", _custom_qa, _custom_qa_readers),
+    Target("nextqa_oe", _nextqa_oe, _nextqa_oe_readers),
     Target("star", _star, _star_readers),
     Target("answers", _answers, _answers_readers),
     Target("manifest", _manifest, _manifest_readers),
