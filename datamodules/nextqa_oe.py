@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,6 +97,14 @@ class NExTQAOE(QuestionAnswerDataModule):
             raise DataError(
                 f"{told}, such as that to {shown(number)} of video {shown(video)}; do the files belong together?"
             )
+
+    def submission(self, answers: Mapping[int | str, Any]) -> dict[str, dict[str, str]]:
+        """`{video: {qid: answer}}`, which the official scorer (`eval_oe.py`) reads."""
+        found: dict[str, dict[str, str]] = {}
+        for id, answer in answers.items():
+            video, _, number = str(id).rpartition("_")
+            found.setdefault(video, {})[number] = answer
+        return found
 
 
 def read_second_answers(path: Path) -> dict[tuple[str, str], str]:

@@ -434,6 +434,29 @@ def _nextqa_oe_readers() -> Iterable[Any]:
     return (*own, *base, *_TABLES)
 
 
+def _egoschema(folder: Path) -> list[Form]:
+    from datamodules.egoschema import EgoSchema
+
+    _layout("egoschema", folder, 4)
+    records = json.loads((folder / "questions.json").read_text())
+    by_uid = {one["q_uid"]: {k: v for k, v in one.items() if k != "q_uid"} | {"truth": 1} for one in records}
+    (folder / "subset_anno.json").write_text(json.dumps(by_uid))
+    return [
+        _form(EgoSchema, "questions.json", "json"),
+        _form(EgoSchema, "subset_answers.json", "json"),
+        _form(EgoSchema, "subset_anno.json", "json", questions_file="subset_anno.json", answers_file=None),
+    ]
+
+
+def _egoschema_readers() -> Iterable[Any]:
+    from datamodules import egoschema
+    from petl_bench.data import choice
+
+    module = egoschema.EgoSchema
+    own = (module.questions, module._read, egoschema.read_questions, egoschema._by_uid, choice.chosen_by_index)
+    return (*own, choice.texts_of, *_choice_readers())
+
+
 # --- other files ------------------------------------------------------------------------------------------------------
 
 
@@ -533,6 +556,7 @@ TARGETS = (
     Target("custom_qa", _custom_qa, _custom_qa_readers),
     Target("nextqa_oe", _nextqa_oe, _nextqa_oe_readers),
     Target("star", _star, _star_readers),
+    Target("egoschema", _egoschema, _egoschema_readers),
     Target("answers", _answers, _answers_readers),
     Target("manifest", _manifest, _manifest_readers),
     *MODEL_TARGETS,

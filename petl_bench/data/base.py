@@ -723,7 +723,6 @@ def read_texts(samples: Sequence[Sample]) -> list[str]:
 
 def count_cut(spec: InputSpec, captions: Sequence[str], max_words: int) -> int:
     """How many captions lose words at `max_words`."""
-    if max_words >= spec.context_length:
-        return 0
     chunks = (captions[first : first + _CHUNK] for first in range(0, len(captions), _CHUNK))
-    return sum(int((spec.tokenize(chunk, max_words + 1)[1].sum(1) > max_words).sum()) for chunk in chunks)
+    # Of the tokeniser itself, as there may be no more tokens that the backbone reads.
+    return sum(int((spec.tokenizer(chunk, max_words + 1)[1].sum(1) > max_words).sum()) for chunk in chunks)

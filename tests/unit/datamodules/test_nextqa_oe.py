@@ -31,6 +31,8 @@ def test_questions_and_their_second_answers(tmp_path: Path) -> None:
     assert sample.captions == ("what did the baby do",) * 2
     first, other = sample.questions
     assert (first.id, first.type, first.group, first.answers) == ("24_8", "TN", "temporal", ("none", "null"))
+    sent = NExTQAOE(tmp_path).submission({first.id: "to go", other.id: "", "25_0": "no"})
+    assert sent == {"24": {"8": "to go", "9": ""}, "25": {"0": "no"}}
     assert (other.id, other.type, other.group, other.answers) == ("24_9", "DB", "descriptive", ("none",))
 
 
