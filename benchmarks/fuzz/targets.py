@@ -396,15 +396,11 @@ def _star(folder: Path) -> list[Form]:
 
 
 def _choice_readers() -> tuple[Any, ...]:
-    from petl_bench.data import choice
+    from petl_bench.data import choice, qa
 
-    own = (
-        choice.ChoiceDataModule.annotations,
-        choice.ChoiceDataModule.options_of,
-        Record.caption,
-        annotations.one_line,
-    )
-    return (*own, *_qa_readers())
+    module = choice.ChoiceDataModule
+    own = (module.annotations, module.options_of, Record.caption, annotations.one_line)
+    return (*own, qa.QuestionAnswerDataModule.annotations, qa._asked_twice, *_JSON, *_RECORDS)
 
 
 def _star_readers() -> Iterable[Any]:
