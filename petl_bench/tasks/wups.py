@@ -7,7 +7,7 @@ from pathlib import Path
 from pytorch_lightning.utilities import rank_zero_warn
 
 from petl_bench.errors import DataError
-from petl_bench.metrics.wordnet import WordNet, has_nltk, holds_wordnet, usual_folders
+from petl_bench.metrics.wordnet import CHECKED_SHA256, WordNet, has_nltk, holds_wordnet, usual_folders
 from petl_bench.metrics.wups import WUPS
 from petl_bench.storage.untrusted import UnreadableError, expanded, is_file, read_text
 
@@ -27,7 +27,7 @@ def find_wups(wordnet: Path | None, root: Path | None) -> WUPS | None:
         DataError: WordNet is not in the folder that is given, or is of another version; stop words cannot be read.
     """
     folder = expanded(wordnet) if wordnet else next(filter(holds_wordnet, usual_folders()), None)
-    words = (root or Path()) / _STOP_WORDS
+    words = expanded(root or Path()) / _STOP_WORDS
     lacking = [
         *(() if has_nltk() or wordnet else ("NLTK (pip install 'petl-bench[wups]')",)),
         *(() if folder else ("WordNet 3.0 (Debian: wordnet-base; or set task.wordnet to its folder)",)),
@@ -36,7 +36,10 @@ def find_wups(wordnet: Path | None, root: Path | None) -> WUPS | None:
     if lacking or folder is None:
         rank_zero_warn(f"no WUPS, exact match only: there is no {', no '.join(lacking)}")
         return None
+    found = WordNet(folder)
+    if found.sha256 != CHECKED_SHA256:
+        rank_zero_warn(f"{folder}: other files than those of Debian's wordnet-base 3.0-37, by which WUPS was checked")
     try:
-        return WUPS(WordNet(folder), read_text(words).split())
+        return WUPS(found, read_text(words).split())
     except UnreadableError as error:
         raise DataError(f"cannot read the stop words {words}: {error}") from error

@@ -103,6 +103,11 @@ def test_exact_match_stands_in_and_says_so(tmp_path: Path, monkeypatch: pytest.M
         AnswerGeneration(wordnet=tmp_path)
 
 
+def write_wordnet(folder: Path, version: str) -> None:
+    for name in (*wordnet_module._FILES, *wordnet_module._EXCEPTIONS):
+        (folder / name).write_text(f"WordNet {version} Copyright")
+
+
 def test_a_folder_that_is_given_must_hold_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "stopwords.txt").write_text("the")
     monkeypatch.setattr(wordnet_module, "has_nltk", lambda: False)
@@ -111,9 +116,18 @@ def test_a_folder_that_is_given_must_hold_it(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(wordnet_module, "has_nltk", lambda: True)
     with pytest.raises(DataError, match="no WordNet there"):
         AnswerGeneration(score="wups", wordnet=tmp_path, root=tmp_path)
-    for name in (*wordnet_module._FILES, *wordnet_module._EXCEPTIONS):
-        (tmp_path / name).write_text("WordNet 3.1 Copyright 2011")
+    write_wordnet(tmp_path, "3.1")
     with pytest.raises(DataError, match=r"not of version 3.0"):
+        AnswerGeneration(score="wups", wordnet=tmp_path, root=tmp_path)
+    write_wordnet(tmp_path, "3.0")
+    with pytest.warns(UserWarning, match="other files than those"):
+        task = AnswerGeneration(score="wups", wordnet=tmp_path, root=tmp_path)
+    assert task.metric_version.startswith("wups-nextoe/1")
+    (tmp_path / "stopwords.txt").write_bytes(b"\xff\xfet")
+    with (
+        pytest.warns(UserWarning, match="other files"),
+        pytest.raises(DataError, match=r"stop words .*stopwords.txt: this is UTF-16"),
+    ):
         AnswerGeneration(score="wups", wordnet=tmp_path, root=tmp_path)
 
 
