@@ -525,6 +525,74 @@ def _custom_qa_readers() -> Iterable[Any]:
     return (*own, *_qa_readers(), *_TABLES)
 
 
+def _star(folder: Path) -> list[Form]:
+    from datamodules.star import STAR
+
+    _layout("star", folder, 4)
+    return [
+        _form(STAR, "STAR_train.json", "json", "train"),
+        _form(STAR, "STAR_test.json", "json", "test", test_on="test"),
+    ]
+
+
+def _choice_readers() -> tuple[Any, ...]:
+    from petl_bench.data import choice, qa
+
+    module = choice.ChoiceDataModule
+    own = (module.annotations, module.options_of, Record.caption, annotations.one_line)
+    return (*own, qa.QuestionAnswerDataModule.annotations, qa._asked_twice, *_JSON, *_RECORDS)
+
+
+def _star_readers() -> Iterable[Any]:
+    from datamodules import star
+    from petl_bench.data import choice
+
+    own = (star.STAR.questions, star.STAR._read, star._window, star._in_order, choice.chosen_by_text)
+    return (*own, *_choice_readers(), Record.seconds, Record.items, Record.whole)
+
+
+def _nextqa_oe(folder: Path) -> list[Form]:
+    from datamodules.nextqa_oe import NExTQAOE
+
+    _layout("nextqa_oe", folder)
+    return [
+        _form(NExTQAOE, "train.csv", "table", "train"),
+        _form(NExTQAOE, "add_reference_answer_test.json", "json", "test"),
+    ]
+
+
+def _nextqa_oe_readers() -> Iterable[Any]:
+    from datamodules import nextqa_oe
+    from petl_bench.data import qa
+
+    own = (nextqa_oe.NExTQAOE.questions, nextqa_oe.read_second_answers, nextqa_oe._read, answers.read_answer)
+    base = (qa.QuestionAnswerDataModule.annotations, qa._asked_twice, annotations.read_json, annotations._parsed)
+    return (*own, *base, *_TABLES)
+
+
+def _egoschema(folder: Path) -> list[Form]:
+    from datamodules.egoschema import EgoSchema
+
+    _layout("egoschema", folder, 4)
+    records = json.loads((folder / "questions.json").read_text())
+    by_uid = {one["q_uid"]: {k: v for k, v in one.items() if k != "q_uid"} | {"truth": 1} for one in records}
+    (folder / "subset_anno.json").write_text(json.dumps(by_uid))
+    return [
+        _form(EgoSchema, "questions.json", "json"),
+        _form(EgoSchema, "subset_answers.json", "json"),
+        _form(EgoSchema, "subset_anno.json", "json", questions_file="subset_anno.json", answers_file=None),
+    ]
+
+
+def _egoschema_readers() -> Iterable[Any]:
+    from datamodules import egoschema
+    from petl_bench.data import choice
+
+    module = egoschema.EgoSchema
+    own = (module.questions, module._read, egoschema.read_questions, egoschema._by_uid, choice.chosen_by_index)
+    return (*own, choice.texts_of, *_choice_readers())
+
+
 # --- other files ------------------------------------------------------------------------------------------------------
 
 
@@ -669,6 +737,9 @@ TARGETS = (
     Target("msrvtt_mc", _msrvtt_mc, _msrvtt_mc_readers),
     Target("custom", _custom, _custom_readers),
     Target("custom_qa", _custom_qa, _custom_qa_readers),
+    Target("nextqa_oe", _nextqa_oe, _nextqa_oe_readers),
+    Target("star", _star, _star_readers),
+    Target("egoschema", _egoschema, _egoschema_readers),
     Target("rtime", _rtime, _rtime_readers),
     Target("vitatecs", _vitatecs, _vitatecs_readers),
     Target("answers", _answers, _answers_readers),

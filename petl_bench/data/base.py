@@ -93,6 +93,8 @@ class VideoTextDataModule(Configurable, LightningDataModule):
     texts: ClassVar[str] = "captions"
     #: whether there is nothing to train on: it evaluates what was trained on other data
     evaluation_only: ClassVar[bool] = False
+    #: seconds by which a part of a file may end after it, where a manifest tells how long that is; None: any
+    most_overrun: ClassVar[float | None] = None
     #: of the files that are clips
     suffixes: ClassVar[tuple[str, ...]] = VIDEO_SUFFIXES
     #: arguments that change no result: where files lie, how they are read, how the work is cut up
@@ -441,8 +443,11 @@ class VideoTextDataModule(Configurable, LightningDataModule):
                 "decode as a whole still holds, and petl-bench data verify adds what it did not say"
             )
         entry = entry_of(entries)
-        of = {sample.video: sample.file_id for sample in samples}
-        reasons = {video: refused(entry(of[video], relative(path, self.root)), path) for video, path in files.items()}
+        of = {sample.video: sample for sample in samples}
+        told = {video: entry(of[video].file_id, relative(path, self.root)) for video, path in files.items()}
+        reasons = {
+            video: refused(told[video], path) or self._overrun(of[video], told[video]) for video, path in files.items()
+        }
         wrong = {video: reason for video, reason in reasons.items() if reason}
         if not wrong:
             return files
@@ -454,6 +459,13 @@ class VideoTextDataModule(Configurable, LightningDataModule):
             )
         rank_zero_warn(message)
         return {video: path for video, path in files.items() if video not in wrong}
+
+    def _overrun(self, sample: Sample, entry: Entry | None) -> str:
+        """Says how far a part of a file ends after it; empty where it does not, or nobody knows."""
+        end, length = sample.moment.end, 0 if entry is None else entry.duration
+        if self.most_overrun is None or end is None or not length or end <= length + self.most_overrun:
+            return ""
+        return f"it ends at second {end:g}, and its file at {length:g}"
 
     def clip_files(self) -> ClipFiles | None:
         """The clips that there are; None if there is no folder of clips."""
@@ -728,7 +740,6 @@ def read_texts(samples: Sequence[Sample]) -> list[str]:
 
 def count_cut(spec: InputSpec, captions: Sequence[str], max_words: int) -> int:
     """How many captions lose words at `max_words`."""
-    if max_words >= spec.context_length:
-        return 0
     chunks = (captions[first : first + _CHUNK] for first in range(0, len(captions), _CHUNK))
-    return sum(int((spec.tokenize(chunk, max_words + 1)[1].sum(1) > max_words).sum()) for chunk in chunks)
+    # Of the tokeniser itself, as there may be no more tokens that the backbone reads.
+    return sum(int((spec.tokenizer(chunk, max_words + 1)[1].sum(1) > max_words).sum()) for chunk in chunks)

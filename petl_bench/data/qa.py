@@ -16,6 +16,7 @@ from petl_bench.data.base import VIDEO_SUFFIXES, VideoTextDataModule
 from petl_bench.data.batch import Question
 from petl_bench.data.samples import Sample, Split
 from petl_bench.errors import DataError, MissingFileError
+from petl_bench.inputs import WHOLE, Moment
 from petl_bench.storage.untrusted import is_file, shown, whole_number
 
 #: share of questions below which a list of answers is hardly the right one
@@ -31,6 +32,8 @@ class Asked(NamedTuple):
         question: what belongs to it.
         where: its place in the file, for messages.
         names: as in `Sample`.
+        moment: as in `Sample`; the same for all questions about a clip.
+        file: as in `Sample`.
     """
 
     video: str
@@ -38,6 +41,8 @@ class Asked(NamedTuple):
     question: Question
     where: str
     names: tuple[str, ...] = ()
+    moment: Moment = WHOLE
+    file: str = ""
 
 
 class QuestionAnswerDataModule(VideoTextDataModule):
@@ -68,8 +73,10 @@ class QuestionAnswerDataModule(VideoTextDataModule):
             Sample(
                 video,
                 tuple(a.text for a in group),
+                group[0].moment,
                 questions=tuple(a.question for a in group),
                 names=group[0].names,
+                file=group[0].file,
             )
             for video, group in by_video.items()
         ]

@@ -125,6 +125,7 @@ class AnswerResult:
         types: question types, text (M,).
         predictions: answers given, text (M,); empty where the video could not be read.
         groups: of question types, text (M,); empty where there are none.
+        exact_match: answers that are an annotated one to the letter, in percent, where that is not the score.
     """
 
     accuracy: float
@@ -134,6 +135,7 @@ class AnswerResult:
     types: np.ndarray
     predictions: np.ndarray
     groups: np.ndarray
+    exact_match: float | None = None
 
 
 class AnswerMetric(QuestionMetric):
@@ -173,14 +175,19 @@ class AnswerMetric(QuestionMetric):
         Raises:
             DataError: if a question has no annotated answer.
         """
-        pairs = list(zip(predictions, answers, strict=True))
         if not all(answers):
             raise DataError("a question has no annotated answer, so accuracy is unknown; `predict` writes the answers")
-        scores = [0.0 if given is None else self.score(given, truth) for given, truth in pairs]
+        scores = self._scores(predictions, answers, types)
         covered = [self.vocabulary is None or not self.vocabulary.isdisjoint(truth) for truth in answers]
         groups = [""] * len(types) if groups is None else groups
         self._add(index, scores, [given or "" for given in predictions], types, groups)
         self.covered.append(torch.tensor(covered, dtype=torch.bool))
+
+    def _scores(
+        self, predictions: Sequence[str | None], answers: Sequence[Sequence[str]], types: Sequence[str]
+    ) -> list[float]:
+        pairs = zip(predictions, answers, strict=True)
+        return [0.0 if given is None else self.score(given, truth) for given, truth in pairs]
 
     def compute(self) -> AnswerResult:
         """Accuracy over the questions of all processes.

@@ -35,7 +35,9 @@ def quality_sources(runs: list[Run]) -> list[Source]:
         return _RETRIEVAL
     level = "per_group" if any("per_group" in run.record["eval"] for run in runs) else "per_type"
     types = sorted({name for run in runs for name in run.record["eval"].get(level, {})})
-    return [_ACCURACY, *(_quality(f"Accuracy {name}", _part_value(level, name)) for name in types)]
+    whole = [_MEAN_OF_TYPES] if any(len(run.record["eval"].get("per_type", {})) > 1 for run in runs) else []
+    whole = whole if any("mean_of_types" in run.record["eval"] for run in runs) else []
+    return [_ACCURACY, *whole, *(_quality(f"Accuracy {name}", _part_value(level, name)) for name in types)]
 
 
 def without_many_types(columns: Sequence[Column], most: int = MOST_TYPES) -> list[Column]:
@@ -184,6 +186,7 @@ _RETRIEVAL = [
     _quality("Rsum", lambda record: record["eval"]["rsum"]),
 ]
 _ACCURACY = _quality("Accuracy", lambda record: record["eval"]["accuracy"])
+_MEAN_OF_TYPES = _quality("Mean of types", lambda record: record["eval"].get("mean_of_types"))
 
 MODEL_SOURCES = [
     _cost("Trainable M", 3, lambda record: record["model"]["trainable_params"] / 1e6, "10⁶ parameters"),

@@ -52,7 +52,7 @@ def _objection(run: Run) -> str | None:
         return f"{ranks}: {error.reason}"
     level = "per_group" if "per_group" in run.record["eval"] else "per_type"
     said = {name: value for name, value in leaves(metrics(run.record)) if isinstance(value, int | float)}
-    found = figures_of(queries, level)
+    found = figures_of(queries, level) | _mean_of_types(run.record["eval"].get("per_type"))
     if unfounded := next((name for name in said if _follows(name, level) and name not in found), None):
         return f"{unfounded} is {said[unfounded]:g}, of which {ranks} says nothing"
     for name, value in found.items():
@@ -78,6 +78,10 @@ def figures_of(queries: Mapping[str, Queries], level: str = "per_type") -> dict[
     if {"t2v", "v2t"} <= queries.keys():
         found["rsum"] = sum(found[f"{way}.R{k}"] for way in ("t2v", "v2t") for k in IN_RSUM)
     return found
+
+
+def _mean_of_types(types: Mapping[str, float] | None) -> dict[str, float]:
+    return {"mean_of_types": float(np.mean([*types.values()]))} if types else {}
 
 
 def _follows(name: str, level: str) -> bool:

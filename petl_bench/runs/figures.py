@@ -25,9 +25,10 @@ def _figures(record: dict[str, Any]) -> list[list[str]]:
             told = record.get("per_group", {}) if level == "type" else {}  # a type may be a group of its own
             found = record.get(f"per_{level}", {}).items()
             figures += [(name, value, counts[name]) for name, value in found if name not in told]
-        whole = {"mean_of_types": "mean of types", "chance": "chance"}
+        whole = {"mean_of_types": "mean of types", "chance": "chance", "exact_match": "exact match"}
         figures += [(name, record[key], record["n"]) for key, name in whole.items() if key in record]
-        return [["questions", "accuracy", "n"], *([name, f"{value:.1f}", str(n)] for name, value, n in figures)]
+        score = "WUPS@0" if "exact_match" in record else "accuracy"
+        return [["questions", score, "n"], *([name, f"{value:.1f}", str(n)] for name, value, n in figures)]
     names = ("R1", "R5", "R10", "R50", "MdR", "MnR")
     directions = {key: value for key, value in record.items() if isinstance(value, dict) and "R1" in value}
     rows = [[key, *(f"{values[n]:.1f}" for n in names), str(values["n"])] for key, values in directions.items()]

@@ -10,6 +10,7 @@ from petl_bench.backbones.base import Backbone
 from petl_bench.data.answers import SAVED_NAME, Vocabulary
 from petl_bench.data.batch import Batch
 from petl_bench.metrics.qa import AnswerMetric, exact_match, submission, vqa_accuracy
+from petl_bench.metrics.wups import WUPS, WUPSMetric
 from petl_bench.storage.descriptions import TextFile
 from petl_bench.tasks.base import Evaluation, PredictionFile
 from petl_bench.tasks.questions import QuestionTask
@@ -24,7 +25,7 @@ class QuestionAnswering(QuestionTask):
     """Questions about clips; each is answered from its own clip, and one whose clip cannot be read is wrong.
 
     Args:
-        score: `exact_match` (video QA), or `vqa` (the official accuracy of VQAv2).
+        score: `exact_match` (video QA), `vqa` (the official accuracy of VQAv2), or WUPS.
         vocabulary: the answers that can be given; None where any text can.
     """
 
@@ -34,10 +35,12 @@ class QuestionAnswering(QuestionTask):
     #: whether one trained model can be tested with other vocabularies
     chooses: ClassVar[bool] = False
 
-    def __init__(self, score: Score, vocabulary: Vocabulary | None) -> None:
-        super().__init__(AnswerMetric(_SCORES[score], None if vocabulary is None else vocabulary.answers))
+    def __init__(self, score: Score | WUPS, vocabulary: Vocabulary | None) -> None:
+        answers = None if vocabulary is None else vocabulary.answers
+        by_words = isinstance(score, WUPS)
+        super().__init__(WUPSMetric(score, answers) if by_words else AnswerMetric(_SCORES[score], answers))
         self.vocabulary = vocabulary
-        self.metric_version = _VERSIONS[score]
+        self.metric_version = score.version if by_words else _VERSIONS[score]
 
     def metric_names(self, several_texts: bool, types: Collection[str]) -> list[str]:
         return ["accuracy", *(f"accuracy_{name}" for name in sorted(set(types)))]
@@ -75,6 +78,8 @@ class QuestionAnswering(QuestionTask):
     def compute(self) -> Evaluation:
         result = self.metric.compute()
         evaluation = self.evaluation(result)
+        if result.exact_match is not None:
+            evaluation.record["exact_match"] = evaluation.metrics["exact_match"] = result.exact_match
         if self.vocabulary is not None:
             evaluation.record["vocabulary"] = {
                 "file": self.vocabulary.file,

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.data.batch import Batch
-from petl_bench.errors import DataError, NonFiniteError
+from petl_bench.errors import DataError, NonFiniteError, UsageError
 from petl_bench.inputs import Words
+from petl_bench.metrics.wups import WUPS
 from petl_bench.nn.transformer import Memory
 from petl_bench.ranges import ShareBelowOne
 from petl_bench.tasks.answering import Generate, Inference
 from petl_bench.tasks.base import present
 from petl_bench.tasks.losses import answer_losses
 from petl_bench.tasks.qa import QuestionAnswering, Score
+from petl_bench.tasks.wups import find_wups
 
 #: questions that are read, and searched, at once
 _CHUNK = 128
@@ -38,26 +40,33 @@ class AnswerGeneration(QuestionAnswering):
     Args:
         inference: how answers are found: `Generate` writes any text, `Rank` chooses from a list.
         label_smoothing: share of the target that is spread over the vocabulary (BLIP: 0.1, Aurora: 0).
-        score: `exact_match` (video QA), or `vqa` (the official accuracy of VQAv2).
+        score: `exact_match` (video QA), `vqa` (the official accuracy of VQAv2), or `wups` (open-ended NExT-QA;
+            `petl_bench.metrics.wups.WUPS`), which is exact match where NLTK, WordNet or stop words are missing.
+        wordnet: folder of WordNet 3.0, for `wups`; null looks where Debian and NLTK have it. What it holds is part of
+            the metric's version.
         root: folder of the dataset; linked from `data.root`. Null is the current folder.
 
     Raises:
-        DataError: if the answer list cannot be read, or a training question has no answer.
+        DataError: if the answer list or WordNet cannot be read, or a training question has no answer.
     """
 
     name = "qa_generation"
     chooses = True
     needs = ("fusion", "answers")
     tie_rule = "the answer found first"
+    operational = frozenset({"wordnet"})
 
     def __init__(
         self,
         inference: Inference = Generate(num_beams=3, max_length=10),  # noqa: B008  # which never changes
         label_smoothing: ShareBelowOne = 0.1,
-        score: Score = "exact_match",
+        score: Score | Literal["wups"] = "exact_match",
+        wordnet: Path | None = None,
         root: Path | None = None,
     ) -> None:
-        super().__init__(score, inference.read(root))
+        if wordnet is not None and score != "wups":
+            raise UsageError(f"task.wordnet is for score wups, and task.score is {score}: set it to null")
+        super().__init__(_score(score, wordnet, root), inference.read(root))
         self.search, self.label_smoothing = inference, label_smoothing
         self._words: Words | None = None  # of all answers that can be given, made once
 
@@ -113,6 +122,10 @@ class AnswerGeneration(QuestionAnswering):
         states = Memory(present(backbone.fusion).fuse(batch.words, memory), batch.words.mask)
         answers = Words(*(part[:, : self.search.max_length] for part in batch.words))
         present(backbone.answers).decode(answers, states)
+
+
+def _score(name: Score | Literal["wups"], wordnet: Path | None, root: Path | None) -> Score | WUPS:
+    return find_wups(wordnet, root) or "exact_match" if name == "wups" else name
 
 
 def _read_questions(backbone: Backbone, batch: Batch) -> tuple[Tensor, Memory]:

@@ -24,7 +24,7 @@ def check_datamodule(
 ) -> None:
     """Checks that a data module keeps the promises that runs and reports rest on, on files of its dataset.
 
-    - it has a name, and a protocol with a version and the number of test videos
+    - it has a name, and a protocol with a version and the number of test videos, or of their texts
     - annotation files exist where `annotation_files` says
     - the samples of a split are the same each time; their ids are unique; each has captions, or questions with answers
       where `texts` says so
@@ -57,7 +57,8 @@ def _check_protocol(module: VideoTextDataModule) -> None:
     protocol = module.protocol
     require(isinstance(protocol, Protocol), f"protocol is a {type(protocol).__name__}, and no Protocol")
     require("/v" in protocol.id, f"the protocol's id is {protocol.id!r}: end it with a version, such as name/v1")
-    require("test" in protocol.videos, "the protocol does not say how many videos its test split has")
+    counted = "test" in protocol.videos or "test" in protocol.captions
+    require(counted, "the protocol says neither how many videos nor how many texts its test split has")
     for role, path in module.annotation_files().items():
         require(Path(path).is_file(), f"annotation_files names {path} for {role}, which is not there")
 

@@ -11,7 +11,7 @@ import pytest
 from petl_bench.commands import report
 from petl_bench.errors import DataError
 from petl_bench.report.cells import mean_and_deviation, state
-from petl_bench.report.collect import Run, collect
+from petl_bench.report.collect import Collection, Run, collect
 from petl_bench.report.columns import MOST_TYPES
 from petl_bench.report.details import Beside
 from petl_bench.report.duplicates import settled
@@ -653,3 +653,15 @@ def test_files_of_an_earlier_report_do_not_stay(tmp_path: Path) -> None:
     after = {path.name for path in (out / "tables").glob("*.tex")}
     assert (len(before), len(after)) == (3, 2)
     assert "mine.tex" in after
+
+
+def test_the_mean_of_types_has_a_column_where_a_record_says_it(tmp_path: Path) -> None:
+    run = answers(tmp_path / "a", [1.0, 0.0, 1.0, 1.0], ["many", "many", "many", "few"], None)
+    assert "Mean of types" not in [column.title for column in build_tables([run])[0].columns]
+    run.record["eval"]["mean_of_types"] = 250 / 3
+    (table,) = build_tables([run])
+    assert cell(table, 0, "Mean of types") == "83.3"
+    assert cell(table, 0, "Accuracy") == "75.0"
+    run.record["eval"]["mean_of_types"] = 90.0
+    (rejected,) = verified(Collection([run], []), None).rejected
+    assert "mean_of_types is 90, but ranks.npz gives 83.3333" in rejected.reason
