@@ -19,7 +19,7 @@ from petl_bench.storage.untrusted import plain_text, shown
 
 #: of the test split; on action and count every GIF has one question
 _TEST = {"action": (2_274, 2_274), "transition": (3_116, 6_232), "frameqa": (7_132, 13_691), "count": (3_554, 3_554)}
-#: of the training split by release: the repository lacks four GIFs that its README counts
+#: of the training split by what is said to be it: the repository lacks four GIFs that its README counts
 _ACTION = {"repo": 20_471, "hqga": 20_473, "readme": 20_475}
 _COUNT = {"repo": 26_839, "readme": 26_843}
 _TRANSITION = 52_704
@@ -122,23 +122,23 @@ class TGIFAction(_Choices):
 
     Args:
         root: see `_TGIF`.
-        release: whose training split: `repo` (20,471 GIFs), HQGA's copy (20,473), or that which the README counts
-            (20,475), of HME's copy.
+        split_protocol: whose training split: `repo` (20,471 GIFs), HQGA's copy (20,473), or that which the README
+            counts (20,475), of HME's copy.
         **kwargs: `train_file`, `test_file` and `keys_file` (see the module's text), and `VideoTextDataModule`.
     """
 
     name = "tgif-action"
     part = "action"
 
-    def __init__(self, root: Path, release: Literal["repo", "hqga", "readme"] = "repo", **kwargs: Any) -> None:
+    def __init__(self, root: Path, split_protocol: Literal["repo", "hqga", "readme"] = "repo", **kwargs: Any) -> None:
         super().__init__(root, **kwargs)
-        self.release = release
+        self.split_protocol = split_protocol
 
     @property
     def protocol(self) -> Protocol:
         """`tgif-action-repo/v1`, `tgif-action-hqga/v1` or `tgif-action-readme/v1`."""
-        train = _ACTION[self.release]
-        return _protocol("action", f"-{self.release}", train, train)
+        train = _ACTION[self.split_protocol]
+        return _protocol("action", f"-{self.split_protocol}", train, train)
 
 
 class TGIFTransition(_Choices):
@@ -180,7 +180,8 @@ class TGIFCount(_TGIF):
 
     Args:
         root: see `_TGIF`.
-        release: whose training split: `repo` (26,839 GIFs), or that which the README counts (26,843), of HME's copy.
+        split_protocol: whose training split: `repo` (26,839 GIFs), or that which the README counts (26,843), of HME's
+            copy.
         **kwargs: `train_file`, `test_file` and `keys_file` (see the module's text), and `VideoTextDataModule`.
     """
 
@@ -188,24 +189,25 @@ class TGIFCount(_TGIF):
     part = "count"
     texts = "count questions"
 
-    def __init__(self, root: Path, release: Literal["repo", "readme"] = "repo", **kwargs: Any) -> None:
+    def __init__(self, root: Path, split_protocol: Literal["repo", "readme"] = "repo", **kwargs: Any) -> None:
         super().__init__(root, **kwargs)
-        self.release = release
+        self.split_protocol = split_protocol
 
     @property
     def protocol(self) -> Protocol:
         """`tgif-count-repo/v1` or `tgif-count-readme/v1`."""
-        train = _COUNT[self.release]
-        return _protocol("count", f"-{self.release}", train, train)
+        train = _COUNT[self.split_protocol]
+        return _protocol("count", f"-{self.split_protocol}", train, train)
 
     def read(self, record: Record, official: bool, text: str) -> Question:
-        return Question(_id(record, official), "count", (str(_number(record, "answer", _MOST)),))
+        number = _number(record, "answer", _MOST)
+        return Question(_id(record, official), "count", (str(number),), number=number)
 
 
-def _protocol(part: str, release: str, train_videos: int | None, train_questions: int) -> Protocol:
+def _protocol(part: str, copy: str, train_videos: int | None, train_questions: int) -> Protocol:
     videos, questions = _TEST[part]
     known = {} if train_videos is None else {"train": train_videos}
-    return Protocol(f"tgif-{part}{release}/v1", known | {"test": videos}, {"train": train_questions, "test": questions})
+    return Protocol(f"tgif-{part}{copy}/v1", known | {"test": videos}, {"train": train_questions, "test": questions})
 
 
 def _records(path: Path) -> list[Record]:

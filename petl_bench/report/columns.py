@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from petl_bench.metrics.table import FIGURES, figure_titled, kind_of
 from petl_bench.report.collect import Run
 from petl_bench.report.model import Column
 
@@ -26,9 +26,10 @@ class Source(NamedTuple):
 
 
 def quality_sources(runs: list[Run]) -> list[Source]:
-    """Figures of queries, the main one first: a protocol is either retrieval or question answering."""
-    if "accuracy" not in runs[0].record["eval"]:
-        return _RETRIEVAL
+    """Figures of queries, the main one first: a protocol is either retrieval, question answering, or counting."""
+    kind = kind_of(runs[0].record["eval"])
+    if kind != "accuracy":
+        return _ERRORS if kind == "errors" else _RETRIEVAL
     level = "per_group" if any("per_group" in run.record["eval"] for run in runs) else "per_type"
     types = sorted({name for run in runs for name in run.record["eval"].get(level, {})})
     return [_ACCURACY, *(_quality(f"Accuracy {name}", _part_value(level, name)) for name in types)]
@@ -41,16 +42,15 @@ def without_many_types(columns: Sequence[Column], most: int = MOST_TYPES) -> lis
 
 
 def quality_column(title: str) -> Column:
-    """A figure of queries: ranks are better the lower they are, everything else the higher it is."""
-    is_rank = title.endswith(("MdR", "MnR"))
-    return Column(title, "quality", 1, not is_rank, "" if is_rank or title == "Rsum" else "%")
+    """A figure of queries, as the table of figures says it."""
+    figure = figure_titled(title)
+    return Column(title, "quality", figure.decimals, figure.higher_is_better, figure.unit)
 
 
 def limits(title: str) -> tuple[float, float]:
     """The least and the most that a figure of queries can be."""
-    if title.endswith(("MdR", "MnR")):
-        return 1.0, math.inf
-    return 0.0, 600.0 if title == "Rsum" else 100.0
+    figure = figure_titled(title)
+    return figure.least, figure.most
 
 
 def peak_gigabytes(record: Record) -> float | None:
@@ -69,6 +69,10 @@ def _cost(title: str, decimals: int, read: Reader, unit: str, higher_is_better: 
 
 def _direction_value(direction: str, name: str) -> Reader:
     return lambda record: record["eval"][direction][name]
+
+
+def _eval_value(name: str) -> Reader:
+    return lambda record: record["eval"][name]
 
 
 def _part_value(level: str, name: str) -> Reader:
@@ -96,6 +100,7 @@ _RETRIEVAL = [
     ),
     _quality("Rsum", lambda record: record["eval"]["rsum"]),
 ]
+_ERRORS = [_quality(FIGURES[name].title, _eval_value(name)) for name in ("mse", "mse_raw")]
 _ACCURACY = _quality("Accuracy", lambda record: record["eval"]["accuracy"])
 
 MODEL_SOURCES = [

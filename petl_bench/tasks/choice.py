@@ -16,7 +16,7 @@ from petl_bench.data.batch import Batch
 from petl_bench.metrics.choice import NOTHING, TOLERANCE, VERSION, ChoiceMetric, choose
 from petl_bench.nn.transformer import Memory
 from petl_bench.tasks.base import Evaluation, PredictionFile, present
-from petl_bench.tasks.questions import QuestionTask
+from petl_bench.tasks.questions import QuestionTask, rows_of_clips
 
 #: of one question: its id, the option that was chosen, the right one if that is known
 _Choice = tuple[int | str, int, int | None]
@@ -55,7 +55,7 @@ class Choice(QuestionTask):
         video = backbone.encode_video(batch.clips).pooled  # (B, E)
         text = backbone.encode_text(present(batch.options)).pooled  # (sum of K, E)
         owner = [row for row, count in enumerate(counts) for _ in range(count)]
-        clip = _rows_of_clips(batch)[torch.tensor(owner, device=video.device)]
+        clip = rows_of_clips(batch)[torch.tensor(owner, device=video.device)]
         dtype = torch.promote_types(text.dtype, torch.float32)
         with torch.autocast(video.device.type, enabled=False):
             cosines = (text.to(dtype) * video.to(dtype)[clip]).sum(dim=-1)
@@ -87,7 +87,7 @@ class Choice(QuestionTask):
 
     def _of_readable_clips(self, backbone: Backbone, batch: Batch) -> list[Tensor | None]:
         """Scores on the CPU; None where the clip could not be read."""
-        decoded = batch.decoded[_rows_of_clips(batch)].tolist()
+        decoded = batch.decoded[rows_of_clips(batch)].tolist()
         scores = self.scores(backbone, batch)
         return [own.detach().cpu() if read else None for own, read in zip(scores, decoded, strict=True)]
 
@@ -121,8 +121,3 @@ class Choice(QuestionTask):
         return PredictionFile(
             "choices.json", json.dumps(chosen, indent=1).encode(), f"choices of {len(chosen)} questions"
         )
-
-
-def _rows_of_clips(batch: Batch) -> Tensor:
-    """The row of each question's clip (M,)."""
-    return (batch.text_video[:, None] == batch.video_index).int().argmax(dim=1)

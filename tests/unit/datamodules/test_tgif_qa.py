@@ -197,13 +197,15 @@ def test_counts_of_the_real_test_file(shared: Path) -> None:
     assert [answers[number] for number in range(11)] == [918, 0, 914, 582, 394, 222, 161, 85, 73, 41, 164]
 
 
-@pytest.mark.parametrize(("task", "release", "expected"), [("action", "hqga", 20_473), ("count", "readme", 26_843)])
-def test_a_cut_training_file_is_partial(task: str, release: str, expected: int, shared: Path) -> None:
+@pytest.mark.parametrize(
+    ("task", "split_protocol", "expected"), [("action", "hqga", 20_473), ("count", "readme", 26_843)]
+)
+def test_a_cut_training_file_is_partial(task: str, split_protocol: str, expected: int, shared: Path) -> None:
     root, head = shared / "data/annotations_2/tgif_qa", f"Train_{task}_question.head500.csv"
     assert len(module(task, root, train_file=head).samples("train")) == 500
-    told = f"tgif-{task}-{release}/v1: train split has 500 videos, expected {expected}: a file is cut"
+    told = f"tgif-{task}-{split_protocol}/v1: train split has 500 videos, expected {expected}: a file is cut"
     with pytest.raises(DataError, match=told):
-        module(task, root, train_file=head, release=release, partial=False).samples("train")
+        module(task, root, train_file=head, split_protocol=split_protocol, partial=False).samples("train")
 
 
 def test_the_list_of_answers_of_hqga(shared: Path) -> None:
