@@ -255,6 +255,35 @@ def _msvd_qa_readers() -> Iterable[Any]:
     return (*own, annotations.read_numbered, *_qa_readers())
 
 
+def _tgif_qa(folder: Path) -> list[Form]:
+    from datamodules.tgif_qa import TGIFAction, TGIFCount, TGIFFrameQA, TGIFTransition
+
+    _layout("tgif_qa", folder)
+    choices = [{"video": 3, "question": "what?", **{f"a{n}": n for n in range(5)}, "answer": 2, "qid": "ACTION4"}]
+    _write_table(folder / "train.csv", choices)
+    return [
+        _form(TGIFAction, "Train_action_question.csv", "table", "train"),
+        _form(TGIFTransition, "Test_transition_question.csv", "table"),
+        _form(TGIFFrameQA, "Test_frameqa_question.csv", "table"),
+        _form(TGIFCount, "Test_count_question.csv", "table"),
+        *(
+            _form(TGIFAction, file, "table", "train", train_file="train.csv", keys_file="Train_action_question.csv")
+            for file in ("train.csv", "Train_action_question.csv")
+        ),
+    ]
+
+
+def _tgif_qa_readers() -> Iterable[Any]:
+    from datamodules import tgif_qa
+    from petl_bench.data import choice
+
+    module = tgif_qa._TGIF
+    own = (module.questions, module._video, module._names, tgif_qa._Choices.read, tgif_qa.TGIFFrameQA.read)
+    options = (choice.ChoiceDataModule.options_of, choice.texts_of, choice.chosen_by_index)
+    more = (tgif_qa._records, tgif_qa._number, answers.read_answer, annotations.read_unquoted)
+    return (*own, *more, *options, *_TABLES, *_qa_readers()[:2], *_LINES[:1])
+
+
 def _vqav2(folder: Path) -> list[Form]:
     from datamodules.vqav2 import VQAv2
 
@@ -535,7 +564,7 @@ def _star(folder: Path) -> list[Form]:
     ]
 
 
-def _choice_readers() -> tuple[Any, ...]:
+def _option_readers() -> tuple[Any, ...]:
     from petl_bench.data import choice, qa
 
     module = choice.ChoiceDataModule
@@ -548,7 +577,7 @@ def _star_readers() -> Iterable[Any]:
     from petl_bench.data import choice
 
     own = (star.STAR.questions, star.STAR._read, star._window, star._in_order, choice.chosen_by_text)
-    return (*own, *_choice_readers(), Record.seconds, Record.items, Record.whole)
+    return (*own, *_option_readers(), Record.seconds, Record.items, Record.whole)
 
 
 def _nextqa_oe(folder: Path) -> list[Form]:
@@ -590,7 +619,7 @@ def _egoschema_readers() -> Iterable[Any]:
 
     module = egoschema.EgoSchema
     own = (module.questions, module._read, egoschema.read_questions, egoschema._by_uid, choice.chosen_by_index)
-    return (*own, choice.texts_of, *_choice_readers())
+    return (*own, choice.texts_of, *_option_readers())
 
 
 # --- other files ------------------------------------------------------------------------------------------------------
@@ -728,6 +757,7 @@ TARGETS = (
     Target("activitynet", _activitynet, _activitynet_readers),
     Target("msrvtt_qa", _msrvtt_qa, _msrvtt_qa_readers),
     Target("msvd_qa", _msvd_qa, _msvd_qa_readers),
+    Target("tgif_qa", _tgif_qa, _tgif_qa_readers),
     Target("vqav2", _vqav2, _vqav2_readers),
     Target("karpathy", _coco, _coco_readers),
     Target("vatex", _vatex, _vatex_readers),

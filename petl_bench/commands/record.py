@@ -18,6 +18,7 @@ from petl_bench.cli.arguments import Parser, possible_path
 from petl_bench.cli.configuration import configured
 from petl_bench.errors import CheckpointError, DataError, UsageError
 from petl_bench.metrics.ranks import figures_of
+from petl_bench.metrics.table import kind_of
 from petl_bench.runs.cost import count_gmacs
 from petl_bench.runs.draft import DRAFT_NAME, Draft, complete, describe_adapter, drafted, limits_of
 from petl_bench.runs.earlier import as_now
@@ -128,7 +129,7 @@ def _require_match(folder: Path, draft: Draft, figures: dict[str, Any]) -> None:
         expected, file = draft["integrity"][key], folder / name
         if expected is not None and (not file.is_file() or file_sha256(file) != expected):
             raise CheckpointError(f"{file} is missing, or not the file that the run wrote: put that back")
-    found = figures["n"] if "accuracy" in figures else figures["t2v"]["n"]
+    found = figures["t2v"]["n"] if kind_of(figures) == "ranks" else figures["n"]
     expected = draft["protocol"]["n_queries"]
     if found != expected:
         raise CheckpointError(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
-from petl_bench.data.annotations import Record, read_json, read_numbered, read_table, read_values
+from petl_bench.data.annotations import Record, read_json, read_numbered, read_table, read_unquoted, read_values
 from petl_bench.errors import DataError, UsageError
 from petl_bench.storage.untrusted import expanded, is_file, plain_text, shown
 
@@ -142,10 +142,21 @@ def _read(path: Path) -> list[tuple[str, Record | str]]:
     if suffix == ".txt":
         return [(f"{path}, line {number}", line) for number, line in read_numbered(path)]
     if suffix in (".csv", ".tsv"):
-        return [(record.where, record) for record in read_table(path, ("answer",))]
+        return [(record.where, record) for record in _table(path)]
     if suffix != ".jsonl" and isinstance(value := read_json(path), dict):
         return _by_place(path, value)
     return [(where, _entry(where, value)) for where, value in read_values(path)]
+
+
+def _table(path: Path) -> list[Record]:
+    """The records of a table; one whose quotes are damaged may be of a dataset where they are text (TGIF-QA)."""
+    try:
+        return read_table(path, ("answer",))
+    except DataError as error:
+        try:
+            return read_unquoted(path, ("answer",))
+        except DataError:
+            raise error from None
 
 
 def _entry(where: str, value: Any) -> Record | str:

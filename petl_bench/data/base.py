@@ -30,7 +30,7 @@ from petl_bench.data.mark import MARK
 from petl_bench.data.reader import READING_RULES
 from petl_bench.data.samplers import EpochBatches, UnpaddedShard
 from petl_bench.data.samples import Protocol, Sample, Split, looked_up_by
-from petl_bench.data.video import reader_version, require_reader
+from petl_bench.data.video import is_gif, reader_version, require_reader
 from petl_bench.data.workers import CurrentFiles, LateLoader, as_loader
 from petl_bench.errors import DataError, UsageError
 from petl_bench.inputs import FrameRule, InputSpec, Sampling, Words
@@ -392,6 +392,8 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         if clips is None:
             raise DataError(f"no folder of clips at {self.root / self.videos}: set data.root and data.videos")
         there = self._looked_up(split, clips, samples)
+        if self.reader == "decord" and (gif := next(filter(is_gif, there.values()), None)):
+            raise UsageError(f"data.reader decord cannot open animated GIFs such as {gif}: set data.reader pyav")
         files = self._without_refused(split, samples, there)
         missing = [sample.video for sample in samples if sample.video not in files]
         self._missing[split] = missing

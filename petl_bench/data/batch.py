@@ -24,6 +24,7 @@ class Question(NamedTuple):
         prompt: what stands before each option where it is compared with the clip: the question; empty where options
             are captions.
         group: of types, where the dataset reports accuracy on two levels.
+        number: the annotated answer of a question that asks for a number; None of others, and where it is not public.
     """
 
     id: int | str
@@ -34,6 +35,7 @@ class Question(NamedTuple):
     correct: int | None = None
     prompt: str = ""
     group: str = ""
+    number: int | None = None
 
     @property
     def options(self) -> tuple[str, ...]:

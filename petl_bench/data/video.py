@@ -161,6 +161,8 @@ class DecordReader(VideoReader):
 
     def _open(self) -> VideoInfo:
         require_reader("decord")
+        if is_gif(self.path):
+            raise VideoError(f"{self.path}: decord cannot open animated GIFs; PyAV (data.reader pyav) can")
         import decord
 
         self._errors: tuple[type[Exception], ...] = (decord.DECORDError, RuntimeError, IndexError)
@@ -197,6 +199,11 @@ class DecordReader(VideoReader):
             if lacking := exhausted_by_parser(error, self.path):
                 raise lacking from error
             raise VideoError(f"{self.path}: decord: {first_line(error)}") from error
+
+
+def is_gif(path: Path) -> bool:
+    """Whether a file is called an animated GIF."""
+    return path.suffix.lower() == ".gif"
 
 
 READERS: dict[str, type[VideoReader]] = {"pyav": PyAVReader, "decord": DecordReader}

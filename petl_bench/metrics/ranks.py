@@ -12,6 +12,7 @@ import torch
 from petl_bench.errors import DataError
 from petl_bench.metrics.qa import mean_by_group
 from petl_bench.metrics.retrieval import summarise
+from petl_bench.metrics.table import FIGURES
 
 _DIRECTIONS = ("t2v", "v2t", "v2t_captions")
 
@@ -22,12 +23,25 @@ def figures_of(ranks: Mapping[str, np.ndarray]) -> dict[str, Any]:
     Args:
         ranks: of retrieval: `t2v`, `v2t` and, with several captions per video, `v2t_captions`, 1-based (Q,). Of
             question answering: `correct`, float (M,) from 0 to 1, and `question_type`, text (M,), with types in groups
-            also `question_group`, text (M,). Of questions with choices also `n_choices`, integers (M,).
+            also `question_group`, text (M,). Of questions with choices also `n_choices`, integers (M,). Of counts:
+            `squared_error` and `squared_error_raw`, float (M,).
 
     Raises:
         DataError: an array is missing, empty, or holds what is no rank and no score.
     """
+    if "squared_error" in ranks:
+        return _errors(ranks)
     return _accuracy(ranks) if "correct" in ranks else _retrieval(ranks)
+
+
+def _errors(ranks: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    found = {"mse": ranks["squared_error"], "mse_raw": ranks.get("squared_error_raw", np.array([]))}
+    for name, values in found.items():
+        most = FIGURES[name].most
+        whole = values.ndim == 1 and values.dtype.kind == "f" and len(values) and len(values) == len(found["mse"])
+        if not whole or not ((values >= 0) & (values <= most)).all():
+            raise DataError(f"squared_error and squared_error_raw do not hold an error up to {most:g} of each count")
+    return {name: float(values.mean()) for name, values in found.items()} | {"n": len(found["mse"])}
 
 
 def _retrieval(ranks: Mapping[str, np.ndarray]) -> dict[str, Any]:

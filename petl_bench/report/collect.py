@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from petl_bench.errors import DataError
 from petl_bench.machine.resources import exhausted
+from petl_bench.metrics.table import kind_of
 from petl_bench.report.kept import Kept
 from petl_bench.report.memo import Digests
 from petl_bench.runs.record import ADAPTER_NAME, CONFIG_NAME, FILE_NAME, RANKS_NAME, read_result, schema_sha256
@@ -119,7 +120,7 @@ def comparability_key(record: dict[str, Any]) -> Key:
             # Runs of one configuration are of one kind, whatever is unknown of it.
             unknown = f"{UNKNOWN} ({record['id']['config_hash'][:8]})"
             fields.setdefault(".".join([*path, key]), _comparable(block[key]) if key in block else unknown)
-    fields["eval"] = "accuracy" if "accuracy" in record["eval"] else "ranks"  # no table has both
+    fields["eval"] = kind_of(record["eval"])  # no table has two
     return tuple(fields.items())
 
 

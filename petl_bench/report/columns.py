@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from petl_bench.metrics.table import FIGURES, figure_titled, kind_of
 from petl_bench.report.collect import Run, second_figures
 from petl_bench.report.groups import grouped
 from petl_bench.report.labels import metric_title
@@ -30,9 +30,10 @@ class Source(NamedTuple):
 
 
 def quality_sources(runs: list[Run]) -> list[Source]:
-    """Figures of queries, the main one first: a protocol is either retrieval or question answering."""
-    if "accuracy" not in runs[0].record["eval"]:
-        return _RETRIEVAL
+    """Figures of queries, the main one first: a protocol is either retrieval, question answering, or counting."""
+    kind = kind_of(runs[0].record["eval"])
+    if kind != "accuracy":
+        return _ERRORS if kind == "errors" else _RETRIEVAL
     level = "per_group" if any("per_group" in run.record["eval"] for run in runs) else "per_type"
     types = sorted({name for run in runs for name in run.record["eval"].get(level, {})})
     whole = [_MEAN_OF_TYPES] if any(len(run.record["eval"].get("per_type", {})) > 1 for run in runs) else []
@@ -96,16 +97,15 @@ def seconds_of(table: Table) -> list[Second]:
 
 
 def quality_column(title: str) -> Column:
-    """A figure of queries: ranks are better the lower they are, everything else the higher it is."""
-    is_rank = title.endswith(("MdR", "MnR"))
-    return Column(title, "quality", 1, not is_rank, "" if is_rank or title == "Rsum" else "%")
+    """A figure of queries, as the table of figures says it."""
+    figure = figure_titled(title)
+    return Column(title, "quality", figure.decimals, figure.higher_is_better, figure.unit)
 
 
 def limits(title: str) -> tuple[float, float]:
     """The least and the most that a figure of queries can be."""
-    if title.endswith(("MdR", "MnR")):
-        return 1.0, math.inf
-    return 0.0, 600.0 if title == "Rsum" else 100.0
+    figure = figure_titled(title)
+    return figure.least, figure.most
 
 
 def peak_gigabytes(record: Record) -> float | None:
@@ -160,6 +160,10 @@ def _direction_value(direction: str, name: str) -> Reader:
     return lambda record: record["eval"][direction][name]
 
 
+def _eval_value(name: str) -> Reader:
+    return lambda record: record["eval"][name]
+
+
 def _part_value(level: str, name: str) -> Reader:
     return lambda record: record["eval"].get(level, {}).get(name)
 
@@ -185,6 +189,7 @@ _RETRIEVAL = [
     ),
     _quality("Rsum", lambda record: record["eval"]["rsum"]),
 ]
+_ERRORS = [_quality(FIGURES[name].title, _eval_value(name)) for name in ("mse", "mse_raw")]
 _ACCURACY = _quality("Accuracy", lambda record: record["eval"]["accuracy"])
 _MEAN_OF_TYPES = _quality("Mean of types", lambda record: record["eval"].get("mean_of_types"))
 

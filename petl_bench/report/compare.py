@@ -15,8 +15,10 @@ import numpy as np
 from petl_bench.errors import DataError, UsageError
 from petl_bench.machine.limits import explaining_machine_faults
 from petl_bench.machine.output import print_table
+from petl_bench.metrics.table import FIGURES, figure_titled
 from petl_bench.report.cells import one_line
 from petl_bench.report.collect import Run, comparability_key
+from petl_bench.report.configurations import ERRORS
 from petl_bench.report.overlap import Keys, keys_of, overlap_of, right, rows_in_common
 from petl_bench.report.queries import Queries, ranks_beside, read_queries
 from petl_bench.report.sheets import csv_cell
@@ -29,7 +31,9 @@ from petl_bench.storage.untrusted import expanded, is_file, is_folder, plain_tex
 SCHEMA = "petl_bench.comparison/1"
 _RECALL_AT = (1, 5, 10)
 #: of which the terminal shows queries; those of `v2t_captions` are those of `v2t`
-_SHOWN = ("t2v", "v2t", "answers")
+_SHOWN = ("t2v", "v2t", "answers", "counts")
+#: directions in which something is answered, with what each query has and when it is right
+_ASKED = {"answers": ("score", "answered rightly"), "counts": ("squared error", "counted exactly")}
 _TESTS = {"mcnemar": "exact McNemar test", "sign-flip": "permutation test by sign flips"}
 #: letters of a caption on the terminal
 _LETTERS = 60
@@ -40,8 +44,8 @@ class Figure:
     """A figure of both runs, over the same queries.
 
     Attributes:
-        direction: `t2v`, `v2t`, `v2t_captions` or `answers`.
-        name: `R@1`, `R@5`, `R@10`, `MdR`, `MnR`, `Accuracy` or `Accuracy <type of question>`.
+        direction: `t2v`, `v2t`, `v2t_captions`, `answers` or `counts`.
+        name: `R@1`, `R@5`, `R@10`, `MdR`, `MnR`, `Accuracy`, `Accuracy <type of question>`, `MSE` or `MSE raw`.
         n: queries.
         a: of the first run.
         b: of the second.
@@ -68,14 +72,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Change:
-    """A query that one run ranks, or answers, better than the other.
+    """A query that one run ranks, answers or counts better than the other.
 
     Attributes:
         direction: as of `Figure`.
         query: its id.
         words: what it says; None where a run kept no words.
         target: id of what it looks for, or the expected answers.
-        a: rank in the first run, from 1; of answers the score, 0 to 1.
+        a: rank in the first run, from 1; of answers the score, 0 to 1; of counts the squared error.
         b: in the second.
         hit_a: what the first run puts first, or answers; None where there is nothing.
         hit_b: the same of the second.
@@ -99,6 +103,8 @@ class Change:
         """How much better the second run is: by how often the rank was divided, then by how many places it rose."""
         if self.direction == "answers":
             return self.b - self.a, 0.0
+        if self.direction == "counts":
+            return self.a - self.b, 0.0
         return self.a / self.b, self.a - self.b
 
 
@@ -112,8 +118,8 @@ class Comparison:
         differing: of what must be equal before two runs may be compared, what is not: its value in both, as text.
         left_out: queries of either run that the other does not have, by direction; empty where all are the same.
         figures: in the order of directions.
-        overlap: by direction, how many queries both runs get right (rank 1, or a score above one half), only the first,
-            only the second, and none.
+        overlap: by direction, how many queries both runs get right (rank 1, a score above one half, no error), only the
+            first, only the second, and none.
         changed: the most gained first, by direction.
     """
 
@@ -270,6 +276,10 @@ def _figures(pair: _Pair) -> Iterator[Figure]:
     way, clusters = pair.direction, pair.a.clusters[pair.rows_a]
     if pair.a.scores is not None and pair.b.scores is not None:
         yield from _accuracies(pair, 100 * pair.a.scores[pair.rows_a], 100 * pair.b.scores[pair.rows_b], clusters)
+    if pair.a.errors is not None and pair.b.errors is not None:
+        for place, name in enumerate(ERRORS):
+            a, b = pair.a.errors[pair.rows_a, place], pair.b.errors[pair.rows_b, place]
+            yield _mean(way, FIGURES[name].title, a, b, clusters, "score")
     if pair.a.ranks is None or pair.b.ranks is None:
         return
     a, b = pair.a.ranks[pair.rows_a], pair.b.ranks[pair.rows_b]
@@ -341,8 +351,10 @@ def _changes(pair: _Pair, words_a: dict[tuple[str, str], str], words_b: dict[tup
 
 
 def _values(queries: Queries) -> np.ndarray:
+    if queries.errors is not None:
+        return queries.errors[:, 0]
     values = queries.scores if queries.ranks is None else queries.ranks
-    assert values is not None, "queries have ranks or scores"
+    assert values is not None, "queries have ranks, scores or errors"
     return values
 
 
@@ -356,7 +368,7 @@ def _at(texts: list[str] | None, row: int) -> str | None:
 
 def _said(direction: str, hit: str | None, words: dict[tuple[str, str], str]) -> str | None:
     """What a hit says: a video, or the captions of one, by the first of its captions; an answer says itself."""
-    if hit is None or direction == "answers":
+    if hit is None or direction in _ASKED:
         return None
     order = ("v2t", "t2v") if direction == "t2v" else ("t2v", "v2t")
     return next((words[way, hit] for way in order if (way, hit) in words), None)
@@ -377,7 +389,7 @@ def show(found: Comparison, top: int) -> None:
     for direction in found.overlap:
         _show_figures(direction, [figure for figure in found.figures if figure.direction == direction])
     for direction, counts in found.overlap.items():
-        right = "answered rightly" if direction == "answers" else "ranked first"
+        _, right = _ASKED.get(direction, ("rank", "ranked first"))
         print(
             f"{direction}: {right} by both {counts['both']}, only by A {counts['only_a']}, only by B "
             f"{counts['only_b']}, by none {counts['none']}"
@@ -395,11 +407,12 @@ def _show_figures(direction: str, figures: list[Figure]) -> None:
 
 
 def _show_changes(direction: str, changes: list[Change], top: int) -> None:
-    of_answers = direction == "answers"
+    of_answers = direction in _ASKED
     neutral = 0.0 if of_answers else 1.0
     gained = [change for change in changes if change.gain[0] > neutral]
     lost = [change for change in reversed(changes) if change.gain[0] < neutral]
-    hit, value, target = ("answer", "score", "expected") if of_answers else ("first hit", "rank", "target")
+    value, _ = _ASKED.get(direction, ("rank", ""))
+    hit, target = ("answer", "expected") if of_answers else ("first hit", "target")
     header = ["query", "words", target, f"{hit} A", f"{hit} B", f"{value} A", f"{value} B"]
     for what, some in (("better", gained), ("worse", lost)):
         if some:
@@ -410,9 +423,10 @@ def _show_changes(direction: str, changes: list[Change], top: int) -> None:
 
 def _cells(figure: Figure) -> list[str]:
     p, adjusted = (("-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}") for p in (figure.p, figure.p_holm))
+    d = figure_titled(figure.name).decimals
     return [
-        *(one_line(figure.name), f"{figure.a:.1f}", f"{figure.b:.1f}", f"{figure.delta:+.1f}"),
-        *(f"{figure.low:+.1f} to {figure.high:+.1f}", p, adjusted),
+        *(one_line(figure.name), f"{figure.a:.{d}f}", f"{figure.b:.{d}f}", f"{figure.delta:+.{d}f}"),
+        *(f"{figure.low:+.{d}f} to {figure.high:+.{d}f}", p, adjusted),
     ]
 
 

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from petl_bench.metrics.table import FIGURES
 from petl_bench.report import statistics
 from petl_bench.report.collect import Run
 from petl_bench.report.queries import Queries, has_all_queries, ranks_beside, read_queries
@@ -15,6 +16,8 @@ from petl_bench.storage.files import FileError
 
 RECALL_AT = (1, 5, 10, 50)
 IN_RSUM = (1, 5, 10)
+#: of counts, in the order of the columns of their errors
+ERRORS = ("mse", "mse_raw")
 
 
 class UnpairedError(Exception):
@@ -26,7 +29,7 @@ class Configuration:
     """Seeds that answered the same queries.
 
     Attributes:
-        directions: `t2v`, `v2t`, `v2t_captions`, or `answers`.
+        directions: `t2v`, `v2t`, `v2t_captions`; or `answers`; or `counts`.
         complete: whether the split's every query is there, so that its number tells which ones they are.
     """
 
@@ -83,7 +86,8 @@ class Direction:
 
     Attributes:
         name: of the direction.
-        seeds: of each seed, the rank of each query (N,), or the score of each answer in percent.
+        seeds: of each seed, the rank of each query (N,), or the score of each answer in percent; or the errors of each
+            count (N, 2).
         clusters: what queries are resampled with (N,).
         ids: of queries (N,); None where the run does not say.
         types: of questions (N,); None of retrieval, and where the run does not say.
@@ -98,6 +102,8 @@ class Direction:
     @property
     def titles(self) -> list[str]:
         """Of the figures that are means, in the order of the columns of `sums`."""
+        if self.name == "counts":
+            return [FIGURES[name].title for name in ERRORS]
         if self.name != "answers":
             return [*(f"{self.name} R@{k}" for k in RECALL_AT), f"{self.name} MnR"]
         names = [] if self.types is None else np.unique(self.types).tolist()
@@ -106,7 +112,7 @@ class Direction:
     @property
     def medians(self) -> list[str]:
         """Of the figures that are medians."""
-        return [] if self.name == "answers" else [f"{self.name} MdR"]
+        return [] if self.name in ("answers", "counts") else [f"{self.name} MdR"]
 
     @cached_property
     def alone(self) -> bool:
@@ -136,7 +142,7 @@ class Direction:
 
     def hits(self, title: str) -> np.ndarray | None:
         """Hits of a single seed (N,), where queries are resampled alone and a figure is a share of hits."""
-        if len(self.seeds) > 1 or not self.alone:
+        if len(self.seeds) > 1 or not self.alone or self.name == "counts":
             return None
         values = self.seeds[0]
         if self.name != "answers":
@@ -174,6 +180,8 @@ class Direction:
         return Direction(self.name, [seed[order] for seed in self.seeds], self.clusters[order], ids, types)
 
     def _sums(self, values: np.ndarray) -> np.ndarray:
+        if self.name == "counts":
+            return statistics.cluster_sums(values, self.clusters)
         if self.name != "answers":
             columns = [*(statistics.recall(values, k) for k in RECALL_AT), values]
             return statistics.cluster_sums(np.stack(columns, axis=1), self.clusters)
@@ -233,11 +241,13 @@ def _of_run(run: Run) -> Configuration:
 
 def _direction(name: str, queries: Queries) -> Direction:
     ids = None if queries.ids is None else np.array(queries.ids)
-    if queries.scores is None:
-        assert queries.ranks is not None, "queries have ranks or scores"
+    if queries.ranks is not None:
         return Direction(name, [queries.ranks], queries.clusters, ids, None)
     if queries.videos is None:
         raise UnpairedError("nothing says which questions are about the same video")
+    if queries.errors is not None:
+        return Direction(name, [queries.errors], queries.clusters, ids, None)
+    assert queries.scores is not None, "queries have ranks, scores or errors"
     types = None if queries.types is None else np.array(queries.types)
     return Direction(name, [100 * queries.scores], queries.clusters, ids, types)
 

@@ -29,7 +29,7 @@ MOST_CURVES, MOST_POINTS = 64, 200
 #: hardest queries that are shown of a run
 MOST_QUERIES = 20
 #: what a query is searched in: first what tables are ordered by
-DIRECTIONS = ("t2v", "v2t", "v2t_captions", "answers")
+DIRECTIONS = ("t2v", "v2t", "v2t_captions", "answers", "counts")
 #: characters that are shown of a caption
 _LONGEST = 300
 
@@ -58,6 +58,7 @@ class HardQuery:
 
     rank: int | None
     score: float | None
+    error: float | None
     words: str
     target: str
     hits: list[str]
@@ -129,9 +130,12 @@ class Beside:
 
 
 def hardest(queries: Queries) -> list[HardQuery]:
-    """The queries with the worst ranks or scores, worst first; perfect ones are not hard."""
+    """The queries with the worst ranks, scores or errors, worst first; perfect ones are not hard."""
     if queries.ranks is not None:
         order = [n for n in np.argsort(-queries.ranks, kind="stable")[:MOST_QUERIES] if queries.ranks[n] > 1]
+    elif queries.errors is not None:
+        errors = queries.errors[:, 0]
+        order = [n for n in np.argsort(-errors, kind="stable")[:MOST_QUERIES] if errors[n] > 0]
     elif queries.scores is not None:
         order = [n for n in np.argsort(queries.scores, kind="stable")[:MOST_QUERIES] if queries.scores[n] < 1]
     else:
@@ -202,6 +206,7 @@ def _hard_query(queries: Queries, number: int) -> HardQuery:
     return HardQuery(
         rank=None if queries.ranks is None else int(queries.ranks[number]),
         score=None if queries.scores is None else float(queries.scores[number]),
+        error=None if queries.errors is None else float(queries.errors[number, 0]),
         words=one_line(words or name)[:_LONGEST],
         target="" if queries.targets is None else one_line(queries.targets[number])[:_LONGEST],
         hits=[] if queries.hits is None else [one_line(hit)[:_LONGEST] for hit in queries.hits[number] if hit],

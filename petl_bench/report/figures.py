@@ -131,6 +131,10 @@ class Shares(Plot):
         return f"{count} ({100 * count / max(self.total, 1):.1f} %)"
 
 
+#: when a query is right, by the main column
+_RIGHT = {"Accuracy": "answered right", "MSE": "counted exactly"}
+
+
 def plots_of(table: Table, beside: Beside) -> list[Plot]:
     """The plots of a table that have something to show."""
     column = table.main_column
@@ -261,8 +265,8 @@ def _learning(table: Table, column: Column, beside: Beside) -> Lines | None:
     """Of the best rows: what is validated on where that was done, else the loss."""
     known = [(row, value) for row in table.rows if (value := row.values.get(column.title)) is not None]
     known.sort(key=lambda pair: (-_up(column) * pair[1].mean, pair[0].name))
-    validated = ("val_accuracy",) if column.title == "Accuracy" else ("val_t2v_R1", "val_rsum")
-    for names, y_label in ((validated, f"validation {column.title} (%)"), (("loss",), "training loss")):
+    validated = {"Accuracy": ("val_accuracy",), "MSE": ("val_mse",)}.get(column.title, ("val_t2v_R1", "val_rsum"))
+    for names, y_label in ((validated, f"validation {label_of(column)}"), (("loss",), "training loss")):
         lines: list[Curve] = []
         for row, _ in known:
             if len(lines) == MOST_LINES:
@@ -290,7 +294,7 @@ def _overlap(table: Table, column: Column, beside: Beside) -> Shares | None:
     if found is None:
         return None
     a, b = one_line(first.name), one_line(second.name)
-    right = "answered right" if column.title == "Accuracy" else "with the target on rank 1"
+    right = _RIGHT.get(column.title, "with the target on rank 1")
     return Shares(
         "overlap",
         f"Queries right: {a} and {b}",

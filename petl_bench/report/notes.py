@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from petl_bench.metrics.table import kind_of
 from petl_bench.report.cells import MISSING
 from petl_bench.report.collect import UNKNOWN, Key, Run, unknown_fields
 from petl_bench.report.columns import peak_gigabytes
@@ -12,6 +13,11 @@ from petl_bench.report.marks import all_hardware
 
 #: of a field in other tables that a note tells one by one
 MOST_VALUES = 5
+
+_OF_COUNTS = (
+    "Mean squared errors: less is better. MSE takes an answer of 0 as 1, as the figures of the literature do; MSE raw "
+    "takes answers as they are."
+)
 
 
 class Dataset(NamedTuple):
@@ -48,6 +54,7 @@ def notes_of(key: Key, runs: list[Run], dataset: Dataset) -> list[str]:
     return [
         _shared_note(dict(key), runs),
         *_vocabulary_notes(runs),
+        *([_OF_COUNTS] if kind_of(runs[0].record["eval"]) == "errors" else []),
         *_unknown_notes(key),
         *_difference_notes(key, dataset),
         *_hardware_notes(runs),
@@ -56,7 +63,7 @@ def notes_of(key: Key, runs: list[Run], dataset: Dataset) -> list[str]:
 
 def _shared_note(fields: dict[str, Any], runs: list[Run]) -> str:
     backbones = " or ".join(sorted({run.record["model"]["backbone"] for run in runs}))
-    answers = "accuracy" in runs[0].record["eval"]
+    answers = kind_of(runs[0].record["eval"]) != "ranks"
     parts = [
         f"split {_short(fields['protocol.split_sha256'])}",
         f"{_counts(runs, 'n_queries')} {'questions' if answers else 'queries'}",

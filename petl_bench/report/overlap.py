@@ -28,7 +28,9 @@ class Overlap:
 
 
 def right(queries: Queries) -> np.ndarray:
-    """(N,) whether the target is the first hit, or the answer is worth more than half."""
+    """(N,) whether the target is the first hit, the answer is worth more than half, or the count is exact."""
+    if queries.errors is not None:
+        return queries.errors[:, 0] == 0
     if queries.ranks is not None:
         return queries.ranks == 1
     assert queries.scores is not None, "queries have ranks or scores"

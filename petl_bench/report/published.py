@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from petl_bench.metrics.table import FIGURES
 from petl_bench.report.columns import OF_DIRECTION
 
 DIRECTIONS = ("t2v", "v2t", "answers")
@@ -19,7 +20,7 @@ TITLES = {
         for direction in ("t2v", "v2t")
         for metric, title in OF_DIRECTION.items()
     },
-    ("answers", "accuracy"): "Accuracy",
+    **{("answers", metric): FIGURES[metric].title for metric in ("accuracy", "mse")},
 }
 """The column of a table that shows a metric of a direction."""
 
@@ -57,7 +58,7 @@ class Figure:
     Attributes:
         recipes: packaged configurations that are our version of it.
         direction: `t2v` (also from text to images), `v2t` or `answers`.
-        metrics: R1, R5, R10, R50, accuracy and sum in percent; MdR, MnR.
+        metrics: R1, R5, R10, R50, accuracy and sum in percent; MdR, MnR, mse.
         sd: over seeds, of R1, R5 and R10.
         costs: as printed: `trainable` (`2.39 %`, `0.5 M`), `seeds`, `gflops`, `memory`, `throughput`, `hours`.
         inference: settings of ours that are known of it, by their names in a record.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from petl_bench.metrics.table import FIGURES, kind_of
 from petl_bench.report.collect import Run
 from petl_bench.runs.record import FILE_NAME, RANKS_NAME
 from petl_bench.storage.arrays import read_arrays
@@ -32,7 +33,8 @@ class Queries:
     Attributes:
         clusters: int (N,), alike for queries that share a video: captions of it, questions about it.
         ranks: int32 (N,), from 1; None of answers.
-        scores: float64 (N,), 0 to 1, of answers; None of retrieval.
+        scores: float64 (N,), 0 to 1, of answers; None of others.
+        errors: float64 (N, 2), of counts, squared: against the answers from 1, and as they are; None of others.
         ids: of the query: caption, video or question.
         targets: what is looked for: the video's id (`t2v`); the caption's, or with several captions per video the
             video's own for their set (`v2t`); the ids of all own captions with ` | ` in between (`v2t_captions`); the
@@ -47,6 +49,7 @@ class Queries:
     clusters: np.ndarray
     ranks: np.ndarray | None = None
     scores: np.ndarray | None = None
+    errors: np.ndarray | None = None
     ids: list[str] | None = None
     targets: list[str] | None = None
     hits: list[list[str]] | None = None
@@ -73,7 +76,7 @@ def read_queries(run: Run) -> dict[str, Queries]:
     """The queries of a run by direction.
 
     Returns:
-        `t2v`, `v2t` and, with several captions per video, `v2t_captions`; or `answers`.
+        `t2v`, `v2t` and, with several captions per video, `v2t_captions`; or `answers`; or `counts`.
 
     Raises:
         ResourceError: this machine lacks something that reading takes.
@@ -82,11 +85,15 @@ def read_queries(run: Run) -> dict[str, Queries]:
     path = ranks_beside(run.path)
     arrays = read_arrays(path, run.record["integrity"]["ranks_sha256"])
     try:
-        found = _answers(arrays) if "correct" in arrays else _retrieval(arrays)
+        if "squared_error" in arrays:
+            found = {"counts": _asked(arrays, errors=_errors(arrays))}
+        else:
+            found = {"answers": _answers(arrays)} if "correct" in arrays else _retrieval(arrays)
     except ValueError as error:
         raise FileError(path, str(error)) from error
     figures = run.record["eval"]
-    expected = {"answers": figures["n"]} if "accuracy" in figures else _counts(figures)
+    asked = {"accuracy": "answers", "errors": "counts"}.get(kind_of(figures))
+    expected = {asked: figures["n"]} if asked else _counts(figures)
     counts = {direction: len(queries) for direction, queries in found.items()}
     if counts != expected:
         raise FileError(path, f"is of {_told(counts)}, the record of {_told(expected)}")
@@ -195,25 +202,42 @@ def _hits(arrays: Arrays, way: str, queries: int, gallery: list[str]) -> list[li
 # --- answers ------------------------------------------------------------------------------------------------------
 
 
-def _answers(arrays: Arrays) -> dict[str, Queries]:
+def _answers(arrays: Arrays) -> Queries:
     scores = _column(arrays, "correct", "f").astype(np.float64)
-    count = len(scores)
     if not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError("correct holds what is no score from 0 to 1")
+    types = _optional(arrays, "question_group" if "question_group" in arrays else "question_type", len(scores))
+    return replace(_asked(arrays, scores=scores), types=types)
+
+
+def _errors(arrays: Arrays) -> np.ndarray:
+    errors = _column(arrays, "squared_error", "f")
+    if "squared_error_raw" not in arrays:
+        raise ValueError("holds no squared_error_raw")
+    both = np.stack([errors, _column(arrays, "squared_error_raw", "f", len(errors))], axis=1).astype(np.float64)
+    if not ((both >= 0) & (both <= [FIGURES["mse"].most, FIGURES["mse_raw"].most])).all():
+        raise ValueError("squared_error holds what is no error of a count")
+    return both
+
+
+def _asked(arrays: Arrays, scores: np.ndarray | None = None, errors: np.ndarray | None = None) -> Queries:
+    """Questions with what each was worth, or how far off it was."""
+    values = errors if scores is None else scores
+    assert values is not None, "questions have scores or errors"
+    count = len(values)
     videos = _texts(arrays, "video_id") if "video_id" in arrays else None
     clusters = None if videos is None else _text_video(arrays, count, len(videos))
     predictions = _optional(arrays, "prediction", count)
-    queries = Queries(
+    return Queries(
         clusters=np.arange(count) if clusters is None else clusters,
         scores=scores,
+        errors=errors,
         ids=_optional(arrays, "text_id", count),
         targets=_optional(arrays, "answers", count),
         hits=None if predictions is None else [[answer] if answer else [] for answer in predictions],
         words=_optional(arrays, "words", count),
-        types=_optional(arrays, "question_group" if "question_group" in arrays else "question_type", count),
         videos=None if videos is None or clusters is None else [videos[video] for video in clusters],
     )
-    return {"answers": queries}
 
 
 # --- columns ------------------------------------------------------------------------------------------------------

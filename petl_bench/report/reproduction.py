@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from petl_bench.metrics.table import figure_titled
 from petl_bench.report.groups import grouped
 from petl_bench.report.marks import cuts_of, training_of
 from petl_bench.report.model import Interval, PublishedFigure, Row, Table, Value
@@ -13,8 +14,6 @@ from petl_bench.report.published import TITLES, Figure, Recipe, published
 from petl_bench.report.recipes import departures
 from petl_bench.storage.dotted import get
 
-BAND = 1.0
-"""Points that a figure may be off and still count as near, if two standard deviations over seeds are not more."""
 TRAINABLE_TOLERANCE = 0.1
 """Share by which counts of trainable parameters may differ: what is counted (heads, biases) does."""
 NOT_RUN, NO_RECIPE, NOT_COMPARABLE = "not run", "no recipe", "not comparable"
@@ -56,13 +55,13 @@ def with_published(tables: list[Table]) -> tuple[list[Table], list[dict[str, Any
     return filled, [_listed(figure, found) for figure, found in zip(figures, of_figures, strict=True)]
 
 
-def state_of(value: Value, figure: float, comparable: str) -> str:
+def state_of(value: Value, figure: float, comparable: str, title: str = "") -> str:
     """How a measured figure stands to a published one: `reproduced`, `within band`, `off` or `not comparable`."""
     if comparable == "no":
         return NOT_COMPARABLE
     if value.interval is not None and _rounded(value.interval.low) <= figure <= _rounded(value.interval.high):
         return "reproduced"
-    off, band = abs(value.mean - figure), max(BAND, 2 * (value.sd or 0.0))
+    off, band = abs(value.mean - figure), max(figure_titled(title).band, 2 * (value.sd or 0.0))
     return "within band" if _rounded(off) <= _rounded(band) else "off"
 
 
@@ -131,7 +130,7 @@ def _filled(row: Row, table: Table, matching: list[_Match]) -> Row:
     if main is None or value is None:
         return replace(row, published=found)
     doubt = main.why if main.comparable == "unknown" else ""
-    return replace(row, published=found, state=state_of(value, main.value, main.comparable), doubt=doubt)
+    return replace(row, published=found, state=state_of(value, main.value, main.comparable, table.main), doubt=doubt)
 
 
 def _by_title(figure: Figure) -> Iterator[tuple[str, float]]:
@@ -193,7 +192,7 @@ def _state(row: Row, figure: Figure, comparison: Comparison) -> str:
     """By the first of its metrics that the row has, too."""
     for title, value in _by_title(figure):
         if (ours := row.values.get(title)) is not None:
-            return state_of(ours, value, comparison.comparable)
+            return state_of(ours, value, comparison.comparable, title)
     return NOT_COMPARABLE
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from petl_bench.formats import number as measure
+from petl_bench.metrics.table import FIGURES
 from petl_bench.report.collect import second_figures
 from petl_bench.report.columns import in_order
 from petl_bench.report.details import Curve
@@ -42,6 +43,13 @@ def run_plots(curves: list[Curve], id: str) -> list[dict[str, Any]]:
                 **{"val_v2t_R1": "v2t R@1", "val_accuracy": "accuracy"},
             },
         ),
+        (
+            "validation-error",
+            "Validation",
+            "As logged while training; less is better.",
+            "mean squared error",
+            {"val_mse": "MSE", "val_mse_raw": "MSE raw"},
+        ),
     )
     found = []
     for name, title, caption, unit, names in wanted:
@@ -57,6 +65,9 @@ def _figures(figures: dict[str, Any]) -> dict[str, Any]:
     blocks = {name: block for name, block in figures.items() if isinstance(block, dict) and "R1" in block}
     if blocks:
         return _blocks(blocks)
+    if "mse" in figures:
+        rows = [(FIGURES[name].title, [f"{figures[name]:.3f}", str(figures["n"])]) for name in ("mse", "mse_raw")]
+        return {"columns": ["mean squared error", "n"], "rows": rows}
     types = {"all": figures.get("accuracy"), **figures.get("per_group", {}), **figures.get("per_type", {})}
     counts = {"all": figures.get("n"), **figures.get("n_per_group", {}), **figures.get("n_per_type", {})}
     if "chance" in figures:

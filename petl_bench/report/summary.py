@@ -102,12 +102,16 @@ def _main(row: Row | None, table: Table) -> Value | None:
 
 
 def _relative(values: dict[str, Value | None], tables: list[Table]) -> float | None:
-    """Mean over the tables that have full fine-tuning, too."""
+    """Mean over the tables that have full fine-tuning, too; where less is better, of the inverse."""
     shares = []
     for table in tables:
         value, full = values[table.id], _main(full_finetuning(table), table)
-        if value is not None and full is not None and full.mean > 0:
+        if value is None or full is None or full.mean <= 0:
+            continue
+        if table.main_column.higher_is_better:
             shares.append(value.mean / full.mean)
+        elif value.mean > 0:
+            shares.append(full.mean / value.mean)
     return statistics.fmean(shares) if shares else None
 
 
@@ -117,7 +121,11 @@ def _ranks(methods: dict[str, Rows], tables: list[Table]) -> dict[str, tuple[flo
     Equal figures share the mean of their ranks.
     """
     means = {
-        key: {table.id: value.mean for table in tables if (value := _main(rows.get(table.id), table)) is not None}
+        key: {
+            table.id: value.mean if table.main_column.higher_is_better else -value.mean
+            for table in tables
+            if (value := _main(rows.get(table.id), table)) is not None
+        }
         for key, rows in methods.items()
     }
     fields: dict[frozenset[str], dict[str, list[float]]] = {}

@@ -17,7 +17,7 @@ from petl_bench.report.collect import Key, Run, comparability_key
 from petl_bench.report.columns import MACHINE_SOURCES, MODEL_SOURCES, Source, quality_sources, second_sources
 from petl_bench.report.groups import grouped
 from petl_bench.report.marks import all_hardware, cuts_of, hardware_of, is_partial, marks_of, training_of
-from petl_bench.report.model import Row, Table, Value
+from petl_bench.report.model import Column, Row, Table, Value
 from petl_bench.report.notes import Dataset, datasets_of, notes_of
 from petl_bench.report.reproducing import command_of
 
@@ -70,7 +70,7 @@ def _is_packaged(row: Row) -> bool:
 def _table(key: Key, runs: list[Run], others: Dataset) -> Table:
     quality = quality_sources(runs)
     sources = [*quality, *second_sources(runs), *MODEL_SOURCES, *MACHINE_SOURCES]
-    main = quality[0].column.title
+    main = quality[0].column
     fields = dict(key)
     fixture = fields["origin"] == "fixture"
     dataset, protocol = fields["protocol.dataset"], fields["protocol.id"]
@@ -84,7 +84,7 @@ def _table(key: Key, runs: list[Run], others: Dataset) -> Table:
         columns=[source.column for source in sources],
         rows=sorted(_rows(runs, sources), key=lambda row: _row_order(row, main)),
         key=key,
-        main=main,
+        main=main.title,
     )
 
 
@@ -142,9 +142,11 @@ def _row(name: str, runs: list[Run], sources: list[Source], most: int, hardware:
     )
 
 
-def _row_order(row: Row, main: str) -> tuple[int, float, str, str]:
-    value = row.values[main]
-    return pin_of(row.method), -value.mean if value else 0.0, row.method, row.config_hash
+def _row_order(row: Row, main: Column) -> tuple[int, float, str, str]:
+    """References first, then the best."""
+    value = row.values[main.title]
+    up = -1 if main.higher_is_better else 1
+    return pin_of(row.method), up * value.mean if value else 0.0, row.method, row.config_hash
 
 
 def pin_of(method: str) -> int:

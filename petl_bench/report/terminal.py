@@ -11,7 +11,7 @@ from petl_bench.report.columns import Second, seconds_of, without_many_types
 from petl_bench.report.model import Column, Row, Table
 
 _TEXT_COLUMNS = frozenset({"Method", "Backbone", "State", "Commit"})
-_SHORT = ("Trainable M", "t2v R@1", "v2t R@1", "Rsum", "Accuracy")
+_SHORT = ("Trainable M", "t2v R@1", "v2t R@1", "Rsum", "Accuracy", "MSE")
 """What an ordinary terminal has room for."""
 
 

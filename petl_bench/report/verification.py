@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from petl_bench.report.collect import Collection, Rejected, Run, metrics
-from petl_bench.report.configurations import IN_RSUM, RECALL_AT
+from petl_bench.report.configurations import ERRORS, IN_RSUM, RECALL_AT
 from petl_bench.report.kept import Kept
 from petl_bench.report.queries import Queries, ranks_beside, read_queries
 from petl_bench.runs.record import leaves
@@ -70,6 +70,9 @@ def figures_of(queries: Mapping[str, Queries], level: str = "per_type") -> dict[
     """
     found: dict[str, float] = {}
     for way, answered in queries.items():
+        if answered.errors is not None:
+            found |= dict(zip(ERRORS, answered.errors.mean(axis=0).tolist(), strict=True))
+            continue
         if answered.ranks is None:
             found |= _accuracies(answered, level)
             continue

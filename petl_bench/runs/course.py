@@ -15,10 +15,8 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from petl_bench.errors import UsageError
 from petl_bench.lightning_seams import callbacks_of, looks_at_epoch_ends
+from petl_bench.metrics.table import mode
 from petl_bench.storage.untrusted import expanded
-
-#: metrics of which less is better
-_LESS = ("MdR", "MnR")
 
 
 class Course(NamedTuple):
@@ -161,8 +159,8 @@ def _require_looked_at(callback: EarlyStopping, course: Course, validates: bool,
         )
     if not at_epoch_ends and course.first_validation is None:
         raise UsageError(f"{who} after validation, which never runs: set its check_on_train_epoch_end true")
-    less = callback.monitor.endswith(_LESS) or "loss" in callback.monitor
-    if validates and callback.mode != ("min" if less else "max"):
+    if validates and callback.mode != mode(callback.monitor):
+        less = mode(callback.monitor) == "min"
         rank_zero_warn(f"{who} with mode {callback.mode}, but {'less' if less else 'more'} is better there")
 
 

@@ -28,7 +28,7 @@ class RunOptions:
         save_every_n_steps: batches between two checkpoints inside an epoch; null saves at its end only.
         collective_timeout: seconds after which a process that the others wait for counts as lost.
         zero_shot: test a method that trains without a checkpoint.
-        best_on_val: report the best epoch on the validation split (by Rsum or accuracy) instead of the last one.
+        best_on_val: report the best epoch on the validation split (by Rsum, accuracy or MSE) instead of the last one.
         record_words: keep in `ranks.npz` what captions, questions and expected answers say, beside their ids.
         recipe: the packaged configuration whose epochs the record is compared with; found among --config.
         ckpt_path: of `fit`: the checkpoint to go on from; else the adapter.

@@ -29,6 +29,10 @@ def _figures(record: dict[str, Any]) -> list[list[str]]:
         figures += [(name, record[key], record["n"]) for key, name in whole.items() if key in record]
         score = "WUPS@0" if "exact_match" in record else "accuracy"
         return [["questions", score, "n"], *([name, f"{value:.1f}", str(n)] for name, value, n in figures)]
+    if "mse" in record:
+        errors = {"mse": "answers from 1", "mse_raw": "answers as they are"}
+        rows = [[about, f"{record[name]:.3f}", str(record["n"])] for name, about in errors.items()]
+        return [["counts", "mean squared error", "n"], *rows]
     names = ("R1", "R5", "R10", "R50", "MdR", "MnR")
     directions = {key: value for key, value in record.items() if isinstance(value, dict) and "R1" in value}
     rows = [[key, *(f"{values[n]:.1f}" for n in names), str(values["n"])] for key, values in directions.items()]

@@ -28,6 +28,7 @@ from petl_bench.lightning_seams import DDP, continue_log, current_rank, leave_si
 from petl_bench.machine.memory import reporting_exhaustion
 from petl_bench.machine.signals import STOP
 from petl_bench.method import Method
+from petl_bench.metrics.table import mode
 from petl_bench.runs import draft as drafts
 from petl_bench.runs.checks import require_sense
 from petl_bench.runs.clusters import cluster_environment, require_as_many
@@ -222,7 +223,9 @@ class Session:
         callbacks: list[Callback] = [self.meter, self._ranks, self._early_ends]
         if self.experiment.run.best_on_val:
             monitor, folder = f"val_{self.experiment.method.task.monitor}", self.run.folder
-            callbacks.append(ModelCheckpoint(folder, "best", monitor=monitor, mode="max", enable_version_counter=False))
+            callbacks.append(
+                ModelCheckpoint(folder, "best", monitor=monitor, mode=mode(monitor), enable_version_counter=False)
+            )
         if self.command == "fit" and not self._is_dry:
             self._points = self._resume_points()
             callbacks.append(self._points)  # the last: it saves what the others have found

@@ -66,7 +66,8 @@ class Task(Configurable, nn.Module, ABC):
     takes: ClassVar[tuple[str, ...]] = ()
     #: what the texts of a batch must be, as `VideoTextDataModule.texts` says what a dataset has.
     texts: ClassVar[str] = "captions"
-    #: the metric by which the best epoch on validation data is chosen; more is better.
+    #: the metric by which the best epoch on validation data is chosen; `petl_bench.metrics.table` says of which less is
+    #: better.
     monitor: ClassVar[str]
     #: capabilities of a backbone that it reads (`petl_bench.backbones.base.CAPABILITIES`)
     needs: ClassVar[tuple[str, ...]] = ()

@@ -17,7 +17,7 @@ from petl_bench.inputs import Clips
 from petl_bench.metrics.choice import NOTHING, TOLERANCE, VERSION, ChoiceMetric, choose
 from petl_bench.nn.transformer import Memory
 from petl_bench.tasks.base import Evaluation, PredictionFile, present
-from petl_bench.tasks.questions import QuestionTask
+from petl_bench.tasks.questions import QuestionTask, rows_of_clips
 
 #: of one question: its id, the option that was chosen, the right one if that is known
 _Choice = tuple[int | str, int, int | None]
@@ -88,7 +88,7 @@ class Choice(QuestionTask):
 
     def _of_readable_clips(self, backbone: Backbone, batch: Batch) -> list[Tensor | None]:
         """Scores on the CPU; None where the clip could not be read."""
-        decoded = batch.decoded[_rows_of_clips(batch)].tolist()
+        decoded = batch.decoded[rows_of_clips(batch)].tolist()
         scores = self.scores(backbone, batch)
         return [own.detach().cpu() if read else None for own, read in zip(scores, decoded, strict=True)]
 
@@ -133,7 +133,7 @@ def compared(batch: Batch) -> tuple[Clips, Tensor]:
     """
     clips, texts, first = [], [], 0
     turned: dict[int, int] = {}
-    for row, question in zip(_rows_of_clips(batch).tolist(), batch.questions, strict=True):
+    for row, question in zip(rows_of_clips(batch).tolist(), batch.questions, strict=True):
         if isinstance(question, WhichWay):
             clips += [row, turned.setdefault(row, len(batch.video_index) + len(turned))]
             texts += [first, first]
@@ -146,8 +146,3 @@ def compared(batch: Batch) -> tuple[Clips, Tensor]:
         return batch.clips, pairs
     backwards = batch.clips.select(torch.tensor(list(turned))).reversed()
     return Clips(*(torch.cat(parts) for parts in zip(batch.clips, backwards, strict=True))), pairs
-
-
-def _rows_of_clips(batch: Batch) -> Tensor:
-    """The row of each question's clip (M,)."""
-    return (batch.text_video[:, None] == batch.video_index).int().argmax(dim=1)

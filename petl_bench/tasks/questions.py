@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from torch import Tensor
 
+from petl_bench.data.batch import Batch
 from petl_bench.metrics.choice import ChoiceResult
 from petl_bench.metrics.qa import AnswerResult
 from petl_bench.metrics.questions import QuestionMetric
@@ -46,3 +48,8 @@ class QuestionTask(Task):
         metrics = {name: record[name] for name in ("accuracy", "mean_of_types") if name in record}
         metrics |= {f"accuracy_{name}": accuracy for name, accuracy in record["per_type"].items()}
         return Evaluation(metrics, record, ranks, self.inference(), self._videos)
+
+
+def rows_of_clips(batch: Batch) -> Tensor:
+    """The row of each question's clip (M,)."""
+    return (batch.text_video[:, None] == batch.video_index).int().argmax(dim=1)

@@ -81,6 +81,9 @@ def _check_sample(sample: Sample, texts: str, split: str) -> None:
         require(len(sample.questions) == len(sample.captions), f"{where} has texts without a Question")
         answered = split == "test" or all(question.answers for question in sample.questions)
         require(answered, f"{where} has a question without answers")
+    if texts == "count questions":
+        counted = split == "test" or all(question.number is not None for question in sample.questions)
+        require(counted, f"{where} has a question without a count")
     if texts == "choice questions":
         right = [question.correct for question in sample.questions]
         possible = all(

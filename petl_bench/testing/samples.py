@@ -15,10 +15,19 @@ from petl_bench.method import Method
 
 CAPTIONS = ("a red circle moves left, then up", "a blue square", "first down, then right: a green triangle", "it")
 
-#: what the captions ask, for tasks that answer and for tasks that choose: of three options, or of two
+#: what the captions ask, for tasks that answer, for tasks that choose, of three options or of two, and that count
 QUESTIONS = tuple(
     Question(
-        clip, "what", ("red", "blue")[clip % 2 :], 1.0, ("blue", "red", "green")[: 3 - clip % 2], 1 - clip % 2, caption
+        *(
+            clip,
+            "what",
+            ("red", "blue")[clip % 2 :],
+            1.0,
+            ("blue", "red", "green")[: 3 - clip % 2],
+            1 - clip % 2,
+            caption,
+        ),
+        number=3 * clip,
     )
     for clip, caption in enumerate(CAPTIONS)
 )

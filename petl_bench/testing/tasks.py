@@ -31,7 +31,7 @@ def check_task(task: type[Task] | str, options: Options | None = None) -> None:
 
     It is tried on the tiny variant of every backbone there is, plug-ins included:
 
-    - it has name, metric and version, and reads captions, questions, or questions with choices
+    - it has name, metric and version, and reads captions, questions, or questions with choices or counts
     - a backbone without the capabilities that it `needs` is refused with one line, and at least one has them
     - the loss is a finite number, its gradients are finite, and beside it stands what `logs` names
     - `compute` gives finite metrics, all of `metric_names` and `monitor` among them, and a record that JSON can hold
@@ -71,7 +71,7 @@ def _check_names(task: Task) -> None:
     for attribute in ("name", "metric_version", "tie_rule", "monitor"):
         value = getattr(task, attribute, None)
         require(isinstance(value, str) and value, f"its attribute {attribute} is {value!r}: give a text")
-    known = ("captions", "questions", "choice questions")
+    known = ("captions", "questions", "choice questions", "count questions")
     require(task.texts in known, f"texts is {task.texts!r}: {', '.join(known)} can be read")
 
 

@@ -41,13 +41,22 @@ MAY_IMPORT = {
     "method": {*GROUND, "backbones", "data.batch", "optimizers", "renamed", "storage", "tasks"},
     "runs": {
         *(*GROUND, "backbones", "data", "inputs", "machine", "method", "nn", "optimizers", "renamed", "storage"),
-        "tasks",
+        *("metrics.table", "tasks"),
     },
     "cli": {
         *(*GROUND, "backbones", "data", "inputs", "machine", "method", "optimizers", "registry", "renamed"),
         *("runs", "storage", "tasks"),
     },
-    "report": {*GROUND, "cli.fragments", "cli.named_configs", "machine", "renamed", "runs.record", "storage"},
+    "report": {
+        *GROUND,
+        "cli.fragments",
+        "cli.named_configs",
+        "machine",
+        "metrics.table",
+        "renamed",
+        "runs.record",
+        "storage",
+    },
     "commands": {
         *(*GROUND, "backbones", "cli", "data", "fixture", "inputs", "machine", "method", "metrics", "registry"),
         *("report", "runs", "storage", "tasks"),
@@ -71,7 +80,7 @@ WITHOUT_TORCH = (
     *("cli.rewriting", "configurable"),
     *("commands.demo", "commands.fixture", "commands.list", "commands.report", "commands.table"),
     *("runs.environment", "runs.old_records", "runs.recipe", "runs.record", "runs.rehearsal"),
-    *("data.annotations", "data.answers", "data.plain_pickle"),
+    *("data.annotations", "data.answers", "data.plain_pickle", "metrics.table"),
 )
 TORCH = {"torch", "torchvision", "torchmetrics", "pytorch_lightning", "lightning_fabric"}
 HEAVY = {"open_clip", "transformers", "decord"}
