@@ -48,6 +48,7 @@ FIGURES = {
 }
 #: what tells of a record's figures which kind they are of, and how that is called
 KINDS = {"accuracy": "accuracy", "mse": "errors"}
+_DIRECTIONS = ("t2v", "v2t", "v2t_captions")
 #: whatever a plug-in calls its own
 _OTHER = Figure("")
 
@@ -66,7 +67,8 @@ def figure_called(name: str) -> Figure:
 def figure_titled(title: str) -> Figure:
     """The figure of a column: `t2v R@1`, `Accuracy what`; of one that is not known more is better, in percent."""
     known = {figure.title: figure for figure in FIGURES.values()}
-    return known.get(title) or known.get(title.split(" ")[-1]) or known.get(title.split(" ")[0]) or _OTHER
+    first, _, rest = title.partition(" ")  # a type of question may have the name of a figure
+    return known.get(title) or known.get(rest if first in _DIRECTIONS else first) or _OTHER
 
 
 def mode(name: str) -> str:

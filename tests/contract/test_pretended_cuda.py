@@ -40,6 +40,7 @@ WAITS = {
     Place("tasks/matching.py", "MatchingRetrieval._draw"): "noise that is the same on every device is copied",
     Place("tasks/choice.py", "Choice.scores"): "which clip an option belongs to is copied",
     Place("tasks/choice.py", "Choice.loss"): "the right options are copied",
+    Place("tasks/count.py", "Count.loss"): "targets are copied",
     Place("tasks/qa_classifier.py", "AnswerClassifier.loss"): "targets are made on the CPU, and copied",
     Place("tasks/qa_generation.py", "AnswerGeneration.loss"): "rows and weights of answers are copied",
 }

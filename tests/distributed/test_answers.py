@@ -19,6 +19,7 @@ from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import DistributedError
 from petl_bench.method import Method
 from petl_bench.metrics.choice import ChoiceMetric, ChoiceResult
+from petl_bench.metrics.count import CountMetric, CountResult
 from petl_bench.metrics.qa import AnswerMetric, AnswerResult, exact_match
 from petl_bench.tasks.qa_classifier import AnswerClassifier
 from petl_bench.tasks.qa_generation import AnswerGeneration
@@ -178,3 +179,25 @@ def test_shards_of_choices_give_the_result_of_one_process(pool: Pool, shards: li
     for actual in pool.run(choose_shards, shards, 7):
         for name, values in vars(expected).items():
             np.testing.assert_array_equal(getattr(actual, name), values)
+
+
+def count(shard: list[int], questions: int) -> CountResult:
+    """What becomes of counts, of which this process holds the given indices."""
+    metric = CountMetric(questions)
+    for rows in torch.tensor(shard, dtype=torch.long).split(2):
+        places = rows.tolist()
+        if places:
+            metric.update(rows, [row % 4 + 1 if row % 5 else None for row in places], [row % 3 for row in places])
+    return metric.compute()
+
+
+def count_shards(shards: list[list[int]], questions: int) -> CountResult:
+    return count(shards[dist.get_rank()], questions)
+
+
+@pytest.mark.parametrize("shards", [[[0, 2, 4, 6], [1, 3, 5]], [[], list(range(7))]])
+def test_shards_of_counts_give_the_result_of_one_process(pool: Pool, shards: list[list[int]]) -> None:
+    expected = count(list(range(7)), 7)
+    for actual in pool.run(count_shards, shards, 7):
+        for name in ("errors", "raw", "predictions"):
+            np.testing.assert_array_equal(getattr(actual, name), getattr(expected, name))

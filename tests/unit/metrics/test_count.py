@@ -81,4 +81,6 @@ def test_the_table_says_what_is_better() -> None:
     assert {mode(name) for name in names} == {"max"}
     assert figure_called("val_mse_raw") is figure_titled("MSE raw") is FIGURES["mse_raw"]
     assert figure_titled("v2t_captions MdR") is FIGURES["MdR"]
-    assert figure_titled("Accuracy mse") is FIGURES["accuracy"]
+    for title in ("Accuracy MSE", "Accuracy loss", "Accuracy what"):
+        assert figure_titled(title) is FIGURES["accuracy"]
+    assert figure_titled("t2v R@1") is FIGURES["R1"]
