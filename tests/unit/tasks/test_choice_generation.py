@@ -17,6 +17,7 @@ from petl_bench.inputs import Words
 from petl_bench.method import Method
 from petl_bench.metrics.choice import LOGITS
 from petl_bench.nn.transformer import Memory
+from petl_bench.runs.cost import count_gmacs
 from petl_bench.storage.adapters import Adapter
 from petl_bench.tasks.answering import log_probabilities
 from petl_bench.tasks.base import Task
@@ -160,3 +161,10 @@ def test_an_adapter_of_generated_answers_is_taken() -> None:
 def test_a_backbone_without_a_decoder_is_refused() -> None:
     with pytest.raises(UsageError, match="task choice_generation needs an answer decoder"):
         Full(backbone=BLIP.tiny(), task=ChoiceGeneration()).adapt()
+
+
+def test_what_it_costs_beyond_the_vision_tower() -> None:
+    method = made()
+    vision, total = count_gmacs(method.backbone, method.task, frames=2, max_words=16)
+    _, of_more_words = count_gmacs(method.backbone, method.task, frames=2, max_words=32)
+    assert vision < total < of_more_words

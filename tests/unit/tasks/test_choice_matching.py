@@ -21,6 +21,7 @@ from petl_bench.errors import CheckpointError, DataError, UsageError
 from petl_bench.method import Method
 from petl_bench.metrics.choice import LOGITS
 from petl_bench.nn.transformer import Memory
+from petl_bench.runs.cost import count_gmacs
 from petl_bench.storage.adapters import Adapter
 from petl_bench.tasks.base import Task, present
 from petl_bench.tasks.choice import Choice
@@ -179,3 +180,10 @@ def test_no_other_adapter_is_taken() -> None:
 def test_a_backbone_that_reads_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="task choice_matching needs layers in which text reads video"):
         Full(backbone=CLIP.tiny(), task=ChoiceMatching()).adapt()
+
+
+def test_what_it_costs_beyond_the_vision_tower() -> None:
+    method = made()
+    vision, total = count_gmacs(method.backbone, method.task, frames=2, max_words=16)
+    _, of_more_words = count_gmacs(method.backbone, method.task, frames=2, max_words=32)
+    assert vision < total < of_more_words
