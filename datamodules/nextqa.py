@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,6 +79,11 @@ class NExTQA(ChoiceDataModule):
             return
         for record in read_table(self.root / self.files[part], ("question", "answer", "qid", "type", *_OPTIONS)):
             yield self._read(record)
+
+    def submission(self, answers: Mapping[int | str, Any]) -> dict[str, dict[str, int | None]]:
+        """`{"video_qid": {"prediction": index, "answer": index}}`, which the official scorer (`eval_mc.py`) reads."""
+        right = {question.id: question.correct for sample in self.samples("test") for question in sample.questions}
+        return {str(id): {"prediction": chosen, "answer": right[id]} for id, chosen in answers.items()}
 
     def _read(self, record: Record) -> Asked:
         official = record.has("video")

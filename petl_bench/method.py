@@ -67,6 +67,8 @@ class Method(Configurable, LightningModule, ABC):
         self.adapter_metadata: dict[str, Any] = {}
         self._adapted = False
         self._added_buffers: list[str] = []
+        #: names of what the method trains for other tasks, and this one never reads
+        self._unread: list[str] = []
         self._pretrained: list[nn.Parameter] = []
 
     @abstractmethod
@@ -96,8 +98,11 @@ class Method(Configurable, LightningModule, ABC):
                 made = "a module whose __init__ does not begin with super().__init__"
                 raise UsageError(f"{type(self).__name__}.inject makes {made} ({error})") from error
             raise
-        for parameter in self.task.unused_parameters(self.backbone):
-            parameter.requires_grad_(False)
+        unread = {id(parameter) for parameter in self.task.unused_parameters(self.backbone)}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad and id(parameter) in unread:
+                parameter.requires_grad_(False)
+                self._unread.append(name)
         self.task.on_injected(self.backbone, self._pretrained)
         # Every process computes the same queues; DDP would send them (118 MB for BLIP's) before each step.
         ddp_ignores(self, [f"task.{name}" for name, _ in self.task.named_buffers()])
@@ -268,7 +273,7 @@ class Method(Configurable, LightningModule, ABC):
         return state | {name: buffers[name].detach() for name in self._added_buffers}
 
     def load_trained_state(self, adapter: Adapter, source: str) -> None:
-        """Loads tensors that `trained_state` gave.
+        """Loads tensors that `trained_state` gave; what another task trained, and is there, counts as trained.
 
         Raises:
             CheckpointError: if they are of another method, backbone, weights, or have other names or shapes.
@@ -279,6 +284,8 @@ class Method(Configurable, LightningModule, ABC):
         with torch.no_grad():
             for name, tensor in adapter.tensors.items():
                 own[name].copy_(tensor)
+        for name in self._unread:
+            own[name].requires_grad_(name in adapter.tensors)
 
     def _training_state(self) -> dict[str, Tensor]:
         return {f"task.{name}": tensor for name, tensor in self.task.training_state().items()}
@@ -286,7 +293,8 @@ class Method(Configurable, LightningModule, ABC):
     def _require_match(self, adapter: Adapter, source: str, training: bool = False) -> None:
         mine = self.identity()
         theirs = {**adapter.metadata, "method": class_path_of_today(str(adapter.metadata.get("method")))}
-        if not training and theirs.get("task") in self.task.takes:
+        taken = not training and theirs.get("task") in self.task.takes
+        if taken:
             theirs["task"] = mine["task"]
         for key in ("method", "backbone", "backbone_sha256", "task"):
             if theirs.get(key) != mine[key]:
@@ -297,6 +305,9 @@ class Method(Configurable, LightningModule, ABC):
         state = self.trained_state() | (self._training_state() if training else {})
         own = {name: tuple(tensor.shape) for name, tensor in state.items()}
         given = {name: tuple(tensor.shape) for name, tensor in adapter.tensors.items()}
+        if taken:  # what the other task trained beyond this one is welcome
+            parameters = dict(self.named_parameters())
+            own |= {name: tuple(parameters[name].shape) for name in self._unread if name in given}
         if own == given:
             return
         missing, foreign = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())

@@ -9,6 +9,7 @@ from petl_bench.backbones.base import Backbone
 from petl_bench.data.batch import Batch
 from petl_bench.inputs import Clips
 from petl_bench.nn.transformer import Memory
+from petl_bench.testing.samples import asked
 
 
 def clips_of(frames: Tensor, mask: Tensor | None = None) -> Clips:
@@ -37,3 +38,8 @@ def with_frames(batch: Batch, frames: Tensor) -> Batch:
 def with_mask(batch: Batch, mask: Tensor) -> Batch:
     """The batch with other frames that are real."""
     return batch._replace(clips=batch.clips._replace(mask=mask))
+
+
+def about_other_clips(batch: Batch) -> Batch:
+    """The batch with its captions as questions about clips in another order; one has two, another one none."""
+    return asked(batch)._replace(text_video=batch.video_index[[2, 0, 2, 1]])

@@ -31,6 +31,12 @@ def _chromium() -> bool:
     return executable() is not None
 
 
+def _wordnet() -> bool:
+    from petl_bench.metrics.wordnet import holds_wordnet, usual_folders
+
+    return any(map(holds_wordnet, usual_folders()))
+
+
 def _root() -> bool:
     return os.geteuid() == 0
 
@@ -39,5 +45,6 @@ def _root() -> bool:
 NEEDS = {
     "needs_cuda": Need("an NVIDIA GPU", _cuda),
     "needs_chromium": Need("Chromium, which .ci/run installs", _chromium),
+    "needs_wordnet": Need("WordNet 3.0 (Debian's wordnet-base), which .ci/run installs", _wordnet),
     "needs_root": Need("root, to become other users", _root),
 }

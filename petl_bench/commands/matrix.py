@@ -55,9 +55,22 @@ def _refusal(
     backbone: type[Backbone],
     task: type[Task],
 ) -> str | None:
+    if lacking := _lacking(backbone, task):  # whatever the method is
+        return lacking
     try:
         with torch.device("meta"):
             built(method, options(method), backbone.tiny(), task.tiny()).adapt()
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+@functools.cache
+def _lacking(backbone: type[Backbone], task: type[Task]) -> str | None:
+    """Why a task refuses a backbone; None if it has all that the task needs."""
+    try:
+        with torch.device("meta"):
+            task.tiny().require_capabilities(backbone.tiny())
     except UsageError as error:
         return str(error)
     return None

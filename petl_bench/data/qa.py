@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -59,6 +59,17 @@ class QuestionAnswerDataModule(VideoTextDataModule):
     @abstractmethod
     def questions(self, split: Split) -> Iterable[Asked]:
         """The questions of a split in file order."""
+
+    def submission(self, answers: Mapping[int | str, Any]) -> Any:
+        """What the dataset's own evaluation reads, as JSON can hold it; None where it has no form of its own.
+
+        `petl-bench predict` then writes it in the place of the task's general form.
+
+        Args:
+            answers: to the questions of the test split by their ids, in its order: a text, of questions with choices
+                the index of the one that was chosen. Empty text, or -1, where the clip could not be read.
+        """
+        return None
 
     def annotations(self, split: Split) -> list[Sample]:
         by_video: dict[str, list[Asked]] = {}

@@ -18,13 +18,25 @@ from torch import Tensor
 from petl_bench.errors import DataError, NonFiniteError
 from petl_bench.metrics.questions import QuestionMetric
 
-#: Scores that differ by less are one. Cosines of a text with the mean of 2 to 64 frames, of 8 to 1024 dimensions, moved
-#: by at most 3.0e-7 when the frames were put in other orders (fp32; tests/unit/metrics/test_choice.py does it again).
-TOLERANCE = 1e-6
-#: part of what makes two results comparable
-VERSION = f"choice-accuracy/1, ties within {TOLERANCE:.0e}"
+#: Cosines that differ by less are one score. Those of a text with the mean of 2 to 64 frames, of 8 to 1024 dimensions,
+#: moved by at most 3.0e-7 when the frames were put in other orders (fp32; tests/unit/metrics/test_choice.py does it
+#: again).
+COSINES = 1e-6
+#: The same of logits and log-probabilities of a text that reads all frames: of up to 87 they moved by at most 8.2e-6
+#: (tests/unit/tasks/test_choice_matching.py and test_choice_generation.py).
+LOGITS = 1e-4
 #: what is chosen where the clip could not be read
 NOTHING = -1
+
+
+def version(tolerance: float) -> str:
+    """Of the metric, as part of what makes two results comparable."""
+    return f"choice-accuracy/1, ties within {tolerance:.0e}"
+
+
+def tie_rule(tolerance: float) -> str:
+    """What becomes of ties, for the record."""
+    return f"1/k where k scores lie within {tolerance:.0e} of the best"
 
 
 class Chosen(NamedTuple):
@@ -34,15 +46,15 @@ class Chosen(NamedTuple):
     score: float
 
 
-def choose(scores: Tensor, correct: int) -> Chosen:
-    """What the scores (K,) of the options of one question choose.
+def choose(scores: Tensor, correct: int, tolerance: float = COSINES) -> Chosen:
+    """What the scores (K,) of the options of one question choose; those within a tolerance of the best one share it.
 
     Raises:
         NonFiniteError: a score is NaN or infinite.
     """
     if not scores.isfinite().all():
         raise NonFiniteError("NaN or infinite scores of options; check the model")
-    best = scores.double() >= scores.double().max() - TOLERANCE
+    best = scores.double() >= scores.double().max() - tolerance
     return Chosen(int(best.int().argmax()), float(best[correct]) / int(best.sum()))
 
 
@@ -72,14 +84,16 @@ class ChoiceMetric(QuestionMetric):
 
     Args:
         expected: number of questions of the split, or None for one more than the largest index seen.
+        tolerance: by which scores may differ that are one.
     """
 
     kind = "choice"
     chosen: list[Tensor]
     choices: list[Tensor]
 
-    def __init__(self, expected: int | None = None) -> None:
+    def __init__(self, expected: int | None = None, tolerance: float = COSINES) -> None:
         super().__init__(expected, ("chosen", "choices"))
+        self.tolerance = tolerance
 
     def update(
         self,
@@ -107,7 +121,7 @@ class ChoiceMetric(QuestionMetric):
         if None in correct:
             raise DataError("a question has no right option, so accuracy is unknown; `predict` writes the choices")
         chosen = [
-            Chosen(NOTHING, 0.0) if own is None else choose(own, right or 0)
+            Chosen(NOTHING, 0.0) if own is None else choose(own, right or 0, self.tolerance)
             for own, right in zip(scores, correct, strict=True)
         ]
         texts = ["" if one.option == NOTHING else own[one.option] for one, own in zip(chosen, choices, strict=True)]

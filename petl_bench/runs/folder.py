@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import json
 import os
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ import yaml
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from petl_bench.data.base import VideoTextDataModule
+from petl_bench.data.qa import QuestionAnswerDataModule
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.lightning_seams import current_rank
 from petl_bench.machine.resources import exhausted
@@ -46,6 +48,8 @@ from petl_bench.storage.files import make_ours, write_atomically, write_bytes_at
 from petl_bench.storage.locks import HeldError, file_lock
 from petl_bench.storage.plain_yaml import parse_yaml
 from petl_bench.storage.untrusted import UnreadableError, expanded, read_text
+from petl_bench.tasks.base import PredictionFile, Task
+from petl_bench.tasks.questions import QuestionTask
 
 
 @contextmanager
@@ -170,11 +174,11 @@ class Run:
         write_adapter(self.folder / ADAPTER_NAME, adapter)
 
     @rank_zero_only
-    def write_predictions(self, batches: list[Any], method: Method) -> Path:
+    def write_predictions(self, batches: list[Any], method: Method, data: VideoTextDataModule) -> Path:
         """What a `predict` pass on one process gave, in the order of the split; the file that it is written to."""
         with _writing_to(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        file = method.task.prediction_file(batches)
+        file = _in_form_of(data, batches, method.task)
         write_bytes_atomically(self.folder / file.name, file.content)
         print(f"{file.summary}: {self.folder / file.name}")
         return self.folder / file.name
@@ -296,3 +300,12 @@ def _set_aside(folder: Path) -> None:
         if error.errno != errno.EXDEV:  # of a folder in a lower layer of a container's file system
             raise
         shutil.move(folder, aside)
+
+
+def _in_form_of(data: VideoTextDataModule, batches: list[Any], task: Task) -> PredictionFile:
+    """Predictions in the form of the dataset's own evaluation, where it has one; else in the task's."""
+    file = task.prediction_file(batches)
+    if not isinstance(data, QuestionAnswerDataModule) or not isinstance(task, QuestionTask):
+        return file
+    form = data.submission({id: answer for batch in batches for id, answer in batch})
+    return file if form is None else file._replace(content=json.dumps(form, indent=1).encode())

@@ -128,7 +128,7 @@ def predict(experiment: Experiment) -> Path | None:
     with session("predict", experiment) as at:
         with at.working(_LESS_TO_TEST):
             batches = at.trainer.predict(experiment.method, datamodule=experiment.data)
-        return at.run.write_predictions(batches or [], experiment.method)
+        return at.run.write_predictions(batches or [], experiment.method, experiment.data)
 
 
 @contextmanager

@@ -1,25 +1,27 @@
-"""How an answer decoder finds answers: it writes them, or ranks those of a list."""
+"""How an answer decoder finds answers: it writes them, or ranks those of a list; and what it is trained by."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from petl_bench.backbones.base import AnswerDecoder
+from petl_bench.backbones.base import AnswerDecoder, Backbone
 from petl_bench.configurable import Configurable
 from petl_bench.data.answers import Vocabulary, find_answer_list, read_vocabulary
+from petl_bench.data.batch import Batch
 from petl_bench.inputs import Words
 from petl_bench.nn.transformer import Memory
 from petl_bench.ranges import Count, Size, TextLength
+from petl_bench.tasks.base import present
 from petl_bench.tasks.beam_search import beam_search
 from petl_bench.tasks.losses import answer_losses
 
-#: answers that are scored at once
-_CHUNK = 128
+#: answers that are scored, or questions that are read and searched, at once
+CHUNK = 128
 
 
 class Inference(Configurable, ABC):
@@ -172,7 +174,7 @@ def rank(
     candidates = first.argsort(dim=1, descending=True, stable=True)[:, :k]  # (Q, k)
     scores = torch.stack(
         [
-            _log_probabilities(decoder, states.select(slice(row, row + 1)), answers.select(own), label_smoothing)
+            log_probabilities(decoder, states.select(slice(row, row + 1)), answers.select(own), label_smoothing)
             for row, own in enumerate(candidates)
         ]
     )
@@ -180,10 +182,54 @@ def rank(
     return candidates.gather(1, best)[:, 0], scores
 
 
-def _log_probabilities(decoder: AnswerDecoder, states: Memory, answers: Words, label_smoothing: float) -> Tensor:
-    """Of k answers (k, n) to one question (1, N, D): (k,)."""
+def log_probabilities(decoder: AnswerDecoder, states: Memory, answers: Words, label_smoothing: float) -> Tensor:
+    """Of k answers (k, n) to one question (1, N, D), summed over tokens: (k,)."""
     parts = []
-    for start in range(0, len(answers.ids), _CHUNK):
-        own = answers.select(slice(start, start + _CHUNK)).without_padding()
+    for start in range(0, len(answers.ids), CHUNK):
+        own = answers.select(slice(start, start + CHUNK)).without_padding()
         parts.append(-answer_losses(decoder.decode(own, states), *own, label_smoothing))
     return torch.cat(parts)
+
+
+def read_questions(backbone: Backbone, batch: Batch) -> tuple[Tensor, Memory]:
+    """The m questions about clips that could be read, at least one: places in the batch (m,), and states (m, N, D)."""
+    memory = backbone.encode_video_tokens(batch.clips.select(batch.decoded)).memory
+    questions = batch.words.without_padding()
+    fusion = present(backbone.fusion)
+    places, states = [], []
+    for clip, video in enumerate(batch.video_index[batch.decoded]):
+        one = memory.select(slice(clip, clip + 1))  # whose keys and values are computed once for all its questions
+        own = (batch.text_video == video).nonzero()[:, 0]
+        places.append(own)
+        states += [fusion.fuse(questions.select(rows), one) for rows in own.split(CHUNK)]
+    order = torch.cat(places)
+    return order, Memory(torch.cat(states), questions.mask[order])
+
+
+def loss_of_answers(
+    backbone: Backbone, batch: Batch, answers: Sequence[Mapping[str, float]], label_smoothing: float
+) -> Tensor:
+    """Cross-entropy of the tokens of every answer, summed, times its weight, summed, over the number of questions.
+
+    Args:
+        backbone: with an answer decoder.
+        batch: of training, a question for each clip.
+        answers: to each question, by their weights.
+        label_smoothing: see `answer_losses`.
+    """
+    fusion, decoder = present(backbone.fusion), present(backbone.answers)
+    questions = batch.words.without_padding()
+    states = fusion.fuse(questions, backbone.encode_video_tokens(batch.clips).memory)  # (B, N, D)
+    words = decoder.answer_words([answer for weights in answers for answer in weights])  # (A, n)
+    of = [row for row, weights in enumerate(answers) for _ in weights]  # the question of each answer
+    logits = decoder.decode(words, Memory(states[of], questions.mask[of]))
+    losses = answer_losses(logits, *words, label_smoothing)
+    weight = torch.tensor([weight for weights in answers for weight in weights.values()]).to(losses)
+    return (weight * losses).sum() / len(answers)
+
+
+def after_vision_of_answers(backbone: Backbone, batch: Batch, memory: Memory | None, max_length: int) -> None:
+    """A question reads the clip, and one answer of so many tokens is decoded (`Task.after_vision`)."""
+    assert memory is not None  # whoever has a decoder has tokens
+    states = Memory(present(backbone.fusion).fuse(batch.words, memory), batch.words.mask)
+    present(backbone.answers).decode(Words(*(part[:, :max_length] for part in batch.words)), states)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from petl_bench.backbones.base import Backbone
@@ -16,14 +15,17 @@ from petl_bench.inputs import Words
 from petl_bench.metrics.wups import WUPS
 from petl_bench.nn.transformer import Memory
 from petl_bench.ranges import ShareBelowOne
-from petl_bench.tasks.answering import Generate, Inference
+from petl_bench.tasks.answering import (
+    CHUNK,
+    Generate,
+    Inference,
+    after_vision_of_answers,
+    loss_of_answers,
+    read_questions,
+)
 from petl_bench.tasks.base import present
-from petl_bench.tasks.losses import answer_losses
 from petl_bench.tasks.qa import QuestionAnswering, Score
 from petl_bench.tasks.wups import find_wups
-
-#: questions that are read, and searched, at once
-_CHUNK = 128
 
 
 class AnswerGeneration(QuestionAnswering):
@@ -86,61 +88,34 @@ class AnswerGeneration(QuestionAnswering):
         return _of_inference(super().carried())
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        fusion, decoder = present(backbone.fusion), present(backbone.answers)
-        questions = batch.words.without_padding()
-        states = fusion.fuse(questions, backbone.encode_video_tokens(batch.clips).memory)  # (B, N, D)
-
         weighted = [question.weights for question in batch.questions]
         if not all(weighted):
             raise DataError("a training question has no annotated answer: give a file with answers")
-        answers = decoder.answer_words([answer for weights in weighted for answer in weights])  # (A, n)
-        of = [row for row, weights in enumerate(weighted) for _ in weights]  # the question of each answer
-        logits = decoder.decode(answers, Memory(states[of], questions.mask[of]))
-        losses = answer_losses(logits, *answers, self.label_smoothing)
-        weight = torch.tensor([weight for weights in weighted for weight in weights.values()]).to(losses)
-        return (weight * losses).sum() / len(weighted), {}
+        return loss_of_answers(backbone, batch, weighted, self.label_smoothing), {}
 
     def answer(self, backbone: Backbone, batch: Batch) -> list[str | None]:
         decoder = present(backbone.answers)
         found: list[str | None] = [None] * len(batch.questions)
         if not batch.decoded.any():
             return found
-        places, states = _read_questions(backbone, batch)
+        places, states = read_questions(backbone, batch)
         if not states.tokens.isfinite().all():
             raise NonFiniteError("NaN or infinite states of questions; check the model")
         if self._words is None and self._answers:
             self._words = decoder.answer_words(self._answers)
-        for start in range(0, len(places), _CHUNK):
-            chunk = slice(start, start + _CHUNK)
+        for start in range(0, len(places), CHUNK):
+            chunk = slice(start, start + CHUNK)
             answers = self.search.find(decoder, states.select(chunk), self._answers, self._words, self.label_smoothing)
             for place, answer in zip(places[chunk].tolist(), answers, strict=True):
                 found[place] = answer
         return found
 
     def after_vision(self, backbone: Backbone, batch: Batch, memory: Memory | None) -> None:
-        assert memory is not None  # whoever has a decoder has tokens
-        states = Memory(present(backbone.fusion).fuse(batch.words, memory), batch.words.mask)
-        answers = Words(*(part[:, : self.search.max_length] for part in batch.words))
-        present(backbone.answers).decode(answers, states)
+        after_vision_of_answers(backbone, batch, memory, self.search.max_length)
 
 
 def _score(name: Score | Literal["wups"], wordnet: Path | None, root: Path | None) -> Score | WUPS:
     return find_wups(wordnet, root) or "exact_match" if name == "wups" else name
-
-
-def _read_questions(backbone: Backbone, batch: Batch) -> tuple[Tensor, Memory]:
-    """The m questions about clips that could be read: places in the batch (m,), and their states, (m, N, D)."""
-    memory = backbone.encode_video_tokens(batch.clips.select(batch.decoded)).memory
-    questions = batch.words.without_padding()
-    fusion = present(backbone.fusion)
-    places, states = [], []
-    for clip, video in enumerate(batch.video_index[batch.decoded]):
-        one = memory.select(slice(clip, clip + 1))  # whose keys and values are computed once for all its questions
-        own = (batch.text_video == video).nonzero()[:, 0]
-        places.append(own)
-        states += [fusion.fuse(questions.select(rows), one) for rows in own.split(_CHUNK)]
-    order = torch.cat(places)
-    return order, Memory(torch.cat(states), questions.mask[order])
 
 
 def _of_inference(options: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from petl_bench.tasks.base import Evaluation, Task
 class QuestionTask(Task):
     """Questions about clips; each is answered from its own clip, and one whose clip cannot be read is wrong.
 
+    `predict` gives pairs of a question's id and its answer, which a dataset may write in a form of its own.
+
     Args:
         metric: counts the answers.
     """

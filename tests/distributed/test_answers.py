@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from methods.full import Full
 from methods.uniadapter import UniAdapter
-from petl_bench.backbones.blip.model import BLIPVQA
+from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.blip.model import BLIP, BLIPVQA
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import DistributedError
@@ -21,9 +22,12 @@ from petl_bench.method import Method
 from petl_bench.metrics.choice import ChoiceMetric, ChoiceResult
 from petl_bench.metrics.count import CountMetric, CountResult
 from petl_bench.metrics.qa import AnswerMetric, AnswerResult, exact_match
+from petl_bench.tasks.base import Task
+from petl_bench.tasks.choice_generation import ChoiceGeneration
+from petl_bench.tasks.choice_matching import ChoiceMatching
 from petl_bench.tasks.qa_classifier import AnswerClassifier
 from petl_bench.tasks.qa_generation import AnswerGeneration
-from petl_bench.testing.samples import make_batch, rows_of
+from petl_bench.testing.samples import asked, make_batch, rows_of
 from tests.distributed.pool import Pool, pool
 from tests.inputs import with_frames
 
@@ -114,14 +118,24 @@ class Loss(nn.Module):
         return self.method.task.loss(self.method.backbone, batch)[0]
 
 
-def train_generation(rank: int = 0, world: int = 1) -> tuple[list[float], dict[str, Tensor]]:
-    """Mean losses of two steps, and the last gradients; the rows have different numbers of answers."""
+#: what answers or chooses with BLIP
+BLIP_TASKS: dict[str, tuple[type[Backbone], type[Task]]] = {
+    "answers": (BLIPVQA, AnswerGeneration),
+    "options by their logits": (BLIP, ChoiceMatching),
+    "options by their log-probabilities": (BLIPVQA, ChoiceGeneration),
+}
+
+
+def train_blip(name: str, rank: int = 0, world: int = 1) -> tuple[list[float], dict[str, Tensor]]:
+    """Mean losses of two steps, and the last gradients; the rows have different numbers of answers and of options."""
     torch.manual_seed(0)
-    backbone = BLIPVQA("tiny", None, dropout=0.0)
-    method = UniAdapter(backbone=backbone, task=AnswerGeneration(), bottleneck_dim=8).adapt().double()
+    kind, task = BLIP_TASKS[name]
+    backbone = kind("tiny", None, dropout=0.0)  # pyright: ignore[reportCallIssue]
+    method = UniAdapter(backbone=backbone, task=task(), bottleneck_dim=8).adapt().double()
     answers = (("red", "blue", "left"), ("blue",), ("up", "a red circle"), ("down",))
-    batch = make_batch(backbone, frames=3)
-    batch = batch._replace(questions=tuple(Question(n, "what", own, 0.5) for n, own in enumerate(answers)))
+    batch = asked(make_batch(backbone, frames=3))
+    questions = zip(batch.questions, answers, strict=True)
+    batch = batch._replace(questions=tuple(one._replace(answers=own, weight=0.5) for one, own in questions))
     rows = slice(rank * 4 // world, (rank + 1) * 4 // world)
     batch = rows_of(batch, rows)
     batch = with_frames(batch, backbone.normalise(batch.clips.frames).double())
@@ -142,17 +156,18 @@ def train_generation(rank: int = 0, world: int = 1) -> tuple[list[float], dict[s
     return [float(loss) for loss in losses], gradients
 
 
-def train_generation_on_rank() -> tuple[list[float], dict[str, Tensor]]:
-    return train_generation(dist.get_rank(), dist.get_world_size())
+def train_blip_on_rank(name: str) -> tuple[list[float], dict[str, Tensor]]:
+    return train_blip(name, dist.get_rank(), dist.get_world_size())
 
 
-def test_generation_does_not_depend_on_the_number_of_processes(pool: Pool) -> None:
-    losses, gradients = train_generation()
-    for other_losses, other_gradients in pool.run(train_generation_on_rank):
+@pytest.mark.parametrize("name", BLIP_TASKS)
+def test_training_does_not_depend_on_the_number_of_processes(pool: Pool, name: str) -> None:
+    losses, gradients = train_blip(name)
+    for other_losses, other_gradients in pool.run(train_blip_on_rank, name):
         np.testing.assert_allclose(other_losses, losses, rtol=1e-10)
         assert other_gradients.keys() == gradients.keys()
-        for name, gradient in gradients.items():
-            torch.testing.assert_close(other_gradients[name], gradient, rtol=1e-7, atol=1e-10)
+        for own, gradient in gradients.items():
+            torch.testing.assert_close(other_gradients[own], gradient, rtol=1e-7, atol=1e-10)
 
 
 def choose(shard: list[int], questions: int) -> ChoiceResult:

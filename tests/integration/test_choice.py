@@ -109,6 +109,28 @@ def test_an_adapter_of_retrieval_is_evaluated_by_choosing(
     assert "was trained (msrvtt-1kA-9k/v1) on 1 of the 1 videos that it is to be evaluated on: 'video0'" in told
 
 
+def test_an_adapter_of_matching_is_evaluated_by_what_it_matches(msrvtt: Path, tmp_path: Path) -> None:
+    assert run("fit", "msrvtt_uniadapter", msrvtt, tmp_path, "--model.init_args.bottleneck_dim=8") == 0
+    folder, of_matching = only_record(tmp_path)
+    adapter = f"--ckpt_path={folder / 'adapter.safetensors'}"
+    data = (f"--data.init_args.root={msrvtt}", "--data.init_args.partial=true", "--trainer.logger=false")
+    found = {}
+    for config, score in (("msrvtt_mc", "cosine of each option"), ("msrvtt_mc_blip", "matching logit of each option")):
+        assert main(["test", adapter, f"--config={config}", *data]) == 0
+        record = json.loads((folder / "test_msrvtt_mc-fixture.json").read_text())
+        assert record["protocol"]["inference"]["answers"] == score
+        assert record["model"]["trained_on"]["task"] == "matching"
+        assert record["model"]["trainable_params"] == of_matching["model"]["trainable_params"]
+        found[config] = record["protocol"]
+    assert found["msrvtt_mc_blip"]["metric_version"] == "choice-accuracy/1, ties within 1e-04"
+    assert found["msrvtt_mc"]["inference"]["pooling"] == "mean"
+    assert main(["predict", adapter, "--config=msrvtt_mc_blip", *data]) == 0
+    asked = json.loads((msrvtt / "msrvtt_mc_test.json").read_text())
+    chosen = json.loads((folder / "choices.json").read_text())
+    assert list(chosen) == [one["video"].removesuffix(".mp4") for one in asked]
+    assert set(chosen.values()) <= set(range(5))
+
+
 def patch_protocol() -> object:
     """That of a single clip."""
     from petl_bench.data.samples import Protocol

@@ -34,6 +34,13 @@ def test_a_question_with_its_options(tmp_path: Path) -> None:
     assert first.options[1] == "what did the baby do none"
 
 
+def test_predictions_are_sent_in_the_form_of_the_official_scorer(tmp_path: Path) -> None:
+    read(tmp_path, ROW, ROW.replace(",8,TP,", ",9,DO,"))
+    data = NExTQA(tmp_path, partial=True)
+    expected = {"24_8": {"prediction": 4, "answer": 2}, "24_9": {"prediction": -1, "answer": 2}}
+    assert data.submission({"24_8": 4, "24_9": -1}) == expected
+
+
 def test_the_release_with_answers_as_texts_gives_the_same(tmp_path: Path) -> None:
     other = ROW.replace(",2,8,", ",lie on floor,8,")
     assert read(tmp_path, other, header=OF_NEXT_GQA) == read(tmp_path, ROW)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from petl_bench.backbones.base import mean_over_frames
 from petl_bench.errors import DataError, DistributedError, NonFiniteError
-from petl_bench.metrics.choice import TOLERANCE, VERSION, ChoiceMetric, choose
+from petl_bench.metrics.choice import COSINES, ChoiceMetric, choose, tie_rule, version
 from petl_bench.metrics.ranks import figures_of
 
 
@@ -24,8 +24,8 @@ from petl_bench.metrics.ranks import figures_of
         ([0.1, 0.3, 0.2], 0, (1, 0.0)),
         ([0.3, 0.3], 1, (0, 0.5)),
         ([0.3, 0.3], 0, (0, 0.5)),
-        ([0.3 - 0.5 * TOLERANCE, 0.3, 0.1], 0, (0, 0.5)),
-        ([0.3 - 10 * TOLERANCE, 0.3, 0.1], 0, (1, 0.0)),
+        ([0.3 - 0.5 * COSINES, 0.3, 0.1], 0, (0, 0.5)),
+        ([0.3 - 10 * COSINES, 0.3, 0.1], 0, (1, 0.0)),
         ([0.3, 0.3, 0.3, 0.1], 2, (0, 1 / 3)),
         ([0.3, 0.3, 0.3, 0.1], 3, (0, 0.0)),
     ],
@@ -49,8 +49,9 @@ def test_the_tolerance_is_above_what_the_order_of_frames_moves_a_score_by() -> N
             for order in ([*reversed(range(count))], torch.randperm(count, generator=generator).tolist()):
                 other = (mean_over_frames(frames[:, order], mask) * text).sum(-1)
                 spread = max(spread, float((other - scores).abs().max()))
-    assert 0 < spread < TOLERANCE / 2
-    assert f"{TOLERANCE:.0e}" in VERSION
+    assert 0 < spread < COSINES / 2
+    assert "1e-06" in version(COSINES)
+    assert "1e-06" in tie_rule(COSINES)
 
 
 def evaluated(

@@ -1,10 +1,9 @@
-"""WUPS: the rule by hand, and published figures where NLTK and WordNet are (PETL_BENCH_WORDNET names a folder)."""
+"""WUPS: the rule by hand, and published figures where WordNet is."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from petl_bench.errors import DataError, UsageError
 from petl_bench.metrics import wordnet as wordnet_module
 from petl_bench.metrics.ranks import figures_of
-from petl_bench.metrics.wordnet import WordNet, has_nltk, holds_wordnet, usual_folders
+from petl_bench.metrics.wordnet import WordNet, holds_wordnet, usual_folders
 from petl_bench.metrics.wups import WUPS, WUPSMetric, wups
 from petl_bench.tasks.qa_generation import AnswerGeneration
 
@@ -131,19 +130,17 @@ def test_a_folder_that_is_given_must_hold_it(tmp_path: Path, monkeypatch: pytest
         AnswerGeneration(score="wups", wordnet=tmp_path, root=tmp_path)
 
 
-# --- with NLTK and WordNet --------------------------------------------------------------------------------------------
+# --- with WordNet ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def real(shared: Path) -> WUPS:
-    folders = [Path(folder)] if (folder := os.environ.get("PETL_BENCH_WORDNET")) else usual_folders()
-    found = next(filter(holds_wordnet, folders), None)
-    if not has_nltk() or found is None:
-        pytest.skip("WUPS needs NLTK (extra wups) and WordNet 3.0 (wordnet-base, or PETL_BENCH_WORDNET)")
+    found = next(filter(holds_wordnet, usual_folders()))
     words = (shared / "data/annotations_2/nextqa_oe/stopwords.txt").read_text().split()
     return WUPS(WordNet(found), words)
 
 
+@pytest.mark.needs_wordnet
 @pytest.mark.parametrize(
     ("one", "other", "at_0", "at_9"),
     [
@@ -161,6 +158,7 @@ def test_vectors(one: str, other: str, at_0: float, at_9: float, real: WUPS) -> 
     assert wups(*words, real.wordnet.similarity, alpha=0.9) == pytest.approx(at_9, abs=5e-5)
 
 
+@pytest.mark.needs_wordnet
 @pytest.mark.parametrize(("second", "figure"), [(True, 24.1), (False, 21.3)])
 def test_the_released_predictions(second: bool, figure: float, real: WUPS, shared: Path) -> None:
     root = shared / "data/annotations_2/nextqa_oe"

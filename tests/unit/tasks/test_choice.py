@@ -100,15 +100,13 @@ def test_a_clip_that_cannot_be_read_is_wrong() -> None:
         given = method.task.predict(method.backbone, lost)
     ranks = method.task.compute().ranks
     assert (ranks["correct"][0], ranks["prediction"][0], ranks["chosen"][0]) == (0, "", -1)
-    assert given[0] == (0, -1, 1)
+    assert given[0] == (0, -1)
 
 
 def test_what_predict_writes() -> None:
-    task = Choice()
-    known = task.prediction_file([[("7_1", 2, 0)], [("7_2", -1, 4)]])
-    assert known.name == "choices.json"
-    assert json.loads(known.content) == {"7_1": {"prediction": 2, "answer": 0}, "7_2": {"prediction": -1, "answer": 4}}
-    assert json.loads(task.prediction_file([[("a-b", 2, None)]]).content) == {"a-b": 2}
+    file = Choice().prediction_file([[("7_1", 2), ("7_2", -1)], [("a-b", 0)]])
+    assert file.name == "choices.json"
+    assert json.loads(file.content) == {"7_1": 2, "7_2": -1, "a-b": 0}
 
 
 @pytest.mark.parametrize("backbone", [CLIP, BLIP])

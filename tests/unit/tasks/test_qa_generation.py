@@ -163,8 +163,8 @@ def test_long_lists_are_scored_in_parts(answer_list: Path, monkeypatch: pytest.M
     batch = evaluation_batch(method)
     with torch.no_grad():
         whole = method.task.predict(method.backbone, batch)
-        monkeypatch.setattr("petl_bench.tasks.answering._CHUNK", 2)
-        monkeypatch.setattr("petl_bench.tasks.qa_generation._CHUNK", 2)
+        monkeypatch.setattr("petl_bench.tasks.answering.CHUNK", 2)
+        monkeypatch.setattr("petl_bench.tasks.qa_generation.CHUNK", 2)
         assert method.task.predict(method.backbone, batch) == whole
 
 

@@ -10,12 +10,16 @@ import torch
 from datamodules.rtime import RTimeBinary
 from methods.full import Full
 from methods.st_adapter import STAdapter
-from petl_bench.backbones.blip import BLIP
+from petl_bench.backbones.blip import BLIP, BLIPVQA
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch
+from petl_bench.errors import UsageError
 from petl_bench.fixture import WRITERS
 from petl_bench.method import Method
 from petl_bench.tasks.choice import Choice
+from petl_bench.tasks.choice_generation import ChoiceGeneration
+from petl_bench.tasks.choice_matching import ChoiceMatching
+from petl_bench.tasks.choosing import Choosing
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +29,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def made(backbone: type[CLIP] | type[BLIP], kind: type[Full] | type[STAdapter] = Full) -> Method:
+def made(
+    backbone: type[CLIP] | type[BLIP], kind: type[Full] | type[STAdapter] = Full, task: type[Choosing] = Choice
+) -> Method:
     torch.manual_seed(0)
-    return kind(backbone=backbone.tiny(), task=Choice()).adapt().eval()
+    return kind(backbone=backbone.tiny(), task=task()).adapt().eval()
 
 
 def batches(method: Method, root: Path) -> list[Batch]:
@@ -37,9 +43,11 @@ def batches(method: Method, root: Path) -> list[Batch]:
     return list(data.test_dataloader())
 
 
-@pytest.mark.parametrize("backbone", [CLIP, BLIP])
-def test_frames_without_order_get_exactly_half_either_way(backbone: type[CLIP] | type[BLIP], root: Path) -> None:
-    method = made(backbone)
+@pytest.mark.parametrize(("backbone", "task"), [(CLIP, Choice), (BLIP, Choice), (BLIP, ChoiceMatching)])
+def test_frames_without_order_get_exactly_half_either_way(
+    backbone: type[CLIP] | type[BLIP], task: type[Choosing], root: Path
+) -> None:
+    method = made(backbone, task=task)
     method.task.expect(12, 24)
     with torch.no_grad():
         for batch in batches(method, root):
@@ -48,9 +56,8 @@ def test_frames_without_order_get_exactly_half_either_way(backbone: type[CLIP] |
     assert found.metrics == {"accuracy": 50.0, "mean_of_types": 50.0, "accuracy_t2v": 50.0, "accuracy_v2t": 50.0}
     assert found.record["n_per_type"] == {"v2t": 12, "t2v": 12}
     by_clips = found.ranks["question_type"] == "t2v"
-    assert set(found.ranks["correct"][by_clips]) == {
-        0.5
-    }  # by captions one clip of a pair may be right, the other wrong
+    # By captions one clip of a pair may be right, the other wrong.
+    assert set(found.ranks["correct"][by_clips]) == {0.5}
 
 
 def test_a_clip_is_compared_as_it_is_and_in_reverse(root: Path) -> None:
@@ -86,4 +93,10 @@ def test_what_is_trained_and_predicted(root: Path) -> None:
     with torch.no_grad():
         given = [one for each in batches(method, root) for one in method.task.predict(method.backbone, each)]
     assert len(given) == 24
-    assert {right for _, _, right in given} == {0, 1}
+    assert {chosen for _, chosen in given} <= {0, 1}
+
+
+def test_clips_are_no_options_of_a_decoder(root: Path) -> None:
+    method = Full(backbone=BLIPVQA.tiny(), task=ChoiceGeneration()).adapt().eval()
+    with pytest.raises(UsageError, match="some here are clips: take choice or choice_matching"):
+        method.task.update(method.backbone, batches(method, root)[0])
