@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,6 +36,8 @@ from petl_bench.ranges import Seed, Size
 from petl_bench.storage.untrusted import shown
 
 _ARCHITECTURES = Path(__file__).parents[1] / "architectures"
+#: tokens of CLIP's tokenizer, and those among them that are single bytes, within a word and at its end
+VOCABULARY, _SYMBOLS = 49_408, 512
 
 
 class CLIPBlock(PreNormBlock):
@@ -177,7 +179,7 @@ class CLIP(JointSpace, Backbone):
         if self.weights["sha256"] is None and not self.logit_scale.is_meta:
             self.weights["sha256"] = parameters_sha256(self)
         self.embed_dim = self.vision.proj.shape[1]
-        self.spec = spec_of(model.visual, pixels, model.context_length, clip_tokenize)
+        self.spec = spec_of(model.visual, pixels, model.context_length, tokenizer_of(model.vocab_size))
         if pretrained is not None:
             assumed = pixels.assumed(self.spec) if weights is None else weights.assumed(self.spec, config)
             self.weights["assumed"] = tell_assumed(pretrained, assumed)
@@ -253,16 +255,34 @@ def spec_of(visual: Any, pixels: Pixels, context_length: int, tokenizer: Tokeniz
     )
 
 
-def clip_tokenize(captions: Sequence[str], max_words: int) -> tuple[Tensor, Tensor]:
+def tokenizer_of(vocabulary: int) -> Tokenizer:
+    """The tokenizer of a text tower, whose embedding has so many rows.
+
+    Raises:
+        UsageError: CLIP's tokenizer has fewer tokens, or more symbols.
+    """
+    if not _SYMBOLS + 2 <= vocabulary <= VOCABULARY:
+        told = f"{_SYMBOLS + 2} (bytes alone) to {VOCABULARY}"
+        raise UsageError(f"text_cfg.vocab_size {vocabulary}: CLIP's tokenizer has {told} tokens")
+    return clip_tokenize if vocabulary == VOCABULARY else partial(clip_tokenize, vocabulary=vocabulary)
+
+
+def clip_tokenize(captions: Sequence[str], max_words: int, vocabulary: int = VOCABULARY) -> tuple[Tensor, Tensor]:
     """CLIP's byte-pair tokens: start, the first `max_words - 2` tokens, end; padded with 0.
 
     Equal to CLIP4Clip and MV-Adapter.
+
+    Args:
+        captions: texts.
+        max_words: tokens of a row.
+        vocabulary: tokens that there are. A smaller one merges fewer pairs of symbols, the most frequent ones first;
+            words are then spelled in more pieces.
 
     Returns:
         ids (M, max_words) long, and mask (M, max_words) bool, True for start, words and end. The mask comes from the
         length: id 0 is both padding and the symbol `!`.
     """
-    tokenizer = _bpe()
+    tokenizer = _bpe(vocabulary)
     ids = torch.zeros(len(captions), max_words, dtype=torch.long)
     mask = torch.zeros(len(captions), max_words, dtype=torch.bool)
     for row, caption in enumerate(captions):
@@ -274,11 +294,16 @@ def clip_tokenize(captions: Sequence[str], max_words: int) -> tuple[Tensor, Tens
 
 
 @cache
-def _bpe() -> Any:
+def _bpe(vocabulary: int) -> Any:
     import regex
     from open_clip.tokenizer import SimpleTokenizer
 
     tokenizer = SimpleTokenizer()
+    if vocabulary != VOCABULARY:
+        merges = vocabulary - _SYMBOLS - 2
+        tokenizer.bpe_ranks = {pair: rank for pair, rank in tokenizer.bpe_ranks.items() if rank < merges}
+        tokenizer.sot_token_id, tokenizer.eot_token_id = vocabulary - 2, vocabulary - 1
+        tokenizer.encoder |= {"<start_of_text>": vocabulary - 2, "<end_of_text>": vocabulary - 1}
     # open_clip spells the two special tokens differently from OpenAI; only captions that contain them literally
     # could tell.
     ours, openai = ("<start_of_text>", "<end_of_text>"), ("<|startoftext|>", "<|endoftext|>")
