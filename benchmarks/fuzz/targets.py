@@ -716,7 +716,7 @@ def _vitatecs(folder: Path) -> list[Form]:
     (folder / "written/data").rename(folder / "data")
     return [
         _form(VITATECS, "data/Direction.jsonl", "jsonl", aspect="direction"),
-        _form(VITATECS, "data/Type.jsonl", "jsonl", source="vatex"),
+        _form(VITATECS, "data/Type.jsonl", "jsonl", source="msrvtt"),
     ]
 
 
