@@ -34,8 +34,8 @@ from petl_bench.runs.record import (
     require_valid,
     write_result,
 )
+from petl_bench.runs.transfer import trained_elsewhere
 from petl_bench.storage.checkpoints import ResumePoints
-from petl_bench.storage.descriptions import KEY as DESCRIPTION
 from petl_bench.storage.files import FileError, file_sha256, known_sha256, write_bytes_atomically
 from petl_bench.tasks.base import Evaluation
 
@@ -95,7 +95,7 @@ def drafted(
             "gmacs_vision": None,
             "gmacs_total": None,
             **({"trained": _trained(run.adapter)} if run.kind == "test" else {}),
-            **_trained_on(method),
+            **_trained_on(run, method, data),
         },
         "train": None,
         "eval": None,
@@ -214,15 +214,14 @@ def limits_of(config: dict[str, Any], train: dict[str, Any]) -> dict[str, str]:
     return limits if steps != train["steps"] or ended else limits | {"max_steps": str(steps)}
 
 
-def _trained_on(method: Method) -> dict[str, Any]:
-    """What an adapter says it was trained on, where that was for another task."""
-    described = method.adapter_metadata.get(DESCRIPTION)
-    if method.trained_for == method.task.identity or described is None:
+def _trained_on(run: Run, method: Method, data: VideoTextDataModule) -> dict[str, Any]:
+    """What an adapter says it was trained for and on, where that was elsewhere."""
+    origin = trained_elsewhere(method, data, run.adapter)
+    if origin is None or origin.data is None:
         return {}
-    on = described["trained_on"]
-    return {
-        "trained_on": {"task": method.trained_for, **{key: on[key] for key in ("protocol", "split_sha256", "videos")}}
-    }
+    on = origin.data
+    told = {"protocol": on.protocol, "split_sha256": on.split_sha256, "videos": len(on.video_hashes)}
+    return {"trained_on": {"task": origin.task, **told}}
 
 
 def _trained(adapter: Path) -> dict[str, Any] | None:
