@@ -91,6 +91,7 @@ class Direction:
         clusters: what queries are resampled with (N,).
         ids: of queries (N,); None where the run does not say.
         types: of questions (N,); None of retrieval, and where the run does not say.
+        score: what the mean of the scores of answers is called.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Direction:
     clusters: np.ndarray
     ids: np.ndarray | None
     types: np.ndarray | None
+    score: str = FIGURES["accuracy"].title
 
     @property
     def titles(self) -> list[str]:
@@ -107,7 +109,7 @@ class Direction:
         if self.name != "answers":
             return [*(f"{self.name} R@{k}" for k in RECALL_AT), f"{self.name} MnR"]
         names = [] if self.types is None else np.unique(self.types).tolist()
-        return ["Accuracy", *(f"Accuracy {name}" for name in names)]
+        return [self.score, *(f"{self.score} {name}" for name in names)]
 
     @property
     def medians(self) -> list[str]:
@@ -177,7 +179,9 @@ class Direction:
         order = np.empty_like(here)
         order[there] = here
         types = None if self.types is None else self.types[order]
-        return Direction(self.name, [seed[order] for seed in self.seeds], self.clusters[order], ids, types)
+        return replace(
+            self, seeds=[seed[order] for seed in self.seeds], clusters=self.clusters[order], ids=ids, types=types
+        )
 
     def _sums(self, values: np.ndarray) -> np.ndarray:
         if self.name == "counts":
@@ -249,7 +253,7 @@ def _direction(name: str, queries: Queries) -> Direction:
         return Direction(name, [queries.errors], queries.clusters, ids, None)
     assert queries.scores is not None, "queries have ranks, scores or errors"
     types = None if queries.types is None else np.array(queries.types)
-    return Direction(name, [100 * queries.scores], queries.clusters, ids, types)
+    return Direction(name, [100 * queries.scores], queries.clusters, ids, types, queries.score)
 
 
 def _partition(clusters: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from petl_bench.report.model import Interval
 from petl_bench.report.statistics import Paired
 
 #: by which figures are calculated from ranks; another number makes everything anew
-RULES = 2
+RULES = 3
 #: configurations that are held at a time: the best of each column of a table, full fine-tuning, and the one at hand
 _HELD = 16
 

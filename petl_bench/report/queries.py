@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from petl_bench.metrics.table import FIGURES, kind_of
+from petl_bench.metrics.table import FIGURES, kind_of, score_of
 from petl_bench.report.collect import Run
 from petl_bench.runs.record import FILE_NAME, RANKS_NAME
 from petl_bench.storage.arrays import read_arrays
@@ -42,6 +42,7 @@ class Queries:
         hits: the first three of the gallery, best first, by the same ids, fewer where there are fewer; of answers the
             prediction, none where the video could not be read.
         words: what the query says; of a video its first caption.
+        score: what the mean of the scores is called.
         types: of questions, or groups of them where there are any: what tables have columns of.
         videos: ids of the videos that the queries are about.
     """
@@ -54,6 +55,7 @@ class Queries:
     targets: list[str] | None = None
     hits: list[list[str]] | None = None
     words: list[str] | None = None
+    score: str = FIGURES["accuracy"].title
     types: list[str] | None = None
     videos: list[str] | None = None
 
@@ -88,7 +90,8 @@ def read_queries(run: Run) -> dict[str, Queries]:
         if "squared_error" in arrays:
             found = {"counts": _asked(arrays, errors=_errors(arrays))}
         else:
-            found = {"answers": _answers(arrays)} if "correct" in arrays else _retrieval(arrays)
+            score = score_of(run.record["eval"]).title
+            found = {"answers": _answers(arrays, score)} if "correct" in arrays else _retrieval(arrays)
     except ValueError as error:
         raise FileError(path, str(error)) from error
     figures = run.record["eval"]
@@ -202,12 +205,12 @@ def _hits(arrays: Arrays, way: str, queries: int, gallery: list[str]) -> list[li
 # --- answers ------------------------------------------------------------------------------------------------------
 
 
-def _answers(arrays: Arrays) -> Queries:
+def _answers(arrays: Arrays, score: str) -> Queries:
     scores = _column(arrays, "correct", "f").astype(np.float64)
     if not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError("correct holds what is no score from 0 to 1")
     types = _optional(arrays, "question_group" if "question_group" in arrays else "question_type", len(scores))
-    return replace(_asked(arrays, scores=scores), types=types)
+    return replace(_asked(arrays, scores=scores), score=score, types=types)
 
 
 def _errors(arrays: Arrays) -> np.ndarray:

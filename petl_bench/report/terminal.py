@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from petl_bench.machine.output import console
+from petl_bench.metrics.table import SCORES
 from petl_bench.report.cells import mean_and_deviation, one_line, state
 from petl_bench.report.collect import Rejected
 from petl_bench.report.columns import Second, seconds_of, without_many_types
 from petl_bench.report.model import Column, Row, Table
 
 _TEXT_COLUMNS = frozenset({"Method", "Backbone", "State", "Commit"})
-_SHORT = ("Trainable M", "t2v R@1", "v2t R@1", "Rsum", "Accuracy", "MSE")
+_SHORT = ("Trainable M", "t2v R@1", "v2t R@1", "Rsum", *(score.title for score in SCORES), "MSE")
 """What an ordinary terminal has room for."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from petl_bench.machine.output import print_table
+from petl_bench.metrics.table import in_words, score_of
 
 
 def print_figures(title: str, record: dict[str, Any]) -> None:
@@ -27,7 +28,7 @@ def _figures(record: dict[str, Any]) -> list[list[str]]:
             figures += [(name, value, counts[name]) for name, value in found if name not in told]
         whole = {"mean_of_types": "mean of types", "chance": "chance", "exact_match": "exact match"}
         figures += [(name, record[key], record["n"]) for key, name in whole.items() if key in record]
-        score = "WUPS@0" if "exact_match" in record else "accuracy"
+        score = in_words(score_of(record))
         return [["questions", score, "n"], *([name, f"{value:.1f}", str(n)] for name, value, n in figures)]
     if "mse" in record:
         errors = {"mse": "answers from 1", "mse_raw": "answers as they are"}
