@@ -55,7 +55,7 @@ class Figure:
         a: of the first run.
         b: of the second.
         delta: b - a.
-        low: of the 95 % interval of delta, queries of one video resampled together.
+        low: of the 95 % interval of delta, queries of one video, or of parts of one file, resampled together.
         high: of it.
         p: two-sided; None of a median, for which there is no test.
         p_holm: the same, adjusted for all tests of the comparison (Holm 1979).

@@ -44,7 +44,7 @@ class Configuration:
 
     @cached_property
     def has_rsum(self) -> bool:
-        """Whether both directions are there, and resampled by the same videos."""
+        """Whether both directions are there, and resampled by the same videos, or files of these."""
         if not {"t2v", "v2t"} <= self.directions.keys():
             return False
         texts, videos = (np.unique(self.directions[way].clusters) for way in ("t2v", "v2t"))
@@ -237,10 +237,14 @@ def _of_run(run: Run) -> Configuration:
     except FileError as error:
         ranks, seed = ranks_beside(run.path).name, run.record["id"]["seed"]
         raise UnpairedError(f"{ranks} of seed {seed}: {error.reason}") from error
-    if {"t2v", "v2t"} <= found.keys() and len(np.unique(found["t2v"].clusters)) != len(found["v2t"]):
+    if {"t2v", "v2t"} <= found.keys() and _clusters(found["t2v"]) != _clusters(found["v2t"]):
         raise UnpairedError("nothing says which captions are of the same video")
     directions = {way: _direction(way, queries) for way, queries in found.items()}
     return Configuration(directions, has_all_queries(run.record))
+
+
+def _clusters(queries: Queries) -> int:
+    return len(np.unique(queries.clusters))
 
 
 def _direction(name: str, queries: Queries) -> Direction:
