@@ -30,7 +30,10 @@ class Source(NamedTuple):
 
 
 def quality_sources(runs: list[Run]) -> list[Source]:
-    """Figures of queries, the main one first: a protocol is either retrieval, question answering, or counting."""
+    """Figures of queries, the main one first: a protocol is either retrieval, question answering, or counting.
+
+    Of questions with options the official figure is the main one, as the protocol says it.
+    """
     kind = kind_of(runs[0].record["eval"])
     if kind != "accuracy":
         return _ERRORS if kind == "errors" else _RETRIEVAL
@@ -40,7 +43,9 @@ def quality_sources(runs: list[Run]) -> list[Source]:
     whole = whole if any("mean_of_types" in run.record["eval"] for run in runs) else []
     score = score_of(runs[0].record["eval"]).title
     of_types = [_quality(f"{score} {name}", _part_value(level, name)) for name in types]
-    return [_quality(score, _eval_value("accuracy")), *whole, *of_types]
+    both = [_quality(score, _eval_value("accuracy")), *whole]
+    official = any(run.record["protocol"].get("headline") == "mean_of_types" for run in runs)
+    return [*(reversed(both) if official else both), *of_types]
 
 
 def without_many_types(columns: Sequence[Column], most: int = MOST_TYPES) -> list[Column]:

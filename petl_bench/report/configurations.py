@@ -40,7 +40,17 @@ class Configuration:
     def titles(self) -> list[str]:
         """Of figures, in the order of the columns of `resampled`."""
         own = [title for direction in self.directions.values() for title in (*direction.titles, *direction.medians)]
-        return [*own, "Rsum"] if self.has_rsum else own
+        if self.has_rsum:
+            return [*own, FIGURES["rsum"].title]
+        return [*own, FIGURES["mean_of_types"].title] if self.of_types else own
+
+    @cached_property
+    def of_types(self) -> list[int]:
+        """The columns whose mean is that of types; empty where there are not several, or only groups of them."""
+        answered = self.directions.get("answers")
+        if answered is None or answered.in_groups or len(answered.titles) < 3:
+            return []
+        return [*range(1, len(answered.titles))]
 
     @cached_property
     def has_rsum(self) -> bool:
@@ -61,6 +71,8 @@ class Configuration:
         if self.has_rsum:
             parts = [self.titles.index(f"{way} R@{k}") for way in ("t2v", "v2t") for k in IN_RSUM]
             seeds = [np.hstack([seed, seed[:, parts].sum(axis=1, keepdims=True)]) for seed in seeds]
+        elif self.of_types:
+            seeds = [np.hstack([seed, seed[:, self.of_types].mean(axis=1, keepdims=True)]) for seed in seeds]
         first = statistics.mean_over_seeds(seeds)
         return first, first if len(seeds) == 1 else statistics.mean_over_seeds(seeds, stream=1)
 
@@ -92,6 +104,7 @@ class Direction:
         ids: of queries (N,); None where the run does not say.
         types: of questions (N,); None of retrieval, and where the run does not say.
         score: what the mean of the scores of answers is called.
+        in_groups: whether types are groups of types.
     """
 
     name: str
@@ -100,6 +113,7 @@ class Direction:
     ids: np.ndarray | None
     types: np.ndarray | None
     score: str = FIGURES["accuracy"].title
+    in_groups: bool = False
 
     @property
     def titles(self) -> list[str]:
@@ -257,7 +271,7 @@ def _direction(name: str, queries: Queries) -> Direction:
         return Direction(name, [queries.errors], queries.clusters, ids, None)
     assert queries.scores is not None, "queries have ranks, scores or errors"
     types = None if queries.types is None else np.array(queries.types)
-    return Direction(name, [100 * queries.scores], queries.clusters, ids, types, queries.score)
+    return Direction(name, [100 * queries.scores], queries.clusters, ids, types, queries.score, queries.in_groups)
 
 
 def _partition(clusters: np.ndarray) -> np.ndarray:

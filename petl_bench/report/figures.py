@@ -134,8 +134,10 @@ class Shares(Plot):
 
 #: when a query is right, by the main column
 _RIGHT = {"Accuracy": "answered right", "WUPS@0": "answered with a score above one half", "MSE": "counted exactly"}
+_RIGHT[FIGURES["mean_of_types"].title] = _RIGHT["Accuracy"]
 #: what is logged of validation, by the main column
 _VALIDATED = {**{score.title: ("val_accuracy",) for score in SCORES}, "MSE": ("val_mse",)}
+_VALIDATED[FIGURES["mean_of_types"].title] = ("val_mean_of_types",)
 
 
 def plots_of(table: Table, beside: Beside) -> list[Plot]:

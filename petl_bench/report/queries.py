@@ -45,6 +45,7 @@ class Queries:
         words: what the query says; of a video its first caption.
         score: what the mean of the scores is called.
         types: of questions, or groups of them where there are any: what tables have columns of.
+        in_groups: whether that is what they are.
         videos: ids of the videos that the queries are about.
     """
 
@@ -58,6 +59,7 @@ class Queries:
     words: list[str] | None = None
     score: str = FIGURES["accuracy"].title
     types: list[str] | None = None
+    in_groups: bool = False
     videos: list[str] | None = None
 
     def __len__(self) -> int:
@@ -217,8 +219,9 @@ def _answers(arrays: Arrays, score: str) -> Queries:
     scores = _column(arrays, "correct", "f").astype(np.float64)
     if not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError("correct holds what is no score from 0 to 1")
-    types = _optional(arrays, "question_group" if "question_group" in arrays else "question_type", len(scores))
-    return replace(_asked(arrays, scores=scores), score=score, types=types)
+    in_groups = "question_group" in arrays
+    types = _optional(arrays, "question_group" if in_groups else "question_type", len(scores))
+    return replace(_asked(arrays, scores=scores), score=score, types=types, in_groups=in_groups)
 
 
 def _errors(arrays: Arrays) -> np.ndarray:

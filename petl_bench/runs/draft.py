@@ -17,6 +17,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from petl_bench.data.base import VideoTextDataModule
+from petl_bench.data.choice import ChoiceDataModule
 from petl_bench.method import Method, own_options
 from petl_bench.runs.cost import CostMeter
 from petl_bench.runs.environment import environment, hardware
@@ -194,7 +195,8 @@ def complete(path: Path, draft: Draft, ranks_sha256: str) -> dict[str, Any]:
 @rank_zero_only
 def show(method: Method, data: VideoTextDataModule) -> None:
     """Prints the figures of the last evaluation."""
-    print_figures(f"{method.label} on {data.dataset} ({data.protocol.id})", evaluation_of(method).record)
+    headline = data.headline if isinstance(data, ChoiceDataModule) else "accuracy"
+    print_figures(f"{method.label} on {data.dataset} ({data.protocol.id})", evaluation_of(method).record, headline)
 
 
 def evaluation_of(method: Method) -> Evaluation:
