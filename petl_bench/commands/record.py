@@ -58,7 +58,8 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
         whole = draft | {"eval": figures | {"cost": {"clips_per_s": None}}}
         complete(folder / FILE_NAME, whole, file_sha256(folder / RANKS_NAME))
     protocol = draft["protocol"]
-    print_figures(f"{draft['model']['method']} on {protocol['dataset']} ({protocol['id']})", figures)
+    title = f"{draft['model']['method']} on {protocol['dataset']} ({protocol['id']})"
+    print_figures(title, figures, protocol.get("headline", "accuracy"))
     print(f"record, made from {', '.join(draft['reconstructed'])}: {folder / FILE_NAME}")
     return 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from pytorch_lightning.utilities import rank_zero_warn
 
@@ -22,6 +22,8 @@ class ChoiceDataModule(QuestionAnswerDataModule):
     unique_in_training = True
     #: whether two options of a question may be the same text, as in what some datasets distribute: they then tie
     repeats_options: ClassVar[bool] = False
+    #: the official figure, by its name in records: over all questions, or `mean_of_types`
+    headline: ClassVar[Literal["accuracy", "mean_of_types"]] = "accuracy"
 
     def annotations(self, split: Split) -> list[Sample]:
         samples = super().annotations(split)
@@ -36,6 +38,11 @@ class ChoiceDataModule(QuestionAnswerDataModule):
                 f"{split} split: {len(repeated)} questions have an option twice, which tie: {shown_all(repeated)}"
             )
         return samples
+
+    def protocol_record(self, split: Split = "test") -> dict[str, Any]:
+        """As of all data modules, with the official figure where that is not the accuracy over all questions."""
+        told = {} if self.headline == "accuracy" else {"headline": self.headline}
+        return super().protocol_record(split) | told
 
     def options_of(self, record: Record, options: Sequence[str]) -> tuple[str, ...]:
         """The options of a question, white space within them collapsed.

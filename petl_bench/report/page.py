@@ -139,7 +139,7 @@ class Pages:
             "marks": entry.row.marks,
             "command": entry.row.command,
             **facts_of(record),
-            "plots": run_plots(found.curves, entry.id),
+            "plots": run_plots(record, found.curves, entry.id),
             "hardest": list(self._hardest(found.hardest)),
             "missing": found.missing,
         }

@@ -41,6 +41,7 @@ from petl_bench.runs.record import (
     run_directory,
 )
 from petl_bench.runs.rehearsal import rehearse
+from petl_bench.runs.transfer import trained_elsewhere, transfer_name
 from petl_bench.storage.adapters import Adapter, write_adapter
 from petl_bench.storage.checkpoints import BEFORE_LAST, LAST, resumable, sweep
 from petl_bench.storage.descriptions import KEY as DESCRIPTION
@@ -198,15 +199,12 @@ def name_run(command: str, experiment: Experiment) -> Run:
     config, contents = experiment.config, contents_of(method, data)
     seed, digest = options.seed_everything, config_hash(config, contents)
     if command != "fit" and options.ckpt_path:
-        folder = expanded(options.ckpt_path).parent
-        return Run(folder, "test", config, digest, seed, _test_name(method, data), contents=contents)
+        path = expanded(options.ckpt_path)
+        elsewhere = not _is_dry(command, experiment) and trained_elsewhere(method, data, path)
+        name = transfer_name(method, data) if elsewhere else TEST_NAME
+        return Run(path.parent, "test", config, digest, seed, name, contents=contents)
     folder = run_directory(expanded(options.runs_dir), data.dataset, method.slug, method.backbone.name, digest, seed)
     return Run(folder, "fit", config, digest, seed, FILE_NAME, contents=contents)
-
-
-def _test_name(method: Method, data: VideoTextDataModule) -> str:
-    """The record of a test: an adapter that was trained for another task keeps that of its own."""
-    return TEST_NAME if method.trained_for == method.task.identity else f"test_{data.dataset}.json"
 
 
 def _is_dry(command: str, experiment: Experiment) -> bool:
@@ -216,10 +214,10 @@ def _is_dry(command: str, experiment: Experiment) -> bool:
 def open_run(run: Run, command: str, experiment: Experiment, stack: ExitStack) -> Run:
     """Creates the folder of a run and says whether it goes on.
 
-    A test of a checkpoint writes `test.json` beside it. A complete folder of the same name is refused without
-    `overwrite`; an interrupted run goes on after its last checkpoint, or with `overwrite` is set aside. So does one
-    that the same command began under another hash, see `petl_bench.runs.earlier`. No other process gets the folder
-    until `stack` is closed.
+    A test of a checkpoint writes `test.json` beside it, one on other data a file of its own (`transfer_name`). A
+    complete folder of the same name is refused without `overwrite`; an interrupted run goes on after its last
+    checkpoint, or with `overwrite` is set aside. So does one that the same command began under another hash, see
+    `petl_bench.runs.earlier`. No other process gets the folder until `stack` is closed.
 
     Raises:
         UsageError: if the run is complete already, or another process is at work in its folder.

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from datamodules.star import STAR
+from petl_bench.backbones.clip import CLIP
 from petl_bench.data.manifest import Entry, write_manifest
 from petl_bench.data.reader import READING_RULES
 from petl_bench.data.samples import Sample, Split
@@ -37,6 +38,10 @@ def read(folder: Path, *records: dict[str, Any], split: Split = "test", **option
         json.dumps(records), encoding="utf-8"
     )
     return STAR(folder, partial=True, **options).samples(split)
+
+
+def test_the_mean_of_types_is_the_official_figure(written: Path) -> None:
+    assert STAR(written, partial=True, spec=CLIP("tiny", None).spec).protocol_record()["headline"] == "mean_of_types"
 
 
 @pytest.fixture(scope="module")
