@@ -149,6 +149,11 @@ class Run:
         """File name of the ranks in `folder`."""
         return RANKS_NAME if self.record_name == FILE_NAME else f"{Path(self.record_name).stem}_ranks.npz"
 
+    def predictions_name(self, file: PredictionFile) -> str:
+        """File name of predictions in `folder`: those on other data than was trained on leave its own as they are."""
+        own = self.record_name in (FILE_NAME, TEST_NAME)
+        return file.name if own else f"{Path(self.record_name).stem}_{file.name}"
+
     def changed_options(self) -> dict[str, tuple[Any, Any]]:
         """Options of the method that are not those in `config.yaml`, which an adapter was trained with: before, now."""
         path = self.folder / CONFIG_NAME
@@ -180,9 +185,10 @@ class Run:
         with _writing_to(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         file = _in_form_of(data, batches, method.task)
-        write_bytes_atomically(self.folder / file.name, file.content)
-        print(f"{file.summary}: {self.folder / file.name}")
-        return self.folder / file.name
+        path = self.folder / self.predictions_name(file)
+        write_bytes_atomically(path, file.content)
+        print(f"{file.summary}: {path}")
+        return path
 
 
 def name_run(command: str, experiment: Experiment) -> Run:
