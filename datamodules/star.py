@@ -40,6 +40,7 @@ class STAR(ChoiceDataModule):
 
     name = "star"
     most_overrun = 1.0
+    options_each = 4
 
     def __init__(
         self,
