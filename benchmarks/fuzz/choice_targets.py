@@ -125,7 +125,7 @@ def _vitatecs(folder: Path) -> list[Form]:
     (folder / "written/data").rename(folder / "data")
     return [
         form(VITATECS, "data/Direction.jsonl", "jsonl", aspect="direction"),
-        form(VITATECS, "data/Type.jsonl", "jsonl", source="vatex"),
+        form(VITATECS, "data/Type.jsonl", "jsonl", source="msrvtt"),
     ]
 
 
