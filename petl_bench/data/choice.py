@@ -20,10 +20,10 @@ class ChoiceDataModule(QuestionAnswerDataModule):
 
     texts = "choice questions"
     unique_in_training = True
-    #: whether two options of a question may be the same text, as in what some datasets distribute: they then tie
-    repeats_options: ClassVar[bool] = False
     #: how many options each question has, where its file lists them
     options_each: ClassVar[int | None] = None
+    #: whether two options of a question may be the same text, as in what some datasets distribute: they then tie
+    repeats_options: ClassVar[bool] = False
 
     def annotations(self, split: Split) -> list[Sample]:
         samples = super().annotations(split)
