@@ -109,7 +109,7 @@ def test_wrong_records(root: Path, change: Callable[[Rows, Rows], Any], told: st
 
 
 def test_counts_are_those_of_the_protocol(root: Path) -> None:
-    with pytest.raises(DataError, match="activitynet-qa/v1: test split has 2 videos, expected 800: .*test_q.json"):
+    with pytest.raises(DataError, match=r"activitynet-qa/v1: test split has 2 videos, expected 800: .*test_q.json"):
         module(root, partial=False).samples("test")
 
 
