@@ -42,6 +42,7 @@ class STAR(ChoiceDataModule):
     name = "star"
     headline = "mean_of_types"
     most_overrun = 1.0
+    options_each = 4
 
     def __init__(
         self,

@@ -282,7 +282,8 @@ class VideoTextDataModule(Configurable, LightningDataModule):
             if count is not None and found[what] != count:
                 raise DataError(
                     f"{self.protocol.id}: {split} split has {found[what]} {what}, expected {count}: a file is cut or "
-                    "of another protocol; for a subset on purpose set data.partial true, which marks the run"
+                    f"of another protocol ({self._files_of(split)}); for a subset on purpose set data.partial true, "
+                    "which marks the run"
                 )
 
     def _files_of(self, split: str) -> str:

@@ -206,7 +206,8 @@ def name_run(command: str, experiment: Experiment) -> Run:
     seed, digest = options.seed_everything, config_hash(config, contents)
     if command != "fit" and options.ckpt_path:
         path = expanded(options.ckpt_path)
-        elsewhere = not _is_dry(command, experiment) and trained_elsewhere(method, data, path)
+        kept = command != "validate" and not experiment.trainer.fast_dev_run
+        elsewhere = kept and trained_elsewhere(method, data, path)
         name = transfer_name(method, data) if elsewhere else TEST_NAME
         return Run(path.parent, "test", config, digest, seed, name, contents=contents)
     folder = run_directory(expanded(options.runs_dir), data.dataset, method.slug, method.backbone.name, digest, seed)

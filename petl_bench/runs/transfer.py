@@ -65,7 +65,8 @@ def transfer_name(method: Method, data: VideoTextDataModule) -> str:
     pinned = data.protocol.videos.get("test") or data.protocol.captions.get("test")
     parts = [data.protocol.id, method.task.name]
     if not pinned or data.partial or data.is_fixture():
-        parts.append(data.annotations_sha256()[:_DIGITS])
+        with suppress(DataError):  # predictions need no file but that of the test split
+            parts.append(data.annotations_sha256()[:_DIGITS])
     return f"test_{'_'.join(map(_slug, parts))}.json"
 
 
