@@ -25,9 +25,9 @@ from petl_bench.runs.earlier import as_now
 from petl_bench.runs.environment import environment
 from petl_bench.runs.experiment import Experiment
 from petl_bench.runs.figures import print_figures
-from petl_bench.runs.folder import ADAPTER_NAME, RANKS_NAME, Run, locked, name_run
+from petl_bench.runs.folder import ADAPTER_NAME, Run, locked, name_run
 from petl_bench.runs.freedoms import foreign_classes
-from petl_bench.runs.record import CONFIG_NAME, FILE_NAME, measured_settings, read_result
+from petl_bench.runs.record import CONFIG_NAME, FILE_NAME, RANKS_NAME, measured_settings, read_result
 from petl_bench.storage.adapters import Adapter, read_adapter
 from petl_bench.storage.arrays import read_arrays
 from petl_bench.storage.checkpoints import LAST, read_checkpoint

@@ -20,11 +20,11 @@ from petl_bench.report.cells import one_line
 from petl_bench.report.collect import Run, comparability_key
 from petl_bench.report.configurations import ERRORS
 from petl_bench.report.overlap import Keys, keys_of, overlap_of, right, rows_in_common
-from petl_bench.report.queries import Queries, ranks_beside, read_queries
+from petl_bench.report.queries import Queries, read_queries
 from petl_bench.report.sheets import csv_cell
 from petl_bench.report.statistics import holm, interval, paired, recall, resampled_medians
 from petl_bench.report.tables import FIXTURE_STAMP
-from petl_bench.runs.record import ADAPTER_NAME, FILE_NAME, read_result
+from petl_bench.runs.record import ADAPTER_NAME, FILE_NAME, ranks_beside, read_result
 from petl_bench.storage.files import write_atomically
 from petl_bench.storage.untrusted import expanded, is_file, is_folder, plain_text, shown, shown_all
 

@@ -11,7 +11,8 @@ import numpy as np
 from petl_bench.metrics.table import FIGURES
 from petl_bench.report import statistics
 from petl_bench.report.collect import Run
-from petl_bench.report.queries import Queries, has_all_queries, ranks_beside, read_queries
+from petl_bench.report.queries import Queries, has_all_queries, read_queries
+from petl_bench.runs.record import ranks_beside
 from petl_bench.storage.files import FileError
 
 RECALL_AT = (1, 5, 10, 50)

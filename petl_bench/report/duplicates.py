@@ -11,8 +11,7 @@ from typing import Any
 from petl_bench.report.collect import Collection, Rejected, Run, comparability_key, metrics, second_figures
 from petl_bench.report.groups import grouped
 from petl_bench.report.kept import Kept
-from petl_bench.report.queries import ranks_beside
-from petl_bench.runs.record import FILE_NAME, TEST_NAME, read_result, schema_sha256
+from petl_bench.runs.record import FILE_NAME, TEST_NAME, ranks_beside, read_result, schema_sha256
 from petl_bench.storage.files import FileError
 
 #: what runs of one configuration have in common, by name in the record's `model`

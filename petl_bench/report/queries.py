@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from petl_bench.metrics.table import FIGURES, kind_of, score_of
 from petl_bench.report.collect import Run
-from petl_bench.runs.record import FILE_NAME, RANKS_NAME
+from petl_bench.runs.record import ranks_beside
 from petl_bench.storage.arrays import read_arrays
 from petl_bench.storage.files import FileError
 from petl_bench.storage.untrusted import plain_text
@@ -64,11 +63,6 @@ class Queries:
 
     def __len__(self) -> int:
         return len(self.clusters)
-
-
-def ranks_beside(record: Path) -> Path:
-    """The ranks that belong to a record: of `result.json` those of the run, of `test.json` those of the test."""
-    return record.with_name(RANKS_NAME if record.name == FILE_NAME else f"{record.stem}_{RANKS_NAME}")
 
 
 def has_all_queries(record: Mapping[str, Any]) -> bool:

@@ -33,10 +33,10 @@ from petl_bench.runs.record import (
     CONFIG_NAME,
     FILE_NAME,
     METRICS_NAME,
-    RANKS_NAME,
     TEST_NAME,
     Contents,
     config_hash,
+    ranks_beside,
     read_result,
     run_directory,
 )
@@ -147,12 +147,14 @@ class Run:
     @property
     def ranks_name(self) -> str:
         """File name of the ranks in `folder`."""
-        return RANKS_NAME if self.record_name == FILE_NAME else f"{Path(self.record_name).stem}_ranks.npz"
+        return ranks_beside(self.folder / self.record_name).name
 
     def predictions_name(self, file: PredictionFile) -> str:
         """File name of predictions in `folder`: those on other data than was trained on leave its own as they are."""
-        own = self.record_name in (FILE_NAME, TEST_NAME)
-        return file.name if own else f"{Path(self.record_name).stem}_{file.name}"
+        if self.record_name in (FILE_NAME, TEST_NAME):
+            return file.name
+        kind, elsewhere = Path(file.name), Path(self.record_name).stem.removeprefix("test_")
+        return f"{kind.stem}_{elsewhere}{kind.suffix}"
 
     def changed_options(self) -> dict[str, tuple[Any, Any]]:
         """Options of the method that are not those in `config.yaml`, which an adapter was trained with: before, now."""

@@ -143,10 +143,18 @@ def test_an_adapter_of_matching_is_evaluated_by_what_it_matches(msrvtt: Path, tm
     assert found["msrvtt_mc"]["inference"]["pooling"] == "mean"
     assert main(["predict", adapter, "--config=msrvtt_mc_blip", *data]) == 0
     asked = json.loads((msrvtt / "msrvtt_mc_test.json").read_text())
-    (answers,) = folder.glob("test_msrvtt-mc-v1_choice_matching_*_choices.json")
+    (answers,) = folder.glob("choices_msrvtt-mc-v1_choice_matching_*.json")
     chosen = json.loads(answers.read_text())
     assert list(chosen) == [one["video"].removesuffix(".mp4") for one in asked]
     assert set(chosen.values()) <= set(range(5))
+
+    assert main(["report", str(tmp_path), f"--out={tmp_path / 'report'}"]) == 0
+    tables = json.loads((tmp_path / "report/report.json").read_text())["tables"]
+    marks = {table["protocol"]: [row["marks"] for row in table["rows"]] for table in tables}
+    by_choice = [table for table in tables if table["protocol"] == "msrvtt-mc/v1"]
+    assert len(by_choice) == 2  # of two ways of scoring
+    assert all("trained on msrvtt-1kA-9k/v1" in own for own in marks["msrvtt-mc/v1"])
+    assert "trained on" not in str(marks["msrvtt-1kA-9k/v1"])
 
 
 def record_of(folder: Path, protocol_and_task: str) -> dict[str, Any]:

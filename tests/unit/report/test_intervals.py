@@ -14,8 +14,9 @@ from petl_bench.report.compare import compare
 from petl_bench.report.configurations import RECALL_AT, UnpairedError
 from petl_bench.report.intervals import RULES, Statistics
 from petl_bench.report.kept import Kept
-from petl_bench.report.queries import Queries, _retrieval, ranks_beside
+from petl_bench.report.queries import Queries, _retrieval
 from petl_bench.report.statistics import Paired, paired, recall
+from petl_bench.runs.record import ranks_beside
 from petl_bench.storage.files import FileError
 from tests.answered import answers, retrieval
 from tests.bootstrap import bootstrap
