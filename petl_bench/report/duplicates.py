@@ -96,7 +96,7 @@ def _joined(record: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 def _with_tests(record: dict[str, Any], runs: Sequence[Run], tests: Kept) -> tuple[dict[str, Any], list[Rejected]]:
     """A record with the second figures of later tests, which lie beside its runs; and the tests that do not fit it."""
     left_out: list[Rejected] = []
-    for path in (run.path.with_name(TEST_NAME) for run in runs):
+    for path in (run.path.with_name(TEST_NAME) for run in runs if run.path.name == FILE_NAME):
         test = _test(path, tests)
         if test is None:
             continue
