@@ -76,7 +76,8 @@ class ActivityNetQA(QuestionFiles):
         asked_in, path = self.question_file(split), self._answers_file(split)
         answers = None if path is None else read_answers_by_id(path)
         for record in read_records(asked_in):
-            yield _asked(record, record if answers is None else _answer_to(record, answers, path))
+            answered = record if answers is None else _answer_to(record, answers, path)
+            yield _asked(record, answered, typed=answers is not None)
         if answers:
             left = next(iter(answers.values()))
             raise DataError(
@@ -121,11 +122,11 @@ def _answer_to(record: Record, answers: dict[str, Record], path: Path | None) ->
     return answers.pop(id)
 
 
-def _asked(record: Record, answered: Record) -> Asked:
-    """A question in either shape: original, or with `video` (a file's name) and the answer beside it."""
+def _asked(record: Record, answered: Record, typed: bool) -> Asked:
+    """A question in either shape: original, `typed`, or with `video` (a file's name) and the answer beside it."""
     video = record.name("video_name") if record.has("video_name") else clip_name(record, "")
     text, kind, group = record.caption("question"), "", ""
-    if answered.has("type"):
+    if typed or answered.has("type"):
         number = answered.whole("type", 0, len(_TYPES) - 1)
         kind = _TYPES[number]
         group = "free" if number >= _FREE else kind

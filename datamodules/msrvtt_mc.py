@@ -36,6 +36,7 @@ class MSRVTTMC(ChoiceDataModule):
 
     name = "msrvtt_mc"
     evaluation_only = True
+    options_each = 5
 
     def __init__(self, root: Path, test_file: str | None = None, **kwargs: Any) -> None:
         super().__init__(root, **kwargs)

@@ -10,12 +10,14 @@ from petl_bench.data.annotations import Record, read_json, read_table
 from petl_bench.data.answers import plain_answer, read_answer
 from petl_bench.data.batch import Question
 from petl_bench.data.qa import Asked, QuestionAnswerDataModule
-from petl_bench.data.samples import Protocol, Split
+from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.errors import DataError
 from petl_bench.storage.untrusted import described, plain_text, shown
 
 _VIDEOS = {"train": 3_870, "val": 570, "test": 1_000}
 _QUESTIONS = {"train": 37_523, "val": 5_343, "test": 9_178}
+#: second answers to test questions, of 500 of the 1,000 videos
+_SECOND = 4_632
 _GROUPS = {"C": "causal", "T": "temporal", "D": "descriptive"}
 _TYPES = ("CW", "CH", "TN", "TC", "DB", "DC", "DL", "DO")
 
@@ -97,6 +99,16 @@ class NExTQAOE(QuestionAnswerDataModule):
             raise DataError(
                 f"{told}, such as that to {shown(number)} of video {shown(video)}; do the files belong together?"
             )
+
+    def checked(self, split: Split) -> list[Sample]:
+        samples, path = super().checked(split), self._references()
+        found = sum(len(question.answers) > 1 for sample in samples for question in sample.questions)
+        if split == "test" and path and found != _SECOND and not self.partial:
+            raise DataError(
+                f"{path}: second answers to {found} test questions, expected {_SECOND}: it is cut or another file; for "
+                "a subset on purpose set data.partial true, which marks the run"
+            )
+        return samples
 
     def submission(self, answers: Mapping[int | str, Any]) -> dict[str, dict[str, str]]:
         """`{video: {qid: answer}}`, which the official scorer (`eval_oe.py`) reads."""

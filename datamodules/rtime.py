@@ -78,6 +78,12 @@ class RTime(VideoTextDataModule):
     at its end, so `max_words` is 77. No evaluation code is public; that each clip is ranked once, by its own caption,
     follows from the paper's sizes.
 
+    Who does not read the order of frames cannot tell a clip of `hard` from its reverse, and does not quite tie either:
+    the same frames summed the other way round give cosines that differ by rounding (by at most 9e-8 in fp32), so that
+    chance settles which of the two ranks first, and may settle it otherwise with another `eval_batch_size`. About half
+    of the R@1 that such a model could have is lost, and ranks that differ by one tell nothing of order: `RTimeBinary`
+    does, where such ties count 1/2.
+
     Args:
         root: folder with the annotation files and, below it, the videos.
         split_protocol: `origin` or `hard`.

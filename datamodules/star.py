@@ -24,9 +24,10 @@ class STAR(ChoiceDataModule):
 
     A clip is the window that a question names, in decimal seconds, so a video has several clips, and a question about
     what comes next sees nothing of that. The type of a question is the first word of its id; the official figure is the
-    mean of the four types' accuracies (`mean of types`), while the mean over all questions (`accuracy`, as SeViLA and
-    LLaMA-VQA code has it) is mostly that of `sequence`. Options are in the order of their `choice_id`. The files also
-    hold the truth in other forms (`situations`, `question_program`, `choice_program`), which is never read.
+    mean of the four types' accuracies (`mean of types`, printed first, and tables are in its order), while the mean
+    over all questions (`accuracy`, as SeViLA and LLaMA-VQA code has it) is mostly that of `sequence`. Options are in
+    the order of their `choice_id`. The files also hold the truth in other forms (`situations`, `question_program`,
+    `choice_program`), which is never read.
 
     Args:
         root: folder with the annotation files and, below it, the videos (`Charades_v1_480`).
@@ -39,7 +40,9 @@ class STAR(ChoiceDataModule):
     """
 
     name = "star"
+    headline = "mean_of_types"
     most_overrun = 1.0
+    options_each = 4
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ def retrieval(
     v2t: Sequence[int],
     text_video: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
+    files: Sequence[int] | None = None,
     **overrides: Any,
 ) -> Run:
     """A run of retrieval.
@@ -30,10 +31,13 @@ def retrieval(
         v2t: rank of each video's captions.
         text_video: row of each caption's video; None: one caption a video.
         names: ids of videos, after which captions are called; None: the run says neither.
+        files: row of the first clip of each clip's file; None: each is a file.
         overrides: of `make_record`.
     """
     rows = range(len(v2t)) if text_video is None else text_video
     arrays = {"t2v": np.array(t2v, np.int32), "v2t": np.array(v2t, np.int32), "text_video": np.array(rows)}
+    if files is not None:
+        arrays["video_file"] = np.array(files)
     if names is not None:
         texts = [f"{names[row]}#{place if text_video else 0}" for place, row in enumerate(rows)]
         arrays |= {"video_id": np.array(names), "text_id": np.array(texts)}

@@ -563,7 +563,7 @@ def _earlier_readers() -> Iterable[Any]:
 
 
 def _ranks(folder: Path) -> list[Form]:
-    """What three kinds of runs keep of their queries: one caption per video, two of them, answers."""
+    """What kinds of runs keep of their queries: one caption per video, two of them, answers, clips of shared files."""
     import numpy as np
 
     from petl_bench.report.collect import Run
@@ -578,7 +578,9 @@ def _ranks(folder: Path) -> list[Form]:
         "two": {"t2v": one | {"n": 8}, **{way: one | {"n": 4} for way in ("v2t", "v2t_captions")}, "rsum": 1.0},
         "answers": {"accuracy": 50.0, "per_type": {"what": 50.0}, "n_per_type": {"what": 6}, "n": 6},
     }
+    figures["parts"] = figures["one"]
     arrays = {"one": make_ranks(4, 1), "two": make_ranks(4, 2), "answers": make_answers(3, 2)}
+    arrays["parts"] = make_ranks(4, 1) | {"video_file": np.array([0, 0, 2, 2])}
     for name, made in arrays.items():
         (folder / name).mkdir()
         np.savez(folder / name / "ranks.npz", allow_pickle=False, **made)
@@ -610,7 +612,8 @@ def _ranks_readers() -> Iterable[Any]:
     names = queries._Names
     return (
         *(arrays.read_arrays, arrays._unpacked, arrays._array, queries.read_queries, queries._retrieval),
-        *(queries._direction, queries._ranks, queries._text_video, names.of.__func__, names.given_to, queries._hits),
+        *(queries._direction, queries._ranks, queries._rows_of_videos, queries._files, queries._hits),
+        *(names.of.__func__, names.given_to),
         *(queries._answers, queries._column, queries._texts, queries._optional, queries._counts),
     )
 

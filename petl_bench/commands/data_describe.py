@@ -16,12 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(data: VideoTextDataModule, options: argparse.Namespace) -> int:
-    """Prints the description; fails if a split is not whole, after printing what is there.
+    """Prints the description; fails if a split cannot be read, after printing what is there.
 
-    Files that are not there fail nothing, if others are: what is there is counted, and a warning names the others.
+    Files that are not there, or are cut, fail nothing here (`fit` refuses them): what is there is counted, and a
+    warning says what lacks.
 
     Raises:
-        DataError: for splits that cannot be read or do not have what the protocol expects, or if nothing is there.
+        DataError: for splits that cannot be read or have more than the protocol expects, or if nothing is there.
     """
     described = describe(data)
     print(json.dumps(described, indent=2, ensure_ascii=False))
@@ -34,4 +35,6 @@ def run(data: VideoTextDataModule, options: argparse.Namespace) -> int:
         raise MissingFileError(told)
     if absent:
         print(f"warning: {', '.join(absent)}: annotation files are not there, see 'missing'", file=sys.stderr)
+    if parts := [name for name, split in described["splits"].items() if "partial" in split]:
+        print(f"warning: {', '.join(parts)}: less than the protocol has, see 'partial'", file=sys.stderr)
     return 0

@@ -25,9 +25,9 @@ from petl_bench.runs.earlier import as_now
 from petl_bench.runs.environment import environment
 from petl_bench.runs.experiment import Experiment
 from petl_bench.runs.figures import print_figures
-from petl_bench.runs.folder import ADAPTER_NAME, RANKS_NAME, Run, locked, name_run
+from petl_bench.runs.folder import ADAPTER_NAME, Run, locked, name_run
 from petl_bench.runs.freedoms import foreign_classes
-from petl_bench.runs.record import CONFIG_NAME, FILE_NAME, measured_settings, read_result
+from petl_bench.runs.record import CONFIG_NAME, FILE_NAME, RANKS_NAME, measured_settings, read_result
 from petl_bench.storage.adapters import Adapter, read_adapter
 from petl_bench.storage.arrays import read_arrays
 from petl_bench.storage.checkpoints import LAST, read_checkpoint
@@ -58,7 +58,8 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
         whole = draft | {"eval": figures | {"cost": {"clips_per_s": None}}}
         complete(folder / FILE_NAME, whole, file_sha256(folder / RANKS_NAME))
     protocol = draft["protocol"]
-    print_figures(f"{draft['model']['method']} on {protocol['dataset']} ({protocol['id']})", figures)
+    title = f"{draft['model']['method']} on {protocol['dataset']} ({protocol['id']})"
+    print_figures(title, figures, protocol.get("headline", "accuracy"))
     print(f"record, made from {', '.join(draft['reconstructed'])}: {folder / FILE_NAME}")
     return 0
 

@@ -207,6 +207,8 @@ def _parsed(text: str, where: str) -> Any:
     try:
         return untrusted.parse_json(text)
     except UnreadableError as error:
+        if "occurs twice" in str(error):
+            raise DataError(f"{where}: {error}; which of them counts?") from error
         hint = "one value per line? call it .jsonl" if "Extra data" in str(error) else "cut, or of another kind?"
         raise DataError(f"{where} is not whole JSON: {error}; {hint}") from error
 

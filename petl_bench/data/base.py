@@ -214,10 +214,40 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         Raises:
             DataError: ids or texts cannot be, or their number is not the protocol's.
         """
+        samples = self.of_any_number(split)
+        if not self.partial and (other := self.other_counts(split, samples)):
+            raise DataError(self.told_counts(split, other))
+        return samples
+
+    def of_any_number(self, split: Split) -> list[Sample]:
+        """The samples that the annotation files have for a split, which may be less than the protocol's.
+
+        Raises:
+            DataError: ids or texts cannot be.
+        """
         with self._naming_options():
             samples = self.annotations(split)
         self._check(split, samples)
         return samples
+
+    def other_counts(self, split: Split, samples: Sequence[Sample]) -> dict[str, tuple[int, int]]:
+        """What is counted of a split and is not the protocol's number: of which found, and expected."""
+        found = {"videos": len(samples), self.texts: sum(len(s.captions) for s in samples)}
+        expected = {"videos": self.protocol.videos.get(split), self.texts: self.protocol.captions.get(split)}
+        if any(sample.file for sample in samples):
+            found = {"clips": found.pop("videos"), "videos": len({s.file_id for s in samples})} | found
+            expected = {"clips": expected.pop("videos"), "videos": self.protocol.files.get(split)} | expected
+        return {
+            what: (found[what], count) for what, count in expected.items() if count is not None and found[what] != count
+        }
+
+    def told_counts(self, split: Split, other: Mapping[str, tuple[int, int]]) -> str:
+        """What is said of counts that are not the protocol's."""
+        what, (found, expected) = next(iter(other.items()))
+        return (
+            f"{self.protocol.id}: {split} split has {found} {what}, expected {expected}: a file is cut or of another "
+            f"protocol ({self._files_of(split)}); for a subset on purpose set data.partial true, which marks the run"
+        )
 
     @contextmanager
     def _naming_options(self) -> Iterator[None]:
@@ -271,19 +301,6 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         empty = [s.video for s in samples if not s.captions or not all(c.strip() for c in s.captions)]
         if empty:
             raise DataError(f"{where}: {len(empty)} videos have no or empty {self.texts}: {shown_all(empty)}")
-        if self.partial:
-            return
-        found = {"videos": len(samples), self.texts: sum(len(s.captions) for s in samples)}
-        expected = {"videos": self.protocol.videos.get(split), self.texts: self.protocol.captions.get(split)}
-        if any(sample.file for sample in samples):
-            found = {"clips": found.pop("videos"), "videos": len({s.file_id for s in samples})} | found
-            expected = {"clips": expected.pop("videos"), "videos": self.protocol.files.get(split)} | expected
-        for what, count in expected.items():
-            if count is not None and found[what] != count:
-                raise DataError(
-                    f"{self.protocol.id}: {split} split has {found[what]} {what}, expected {count}: a file is cut or "
-                    "of another protocol; for a subset on purpose set data.partial true, which marks the run"
-                )
 
     def _files_of(self, split: str) -> str:
         """The annotation files that a split is read from, for messages."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from pytorch_lightning.utilities import rank_zero_warn
 
@@ -20,8 +20,12 @@ class ChoiceDataModule(QuestionAnswerDataModule):
 
     texts = "choice questions"
     unique_in_training = True
+    #: how many options each question has, where its file lists them
+    options_each: ClassVar[int | None] = None
     #: whether two options of a question may be the same text, as in what some datasets distribute: they then tie
     repeats_options: ClassVar[bool] = False
+    #: the official figure, by its name in records: over all questions, or `mean_of_types`
+    headline: ClassVar[Literal["accuracy", "mean_of_types"]] = "accuracy"
 
     def annotations(self, split: Split) -> list[Sample]:
         samples = super().annotations(split)
@@ -37,15 +41,23 @@ class ChoiceDataModule(QuestionAnswerDataModule):
             )
         return samples
 
+    def protocol_record(self, split: Split = "test") -> dict[str, Any]:
+        """As of all data modules, with the official figure where that is not the accuracy over all questions."""
+        told = {} if self.headline == "accuracy" else {"headline": self.headline}
+        return super().protocol_record(split) | told
+
     def options_of(self, record: Record, options: Sequence[str]) -> tuple[str, ...]:
         """The options of a question, white space within them collapsed.
 
         Raises:
-            DataError: there are fewer than two, one is blank, or two are equal where the dataset has no such questions.
+            DataError: there are fewer than two, or others than `options_each`, one is blank, or two are equal where the
+                dataset has no such questions.
         """
         found = tuple(map(one_line, options))
         if len(found) < 2 or not all(found):
             raise DataError(f"{record.where}: {len(found)} options, {sum(map(bool, found))} of them with a text")
+        if self.options_each not in (None, len(found)):
+            raise DataError(f"{record.where}: {len(found)} options, each question has {self.options_each}")
         if len(set(found)) < (2 if self.repeats_options else len(found)):
             twice = next(option for option in found if found.count(option) > 1)
             raise DataError(f"{record.where}: option {shown(twice)} is given twice, so no answer is the right one")

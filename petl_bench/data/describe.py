@@ -18,15 +18,15 @@ _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 def describe(data: VideoTextDataModule) -> dict[str, Any]:
     """What a data module with a `spec` reads: protocol, counts by split, what is cut.
 
-    A split that cannot be read has an `error`, or names what is `missing`, and the number of its videos where a list
-    says it.
+    A split that cannot be read, or has more than the protocol's, has an `error`, or names what is `missing`, and the
+    number of its videos where a list says it. One that has less is described, and says so (`partial`).
     """
     splits: dict[str, dict[str, Any]] = {}
     found: dict[str, set[Path | str]] = {}
     for split in _SPLITS:
         try:
-            samples = data.checked(split)
-            splits[split] = _describe_split(data, split, samples)
+            samples = data.of_any_number(split)
+            splits[split] = _part(data, split, samples) | _describe_split(data, split, samples)
             found[split] = set(data.told_apart(split, samples))
         except MissingFileError as error:
             splits[split] = {"videos": _listed(data, split), "missing": str(error)}
@@ -41,6 +41,20 @@ def describe(data: VideoTextDataModule) -> dict[str, Any]:
         "splits": splits,
         "videos_in_train_and_test": len(found.get("train", set()) & found.get("test", set())),
     }
+
+
+def _part(data: VideoTextDataModule, split: Split, samples: Sequence[Sample]) -> dict[str, str]:
+    """Whether a split is only a part of the protocol's.
+
+    Raises:
+        DataError: something is more than the protocol has.
+    """
+    other = {} if data.partial else data.other_counts(split, samples)
+    if not other:
+        return {}
+    if any(count > expected for count, expected in other.values()):
+        raise DataError(data.told_counts(split, other))
+    return {"partial": data.told_counts(split, other)}
 
 
 def _listed(data: VideoTextDataModule, split: Split) -> int | None:

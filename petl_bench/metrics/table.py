@@ -41,11 +41,14 @@ FIGURES = {
     "MnR": Figure("MnR", False, "", 1.0, math.inf),
     "rsum": Figure("Rsum", True, "", 0.0, 600.0),
     "accuracy": Figure("Accuracy"),
+    "wups": Figure("WUPS@0"),
     "mean_of_types": Figure("Mean of types"),
     "mse": Figure("MSE", False, "", 0.0, 81.0, 3, 0.1),
     "mse_raw": Figure("MSE raw", False, "", 0.0, 100.0, 3, 0.1),
     "loss": Figure("loss", False, "", -math.inf, math.inf),
 }
+#: what the mean score of questions can be: a record has it as `accuracy`, and `score_of` says which one that is
+SCORES = (FIGURES["accuracy"], FIGURES["wups"])
 #: what tells of a record's figures which kind they are of, and how that is called
 KINDS = {"accuracy": "accuracy", "mse": "errors"}
 _DIRECTIONS = ("t2v", "v2t", "v2t_captions")
@@ -56,6 +59,16 @@ _OTHER = Figure("")
 def kind_of(figures: Mapping[str, object]) -> str:
     """Of the figures of a record: `accuracy` (answers and choices), `errors` (counts), or else `ranks`."""
     return next((kind for name, kind in KINDS.items() if name in figures), "ranks")
+
+
+def score_of(figures: Mapping[str, object]) -> Figure:
+    """Which score of questions a record has the mean of: exact matches stand beside WUPS, and only there."""
+    return FIGURES["wups" if "exact_match" in figures else "accuracy"]
+
+
+def in_words(figure: Figure) -> str:
+    """What a sentence or the head of a list calls a score of questions: `accuracy`, `WUPS@0`."""
+    return figure.title.lower() if figure is FIGURES["accuracy"] else figure.title
 
 
 def figure_called(name: str) -> Figure:

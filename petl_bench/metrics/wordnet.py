@@ -109,10 +109,10 @@ class WordNet:
 
     @cached_property
     def _reader(self) -> Any:
-        data: Any = importlib.import_module("nltk.data")
-        module: Any = importlib.import_module("nltk.corpus.reader.wordnet")
+        import nltk.data
+        from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
-        class Reader(module.WordNetCorpusReader):  # pyright: ignore  # known when it runs
+        class Reader(WordNetCorpusReader):
             """Without what other files than WordNet's are for."""
 
             def open(self, file: str) -> Any:
@@ -123,19 +123,21 @@ class WordNet:
             def map_wn(self, version: str = "wordnet") -> None:
                 """No other version is mapped to this one."""
 
-        if str(self.folder) not in data.path:
-            data.path.append(str(self.folder))  # NLTK opens nothing elsewhere
+        if str(self.folder) not in nltk.data.path:
+            nltk.data.path.append(str(self.folder))  # NLTK opens nothing elsewhere
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that other languages are not there
             return Reader(str(self.folder), None)
 
     @cached_property
     def _stemmer(self) -> Any:
-        module: Any = importlib.import_module("nltk.stem.porter")
-        return module.PorterStemmer()
+        from nltk.stem.porter import PorterStemmer
+
+        return PorterStemmer()
 
 
 def tokens_of(text: str) -> list[str]:
     """The words of a text as NLTK's `word_tokenize` cuts a sentence: `don't` is `do` and `n't`."""
-    module: Any = importlib.import_module("nltk.tokenize.destructive")
-    return [str(word) for word in module.NLTKWordTokenizer().tokenize(text)]
+    from nltk.tokenize.destructive import NLTKWordTokenizer
+
+    return [str(word) for word in NLTKWordTokenizer().tokenize(text)]

@@ -98,7 +98,7 @@ def _shown(column: Column, kind: str, group: str, title: str, main: bool = False
 
 
 def _quality_columns(table: Table) -> list[Shown]:
-    """Those whose titles begin alike (t2v, v2t, Accuracy) in a group."""
+    """Those whose titles begin alike (t2v, v2t, Accuracy, WUPS@0) in a group."""
     first = Counter(column.title.split(" ", 1)[0] for column in table.quality)
     columns = []
     for column in table.quality:

@@ -1,5 +1,6 @@
 """Finds run records, and says of each that is left out why."""
 
+import fnmatch
 import functools
 import json
 import os
@@ -12,11 +13,19 @@ from petl_bench.machine.resources import exhausted
 from petl_bench.metrics.table import kind_of
 from petl_bench.report.kept import Kept
 from petl_bench.report.memo import Digests
-from petl_bench.runs.record import ADAPTER_NAME, CONFIG_NAME, FILE_NAME, RANKS_NAME, read_result, schema_sha256
+from petl_bench.runs.record import (
+    ADAPTER_NAME,
+    CONFIG_NAME,
+    FILE_NAME,
+    TRANSFER_NAMES,
+    ranks_beside,
+    read_result,
+    schema_sha256,
+)
 from petl_bench.storage.dotted import get
 from petl_bench.storage.files import FileError
 
-_FILES = {"ranks": RANKS_NAME, "adapter": ADAPTER_NAME, "config": CONFIG_NAME}
+_FILES = {"adapter": ADAPTER_NAME, "config": CONFIG_NAME}
 #: what a record must say before its figures mean anything
 _NEEDED = ("protocol.split_sha256", "model.weights_sha256", "integrity.ranks_sha256", "integrity.config_sha256")
 
@@ -96,7 +105,7 @@ def collect(folders: Iterable[Path], strict: bool = False, cache: Path | None = 
     for path in found:
         try:
             record = read_result(path, valid)
-            reason = _objection(path.parent, record, strict, digests)
+            reason = _objection(path, record, strict, digests)
         except FileError as error:
             rejected.append(Rejected(error.path, error.reason))
             continue
@@ -159,9 +168,9 @@ def _find(folders: Iterable[Path]) -> tuple[list[Path], list[Rejected]]:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; name the one that holds the runs. {HOW_TO_GET_RUNS}")
         for place, names in _walk(folder, close):
-            if FILE_NAME in names:
-                path = Path(place, FILE_NAME)
-                found.setdefault(path.resolve(), path)
+            for name in (FILE_NAME, *fnmatch.filter(names, TRANSFER_NAMES)):
+                if name in names:
+                    found.setdefault((path := Path(place, name)).resolve(), path)
     return sorted(found.values()), closed
 
 
@@ -184,7 +193,7 @@ def _walk(folder: Path, close: Callable[[OSError], None]) -> Iterator[tuple[str,
             yield place, [*below, *names]
 
 
-def _objection(folder: Path, record: dict[str, Any], strict: bool, digests: Digests) -> str | None:
+def _objection(path: Path, record: dict[str, Any], strict: bool, digests: Digests) -> str | None:
     """Why a record that satisfies the schema has no place in a table; None if it has one."""
     if record["status"] != "complete":
         return f"status is {record['status']!r}, not 'complete'"
@@ -193,7 +202,7 @@ def _objection(folder: Path, record: dict[str, Any], strict: bool, digests: Dige
     unknown = next((name for name in _NEEDED if get(record, name) is None), None)
     if unknown:
         return f"{unknown} is unknown"
-    changed = _changed_file(folder, record["integrity"], digests)
+    changed = _changed_file(path, record["integrity"], digests)
     if changed:
         return f"{changed} is not the file the run wrote (SHA-256 differs)"
     if strict and record["env"]["dirty"]:
@@ -201,11 +210,11 @@ def _objection(folder: Path, record: dict[str, Any], strict: bool, digests: Dige
     return None
 
 
-def _changed_file(folder: Path, integrity: dict[str, str | None], digests: Digests) -> str | None:
-    for part, name in _FILES.items():
+def _changed_file(path: Path, integrity: dict[str, str | None], digests: Digests) -> str | None:
+    beside = {part: path.with_name(name) for part, name in _FILES.items()} | {"ranks": ranks_beside(path)}
+    for part, file in beside.items():
         expected = integrity[f"{part}_sha256"]
-        file = folder / name
         # Records may travel without the files beside them.
         if expected is not None and file.is_file() and digests.of(file) != expected:
-            return name
+            return file.name
     return None

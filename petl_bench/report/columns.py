@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from petl_bench.metrics.table import FIGURES, figure_titled, kind_of
+from petl_bench.metrics.table import FIGURES, SCORES, figure_titled, kind_of, score_of
 from petl_bench.report.collect import Run, second_figures
 from petl_bench.report.groups import grouped
 from petl_bench.report.labels import metric_title
@@ -16,7 +16,7 @@ Reader = Callable[[Record], float | None]
 
 #: figures of a direction of retrieval that have a column, by name in a record
 OF_DIRECTION = {"R1": "R@1", "R5": "R@5", "R10": "R@10", "MdR": "MdR", "MnR": "MnR"}
-#: with more question types or groups than these, the terminal and papers show only the accuracy over all questions
+#: with more question types or groups than these, the terminal and papers show only the score over all questions
 MOST_TYPES = 8
 #: what tables leave to the record of figures that stand beside the plain ones
 _UNSEEN = ("n", "R50", "MdR", "MnR")
@@ -30,7 +30,10 @@ class Source(NamedTuple):
 
 
 def quality_sources(runs: list[Run]) -> list[Source]:
-    """Figures of queries, the main one first: a protocol is either retrieval, question answering, or counting."""
+    """Figures of queries, the main one first: a protocol is either retrieval, question answering, or counting.
+
+    Of questions with options the official figure is the main one, as the protocol says it.
+    """
     kind = kind_of(runs[0].record["eval"])
     if kind != "accuracy":
         return _ERRORS if kind == "errors" else _RETRIEVAL
@@ -38,12 +41,16 @@ def quality_sources(runs: list[Run]) -> list[Source]:
     types = sorted({name for run in runs for name in run.record["eval"].get(level, {})})
     whole = [_MEAN_OF_TYPES] if any(len(run.record["eval"].get("per_type", {})) > 1 for run in runs) else []
     whole = whole if any("mean_of_types" in run.record["eval"] for run in runs) else []
-    return [_ACCURACY, *whole, *(_quality(f"Accuracy {name}", _part_value(level, name)) for name in types)]
+    score = score_of(runs[0].record["eval"]).title
+    of_types = [_quality(f"{score} {name}", _part_value(level, name)) for name in types]
+    both = [_quality(score, _eval_value("accuracy")), *whole]
+    official = any(run.record["protocol"].get("headline") == "mean_of_types" for run in runs)
+    return [*(reversed(both) if official else both), *of_types]
 
 
 def without_many_types(columns: Sequence[Column], most: int = MOST_TYPES) -> list[Column]:
-    """Columns that there is room for: where question types are more, only the accuracy over all questions."""
-    types = [column for column in columns if column.title.startswith("Accuracy ")]
+    """Columns that there is room for: where question types are more, only the score over all questions."""
+    types = [column for column in columns if column.title.startswith(tuple(f"{score.title} " for score in SCORES))]
     return list(columns) if len(types) <= most else [column for column in columns if column not in types]
 
 
@@ -190,7 +197,6 @@ _RETRIEVAL = [
     _quality("Rsum", lambda record: record["eval"]["rsum"]),
 ]
 _ERRORS = [_quality(FIGURES[name].title, _eval_value(name)) for name in ("mse", "mse_raw")]
-_ACCURACY = _quality("Accuracy", lambda record: record["eval"]["accuracy"])
 _MEAN_OF_TYPES = _quality("Mean of types", lambda record: record["eval"].get("mean_of_types"))
 
 MODEL_SOURCES = [

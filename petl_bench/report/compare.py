@@ -20,11 +20,11 @@ from petl_bench.report.cells import one_line
 from petl_bench.report.collect import Run, comparability_key
 from petl_bench.report.configurations import ERRORS
 from petl_bench.report.overlap import Keys, keys_of, overlap_of, right, rows_in_common
-from petl_bench.report.queries import Queries, ranks_beside, read_queries
+from petl_bench.report.queries import Queries, read_queries
 from petl_bench.report.sheets import csv_cell
 from petl_bench.report.statistics import holm, interval, paired, recall, resampled_medians
 from petl_bench.report.tables import FIXTURE_STAMP
-from petl_bench.runs.record import ADAPTER_NAME, FILE_NAME, read_result
+from petl_bench.runs.record import ADAPTER_NAME, FILE_NAME, ranks_beside, read_result
 from petl_bench.storage.files import write_atomically
 from petl_bench.storage.untrusted import expanded, is_file, is_folder, plain_text, shown, shown_all
 
@@ -34,6 +34,10 @@ _RECALL_AT = (1, 5, 10)
 _SHOWN = ("t2v", "v2t", "answers", "counts")
 #: directions in which something is answered, with what each query has and when it is right
 _ASKED = {"answers": ("score", "answered rightly"), "counts": ("squared error", "counted exactly")}
+#: what scores are called that are accuracy in one run, and WUPS in the other
+_ANY_SCORE = "Score"
+#: scores of answers of which most are neither right nor wrong
+_PARTLY_RIGHT = (FIGURES["wups"].title, _ANY_SCORE)
 _TESTS = {"mcnemar": "exact McNemar test", "sign-flip": "permutation test by sign flips"}
 #: letters of a caption on the terminal
 _LETTERS = 60
@@ -45,12 +49,13 @@ class Figure:
 
     Attributes:
         direction: `t2v`, `v2t`, `v2t_captions`, `answers` or `counts`.
-        name: `R@1`, `R@5`, `R@10`, `MdR`, `MnR`, `Accuracy`, `Accuracy <type of question>`, `MSE` or `MSE raw`.
+        name: `R@1`, `R@5`, `R@10`, `MdR`, `MnR`, `Accuracy`, `Accuracy <type of question>`, likewise `WUPS@0`, `MSE` or
+            `MSE raw`.
         n: queries.
         a: of the first run.
         b: of the second.
         delta: b - a.
-        low: of the 95 % interval of delta, queries of one video resampled together.
+        low: of the 95 % interval of delta, queries of one video, or of parts of one file, resampled together.
         high: of it.
         p: two-sided; None of a median, for which there is no test.
         p_holm: the same, adjusted for all tests of the comparison (Holm 1979).
@@ -291,12 +296,13 @@ def _figures(pair: _Pair) -> Iterator[Figure]:
 
 def _accuracies(pair: _Pair, a: np.ndarray, b: np.ndarray, clusters: np.ndarray) -> Iterator[Figure]:
     kind = "hit" if np.isin([a, b], (0, 100)).all() else "score"
-    yield _mean(pair.direction, "Accuracy", a, b, clusters, kind)
+    score = pair.a.score if pair.a.score == pair.b.score else _ANY_SCORE
+    yield _mean(pair.direction, score, a, b, clusters, kind)
     types = np.array([(pair.a.types or [""] * len(pair.a))[row] for row in pair.rows_a])
     for name in sorted(set(types.tolist())):
         own = types == name
         if pair.a.types is not None:
-            yield _mean(pair.direction, f"Accuracy {name}", a[own], b[own], clusters[own], kind)
+            yield _mean(pair.direction, f"{score} {name}", a[own], b[own], clusters[own], kind)
 
 
 def _mean(way: str, name: str, a: np.ndarray, b: np.ndarray, clusters: np.ndarray, kind: Any) -> Figure:
@@ -390,6 +396,8 @@ def show(found: Comparison, top: int) -> None:
         _show_figures(direction, [figure for figure in found.figures if figure.direction == direction])
     for direction, counts in found.overlap.items():
         _, right = _ASKED.get(direction, ("rank", "ranked first"))
+        if any(figure.name in _PARTLY_RIGHT for figure in found.figures):
+            right = "answered with a score above one half"
         print(
             f"{direction}: {right} by both {counts['both']}, only by A {counts['only_a']}, only by B "
             f"{counts['only_b']}, by none {counts['none']}"

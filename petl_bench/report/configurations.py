@@ -11,7 +11,8 @@ import numpy as np
 from petl_bench.metrics.table import FIGURES
 from petl_bench.report import statistics
 from petl_bench.report.collect import Run
-from petl_bench.report.queries import Queries, has_all_queries, ranks_beside, read_queries
+from petl_bench.report.queries import Queries, has_all_queries, read_queries
+from petl_bench.runs.record import ranks_beside
 from petl_bench.storage.files import FileError
 
 RECALL_AT = (1, 5, 10, 50)
@@ -40,11 +41,21 @@ class Configuration:
     def titles(self) -> list[str]:
         """Of figures, in the order of the columns of `resampled`."""
         own = [title for direction in self.directions.values() for title in (*direction.titles, *direction.medians)]
-        return [*own, "Rsum"] if self.has_rsum else own
+        if self.has_rsum:
+            return [*own, FIGURES["rsum"].title]
+        return [*own, FIGURES["mean_of_types"].title] if self.of_types else own
+
+    @cached_property
+    def of_types(self) -> list[int]:
+        """The columns whose mean is that of types; empty where there are not several, or only groups of them."""
+        answered = self.directions.get("answers")
+        if answered is None or answered.in_groups or len(answered.titles) < 3:
+            return []
+        return [*range(1, len(answered.titles))]
 
     @cached_property
     def has_rsum(self) -> bool:
-        """Whether both directions are there, and resampled by the same videos."""
+        """Whether both directions are there, and resampled by the same videos, or files of these."""
         if not {"t2v", "v2t"} <= self.directions.keys():
             return False
         texts, videos = (np.unique(self.directions[way].clusters) for way in ("t2v", "v2t"))
@@ -61,6 +72,8 @@ class Configuration:
         if self.has_rsum:
             parts = [self.titles.index(f"{way} R@{k}") for way in ("t2v", "v2t") for k in IN_RSUM]
             seeds = [np.hstack([seed, seed[:, parts].sum(axis=1, keepdims=True)]) for seed in seeds]
+        elif self.of_types:
+            seeds = [np.hstack([seed, seed[:, self.of_types].mean(axis=1, keepdims=True)]) for seed in seeds]
         first = statistics.mean_over_seeds(seeds)
         return first, first if len(seeds) == 1 else statistics.mean_over_seeds(seeds, stream=1)
 
@@ -91,6 +104,8 @@ class Direction:
         clusters: what queries are resampled with (N,).
         ids: of queries (N,); None where the run does not say.
         types: of questions (N,); None of retrieval, and where the run does not say.
+        score: what the mean of the scores of answers is called.
+        in_groups: whether types are groups of types.
     """
 
     name: str
@@ -98,6 +113,8 @@ class Direction:
     clusters: np.ndarray
     ids: np.ndarray | None
     types: np.ndarray | None
+    score: str = FIGURES["accuracy"].title
+    in_groups: bool = False
 
     @property
     def titles(self) -> list[str]:
@@ -107,7 +124,7 @@ class Direction:
         if self.name != "answers":
             return [*(f"{self.name} R@{k}" for k in RECALL_AT), f"{self.name} MnR"]
         names = [] if self.types is None else np.unique(self.types).tolist()
-        return ["Accuracy", *(f"Accuracy {name}" for name in names)]
+        return [self.score, *(f"{self.score} {name}" for name in names)]
 
     @property
     def medians(self) -> list[str]:
@@ -177,7 +194,9 @@ class Direction:
         order = np.empty_like(here)
         order[there] = here
         types = None if self.types is None else self.types[order]
-        return Direction(self.name, [seed[order] for seed in self.seeds], self.clusters[order], ids, types)
+        return replace(
+            self, seeds=[seed[order] for seed in self.seeds], clusters=self.clusters[order], ids=ids, types=types
+        )
 
     def _sums(self, values: np.ndarray) -> np.ndarray:
         if self.name == "counts":
@@ -233,10 +252,14 @@ def _of_run(run: Run) -> Configuration:
     except FileError as error:
         ranks, seed = ranks_beside(run.path).name, run.record["id"]["seed"]
         raise UnpairedError(f"{ranks} of seed {seed}: {error.reason}") from error
-    if {"t2v", "v2t"} <= found.keys() and len(np.unique(found["t2v"].clusters)) != len(found["v2t"]):
+    if {"t2v", "v2t"} <= found.keys() and _clusters(found["t2v"]) != _clusters(found["v2t"]):
         raise UnpairedError("nothing says which captions are of the same video")
     directions = {way: _direction(way, queries) for way, queries in found.items()}
     return Configuration(directions, has_all_queries(run.record))
+
+
+def _clusters(queries: Queries) -> int:
+    return len(np.unique(queries.clusters))
 
 
 def _direction(name: str, queries: Queries) -> Direction:
@@ -249,7 +272,7 @@ def _direction(name: str, queries: Queries) -> Direction:
         return Direction(name, [queries.errors], queries.clusters, ids, None)
     assert queries.scores is not None, "queries have ranks, scores or errors"
     types = None if queries.types is None else np.array(queries.types)
-    return Direction(name, [100 * queries.scores], queries.clusters, ids, types)
+    return Direction(name, [100 * queries.scores], queries.clusters, ids, types, queries.score, queries.in_groups)
 
 
 def _partition(clusters: np.ndarray) -> np.ndarray:

@@ -11,8 +11,7 @@ from typing import Any
 from petl_bench.report.collect import Collection, Rejected, Run, comparability_key, metrics, second_figures
 from petl_bench.report.groups import grouped
 from petl_bench.report.kept import Kept
-from petl_bench.report.queries import ranks_beside
-from petl_bench.runs.record import FILE_NAME, TEST_NAME, read_result, schema_sha256
+from petl_bench.runs.record import FILE_NAME, TEST_NAME, ranks_beside, read_result, schema_sha256
 from petl_bench.storage.files import FileError
 
 #: what runs of one configuration have in common, by name in the record's `model`
@@ -97,7 +96,7 @@ def _joined(record: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 def _with_tests(record: dict[str, Any], runs: Sequence[Run], tests: Kept) -> tuple[dict[str, Any], list[Rejected]]:
     """A record with the second figures of later tests, which lie beside its runs; and the tests that do not fit it."""
     left_out: list[Rejected] = []
-    for path in (run.path.with_name(TEST_NAME) for run in runs):
+    for path in (run.path.with_name(TEST_NAME) for run in runs if run.path.name == FILE_NAME):
         test = _test(path, tests)
         if test is None:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from petl_bench.metrics.table import FIGURES
 from petl_bench.report.best import leading
 from petl_bench.report.details import Beside, Curve
 from petl_bench.report.labels import one_line, short, signed
@@ -132,7 +133,19 @@ class Shares(Plot):
 
 
 #: when a query is right, by the main column
-_RIGHT = {"Accuracy": "answered right", "MSE": "counted exactly"}
+_RIGHT = {
+    "Accuracy": "answered right",
+    "Mean of types": "answered right",
+    "WUPS@0": "answered with a score above one half",
+    "MSE": "counted exactly",
+}
+#: what is logged of validation, by the main column
+_VALIDATED = {
+    "Accuracy": "val_accuracy",
+    "Mean of types": "val_mean_of_types",
+    "WUPS@0": "val_accuracy",
+    "MSE": "val_mse",
+}
 
 
 def plots_of(table: Table, beside: Beside) -> list[Plot]:
@@ -265,7 +278,8 @@ def _learning(table: Table, column: Column, beside: Beside) -> Lines | None:
     """Of the best rows: what is validated on where that was done, else the loss."""
     known = [(row, value) for row in table.rows if (value := row.values.get(column.title)) is not None]
     known.sort(key=lambda pair: (-_up(column) * pair[1].mean, pair[0].name))
-    validated = {"Accuracy": ("val_accuracy",), "MSE": ("val_mse",)}.get(column.title, ("val_t2v_R1", "val_rsum"))
+    logged = _VALIDATED.get(column.title)
+    validated = ("val_t2v_R1", "val_rsum") if logged is None else (logged,)
     for names, y_label in ((validated, f"validation {label_of(column)}"), (("loss",), "training loss")):
         lines: list[Curve] = []
         for row, _ in known:
@@ -297,7 +311,7 @@ def _overlap(table: Table, column: Column, beside: Beside) -> Shares | None:
     right = _RIGHT.get(column.title, "with the target on rank 1")
     return Shares(
         "overlap",
-        f"Queries right: {a} and {b}",
+        f"Queries in common: {a} and {b}" if column.title == FIGURES["wups"].title else f"Queries right: {a} and {b}",
         f"Queries {right}, first seed of each: the best row against the first reference.",
         [("both", found.both), (f"only {a}", found.only_a), (f"only {b}", found.only_b), ("neither", found.neither)],
         found.total,

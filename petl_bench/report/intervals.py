@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from petl_bench.metrics.table import FIGURES
 from petl_bench.report import statistics
 from petl_bench.report.collect import Run
 from petl_bench.report.columns import limits
@@ -30,7 +31,8 @@ from petl_bench.report.model import Interval
 from petl_bench.report.statistics import Paired
 
 #: by which figures are calculated from ranks; another number makes everything anew
-RULES = 2
+RULES = 3
+_MEAN_OF_TYPES = FIGURES["mean_of_types"].title
 #: configurations that are held at a time: the best of each column of a table, full fine-tuning, and the one at hand
 _HELD = 16
 
@@ -145,6 +147,8 @@ def difference(ours: Configuration, theirs: Configuration, titles: Collection[st
     ]
     if "Rsum" in titles and ours.has_rsum:
         parts.append(_rsum(ours, theirs))
+    if _MEAN_OF_TYPES in titles and ours.of_types:
+        parts.append(_mean_of_types(ours, theirs))
     if not parts:
         return []
     places = [ours.titles.index(part.title) for part in parts]
@@ -194,6 +198,14 @@ def _rsum(ours: Configuration, theirs: Configuration) -> _Part:
         share = _apart(own, other)[:, recalls].sum(axis=1) / (len(own.seeds) * len(other.seeds))
         of_videos = of_videos + share / len(own.clusters)
     return _Part("Rsum", float(of_videos.sum()), None, of_videos)
+
+
+def _mean_of_types(ours: Configuration, theirs: Configuration) -> _Part:
+    """Of each video, what its questions add to the difference of the mean of types."""
+    own, other = ours.directions["answers"], theirs.directions["answers"]
+    share = _apart(own, other) / own.sizes.sum(axis=0) / (len(own.seeds) * len(other.seeds))
+    of_videos = share[:, ours.of_types].mean(axis=1)
+    return _Part(_MEAN_OF_TYPES, float(of_videos.sum()), None, of_videos)
 
 
 def _apart(ours: Direction, theirs: Direction) -> np.ndarray:

@@ -24,6 +24,7 @@ def marks_of(records: list[Record], most: int, hardware: list[str]) -> list[str]
     if any(record.get("reconstructed") for record in records):
         marks.append("record reconstructed")
     if records[0]["model"]["trainable_params"] > 0:
+        marks += sorted({mark for record in records for mark in _elsewhere_marks(record)})
         marks += sorted({mark for record in records for mark in (*cuts_of(record), *_augmentation_marks(record))})
         marks += ["fewer seeds"] if len(records) < most else []
     return marks + _hardware_marks(hardware_of(records), hardware)
@@ -76,6 +77,11 @@ def cuts_of(record: Record) -> list[str]:
 def _augmentation_marks(record: Record) -> list[str]:
     name = (training_of(record) or {}).get("augmentation")
     return [f"augmentation {name}"] if name else []
+
+
+def _elsewhere_marks(record: Record) -> list[str]:
+    on = record["model"].get("trained_on")
+    return [f"trained on {on['protocol']}"] if on else []
 
 
 def _partial_mark(protocol: dict[str, Any]) -> str | None:

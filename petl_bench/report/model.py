@@ -89,7 +89,7 @@ class Column:
     """A numeric column.
 
     Attributes:
-        title: in every format, e.g. `t2v R@1`, `Trainable M`, `Accuracy`.
+        title: in every format, e.g. `t2v R@1`, `Trainable M`, `Accuracy`, `WUPS@0`.
         kind: `quality` (a plain figure of queries), `second` (one beside those, by name) or `cost`.
         decimals: that are shown; small costs get more.
         higher_is_better: None of what is neither.

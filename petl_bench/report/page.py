@@ -21,11 +21,10 @@ from petl_bench.report.labels import anchor, setting
 from petl_bench.report.model import Report, Row, Table
 from petl_bench.report.owned import OwnedFolder, code_sha256, write_if_new
 from petl_bench.report.published_list import published_list
-from petl_bench.report.queries import ranks_beside
 from petl_bench.report.run_facts import facts_of, run_plots
 from petl_bench.report.templating import render
 from petl_bench.report.thumbnails import Clips
-from petl_bench.runs.record import METRICS_NAME
+from petl_bench.runs.record import METRICS_NAME, ranks_beside
 from petl_bench.storage.files import known_sha256
 
 #: runs whose details are sections of the page; of more, each gets a page of its own
@@ -139,7 +138,7 @@ class Pages:
             "marks": entry.row.marks,
             "command": entry.row.command,
             **facts_of(record),
-            "plots": run_plots(found.curves, entry.id),
+            "plots": run_plots(record, found.curves, entry.id),
             "hardest": list(self._hardest(found.hardest)),
             "missing": found.missing,
         }

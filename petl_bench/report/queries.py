@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from petl_bench.metrics.table import FIGURES, kind_of
+from petl_bench.metrics.table import FIGURES, kind_of, score_of
 from petl_bench.report.collect import Run
-from petl_bench.runs.record import FILE_NAME, RANKS_NAME
+from petl_bench.runs.record import ranks_beside
 from petl_bench.storage.arrays import read_arrays
 from petl_bench.storage.files import FileError
 from petl_bench.storage.untrusted import plain_text
@@ -31,7 +30,8 @@ class Queries:
     words. Texts are foreign; they can be encoded, but may hold anything that can be printed or not.
 
     Attributes:
-        clusters: int (N,), alike for queries that share a video: captions of it, questions about it.
+        clusters: int (N,), alike for queries that share a video: captions of it, questions about it; or a file that
+            several clips are parts of (also a clip and its reverse).
         ranks: int32 (N,), from 1; None of answers.
         scores: float64 (N,), 0 to 1, of answers; None of others.
         errors: float64 (N, 2), of counts, squared: against the answers from 1, and as they are; None of others.
@@ -42,7 +42,9 @@ class Queries:
         hits: the first three of the gallery, best first, by the same ids, fewer where there are fewer; of answers the
             prediction, none where the video could not be read.
         words: what the query says; of a video its first caption.
+        score: what the mean of the scores is called.
         types: of questions, or groups of them where there are any: what tables have columns of.
+        in_groups: whether that is what they are.
         videos: ids of the videos that the queries are about.
     """
 
@@ -54,16 +56,13 @@ class Queries:
     targets: list[str] | None = None
     hits: list[list[str]] | None = None
     words: list[str] | None = None
+    score: str = FIGURES["accuracy"].title
     types: list[str] | None = None
+    in_groups: bool = False
     videos: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.clusters)
-
-
-def ranks_beside(record: Path) -> Path:
-    """The ranks that belong to a record: of `result.json` those of the run, of `test.json` those of the test."""
-    return record.with_name(RANKS_NAME if record.name == FILE_NAME else f"{record.stem}_{RANKS_NAME}")
 
 
 def has_all_queries(record: Mapping[str, Any]) -> bool:
@@ -88,7 +87,8 @@ def read_queries(run: Run) -> dict[str, Queries]:
         if "squared_error" in arrays:
             found = {"counts": _asked(arrays, errors=_errors(arrays))}
         else:
-            found = {"answers": _answers(arrays)} if "correct" in arrays else _retrieval(arrays)
+            score = score_of(run.record["eval"]).title
+            found = {"answers": _answers(arrays, score)} if "correct" in arrays else _retrieval(arrays)
     except ValueError as error:
         raise FileError(path, str(error)) from error
     figures = run.record["eval"]
@@ -113,15 +113,15 @@ def _told(counts: Mapping[str, int]) -> str:
 
 def _retrieval(arrays: Arrays) -> dict[str, Queries]:
     captions, videos = len(_ranks(arrays, "t2v")), len(_ranks(arrays, "v2t"))
-    text_video = _text_video(arrays, captions, videos)
+    text_video, files = _text_video(arrays, captions, videos), _files(arrays, videos)
     names = _Names.of(arrays, text_video, captions, videos)
     several = "v2t_captions" in arrays
     found = {
-        "t2v": _direction(arrays, "t2v", np.arange(captions) if text_video is None else text_video, videos),
-        "v2t": _direction(arrays, "v2t", np.arange(videos), videos if several else captions),
+        "t2v": _direction(arrays, "t2v", np.arange(captions) if text_video is None else files[text_video], videos),
+        "v2t": _direction(arrays, "v2t", files, videos if several else captions),
     }
     if several:
-        found["v2t_captions"] = _direction(arrays, "v2t_captions", np.arange(videos), captions)
+        found["v2t_captions"] = _direction(arrays, "v2t_captions", files, captions)
     if names is None:
         return found
     return {way: names.given_to(way, queries, arrays, several) for way, queries in found.items()}
@@ -143,12 +143,19 @@ def _ranks(arrays: Arrays, way: str) -> np.ndarray:
 
 
 def _text_video(arrays: Arrays, texts: int, videos: int) -> np.ndarray | None:
-    if "text_video" not in arrays:
-        return None
-    text_video = _column(arrays, "text_video", "iu", texts)
-    if text_video.min() < 0 or text_video.max() >= videos:
-        raise ValueError(f"text_video holds what is no row of {videos} videos")
-    return text_video.astype(np.int64)
+    return _rows_of_videos(arrays, "text_video", texts, videos) if "text_video" in arrays else None
+
+
+def _files(arrays: Arrays, videos: int) -> np.ndarray:
+    """A label of each video's file (V,); each is one of its own where nothing else is said."""
+    return _rows_of_videos(arrays, "video_file", videos, videos) if "video_file" in arrays else np.arange(videos)
+
+
+def _rows_of_videos(arrays: Arrays, name: str, length: int, videos: int) -> np.ndarray:
+    rows = _column(arrays, name, "iu", length)
+    if rows.min() < 0 or rows.max() >= videos:
+        raise ValueError(f"{name} holds what is no row of {videos} videos")
+    return rows.astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -202,12 +209,13 @@ def _hits(arrays: Arrays, way: str, queries: int, gallery: list[str]) -> list[li
 # --- answers ------------------------------------------------------------------------------------------------------
 
 
-def _answers(arrays: Arrays) -> Queries:
+def _answers(arrays: Arrays, score: str) -> Queries:
     scores = _column(arrays, "correct", "f").astype(np.float64)
     if not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError("correct holds what is no score from 0 to 1")
-    types = _optional(arrays, "question_group" if "question_group" in arrays else "question_type", len(scores))
-    return replace(_asked(arrays, scores=scores), types=types)
+    in_groups = "question_group" in arrays
+    types = _optional(arrays, "question_group" if in_groups else "question_type", len(scores))
+    return replace(_asked(arrays, scores=scores), score=score, types=types, in_groups=in_groups)
 
 
 def _errors(arrays: Arrays) -> np.ndarray:
@@ -226,17 +234,17 @@ def _asked(arrays: Arrays, scores: np.ndarray | None = None, errors: np.ndarray 
     assert values is not None, "questions have scores or errors"
     count = len(values)
     videos = _texts(arrays, "video_id") if "video_id" in arrays else None
-    clusters = None if videos is None else _text_video(arrays, count, len(videos))
+    rows = None if videos is None else _text_video(arrays, count, len(videos))
     predictions = _optional(arrays, "prediction", count)
     return Queries(
-        clusters=np.arange(count) if clusters is None else clusters,
+        clusters=np.arange(count) if rows is None or videos is None else _files(arrays, len(videos))[rows],
         scores=scores,
         errors=errors,
         ids=_optional(arrays, "text_id", count),
         targets=_optional(arrays, "answers", count),
         hits=None if predictions is None else [[answer] if answer else [] for answer in predictions],
         words=_optional(arrays, "words", count),
-        videos=None if videos is None or clusters is None else [videos[video] for video in clusters],
+        videos=None if videos is None or rows is None else [videos[video] for video in rows],
     )
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from petl_bench.formats import number as measure
-from petl_bench.metrics.table import FIGURES
+from petl_bench.metrics.table import FIGURES, in_words, score_of
 from petl_bench.report.collect import second_figures
 from petl_bench.report.columns import in_order
 from petl_bench.report.details import Curve
@@ -29,7 +29,7 @@ def facts_of(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def run_plots(curves: list[Curve], id: str) -> list[dict[str, Any]]:
+def run_plots(record: dict[str, Any], curves: list[Curve], id: str) -> list[dict[str, Any]]:
     """Its learning curves; `id` is that of its page or section."""
     wanted = (
         ("loss", "Training loss", "Means of neighbouring steps.", "loss", {"loss": "loss"}),
@@ -40,7 +40,7 @@ def run_plots(curves: list[Curve], id: str) -> list[dict[str, Any]]:
             "%",
             {
                 **{"val_t2v_R1": "t2v R@1", "val_t2v_R5": "t2v R@5", "val_t2v_R10": "t2v R@10"},
-                **{"val_v2t_R1": "v2t R@1", "val_accuracy": "accuracy"},
+                **{"val_v2t_R1": "v2t R@1", "val_accuracy": in_words(score_of(record["eval"]))},
             },
         ),
         (
@@ -61,7 +61,7 @@ def run_plots(curves: list[Curve], id: str) -> list[dict[str, Any]]:
 
 
 def _figures(figures: dict[str, Any]) -> dict[str, Any]:
-    """The eval block as a table: directions by metric, or accuracy by type of question."""
+    """The eval block as a table: directions by metric, or the score by type of question."""
     blocks = {name: block for name, block in figures.items() if isinstance(block, dict) and "R1" in block}
     if blocks:
         return _blocks(blocks)
@@ -72,8 +72,10 @@ def _figures(figures: dict[str, Any]) -> dict[str, Any]:
     counts = {"all": figures.get("n"), **figures.get("n_per_group", {}), **figures.get("n_per_type", {})}
     if "chance" in figures:
         types |= {"mean of types": figures.get("mean_of_types"), "chance": figures["chance"]}
+    if "exact_match" in figures:
+        types["exact match"] = figures["exact_match"]
     rows = [(name, [_plain_number(value), _plain_number(counts.get(name))]) for name, value in types.items()]
-    return {"columns": ["accuracy", "n"], "rows": rows}
+    return {"columns": [in_words(score_of(figures)), "n"], "rows": rows}
 
 
 def _blocks(blocks: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Intervals and tests of figures that are means or medians over queries.
 
-Queries are resampled, the gallery is not. Those that belong together (all captions of a video, all questions about
-it) are resampled whole: their figures are correlated, and an interval that ignores it is too short. Where a
-configuration has several seeds, the figure is the mean over them, and a resample moves it as far as Student's t lets a
-mean of so few lie from that of all seeds: resampling two to five seeds says too little. The two sources of variance are
-crossed (every seed answers the same queries): a resample draws one set of queries for all its seeds.
+Queries are resampled, the gallery is not. Those that belong together (all captions of a video, all questions about it,
+also where several clips are parts of one file, or one is another in reverse) are resampled whole: their figures are
+correlated, and an interval that ignores it is too short. Where a configuration has several seeds, the figure is the
+mean over them, and a resample moves it as far as Student's t lets a mean of so few lie from that of all seeds:
+resampling two to five seeds says too little. The two sources of variance are crossed (every seed answers the same
+queries): a resample draws one set of queries for all its seeds.
 
 Sources: Efron and Tibshirani, An Introduction to the Bootstrap (1993), 13.3 (percentile interval); Davison and
 Hinkley, Bootstrap Methods and their Application (1997), 3.8 (clusters, several levels); Student, The probable error of

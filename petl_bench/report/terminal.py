@@ -5,23 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from petl_bench.machine.output import console
+from petl_bench.metrics.table import SCORES
 from petl_bench.report.cells import mean_and_deviation, one_line, state
 from petl_bench.report.collect import Rejected
 from petl_bench.report.columns import Second, seconds_of, without_many_types
 from petl_bench.report.model import Column, Row, Table
 
 _TEXT_COLUMNS = frozenset({"Method", "Backbone", "State", "Commit"})
-_SHORT = ("Trainable M", "t2v R@1", "v2t R@1", "Rsum", "Accuracy", "MSE")
-"""What an ordinary terminal has room for."""
+_FIRST = "Trainable M"
+_SHORT = ("t2v R@1", "v2t R@1", "Rsum", *(score.title for score in SCORES), "MSE")
+"""What an ordinary terminal has room for, with the first and the main column."""
 
 
 def print_tables(tables: list[Table]) -> None:
     """Prints every table; a narrow terminal gets the main columns only."""
     screen = console(highlight=False, markup=False)
     for table in tables:
+        short = table.named(dict.fromkeys((_FIRST, table.main, *_SHORT)))
         plain = [column for column in table.columns if column.kind != "second"]
         full = _shown(table, without_many_types(plain), ["Backbone", "Seeds", "State", "Commit"])
-        screen.print(full if _fits(screen, full) else _shown(table, table.named(_SHORT), ["State"]))
+        screen.print(full if _fits(screen, full) else _shown(table, short, ["State"]))
         for second in seconds_of(table):
             full = _shown_beside(second)
             screen.print(full if _fits(screen, full) else _shown_beside(second.first_of_directions()))

@@ -14,8 +14,8 @@ import numpy as np
 from petl_bench.report.collect import Collection, Rejected, Run, metrics
 from petl_bench.report.configurations import ERRORS, IN_RSUM, RECALL_AT
 from petl_bench.report.kept import Kept
-from petl_bench.report.queries import Queries, ranks_beside, read_queries
-from petl_bench.runs.record import leaves
+from petl_bench.report.queries import Queries, read_queries
+from petl_bench.runs.record import leaves, ranks_beside
 from petl_bench.storage.files import FileError
 
 

@@ -13,9 +13,10 @@ from petl_bench.data.samples import Split
 from petl_bench.errors import CheckpointError, DataError, UsageError
 from petl_bench.runs.course import course_of, require_monitored, require_validation
 from petl_bench.runs.experiment import Experiment
-from petl_bench.storage.adapters import Adapter, read_adapter, require_adapter_path
+from petl_bench.runs.transfer import trained_elsewhere
+from petl_bench.storage.adapters import read_adapter, require_adapter_path
 from petl_bench.storage.checkpoints import read_checkpoint
-from petl_bench.storage.descriptions import read_description, video_hash
+from petl_bench.storage.descriptions import TrainingData, video_hash
 from petl_bench.storage.untrusted import expanded, shown_all
 from petl_bench.tasks.qa import QuestionAnswering
 
@@ -102,26 +103,26 @@ def _load(command: str, experiment: Experiment) -> None:
         return
     adapter = read_adapter(path)
     method.load_trained_state(adapter, str(path))
-    if adapter.metadata.get("task") != method.task.identity:
-        _require_unseen(command, experiment, adapter, path)
+    if (origin := trained_elsewhere(method, experiment.data, path)) is not None:
+        _require_unseen(command, experiment, origin.data, path)
     trained, used = adapter.metadata.get("pixels"), method.identity()["pixels"]
     if trained not in (None, used):  # adapters of earlier versions do not say
         rank_zero_warn(f"{path} was trained with pixels {trained}, and is used with {used}")
 
 
-def _require_unseen(command: str, experiment: Experiment, adapter: Adapter, path: Path) -> None:
-    """Refuses to evaluate an adapter that was trained for another task on videos that it was trained on."""
-    data, described = experiment.data, read_description(adapter, path)
-    if described is None:
+def _require_unseen(command: str, experiment: Experiment, on: TrainingData | None, path: Path) -> None:
+    """Refuses to evaluate an adapter elsewhere on videos that it was trained on."""
+    data = experiment.data
+    if on is None:
         rank_zero_warn(f"{path} was written by an earlier version and does not say which videos it was trained on")
         return
-    seen = set(described.trained_on.video_hashes)
+    seen = set(on.video_hashes)
     samples = data.samples("val" if command == "validate" else "test")
     both = [sample.video for sample in samples if video_hash(sample.file_id) in seen]
     if not both:
         return
     told = (
-        f"{path} was trained ({described.trained_on.protocol}) on {len(both)} of the {len(samples)} videos that it is "
+        f"{path} was trained ({on.protocol}) on {len(both)} of the {len(samples)} videos that it is "
         f"to be evaluated on: {shown_all(both)}"
     )
     if not data.partial:

@@ -17,6 +17,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from petl_bench.data.base import VideoTextDataModule
+from petl_bench.data.choice import ChoiceDataModule
 from petl_bench.method import Method, own_options
 from petl_bench.runs.cost import CostMeter
 from petl_bench.runs.environment import environment, hardware
@@ -34,8 +35,8 @@ from petl_bench.runs.record import (
     require_valid,
     write_result,
 )
+from petl_bench.runs.transfer import trained_elsewhere
 from petl_bench.storage.checkpoints import ResumePoints
-from petl_bench.storage.descriptions import KEY as DESCRIPTION
 from petl_bench.storage.files import FileError, file_sha256, known_sha256, write_bytes_atomically
 from petl_bench.tasks.base import Evaluation
 
@@ -95,7 +96,7 @@ def drafted(
             "gmacs_vision": None,
             "gmacs_total": None,
             **({"trained": _trained(run.adapter)} if run.kind == "test" else {}),
-            **_trained_on(method),
+            **_trained_on(run, method, data),
         },
         "train": None,
         "eval": None,
@@ -194,7 +195,8 @@ def complete(path: Path, draft: Draft, ranks_sha256: str) -> dict[str, Any]:
 @rank_zero_only
 def show(method: Method, data: VideoTextDataModule) -> None:
     """Prints the figures of the last evaluation."""
-    print_figures(f"{method.label} on {data.dataset} ({data.protocol.id})", evaluation_of(method).record)
+    headline = data.headline if isinstance(data, ChoiceDataModule) else "accuracy"
+    print_figures(f"{method.label} on {data.dataset} ({data.protocol.id})", evaluation_of(method).record, headline)
 
 
 def evaluation_of(method: Method) -> Evaluation:
@@ -214,15 +216,14 @@ def limits_of(config: dict[str, Any], train: dict[str, Any]) -> dict[str, str]:
     return limits if steps != train["steps"] or ended else limits | {"max_steps": str(steps)}
 
 
-def _trained_on(method: Method) -> dict[str, Any]:
-    """What an adapter says it was trained on, where that was for another task."""
-    described = method.adapter_metadata.get(DESCRIPTION)
-    if method.trained_for == method.task.identity or described is None:
+def _trained_on(run: Run, method: Method, data: VideoTextDataModule) -> dict[str, Any]:
+    """What an adapter says it was trained for and on, where that was elsewhere."""
+    origin = trained_elsewhere(method, data, run.adapter)
+    if origin is None or origin.data is None:
         return {}
-    on = described["trained_on"]
-    return {
-        "trained_on": {"task": method.trained_for, **{key: on[key] for key in ("protocol", "split_sha256", "videos")}}
-    }
+    on = origin.data
+    told = {"protocol": on.protocol, "split_sha256": on.split_sha256, "videos": len(on.video_hashes)}
+    return {"trained_on": {"task": origin.task, **told}}
 
 
 def _trained(adapter: Path) -> dict[str, Any] | None:

@@ -33,14 +33,15 @@ from petl_bench.runs.record import (
     CONFIG_NAME,
     FILE_NAME,
     METRICS_NAME,
-    RANKS_NAME,
     TEST_NAME,
     Contents,
     config_hash,
+    ranks_beside,
     read_result,
     run_directory,
 )
 from petl_bench.runs.rehearsal import rehearse
+from petl_bench.runs.transfer import trained_elsewhere, transfer_name
 from petl_bench.storage.adapters import Adapter, write_adapter
 from petl_bench.storage.checkpoints import BEFORE_LAST, LAST, resumable, sweep
 from petl_bench.storage.descriptions import KEY as DESCRIPTION
@@ -146,7 +147,14 @@ class Run:
     @property
     def ranks_name(self) -> str:
         """File name of the ranks in `folder`."""
-        return RANKS_NAME if self.record_name == FILE_NAME else f"{Path(self.record_name).stem}_ranks.npz"
+        return ranks_beside(self.folder / self.record_name).name
+
+    def predictions_name(self, file: PredictionFile) -> str:
+        """File name of predictions in `folder`: those on other data than was trained on leave its own as they are."""
+        if self.record_name in (FILE_NAME, TEST_NAME):
+            return file.name
+        kind, elsewhere = Path(file.name), Path(self.record_name).stem.removeprefix("test_")
+        return f"{kind.stem}_{elsewhere}{kind.suffix}"
 
     def changed_options(self) -> dict[str, tuple[Any, Any]]:
         """Options of the method that are not those in `config.yaml`, which an adapter was trained with: before, now."""
@@ -179,9 +187,10 @@ class Run:
         with _writing_to(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         file = _in_form_of(data, batches, method.task)
-        write_bytes_atomically(self.folder / file.name, file.content)
-        print(f"{file.summary}: {self.folder / file.name}")
-        return self.folder / file.name
+        path = self.folder / self.predictions_name(file)
+        write_bytes_atomically(path, file.content)
+        print(f"{file.summary}: {path}")
+        return path
 
 
 def name_run(command: str, experiment: Experiment) -> Run:
@@ -198,15 +207,13 @@ def name_run(command: str, experiment: Experiment) -> Run:
     config, contents = experiment.config, contents_of(method, data)
     seed, digest = options.seed_everything, config_hash(config, contents)
     if command != "fit" and options.ckpt_path:
-        folder = expanded(options.ckpt_path).parent
-        return Run(folder, "test", config, digest, seed, _test_name(method, data), contents=contents)
+        path = expanded(options.ckpt_path)
+        kept = command != "validate" and not experiment.trainer.fast_dev_run
+        elsewhere = kept and trained_elsewhere(method, data, path)
+        name = transfer_name(method, data) if elsewhere else TEST_NAME
+        return Run(path.parent, "test", config, digest, seed, name, contents=contents)
     folder = run_directory(expanded(options.runs_dir), data.dataset, method.slug, method.backbone.name, digest, seed)
     return Run(folder, "fit", config, digest, seed, FILE_NAME, contents=contents)
-
-
-def _test_name(method: Method, data: VideoTextDataModule) -> str:
-    """The record of a test: an adapter that was trained for another task keeps that of its own."""
-    return TEST_NAME if method.trained_for == method.task.identity else f"test_{data.dataset}.json"
 
 
 def _is_dry(command: str, experiment: Experiment) -> bool:
@@ -216,10 +223,10 @@ def _is_dry(command: str, experiment: Experiment) -> bool:
 def open_run(run: Run, command: str, experiment: Experiment, stack: ExitStack) -> Run:
     """Creates the folder of a run and says whether it goes on.
 
-    A test of a checkpoint writes `test.json` beside it. A complete folder of the same name is refused without
-    `overwrite`; an interrupted run goes on after its last checkpoint, or with `overwrite` is set aside. So does one
-    that the same command began under another hash, see `petl_bench.runs.earlier`. No other process gets the folder
-    until `stack` is closed.
+    A test of a checkpoint writes `test.json` beside it, one on other data a file of its own (`transfer_name`). A
+    complete folder of the same name is refused without `overwrite`; an interrupted run goes on after its last
+    checkpoint, or with `overwrite` is set aside. So does one that the same command began under another hash, see
+    `petl_bench.runs.earlier`. No other process gets the folder until `stack` is closed.
 
     Raises:
         UsageError: if the run is complete already, or another process is at work in its folder.

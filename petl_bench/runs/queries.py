@@ -28,7 +28,8 @@ def queries_of(samples: Sequence[Sample], words: bool) -> dict[str, np.ndarray]:
 
     Returns:
         `video_id` (V,); `text_id` (M,): of the annotations, else `<video id>#<number from 0>`; `text_video` (M,), the
-        row of each text's video. With `words`: `words` (M,), and of questions `answers` (M,): the expected ones, the
+        row of each text's video. Where several clips are parts of one file, `video_file` (V,): the row of the first
+        clip of each one's file. With `words`: `words` (M,), and of questions `answers` (M,): the expected ones, the
         most frequent first, with ` | ` between them.
     """
     captions = [caption for sample in samples for caption in sample.captions]
@@ -38,6 +39,9 @@ def queries_of(samples: Sequence[Sample], words: bool) -> dict[str, np.ndarray]:
         "text_id": _ids(_text_ids(samples)),
         "text_video": np.repeat(np.arange(len(samples)), [len(sample.captions) for sample in samples]),
     }
+    files = [sample.file_id for sample in samples]
+    if len(first := {file: row for row, file in reversed([*enumerate(files)])}) < len(files):
+        arrays["video_file"] = np.array([first[file] for file in files])
     if words:
         arrays["words"] = _texts(captions)
     if words and questions:

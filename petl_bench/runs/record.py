@@ -25,6 +25,8 @@ FILE_NAME, CONFIG_NAME = "result.json", "config.yaml"
 ADAPTER_NAME, RANKS_NAME, METRICS_NAME = "adapter.safetensors", "ranks.npz", "metrics.csv"
 #: of a test of an adapter, beside the record of its training
 TEST_NAME = "test.json"
+#: records of tests on other data than was trained on, or for another task (`petl_bench.runs.transfer`)
+TRANSFER_NAMES = "test_*.json"
 
 OPERATIONAL_OPTIONS = (
     # of the command: which files were given; where things are written; how often, and what may differ
@@ -96,6 +98,11 @@ def read_result(path: Path, valid: MutableMapping[str, Any] | None = None) -> di
     except (UnreadableError, RecursionError) as error:
         raise FileError(path, f"cannot be read as JSON: {error}") from error
     return _printable(record)
+
+
+def ranks_beside(record: Path) -> Path:
+    """The ranks that belong to a record: of `result.json` those of the run, of `test.json` those of the test."""
+    return record.with_name(RANKS_NAME if record.name == FILE_NAME else f"{record.stem}_{RANKS_NAME}")
 
 
 def config_hash(config: dict[str, Any], contents: Contents | None = None) -> str:

@@ -12,6 +12,7 @@ from petl_bench.metrics.choice import LOGITS, tie_rule, version
 from petl_bench.nn.transformer import Memory
 from petl_bench.tasks.base import present
 from petl_bench.tasks.choosing import Choosing, compared, cross_entropy_of_options
+from petl_bench.tasks.questions import rows_of_clips
 
 
 class ChoiceMatching(Choosing):
@@ -51,13 +52,17 @@ class ChoiceMatching(Choosing):
 
         def of_clip(row: int, texts: Tensor) -> Tensor:
             one = slice(row, row + 1)  # whose keys and values are computed once for all options
-            return _match(backbone, options.select(texts), memory.select(one), frames[one], clips.mask[one])
+            words = options.select(slice(int(texts[0]), int(texts[-1]) + 1))
+            return _match(backbone, words, memory.select(one), frames[one], clips.mask[one])
 
-        counts = [len(question.choices) for question in batch.questions]
         scores = []
-        for rows, texts in zip(*(part.split(counts) for part in pairs), strict=True):
-            own = [of_clip(row, texts[rows == row]) for row in dict.fromkeys(rows.tolist())]
-            scores.append(torch.cat(own))
+        counts = [len(question.choices) for question in batch.questions]
+        parts = zip(*(part.split(counts) for part in pairs), strict=True)
+        for read, (rows, texts) in zip(batch.decoded[rows_of_clips(batch)].tolist(), parts, strict=True):
+            if not read:  # there is nothing to attend to
+                scores.append(torch.full((len(rows),), torch.nan))
+                continue
+            scores.append(torch.cat([of_clip(row, texts[rows == row]) for row in dict.fromkeys(rows.tolist())]))
         return scores
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

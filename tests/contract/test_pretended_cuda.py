@@ -39,10 +39,12 @@ WAITS = {
     Place("petl_bench/optimizers.py", "_clip_each"): "BertAdam's norms, once per group",
     Place("tasks/matching.py", "MatchingRetrieval._draw"): "noise that is the same on every device is copied",
     Place("tasks/choice.py", "Choice.scores"): "which clip an option belongs to is copied",
-    Place("tasks/choice.py", "Choice.loss"): "the right options are copied",
+    Place("tasks/choosing.py", "compared"): "which clip a question is about",
+    Place("tasks/choosing.py", "cross_entropy_of_options"): "the right options are copied",
+    Place("tasks/choice_matching.py", "ChoiceMatching.scores"): "which clips could be read",
     Place("tasks/count.py", "Count.loss"): "targets are copied",
     Place("tasks/qa_classifier.py", "AnswerClassifier.loss"): "targets are made on the CPU, and copied",
-    Place("tasks/qa_generation.py", "AnswerGeneration.loss"): "rows and weights of answers are copied",
+    Place("tasks/answering.py", "loss_of_answers"): "rows and weights of answers are copied",
 }
 
 CASES = list(on_cuda.sample())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_an_adapter_of_retrieval_is_evaluated_by_choosing(
     adapter = f"--ckpt_path={folder / 'adapter.safetensors'}"
     on_choices = ("--config=msrvtt_mc", f"--data.init_args.root={msrvtt}", "--data.init_args.partial=true")
     assert main(["test", adapter, *on_choices, "--trainer.logger=false"]) == 0
-    record = json.loads((folder / "test_msrvtt_mc-fixture.json").read_text())
+    record = record_of(folder, "msrvtt-mc-v1_choice")
     assert record["model"]["method"] == of_retrieval["model"]["method"]
     assert record["protocol"]["id"] == "msrvtt-mc/v1"
     assert record["protocol"]["preprocess"]["frames"] == of_retrieval["protocol"]["preprocess"]["frames"]
@@ -79,7 +80,7 @@ def test_an_adapter_of_retrieval_is_evaluated_by_choosing(
         "videos": 12,
     }
     assert record["eval"]["n"] == 6
-    assert (folder / "test_msrvtt_mc-fixture_ranks.npz").is_file()
+    assert len(list(folder.glob("test_msrvtt-mc-v1_choice_????????_ranks.npz"))) == 1
     assert not (folder / "test.json").exists()
 
     pair = {
@@ -93,9 +94,20 @@ def test_an_adapter_of_retrieval_is_evaluated_by_choosing(
     on_pairs = ("--config=vitatecs", f"--data.init_args.root={msrvtt}", "--data.init_args.partial=true")
     pairs_only = ("--data.init_args.aspect=direction", "--trainer.logger=false")
     assert main(["test", adapter, *on_pairs, *pairs_only]) == 0
-    record = json.loads((folder / "test_vitatecs-fixture.json").read_text())
+    record = record_of(folder, "vitatecs-direction-v1_choice")
     assert record["protocol"]["id"] == "vitatecs-direction/v1"
     assert record["eval"]["n_per_type"] == {"direction": 2}
+
+    full = ("--data=data/msrvtt.yaml", "--data.init_args.split_protocol=full", f"--data.init_args.root={msrvtt}")
+    more = ("--data.init_args.augmentation=null", "--trainer.logger=false")
+    assert main(["test", adapter, *full, *more]) == 4
+    assert "expected 2990" in capsys.readouterr().err
+    assert main(["test", adapter, *full, *more, "--data.init_args.partial=true"]) == 0
+    record = record_of(folder, "msrvtt-full-v1_retrieval")
+    assert record["model"]["trained_on"]["protocol"] == "msrvtt-1kA-9k/v1"
+    assert not (folder / "test.json").exists()
+    assert main(["test", adapter, "--trainer.logger=false"]) == 0
+    assert "trained_on" not in json.loads((folder / "test.json").read_text())["model"]
 
     asked = json.loads((msrvtt / "msrvtt_mc_test.json").read_text())
     seen = msrvtt / "seen.json"
@@ -115,20 +127,40 @@ def test_an_adapter_of_matching_is_evaluated_by_what_it_matches(msrvtt: Path, tm
     adapter = f"--ckpt_path={folder / 'adapter.safetensors'}"
     data = (f"--data.init_args.root={msrvtt}", "--data.init_args.partial=true", "--trainer.logger=false")
     found = {}
-    for config, score in (("msrvtt_mc", "cosine of each option"), ("msrvtt_mc_blip", "matching logit of each option")):
+    by = (
+        ("msrvtt_mc", "choice", "cosine of each option"),
+        ("msrvtt_mc_blip", "choice_matching", "matching logit of each option"),
+    )
+    for config, task, score in by:
         assert main(["test", adapter, f"--config={config}", *data]) == 0
-        record = json.loads((folder / "test_msrvtt_mc-fixture.json").read_text())
+        record = record_of(folder, f"msrvtt-mc-v1_{task}")
         assert record["protocol"]["inference"]["answers"] == score
         assert record["model"]["trained_on"]["task"] == "matching"
         assert record["model"]["trainable_params"] == of_matching["model"]["trainable_params"]
         found[config] = record["protocol"]
+    assert len(list(folder.glob("test_*.json"))) == 2
     assert found["msrvtt_mc_blip"]["metric_version"] == "choice-accuracy/1, ties within 1e-04"
     assert found["msrvtt_mc"]["inference"]["pooling"] == "mean"
     assert main(["predict", adapter, "--config=msrvtt_mc_blip", *data]) == 0
     asked = json.loads((msrvtt / "msrvtt_mc_test.json").read_text())
-    chosen = json.loads((folder / "choices.json").read_text())
+    (answers,) = folder.glob("choices_msrvtt-mc-v1_choice_matching_*.json")
+    chosen = json.loads(answers.read_text())
     assert list(chosen) == [one["video"].removesuffix(".mp4") for one in asked]
     assert set(chosen.values()) <= set(range(5))
+
+    assert main(["report", str(tmp_path), f"--out={tmp_path / 'report'}"]) == 0
+    tables = json.loads((tmp_path / "report/report.json").read_text())["tables"]
+    marks = {table["protocol"]: [row["marks"] for row in table["rows"]] for table in tables}
+    by_choice = [table for table in tables if table["protocol"] == "msrvtt-mc/v1"]
+    assert len(by_choice) == 2  # of two ways of scoring
+    assert all("trained on msrvtt-1kA-9k/v1" in own for own in marks["msrvtt-mc/v1"])
+    assert "trained on" not in str(marks["msrvtt-1kA-9k/v1"])
+
+
+def record_of(folder: Path, protocol_and_task: str) -> dict[str, Any]:
+    """Of the only test under a protocol, of generated files, whose digest is a part of the name."""
+    (path,) = folder.glob(f"test_{protocol_and_task}_????????.json")
+    return json.loads(path.read_text())
 
 
 def patch_protocol() -> object:

@@ -76,6 +76,15 @@ def test_what_is_measured_is_spelt_out_and_defaults_of_the_rest_stand_in_code(na
         assert not repeated, f"{repeated}: the default of an operational argument stands in code only"
 
 
+@pytest.mark.parametrize("name", LEAVES)
+def test_a_method_has_positions_for_what_the_data_gives_it(name: str) -> None:
+    """A method with too few would train on short texts, and fail at the first long one, or in the test."""
+    found = composed(config_folder() / name)
+    method, data = found["model"]["init_args"], found["data"]["init_args"]
+    for given, most in (("frames", "max_frames"), ("max_words", "max_words")):
+        assert data[given] <= method.get(most, data[given]), f"{name}: data.{given}, model.{most}"
+
+
 @pytest.mark.parametrize("name", list_configs())
 def test_numbers_are_numbers_to_any_reader_of_yaml(name: str) -> None:
     """PyYAML takes `1e-05` for text, jsonargparse for a number."""

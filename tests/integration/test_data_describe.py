@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from datamodules.msrvtt import MSRVTT
+from petl_bench.data.samples import Protocol
 from petl_bench.main import main
 
 
@@ -37,10 +39,24 @@ def test_questions(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(found["question_types"].values()) == found["questions"]
 
 
-def test_counts_of_another_protocol_are_an_error(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = describe(capsys, "data/msrvtt.yaml", dataset, code=4)
-    assert "expected 9000" in found["splits"]["train"]["error"]
-    assert found["splits"]["train"]["videos"] == 16
+def test_less_than_a_protocol_has_is_a_part_of_it(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "describe", "--config=data/msrvtt.yaml", f"--data.root={dataset}"]) == 0
+    printed = capsys.readouterr()
+    train = json.loads(printed.out)["splits"]["train"]
+    assert "train split has 16 videos, expected 9000: a file is cut" in train["partial"]
+    assert (train["videos"], train["captions"]) == (16, 32)
+    assert "train, test: less than the protocol has" in printed.err
+
+
+def test_more_than_a_protocol_has_is_an_error(
+    dataset: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fewer = Protocol("msrvtt-1kA-9k/v1", {"train": 15, "test": 4}, {"train": 40})
+    monkeypatch.setattr(MSRVTT, "protocol", fewer)
+    found = describe(capsys, "data/msrvtt.yaml", dataset, code=4)["splits"]
+    assert "train split has 16 videos, expected 15" in found["train"]["error"]
+    assert found["train"]["videos"] == 16
+    assert "partial" not in found["test"]
 
 
 def test_a_faulty_split_leaves_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

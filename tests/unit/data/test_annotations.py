@@ -107,6 +107,12 @@ def test_damaged_json(path: Path, text: str) -> None:
     assert "not whole JSON" in message
 
 
+def test_a_key_of_json_that_occurs_twice(path: Path) -> None:
+    message = refusal(read_json, write(path, '{"a": 1, "b": 2, "a": 3}'))
+    assert f"{path}: key 'a' occurs twice in one object" in message
+    assert message.endswith("; which of them counts?")
+
+
 HEADER = "video,caption\n"
 ROWS = "x,one\ny,two\n"
 

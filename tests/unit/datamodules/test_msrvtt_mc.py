@@ -52,6 +52,7 @@ def test_every_distributed_shape_gives_the_same(name: str, text: str, tmp_path: 
         ({"answer": None}, "'answer' is missing or blank"),
         ({"caption": ["a boy", "a boy", "c", "d", "e"]}, "option 'a boy' is given twice"),
         ({"caption": ["a boy"]}, "1 options"),
+        ({"caption": ["a", "b", "c", "d"]}, "4 options, each question has 5"),
         ({"caption": ["a", "b", "c", "d", " "]}, "5 options, 4 of them with a text"),
         ({"video": None}, "none of video, vid_id, clip_name and vid_key"),
     ],

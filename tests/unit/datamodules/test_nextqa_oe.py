@@ -79,6 +79,16 @@ def test_what_is_wrong_with_second_answers_is_told(second: Any, told: str, tmp_p
         NExTQAOE(tmp_path).annotations("test")
 
 
+def test_as_many_second_answers_as_the_protocol_has(shared: Path, tmp_path: Path) -> None:
+    root = shared / "data/annotations_2/nextqa_oe"
+    second = json.loads((root / "add_reference_answer_test.json").read_text())
+    second.popitem()
+    (tmp_path / "cut.json").write_text(json.dumps(second))
+    data = NExTQAOE(root, references_file=str(tmp_path / "cut.json"))
+    with pytest.raises(DataError, match=r"cut.json: second answers to 46\d\d test questions, expected 4632"):
+        data.samples("test")
+
+
 def test_a_training_question_may_stand_twice(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="line 3: question id '24_8' is given twice .*; both are trained on"):
         (sample,) = read(tmp_path, ROW, ROW, split="train")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from datamodules.star import STAR
+from petl_bench.backbones.clip import CLIP
 from petl_bench.data.manifest import Entry, write_manifest
 from petl_bench.data.reader import READING_RULES
 from petl_bench.data.samples import Sample, Split
@@ -19,7 +20,12 @@ from petl_bench.inputs import Moment
 from petl_bench.testing import check_datamodule
 from petl_bench.testing.gated import Gated
 
-CHOICES = [{"choice_id": 1, "choice": "The box."}, {"choice_id": 0, "choice": "The none."}]
+CHOICES = [
+    {"choice_id": 1, "choice": "The box."},
+    {"choice_id": 0, "choice": "The none."},
+    {"choice_id": 3, "choice": "The cup."},
+    {"choice_id": 2, "choice": "The bag."},
+]
 RECORD = {
     "question_id": "Interaction_T1_4",
     "question": "Which object\nwas eaten?",
@@ -39,6 +45,10 @@ def read(folder: Path, *records: dict[str, Any], split: Split = "test", **option
     return STAR(folder, partial=True, **options).samples(split)
 
 
+def test_the_mean_of_types_is_the_official_figure(written: Path) -> None:
+    assert STAR(written, partial=True, spec=CLIP("tiny", None).spec).protocol_record()["headline"] == "mean_of_types"
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("star") / "star"
@@ -55,7 +65,7 @@ def test_questions_about_a_window_are_together_and_apart_from_others(tmp_path: P
     assert [question.id for question in first.questions] == ["Interaction_T1_4", "Sequence_T2_10"]
     assert [question.type for question in first.questions] == ["interaction", "sequence"]
     (question,) = second.questions
-    assert question.choices == ("The none.", "The box.")  # by id
+    assert question.choices == ("The none.", "The box.", "The bag.", "The cup.")  # by id
     assert (question.correct, question.answers, question.type) == (1, ("The box.",), "prediction")
     assert question.options[1] == "Which object was eaten? The box."
 
@@ -71,7 +81,8 @@ def test_questions_about_a_window_are_together_and_apart_from_others(tmp_path: P
         ({"end": None}, "'end' is missing or blank"),
         ({"choices": CHOICES[:1]}, r"choices have the choice_id \[1\], not each of 0 to 0"),
         ({"choices": [CHOICES[0], CHOICES[0]]}, r"choices have the choice_id \[1, 1\], not each of 0 to 1"),
-        ({"choices": [*CHOICES, {"choice_id": 2, "choice": "The  box."}]}, "option 'The box.' is given twice"),
+        ({"choices": CHOICES[:2]}, "2 options, each question has 4"),
+        ({"choices": [*CHOICES[:3], {"choice_id": 2, "choice": "The  box."}]}, "option 'The box.' is given twice"),
         ({"choices": ["The box."]}, "choice 0: 'choice_id' is missing or blank"),
         ({"choices": [CHOICES[0], {"choice_id": 0, "choice": " "}]}, "choice 1: 'choice' is blank"),
         ({"video_id": None}, "'video_id' is missing or blank"),

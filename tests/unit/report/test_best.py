@@ -20,10 +20,10 @@ from petl_bench.report.leaderboard import build_report
 from petl_bench.report.markdown import render_block
 from petl_bench.report.model import Difference, Interval, Report, Row
 from petl_bench.report.page import Pages
-from petl_bench.report.queries import ranks_beside
 from petl_bench.report.sheets import render_wide
 from petl_bench.report.tables import full_finetuning
 from petl_bench.report.thumbnails import Clips
+from petl_bench.runs.record import ranks_beside
 from tests.answered import retrieval
 
 TITLE = "t2v R@1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from petl_bench.backbones.blip.model import BLIP, BLIPVQA
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.fixture import write_fixture
 from petl_bench.inputs import InputSpec
+from petl_bench.metrics.wordnet import holds_wordnet, usual_folders
 from petl_bench.report.collect import COMPARABLE, Run, comparability_key, unknown_fields
 from petl_bench.report.tables import build_tables
 from petl_bench.tasks.answering import Generate, Rank
@@ -69,6 +71,15 @@ def ranked(listed: str = "answers", **options: Any) -> Callable[[Path], Rank]:
     return lambda folder: Rank(folder / f"{listed}.json", **options)
 
 
+def wordnet(name: str) -> Callable[[Path], Path]:
+    """A folder of WordNet's files in that of answer lists."""
+
+    def copied(folder: Path) -> Path:
+        return shutil.copytree(next(filter(holds_wordnet, usual_folders())), folder / name, dirs_exist_ok=True)
+
+    return copied
+
+
 #: task, options, what decides the evaluation, what does not; what is called gets the folder of answer lists
 TASKS: tuple[tuple[type, dict[str, Any], list[tuple[str, Any]], dict[str, Any]], ...] = (
     (Retrieval, {}, [("pooling", CONDITIONED)], {"mask_duplicates": False, "second_figures": [NDCG()]}),
@@ -95,6 +106,12 @@ TASKS: tuple[tuple[type, dict[str, Any], list[tuple[str, Any]], dict[str, Any]],
             ("score", "vqa"),
         ],
         {},
+    ),
+    (
+        AnswerGeneration,
+        {"score": "wups", "root": lambda folder: folder, "wordnet": wordnet("one")},
+        [],
+        {"wordnet": wordnet("other")},
     ),
     (
         AnswerClassifier,
@@ -288,6 +305,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, listed in {"answers": ["red", "green", "blue"], "other": ["red", "green", "white"]}.items():
         asked = [{"question": "what", "answer": answer} for answer in listed]
         (folder / name).with_suffix(".json").write_text(json.dumps(asked), encoding="utf-8")
+    (folder / "stopwords.txt").write_text("the")
     return folder
 
 
@@ -306,7 +324,15 @@ def test_every_option_of_a_part_is_known(part: type) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "name", "value", "decides"),
     [
-        pytest.param(kind, options, name, value, decides, id=f"{kind.__name__}-{'-'.join(options)}-{name}-{place}")
+        pytest.param(
+            kind,
+            options,
+            name,
+            value,
+            decides,
+            id=f"{kind.__name__}-{'-'.join(options)}-{name}-{place}",
+            marks=[pytest.mark.needs_wordnet] if "wordnet" in options else [],
+        )
         for kind, options, deciding, others in TASKS
         for values, decides in ((deciding, True), (others.items(), False))
         for place, (name, value) in enumerate(values)

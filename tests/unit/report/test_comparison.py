@@ -11,11 +11,10 @@ from petl_bench.report import verification
 from petl_bench.report.collect import Collection, Run, collect
 from petl_bench.report.comparison import with_statistics
 from petl_bench.report.model import Difference, Interval, Row, Table
-from petl_bench.report.queries import ranks_beside
 from petl_bench.report.statistics import holm, paired, recall
 from petl_bench.report.tables import build_tables
 from petl_bench.report.verification import verified
-from petl_bench.runs.record import write_result
+from petl_bench.runs.record import ranks_beside, write_result
 from petl_bench.storage.files import file_sha256
 from tests.answered import retrieval
 

@@ -10,11 +10,13 @@ import pytest
 
 from petl_bench.report import configurations, statistics
 from petl_bench.report.collect import Run
+from petl_bench.report.compare import compare
 from petl_bench.report.configurations import RECALL_AT, UnpairedError
 from petl_bench.report.intervals import RULES, Statistics
 from petl_bench.report.kept import Kept
-from petl_bench.report.queries import Queries, _retrieval, ranks_beside
+from petl_bench.report.queries import Queries, _retrieval
 from petl_bench.report.statistics import Paired, paired, recall
+from petl_bench.runs.record import ranks_beside
 from petl_bench.storage.files import FileError
 from tests.answered import answers, retrieval
 from tests.bootstrap import bootstrap
@@ -184,6 +186,27 @@ def test_answers_are_resampled_by_video(tmp_path: Path) -> None:
     pairs = one(Statistics(None).differences(runs[:1], [(runs[1:], titles)])[0])
     assert pairs["Accuracy"] == pytest.approx(paired([100 * scores[0]], [100 * scores[1]], video, "score"))
     assert pairs["Accuracy what"].delta == pytest.approx(100 * (of_type - scores[1][types == "what"]).mean(), abs=1e-6)
+
+
+def test_a_clip_and_its_reverse_are_resampled_together(tmp_path: Path) -> None:
+    """Where both have the same ranks they tell no more than one, and hits of them are no independent pairs."""
+    names, half = [f"v{row}" for row in range(40)], np.repeat(np.arange(0, 40, 2), 2).tolist()
+    runs = []
+    for seed in (1, 2):
+        t2v, v2t = (np.repeat(ranks(10 * seed + way, 20), 2).tolist() for way in (0, 1))
+        runs.append(retrieval(tmp_path / str(seed), t2v, v2t, None, names, half, id__seed=seed))
+    found, files = Statistics(None).intervals(runs[:1]), arrays_of(runs[0])
+    for way in ("t2v", "v2t"):
+        hits = recall(files[way], 1)
+        assert found[f"{way} R@1"] == pytest.approx(bootstrap([hits], np.array(half), "mean"))
+        assert found[f"{way} R@1"] != pytest.approx(bootstrap([hits], np.arange(40), "mean"))
+    assert "Rsum" in found
+    pairs = one(Statistics(None).differences(runs[:1], [(runs[1:], ["t2v R@1", "v2t R@1", "Rsum"])])[0])
+    assert {pair.test for pair in pairs.values()} == {"sign-flip"}
+    compared = compare(*(run.path.parent for run in runs))
+    assert {figure.test for figure in compared.figures if figure.p is not None} == {"sign-flip"}
+    of_t2v = next(figure for figure in compared.figures if (figure.direction, figure.name) == ("t2v", "R@1"))
+    assert (-of_t2v.delta, -of_t2v.high, -of_t2v.low, of_t2v.p) == pytest.approx(pairs["t2v R@1"][:4])
 
 
 def test_answers_about_a_video_each_are_tested_exactly(tmp_path: Path) -> None:

@@ -67,6 +67,17 @@ def test_answers(tmp_path: Path) -> None:
     assert queries.ranks is None
 
 
+def test_parts_of_one_file_are_resampled_together(tmp_path: Path) -> None:
+    files = {"video_file": np.array([0, 0, 2, 2])}
+    found = read_queries(write_run(tmp_path / "ranks", make_ranks(4, 2) | files))
+    assert found["t2v"].clusters.tolist() == [0] * 4 + [2] * 4
+    assert found["v2t"].clusters.tolist() == found["v2t_captions"].clusters.tolist() == [0, 0, 2, 2]
+    assert found["v2t"].videos == ["video0", "video1", "video2", "video3"]
+    (answered,) = read_queries(write_run(tmp_path / "answers", make_answers(4, 1) | files)).values()
+    assert answered.clusters.tolist() == [0, 0, 2, 2]
+    assert answered.videos == ["video0", "video1", "video2", "video3"]
+
+
 def test_without_words(tmp_path: Path) -> None:
     found = read_queries(write_run(tmp_path, make_ranks(4, 2, words=False)))
     assert all(queries.words is None and queries.ids is not None for queries in found.values())
@@ -117,6 +128,9 @@ FORGED = [
     (ANSWERS, changed("correct", [0.0, 1.0, 2.0, 1.0]), "correct holds what is no score from 0 to 1"),
     (ANSWERS, changed("correct", [0.0, 1.0, np.nan, 1.0]), "correct holds what is no score from 0 to 1"),
     (ANSWERS, changed("question_type", ["a"]), "question_type has 1 rows, not 4"),
+    (ONE, changed("video_file", [0, 0, 2, 4]), "video_file holds what is no row of 4 videos"),
+    (ONE, changed("video_file", [0, 0]), "video_file has 2 rows, not 4"),
+    (ANSWERS, changed("video_file", ["a", "a"]), "video_file is no column of numbers"),
     (ANSWERS, changed("text_video", [0, 0, 0, -1]), "text_video holds what is no row of 2 videos"),
 ]
 

@@ -159,6 +159,17 @@ def test_a_test_of_something_else_adds_nothing_and_is_named(tmp_path: Path, chan
     assert left_out.reason.startswith(f"its second figures are left out: {told}")
 
 
+def test_a_test_on_other_data_has_no_part_in_them(tmp_path: Path) -> None:
+    elsewhere = {"protocol__dataset": "rtime", "protocol__id": "rtime-hard/v1", "id__config_hash": "e" * 64}
+    write_result(tmp_path / "result.json", make_record())
+    write_result(tmp_path / "test.json", make_record(kind="test", eval__second_figures=[second()]))
+    write_result(tmp_path / "test_rtime-hard-v1_retrieval.json", make_record(kind="test", **elsewhere))
+    runs, rejected = settled(collect([tmp_path]))
+    found = {run.path.name: bool(run.record["eval"].get("second_figures")) for run in runs}
+    assert found == {"result.json": True, "test_rtime-hard-v1_retrieval.json": False}
+    assert rejected == []
+
+
 @pytest.mark.parametrize("content", ["[]", json.dumps(make_record(kind="test", eval__t2v__R1=41.0))])
 def test_what_has_no_second_figures_is_no_matter_of_a_report(tmp_path: Path, content: str) -> None:
     write_result(tmp_path / "result.json", make_record())

@@ -37,6 +37,7 @@ PROVED = {"eval_batch_size", "num_workers", "root", "gradient_checkpointing"}
 PROVED_ELSEWHERE = {
     "cache": "tests/integration/test_cache.py",
     "second_figures": "tests/integration/test_second_figures.py",
+    "wordnet": "tests/integration/test_wups.py",
 }
 #: what acts only where a run would end with an error
 ENDS_A_RUN = {"loader_timeout", "on_cache_miss"}

@@ -33,6 +33,16 @@ def test_without_words() -> None:
     assert lists(samples, words=False).keys() == {"video_id", "text_id", "text_video"}
 
 
+def test_parts_of_one_file_say_so() -> None:
+    """A clip and its reverse, and windows of one video; a file with a single part is the clip."""
+    turned = [Sample("v0", ("a",)), Sample("v0_reversed", ("b",), file="v0", reverse=True), Sample("v1", ("c",))]
+    assert lists(turned)["video_file"] == [0, 0, 2]
+    windows = [Sample(f"w_{part}", ("a", "b"), file=file) for part, file in enumerate("xyx")]
+    found = lists(windows, words=False)
+    assert (found["video_file"], found["text_video"]) == ([0, 1, 0], [0, 0, 1, 1, 2, 2])
+    assert "video_file" not in lists(windows[:2])
+
+
 def test_questions_have_ids_and_expected_answers() -> None:
     answers = ("cat", "dog", "dog", "a | b")
     questions = (Question(7, "what", answers), Question("q8", "how", ("two",)))
