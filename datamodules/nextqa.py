@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from petl_bench.data.annotations import Record, read_table
 from petl_bench.data.choice import ChoiceDataModule, choice_question, chosen_by_index, chosen_by_text, texts_of
-from petl_bench.data.qa import Asked
+from petl_bench.data.qa import Asked, parts_tested_on
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError
 from petl_bench.storage.untrusted import shown
@@ -59,22 +59,18 @@ class NExTQA(ChoiceDataModule):
     @property
     def protocol(self) -> Protocol:
         """`nextqa-mc-test/v1` or `nextqa-mc-val/v1`."""
-        parts = self._parts()
+        parts = parts_tested_on(self.test_on)
         return Protocol(
             f"nextqa-mc-{self.test_on}/v1",
             {split: _VIDEOS[part] for split, part in parts.items()},
             {split: _QUESTIONS[part] for split, part in parts.items()},
         )
 
-    def _parts(self) -> dict[str, str]:
-        """The part of the dataset that each split is."""
-        return {"train": "train", "test": self.test_on} | ({"val": "val"} if self.test_on == "test" else {})
-
     def annotation_files(self) -> dict[str, Path]:
-        return {part: self.root / self.files[part] for part in self._parts().values()}
+        return {part: self.root / self.files[part] for part in parts_tested_on(self.test_on).values()}
 
     def questions(self, split: Split) -> Iterator[Asked]:
-        part = self._parts().get(split)
+        part = parts_tested_on(self.test_on).get(split)
         if part is None:
             return
         for record in read_table(self.root / self.files[part], ("question", "answer", "qid", "type", *_OPTIONS)):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from petl_bench.data.annotations import Record, read_json, read_table
 from petl_bench.data.answers import plain_answer, read_answer
 from petl_bench.data.batch import Question
-from petl_bench.data.qa import Asked, QuestionAnswerDataModule
+from petl_bench.data.qa import Asked, QuestionAnswerDataModule, parts_tested_on
 from petl_bench.data.samples import Protocol, Sample, Split
 from petl_bench.errors import DataError
 from petl_bench.storage.untrusted import described, plain_text, shown
@@ -61,7 +61,7 @@ class NExTQAOE(QuestionAnswerDataModule):
     @property
     def protocol(self) -> Protocol:
         """`nextqa-oe-test/v1` or `nextqa-oe-val/v1`; without second answers `nextqa-oe-test-one-answer/v1`."""
-        parts = self._parts()
+        parts = parts_tested_on(self.test_on)
         one = "-one-answer" if self.test_on == "test" and self.references_file is None else ""
         return Protocol(
             f"nextqa-oe-{self.test_on}{one}/v1",
@@ -69,12 +69,8 @@ class NExTQAOE(QuestionAnswerDataModule):
             {split: _QUESTIONS[part] for split, part in parts.items()},
         )
 
-    def _parts(self) -> dict[str, str]:
-        """The part of the dataset that each split is."""
-        return {"train": "train", "test": self.test_on} | ({"val": "val"} if self.test_on == "test" else {})
-
     def annotation_files(self) -> dict[str, Path]:
-        files = {part: self.root / self.files[part] for part in self._parts().values()}
+        files = {part: self.root / self.files[part] for part in parts_tested_on(self.test_on).values()}
         return files | ({"test_references": path} if (path := self._references()) else {})
 
     def file_option(self, role: str) -> str | None:
@@ -86,7 +82,7 @@ class NExTQAOE(QuestionAnswerDataModule):
         return self.root / named if named else None
 
     def questions(self, split: Split) -> Iterator[Asked]:
-        part = self._parts().get(split)
+        part = parts_tested_on(self.test_on).get(split)
         if part is None:
             return
         path = self._references() if part == "test" else None

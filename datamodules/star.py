@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from petl_bench.data.annotations import Record, read_records
 from petl_bench.data.choice import ChoiceDataModule, choice_question, chosen_by_text
-from petl_bench.data.qa import Asked
+from petl_bench.data.qa import Asked, parts_tested_on
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError
 from petl_bench.inputs import Moment
@@ -60,18 +60,14 @@ class STAR(ChoiceDataModule):
     @property
     def protocol(self) -> Protocol:
         """`star-val/v1` or `star-test/v1`; how many windows there are is not established."""
-        questions = {split: _QUESTIONS[part] for split, part in self._parts().items()}
+        questions = {split: _QUESTIONS[part] for split, part in parts_tested_on(self.test_on).items()}
         return Protocol(f"star-{self.test_on}/v1", {}, questions)
 
-    def _parts(self) -> dict[str, str]:
-        """The part of the dataset that each split is."""
-        return {"train": "train", "test": self.test_on} | ({"val": "val"} if self.test_on == "test" else {})
-
     def annotation_files(self) -> dict[str, Path]:
-        return {part: self.root / self.files[part] for part in self._parts().values()}
+        return {part: self.root / self.files[part] for part in parts_tested_on(self.test_on).values()}
 
     def questions(self, split: Split) -> Iterator[Asked]:
-        part = self._parts().get(split)
+        part = parts_tested_on(self.test_on).get(split)
         if part is None:
             return
         for record in read_records(self.root / self.files[part]):

@@ -35,7 +35,7 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
     if options.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
-        print("\n".join([*_lines(found), *_next(entry)]))
+        print("\n".join([*_lines(found), *_others(entry, plugins), *_next(entry)]))
     return 0
 
 
@@ -108,6 +108,12 @@ def _lines(found: dict[str, Any]) -> list[str]:
     for one in wrong or ():
         lines += [f"  - {one['held']}", f"    {one['then']}"]
     return lines
+
+
+def _others(entry: Entry, plugins: Sequence[str]) -> list[str]:
+    """What else its module reads."""
+    beside = [e.name for e in all_entries("datamodules", plugins) if e.module == entry.module and e.name != entry.name]
+    return ["", f"Beside it: petl-bench data info {' | '.join(beside)}"] if beside else []
 
 
 def _next(entry: Entry) -> list[str]:

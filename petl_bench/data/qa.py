@@ -130,6 +130,15 @@ def _differs_in_case(vocabulary: Vocabulary, questions: Sequence[Question]) -> s
     return " (upper and lower case differ)" if alike else ""
 
 
+def parts_tested_on(part: str) -> dict[str, str]:
+    """The part of a dataset that each split is; who is tested on the part `val` has no validation split.
+
+    Args:
+        part: that is the test split, `test` or `val`.
+    """
+    return {"train": "train", "test": part} | ({"val": "val"} if part == "test" else {})
+
+
 class QuestionFiles(QuestionAnswerDataModule):
     """A data module that reads one file of questions for each split.
 

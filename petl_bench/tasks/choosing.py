@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,8 +27,6 @@ class Choosing(QuestionTask):
     texts = "choice questions"
     #: by which scores may differ that are one (`petl_bench.metrics.choice`)
     tolerance: ClassVar[float]
-    #: how frames become what scores follow from; None: they are not pooled
-    pooling: ClassVar[str | None] = None
 
     def __init__(self) -> None:
         super().__init__(ChoiceMetric(tolerance=self.tolerance))
@@ -36,11 +34,6 @@ class Choosing(QuestionTask):
     @abstractmethod
     def scores(self, backbone: Backbone, batch: Batch) -> list[Tensor]:
         """Of the options of each question, (K,) each, in at least fp32; without meaning where no clip was read."""
-
-    @property
-    @abstractmethod
-    def answering(self) -> str:
-        """What the scores are, for the run record: what changes the figures of one and the same trained model."""
 
     def metric_names(self, several_texts: bool, types: Collection[str]) -> list[str]:
         return ["accuracy", "mean_of_types", *(f"accuracy_{name}" for name in sorted(set(types)))]
@@ -65,15 +58,6 @@ class Choosing(QuestionTask):
     def compute(self) -> Evaluation:
         result = self.metric.compute()
         return self.evaluation(result, chosen=result.chosen, n_choices=result.choices)
-
-    def inference(self) -> dict[str, Any]:
-        return {
-            "rerank_k": None,
-            "rerank_beta": None,
-            "dual_softmax": False,
-            "pooling": self.pooling,
-            "answers": self.answering,
-        }
 
     def predict(self, backbone: Backbone, batch: Batch) -> list[tuple[int | str, int]]:
         """Ids of questions and what was chosen: -1 where the clip could not be read."""

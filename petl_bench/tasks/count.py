@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,10 +60,15 @@ class Count(QuestionTask):
     tie_rule = "to the even count"
     texts = "count questions"
     monitor = "mse"
+    pooling = "mean"
     needs = ("joint",)
 
     def __init__(self) -> None:
         super().__init__(CountMetric())
+
+    @property
+    def answering(self) -> str:
+        return "regression"
 
     def metric_names(self, several_texts: bool, types: Collection[str]) -> list[str]:
         return ["mse", "mse_raw"]
@@ -103,15 +107,6 @@ class Count(QuestionTask):
         record = figures_of(ranks)
         metrics = {name: record[name] for name in ("mse", "mse_raw")}
         return Evaluation(metrics, record, ranks, self.inference(), self._videos)
-
-    def inference(self) -> dict[str, Any]:
-        return {
-            "rerank_k": None,
-            "rerank_beta": None,
-            "dual_softmax": False,
-            "pooling": "mean",
-            "answers": "regression",
-        }
 
     def predict(self, backbone: Backbone, batch: Batch) -> list[_Count]:
         """Ids of questions and counts."""

@@ -30,8 +30,6 @@ class QuestionAnswering(QuestionTask):
     """
 
     texts = "questions"
-    #: how frames become what answers follow from; None: they are not pooled
-    pooling: ClassVar[str | None] = None
     #: whether one trained model can be tested with other vocabularies
     chooses: ClassVar[bool] = False
 
@@ -60,11 +58,6 @@ class QuestionAnswering(QuestionTask):
     def answer(self, backbone: Backbone, batch: Batch) -> list[str | None]:
         """An answer to each question of an evaluation batch; None where its clip could not be read."""
 
-    @property
-    @abstractmethod
-    def answering(self) -> str:
-        """How answers are found, for the run record: what changes the figures of one and the same trained model."""
-
     def update(self, backbone: Backbone, batch: Batch) -> None:
         questions = batch.questions
         self.metric.update(
@@ -90,13 +83,8 @@ class QuestionAnswering(QuestionTask):
         return evaluation
 
     def inference(self) -> dict[str, Any]:
-        return {
-            "rerank_k": None,
-            "rerank_beta": None,
-            "dual_softmax": False,
-            "pooling": self.pooling,
-            "answers": self.answering,
-            "answer_list": self.vocabulary.sha256 if self.chooses and self.vocabulary else None,
+        return super().inference() | {
+            "answer_list": self.vocabulary.sha256 if self.chooses and self.vocabulary else None
         }
 
     def predict(self, backbone: Backbone, batch: Batch) -> list[tuple[int | str, str]]:

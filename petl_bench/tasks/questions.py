@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from typing import Any, ClassVar
+
 import numpy as np
 from torch import Tensor
 
@@ -23,6 +26,8 @@ class QuestionTask(Task):
     """
 
     monitor = "accuracy"
+    #: how frames become what answers follow from; None: they are not pooled
+    pooling: ClassVar[str | None] = None
     metric: QuestionMetric
 
     def __init__(self, metric: QuestionMetric) -> None:
@@ -35,6 +40,20 @@ class QuestionTask(Task):
 
     def reset(self) -> None:
         self.metric.reset()
+
+    @property
+    @abstractmethod
+    def answering(self) -> str:
+        """How answers are found, for the run record: what changes the figures of one and the same trained model."""
+
+    def inference(self) -> dict[str, Any]:
+        return {
+            "rerank_k": None,
+            "rerank_beta": None,
+            "dual_softmax": False,
+            "pooling": self.pooling,
+            "answers": self.answering,
+        }
 
     def evaluation(self, result: AnswerResult | ChoiceResult, **others: np.ndarray) -> Evaluation:
         """What a metric found.

@@ -76,6 +76,13 @@ def test_clips_that_are_parts_of_videos_are_told_from_their_files(capsys: pytest
     assert f"youcook2-mil-nce/v1: {told}" in capsys.readouterr().out
 
 
+def test_what_else_a_module_reads(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "info", "tgif_qa"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("TGIFAction\n")
+    assert "Beside it: petl-bench data info TGIFTransition | TGIFFrameQA | TGIFCount\n" in printed
+
+
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "info", "lsmdc", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == described(ENTRIES["LSMDC"])
