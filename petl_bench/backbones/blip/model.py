@@ -148,14 +148,15 @@ class BLIPBase(Backbone):
         """A transformers model with random weights; they follow from `init_seed`, not from the global generator."""
         with torch.random.fork_rng(devices=[]), device:
             torch.manual_seed(init_seed)
-            return self._native(config)
+            return self.native(config)
 
     @abstractmethod
     def _texts(self) -> tuple[Callable[..., str], int]:
         """What is done to a text before it is tokenised, `(text, max_words) -> text`, and how many words are kept."""
 
+    @staticmethod
     @abstractmethod
-    def _native(self, config: dict[str, Any]) -> Any:
+    def native(config: dict[str, Any]) -> Any:
         """A transformers model whose parts are taken over."""
 
     def _take_over(self, model: Any, dropout: float, temperature: float) -> None:
@@ -283,7 +284,8 @@ class BLIP(JointSpace, BLIPBase):
     def _texts(self) -> tuple[Callable[..., str], int]:
         return pre_caption, self.caption_words
 
-    def _native(self, config: dict[str, Any]) -> Any:
+    @staticmethod
+    def native(config: dict[str, Any]) -> Any:
         from transformers import BlipConfig, BlipForImageTextRetrieval
 
         return BlipForImageTextRetrieval(BlipConfig.from_dict(config))
@@ -349,7 +351,8 @@ class BLIPVQA(BLIPBase):
     def _texts(self) -> tuple[Callable[..., str], int]:
         return pre_question, _QUESTION_WORDS
 
-    def _native(self, config: dict[str, Any]) -> Any:
+    @staticmethod
+    def native(config: dict[str, Any]) -> Any:
         from transformers import BlipConfig, BlipForQuestionAnswering, BlipTextLMHeadModel
 
         model = BlipForQuestionAnswering(BlipConfig.from_dict(config))

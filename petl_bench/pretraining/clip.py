@@ -1,0 +1,46 @@
+"""The small CLIP: trained by its contrastive loss, written as open_clip writes weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from petl_bench.backbones.clip.model import CLIP, CLIPTextTower, CLIPVisionTower, create_open_clip
+from petl_bench.pretraining.recipe import Recipe, as_clips, recall, tokenized, train, worded
+from petl_bench.pretraining.stills import TRAINING, Stills, stills
+from petl_bench.tasks.losses import contrastive_loss
+
+RECIPE = Recipe(steps=10_000)
+_ARCHITECTURE = "small"
+
+
+def pretrain(recipe: Recipe) -> dict[str, Tensor]:
+    """Trains a small CLIP; its tensors by open_clip's names."""
+    shown = stills(recipe.stills, recipe.seed, TRAINING)
+    model = CLIP(_ARCHITECTURE, None, init_seed=recipe.seed)
+
+    def loss(rows: np.ndarray, rng: np.random.Generator) -> Tensor:
+        words = tokenized(model, worded(shown.captions, rows, rng))
+        video = model.encode_video(as_clips(shown.pixels[rows])).pooled
+        text = model.encode_text(words).pooled
+        return contrastive_loss(text, video, model.logit_scale.exp())
+
+    train(model, loss, recipe, model.limit_logit_scale)
+    return _tensors(model)
+
+
+def _tensors(model: CLIP) -> dict[str, Tensor]:
+    native = create_open_clip(_ARCHITECTURE, None, 0)
+    towers = CLIPVisionTower(native.visual), CLIPTextTower(native)  # whose parameters are the native model's
+    for own, trained in zip(towers, (model.vision, model.text), strict=True):
+        own.load_state_dict(trained.state_dict())
+    return native.state_dict() | {"logit_scale": model.logit_scale.detach()}
+
+
+@torch.no_grad()
+def examine(backbone: CLIP, shown: Stills) -> dict[str, float]:
+    """What it knows of stills that it has not seen, in percent."""
+    video = backbone.encode_video(as_clips(shown.pixels)).pooled
+    text = backbone.encode_text(tokenized(backbone, [captions[0] for captions in shown.captions])).pooled
+    return recall(video, text)
