@@ -174,4 +174,3 @@ SMALL = {
         "matches, and a decoder that answers.",
     ),
 }
-
