@@ -26,7 +26,7 @@ _PREFIX = "fixture_"
 #: the backbone of the configurations that the demo shows, whose weights are a part of the package
 _BACKBONE = "backbone/clip_small.yaml"
 #: fewer than the benchmark has, so that all of METHODS take minutes
-_TRAIN_VIDEOS, _TEST_VIDEOS = 600, 300
+_TRAIN_VIDEOS, _TEST_VIDEOS = 320, 300
 
 
 @functools.cache
