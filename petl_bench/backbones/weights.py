@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -30,6 +30,7 @@ from petl_bench.storage.adapters import is_adapter_file, read_adapter
 from petl_bench.storage.files import file_sha256
 from petl_bench.storage.untrusted import expanded, is_file, shown_all
 
+_PACKAGED = Path(__file__).with_name("small")
 #: suffixes of files that hold weights of any library
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".npz", ".onnx", ".gguf")
 _SHARD = re.compile(r"(?P<name>.+)-[0-9]{5}-of-(?P<count>[0-9]{5})(?P<suffix>\.\w+)")
@@ -109,6 +110,12 @@ class WeightFiles:
 # --- finding --------------------------------------------------------------------------------------------------------
 
 
+@cache
+def packaged_weights() -> tuple[str, ...]:
+    """What `pretrained` calls the weights that lie in the package."""
+    return tuple(sorted(path.name for path in _PACKAGED.iterdir()))
+
+
 def local_files(pretrained: str, names: Sequence[str]) -> WeightFiles | None:
     """The file, shards or folder that `pretrained` is the path of; None if nothing is there.
 
@@ -141,7 +148,7 @@ def _path(pretrained: str) -> Path | None:
     Raises:
         CheckpointError: its folder may not be looked into.
     """
-    path = expanded(pretrained)
+    path = _PACKAGED / pretrained if pretrained in packaged_weights() else expanded(pretrained)
     try:
         path.exists()
     except PermissionError as error:

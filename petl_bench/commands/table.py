@@ -144,6 +144,13 @@ COMMANDS = (
         "fixture", _REST, ("write a small generated dataset in the layout of a real one",), torch=False, plugins=False
     ),
     Command(
+        "pretrain-fixture",
+        _REST,
+        ("train the small backbones of the package anew",),
+        plugins=False,
+        function="pretrain_fixture:run",
+    ),
+    Command(
         "demo",
         _REST,
         ("all of it in minutes on a CPU: generated clips, a small CLIP, several methods, the leaderboard",),

@@ -18,7 +18,7 @@ from petl_bench.pretraining.stills import TRAINING, Stills, stills
 from petl_bench.tasks.losses import answer_losses, contrastive_loss, hard_negatives
 
 RECIPE = Recipe(steps=7_000, batch=96)
-_ARCHITECTURE = "small"
+ARCHITECTURE = "small"
 #: how often a still is asked for its caption
 _CAPTIONED = 0.2
 _DESCRIBE = "what does the picture show?"
@@ -29,8 +29,8 @@ class _Both(nn.Module):
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        self.retrieval = BLIP(_ARCHITECTURE, None, dropout=0.0, init_seed=seed)
-        self.answers = BLIPVQA(_ARCHITECTURE, None, dropout=0.0, init_seed=seed)
+        self.retrieval = BLIP(ARCHITECTURE, None, dropout=0.0, init_seed=seed)
+        self.answers = BLIPVQA(ARCHITECTURE, None, dropout=0.0, init_seed=seed)
         self.answers.vision, self.answers.text = self.retrieval.vision, self.retrieval.text
 
 

@@ -12,13 +12,13 @@ from petl_bench.pretraining.stills import TRAINING, Stills, stills
 from petl_bench.tasks.losses import contrastive_loss
 
 RECIPE = Recipe(steps=10_000)
-_ARCHITECTURE = "small"
+ARCHITECTURE = "small"
 
 
 def pretrain(recipe: Recipe) -> dict[str, Tensor]:
     """Trains a small CLIP; its tensors by open_clip's names."""
     shown = stills(recipe.stills, recipe.seed, TRAINING)
-    model = CLIP(_ARCHITECTURE, None, init_seed=recipe.seed)
+    model = CLIP(ARCHITECTURE, None, init_seed=recipe.seed)
 
     def loss(rows: np.ndarray, rng: np.random.Generator) -> Tensor:
         words = tokenized(model, worded(shown.captions, rows, rng))
@@ -31,7 +31,7 @@ def pretrain(recipe: Recipe) -> dict[str, Tensor]:
 
 
 def _tensors(model: CLIP) -> dict[str, Tensor]:
-    native = create_open_clip(_ARCHITECTURE, None, 0)
+    native = create_open_clip(ARCHITECTURE, None, 0)
     towers = CLIPVisionTower(native.visual), CLIPTextTower(native)  # whose parameters are the native model's
     for own, trained in zip(towers, (model.vision, model.text), strict=True):
         own.load_state_dict(trained.state_dict())

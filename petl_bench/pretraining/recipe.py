@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from petl_bench.backbones.base import Backbone
+from petl_bench.errors import NonFiniteError
 from petl_bench.inputs import Clips, Words
 from petl_bench.optimizers import AdamWCosine, TrainableParameter
 
@@ -55,7 +56,7 @@ def train(model: nn.Module, loss: Loss, recipe: Recipe, after_step: Callable[[],
         after_step: what to do after each step.
 
     Raises:
-        FloatingPointError: the loss is not finite.
+        NonFiniteError: the loss is not finite.
     """
     parameters = [TrainableParameter(name, one, True, False) for name, one in model.named_parameters()]
     optimizer, schedule = AdamWCosine(recipe.lr, recipe.weight_decay, warmup=0.03).build(parameters, recipe.steps)
@@ -71,7 +72,7 @@ def train(model: nn.Module, loss: Loss, recipe: Recipe, after_step: Callable[[],
                 value = loss(rows, rng)
             recent.append(value.item())
             if not math.isfinite(recent[-1]):
-                raise FloatingPointError(f"step {step}: the loss is {recent[-1]}")
+                raise NonFiniteError(f"step {step}: the loss is {recent[-1]}")
             optimizer.zero_grad()
             value.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
