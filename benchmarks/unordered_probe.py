@@ -5,8 +5,9 @@
 Generates pairs of clips that differ in speed alone, or in how often a thing flashes alone (`petl-bench fixture --layout
 pairs`), encodes and decodes them, and takes statistics over the frames that no order changes: of each pixel its mean,
 standard deviation, least, median and greatest value. A ridge classifier learns from pairs of another seed which clip of
-two is the faster one, or flashes more often, and is asked about the test pairs. Of direction, order and relation the two
-clips have the same frames: their statistics are compared, and where they are equal to the bit nobody can choose (50.0).
+two is the faster one, or flashes more often, and is asked about the test pairs. Of direction, order and relation the
+two clips have the same frames: their statistics are compared, and where they are equal to the bit nobody can choose
+(50.0).
 """
 
 from __future__ import annotations
