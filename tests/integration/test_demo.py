@@ -22,7 +22,7 @@ def test_from_nothing_to_a_leaderboard(own_folder: Path, capsys: pytest.CaptureF
     records = [read_result(path) for path in own_folder.rglob("shown/runs/**/result.json")]
     assert {record["model"]["method"] for record in records} == {"ZeroShot", "LoRA"}
     assert {record["model"]["pretraining_data"] for record in records} == {"clip_small"}
-    assert {record["eval"]["queries"] for record in records} == {8}
+    assert {record["eval"]["t2v"]["n"] for record in records} == {8}
     page = (own_folder / "shown" / "report" / "leaderboard.md").read_text(encoding="utf-8")
     assert "| ZeroShot |" in page
     assert "| LoRA |" in page
