@@ -17,6 +17,7 @@ from petl_bench.cli.named_configs import find_config
 from petl_bench.errors import UsageError
 from petl_bench.pretraining import blip, clip
 from petl_bench.pretraining.folder import SMALL
+from petl_bench.pretraining.folder import _readme as page_of
 from petl_bench.pretraining.stills import HELD_OUT, Stills, stills
 from petl_bench.storage.files import file_sha256
 from tests.shared import REPOSITORY
@@ -39,13 +40,8 @@ def test_they_are_those_that_can_be_trained() -> None:
 def test_card_and_page_agree_with_the_recipe(name: str) -> None:
     card = json.loads((FOLDER / name / "card.json").read_text(encoding="utf-8"))
     page = (FOLDER / name / "README.md").read_text(encoding="utf-8")
-    recipe = card["recipe"]
-    assert (card["name"], recipe) == (name, SMALL[name].recipe._asdict())
-    words = " ".join(page.split())
-    assert f"{recipe['steps']} steps of {recipe['batch']} stills out of {recipe['stills']}, seed" in words
-    assert f"commit {card['code']['commit']}, torch {card['code']['torch']}" in words
-    rows = [line for line in page.splitlines() if line.startswith("| ") and line != "| | |"]
-    assert rows == [f"| {what} | {value} |" for what, value in card["held_out"]["percent"].items()]
+    assert (card["name"], card["recipe"]) == (name, SMALL[name].recipe._asdict())
+    assert page == page_of(SMALL[name], card)
     assert (FOLDER / name / SMALL[name].file).stat().st_size <= MOST_BYTES
 
 
