@@ -13,11 +13,12 @@ from petl_bench.backbones.blip.model import BLIP, BLIPVQA
 from petl_bench.backbones.blip.towers import BLIPDecoder, BLIPTextTower, BLIPVisionTower
 from petl_bench.inputs import Words
 from petl_bench.nn.transformer import Memory
+from petl_bench.pretraining.looks import Looks
 from petl_bench.pretraining.recipe import Recipe, as_clips, recall, tokenized, train, worded
 from petl_bench.pretraining.stills import TRAINING, Stills, stills
 from petl_bench.tasks.losses import answer_losses, contrastive_loss, hard_negatives
 
-RECIPE = Recipe(steps=6_000, batch=96)
+RECIPE = Recipe(steps=5_000, batch=96)
 ARCHITECTURE = "small"
 #: how often a still is asked for its caption
 _CAPTIONED = 0.2
@@ -38,6 +39,9 @@ def pretrain(recipe: Recipe) -> dict[str, Tensor]:
     """Trains a small BLIP; its tensors by the names of transformers, for retrieval and for answers."""
     shown = stills(recipe.stills, recipe.seed, TRAINING)
     both = _Both(recipe.seed)
+    with torch.no_grad():  # so that places count beside patches
+        both.retrieval.vision.positional_embedding.mul_(8)
+    looks = Looks(both.retrieval.embed_dim, shown.looks.shape[1], recipe.seed)
 
     def loss(rows: np.ndarray, rng: np.random.Generator) -> Tensor:
         captions = worded(shown.captions, rows, rng)
@@ -48,9 +52,11 @@ def pretrain(recipe: Recipe) -> dict[str, Tensor]:
         contrast = contrastive_loss(text.pooled, video.pooled, scale)
         logits = (scale * text.pooled.float() @ video.pooled.float().T).detach()
         matching = _matching(both.retrieval, words, memory, logits, rng)
-        return contrast + matching + _answering(both.answers, memory, shown.questions, captions, rows, rng)
+        answering = _answering(both.answers, memory, shown.questions, captions, rows, rng)
+        looking = looks.loss(video.by_frame()[:, 0], shown.looks[rows]) + looks.loss(text.projected, shown.looks[rows])
+        return contrast + matching + answering + looking
 
-    train(both, loss, recipe, both.retrieval.limit_logit_scale)
+    train(nn.ModuleList([both, looks]), loss, recipe, both.retrieval.limit_logit_scale)
     return _tensors(both)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from petl_bench.backbones.clip.model import CLIP, CLIPTextTower, CLIPVisionTower, create_open_clip
+from petl_bench.pretraining.looks import Looks
 from petl_bench.pretraining.recipe import Recipe, as_clips, recall, tokenized, train, worded
 from petl_bench.pretraining.stills import TRAINING, Stills, stills
 from petl_bench.tasks.losses import contrastive_loss
 
-RECIPE = Recipe(steps=10_000)
+RECIPE = Recipe(steps=8_000, lr=2e-3)
 ARCHITECTURE = "small"
 
 
@@ -19,15 +20,30 @@ def pretrain(recipe: Recipe) -> dict[str, Tensor]:
     """Trains a small CLIP; its tensors by open_clip's names."""
     shown = stills(recipe.stills, recipe.seed, TRAINING)
     model = CLIP(ARCHITECTURE, None, init_seed=recipe.seed)
+    _enlarge(model)
+    looks = Looks(model.embed_dim, shown.looks.shape[1], recipe.seed)
 
     def loss(rows: np.ndarray, rng: np.random.Generator) -> Tensor:
         words = tokenized(model, worded(shown.captions, rows, rng))
-        video = model.encode_video(as_clips(shown.pixels[rows])).pooled
-        text = model.encode_text(words).pooled
-        return contrastive_loss(text, video, model.logit_scale.exp())
+        video = model.encode_video(as_clips(shown.pixels[rows]))
+        text = model.encode_text(words)
+        contrast = contrastive_loss(text.pooled, video.pooled, model.logit_scale.exp())
+        return (
+            contrast
+            + looks.loss(video.by_frame()[:, 0], shown.looks[rows])
+            + looks.loss(text.projected, shown.looks[rows])
+        )
 
-    train(model, loss, recipe, model.limit_logit_scale)
+    train(nn.ModuleList([model, looks]), loss, recipe, model.limit_logit_scale)
     return _tensors(model)
+
+
+@torch.no_grad()
+def _enlarge(model: CLIP) -> None:
+    """First embeddings of places and words that count beside patches: open_clip's are made for long training."""
+    model.vision.positional_embedding.mul_(4)
+    model.text.token_embedding.weight.mul_(3)
+    model.text.positional_embedding.mul_(3)
 
 
 def _tensors(model: CLIP) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,16 +14,29 @@ from petl_bench.fixture.diagnostic.clips import FRAMES, Clip, any_clip, clip_pix
 from petl_bench.fixture.diagnostic.layout import HAPPENS, SIDE, held_out
 from petl_bench.fixture.diagnostic.pictures import (
     any_picture,
+    cell,
     picture_captions,
     picture_pixels,
     picture_questions,
     twin,
 )
-from petl_bench.fixture.diagnostic.things import GROUNDS, changed, pixels_of, swapped_colours
+from petl_bench.fixture.diagnostic.things import (
+    COLOURS,
+    GROUNDS,
+    SHAPES,
+    SIZES,
+    TEXTURES,
+    Thing,
+    changed,
+    pixels_of,
+    swapped_colours,
+)
 
 _CAPTIONS = 4
 #: twins of pictures for each one of frames of clips
 _PICTURES_PER_CLIP = 4
+#: what of a thing is told apart, and among how many
+LOOKS = {"colour": len(COLOURS), "texture": len(TEXTURES), "size": len(SIZES), "column": 3, "row": 3}
 #: streams of random numbers
 TRAINING, HELD_OUT = 100, 101
 
@@ -53,17 +66,21 @@ class Stills(NamedTuple):
         pixels: uint8 (S, 3, side, side).
         captions: of each, as many as its twin has; those in the same place are worded alike.
         questions: of each, with the answers.
+        looks: of each and each shape the numbers of its colour, texture, size, column and row, long (S, 7, 5); -1 where
+            nothing has that shape, or for places that are not known.
     """
 
     pixels: Tensor
     captions: list[list[str]]
     questions: list[Asked]
+    looks: Tensor
 
 
 class _Still(NamedTuple):
     pixels: np.ndarray
     captions: list[str]
     questions: Asked
+    looks: np.ndarray
 
 
 def stills(count: int, seed: int, stream: int) -> Stills:
@@ -81,7 +98,8 @@ def stills(count: int, seed: int, stream: int) -> Stills:
         rng = np.random.default_rng([seed, stream, number])
         found += _clip_twins(rng) if number % (_PICTURES_PER_CLIP + 1) == 0 else _picture_twins(rng)
     pixels = torch.from_numpy(np.stack([still.pixels for still in found])).permute(0, 3, 1, 2).contiguous()
-    return Stills(pixels, [still.captions for still in found], [still.questions for still in found])
+    captions, questions = [still.captions for still in found], [still.questions for still in found]
+    return Stills(pixels, captions, questions, torch.from_numpy(np.stack([still.looks for still in found])))
 
 
 def _picture_twins(rng: np.random.Generator) -> list[_Still]:
@@ -100,9 +118,18 @@ def _picture_twins(rng: np.random.Generator) -> list[_Still]:
             pixels_of(picture_pixels(picture, np.random.default_rng(look), SIDE))[0],
             captions,
             picture_questions(picture, rng),
+            _looks(picture.things, [cell(place) for place in picture.places]),
         )
         for picture, captions in zip(both, told, strict=True)
     ]
+
+
+def _looks(things: Sequence[Thing], cells: Sequence[tuple[int, int]]) -> np.ndarray:
+    found = np.full((len(SHAPES), len(LOOKS)), -1)
+    for thing, (column, row) in zip(things, cells, strict=True):
+        names = (list(COLOURS).index(thing.colour), list(TEXTURES).index(thing.texture), list(SIZES).index(thing.size))
+        found[list(SHAPES).index(thing.shape)] = *names, column, row
+    return found
 
 
 def _different(captions: Callable[[np.random.Generator], list[str]], rng: np.random.Generator) -> list[list[str]]:
@@ -124,6 +151,7 @@ def _clip_twins(rng: np.random.Generator) -> list[_Still]:
             pixels_of(clip_pixels(clip, SIDE)[frame]),
             _captions_of_frame(clip),
             clip_questions(clip)[1:],  # a still does not tell the rest
+            _looks((clip.acting, clip.other), [(-1, -1)] * 2),
         )
         for clip in both
     ]
