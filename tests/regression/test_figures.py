@@ -1,0 +1,78 @@
+"""Every method trains on a small pretrained backbone to the figures that were recorded of it."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.regression import figures, record
+from tests.regression.faults import FAULTS
+from tests.regression.figures import EXACT, FILE, differences, recorded
+from tests.regression.training import recipes, train
+
+RECORDED = recorded()
+#: recipes that faults are injected into: a temporal adapter and a plain one on CLIP, one on BLIP
+INJECTED = ("fixture_mvadapter", "fixtureqa_adaptformer", "fixtureqa_blip_uniadapter")
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_figures(recipe: str, clips: Path) -> None:
+    assert recipe in RECORDED, "commit it, then record its figures: make regression-record"
+    assert differences(train(recipe, clips, Path("run")), RECORDED[recipe]) == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("recipe", INJECTED)
+def test_a_fault_is_found(recipe: str, fault: str, clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one, `test_figures` finds nothing in the same recipe."""
+    FAULTS[fault](monkeypatch)
+    told = differences(train(recipe, clips, Path("run")), RECORDED[recipe])
+    print(f"{fault}, {recipe}: {'; '.join(told)}")
+    assert told, f"{fault} changes nothing that is compared"
+
+
+@pytest.mark.parametrize("recipe", INJECTED)
+def test_threads_change_nothing(recipe: str, clips: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3 - min(threads, 2))
+    try:
+        assert differences(train(recipe, clips, Path("run")), RECORDED[recipe]) == []
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_figures_are_of_recipes() -> None:
+    assert RECORDED.keys() == set(recipes())
+
+
+@pytest.mark.parametrize("recipe", recipes())
+def test_enough_is_compared(recipe: str) -> None:
+    """What is trained, the loss on the way, and the test have figures that rounding does not blur."""
+    compared = {name for name, figure in RECORDED[recipe].items() if figure.tolerance is not None}
+    assert {*EXACT, "test loss"} <= compared
+    assert len(compared - {*EXACT}) >= 3
+
+
+def test_tolerances_follow_from_what_was_measured() -> None:
+    for of in RECORDED.values():
+        for name, figure in of.items():
+            assert figure.tolerance == pytest.approx(
+                figures.tolerance(name, figure.value, figure.arithmetic, figure.seeds), rel=0.05
+            )
+
+
+def test_figures_name_commit_and_machine() -> None:
+    found = figures.read()["recorded"]
+    assert re.fullmatch("[0-9a-f]{40}", found["commit"])
+    assert found["cpu"]
+    assert found["versions"]["torch"]
+
+
+@pytest.mark.parametrize("code", [{"commit": "0" * 40, "dirty": True}, {"commit": None, "dirty": None}])
+def test_figures_of_no_commit_are_not_recorded(code: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    before = FILE.read_bytes()
+    monkeypatch.setattr(record, "environment", lambda: code)
+    with pytest.raises(SystemExit, match="commit your changes first"):
+        record.record()
+    assert FILE.read_bytes() == before
