@@ -1,4 +1,4 @@
-"""Records the figures of all recipes anew: `make regression-record`, once a change that is meant to move them is committed.
+"""Records the figures of all recipes anew (`make regression-record`), once a change that is to move them is committed.
 
 What is trained, and how tolerances follow, stands in `tests.regression.figures`.
 """

@@ -1,4 +1,4 @@
-"""Trains a packaged configuration on a few generated clips, as `petl-bench fit` and `test` do, and takes its figures."""
+"""Trains a packaged configuration on a few generated clips and tests it, and takes the figures."""
 
 from __future__ import annotations
 
