@@ -32,7 +32,7 @@ SEEDS = (1, 2)
 #: counted, and the same everywhere
 EXACT = ("trained parameters", "tensors that moved")
 MARGIN = 5
-FLOOR = 1e-3
+FLOOR = 5e-4
 FEWEST = 2
 SHARE = 0.5
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
+import functools
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 
 from petl_bench.cli.configuration import configured
 from petl_bench.cli.named_configs import config_folder
+from petl_bench.data import datasets
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.batch import Batch
+from petl_bench.data.video import load_frames
 from petl_bench.method import Method
 from petl_bench.runs import session
 from petl_bench.runs.folder import ADAPTER_NAME, METRICS_NAME
@@ -26,6 +30,9 @@ Figures = dict[str, float]
 _ELSEWHERE = ("adaptformer", "full", "mvadapter", "uniadapter")
 _FAMILIES = ("fixture_blip", "fixtureqa", "fixtureqa_blip")
 
+#: all recipes of a process read the same clips
+_decoded_once = functools.cache(load_frames)
+
 
 def recipes() -> list[str]:
     """Every method on CLIP for retrieval, and a few on BLIP and for questions."""
@@ -34,6 +41,7 @@ def recipes() -> list[str]:
     return [*of_clip, *(f"{family}_{method}" for family in _FAMILIES for method in _ELSEWHERE)]
 
 
+@mock.patch.object(datasets, "load_frames", _decoded_once)
 def train(recipe: str, clips: Path, folder: Path, seed: int = 0) -> Figures:
     """Trains one epoch, writes the adapter, loads it into a new model and tests that.
 
