@@ -1,6 +1,6 @@
 """How far do frames without their order tell speed and the number of repetitions? What a linear probe makes of them.
 
-    python -m benchmarks.unordered_probe    # a minute on one core; writes benchmarks/results/unordered_probe.json
+    python -m benchmarks.unordered_probe    # 70 s of one core; writes benchmarks/results/unordered_probe.json
 
 Generates pairs of clips that differ in speed alone, or in how often a thing flashes alone (`petl-bench fixture --layout
 pairs`), encodes and decodes them, and takes statistics over the frames that no order changes: of each pixel its mean,
