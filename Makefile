@@ -40,8 +40,8 @@ test: setup ## all tests but those of the next target
 regression: setup ## every method trains on a small backbone and is compared with recorded figures; faults must show
 	$(BIN)/python -m pytest -n 2 --dist load -q tests/regression
 
-regression-record: setup ## records these figures anew, for the commit that is checked out
-	$(BIN)/python -m tests.regression.record
+regression-record: setup ## records these figures anew, for the commit that is checked out (RECIPES: only of some)
+	$(BIN)/python -m tests.regression.record $(RECIPES)
 
 wheel: setup ## build the wheel, install it where nothing else is, use it in an empty folder
 	$(BIN)/python -m pytest -q tests/integration/test_wheel.py

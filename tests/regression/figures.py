@@ -73,14 +73,15 @@ def _floor(name: str, value: float) -> float:
 
 
 def read() -> dict[str, Any]:
-    """What is in the file: `recorded` (commit, versions, machine) and `recipes`."""
+    """What is in the file of each recipe: `recorded` (commit, versions, machine) and `figures`."""
     return json.loads(FILE.read_text(encoding="utf-8"))
 
 
 def recorded() -> dict[str, dict[str, Recorded]]:
     """The figures of each recipe by name."""
-    recipes: Mapping[str, Mapping[str, Any]] = read()["recipes"]
-    return {recipe: {name: Recorded(**figure) for name, figure in of.items()} for recipe, of in recipes.items()}
+    return {
+        recipe: {name: Recorded(**figure) for name, figure in of["figures"].items()} for recipe, of in read().items()
+    }
 
 
 def differences(found: Mapping[str, float], expected: Mapping[str, Recorded]) -> list[str]:

@@ -1,6 +1,7 @@
 """Records the figures of all recipes anew (`make regression-record`), once a change that is to move them is committed.
 
-What is trained, and how tolerances follow, stands in `tests.regression.figures`.
+`python -m tests.regression.record RECIPE ...` does some of them, the others stay as they are. How tolerances follow stands
+in `tests.regression.figures`.
 """
 
 from __future__ import annotations
@@ -11,30 +12,36 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from petl_bench.runs.environment import environment
-from tests.regression.figures import ARITHMETIC, FILE, SEEDS, tolerance
+from tests.regression.figures import ARITHMETIC, FILE, SEEDS, read, tolerance
 from tests.regression.training import Figures, recipes
 from tests.shared import REPOSITORY
 
 #: seed 0, one thread
 _STANDARD = "one thread"
 _ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+#: as first argument: this process trains under one condition
+_WORKER = "--worker"
 
 
-def record(jobs: int = 2) -> None:
-    """Trains every recipe under all conditions, and writes the figures with the commit and the machine that gave them.
+def record(names: Sequence[str] = (), jobs: int = 2) -> None:
+    """Trains recipes under all conditions, and writes the figures with the commit and the machine that gave them.
 
     Args:
+        names: of the recipes; none stands for all.
         jobs: processes at a time.
 
     Raises:
-        SystemExit: the code is not that of a commit.
+        SystemExit: the code is not that of a commit, or there is no such recipe.
     """
-    code = _code()
+    if unknown := set(names) - set(recipes()):
+        raise SystemExit(f"{', '.join(sorted(unknown))}: no recipe; there are {', '.join(recipes())}")
+    code, names = _code(), names or recipes()
     conditions: dict[str, tuple[dict[str, str], int]] = {
         _STANDARD: (_ONE_THREAD, 0),
         **{name: (_ONE_THREAD | variables, 0) for name, variables in ARITHMETIC.items()},
@@ -42,11 +49,13 @@ def record(jobs: int = 2) -> None:
     }
     with tempfile.TemporaryDirectory(prefix="regression_") as folder, ThreadPoolExecutor(jobs) as pool:
         places = {name: Path(folder) / name.replace(" ", "_") for name in conditions}
-        waiting = {name: pool.submit(_train_all, places[name], *conditions[name]) for name in conditions}
+        waiting = {name: pool.submit(_train_all, names, places[name], *conditions[name]) for name in conditions}
         found = {name: future.result() for name, future in waiting.items()}
     if _code() != code:
         raise SystemExit("the code changed while figures were recorded: do it again")
-    _write({"recorded": code, "recipes": {recipe: _of(recipe, found) for recipe in found[_STANDARD]}})
+    kept = read() if FILE.is_file() else {}
+    new = {recipe: {"recorded": code, "figures": _of(recipe, found)} for recipe in names}
+    _write({recipe: (kept | new)[recipe] for recipe in recipes() if recipe in kept | new})
 
 
 def _code() -> dict[str, Any]:
@@ -63,21 +72,21 @@ def _code() -> dict[str, Any]:
     return {key: found[key] for key in ("commit", "python", "platform", "cpu", "versions")}
 
 
-def _train_all(folder: Path, variables: dict[str, str], seed: int) -> dict[str, Figures]:
-    """Figures of all recipes from a process of its own: these variables are read when torch is imported."""
+def _train_all(names: Sequence[str], folder: Path, variables: dict[str, str], seed: int) -> dict[str, Figures]:
+    """Figures of these recipes from a process of its own: these variables are read when torch is imported."""
     folder.mkdir()
     out = folder / "figures.json"
-    command = [sys.executable, "-m", "tests.regression.record", str(folder), str(seed), str(out)]
+    command = [sys.executable, "-m", "tests.regression.record", _WORKER, str(folder), str(seed), str(out), *names]
     subprocess.run(command, env=os.environ | variables, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
     return json.loads(out.read_text(encoding="utf-8"))
 
 
-def _train_here(folder: Path, seed: int, out: Path) -> None:
+def _train_here(names: Sequence[str], folder: Path, seed: int, out: Path) -> None:
     from tests.regression.clips import write_clips
     from tests.regression.training import train
 
     write_clips(folder / "clips")
-    found = {recipe: train(recipe, folder / "clips", folder / "run", seed) for recipe in recipes()}
+    found = {recipe: train(recipe, folder / "clips", folder / "run", seed) for recipe in names}
     out.write_text(json.dumps(found), encoding="utf-8")
 
 
@@ -99,20 +108,20 @@ def _rounded(value: float, digits: int) -> float:
     return float(f"{value:.{digits}g}")
 
 
-def _write(content: dict[str, Any]) -> None:
+def _write(content: dict[str, dict[str, Any]]) -> None:
     """One figure to a line, so that a change shows what moved."""
-    recipes = ",\n".join(
-        f"  {json.dumps(recipe)}: {{\n"
-        + ",\n".join(f"   {json.dumps(name)}: {json.dumps(figure)}" for name, figure in of.items())
-        + "\n  }"
-        for recipe, of in content["recipes"].items()
+    FILE.write_text("{\n" + ",\n".join(_recipe(name, of) for name, of in content.items()) + "\n}\n", encoding="utf-8")
+
+
+def _recipe(name: str, of: dict[str, Any]) -> str:
+    figures = ",\n".join(f"   {json.dumps(figure)}: {json.dumps(spread)}" for figure, spread in of["figures"].items())
+    return (
+        f' {json.dumps(name)}: {{\n  "recorded": {json.dumps(of["recorded"])},\n  "figures": {{\n{figures}\n  }}\n }}'
     )
-    recorded = json.dumps(content["recorded"])
-    FILE.write_text(f'{{\n "recorded": {recorded},\n "recipes": {{\n{recipes}\n }}\n}}\n', encoding="utf-8")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        record()
+    if sys.argv[1:2] == [_WORKER]:
+        _train_here(sys.argv[5:], Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
     else:
-        _train_here(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+        record(sys.argv[1:])

@@ -63,10 +63,11 @@ def test_tolerances_follow_from_what_was_measured() -> None:
 
 
 def test_figures_name_commit_and_machine() -> None:
-    found = figures.read()["recorded"]
-    assert re.fullmatch("[0-9a-f]{40}", found["commit"])
-    assert found["cpu"]
-    assert found["versions"]["torch"]
+    for recipe in figures.read().values():
+        found = recipe["recorded"]
+        assert re.fullmatch("[0-9a-f]{40}", found["commit"])
+        assert found["cpu"]
+        assert found["versions"]["torch"]
 
 
 @pytest.mark.parametrize("code", [{"commit": "0" * 40, "dirty": True}, {"commit": None, "dirty": None}])
@@ -76,3 +77,8 @@ def test_figures_of_no_commit_are_not_recorded(code: dict[str, object], monkeypa
     with pytest.raises(SystemExit, match="commit your changes first"):
         record.record()
     assert FILE.read_bytes() == before
+
+
+def test_only_recipes_are_recorded() -> None:
+    with pytest.raises(SystemExit, match="msrvtt_full: no recipe"):
+        record.record(["msrvtt_full"])
