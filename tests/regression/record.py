@@ -1,7 +1,7 @@
 """Records the figures of all recipes anew (`make regression-record`), once a change that is to move them is committed.
 
-`python -m tests.regression.record RECIPE ...` does some of them, the others stay as they are. How tolerances follow stands
-in `tests.regression.figures`.
+`python -m tests.regression.record RECIPE ...` does some of them, and the others stay as they are. How tolerances follow
+stands in `tests.regression.figures`.
 """
 
 from __future__ import annotations
