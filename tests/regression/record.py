@@ -18,13 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from petl_bench.runs.environment import environment
+from tests.regression.clips import write_clips
 from tests.regression.figures import ARITHMETIC, FILE, SEEDS, read, tolerance
-from tests.regression.training import Figures, recipes
+from tests.regression.training import Figures, recipes, train
 from tests.shared import REPOSITORY
 
-#: seed 0, one thread
+#: arithmetic
 _STANDARD = "one thread"
 _ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+#: below the folder of all processes
+_CLIPS = "clips"
 #: as first argument: this process trains under one condition
 _WORKER = "--worker"
 
@@ -42,14 +45,14 @@ def record(names: Sequence[str] = (), jobs: int = 2) -> None:
     if unknown := set(names) - set(recipes()):
         raise SystemExit(f"{', '.join(sorted(unknown))}: no recipe; there are {', '.join(recipes())}")
     code, names = _code(), names or recipes()
-    conditions: dict[str, tuple[dict[str, str], int]] = {
-        _STANDARD: (_ONE_THREAD, 0),
-        **{name: (_ONE_THREAD | variables, 0) for name, variables in ARITHMETIC.items()},
-        **{f"seed {seed}": (_ONE_THREAD, seed) for seed in SEEDS},
-    }
-    with tempfile.TemporaryDirectory(prefix="regression_") as folder, ThreadPoolExecutor(jobs) as pool:
-        places = {name: Path(folder) / name.replace(" ", "_") for name in conditions}
-        waiting = {name: pool.submit(_train_all, names, places[name], *conditions[name]) for name in conditions}
+    arithmetic: dict[str, dict[str, str]] = {_STANDARD: {}, **ARITHMETIC}
+    with tempfile.TemporaryDirectory(prefix="regression_") as given, ThreadPoolExecutor(jobs) as pool:
+        folder = Path(given)
+        write_clips(folder / _CLIPS)
+        waiting = {
+            name: pool.submit(_train_all, names, folder, variables, (0, *SEEDS) if name == _STANDARD else (0,))
+            for name, variables in arithmetic.items()
+        }
         found = {name: future.result() for name, future in waiting.items()}
     if _code() != code:
         raise SystemExit("the code changed while figures were recorded: do it again")
@@ -72,33 +75,36 @@ def _code() -> dict[str, Any]:
     return {key: found[key] for key in ("commit", "python", "platform", "cpu", "versions")}
 
 
-def _train_all(names: Sequence[str], folder: Path, variables: dict[str, str], seed: int) -> dict[str, Figures]:
-    """Figures of these recipes from a process of its own: these variables are read when torch is imported."""
-    folder.mkdir()
-    out = folder / "figures.json"
-    command = [sys.executable, "-m", "tests.regression.record", _WORKER, str(folder), str(seed), str(out), *names]
-    subprocess.run(command, env=os.environ | variables, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
-    return json.loads(out.read_text(encoding="utf-8"))
+def _train_all(
+    names: Sequence[str], folder: Path, variables: dict[str, str], seeds: Sequence[int]
+) -> list[dict[str, Figures]]:
+    """Figures of these recipes by seed, from a process of its own: the variables are read when torch is imported."""
+    out = Path(tempfile.mkdtemp(dir=folder))
+    command = [sys.executable, "-m", "tests.regression.record", _WORKER, str(folder), str(out)]
+    command += [",".join(map(str, seeds)), *names]
+    environ = os.environ | _ONE_THREAD | variables
+    subprocess.run(command, env=environ, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
+    return json.loads((out / FILE.name).read_text(encoding="utf-8"))
 
 
-def _train_here(names: Sequence[str], folder: Path, seed: int, out: Path) -> None:
-    from tests.regression.clips import write_clips
-    from tests.regression.training import train
+def _train_here(folder: Path, out: Path, seeds: str, *names: str) -> None:
+    found = [
+        {recipe: train(recipe, folder / _CLIPS, out / "run", int(seed)) for recipe in names}
+        for seed in seeds.split(",")
+    ]
+    (out / FILE.name).write_text(json.dumps(found), encoding="utf-8")
 
-    write_clips(folder / "clips")
-    found = {recipe: train(recipe, folder / "clips", folder / "run", seed) for recipe in names}
-    out.write_text(json.dumps(found), encoding="utf-8")
 
-
-def _of(recipe: str, found: dict[str, dict[str, Figures]]) -> dict[str, Any]:
+def _of(recipe: str, found: dict[str, list[dict[str, Figures]]]) -> dict[str, Any]:
     """The figures of a recipe with their spreads."""
-    return {name: _figure(name, recipe, found) for name in found[_STANDARD][recipe]}
+    return {name: _figure(name, recipe, found) for name in found[_STANDARD][0][recipe]}
 
 
-def _figure(name: str, recipe: str, found: dict[str, dict[str, Figures]]) -> dict[str, float | None]:
-    value = found[_STANDARD][recipe][name]
-    arithmetic = max(abs(found[condition][recipe][name] - value) for condition in ARITHMETIC)
-    seeds = statistics.stdev([value, *(found[f"seed {seed}"][recipe][name] for seed in SEEDS)])
+def _figure(name: str, recipe: str, found: dict[str, list[dict[str, Figures]]]) -> dict[str, float | None]:
+    by_seed = [of[recipe][name] for of in found[_STANDARD]]
+    value = by_seed[0]
+    arithmetic = max(abs(found[other][0][recipe][name] - value) for other in ARITHMETIC)
+    seeds = statistics.stdev(by_seed)
     allowed = tolerance(name, value, arithmetic, seeds)
     spread = {"arithmetic": _rounded(arithmetic, 2), "seeds": _rounded(seeds, 2)}
     return {"value": _rounded(value, 7), **spread, "tolerance": None if allowed is None else _rounded(allowed, 2)}
@@ -122,6 +128,6 @@ def _recipe(name: str, of: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == [_WORKER]:
-        _train_here(sys.argv[5:], Path(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+        _train_here(Path(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])
     else:
         record(sys.argv[1:])
