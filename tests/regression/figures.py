@@ -73,7 +73,9 @@ def _floor(name: str, value: float) -> float:
 
 
 def read() -> dict[str, Any]:
-    """What is in the file of each recipe: `recorded` (commit, versions, machine) and `figures`."""
+    """What is in the file of each recipe: `recorded` (commit, versions, machine) and `figures`; nothing before any."""
+    if not FILE.is_file():
+        return {}
     return json.loads(FILE.read_text(encoding="utf-8"))
 
 

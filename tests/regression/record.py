@@ -56,7 +56,7 @@ def record(names: Sequence[str] = (), jobs: int = 2) -> None:
         found = {name: future.result() for name, future in waiting.items()}
     if _code() != code:
         raise SystemExit("the code changed while figures were recorded: do it again")
-    kept = read() if FILE.is_file() else {}
+    kept = read()
     new = {recipe: {"recorded": code, "figures": _of(recipe, found)} for recipe in names}
     _write({recipe: (kept | new)[recipe] for recipe in recipes() if recipe in kept | new})
 
