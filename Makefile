@@ -8,10 +8,10 @@ RUNS   ?= runs
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test wheel lint format report faults fuzz versions audit clean
+.PHONY: help setup demo test regression regression-record wheel lint format report faults fuzz versions audit clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## virtual environment with everything pinned in constraints.txt
 
@@ -34,8 +34,14 @@ demo: setup ## generate clips, train on the CPU, print the leaderboard
 	rm -rf demo
 	$(BIN)/petl-bench demo demo --methods $(DEMO_METHODS)
 
-test: setup ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+test: setup ## all tests but those of the next target
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q --ignore tests/regression
+
+regression: setup ## every method trains on a small backbone and is compared with recorded figures; faults must show
+	$(BIN)/python -m pytest -n 2 --dist load -q tests/regression
+
+regression-record: setup ## records these figures anew, for the commit that is checked out (RECIPES: only of some)
+	$(BIN)/python -m tests.regression.record $(RECIPES)
 
 wheel: setup ## build the wheel, install it where nothing else is, use it in an empty folder
 	$(BIN)/python -m pytest -q tests/integration/test_wheel.py
