@@ -7,22 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from petl_bench.data.annotations import read_records
+from petl_bench.data.annotations import Record, read_records
 from petl_bench.data.choice import ChoiceDataModule, choice_question
 from petl_bench.data.qa import Asked
 from petl_bench.data.samples import REVERSED, Protocol, Sample, Split
+from petl_bench.errors import DataError
 
 #: what `petl-bench fixture --layout pairs` writes: of three axes one file stands for both clips of a pair
 _PROTOCOL = Protocol("minimal-pairs/v1", {"test": 2100}, {"test": 2100}, files={"test": 1650})
 _QUESTION = "which caption describes the clip"
+#: respects in which two clips differ; of a pair of the first three the second clip is the first one in reverse
+AXES = ("direction", "order", "relation", "appearance", "binding", "speed", "repetitions")
 
 
 class MinimalPairs(ChoiceDataModule):
     """Which of two captions describes a clip, where captions and clips of a pair differ in one respect; no training.
 
-    Types are the respects: appearance, binding, direction, order, relation, speed, repetitions. Of direction, order and
-    relation the second clip is the first one in reverse: a model that does not read the order of frames ties, and gets
-    50.0 to the last digit. Of speed and repetitions the sets of frames differ, and nothing of that kind is claimed.
+    Types are the respects (`AXES`). Of direction, order and relation the second clip is the first one in reverse: a
+    model that does not read the order of frames gets 50.0 to the last digit. Of speed and repetitions the sets of
+    frames differ, and nothing of that kind is claimed.
 
     Args:
         root: folder with the file and, below it, the clips (`petl-bench fixture DIR --layout pairs`).
@@ -49,15 +52,29 @@ class MinimalPairs(ChoiceDataModule):
         if split != "test":
             return
         for record in read_records(self.root / self.test_file):
-            if (backwards := record.values.get("reverse")) not in (True, False):
-                raise record.error("reverse", "true or false")
-            video = record.name("video") + (REVERSED if backwards else "")
+            video = _clip(record)
             options = self.options_of(record, (record.text("caption"), record.text("foil")))
-            question = choice_question(video, record.name("axis"), options, 0)
-            yield Asked(video, _QUESTION, question, record.where)
+            yield Asked(video, _QUESTION, choice_question(video, _axis(record), options, 0), record.where)
 
     def annotations(self, split: Split) -> list[Sample]:
         return [
             replace(sample, file=sample.video.removesuffix(REVERSED), reverse=sample.video.endswith(REVERSED))
             for sample in super().annotations(split)
         ]
+
+
+def _clip(record: Record) -> str:
+    """The id of the clip that a record is about, which says whether it is shown in reverse."""
+    video, backwards = record.name("video"), record.values.get("reverse")
+    if not isinstance(backwards, bool):
+        raise record.error("reverse", "true or false")
+    if video.endswith(REVERSED):
+        raise DataError(f"{record.where}: an id that ends with {REVERSED} is that of a clip in reverse")
+    return video + REVERSED * backwards
+
+
+def _axis(record: Record) -> str:
+    axis = record.name("axis")
+    if axis not in AXES:
+        raise record.error("axis", f"one of {', '.join(AXES)}")
+    return axis
