@@ -24,8 +24,8 @@ class MinimalPairs(ChoiceDataModule):
     """Which of two captions describes a clip, where captions and clips of a pair differ in one respect; no training.
 
     Types are the respects (`AXES`). Of direction, order and relation the second clip is the first one in reverse: a
-    model that does not read the order of frames gets 50.0 to the last digit. Of speed and repetitions the sets of
-    frames differ, and nothing of that kind is claimed.
+    model that does not read the order of frames gets 50.0 to the last digit. Of speed and repetitions the
+    frames differ, or how often each occurs, and nothing of that kind is claimed.
 
     Args:
         root: folder with the file and, below it, the clips (`petl-bench fixture DIR --layout pairs`).
