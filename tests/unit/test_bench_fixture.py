@@ -1,4 +1,4 @@
-"""The benchmark's own machinery: what counts as finished, what is run again, and how rates are chosen. Trains nothing."""
+"""The benchmark's own machinery: what is finished, what is run again, how rates are chosen. Trains nothing."""
 
 from __future__ import annotations
 
@@ -175,9 +175,8 @@ def test_other_weights_are_another_recipe(place: Place, monkeypatch: pytest.Monk
 
 
 def test_what_fails_stops_nothing_else_and_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        runs, "petl_bench", _failing(lambda a: "--config=fixture_full" in a and "--seed_everything=1" in a)
-    )
+    one = {"--config=fixture_full", "--seed_everything=1"}
+    monkeypatch.setattr(runs, "petl_bench", _failing(lambda arguments: one <= {*arguments}))
     (failed,) = runs.run_missing(place)
     assert failed.startswith("fixture_full seed 1: petl-bench fit ended with 4, see ")
     assert len(names(place)) == 13
@@ -281,7 +280,8 @@ def test_rates_are_chosen_without_test_clips(task: str, tmp_path: Path) -> None:
     kind: Callable[..., Any] = {"retrieval": MSRVTT, "questions": MSRVTTQA}[task]
     data = kind(tmp_path / "clips", partial=True, **given)
     trained, examined = ({sample.video for sample in data.samples(split)} for split in ("train", "test"))
-    assert trained and examined
+    assert trained
+    assert examined
     assert not trained & examined
     assert trained | examined <= {f"video{clip}" for clip in range(training)}
     recipe = next(one for one in recipes.recipes() if one.task == task and one.trains)
@@ -316,10 +316,6 @@ def _failing(fails: Callable[[Sequence[str]], bool]) -> Callable[[Sequence[str],
 
 def test_a_recipe_is_what_its_file_says() -> None:
     recipe = next(one for one in recipes.recipes() if one.name == "fixture_blip_lora")
-    assert (recipe.method, recipe.backbone, recipe.task, recipe.pairs) == (
-        "lora",
-        "blip",
-        "retrieval",
-        "minimal_pairs_blip",
-    )
+    assert (recipe.method, recipe.backbone, recipe.task) == ("lora", "blip", "retrieval")
+    assert recipe.pairs == "minimal_pairs_blip"
     assert recipe.config == composed(recipe.path)
