@@ -139,10 +139,30 @@ def _vitatecs_readers() -> Iterable[Any]:
     return (*own, *base, annotations.read_values, annotations.read_records)
 
 
+def _minimal_pairs(folder: Path) -> list[Form]:
+    from datamodules.minimal_pairs import MinimalPairs
+
+    row = {"video": "order_0", "reverse": False, "axis": "order", "caption": "a ring flashes", "foil": "a star does"}
+    back = row | {"reverse": True, "caption": row["foil"], "foil": row["caption"]}
+    (folder / "pairs.json").write_text(json.dumps([row, back, row | {"video": "speed_0a", "axis": "speed"}]))
+    return [form(MinimalPairs, "pairs.json", "json")]
+
+
+def _minimal_pairs_readers() -> Iterable[Any]:
+    from datamodules import minimal_pairs
+    from petl_bench.data import choice, qa
+
+    module = minimal_pairs.MinimalPairs
+    own = (module.questions, module.annotations, minimal_pairs._clip, minimal_pairs._axis)
+    base = (choice.ChoiceDataModule.annotations, choice.ChoiceDataModule.options_of, annotations.one_line)
+    return (*own, *base, qa.QuestionAnswerDataModule.annotations, qa._asked_twice, *JSON, *RECORDS)
+
+
 CHOICE_TARGETS = (
     Target("nextqa", _nextqa, _nextqa_readers),
     Target("msrvtt_mc", _msrvtt_mc, _msrvtt_mc_readers),
     Target("star", _star, _star_readers),
     Target("egoschema", _egoschema, _egoschema_readers),
     Target("vitatecs", _vitatecs, _vitatecs_readers),
+    Target("minimal_pairs", _minimal_pairs, _minimal_pairs_readers),
 )

@@ -45,4 +45,6 @@ def _parser() -> Parser:
 
 def _add_option(parser: Parser, name: str, kind: Any, meaning: str) -> None:
     defaults = ", ".join(f"{key} {getattr(small.recipe, name)}" for key, small in SMALL.items())
-    parser.add_argument(f"--{name}", type=argument(kind), default=argparse.SUPPRESS, help=f"{meaning} (default: {defaults})")
+    parser.add_argument(
+        f"--{name}", type=argument(kind), default=argparse.SUPPRESS, help=f"{meaning} (default: {defaults})"
+    )

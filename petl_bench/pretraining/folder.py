@@ -130,19 +130,26 @@ def _readme(small: Small, card: Mapping[str, Any]) -> str:
     figures = "\n".join(f"| {name} | {value} |" for name, value in held_out["percent"].items())
     return f"""# {card["name"]}
 
-{small.told} It is part of petl_bench, for trials, tests and the diagnostic benchmark on a CPU; it has seen nothing but
+{small.told} It is part of petl_bench, for trials, tests and the diagnostic benchmark on a CPU. It has seen nothing but
 generated stills, and knows nothing of photographs.
 
 ## Recipe
 
-`petl-bench pretrain-fixture {card["name"]} FOLDER` gives these files, on one machine the same to the last bit:
-{recipe["steps"]} steps of {recipe["batch"]} stills out of {recipe["stills"]}, seed {recipe["seed"]}, AdamW with rate
-{recipe["lr"]} (warm-up, then half a cosine) and weight decay {recipe["weight_decay"]}, products in bfloat16.
-{card["minutes"]} minutes on one core. Code: commit {code["commit"]}, torch {code["torch"]}.
+`petl-bench pretrain-fixture {card["name"]} FOLDER` gives these files, on one machine the same to the last bit.
+
+| | |
+|---|---|
+| steps | {recipe["steps"]} |
+| stills of a step | {recipe["batch"]}, of {recipe["stills"]} |
+| optimiser | AdamW, rate {recipe["lr"]} (warm-up, then half a cosine), weight decay {recipe["weight_decay"]} |
+| seed | {recipe["seed"]} |
+| products | in bfloat16 |
+| time | {card["minutes"]} minutes with one thread |
+| code | commit {code["commit"]}, torch {code["torch"]} |
 
 Stills come in twins, which differ in one respect: what one thing looks like, the colours or the places of two, or the
-ground. One twin in five is a frame of a clip, whose caption tells of motion; what acts in test clips of the diagnostic
-benchmark acts in none of them.
+ground. One twin in five is a frame of a clip, whose caption tells of motion; the colour and shape that act in a test
+clip of the diagnostic benchmark act in none of these.
 
 ## What it knows of {held_out["stills"]} stills that it has not seen, in percent
 
@@ -174,4 +181,3 @@ SMALL = {
         "matches, and a decoder that answers.",
     ),
 }
-

@@ -108,6 +108,7 @@ def _table(table: Table, heading: str = "##") -> list[str]:
         f"{heading} {escape_markdown(table.title)}",
         "\n".join(notes),
         _quality(table),
+        *_by_type(table),
         *_second(table),
         _costs(table),
     ]
@@ -132,6 +133,19 @@ def _quality(table: Table) -> str:
         for row in table.rows
     ]
     return grid(header, rows)
+
+
+def _by_type(table: Table) -> Iterator[str]:
+    """Types of questions that the grid before has no room for, each figure with its interval; not more than fit."""
+    if table.named(_RETRIEVAL):
+        return
+    shown = _quality_columns(table)
+    columns = [column for column in without_many_types(table.quality) if column not in shown]
+    if not columns:
+        return
+    best = best_of(table)
+    rows = [[row.name, *(_figure(row, column, best, True) for column in columns)] for row in table.rows]
+    yield grid(["Method", *(column.title for column in columns)], rows)
 
 
 def _second(table: Table) -> Iterator[str]:

@@ -98,6 +98,15 @@ def test_an_adapter_of_retrieval_is_evaluated_by_choosing(
     assert record["protocol"]["id"] == "vitatecs-direction/v1"
     assert record["eval"]["n_per_type"] == {"direction": 2}
 
+    pairs = folder / "pairs"
+    WRITERS["pairs"](pairs, test_videos=1)
+    assert main(["test", adapter, "--config=minimal_pairs", f"--data.init_args.root={pairs}", pairs_only[-1]]) == 0
+    record = record_of(folder, "minimal-pairs-v1_choice")
+    assert record["model"]["method"] == of_retrieval["model"]["method"]
+    assert len(record["eval"]["per_type"]) == 7
+    # Mean pooling reads no order.
+    assert [record["eval"]["per_type"][axis] for axis in ("direction", "order", "relation")] == [50.0] * 3
+
     full = ("--data=data/msrvtt.yaml", "--data.init_args.split_protocol=full", f"--data.init_args.root={msrvtt}")
     more = ("--data.init_args.augmentation=null", "--trainer.logger=false")
     assert main(["test", adapter, *full, *more]) == 4

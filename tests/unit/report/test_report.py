@@ -454,6 +454,17 @@ def test_many_question_types_get_no_columns_where_there_is_no_room(capsys: pytes
         assert "Accuracy type 8" in text
 
 
+def test_types_that_have_no_room_beside_the_score_have_a_grid_of_their_own_in_markdown() -> None:
+    cost = {"clips_per_s": None}
+    for count, shown in ((3, False), (4, True), (MOST_TYPES, True)):
+        types = {f"type {n}": 50.0 + n for n in range(count)}
+        found = report_of(make_record(eval={"accuracy": 50.0, "per_type": types, "n": 10, "cost": cost}))
+        (page,) = (text for name, text in rendered(found).items() if name.endswith(".md"))
+        header = " | ".join(["| Method", *(f"Accuracy {name}" for name in types)])
+        assert (f"{header} |" in page) == shown
+        assert "Accuracy type 2" in page
+
+
 # --- files and exit codes
 
 
