@@ -3,7 +3,8 @@
 `CLASSES` holds class paths that moved. `REWRITTEN` holds, by the class path of today, what makes a block of an earlier
 version (a class with its arguments) one of today; a block of today passes unchanged. Lines are added here and nowhere
 else. They apply to configurations given by name, beside an adapter or in the folder of an earlier run, to class paths
-on the command line and to what a checkpoint depends on.
+on the command line and to what a checkpoint depends on. `CONFIGURATIONS` holds packaged files that are gone, and what a
+message says of each.
 """
 
 from __future__ import annotations
@@ -27,6 +28,15 @@ Rule = Callable[[Block], Block]
 CLASSES: dict[str, str] = {
     "petl_bench.backbones.whole_clip.WholeCLIP": "petl_bench.backbones.clip.WholeCLIP",
     "petl_bench.optimizers.OfficialMVAdapter": "methods.mv_adapter.OfficialMVAdapter",
+}
+
+#: packaged configurations that are gone -> what there is instead
+CONFIGURATIONS: dict[str, str] = {
+    "fixture_pretrain.yaml": "backbone/clip_small.yaml has weights, which petl-bench pretrain-fixture makes",
+    "fixture_blip_pretrain.yaml": "backbone/blip_small.yaml has weights, which petl-bench pretrain-fixture makes",
+    "data/fixture_stills.yaml": "petl-bench fixture --layout pictures writes pictures, which data/fixture.yaml reads",
+    "backbone/clip_tiny_shapes.yaml": "take backbone/clip_small.yaml, whose weights are a part of the package",
+    "optimizer/fixture.yaml": "take optimizer/clip.yaml, and say its lr",
 }
 
 

@@ -191,7 +191,7 @@ def _options_of_fit(bench: Bench) -> Iterator[tuple[str, tuple[str, ...]]]:
 _METHODS = (
     *((f"fixture_{name}", "msrvtt", _CLIP) for name in ("adaptformer", "convpass", "cross_modal_adapter", "lora")),
     *((f"fixture_{name}", "msrvtt", _CLIP) for name in ("mvadapter", "partial1", "st_adapter", "tempme", "vop", "vpt")),
-    ("fixture_uniadapter", "msrvtt", _BLIP),
+    ("fixture_blip_uniadapter", "msrvtt", _BLIP),
 )
 _DATA = {
     "msvd_linear": "msvd",
@@ -207,11 +207,11 @@ _DATA = {
 }
 _PARTS: tuple[tuple[str, type, str, str, str], ...] = (
     ("task", Retrieval, "fixture_linear", "msrvtt", _CLIP),
-    ("task", MatchingRetrieval, "fixture_uniadapter", "msrvtt", _BLIP),
+    ("task", MatchingRetrieval, "fixture_blip_uniadapter", "msrvtt", _BLIP),
     ("task", AnswerClassifier, "fixtureqa_full", "msrvtt_qa", _CLIP),
     ("task", AnswerGeneration, "fixtureqa_blip_adaptformer", "msrvtt_qa", _BLIP_QA),
     ("backbone", CLIP, "fixture_linear", "msrvtt", _CLIP),
-    ("backbone", BLIP, "fixture_uniadapter", "msrvtt", _BLIP),
+    ("backbone", BLIP, "fixture_blip_uniadapter", "msrvtt", _BLIP),
     ("backbone", WholeCLIP, "fixture_full", "msrvtt", "WholeCLIP"),
     ("optimizer", AdamWCosine, "fixture_linear", "msrvtt", _CLIP),
     ("optimizer", OfficialMVAdapter, "fixture_mvadapter_official", "msrvtt", _CLIP),
@@ -228,7 +228,7 @@ def _fit(bench: Bench, config: str, layout: str, backbone: str) -> tuple[str, ..
         )
     if config.startswith("fixtureqa_full"):
         more += (_answers(bench.data(layout)),)
-    if config == "fixture_uniadapter":
+    if config == "fixture_blip_uniadapter":
         more += ("--model.init_args.task.init_args.queue_size=8", "--model.init_args.task.init_args.reranking.k=2")
     if config == "fixture_tempme":
         more += ("--data.init_args.frames=8",)

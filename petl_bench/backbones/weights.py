@@ -116,6 +116,11 @@ def packaged_weights() -> tuple[str, ...]:
     return tuple(sorted(path.name for path in _PACKAGED.iterdir()))
 
 
+def packaged() -> str:
+    """`packaged_weights` in a message."""
+    return f"one of the package ({', '.join(packaged_weights())})"
+
+
 def local_files(pretrained: str, names: Sequence[str]) -> WeightFiles | None:
     """The file, shards or folder that `pretrained` is the path of; None if nothing is there.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from petl_bench.errors import UsageError
 from petl_bench.registry import config_folders
+from petl_bench.renamed import CONFIGURATIONS
 from petl_bench.storage import untrusted
 from petl_bench.storage.untrusted import expanded, is_file, shown
 
@@ -60,6 +61,8 @@ def find_config(name: str) -> Path:
     path = found_config(name)
     if path is not None:
         return path
+    if gone := _instead_of(name):
+        raise UsageError(f"configuration {name} is gone: {gone}")
     close = get_close_matches(name, [*list_configs(), *plugin_configs()], 3, 0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else "`petl-bench list configs` shows the packaged ones"
     raise UsageError(f"no file and no packaged configuration {shown(name, 200)}: {hint}")
@@ -83,10 +86,17 @@ def find_fragment(name: str, folder: Path) -> Path:
     found = next((path for path in (*(folder / own for folder in folders), own) if is_file(path)), None)
     if found is not None:
         return found
+    if gone := _instead_of(name):
+        raise UsageError(f"{name} is gone: {gone}")
     known = [fragment for fragment in (*list_configs(), *plugin_configs()) if os.sep in fragment]
     close = get_close_matches(name, known, 3)
     hint = f": did you mean {' or '.join(close)}?" if close else ""
     raise UsageError(f"no file {shown(name, 200)} in {folder.resolve()}, and no packaged one of that name{hint}")
+
+
+def _instead_of(name: str) -> str | None:
+    """What there is instead of a packaged configuration of earlier versions."""
+    return CONFIGURATIONS.get(f"{name.removesuffix('.yaml')}.yaml")
 
 
 def read_text(path: Path) -> str:

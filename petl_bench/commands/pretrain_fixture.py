@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from petl_bench.cli.arguments import Parser, possible_path
+from petl_bench.errors import UsageError
 from petl_bench.pretraining.folder import SMALL, write
+from petl_bench.pretraining.recipe import Recipe
 from petl_bench.ranges import Positive, Seed, Size, argument
 
 
@@ -15,16 +17,26 @@ def run(arguments: Sequence[str]) -> int:
     """Runs `petl-bench pretrain-fixture` and prints what the weights know of held-out stills.
 
     Raises:
-        UsageError: the folder holds something already.
+        UsageError: the folder holds something already, or stills make no twins.
         NonFiniteError: the loss is not finite.
     """
     given = vars(_parser().parse_args(arguments))
     name, folder = given.pop("backbone"), given.pop("folder")
     recipe = SMALL[name].recipe._replace(**given)
+    _require_twins(recipe)
     card = write(name, folder, recipe)
     figures = ", ".join(f"{what} {value}" for what, value in card["held_out"]["percent"].items())
     print(f"wrote {folder}: {figures} (% of {card['held_out']['stills']} held-out stills)")
     return 0
+
+
+def _require_twins(recipe: Recipe) -> None:
+    for option in ("stills", "batch"):
+        count = getattr(recipe, option)
+        if count % 2:
+            raise UsageError(f"--{option} {count}: give an even number, since stills come in twins")
+    if recipe.batch > recipe.stills:
+        raise UsageError(f"--batch {recipe.batch}: there are {recipe.stills} stills only; give more by --stills")
 
 
 def _parser() -> Parser:

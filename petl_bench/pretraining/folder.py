@@ -147,9 +147,9 @@ generated stills, and knows nothing of photographs.
 | time | {card["minutes"]} minutes with one thread |
 | code | commit {code["commit"]}, torch {code["torch"]} |
 
-Stills come in twins, which differ in one respect: what one thing looks like, the colours or the places of two, or the
-ground. One twin in five is a frame of a clip, whose caption tells of motion; the colour and shape that act in a test
-clip of the diagnostic benchmark act in none of these.
+Stills come in twins, which differ in one respect: what one thing looks like or where it is, the colours or the places
+of two, or the ground. One twin in five is a frame of a clip, whose captions tell what acts in it, but not which way or
+in what order; the colour and shape that act in a test clip of the diagnostic benchmark act in none of these.
 
 ## What it knows of {held_out["stills"]} stills that it has not seen, in percent
 

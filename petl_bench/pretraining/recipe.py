@@ -33,7 +33,7 @@ class Recipe(NamedTuple):
     """
 
     steps: int
-    stills: int = 30_000
+    stills: int = 40_000
     batch: int = 128
     lr: float = 1e-3
     weight_decay: float = 0.1

@@ -53,8 +53,13 @@ def case_of(config: Path | str) -> Case:
 
 
 def _cases() -> list[Case]:
-    """The fixture configurations, and the methods that have none."""
-    cases = [case_of(path) for path in sorted(config_folder().glob("fixture_*.yaml"))]
+    """The fixture configurations that have other methods or options than those before, and methods that have none."""
+    cases: list[Case] = []
+    found = config_folder().glob("fixture_*.yaml")
+    for path in sorted(found, key=lambda path: (path.stem.startswith("fixture_blip_"), path.stem)):
+        case = case_of(path)
+        if not any((case.method, case.options) == (other.method, other.options) for other in cases):
+            cases.append(case)
     named = {case.class_path for case in cases}
     others = [entry for entry in list_entries("methods") if entry.class_path not in named]
     return cases + [Case(entry.name, entry.load(), default_options(entry.load())) for entry in others]

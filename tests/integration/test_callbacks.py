@@ -282,7 +282,7 @@ def test_a_user_s_own_callback_is_named_in_record_and_report(
     [
         ("fixture_linear", "msrvtt", HELD_OUT),
         (
-            "fixture_uniadapter",
+            "fixture_blip_uniadapter",
             "msrvtt",
             (
                 *HELD_OUT,

@@ -26,6 +26,8 @@ from tests.integration.test_old_files import MV_ADAPTER, QUESTIONS
 from tests.integration.test_plugin import CONFIG
 from tests.shared import REPOSITORY
 
+#: weights that the package carries
+PACKAGED = REPOSITORY / "petl_bench" / "backbones" / "small"
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
@@ -202,10 +204,15 @@ def test_an_old_adapter_loads_through_the_configuration_beside_it(folder: Path, 
     assert "config.yaml of their run beside" in refusal(CheckpointError, tmp_path)
 
 
-def test_a_configuration(dataset: Path, weights: Path, recwarn: pytest.WarningsRecorder) -> None:
-    model = petl_bench.load("fixture_zeroshot", weights=weights)
+def test_a_configuration(dataset: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    model = petl_bench.load("fixture_zeroshot")
     clips, captions = split(dataset)
-    assert model.similarity(model.encode_text(captions), model.encode_video(clips)).shape == (4, 4)
+    found = model.similarity(model.encode_text(captions), model.encode_video(clips))
+    assert found.shape == (4, 4)
+    path = tmp_path / "weights.safetensors"
+    shutil.copyfile(PACKAGED / "clip_small" / "open_clip_model.safetensors", path)
+    other = petl_bench.load("fixture_zeroshot", weights=path)
+    assert torch.equal(other.similarity(other.encode_text(captions), other.encode_video(clips)), found)
     assert "did you mean" in refusal(UsageError, "fixture_zeroshoot")
 
 

@@ -38,7 +38,7 @@ def test_fit_writes_a_complete_run_and_test_reproduces_it(dataset: Path, tmp_pat
 
 
 def test_memory_savers(dataset: Path, tmp_path: Path) -> None:
-    assert run("fit", "fixture_uniadapter", dataset, tmp_path, *SMALL, *MEMORY_SAVERS) == 0
+    assert run("fit", "fixture_blip_uniadapter", dataset, tmp_path, *SMALL, *MEMORY_SAVERS) == 0
     _, record = only_record(tmp_path)
     assert record["protocol"]["inference"]["precision"] == "bf16-mixed"
     assert record["protocol"]["inference"]["rerank_k"] == 2

@@ -17,7 +17,7 @@ TASK = "--model.init_args.task.init_args"
 
 
 def test_fit_test_predict(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("fit", "fixtureqa_uniadapter", dataset, tmp_path) == 0
+    assert run("fit", "fixtureqa_blip_uniadapter", dataset, tmp_path) == 0
     assert "accuracy" in capsys.readouterr().out
     folder, record = only_record(tmp_path)
     assert record["model"]["method"] == "UniAdapter (r=64)"
@@ -52,7 +52,7 @@ def test_fit_test_predict(dataset: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert other["eval"]["vocabulary"]["size"] == len(listed)
 
 
-@pytest.mark.parametrize("config", ["fixtureqa_uniadapter", "fixtureqa_blip_adaptformer"])
+@pytest.mark.parametrize("config", ["fixtureqa_blip_uniadapter", "fixtureqa_blip_adaptformer"])
 def test_training_lowers_the_loss(config: str, dataset: Path, tmp_path: Path) -> None:
     more = ("--trainer.max_epochs=6", "--trainer.log_every_n_steps=1", "--data.init_args.frames=2")
     assert run("fit", config, dataset, tmp_path, *more) == 0
@@ -69,7 +69,7 @@ def test_low_precision_and_checkpointing(dataset: Path, tmp_path: Path) -> None:
         "--model.init_args.backbone.init_args.gradient_checkpointing=true",
         "--best_on_val=true",
     )
-    assert run("fit", "fixtureqa_uniadapter", dataset, tmp_path, *more) == 0
+    assert run("fit", "fixtureqa_blip_uniadapter", dataset, tmp_path, *more) == 0
     folder, record = only_record(tmp_path)
     assert record["train"]["precision"] == "bf16-mixed"
     assert (folder / "best.ckpt").is_file()

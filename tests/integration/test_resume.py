@@ -28,7 +28,7 @@ UNIADAPTER = ("--model.init_args.task.init_args.queue_size=16", "--model.init_ar
 EACH_STEP = "--save_every_n_steps=1"
 CONFIGS = {
     "fixture_adaptformer": (),
-    "fixture_uniadapter": UNIADAPTER,  # with queue and momentum encoder
+    "fixture_blip_uniadapter": UNIADAPTER,  # with queue and momentum encoder
     "fixture_lora": (
         *("--data.init_args.num_workers=2", "--data.init_args.augmentation=rand-m7-n4-mstd0.5-inc1"),
         *("--best_on_val=true", "--data.init_args.val_videos=4"),

@@ -26,10 +26,10 @@ PLACES = {
     "methods": "petl_bench/methods",
     "datamodules": "petl_bench/datamodules",
 }
-TINY = (
-    *("--model.backbone=backbone/clip_tiny.yaml", "--data.batch_size=8", "--data.num_workers=0"),
-    *("--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"),
-)
+QUIET = ("--data.num_workers=0", "--trainer.enable_progress_bar=false")
+TINY = ("--model.backbone=backbone/clip_tiny.yaml", "--data.batch_size=8", "--trainer.max_epochs=1", *QUIET)
+#: a port where nobody listens: what asks the network fails
+NO_NETWORK = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
 
 
 class Installation(NamedTuple):
@@ -39,9 +39,9 @@ class Installation(NamedTuple):
     environment: Path
 
     def run(self, program: str, *arguments: str, folder: Path) -> str:
-        """The output of a program of the environment that knows nothing of this process."""
+        """The output of a program of the environment that knows nothing of this process, and has no network."""
         command = [str(self.environment / "bin" / program), *arguments]
-        variables = {"PATH": os.environ["PATH"], "HOME": str(folder), "OMP_NUM_THREADS": "1"}
+        variables = {"PATH": os.environ["PATH"], "HOME": str(folder), "OMP_NUM_THREADS": "1", **NO_NETWORK}
         done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
         return done.stdout
@@ -164,8 +164,10 @@ def test_commands_in_an_empty_folder(installation: Installation, own_folder: Pat
     assert "msrvtt_mvadapter" in petl_bench("list", "configs")
     assert "MVAdapter" in petl_bench("list", "methods")
     assert "MSRVTT" in petl_bench("list", "datamodules")
-    size = ("--train-videos=16", "--test-videos=4", "--captions-per-video=2", "--size=32")
-    assert "wrote 16 training and 4 test videos" in petl_bench("fixture", "demo/fixture", *size)
+    shown = petl_bench("demo", "--methods", "zeroshot", "--train-videos=16", "--test-videos=4", *QUIET)
+    assert "wrote 16 training and 4 test videos" in shown
+    assert "record: demo/runs/msrvtt-fixture/zeroshot/clip-small/" in shown
+    assert (own_folder / "demo" / "report" / "leaderboard.md").is_file()
     by_new_name = "--model=petl_bench.methods.lora.LoRA"
     assert "LoRA on clip-tiny" in petl_bench("params", "--config=fixture_linear", *TINY, by_new_name)
     assert "record: runs/" in petl_bench("fit", "--config=fixture_mvadapter", *TINY)

@@ -57,9 +57,13 @@ MAY_IMPORT = {
         "runs.record",
         "storage",
     },
+    "pretraining": {
+        *("backbones", "errors", "fixture", "inputs", "nn", "optimizers", "runs.environment", "storage"),
+        *("tasks.answering", "tasks.losses"),
+    },
     "commands": {
-        *(*GROUND, "backbones", "cli", "data", "fixture", "inputs", "machine", "method", "metrics", "registry"),
-        *("report", "runs", "storage", "tasks"),
+        *(*GROUND, "backbones", "cli", "data", "fixture", "inputs", "machine", "method", "metrics", "pretraining"),
+        *("registry", "report", "runs", "storage", "tasks"),
     },
     "video_text_model": {*GROUND, "data", "inputs", "method", "storage", "tasks"},
     "loading": {

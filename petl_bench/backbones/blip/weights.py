@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from petl_bench.backbones.described import Description, Facts, Family, describe, require_described, with_size
-from petl_bench.backbones.weights import WeightFiles, local_files, read_tensors, require_match
+from petl_bench.backbones.weights import WeightFiles, local_files, packaged, read_tensors, require_match
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.inputs import InputSpec
 from petl_bench.storage.untrusted import shown
@@ -76,8 +76,8 @@ def find_weights(pretrained: str) -> Weights:
     found = local_files(pretrained, _WEIGHT_FILES)
     if found is None:
         raise UsageError(
-            f"pretrained '{pretrained}' is no file or folder: download BLIP's .pth (github.com/salesforce/BLIP) or a "
-            "transformers folder and give its path; null gives random weights"
+            f"pretrained '{pretrained}' is no file or folder, and not {packaged()}: download BLIP's .pth "
+            "(github.com/salesforce/BLIP) or a transformers folder and give its path; null gives random weights"
         )
     return Weights(found, with_size(describe(found.folder, _FAMILY)))
 

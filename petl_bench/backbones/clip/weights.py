@@ -25,7 +25,14 @@ from petl_bench.backbones.described import (
     with_size,
 )
 from petl_bench.backbones.hub import from_hub
-from petl_bench.backbones.weights import WeightFiles, is_torchscript, local_files, read_tensors, require_match
+from petl_bench.backbones.weights import (
+    WeightFiles,
+    is_torchscript,
+    local_files,
+    packaged,
+    read_tensors,
+    require_match,
+)
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.inputs import InputSpec
 from petl_bench.storage.untrusted import shown
@@ -295,7 +302,10 @@ def _tagged(architecture: str, tag: str) -> Weights:
         tags = open_clip.list_pretrained_tags_by_model(architecture)
         close = get_close_matches(tag, tags, 3) or tags[:8]
         hint = f"tags of {architecture}: {', '.join(close)}" if tags else f"{architecture} has no tags"
-        raise UsageError(f"pretrained '{tag}' is no file, folder or open_clip tag; {hint}; null gives random weights")
+        raise UsageError(
+            f"pretrained '{tag}' is no file, folder or open_clip tag, and not {packaged()}; {hint}; null gives random "
+            "weights"
+        )
     repository = config.get("hf_hub", "").rpartition("/")[0]
     try:
         file = Path(from_hub(partial(download_pretrained, config), repository))

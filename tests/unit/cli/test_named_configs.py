@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from petl_bench.cli import named_configs
 from petl_bench.cli.named_configs import config_folder, find_config, find_fragment, list_configs
 from petl_bench.errors import UsageError
+from petl_bench.renamed import CONFIGURATIONS
 
 
 def test_lists_leaves_and_fragments() -> None:
@@ -50,6 +52,19 @@ def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_close_names_are_suggested(name: str) -> None:
     with pytest.raises(UsageError, match=r"did you mean .*msrvtt_adaptformer\.yaml"):
         find_config(name)
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_of_a_name_that_is_gone_it_says_what_there_is_instead(name: str) -> None:
+    assert name not in list_configs()
+    for find in (find_config, lambda name: find_fragment(name, Path())):
+        with pytest.raises(UsageError, match=f"{name} is gone: ") as caught:
+            find(name)
+        told = re.findall(r"[a-z]+/[a-z_]+\.yaml", str(caught.value).removeprefix(name).partition(": ")[2])
+        assert told
+        assert set(told) <= set(list_configs())
+    with pytest.raises(UsageError, match="is gone"):
+        find_config(name.removesuffix(".yaml"))
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "", "."])

@@ -90,7 +90,7 @@ def test_params_at_full_size_need_no_weights(capsys: pytest.CaptureFixture[str])
 
 def test_params_follow_overrides(capsys: pytest.CaptureFixture[str]) -> None:
     found = answer(capsys, "params", "--config", "fixture_adaptformer", "--model.init_args.bottleneck_dim", "3")
-    towers = CLIP("tiny", None).towers.values()
+    towers = CLIP("small", None).towers.values()
     assert found["trainable"] == sum(len(t.blocks) * (2 * 3 * t.width + 3 + t.width) for t in towers)
 
 
@@ -105,7 +105,7 @@ def test_profile_measures_training_steps(capsys: pytest.CaptureFixture[str]) -> 
     command = ("profile", "--config", "fixture_adaptformer", RANDOM, "--trainer.devices", "4")
     found = answer(capsys, *command, "--steps", "2", "--clips", "3")
     train = found["train"]
-    assert (found["frames"], found["max_words"]) == (6, 32)
+    assert (found["frames"], found["max_words"]) == (8, 40)
     assert found["total_params"] == TINY + found["trainable_params"]
     assert found["gmacs_total"] > found["gmacs_vision"] > 0
     assert (train["device"], train["clips_per_step"], train["timed_steps"]) == ("cpu", 3, 2)
