@@ -8,7 +8,7 @@ RUNS   ?= runs
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test regression regression-record wheel lint format report faults fuzz versions audit clean
+.PHONY: help setup demo test regression regression-record wheel lint format report bench-fixture faults fuzz versions audit clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,10 @@ format: setup ## rewrite files as ruff wants them
 
 report: setup ## leaderboard of the runs below RUNS (default: runs): make report RUNS=dir
 	$(BIN)/petl-bench report $(RUNS)
+
+# May be interrupted: a later start does what is missing. The rates are chosen before (docs/bench_fixture.md).
+bench-fixture: setup ## every method, backbone and task on the diagnostic clips with three seeds (hours on two cores)
+	$(BIN)/python -m benchmarks.fixture
 
 faults: setup ## kill, fill disks, flip bits, give bad files to the suite, print what held (45 minutes)
 	$(BIN)/python -m benchmarks.faults
