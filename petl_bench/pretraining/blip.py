@@ -18,7 +18,7 @@ from petl_bench.pretraining.recipe import Recipe, as_clips, recall, tokenized, t
 from petl_bench.pretraining.stills import TRAINING, Stills, stills
 from petl_bench.tasks.losses import answer_losses, contrastive_loss, hard_negatives
 
-RECIPE = Recipe(steps=5_000, batch=96)
+RECIPE = Recipe(steps=2_000, batch=96)
 ARCHITECTURE = "small"
 #: how often a still is asked for its caption
 _CAPTIONED = 0.2
