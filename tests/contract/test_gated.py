@@ -12,6 +12,7 @@ from methods.bitfit import BitFit
 from methods.ln_tune import LNTune
 from methods.lora import LoRA
 from methods.vop import VoP
+from petl_bench.cli.named_configs import config_folder
 from petl_bench.errors import UsageError
 from petl_bench.nn.adapter_blocks import PromptedBlock
 from petl_bench.tasks.pooling import TextConditionedPooling
@@ -20,7 +21,6 @@ from petl_bench.testing.gated import Gated, GatedBlock
 from petl_bench.testing.methods import check_gradients, check_identity_at_init, check_padding
 from petl_bench.testing.samples import features, make_batch, train
 from tests.contract.battery import CASES, HOLES, Case, builder
-from tests.shared import REPOSITORY
 
 #: what of ours is not defined on it, and why; everything else of ours trains
 REFUSALS = {
@@ -50,9 +50,9 @@ def test_what_is_trained(case: Case) -> None:
 
 
 def test_nothing_else_of_ours_refuses() -> None:
-    """Newcomers may refuse it; those that are pinned are those that leaves named when it was written."""
-    leaves = REPOSITORY / "tests" / "integration" / "leaves_of_1f3e211.json"
-    ours = set(re.findall(r"methods\.\w+\.\w+", leaves.read_text(encoding="utf-8")))
+    """Newcomers may refuse it; those that are pinned are those of packaged configurations."""
+    texts = (path.read_text(encoding="utf-8") for path in config_folder().rglob("*.yaml"))
+    ours = {name for text in texts for name in re.findall(r"class_path: (methods\.\w+\.\w+)", text)}
     assert len(ours) > 15
     refused = {case.class_path for case in CASES if (case.name, "gated", "retrieval") in HOLES}
     assert REFUSALS.keys() == refused & ours

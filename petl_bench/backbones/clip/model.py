@@ -256,14 +256,7 @@ def spec_of(visual: Any, pixels: Pixels, context_length: int, tokenizer: Tokeniz
 
 
 def tokenizer_of(vocabulary: int) -> Tokenizer:
-    """The tokenizer of a text tower, whose embedding has so many rows.
-
-    Raises:
-        UsageError: CLIP's tokenizer has fewer tokens, or more symbols.
-    """
-    if not _SYMBOLS + 2 <= vocabulary <= VOCABULARY:
-        told = f"{_SYMBOLS + 2} (bytes alone) to {VOCABULARY}"
-        raise UsageError(f"text_cfg.vocab_size {vocabulary}: CLIP's tokenizer has {told} tokens")
+    """The tokenizer of a text tower whose embedding has so many rows."""
     return clip_tokenize if vocabulary == VOCABULARY else partial(clip_tokenize, vocabulary=vocabulary)
 
 
@@ -281,6 +274,9 @@ def clip_tokenize(captions: Sequence[str], max_words: int, vocabulary: int = VOC
     Returns:
         ids (M, max_words) long, and mask (M, max_words) bool, True for start, words and end. The mask comes from the
         length: id 0 is both padding and the symbol `!`.
+
+    Raises:
+        UsageError: CLIP's tokenizer cannot have so many tokens, or so few.
     """
     tokenizer = _bpe(vocabulary)
     ids = torch.zeros(len(captions), max_words, dtype=torch.long)
@@ -298,6 +294,9 @@ def _bpe(vocabulary: int) -> Any:
     import regex
     from open_clip.tokenizer import SimpleTokenizer
 
+    if not _SYMBOLS + 2 <= vocabulary <= VOCABULARY:
+        told = f"{_SYMBOLS + 2} (bytes alone) to {VOCABULARY}"
+        raise UsageError(f"text_cfg.vocab_size {vocabulary}: CLIP's tokenizer has {told} tokens")
     tokenizer = SimpleTokenizer()
     if vocabulary != VOCABULARY:
         merges = vocabulary - _SYMBOLS - 2

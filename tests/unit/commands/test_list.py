@@ -18,7 +18,7 @@ def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_a_text_is_looked_for_in_all_columns(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in listed(capsys, "methods", "lora").splitlines()] == ["LoRA", "TempMe"]
     assert listed(capsys, "methods", "no such thing") == ""
-    assert listed(capsys, "configs", "tempme").splitlines()[0] == "Generated clips:"
+    assert listed(capsys, "configs", "tempme").splitlines()[0] == "Diagnostic clips:"
 
 
 def test_json_has_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
