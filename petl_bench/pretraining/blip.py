@@ -110,7 +110,8 @@ def _fill(native: Any, kind: type[BLIPTextTower], trained: BLIPTextTower) -> Non
     tower = kind(native, 0.0)
     tower.load_state_dict(trained.state_dict())
     bert = native.bert if kind is BLIPDecoder else native
-    for block, layer in zip(tower.blocks, bert.encoder.layer, strict=True):
+    blocks: Any = tower.blocks  # torch leaves attributes untyped
+    for block, layer in zip(blocks, bert.encoder.layer, strict=True):
         own, cross = layer.attention.self, layer.crossattention.self
         _split(block.self_attention.qkv, own.query, own.key, own.value)
         _split(block.memory_attention.key_value, cross.key, cross.value)

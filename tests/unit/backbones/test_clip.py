@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from petl_bench.backbones.base import mean_over_frames
-from petl_bench.backbones.clip.model import CLIP, find_architecture
+from petl_bench.backbones.clip.model import CLIP, VOCABULARY, clip_tokenize, find_architecture, tokenizer_of
 from petl_bench.errors import UsageError
 from petl_bench.inputs import Words
 from petl_bench.nn.transformer import Attention
@@ -137,6 +137,24 @@ def test_text_cut_at_the_last_end_token_equals_full_length(clip: CLIP) -> None:
     cut, (full, tokens) = clip.encode_text(Words(ids, words)), clip.encode_text_tokens(Words(ids, words))
     assert tokens.shape == (*ids.shape, clip.text.width)
     torch.testing.assert_close(cut.pooled, full.pooled, atol=1e-6, rtol=1e-5)
+
+
+def test_a_smaller_vocabulary_spells_words_in_more_pieces() -> None:
+    texts = ["a photograph of <|endoftext|>!", "żółw 🐢"]
+    ids, words = clip_tokenize(texts, 77)
+    fewer, more_words = tokenizer_of(1000)(texts, 77)
+    assert fewer.max() == 999 == fewer[0, more_words[0].sum() - 1], "the end token has the highest id"
+    assert (fewer[:, 0] == 998).all()
+    assert (more_words.sum(1) >= words.sum(1)).all()
+    assert more_words.sum() > words.sum()
+    assert torch.equal(clip_tokenize(texts, 77)[0], ids), "nothing is shared with the whole vocabulary"
+
+
+@pytest.mark.parametrize("vocabulary", [40, 513, VOCABULARY + 1])
+def test_a_vocabulary_that_the_tokenizer_cannot_have_is_refused_when_texts_are_read(vocabulary: int) -> None:
+    tokenizer = tokenizer_of(vocabulary)
+    with pytest.raises(UsageError, match=rf"text_cfg.vocab_size {vocabulary}: CLIP's tokenizer has 514 .*to 49408"):
+        tokenizer(["a cat"], 77)
 
 
 def test_text_is_cut_at_the_longest_caption(tiny_clip: CLIP) -> None:

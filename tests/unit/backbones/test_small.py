@@ -66,7 +66,9 @@ def test_the_clip_knows_stills_that_it_has_not_seen(shown: Stills) -> None:
 def test_the_blip_knows_stills_that_it_has_not_seen(shown: Stills) -> None:
     backbones = BLIP("small", "blip_small").eval(), BLIPVQA("small", "blip_small").eval()
     assert torch.equal(backbones[0].vision.ln_post.weight, backbones[1].vision.ln_post.weight)
-    found = blip.examine(*backbones, Stills(*(part[:40] for part in shown)))
+    found = blip.examine(
+        *backbones, Stills(shown.pixels[:40], shown.captions[:40], shown.questions[:40], shown.looks[:40])
+    )
     assert found["twins"] > 60
     assert found["answers"] > 25
 
