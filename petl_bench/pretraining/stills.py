@@ -10,8 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from petl_bench.fixture.diagnostic.clips import FRAMES, Clip, any_clip, clip_pixels, clip_questions
-from petl_bench.fixture.diagnostic.layout import HAPPENS, SIDE, held_out
+from petl_bench.fixture.diagnostic.clips import (
+    FRAMES,
+    Clip,
+    any_clip,
+    clip_pixels,
+    clip_questions,
+    looking_otherwise,
+    with_swapped_colours,
+)
+from petl_bench.fixture.diagnostic.layout import SIDE, any_happening, held_out
 from petl_bench.fixture.diagnostic.pictures import (
     any_picture,
     cell,
@@ -27,9 +35,8 @@ from petl_bench.fixture.diagnostic.things import (
     SIZES,
     TEXTURES,
     Thing,
-    changed,
+    another_ground,
     pixels_of,
-    swapped_colours,
 )
 
 _CAPTIONS = 4
@@ -143,8 +150,7 @@ def _different(captions: Callable[[np.random.Generator], list[str]], rng: np.ran
 
 
 def _clip_twins(rng: np.random.Generator) -> list[_Still]:
-    happens = str(rng.choice(list(HAPPENS), p=list(HAPPENS.values())))
-    both = _clips(rng, happens)
+    both = _clips(rng, any_happening(rng))
     frame = int(rng.integers(FRAMES))
     return [
         _Still(
@@ -168,11 +174,10 @@ def _clips(rng: np.random.Generator, happens: str) -> list[Clip]:
         clip = any_clip(rng, happens)
         way = str(rng.choice(["look", "colours", "ground"]))
         if way == "look":
-            other = replace(clip, acting=changed(clip.acting, [clip.other], rng))
+            other = looking_otherwise(clip, rng)
         elif way == "colours":
-            acting, beside = swapped_colours(clip.acting, clip.other)
-            other = replace(clip, acting=acting, other=beside)
+            other = with_swapped_colours(clip)
         else:
-            other = replace(clip, ground=str(rng.choice([name for name in GROUNDS if name != clip.ground])))
+            other = replace(clip, ground=another_ground(clip.ground, rng))
         if not any(held_out(one.acting) for one in (clip, other)):
             return [clip, other]
