@@ -14,8 +14,9 @@ from petl_bench.backbones.blip.towers import BLIPDecoder, BLIPTextTower, BLIPVis
 from petl_bench.inputs import Words
 from petl_bench.nn.transformer import Memory
 from petl_bench.pretraining.looks import Looks
-from petl_bench.pretraining.recipe import Recipe, as_clips, recall, tokenized, train, worded
+from petl_bench.pretraining.recipe import Recipe, as_clips, percent, recall, tokenized, train, worded
 from petl_bench.pretraining.stills import TRAINING, Stills, stills
+from petl_bench.tasks.answering import generate
 from petl_bench.tasks.losses import answer_losses, contrastive_loss, hard_negatives
 
 RECIPE = Recipe(steps=2_000, batch=96)
@@ -53,8 +54,7 @@ def pretrain(recipe: Recipe) -> dict[str, Tensor]:
         logits = (scale * text.pooled.float() @ video.pooled.float().T).detach()
         matching = _matching(both.retrieval, words, memory, logits, rng)
         answering = _answering(both.answers, memory, shown.questions, captions, rows, rng)
-        looking = looks.loss(video.by_frame()[:, 0], shown.looks[rows]) + looks.loss(text.projected, shown.looks[rows])
-        return contrast + matching + answering + looking
+        return contrast + matching + answering + looks.of_both(video, text, shown.looks[rows])
 
     train(nn.ModuleList([both, looks]), loss, recipe, both.retrieval.limit_logit_scale)
     return _tensors(both)
@@ -132,14 +132,12 @@ def examine(retrieval: BLIP, answers: BLIPVQA, shown: Stills) -> dict[str, float
     own, other = (
         retrieval.match(words, memory.select(rows)).diff()[:, 0] for rows in (torch.arange(len(twins)), twins)
     )
-    found["twins by matching"] = round(100 * (own > other).float().mean().item(), 1)
+    found["twins by matching"] = percent(own > other)
     return found | {"answers": _answered(answers, memory, shown)}
 
 
 def _answered(backbone: BLIPVQA, memory: Memory, shown: Stills) -> float:
     """Answers that are right to the last letter, of all questions."""
-    from petl_bench.tasks.answering import generate
-
     asked = [(row, question, answer) for row, own in enumerate(shown.questions) for question, answer in own]
     right = 0
     for start in range(0, len(asked), 1000):

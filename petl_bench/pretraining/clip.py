@@ -28,11 +28,7 @@ def pretrain(recipe: Recipe) -> dict[str, Tensor]:
         video = model.encode_video(as_clips(shown.pixels[rows]))
         text = model.encode_text(words)
         contrast = contrastive_loss(text.pooled, video.pooled, model.logit_scale.exp())
-        return (
-            contrast
-            + looks.loss(video.by_frame()[:, 0], shown.looks[rows])
-            + looks.loss(text.projected, shown.looks[rows])
-        )
+        return contrast + looks.of_both(video, text, shown.looks[rows])
 
     train(nn.ModuleList([model, looks]), loss, recipe, model.limit_logit_scale)
     return _tensors(model)

@@ -18,7 +18,7 @@ from petl_bench.fixture.scenes import create_empty
 from petl_bench.inputs import InputSpec
 from petl_bench.pretraining import blip, clip
 from petl_bench.pretraining.recipe import Recipe
-from petl_bench.pretraining.stills import HELD_OUT, stills
+from petl_bench.pretraining.stills import HELD_OUT, Stills, stills
 from petl_bench.runs.environment import environment
 from petl_bench.storage.files import write_atomically, write_bytes_atomically
 
@@ -41,7 +41,7 @@ class Small(NamedTuple):
     recipe: Recipe
     pretrain: Callable[[Recipe], dict[str, Tensor]]
     write: Callable[[Path], None]
-    examine: Callable[[Path, Recipe], dict[str, float]]
+    examine: Callable[[Path, Stills], dict[str, float]]
     file: str
     told: str
 
@@ -69,13 +69,13 @@ def write(name: str, folder: Path, recipe: Recipe) -> dict[str, Any]:
     minutes = (time.monotonic() - began) / 60
     small.write(folder)
     write_bytes_atomically(folder / small.file, _halved(tensors))
-    found = environment()
+    found, unseen = environment(), stills(_EXAMINED, recipe.seed, HELD_OUT)
     card = {
         "name": name,
         "recipe": recipe._asdict(),
         "code": {"commit": found["commit"], "dirty": found["dirty"], "torch": torch.__version__},
         "minutes": round(minutes, 1),
-        "held_out": {"stills": _EXAMINED, "percent": small.examine(folder, recipe)},
+        "held_out": {"stills": _EXAMINED, "percent": small.examine(folder, unseen)},
     }
     write_atomically(folder / "card.json", json.dumps(card, indent=2) + "\n")
     write_atomically(folder / "README.md", _readme(small, card))
@@ -114,14 +114,13 @@ def _pixels(spec: InputSpec) -> dict[str, Any]:
     return {"mean": list(spec.mean), "std": list(spec.std)}
 
 
-def _examine_clip(folder: Path, recipe: Recipe) -> dict[str, float]:
-    backbone = CLIP(clip.ARCHITECTURE, str(folder)).eval()
-    return clip.examine(backbone, stills(_EXAMINED, recipe.seed, HELD_OUT))
+def _examine_clip(folder: Path, unseen: Stills) -> dict[str, float]:
+    return clip.examine(CLIP(clip.ARCHITECTURE, str(folder)).eval(), unseen)
 
 
-def _examine_blip(folder: Path, recipe: Recipe) -> dict[str, float]:
+def _examine_blip(folder: Path, unseen: Stills) -> dict[str, float]:
     backbones = BLIP(blip.ARCHITECTURE, str(folder)).eval(), BLIPVQA(blip.ARCHITECTURE, str(folder)).eval()
-    return blip.examine(*backbones, stills(_EXAMINED, recipe.seed, HELD_OUT))
+    return blip.examine(*backbones, unseen)
 
 
 def _readme(small: Small, card: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from petl_bench.backbones.base import TextFeatures, VideoFeatures
 from petl_bench.pretraining.stills import LOOKS
 
 
@@ -28,6 +29,10 @@ class Looks(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.read = nn.Linear(width, shapes * (2 + sum(LOOKS.values())))
+
+    def of_both(self, video: VideoFeatures, text: TextFeatures, looks: Tensor) -> Tensor:
+        """The loss of stills and of their captions (`loss`)."""
+        return self.loss(video.by_frame()[:, 0], looks) + self.loss(text.projected, looks)
 
     def loss(self, features: Tensor, looks: Tensor) -> Tensor:
         """Mean cross-entropy of what is known, summed over the kinds of looks.

@@ -93,8 +93,7 @@ def as_clips(pixels: Tensor) -> Clips:
 
 def tokenized(backbone: Backbone, texts: list[str]) -> Words:
     """Texts as the backbone reads them, without padding that all have."""
-    spec = backbone.spec
-    return Words(*spec.tokenizer(texts, spec.context_length)).without_padding()
+    return backbone.spec.tokenize(texts, backbone.spec.context_length).without_padding()
 
 
 def worded(captions: list[list[str]], rows: np.ndarray, rng: np.random.Generator) -> list[str]:
@@ -109,5 +108,9 @@ def recall(video: Tensor, text: Tensor) -> dict[str, float]:
     own = cosines.diag()
     ranks = (cosines >= own[:, None]).sum(1)
     twin = cosines[torch.arange(len(own)), torch.arange(len(own)) ^ 1]
-    found = {"R@1": ranks <= 1, "R@5": ranks <= 5, "twins": own > twin}
-    return {name: round(100 * right.float().mean().item(), 1) for name, right in found.items()}
+    return {"R@1": percent(ranks <= 1), "R@5": percent(ranks <= 5), "twins": percent(own > twin)}
+
+
+def percent(right: Tensor) -> float:
+    """How many of (S,) are true, to one decimal place."""
+    return round(100 * right.float().mean().item(), 1)
