@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from petl_bench.data.annotations import Record, read_records
-from petl_bench.data.choice import ChoiceDataModule, choice_question
+from petl_bench.data.choice import WHICH_CAPTION, ChoiceDataModule, choice_question
 from petl_bench.data.qa import Asked
-from petl_bench.data.samples import REVERSED, Protocol, Sample, Split
-from petl_bench.errors import DataError
+from petl_bench.data.samples import REVERSED, Protocol, Sample, Split, require_forward, shown_as_named
 
 #: what `petl-bench fixture --layout pairs` writes: of three axes one file stands for both clips of a pair
 _PROTOCOL = Protocol("minimal-pairs/v1", {"test": 2100}, {"test": 2100}, files={"test": 1650})
-_QUESTION = "which caption describes the clip"
 #: respects in which two clips differ; of a pair of the first three the second clip is the first one in reverse
 AXES = ("direction", "order", "relation", "appearance", "binding", "speed", "repetitions")
 
@@ -54,13 +51,10 @@ class MinimalPairs(ChoiceDataModule):
         for record in read_records(self.root / self.test_file):
             video = _clip(record)
             options = self.options_of(record, (record.text("caption"), record.text("foil")))
-            yield Asked(video, _QUESTION, choice_question(video, _axis(record), options, 0), record.where)
+            yield Asked(video, WHICH_CAPTION, choice_question(video, _axis(record), options, 0), record.where)
 
     def annotations(self, split: Split) -> list[Sample]:
-        return [
-            replace(sample, file=sample.video.removesuffix(REVERSED), reverse=sample.video.endswith(REVERSED))
-            for sample in super().annotations(split)
-        ]
+        return [shown_as_named(sample) for sample in super().annotations(split)]
 
 
 def _clip(record: Record) -> str:
@@ -68,8 +62,7 @@ def _clip(record: Record) -> str:
     video, backwards = record.name("video"), record.values.get("reverse")
     if not isinstance(backwards, bool):
         raise record.error("reverse", "true or false")
-    if video.endswith(REVERSED):
-        raise DataError(f"{record.where}: an id that ends with {REVERSED} is that of a clip in reverse")
+    require_forward(video, record.where)
     return video + REVERSED * backwards
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from petl_bench.data.annotations import Record, read_table
-from petl_bench.data.choice import ChoiceDataModule, choice_question, chosen_by_index, texts_of
+from petl_bench.data.choice import WHICH_CAPTION, ChoiceDataModule, choice_question, chosen_by_index, texts_of
 from petl_bench.data.qa import Asked, clip_name, first_file
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError
@@ -17,7 +17,6 @@ _PROTOCOL = Protocol("msrvtt-mc/v1", {"test": 2990}, {"test": 2990})
 _NAMES = ("msrvtt_mc_test.json", "msrvtt_mc_test.jsonl", "msrvtt_retrieval_mc_test.jsonl", "MSR_MC_test.csv")
 #: where the five captions stand: of JSFusion's table in columns of their own
 _LISTS, _COLUMNS = ("caption", "options"), ("a1", "a2", "a3", "a4", "a5")
-_TEXT = "which caption describes the clip"
 
 
 class MSRVTTMC(ChoiceDataModule):
@@ -60,7 +59,7 @@ class MSRVTTMC(ChoiceDataModule):
         options = self.options_of(record, record.strings(listed) if listed else texts_of(record, _COLUMNS))
         right = chosen_by_index(record, "answer", options)
         video = _video(record)
-        return Asked(video, _TEXT, choice_question(video, "caption", options, right), record.where)
+        return Asked(video, WHICH_CAPTION, choice_question(video, "caption", options, right), record.where)
 
 
 def _video(record: Record) -> str:

@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Literal
 from petl_bench.data.annotations import Record, one_line, read_json
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.batch import Question, WhichWay
-from petl_bench.data.choice import ChoiceDataModule, choice_question
+from petl_bench.data.choice import WHICH_CAPTION, ChoiceDataModule, choice_question
 from petl_bench.data.qa import Asked
-from petl_bench.data.samples import REVERSED, Protocol, Sample, Split
+from petl_bench.data.samples import REVERSED, Protocol, Sample, Split, require_forward, shown_as_named
 from petl_bench.errors import DataError
 from petl_bench.storage.untrusted import described, plain_text, shown
 
@@ -27,7 +27,6 @@ _PROTOCOLS = {
 _BINARY = Protocol(
     "rtime-binary/v1", {"val": 1000, "test": 2000}, {"val": 2000, "test": 4000}, files={"val": 500, "test": 1000}
 )
-_QUESTION = "which caption describes the clip"
 
 
 @dataclass(frozen=True)
@@ -170,10 +169,7 @@ class RTimeBinary(ChoiceDataModule):
         return self._entries.paths
 
     def annotations(self, split: Split) -> list[Sample]:
-        return [
-            replace(sample, file=sample.video.removesuffix(REVERSED), reverse=sample.video.endswith(REVERSED))
-            for sample in super().annotations(split)
-        ]
+        return [shown_as_named(sample) for sample in super().annotations(split)]
 
     def questions(self, split: Split) -> Iterator[Asked]:
         for entry in self._entries.of(split):
@@ -199,7 +195,7 @@ def _asked(entry: Entry) -> Iterator[Asked]:
     captions = (entry.forward[0], entry.backward[0])
     for place, (clip, caption) in enumerate(zip(clips, captions, strict=True)):
         of_captions = choice_question(f"{clip}_v2t", "v2t", captions, place)
-        yield Asked(clip, _QUESTION, of_captions, entry.where)
+        yield Asked(clip, WHICH_CAPTION, of_captions, entry.where)
         of_clips = Question(f"{clip}_t2v", "t2v", (clip,), 1.0, clips, place, caption)
         yield Asked(clips[0], caption, WhichWay(*of_clips), entry.where)
 
@@ -225,8 +221,7 @@ def read_entries(path: Path, one_caption: bool) -> Iterator[Entry]:
 
 
 def _entry(video: str, record: Record, one_caption: bool) -> Entry:
-    if video.endswith(REVERSED):
-        raise DataError(f"{record.where}: an id that ends with {REVERSED} is that of a clip in reverse")
+    require_forward(video, record.where)
     forward, backward = _captions(record, "forward_captions"), _captions(record, "reverse_captions")
     if not forward:
         raise record.error("forward_captions", "a list of captions")

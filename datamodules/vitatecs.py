@@ -10,7 +10,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from petl_bench.data.annotations import Record, read_records
 from petl_bench.data.base import VIDEO_SUFFIXES
-from petl_bench.data.choice import ChoiceDataModule, choice_question
+from petl_bench.data.choice import WHICH_CAPTION, ChoiceDataModule, choice_question
 from petl_bench.data.qa import Asked
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError, MissingFileError
@@ -22,7 +22,6 @@ _ASPECTS = ("direction", "intensity", "sequence", "localization", "compositional
 _SOURCES = {"MSRVTT": "msrvtt", "VATEX": "vatex"}
 #: where the official repository keeps the files, below the folder or in it
 _FOLDERS = ("", "data")
-_QUESTION = "which caption describes the clip"
 
 
 class _Count(NamedTuple):
@@ -130,7 +129,7 @@ class VITATECS(ChoiceDataModule):
             options = self.options_of(record, (record.text("caption"), record.text("counterfactual")))
             if self.source in ("all", _SOURCES[source]):
                 question = choice_question(f"{aspect}_{place}", aspect, options, 0)
-                yield Asked(_clip(record), _QUESTION, question, record.where)
+                yield Asked(_clip(record), WHICH_CAPTION, question, record.where)
 
 
 def _file_name(aspect: str) -> str:

@@ -14,6 +14,9 @@ from petl_bench.data.samples import Sample, Split
 from petl_bench.errors import DataError
 from petl_bench.storage.untrusted import plain_text, shown, shown_all, whole_number
 
+#: what is asked where options are captions
+WHICH_CAPTION = "which caption describes the clip"
+
 
 class ChoiceDataModule(QuestionAnswerDataModule):
     """Clips and questions about them with options, one of which is right. Subclasses read annotation files."""

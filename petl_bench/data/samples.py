@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from petl_bench.data.batch import Question
+from petl_bench.errors import DataError
 from petl_bench.inputs import WHOLE, Moment
 
 Split = Literal["train", "val", "test"]
@@ -45,6 +46,25 @@ class Sample:
     def file_id(self) -> str:
         """What tells its file from others."""
         return self.file or self.video
+
+
+def require_forward(video: str, where: str) -> None:
+    """Refuses the id of a clip in reverse where a file names clips as they are.
+
+    Args:
+        video: the id.
+        where: the file and the place in it.
+
+    Raises:
+        DataError: it ends as those of clips in reverse do.
+    """
+    if video.endswith(REVERSED):
+        raise DataError(f"{where}: an id that ends with {REVERSED} is that of a clip in reverse")
+
+
+def shown_as_named(sample: Sample) -> Sample:
+    """A sample whose id says whether its clip is shown in reverse, and of which file."""
+    return replace(sample, file=sample.video.removesuffix(REVERSED), reverse=sample.video.endswith(REVERSED))
 
 
 def looked_up_by(sample: Sample) -> tuple[str, ...]:
