@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ import torch
 
 from petl_bench.data.samples import REVERSED
 from petl_bench.main import main as petl_bench
+from petl_bench.runs.environment import environment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULT = REPOSITORY / "benchmarks" / "results" / "reversed_clips.json"
@@ -54,9 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=None, help="folder for clips and runs (default: a temporary one)")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of ST-Adapter (default: 3)")
     options = parser.parse_args(arguments)
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    commit = environment()["commit"]
     with tempfile.TemporaryDirectory() as temporary:
         rows = measured(options.work or Path(temporary), options.seeds)
     result = {

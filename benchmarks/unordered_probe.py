@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -27,10 +26,11 @@ import numpy as np
 
 from petl_bench.data import sampling
 from petl_bench.data.video import open_video
-from petl_bench.fixture.diagnostic.clips import AXES, TIMES, TRAVEL, Clip, clip_pixels
+from petl_bench.fixture.diagnostic.clips import AXES, IN_TIME, TIMES, TRAVEL, Clip, clip_pixels
 from petl_bench.fixture.diagnostic.layout import FPS, SIDE, pairs
 from petl_bench.fixture.diagnostic.things import pixels_of
 from petl_bench.fixture.scenes import INTRA_ONLY, encode
+from petl_bench.runs.environment import environment
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULT = REPOSITORY / "benchmarks" / "results" / "unordered_probe.json"
@@ -51,18 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"
-        axes = {axis: same_frames(axis, clip) if AXES[axis] else probed(axis, clip) for axis in (*_REVERSED, *_AMOUNT)}
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    ).stdout.strip()
-    environment = {"numpy": np.__version__, "av": av.__version__, "machine": platform.machine()}
-    result = {"commit": commit, **environment, "train_pairs": _TRAIN[0], "test_pairs": _TEST[0], "axes": axes}
+        axes = {axis: same_frames(axis, clip) if AXES[axis] else probed(axis, clip) for axis in (*IN_TIME, *_AMOUNT)}
+    versions = {"numpy": np.__version__, "av": av.__version__, "machine": platform.machine()}
+    sizes = {"train_pairs": _TRAIN[0], "test_pairs": _TEST[0]}
+    result = {"commit": environment()["commit"], **versions, **sizes, "axes": axes}
     RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(axes, indent=1))
-    return 0 if all(axes[axis]["pairs_with_equal_statistics"] == axes[axis]["pairs"] for axis in _REVERSED) else 1
-
-
-_REVERSED = tuple(axis for axis, backwards in AXES.items() if backwards)
+    return 0 if all(axes[axis]["pairs_with_equal_statistics"] == axes[axis]["pairs"] for axis in IN_TIME) else 1
 
 
 def same_frames(axis: str, file: Path) -> dict[str, Any]:
@@ -77,8 +72,9 @@ def same_frames(axis: str, file: Path) -> dict[str, Any]:
 
 def probed(axis: str, file: Path) -> dict[str, Any]:
     """The accuracy of the probe on test pairs with a 95 % interval, in percent, by the frames that are read."""
-    shown = {split: [tuple(decoded(clip, file) for clip in pair) for pair in of] for split, of in _pairs(axis).items()}
-    wanted = {split: np.array([_label(axis, pair) for pair in of]) for split, of in _pairs(axis).items()}
+    asked = {split: pairs(seed, axis, count) for split, (count, seed) in {"train": _TRAIN, "test": _TEST}.items()}
+    shown = {split: [tuple(decoded(clip, file) for clip in pair) for pair in of] for split, of in asked.items()}
+    wanted = {split: np.array([_label(axis, pair) for pair in of]) for split, of in asked.items()}
     found: dict[str, Any] = {"pairs": _TEST[0]}
     for frames in FRAMES:
         x = {
@@ -90,10 +86,6 @@ def probed(axis: str, file: Path) -> dict[str, Any]:
         interval = [round(100 * float(end), 1) for end in np.quantile(drawn, (0.025, 0.975))]
         found[f"of_{frames}_frames"] = {"accuracy": round(100 * float(right.mean()), 1), "interval": interval}
     return found
-
-
-def _pairs(axis: str) -> dict[str, list[tuple[Clip, Clip]]]:
-    return {split: pairs(seed, axis, count) for split, (count, seed) in {"train": _TRAIN, "test": _TEST}.items()}
 
 
 def _label(axis: str, pair: tuple[Clip, Clip]) -> int:
