@@ -168,7 +168,7 @@ SMALL = {
         _clip_files,
         _examine_clip,
         "open_clip_model.safetensors",
-        "A small CLIP with two million parameters for frames of 64 x 64 pixels.",
+        "A small CLIP with 2.1 million parameters for frames of 64 x 64 pixels.",
     ),
     "blip_small": Small(
         blip.RECIPE,
@@ -176,7 +176,7 @@ SMALL = {
         _blip_files,
         _examine_blip,
         "model.safetensors",
-        "A small BLIP with two and a half million parameters for frames of 64 x 64 pixels: two encoders, a head that "
+        "A small BLIP with 2.6 million parameters for frames of 64 x 64 pixels: two encoders, a head that "
         "matches, and a decoder that answers.",
     ),
 }
