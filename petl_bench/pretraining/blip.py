@@ -14,12 +14,13 @@ from petl_bench.backbones.blip.towers import BLIPDecoder, BLIPTextTower, BLIPVis
 from petl_bench.inputs import Words
 from petl_bench.nn.transformer import Memory
 from petl_bench.pretraining.looks import Looks
+from petl_bench.pretraining.motions import Motions
 from petl_bench.pretraining.recipe import Recipe, as_clips, percent, recall, tokenized, train, worded
 from petl_bench.pretraining.stills import TRAINING, Stills, stills
 from petl_bench.tasks.answering import generate
 from petl_bench.tasks.losses import answer_losses, contrastive_loss, hard_negatives
 
-RECIPE = Recipe(steps=2_000, batch=96)
+RECIPE = Recipe(steps=5_000, batch=96)
 ARCHITECTURE = "small"
 #: how often a still is asked for its caption
 _CAPTIONED = 0.2
@@ -43,6 +44,10 @@ def pretrain(recipe: Recipe) -> dict[str, Tensor]:
     with torch.no_grad():  # so that places count beside patches
         both.retrieval.vision.positional_embedding.mul_(8)
     looks = Looks(both.retrieval.embed_dim, shown.looks.shape[1], recipe.seed)
+    motions = Motions(both.retrieval.embed_dim, recipe.seed)
+
+    def encode(texts: list[str]) -> Tensor:
+        return both.retrieval.encode_text(tokenized(both.retrieval, texts)).projected
 
     def loss(rows: np.ndarray, rng: np.random.Generator) -> Tensor:
         captions = worded(shown.captions, rows, rng)
@@ -54,9 +59,11 @@ def pretrain(recipe: Recipe) -> dict[str, Tensor]:
         logits = (scale * text.pooled.float() @ video.pooled.float().T).detach()
         matching = _matching(both.retrieval, words, memory, logits, rng)
         answering = _answering(both.answers, memory, shown.questions, captions, rows, rng)
-        return contrast + matching + answering + looks.of_both(video, text, shown.looks[rows])
+        return (
+            contrast + matching + answering + looks.of_both(video, text, shown.looks[rows]) + motions.loss(encode, rng)
+        )
 
-    train(nn.ModuleList([both, looks]), loss, recipe, both.retrieval.limit_logit_scale)
+    train(nn.ModuleList([both, looks, motions]), loss, recipe, both.retrieval.limit_logit_scale)
     return _tensors(both)
 
 

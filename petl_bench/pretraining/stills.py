@@ -17,6 +17,7 @@ from petl_bench.fixture.diagnostic.clips import (
     clip_pixels,
     clip_questions,
     looking_otherwise,
+    tracks,
     with_swapped_colours,
 )
 from petl_bench.fixture.diagnostic.layout import SIDE, any_happening, held_out
@@ -74,7 +75,7 @@ class Stills(NamedTuple):
         captions: of each, as many as its twin has; those in the same place are worded alike.
         questions: of each, with the answers.
         looks: of each and each shape the numbers of its colour, texture, size, column and row, long (S, 7, 5); -1 where
-            nothing has that shape, or for places that are not known.
+            nothing has that shape.
     """
 
     pixels: Tensor
@@ -157,7 +158,7 @@ def _clip_twins(rng: np.random.Generator) -> list[_Still]:
             pixels_of(clip_pixels(clip, SIDE)[frame]),
             _captions_of_frame(clip),
             clip_questions(clip)[1:],  # a still does not tell the rest
-            _looks((clip.acting, clip.other), [(-1, -1)] * 2),
+            _looks((clip.acting, clip.other), [cell(track[frame]) for track in tracks(clip)]),
         )
         for clip in both
     ]

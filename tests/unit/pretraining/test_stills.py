@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from petl_bench.fixture.diagnostic.layout import held_out
-from petl_bench.fixture.diagnostic.things import COLOURS, SHAPES, Thing
+from petl_bench.fixture.diagnostic.things import COLOURS, SHAPES, TEXTURES, Thing
+from petl_bench.pretraining.motions import Motions
 from petl_bench.pretraining.stills import HELD_OUT, TRAINING, Stills, stills
 
 COUNT = 60
@@ -66,3 +69,28 @@ def test_no_question_about_a_frame_asks_what_only_the_clip_tells(shown: Stills) 
     asked = {question for row in of_clips(shown) for question, _ in shown.questions[row]}
     assert asked
     assert not [question for question in asked if re.search("move|flash", question)]
+
+
+def test_motion_is_read_from_captions_that_tell_it_and_what_acts_is_of_training_clips() -> None:
+    read: list[str] = []
+
+    def encode(texts: list[str]) -> Tensor:
+        read.extend(texts)
+        return torch.tensor([[float("left" in text), float("right" in text), 1.0] for text in texts])
+
+    motions = Motions(3, seed=0)
+    rng = np.random.default_rng(0)
+    optimizer = torch.optim.Adam(motions.parameters(), lr=0.1)
+    losses = []
+    for _ in range(100):
+        optimizer.zero_grad()
+        value = motions.loss(encode, rng)
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
+    assert losses[-1] < losses[0] - 0.3
+    assert any("towards" in text for text in read)
+    assert any("three times" in text for text in read)
+    full = [text for text in read if any(f" {texture} " in text for texture in TEXTURES)]
+    assert full
+    assert not [text for text in full if held_out(acting(text))]
