@@ -14,6 +14,7 @@ from petl_bench.main import main
 TINY = (
     "--trainer=trainer/fixture.yaml",
     "--trainer.max_epochs=1",
+    "--trainer.precision=32-true",
     "--trainer.enable_progress_bar=false",
     "--data.init_args.batch_size=8",
     "--data.init_args.frames=8",
