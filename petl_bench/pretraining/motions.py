@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petl_bench.fixture.diagnostic.clips import DETAILS, DIRECTIONS, MANNERS, TEMPLATES, Clip, any_clip
+from petl_bench.fixture.diagnostic.clips import DIRECTIONS, MANNERS, TEMPLATES, Clip, any_clip
 from petl_bench.fixture.diagnostic.layout import any_happening, held_out
 from petl_bench.fixture.diagnostic.things import SHAPES
 
 #: captions of a step
 _READ = 32
+#: how many of them are brief
+_BRIEF = 0.5
 
 
 class Motions(nn.Module):
@@ -71,7 +73,8 @@ def _told(rng: np.random.Generator) -> tuple[str, int, int]:
     clip = any_clip(rng, any_happening(rng))
     while held_out(clip.acting):
         clip = any_clip(rng, any_happening(rng))
-    detail = str(rng.choice(DETAILS))
-    silent = detail == "nothing" and clip.happens != "in turn"
+    brief, template = rng.random() < _BRIEF, int(rng.integers(3))
+    silent = brief and clip.happens != "in turn"
     acts = -1 if silent else list(SHAPES).index(clip.acting.shape)
-    return clip.caption(int(rng.integers(3)), detail), _HAPPENINGS.index(_happening(clip)), acts
+    told = clip.brief_caption(template) if brief else clip.caption(template)
+    return told, _HAPPENINGS.index(_happening(clip)), acts
