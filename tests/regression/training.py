@@ -77,6 +77,7 @@ def _options(recipe: str, clips: Path, folder: Path, seed: int) -> list[str]:
         "data.batch_size": 16,
         "data.num_workers": 0,
         "trainer.max_epochs": 1,
+        "trainer.precision": "32-true",  # so that rounding tells little of machines
         "trainer.log_every_n_steps": 1,
         "trainer.enable_progress_bar": "false",
     }
