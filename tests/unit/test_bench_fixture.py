@@ -213,15 +213,15 @@ def test_whoever_stops_the_benchmark_stops_its_commands(tmp_path: Path) -> None:
 
 
 def test_the_search_goes_on_in_the_direction_of_the_better_rate() -> None:
-    assert rates.next_rate({}) == 3e-3
-    assert rates.next_rate({3e-3: 5.0}) == 1e-2
-    assert rates.next_rate({3e-3: 5.0, 1e-2: 6.0}) == 3e-2
-    assert rates.next_rate({3e-3: 6.0, 1e-2: 5.0}) == 1e-3
-    assert rates.next_rate({1e-3: 7.0, 3e-3: 6.0, 1e-2: 5.0}) == 3e-4
-    assert rates.next_rate({3e-3: 5.0, 1e-2: 6.0, 3e-2: 7.0}) is None
-    assert rates.next_rate({3e-3: None, 1e-2: None}) == 1e-3
-    assert rates.best_rate({3e-3: 5.0, 1e-2: 5.0, 1e-3: 1.0}) == 3e-3
-    assert rates.best_rate({1e-3: None, 3e-3: 0.0, 1e-2: None}) == 3e-3
+    assert rates.next_rate({}) == 1e-3
+    assert rates.next_rate({1e-3: 5.0}) == 3e-3
+    assert rates.next_rate({1e-3: 5.0, 3e-3: 6.0}) == 1e-2
+    assert rates.next_rate({1e-3: 6.0, 3e-3: 5.0}) == 3e-4
+    assert rates.next_rate({1e-3: 5.0, 3e-3: 6.0, 1e-2: 7.0}) == 3e-2
+    assert rates.next_rate({1e-3: 5.0, 3e-3: 7.0, 1e-2: 6.0}) is None
+    assert rates.next_rate({1e-3: None, 3e-3: None}) == 3e-4
+    assert rates.best_rate({1e-3: 5.0, 3e-3: 5.0, 3e-4: 1.0}) == 1e-3
+    assert rates.best_rate({3e-4: None, 1e-3: 0.0, 3e-3: None}) == 1e-3
 
 
 def test_rates_are_chosen_noted_and_written(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_rates_are_chosen_noted_and_written(place: Place, monkeypatch: pytest.Mo
         given = dict(argument.removeprefix("--").split("=", 1) for argument in arguments[1:])
         rate = float(given["model.optimizer.lr"])
         called.append((given["config"], rate))
-        if given["config"] == "fixture_full" and rate == 1e-2:
+        if given["config"] == "fixture_full" and rate == 3e-3:
             raise FailedCallError(3, arguments, log)
         hit = -abs(np.log(rate) - np.log(best[given["config"]]))
         record = make_record(eval__t2v__R1=50 + hit)
@@ -241,12 +241,12 @@ def test_rates_are_chosen_noted_and_written(place: Place, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(rates, "petl_bench", scored)
     assert rates.search(place) == []
-    assert len(called) == len(set(called)) == 4 + 3 + 3 + 4
+    assert len(called) == len(set(called)) == 3 + 4 + 3 + 3
     known = rates.read(place)
     assert {name: entry["chosen"] for name, entry in known.items()} == best
-    assert known["fixture_full"]["tried"]["0.01"] == {"figure": None, "commit": None}
+    assert known["fixture_full"]["tried"]["0.003"] == {"figure": None, "commit": None}
     assert rates.search(place) == []
-    assert len(called) == 14
+    assert len(called) == 13
 
     copies = tmp_path / "configs"
     copies.mkdir()
