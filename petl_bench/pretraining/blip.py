@@ -20,7 +20,7 @@ from petl_bench.pretraining.stills import TRAINING, Stills, stills
 from petl_bench.tasks.answering import generate
 from petl_bench.tasks.losses import answer_losses, contrastive_loss, hard_negatives
 
-RECIPE = Recipe(steps=5_000, batch=96)
+RECIPE = Recipe(steps=4_000, batch=96)
 ARCHITECTURE = "small"
 #: how often a still is asked for its caption
 _CAPTIONED = 0.2

@@ -147,10 +147,10 @@ generated stills, and knows nothing of photographs.
 | code | commit {code["commit"]}, torch {code["torch"]} |
 
 Stills come in twins, which differ in one respect: what one thing looks like or where it is, the colours or the places
-of two, or the ground. One twin in five is a frame of a clip, whose captions tell what acts in it, but not which way or
-in what order. A linear layer reads looks and places from both encoders' features, and another one reads from the text
-encoder's what captions of clips tell of motion; these texts have no picture. The colour and shape that act in a test
-clip of the diagnostic benchmark act in no frame and no text of these.
+of two, or the ground. One twin in five is a frame of a clip with the clip's captions; it shows none of the motion. A
+linear layer reads looks and places from both encoders' features, and another one reads from the text encoder's what
+captions of clips tell of motion; these texts have no picture. The colour and shape that act in a test clip of the
+diagnostic benchmark act in no frame and no text of these.
 
 ## What it knows of {held_out["stills"]} stills that it has not seen, in percent
 
