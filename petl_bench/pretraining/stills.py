@@ -78,9 +78,9 @@ class _Still(NamedTuple):
 def stills(count: int, seed: int, stream: int) -> Stills:
     """Generated stills; one twin in five is a frame of a clip, with the captions of the clip.
 
-    These tell of motion that no frame shows, as captions of photographs do: a text encoder that has never had such words
-    beside a picture puts captions of clips far from all of them. What acts in test clips of the diagnostic benchmark
-    acts in none of these.
+    These tell of motion that no frame shows, as captions of photographs do: a text encoder that has never had such
+    words beside a picture puts captions of clips far from all of them. What acts in test clips of the diagnostic
+    benchmark acts in none of these.
 
     Args:
         count: of stills, even.
