@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from petl_bench.inputs import Words
 from petl_bench.nn.transformer import Memory
 from petl_bench.pretraining.looks import Looks
 from petl_bench.pretraining.motions import Motions
-from petl_bench.pretraining.recipe import Recipe, as_clips, percent, recall, tokenized, train, worded
+from petl_bench.pretraining.recipe import Recipe, as_clips, percent, projected, recall, tokenized, train, worded
 from petl_bench.pretraining.stills import TRAINING, Stills, stills
 from petl_bench.tasks.answering import generate
 from petl_bench.tasks.losses import answer_losses, contrastive_loss, hard_negatives
@@ -46,9 +47,6 @@ def pretrain(recipe: Recipe) -> dict[str, Tensor]:
     looks = Looks(both.retrieval.embed_dim, shown.looks.shape[1], recipe.seed)
     motions = Motions(both.retrieval.embed_dim, recipe.seed)
 
-    def encode(texts: list[str]) -> Tensor:
-        return both.retrieval.encode_text(tokenized(both.retrieval, texts)).projected
-
     def loss(rows: np.ndarray, rng: np.random.Generator) -> Tensor:
         captions = worded(shown.captions, rows, rng)
         words = tokenized(both.retrieval, captions)
@@ -59,9 +57,8 @@ def pretrain(recipe: Recipe) -> dict[str, Tensor]:
         logits = (scale * text.pooled.float() @ video.pooled.float().T).detach()
         matching = _matching(both.retrieval, words, memory, logits, rng)
         answering = _answering(both.answers, memory, shown.questions, captions, rows, rng)
-        return (
-            contrast + matching + answering + looks.of_both(video, text, shown.looks[rows]) + motions.loss(encode, rng)
-        )
+        seen = looks.of_both(video, text, shown.looks[rows])
+        return contrast + matching + answering + seen + motions.loss(partial(projected, both.retrieval), rng)
 
     train(nn.ModuleList([both, looks, motions]), loss, recipe, both.retrieval.limit_logit_scale)
     return _tensors(both)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from petl_bench.backbones.clip.model import CLIP, CLIPTextTower, CLIPVisionTower, create_open_clip
 from petl_bench.pretraining.looks import Looks
 from petl_bench.pretraining.motions import Motions
-from petl_bench.pretraining.recipe import Recipe, as_clips, recall, tokenized, train, worded
+from petl_bench.pretraining.recipe import Recipe, as_clips, projected, recall, tokenized, train, worded
 from petl_bench.pretraining.stills import TRAINING, Stills, stills
 from petl_bench.tasks.losses import contrastive_loss
 
@@ -25,15 +27,13 @@ def pretrain(recipe: Recipe) -> dict[str, Tensor]:
     looks = Looks(model.embed_dim, shown.looks.shape[1], recipe.seed)
     motions = Motions(model.embed_dim, recipe.seed)
 
-    def encode(texts: list[str]) -> Tensor:
-        return model.encode_text(tokenized(model, texts)).projected
-
     def loss(rows: np.ndarray, rng: np.random.Generator) -> Tensor:
         words = tokenized(model, worded(shown.captions, rows, rng))
         video = model.encode_video(as_clips(shown.pixels[rows]))
         text = model.encode_text(words)
         contrast = contrastive_loss(text.pooled, video.pooled, model.logit_scale.exp())
-        return contrast + looks.of_both(video, text, shown.looks[rows]) + motions.loss(encode, rng)
+        seen = looks.of_both(video, text, shown.looks[rows])
+        return contrast + seen + motions.loss(partial(projected, model), rng)
 
     train(nn.ModuleList([model, looks, motions]), loss, recipe, model.limit_logit_scale)
     return _tensors(model)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from petl_bench.fixture.diagnostic.clips import DIRECTIONS, MANNERS, TEMPLATES, Clip, any_clip
+from petl_bench.fixture.diagnostic.clips import DIRECTIONS, MANNERS, TEMPLATES, WORDINGS, Clip, any_clip
 from petl_bench.fixture.diagnostic.layout import any_happening, held_out
 from petl_bench.fixture.diagnostic.things import SHAPES
 
@@ -48,11 +48,8 @@ class Motions(nn.Module):
         texts, happens, acts = zip(*(_told(rng) for _ in range(_READ)), strict=True)
         features = encode(list(texts))
         with torch.autocast(features.device.type, enabled=False):
-            found = self.happens(features.float()), self.acts(features.float())
-        wanted = torch.tensor(happens), torch.tensor(acts)
-        return sum(
-            (F.cross_entropy(*both, ignore_index=-1) for both in zip(found, wanted, strict=True)), torch.zeros(())
-        )
+            told = F.cross_entropy(self.happens(features.float()), torch.tensor(happens))
+            return told + F.cross_entropy(self.acts(features.float()), torch.tensor(acts), ignore_index=-1)
 
 
 def _happening(clip: Clip) -> tuple[str, str, str]:
@@ -73,7 +70,7 @@ def _told(rng: np.random.Generator) -> tuple[str, int, int]:
     clip = any_clip(rng, any_happening(rng))
     while held_out(clip.acting):
         clip = any_clip(rng, any_happening(rng))
-    brief, template = rng.random() < _BRIEF, int(rng.integers(3))
+    brief, template = rng.random() < _BRIEF, int(rng.integers(WORDINGS))
     silent = brief and clip.happens != "in turn"
     acts = -1 if silent else list(SHAPES).index(clip.acting.shape)
     told = clip.brief_caption(template) if brief else clip.caption(template)

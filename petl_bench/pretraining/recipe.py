@@ -96,6 +96,11 @@ def tokenized(backbone: Backbone, texts: list[str]) -> Words:
     return backbone.spec.tokenize(texts, backbone.spec.context_length).without_padding()
 
 
+def projected(backbone: Backbone, texts: list[str]) -> Tensor:
+    """Features of texts (B, E) before they are normalised."""
+    return backbone.encode_text(tokenized(backbone, texts)).projected
+
+
 def worded(captions: list[list[str]], rows: np.ndarray, rng: np.random.Generator) -> list[str]:
     """A caption of each still; those of twins are worded alike."""
     wordings = rng.random(len(rows) // 2).repeat(2)

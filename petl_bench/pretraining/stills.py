@@ -12,7 +12,7 @@ from torch import Tensor
 
 from petl_bench.fixture.diagnostic.clips import (
     FRAMES,
-    TEMPLATES,
+    WORDINGS,
     Clip,
     any_clip,
     clip_pixels,
@@ -142,7 +142,7 @@ def _clip_twins(rng: np.random.Generator) -> list[_Still]:
     return [
         _Still(
             pixels_of(clip_pixels(clip, SIDE)[frame]),
-            [clip.caption(template) for template in range(len(TEMPLATES[clip.happens]))],
+            [clip.caption(template) for template in range(WORDINGS)],
             clip_questions(clip)[1:],  # a still does not tell the rest
             _looks((clip.acting, clip.other), [cell(track[frame]) for track in tracks(clip)]),
         )
