@@ -7,30 +7,31 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 LayerNormOption = Literal["none", "in", "out"]
 
 
 class _LeanQuickGELU(torch.autograd.Function):
-    """x * sigmoid(1.702 x) that keeps only x for the backward pass.
+    """x * sigmoid(1.702 x) as silu(1.702 x) / 1.702: one kernel each way, and one tensor kept for the backward pass.
 
     The plain expression keeps two tensors of four widths each, 28 % of what adapter training saves.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x * torch.sigmoid(1.702 * x)
+        scaled = 1.702 * x
+        ctx.save_for_backward(scaled)
+        return F.silu(scaled).div_(1.702)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        gate = torch.sigmoid(1.702 * x)
-        return grads[0] * gate * (1 + 1.702 * x * (1 - gate))
+        (scaled,) = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(grads[0], scaled)
 
 
 class QuickGELU(nn.Module):
-    """CLIP's activation, x * sigmoid(1.702 x), keeping only its input for the backward pass."""
+    """CLIP's activation, x * sigmoid(1.702 x), keeping one tensor of its input's size for the backward pass."""
 
     def forward(self, x: Tensor) -> Tensor:
         return _LeanQuickGELU.apply(x)  # type: ignore[return-value]  # torch leaves apply untyped

@@ -112,13 +112,21 @@ def test_quick_gelu_equals_the_plain_expression() -> None:
     x = torch.linspace(-8, 8, 101, dtype=torch.float64, requires_grad=True)
     weights = torch.randn(101, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     outputs = [function(x) for function in (QuickGELU(), quick_gelu)]
-    torch.testing.assert_close(outputs[0], outputs[1], atol=0, rtol=0)
+    torch.testing.assert_close(outputs[0], outputs[1], atol=1e-12, rtol=1e-12)
     lean, plain = (torch.autograd.grad((output * weights).sum(), x)[0] for output in outputs)
     torch.testing.assert_close(lean, plain, atol=1e-12, rtol=1e-12)
     assert torch.autograd.gradcheck(QuickGELU(), x)
 
 
-def test_quick_gelu_keeps_only_its_input() -> None:
+def test_quick_gelu_equals_the_plain_expression_in_single_precision() -> None:
+    x = torch.linspace(-20, 20, 4001, requires_grad=True)
+    outputs = [function(x) for function in (QuickGELU(), quick_gelu)]
+    torch.testing.assert_close(outputs[0], outputs[1], atol=1e-6, rtol=1e-6)
+    lean, plain = (torch.autograd.grad(output.sum(), x)[0] for output in outputs)
+    torch.testing.assert_close(lean, plain, atol=1e-6, rtol=1e-6)
+
+
+def test_quick_gelu_keeps_one_tensor() -> None:
     x = torch.randn(5, 7, requires_grad=True)
     kept = []
     for function in (QuickGELU(), quick_gelu):
@@ -128,5 +136,5 @@ def test_quick_gelu_keeps_only_its_input() -> None:
         output.sum().backward()
         kept.append(saved)
     lean, plain = kept
-    assert set(lean.storages) == {x.untyped_storage().data_ptr()}
+    assert lean.bytes == x.untyped_storage().nbytes()
     assert plain.bytes == 2 * lean.bytes  # the plain expression keeps the gate as well
