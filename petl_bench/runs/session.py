@@ -16,6 +16,7 @@ from typing import Any
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.strategies import Strategy
@@ -25,6 +26,7 @@ from petl_bench.data.workers import reporting_lost_workers
 from petl_bench.errors import UsageError
 from petl_bench.formats import number
 from petl_bench.lightning_seams import DDP, continue_log, current_rank, leave_signals, set_rank
+from petl_bench.machine.arithmetic import warn_of_slow_products
 from petl_bench.machine.memory import reporting_exhaustion
 from petl_bench.machine.signals import STOP
 from petl_bench.method import Method
@@ -201,6 +203,8 @@ class Session:
         set_rank(trainer.global_rank)
         STOP.rank = trainer.global_rank
         require_as_many(experiment.processes, trainer, plugins)
+        if isinstance(trainer.accelerator, CPUAccelerator):
+            warn_of_slow_products(str(trainer.precision))
         return trainer
 
     @property
