@@ -204,7 +204,7 @@ def test_whoever_stops_the_benchmark_stops_its_commands(tmp_path: Path) -> None:
     def call(job: str) -> None:
         calls.petl_bench(["fixture", "--help"] if job == "quick" else ["-"], tmp_path, tmp_path / "log.txt")
 
-    found = dict(calls.in_pairs(["quick", "wrong"], call))
+    found = dict(calls.side_by_side(["quick", "wrong"], call, 2))
     assert found["quick"] is None
     error = found["wrong"]
     assert isinstance(error, FailedCallError)
