@@ -340,9 +340,16 @@ def mean_over_frames(frames: Tensor, mask: Tensor) -> Tensor:
 
 
 def mean_of_real(frames: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the frames that are real: (B, T, E), mask (B, T) bool -> (B, E); NaN where none is."""
+    """Mean over the frames that are real, (B, E), equal to the bit in whatever order they come.
+
+    Args:
+        frames: (B, T, E).
+        mask: (B, T) bool; NaN where none is real.
+    """
     weight = mask.to(frames.dtype)[..., None]  # (B, T, 1)
-    return torch.where(mask[..., None], frames, 0).sum(1) / weight.sum(1)
+    # Another order of addends would be rounded otherwise, and a clip and its reverse would not tie.
+    addends = torch.where(mask[..., None], frames, 0).sort(1).values
+    return addends.sum(1) / weight.sum(1)
 
 
 def video_memory(x: Tensor, mask: Tensor) -> Memory:

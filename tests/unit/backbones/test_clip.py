@@ -241,6 +241,15 @@ def test_mean_over_frames_by_hand() -> None:
     torch.testing.assert_close(mean_over_frames(frames, real), torch.stack([unit(mean), torch.tensor([0.0, 1.0])]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_mean_over_frames_is_equal_to_the_bit_in_any_order(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    frames, real = torch.randn(16, 12, 64, generator=generator, dtype=dtype), torch.ones(16, 12, dtype=torch.bool)
+    found = mean_over_frames(frames, real)
+    for _ in range(8):
+        assert torch.equal(mean_over_frames(frames[:, torch.randperm(12, generator=generator)], real), found)
+
+
 def test_mean_over_frames_ignores_what_padding_holds() -> None:
     frames = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
     spoilt = frames.clone()
