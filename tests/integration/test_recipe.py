@@ -18,7 +18,7 @@ from petl_bench.report.model import Table
 from petl_bench.report.tables import build_tables
 from tests.integration.fixture_run import only_record, run
 
-EPOCHS = 4  # of trainer/fixture.yaml
+EPOCHS = 2  # of trainer/fixture.yaml
 
 
 def states(*folders: Path) -> dict[str, str]:
@@ -41,7 +41,7 @@ def test_a_run_of_max_steps_says_how_far_it_came(dataset: Path, tmp_path: Path) 
     folder, record = only_record(tmp_path)
     assert record["train"]["epochs"] == 0.75
     assert record["train"]["recipe"] == {"name": "fixture_adaptformer", "max_epochs": EPOCHS}
-    assert clean(states(tmp_path)["AdaptFormer"]) == "0.75 of 4 epochs, max_steps 3"
+    assert clean(states(tmp_path)["AdaptFormer"]) == "0.75 of 2 epochs, max_steps 3"
 
     # Its adapter, its configuration, and a continuation from it.
     adapter = f"--ckpt_path={folder / 'adapter.safetensors'}"
@@ -51,13 +51,13 @@ def test_a_run_of_max_steps_says_how_far_it_came(dataset: Path, tmp_path: Path) 
         name: record["train"][name] for name in ("epochs", "steps", "recipe", "changed", "limits")
     }
     (folder / "result.json").unlink()
-    assert clean(states(tmp_path)["AdaptFormer"]) == "0.75 of 4 epochs, max_steps 3"
+    assert clean(states(tmp_path)["AdaptFormer"]) == "0.75 of 2 epochs, max_steps 3"
     assert main(["fit", f"--config={folder / 'config.yaml'}", f"--runs_dir={tmp_path / 'again'}"]) == 0
-    assert clean(states(tmp_path / "again")["AdaptFormer"]) == "0.75 of 4 epochs, max_steps 3"
+    assert clean(states(tmp_path / "again")["AdaptFormer"]) == "0.75 of 2 epochs, max_steps 3"
 
 
 def test_fewer_epochs_and_none_fewer(dataset: Path, tmp_path: Path) -> None:
-    for epochs, told in ((2, "2 of 4 epochs"), (EPOCHS, "")):
+    for epochs, told in ((1, "1 of 2 epochs"), (EPOCHS, "")):
         runs = tmp_path / str(epochs)
         assert run("fit", "fixture_linear", dataset, runs, f"--trainer.max_epochs={epochs}") == 0
         assert clean(states(runs)["Linear"]).removeprefix("ok") == told

@@ -283,7 +283,7 @@ def test_files_in_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     found = ClassPathGuard().with_fragments(arguments)
     model = yaml.safe_load(found[0].removeprefix("--model="))
     assert model["init_args"]["task"]["class_path"] == "petl_bench.tasks.retrieval.Retrieval"
-    assert yaml.safe_load(found[2])["max_epochs"] == 4
+    assert yaml.safe_load(found[2])["max_epochs"] == 2
     assert "\n" not in found[0] + found[2]
     assert [*found[:0], found[1], *found[3:]] == [arguments[1], *arguments[3:]]
     write(tmp_path, "class_path: unknown_package.Method\n", "foreign.yaml")
