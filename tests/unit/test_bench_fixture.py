@@ -253,8 +253,8 @@ def test_rates_are_chosen_noted_and_written(place: Place, monkeypatch: pytest.Mo
     monkeypatch.setattr(Recipe, "path", property(lambda recipe: copies / f"{recipe.name}.yaml"))
     for recipe in rates.recipes():
         text = (config_folder() / f"{recipe.name}.yaml").read_text(encoding="utf-8")
-        recipe.path.write_text(text, encoding="utf-8")
-    assert rates.write_into_configurations(place) >= 3
+        recipe.path.write_text(rates.with_rate(text, 0.5, "another") if recipe.trains else text, encoding="utf-8")
+    assert rates.write_into_configurations(place) == len(best)
     assert rates.write_into_configurations(place) == 0
     for name, rate in best.items():
         text = (copies / f"{name}.yaml").read_text(encoding="utf-8")
