@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from petl_bench.fixture.diagnostic.clips import DIRECTIONS, MANNERS, TEMPLATES, WORDINGS, Clip, any_clip
-from petl_bench.fixture.diagnostic.layout import any_happening, held_out
+from petl_bench.fixture.diagnostic.layout import any_happening, only_tested
 from petl_bench.fixture.diagnostic.things import SHAPES
 
 #: captions of a step
@@ -68,7 +68,7 @@ _HAPPENINGS = [
 def _told(rng: np.random.Generator) -> tuple[str, int, int]:
     """A caption of a clip, and the numbers of what happens and of the shape that acts, -1 if the caption is silent."""
     clip = any_clip(rng, any_happening(rng))
-    while held_out(clip.acting):
+    while only_tested(clip.acting):
         clip = any_clip(rng, any_happening(rng))
     brief, template = rng.random() < _BRIEF, int(rng.integers(WORDINGS))
     silent = brief and clip.happens != "in turn"

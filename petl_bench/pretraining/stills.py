@@ -21,7 +21,7 @@ from petl_bench.fixture.diagnostic.clips import (
     tracks,
     with_swapped_colours,
 )
-from petl_bench.fixture.diagnostic.layout import SIDE, any_happening, held_out
+from petl_bench.fixture.diagnostic.layout import SIDE, any_happening, only_tested
 from petl_bench.fixture.diagnostic.pictures import (
     any_picture,
     cell,
@@ -160,5 +160,5 @@ def _clips(rng: np.random.Generator, happens: str) -> list[Clip]:
             other = with_swapped_colours(clip)
         else:
             other = replace(clip, ground=another_ground(clip.ground, rng))
-        if not any(held_out(one.acting) for one in (clip, other)):
+        if not any(only_tested(one.acting) for one in (clip, other)):
             return [clip, other]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from petl_bench.fixture.diagnostic.layout import held_out
+from petl_bench.fixture.diagnostic.layout import only_tested
 from petl_bench.fixture.diagnostic.things import COLOURS, SHAPES, TEXTURES, Thing
 from petl_bench.pretraining.motions import Motions
 from petl_bench.pretraining.stills import HELD_OUT, TRAINING, Stills, stills
@@ -59,10 +59,10 @@ def test_one_in_five_is_a_frame_of_a_clip_in_which_nothing_acts_that_acts_in_tes
     assert len(rows) == COUNT // 5
     told = [shown.captions[row][0] for row in rows]
     assert all(re.search("moves|flashes", caption) for caption in told)
-    assert not [caption for caption in told if held_out(acting(caption))]
+    assert not [caption for caption in told if only_tested(acting(caption))]
     others = [shown.captions[row] for row in range(COUNT) if row not in rows]
     assert not [caption for own in others for caption in own if re.search("moves|flashes", caption)]
-    assert [own for own in others if held_out(acting(own[0]))], "at rest these are shown"
+    assert [own for own in others if only_tested(acting(own[0]))], "at rest these are shown"
 
 
 def test_no_question_about_a_frame_asks_what_only_the_clip_tells(shown: Stills) -> None:
@@ -93,4 +93,4 @@ def test_motion_is_read_from_captions_that_tell_it_and_what_acts_is_of_training_
     assert any("three times" in text for text in read)
     full = [text for text in read if any(f" {texture} " in text for texture in TEXTURES)]
     assert full
-    assert not [text for text in full if held_out(acting(text))]
+    assert not [text for text in full if only_tested(acting(text))]
