@@ -258,7 +258,7 @@ def test_rates_are_chosen_noted_and_written(place: Place, monkeypatch: pytest.Mo
     assert rates.write_into_configurations(place) == 0
     for name, rate in best.items():
         text = (copies / f"{name}.yaml").read_text(encoding="utf-8")
-        assert text.count("held-out training clips") == 1
+        assert text.count("held-out clips") == 1
         assert yaml.safe_load(text)["model"]["init_args"]["optimizer"]["init_args"] == {"lr": rate}
 
 
