@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from petl_bench.cli.configuration import configured
+from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import config_folder
 from petl_bench.data import datasets
 from petl_bench.data.base import VideoTextDataModule
@@ -21,6 +22,7 @@ from petl_bench.data.video import load_frames
 from petl_bench.method import Method
 from petl_bench.runs import session
 from petl_bench.runs.folder import ADAPTER_NAME, METRICS_NAME
+from petl_bench.storage.dotted import get
 from petl_bench.tasks.questions import rows_of_clips
 
 #: figures by name
@@ -29,6 +31,9 @@ Figures = dict[str, float]
 #: methods that train on BLIP and for questions, too: with adapters in towers or behind them, and whole
 _ELSEWHERE = ("adaptformer", "full", "mvadapter", "uniadapter")
 _FAMILIES = ("fixture_blip", "fixtureqa", "fixtureqa_blip")
+
+#: of all, so that figures stay when rates are chosen anew
+_RATE = 1e-3
 
 #: all recipes of a process read the same clips
 _decoded_once = functools.cache(load_frames)
@@ -69,7 +74,7 @@ def train(recipe: str, clips: Path, folder: Path, seed: int = 0) -> Figures:
 
 
 def _options(recipe: str, clips: Path, folder: Path, seed: int) -> list[str]:
-    options = {
+    options: dict[str, Any] = {
         "config": recipe,
         "seed_everything": seed,
         "runs_dir": folder,
@@ -81,6 +86,8 @@ def _options(recipe: str, clips: Path, folder: Path, seed: int) -> list[str]:
         "trainer.log_every_n_steps": 1,
         "trainer.enable_progress_bar": "false",
     }
+    if get(composed(config_folder() / f"{recipe}.yaml"), "model.init_args.optimizer"):
+        options["model.optimizer.lr"] = _RATE
     return [f"--{name}={value}" for name, value in options.items()]
 
 
