@@ -6,6 +6,8 @@ BIN    := $(VENV)/bin
 DEMO_METHODS ?= zeroshot linear adaptformer full mvadapter
 RUNS   ?= runs
 export OMP_NUM_THREADS ?= 1
+# Where processes share cores, threads that wait by spinning keep others from working.
+export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test regression regression-record wheel lint format report bench-fixture faults fuzz versions audit clean
