@@ -6,8 +6,9 @@ older processors), and with other seeds (`SEEDS`). The largest distance under ot
 rounding alone; the standard deviation over seeds is what a figure is worth.
 
 A figure may be off by `MARGIN` times that distance, but at least by `FLOOR` of itself (`FEWEST` of what is counted),
-since processors and versions of libraries that nobody measured round otherwise, too. One that may then be off by more
-than `SHARE` of the deviation over seeds tells nothing and is not compared; where a seed changes nothing, it is.
+since processors and versions of libraries that nobody measured round otherwise, too. One that rounding alone moves so far
+(`MARGIN` times the distance) that it is more than `SHARE` of the deviation over seeds tells nothing and is not compared;
+where a seed changes nothing, it is.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ def tolerance(name: str, value: float, arithmetic: float, seeds: float) -> float
     """How far a figure may be off, by the rule above; None where that is too much to tell anything."""
     if name in EXACT:
         return 0.0
-    allowed = max(MARGIN * arithmetic, _floor(name, value))
-    return None if seeds and allowed > SHARE * seeds else allowed
+    rounding = MARGIN * arithmetic
+    return None if seeds and rounding > SHARE * seeds else max(rounding, _floor(name, value))
 
 
 def _floor(name: str, value: float) -> float:

@@ -104,11 +104,11 @@ def _of(recipe: str, found: dict[str, list[dict[str, Figures]]]) -> dict[str, An
 def _figure(name: str, recipe: str, found: dict[str, list[dict[str, Figures]]]) -> dict[str, float | None]:
     by_seed = [of[recipe][name] for of in found[_STANDARD]]
     value = by_seed[0]
-    arithmetic = max(abs(found[other][0][recipe][name] - value) for other in ARITHMETIC)
-    seeds = statistics.stdev(by_seed)
+    arithmetic = _rounded(max(abs(found[other][0][recipe][name] - value) for other in ARITHMETIC), 2)
+    seeds = _rounded(statistics.stdev(by_seed), 2)
     allowed = tolerance(name, value, arithmetic, seeds)
-    spread = {"arithmetic": _rounded(arithmetic, 2), "seeds": _rounded(seeds, 2)}
-    return {"value": _rounded(value, 7), **spread, "tolerance": None if allowed is None else _rounded(allowed, 2)}
+    told = {"value": _rounded(value, 7), "arithmetic": arithmetic, "seeds": seeds}
+    return told | {"tolerance": None if allowed is None else _rounded(allowed, 2)}
 
 
 def _rounded(value: float, digits: int) -> float:
