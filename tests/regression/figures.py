@@ -6,9 +6,9 @@ older processors), and with other seeds (`SEEDS`). The largest distance under ot
 rounding alone; the standard deviation over seeds is what a figure is worth.
 
 A figure may be off by `MARGIN` times that distance, but at least by `FLOOR` of itself (`FEWEST` of what is counted),
-since processors and versions of libraries that nobody measured round otherwise, too. One that rounding alone moves so far
-(`MARGIN` times the distance) that it is more than `SHARE` of the deviation over seeds tells nothing and is not compared;
-where a seed changes nothing, it is.
+since processors and versions of libraries that nobody measured round otherwise, too. Where `MARGIN` times the distance
+is more than `SHARE` of the deviation over seeds, a figure tells nothing and is not compared; where a seed changes
+nothing, it is.
 """
 
 from __future__ import annotations
