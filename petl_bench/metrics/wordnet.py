@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -107,33 +107,39 @@ class WordNet:
         except Exception as error:  # of any kind, as it trusts its files
             raise DataError(f"{self.folder}: WordNet there is damaged ({type(error).__name__}: {error})") from error
 
-    @cached_property
+    @property
     def _reader(self) -> Any:
-        import nltk.data
-        from nltk.corpus.reader.wordnet import WordNetCorpusReader
-
-        class Reader(WordNetCorpusReader):
-            """Without what other files than WordNet's are for."""
-
-            def open(self, file: str) -> Any:
-                if file == "lexnames":
-                    return io.StringIO("".join(f"{kind:02}\tkind{kind}\t0\n" for kind in range(_KINDS)))
-                return super().open(file)
-
-            def map_wn(self, version: str = "wordnet") -> None:
-                """No other version is mapped to this one."""
-
-        if str(self.folder) not in nltk.data.path:
-            nltk.data.path.append(str(self.folder))  # NLTK opens nothing elsewhere
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that other languages are not there
-            return Reader(str(self.folder), None)
+        return _reader_of(self.folder, self.sha256)
 
     @cached_property
     def _stemmer(self) -> Any:
         from nltk.stem.porter import PorterStemmer
 
         return PorterStemmer()
+
+
+@lru_cache(1)
+def _reader_of(folder: Path, sha256: str) -> Any:
+    """NLTK's reader of files that are these: all tests of a run share what was read of them."""
+    import nltk.data
+    from nltk.corpus.reader.wordnet import WordNetCorpusReader
+
+    class Reader(WordNetCorpusReader):
+        """Without what other files than WordNet's are for."""
+
+        def open(self, file: str) -> Any:
+            if file == "lexnames":
+                return io.StringIO("".join(f"{kind:02}\tkind{kind}\t0\n" for kind in range(_KINDS)))
+            return super().open(file)
+
+        def map_wn(self, version: str = "wordnet") -> None:
+            """No other version is mapped to this one."""
+
+    if str(folder) not in nltk.data.path:
+        nltk.data.path.append(str(folder))  # NLTK opens nothing elsewhere
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that other languages are not there
+        return Reader(str(folder), None)
 
 
 def tokens_of(text: str) -> list[str]:
