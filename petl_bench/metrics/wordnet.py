@@ -120,7 +120,7 @@ class WordNet:
 
 @lru_cache(1)
 def _reader_of(folder: Path, sha256: str) -> Any:
-    """NLTK's reader of files that are these: all tests of a run share what was read of them."""
+    """NLTK's reader of files that are these: all evaluations of a process share what it has read."""
     import nltk.data
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
 

@@ -25,8 +25,7 @@ from tests.shared import REPOSITORY
 
 #: arithmetic
 _STANDARD = "one thread"
-#: threads that wait leave the cores to the other processes
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+_ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 #: below the folder of all processes
 _CLIPS = "clips"
 #: as first argument: this process trains under one condition

@@ -283,9 +283,12 @@ def test_rates_are_chosen_without_test_clips(task: str, tmp_path: Path) -> None:
     assert trained
     assert examined
     assert not trained & examined
-    tested = {sample.video for sample in kind(tmp_path / "clips", partial=True).samples("test")}
-    assert len(tested) == 2
-    assert not tested & (trained | examined)
+    training, tested, held_out = range(16), range(16, 18), range(18, 22)
+    assert trained <= {f"video{clip}" for clip in training}
+    examinable = {"retrieval": held_out, "questions": training}[task]
+    assert examined <= {f"video{clip}" for clip in examinable}
+    of_a_run = {sample.video for sample in kind(tmp_path / "clips", partial=True).samples("test")}
+    assert of_a_run == {f"video{clip}" for clip in tested}
     recipe = next(one for one in recipes.recipes() if one.task == task and one.trains)
     options = [argument for argument in rates.arguments(recipe, 1e-3) if "root" not in argument]
     assert {*rates.HELD_OUT[task]} <= {*options}
