@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -91,18 +92,23 @@ def features_of(backbone: Backbone, batch: Batch) -> tuple[Tensor, Tensor]:
         return backbone.encode_video(batch.clips).pooled, backbone.encode_text(batch.words).pooled
 
 
-def train(method: Method, batch: Batch, steps: int, rate: float = 0.1) -> list[set[str]]:
-    """Trains with plain gradient descent; returns the names of tensors with a non-zero gradient, by step."""
+def train(method: Method, batch: Batch, steps: int, rate: float = 0.1) -> None:
+    """Trains with plain gradient descent."""
+    for _ in trained(method, batch, steps, rate):
+        pass
+
+
+def trained(method: Method, batch: Batch, steps: int, rate: float = 0.1) -> Iterator[set[str]]:
+    """Trains with plain gradient descent; after each step gives the names of tensors with a non-zero gradient."""
     method.train()
     parameters = {name: p for name, p in method.named_parameters() if p.requires_grad}
     optimizer = torch.optim.SGD(parameters.values(), lr=rate)
-    moved = []
     for step in range(steps):
         method.task.before_step(1.0, step)
         optimizer.zero_grad()
         loss, _ = method.task.loss(method.backbone, batch)
         loss.backward()
-        moved.append({name for name, p in parameters.items() if p.grad is not None and p.grad.abs().max() > 0})
+        moved = {name for name, p in parameters.items() if p.grad is not None and p.grad.abs().max() > 0}
         optimizer.step()
         method.task.after_step(method.backbone)
-    return moved
+        yield moved
