@@ -220,6 +220,8 @@ def test_the_search_goes_on_in_the_direction_of_the_better_rate() -> None:
     assert rates.next_rate({1e-3: 5.0, 3e-3: 6.0, 1e-2: 7.0}) == 3e-2
     assert rates.next_rate({1e-3: 5.0, 3e-3: 7.0, 1e-2: 6.0}) is None
     assert rates.next_rate({1e-3: None, 3e-3: None}) == 3e-4
+    assert rates.next_rate({3e-4: 7.0, 1e-3: 6.0, 3e-3: 5.0}) == 1e-4
+    assert rates.next_rate({1e-4: 8.0, 3e-4: 7.0, 1e-3: 6.0, 3e-3: 5.0}) is None
     assert rates.best_rate({1e-3: 5.0, 3e-3: 5.0, 3e-4: 1.0}) == 1e-3
     assert rates.best_rate({3e-4: None, 1e-3: 0.0, 3e-3: None}) == 1e-3
 
@@ -241,12 +243,12 @@ def test_rates_are_chosen_noted_and_written(place: Place, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(rates, "petl_bench", scored)
     assert rates.search(place) == []
-    assert len(called) == len(set(called)) == 3 + 4 + 3 + 3
+    assert len(called) == len(set(called)) == 4 + 4 + 3 + 3
     known = rates.read(place)
     assert {name: entry["chosen"] for name, entry in known.items()} == best
     assert known["fixture_full"]["tried"]["0.003"] == {"figure": None, "commit": None}
     assert rates.search(place) == []
-    assert len(called) == 13
+    assert len(called) == 14
 
     copies = tmp_path / "configs"
     copies.mkdir()
