@@ -92,14 +92,13 @@ def features_of(backbone: Backbone, batch: Batch) -> tuple[Tensor, Tensor]:
         return backbone.encode_video(batch.clips).pooled, backbone.encode_text(batch.words).pooled
 
 
-def train(method: Method, batch: Batch, steps: int, rate: float = 0.1) -> None:
-    """Trains with plain gradient descent."""
-    for _ in trained(method, batch, steps, rate):
-        pass
+def train(method: Method, batch: Batch, steps: int, rate: float = 0.1) -> list[set[str]]:
+    """Trains with plain gradient descent; returns the names of tensors with a non-zero gradient, by step."""
+    return list(trained(method, batch, steps, rate))
 
 
 def trained(method: Method, batch: Batch, steps: int, rate: float = 0.1) -> Iterator[set[str]]:
-    """Trains with plain gradient descent; after each step gives the names of tensors with a non-zero gradient."""
+    """The same, step by step."""
     method.train()
     parameters = {name: p for name, p in method.named_parameters() if p.requires_grad}
     optimizer = torch.optim.SGD(parameters.values(), lr=rate)
