@@ -24,6 +24,7 @@ from petl_bench.tasks.answering import (
     read_questions,
 )
 from petl_bench.tasks.base import present
+from petl_bench.tasks.choice_generation import ChoiceGeneration
 from petl_bench.tasks.qa import QuestionAnswering, Score
 from petl_bench.tasks.questions import Answer
 from petl_bench.tasks.wups import find_wups
@@ -91,6 +92,9 @@ class AnswerGeneration(QuestionAnswering):
 
     def carried(self) -> dict[str, Any]:
         return _of_inference(super().carried())
+
+    def chooser(self) -> ChoiceGeneration:
+        return ChoiceGeneration(label_smoothing=self.label_smoothing)
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         weighted = [question.weights for question in batch.questions]

@@ -83,6 +83,8 @@ def test_a_search_ends_when_nothing_open_can_win() -> None:
     chain[0, :, END] = 5.0
     asked = []
     logits = next_logits(chain, beams=1)
-    found = beam_search(lambda ids: asked.append(ids.shape) or logits(ids), 1, START, END, PAD, 1, 9, torch.device("cpu"))
+    found = beam_search(
+        lambda ids: asked.append(ids.shape) or logits(ids), 1, START, END, PAD, 1, 9, torch.device("cpu")
+    )
     assert found.ids[:, 0].tolist() == [[START, END] + [PAD] * 7]
     assert asked == [(1, 1)]
