@@ -62,8 +62,8 @@ MAY_IMPORT = {
         *("tasks.answering", "tasks.losses"),
     },
     "commands": {
-        *(*GROUND, "backbones", "cli", "data", "fixture", "inputs", "machine", "method", "metrics", "pretraining"),
-        *("registry", "report", "runs", "storage", "tasks"),
+        *(*GROUND, "backbones", "cli", "data", "fixture", "inputs", "loading", "machine", "method", "metrics"),
+        *("pretraining", "registry", "report", "runs", "storage", "tasks"),
     },
     "video_text_model": {*GROUND, "data", "inputs", "method", "storage", "tasks"},
     "loading": {
