@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from petl_bench.data.batch import Question
-from petl_bench.data.datasets import ClipLoader, Row, collate, stacked
+from petl_bench.data.datasets import ClipLoader, Row, collate, options_of, stacked
 from petl_bench.data.samples import Sample
 from petl_bench.data.sampling import is_random
 from petl_bench.errors import UsageError
@@ -21,12 +21,25 @@ from petl_bench.inputs import WHOLE, Clips, InputSpec, Moment
 from petl_bench.method import Method
 from petl_bench.storage.descriptions import TrainingData
 from petl_bench.storage.untrusted import expanded, shown, whole_number
-from petl_bench.tasks.qa import QuestionAnswering
+from petl_bench.tasks.choosing import Choosing
+from petl_bench.tasks.questions import Answer, QuestionTask
 
 #: a file, or a file with the first and the last second of a moment in it
 Video = str | Path | tuple[str | Path, int | None, int | None]
 
 _Item = TypeVar("_Item")
+
+
+class Answers(NamedTuple):
+    """Answers to a question, the best one first.
+
+    Attributes:
+        scored_by: what the scores are: `probability`, `log-probability`, `cosine`, ...
+        answers: with their scores.
+    """
+
+    scored_by: str
+    answers: tuple[Answer, ...]
 
 
 class VideoTextModel:
@@ -117,18 +130,56 @@ class VideoTextModel:
             DataError: the file is missing or cannot be read as a video, or the moment is not in it.
             UsageError: the model was made for something else than questions.
         """
-        task = self.method.task
-        if not isinstance(task, QuestionAnswering):
-            raise UsageError(f"this model was made for {task.name}, it answers no questions: load one of a QA task")
-        if not isinstance(question, str) or not question.strip():
-            raise UsageError(f"answer takes a question, and {shown(question)} is none")
-        words = self.spec.tokenize([question], self._max_words)
-        clip = self._read(0, *_clip(video))
-        row = Row(clip, words, video_index=0, text_index=(0,), decoded=True, questions=(Question(0, "", ()),))
+        return self.ask(video, question, top_k=1).answers[0].text
+
+    def ask(self, video: Video, question: str = "", options: Sequence[str] = (), top_k: int = 5) -> Answers:
+        """The best answers to a question about a video, with scores.
+
+        Args:
+            video: a path, or `(path, start, end)` in whole seconds.
+            question: may be empty where options are captions, and the one is asked for that fits best.
+            options: to choose from, at least two. A model of retrieval can do nothing else; one that classifies
+                questions cannot.
+            top_k: the most answers. A decoder that writes answers finds at most as many as it has beams.
+
+        Raises:
+            DataError: the file is missing or cannot be read as a video, or the moment is not in it.
+            UsageError: the model cannot answer this question, or cannot choose from these options.
+        """
+        if whole_number(top_k) is None or top_k < 1:
+            raise UsageError(f"top_k is {shown(top_k)}: give a whole number from 1 on")
+        options = _texts(options, "options")
+        if not isinstance(question, str) or not (question.strip() or options):
+            raise UsageError(f"this takes a question, and {shown(question)} is none")
+        task = self._answering(options)
+        asked = Question(0, "", (), choices=tuple(options), prompt=question)
+        row = Row(
+            self._read(0, *_clip(video)),
+            self.spec.tokenize([question], self._max_words),
+            video_index=0,
+            text_index=(0,),
+            decoded=True,
+            questions=(asked,),
+            options=options_of((asked,), self.spec, self._max_words),
+        )
         with self._exactly():
-            (answer,) = task.answer(self.method.backbone, self._here(collate([row])))
-        assert answer is not None, "its clip was read"
-        return answer
+            (found,) = task.ranked(self.method.backbone, self._here(collate([row])), top_k)
+        return Answers(task.scored_by, found)
+
+    def _answering(self, options: Sequence[str]) -> QuestionTask:
+        """The task that answers: that of the model, or the one that chooses by what it has learnt."""
+        task = self.method.task
+        chooser = task if isinstance(task, Choosing) else task.chooser()
+        if options and chooser is None:
+            raise UsageError(f"this model was made for {task.name}, which cannot choose from options: leave them out")
+        if options and chooser is not None:
+            return chooser
+        if isinstance(task, QuestionTask) and not isinstance(task, Choosing):
+            return task
+        raise UsageError(
+            f"this model was made for {task.name}, it answers no questions"
+            + (" without options to choose from: give some" if chooser else ": load one of a QA task")
+        )
 
     # --- how --------------------------------------------------------------------------------------------------------
 
@@ -158,6 +209,13 @@ class VideoTextModel:
     def _exactly(self) -> Iterator[None]:
         with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
             yield
+
+
+def _texts(items: Sequence[str], what: str) -> Sequence[str]:
+    wrong = [item for item in _listed(items, what) if not isinstance(item, str) or not item.strip()]
+    if wrong or len(items) == 1:
+        raise UsageError(f"{what}: {shown(wrong[0]) if wrong else 'one'} is given: give at least two texts")
+    return items
 
 
 def _listed(items: Sequence[_Item], what: str) -> Sequence[_Item]:

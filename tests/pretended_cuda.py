@@ -39,6 +39,9 @@ _INDEXING = (_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_im
 #: take a number that lies on the CPU, as everything does that works by elements
 _TAKE_NUMBERS = (_aten.masked_fill, _aten.masked_fill_, _aten.fill, _aten.fill_, *_INDEXING)
 _COPIES = (_aten._to_copy, _aten.copy_)
+#: many CPUs have no kernels for these in low precision
+_PRODUCTS = (_aten.mm, _aten.addmm, _aten.bmm, _aten.baddbmm, _aten.convolution, _aten.convolution_backward)
+_LOW = (torch.bfloat16, torch.float16)
 _WAITING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
@@ -102,7 +105,11 @@ class _Call:
     def run(self) -> Any:
         """What the CPU gives."""
         kwargs = {name: _mapped(_held, value) for name, value in self.kwargs.items()}
-        return self.func(*_mapped(_held, self.args), **kwargs)
+        args = _mapped(_held, self.args)
+        if self.op in _PRODUCTS and args[0].dtype in _LOW:
+            done = self.func(*_mapped(partial(_cast, torch.float32), args), **kwargs)
+            return _mapped(partial(_cast, args[0].dtype), done)
+        return self.func(*args, **kwargs)
 
     def fault(self) -> str:
         """What CUDA or NCCL would say; empty if nothing."""
@@ -166,6 +173,11 @@ def _held(leaf: Any) -> Any:
     if isinstance(leaf, OnCuda):
         return leaf.on_cpu
     return CPU if isinstance(leaf, torch.device) else leaf
+
+
+def _cast(dtype: torch.dtype, leaf: Any) -> Any:
+    """A tensor in another precision; anything else as it is."""
+    return leaf.to(dtype) if isinstance(leaf, Tensor) else leaf
 
 
 class PretendedCuda(TorchDispatchMode):

@@ -14,6 +14,7 @@ from petl_bench.machine.limits import prepare
 from petl_bench.machine.signals import STOP
 
 _RUNS = "run a configuration (a file, or the bare name of a packaged one)"
+_USES = "use a trained adapter"
 _LOOKS = "look at a configuration, without weights and data"
 _DATA = "prepare a dataset (`petl-bench data COMMAND --config data/msrvtt.yaml --data.root DIR`)"
 _REST = "look and report"
@@ -94,6 +95,11 @@ COMMANDS = (
         several=True,
         stopped="; nothing was written: give the same command again",
         function="run:predict",
+    ),
+    Command(
+        "ask",
+        _USES,
+        ('a question about a video:     petl-bench ask --adapter runs/.../seed0 --video a.mp4 "what is he playing?"',),
     ),
     Command("params", _LOOKS, ("trainable parameters by component",)),
     Command("profile", _LOOKS, ("GMACs, memory and speed of training steps",)),

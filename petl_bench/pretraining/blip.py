@@ -148,6 +148,6 @@ def _answered(backbone: BLIPVQA, memory: Memory, shown: Stills) -> float:
         part = asked[start : start + 1000]
         words = tokenized(backbone, [question for _, question, _ in part])
         states = Memory(backbone.fuse(words, memory.select(torch.tensor([row for row, _, _ in part]))), words.mask)
-        texts = backbone.answer_texts(generate(backbone, states, num_beams=1, max_length=10))
+        texts = backbone.answer_texts(generate(backbone, states, num_beams=1, max_length=10).ids[:, 0])
         right += sum(text == answer for text, (_, _, answer) in zip(texts, part, strict=True))
     return round(100 * right / len(asked), 1)

@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,11 +104,13 @@ def _git(folder: Path, *arguments: str) -> bytes | None:
     return done.stdout if done.returncode == 0 else None
 
 
+@cache  # to read what some hundred packages say takes a few tenths of a second
 def _installed_sha256() -> str:
     lines = set()
     for package in importlib.metadata.distributions():
         with suppress(Exception):  # of metadata that is there in part, anything may come
-            lines.add(f"{package.metadata['Name']}=={package.version}\n")
+            metadata = package.metadata
+            lines.add(f"{metadata['Name']}=={metadata['Version']}\n")
     return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
 
 

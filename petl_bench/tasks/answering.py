@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,8 +19,9 @@ from petl_bench.inputs import Words
 from petl_bench.nn.transformer import Memory
 from petl_bench.ranges import Count, Size, TextLength
 from petl_bench.tasks.base import present
-from petl_bench.tasks.beam_search import beam_search
+from petl_bench.tasks.beam_search import Beams, beam_search
 from petl_bench.tasks.losses import answer_losses
+from petl_bench.tasks.questions import Answer
 
 #: answers that are scored, or questions that are read and searched, at once
 CHUNK = 128
@@ -29,6 +32,8 @@ class Inference(Configurable, ABC):
 
     #: tokens of an answer, its start and end included, for which the cost is counted
     max_length: int
+    #: what the scores of answers are
+    scored_by: ClassVar[str]
 
     def read(self, root: Path | None) -> Vocabulary | None:
         """The answers that can be given; None where any text can.
@@ -53,8 +58,9 @@ class Inference(Configurable, ABC):
         answers: Sequence[str],
         words: Words | None,
         label_smoothing: float,
-    ) -> list[str]:
-        """Answers to Q questions.
+        most: int,
+    ) -> list[tuple[Answer, ...]]:
+        """Answers to Q questions, the best of each first.
 
         Args:
             decoder: of the backbone.
@@ -62,6 +68,7 @@ class Inference(Configurable, ABC):
             answers: of what `read` gave; empty where any text can be given.
             words: the same as they are decoded, (A, n); None where there are none.
             label_smoothing: of training.
+            most: answers that are wanted of each question.
         """
 
 
@@ -76,6 +83,8 @@ class Generate(Inference):
         max_length: tokens of an answer, its start and end included.
     """
 
+    scored_by = "mean log-probability of a token"
+
     def __init__(self, num_beams: Size = 3, max_length: TextLength = 10) -> None:
         self.num_beams, self.max_length = num_beams, max_length
 
@@ -89,8 +98,10 @@ class Generate(Inference):
         answers: Sequence[str],
         words: Words | None,
         label_smoothing: float,
-    ) -> list[str]:
-        return decoder.answer_texts(generate(decoder, states, self.num_beams, self.max_length))
+        most: int,
+    ) -> list[tuple[Answer, ...]]:
+        found = generate(decoder, states, self.num_beams, self.max_length)
+        return [_distinct(decoder, ids[:most], scores[:most]) for ids, scores in zip(*found, strict=True)]
 
 
 class Rank(Inference):
@@ -106,6 +117,7 @@ class Rank(Inference):
     """
 
     max_length = 10
+    scored_by = "log-probability"
 
     def __init__(self, answer_list: Path, max_answers: Count | None = None, k: Count | None = 128) -> None:
         self.answer_list, self.max_answers, self.k = answer_list, max_answers, k
@@ -123,13 +135,26 @@ class Rank(Inference):
         answers: Sequence[str],
         words: Words | None,
         label_smoothing: float,
-    ) -> list[str]:
+        most: int,
+    ) -> list[tuple[Answer, ...]]:
         assert words is not None, "`read` gives answers"
-        best, _ = rank(decoder, states, words, self.k, label_smoothing)
-        return [answers[int(place)] for place in best.tolist()]
+        places, scores = rank(decoder, states, words, self.k, label_smoothing)
+        return [
+            tuple(Answer(answers[int(place)], score) for place, score in zip(*row, strict=True))
+            for row in zip(places[:, :most].tolist(), scores[:, :most].tolist(), strict=True)
+        ]
 
 
-def generate(decoder: AnswerDecoder, states: Memory, num_beams: int, max_length: int) -> Tensor:
+def _distinct(decoder: AnswerDecoder, ids: Tensor, scores: Tensor) -> tuple[Answer, ...]:
+    """Answers of one search; of those that are spelt alike the best one, as long as there are others."""
+    found: dict[str, float] = {}
+    for text, score in zip(decoder.answer_texts(ids), scores.tolist(), strict=True):
+        if score > -math.inf:
+            found.setdefault(text, score)
+    return tuple(Answer(*one) for one in found.items())
+
+
+def generate(decoder: AnswerDecoder, states: Memory, num_beams: int, max_length: int) -> Beams:
     """Likely answers to questions, by beam search.
 
     Args:
@@ -137,9 +162,6 @@ def generate(decoder: AnswerDecoder, states: Memory, num_beams: int, max_length:
         states: (Q, N, D), as `Fusion.fuse` gives them, and which are tokens of the question.
         num_beams: K.
         max_length: n, tokens of an answer with its start and end.
-
-    Returns:
-        Token ids (Q, n), from the start to the end token, then padding.
     """
     of_beams = Memory(*(x.repeat_interleave(num_beams, dim=0) for x in (states.tokens, states.mask)))
     return beam_search(
@@ -167,7 +189,8 @@ def rank(
         label_smoothing: see `answer_losses`.
 
     Returns:
-        Best answer of each question (Q,), and the scores (Q, k) of the k candidates, most likely first token first.
+        Answers (Q, k), the best of each question first (of equal ones that with the likelier first token), and their
+        scores (Q, k).
     """
     starts = answers.ids[:1, :1].expand(len(states.tokens), -1)
     first = decoder.decode_next(starts, states)[:, answers.ids[:, 1]]  # (Q, A)
@@ -178,8 +201,8 @@ def rank(
             for row, own in enumerate(candidates)
         ]
     )
-    best = scores.argmax(dim=1, keepdim=True)
-    return candidates.gather(1, best)[:, 0], scores
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    return candidates.gather(1, order), scores
 
 
 def log_probabilities(decoder: AnswerDecoder, states: Memory, answers: Words, label_smoothing: float) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from torch import Tensor, nn
@@ -15,6 +15,9 @@ from petl_bench.configurable import Configurable
 from petl_bench.data.batch import Batch, SplitTexts
 from petl_bench.errors import UsageError
 from petl_bench.nn.transformer import Memory
+
+if TYPE_CHECKING:
+    from petl_bench.tasks.choosing import Choosing
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,10 @@ class Task(Configurable, nn.Module, ABC):
                 f"task {self.name} needs {' and '.join(missing)}: {type(backbone).__name__} ({backbone.name}) does not "
                 "have that; choose another backbone or task (petl-bench list matrix)"
             )
+
+    def chooser(self) -> Choosing | None:
+        """The task that chooses one of several options by what this one trains; None if there is none."""
+        return None
 
     def prepare(self, backbone: Backbone) -> None:  # most tasks need no modules of their own
         """Builds what depends on the backbone's widths; called once, before the method injects its modules."""

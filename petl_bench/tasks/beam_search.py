@@ -1,12 +1,25 @@
-"""Beam search: the most likely sequence of tokens, approximately."""
+"""Beam search: the most likely sequences of tokens, approximately."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+class Beams(NamedTuple):
+    """What searches found, the best sequence first.
+
+    Attributes:
+        ids: (Q, K, n), from the start to the end token, then padding.
+        scores: (Q, K), mean log-probability of a token; -inf where fewer were found.
+    """
+
+    ids: Tensor
+    scores: Tensor
 
 
 def beam_search(
@@ -18,8 +31,8 @@ def beam_search(
     beams: int,
     max_length: int,
     device: torch.device,
-) -> Tensor:
-    """The sequence with the highest mean log-probability that each search finds.
+) -> Beams:
+    """The sequences with the highest mean log-probability that each search finds.
 
     Follows the rules of transformers 4.15, with which the released code generates: per question the `beams` best
     open sequences go on; one that ends among the `beams` best of a step is finished. A search is over when it has
@@ -36,9 +49,6 @@ def beam_search(
         beams: K; 1 is greedy search.
         max_length: tokens of a sequence, [start] and [end] included.
         device: of the sequences.
-
-    Returns:
-        (Q, max_length).
     """
     ids = torch.full((questions, beams, 1), start, device=device)
     scores = torch.full((questions, beams), -torch.inf, device=device)  # all beams are alike at first: one counts
@@ -65,8 +75,8 @@ def beam_search(
         if done.all():
             break
     open_scores = torch.where(done[:, None], -torch.inf, scores / ids.shape[-1])
-    _, best_ids = _best(best_scores, best_ids, open_scores, ids, pad)
-    return best_ids[:, 0]
+    best_scores, best_ids = _best(best_scores, best_ids, open_scores, ids, pad)
+    return Beams(best_ids, best_scores)
 
 
 def _take(ids: Tensor, rows: Tensor) -> Tensor:

@@ -35,6 +35,10 @@ class Choice(Choosing):
     logs = ("logit_scale",)
 
     @property
+    def scored_by(self) -> str:
+        return "cosine"
+
+    @property
     def answering(self) -> str:
         return "cosine of each option"
 

@@ -54,6 +54,10 @@ class ChoiceGeneration(Choosing):
         self.label_smoothing = label_smoothing
 
     @property
+    def scored_by(self) -> str:
+        return {"sum": "log-probability", "mean": "mean log-probability of a token"}[self.log_probability]
+
+    @property
     def answering(self) -> str:
         return (
             f"log-probability of each option, {self.log_probability} over tokens, "

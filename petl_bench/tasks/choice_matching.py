@@ -36,6 +36,10 @@ class ChoiceMatching(Choosing):
     takes = ("matching",)
 
     @property
+    def scored_by(self) -> str:
+        return "matching logit"
+
+    @property
     def answering(self) -> str:
         return "matching logit of each option"
 

@@ -18,7 +18,7 @@ from petl_bench.errors import DataError
 from petl_bench.inputs import Clips
 from petl_bench.metrics.choice import NOTHING, ChoiceMetric, choose
 from petl_bench.tasks.base import Evaluation, PredictionFile
-from petl_bench.tasks.questions import QuestionTask, rows_of_clips
+from petl_bench.tasks.questions import Answer, QuestionTask, rows_of_clips
 
 
 class Choosing(QuestionTask):
@@ -54,6 +54,18 @@ class Choosing(QuestionTask):
         decoded = batch.decoded[rows_of_clips(batch)].tolist()
         scores = self.scores(backbone, batch)
         return [own.detach().cpu() if read else None for own, read in zip(scores, decoded, strict=True)]
+
+    def ranked(self, backbone: Backbone, batch: Batch, most: int) -> list[tuple[Answer, ...]]:
+        found = self._of_readable_clips(backbone, batch)
+        return [self._best(own, question)[:most] for own, question in zip(found, batch.questions, strict=True)]
+
+    def _best(self, scores: Tensor | None, question: Question) -> tuple[Answer, ...]:
+        """The option that is chosen, then the others by their scores; none of a clip that could not be read."""
+        if scores is None:
+            return ()
+        first = choose(scores, 0, self.tolerance).option
+        others = [place for place in scores.argsort(descending=True, stable=True).tolist() if place != first]
+        return tuple(Answer(question.choices[place], float(scores[place])) for place in (first, *others))
 
     def compute(self) -> Evaluation:
         result = self.metric.compute()

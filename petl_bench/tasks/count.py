@@ -14,7 +14,7 @@ from petl_bench.errors import DataError
 from petl_bench.metrics.count import VERSION, CountMetric, rounded, target_of
 from petl_bench.metrics.ranks import figures_of
 from petl_bench.tasks.base import Evaluation, PredictionFile, present
-from petl_bench.tasks.questions import QuestionTask, rows_of_clips
+from petl_bench.tasks.questions import Answer, QuestionTask, rows_of_clips
 
 #: a question's id and its count; None where the clip could not be read
 _Count = tuple[int | str, int | None]
@@ -88,13 +88,23 @@ class Count(QuestionTask):
         targets = torch.tensor([target_of(answer or 0) for answer in answers]).to(found)
         return (found - targets).square().mean(), {}
 
-    def answer(self, backbone: Backbone, batch: Batch) -> list[int | None]:
-        """A count for each question; None where its clip could not be read."""
+    @property
+    def scored_by(self) -> str:
+        return "count before it is rounded"
+
+    def ranked(self, backbone: Backbone, batch: Batch, most: int) -> list[tuple[Answer, ...]]:
         clip = rows_of_clips(batch)
         video, text = backbone.encode_video(batch.clips), backbone.encode_text(batch.words)
         read = batch.decoded[clip]
-        counts = iter(rounded(self.head(video.pooled[clip], text.pooled)[read]))
-        return [next(counts) if ok else None for ok in read.tolist()]
+        values = self.head(video.pooled[clip], text.pooled)[read]
+        found = iter(
+            [(Answer(str(count), value),) for count, value in zip(rounded(values), values.tolist(), strict=True)]
+        )
+        return [next(found) if ok else () for ok in read.tolist()]
+
+    def answer(self, backbone: Backbone, batch: Batch) -> list[int | None]:
+        """A count for each question; None where its clip could not be read."""
+        return [int(found[0].text) if found else None for found in self.ranked(backbone, batch, 1)]
 
     def update(self, backbone: Backbone, batch: Batch) -> None:
         self.metric.update(

@@ -15,6 +15,7 @@ from petl_bench.inputs import Words
 from petl_bench.nn.transformer import Memory
 from petl_bench.ranges import Count, Share
 from petl_bench.tasks.base import present
+from petl_bench.tasks.choice_matching import ChoiceMatching
 from petl_bench.tasks.losses import gather_index, gather_with_grad, hard_negatives, momentum_contrastive_loss, own_rows
 from petl_bench.tasks.momentum import FeatureQueue, MomentumCopy
 from petl_bench.tasks.reranking import Reranking, SecondStage
@@ -132,6 +133,9 @@ class MatchingRetrieval(Retrieval):
     def tiny(cls) -> MatchingRetrieval:
         """With a short queue, and a momentum encoder that follows within a few steps."""
         return cls(queue_size=8, momentum=0.9)
+
+    def chooser(self) -> ChoiceMatching:
+        return ChoiceMatching()
 
     def untaught(self, batch: int, processes: int, videos: int) -> str | None:
         if self.negatives == "rank" and batch // processes < 2 <= batch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Collection
 from typing import Any, ClassVar, Literal
 
@@ -54,9 +53,9 @@ class QuestionAnswering(QuestionTask):
             return {}
         return {"answer_list": TextFile(SAVED_NAME, self.vocabulary.saved), "max_answers": None}
 
-    @abstractmethod
     def answer(self, backbone: Backbone, batch: Batch) -> list[str | None]:
         """An answer to each question of an evaluation batch; None where its clip could not be read."""
+        return [found[0].text if found else None for found in self.ranked(backbone, batch, 1)]
 
     def update(self, backbone: Backbone, batch: Batch) -> None:
         questions = batch.questions

@@ -16,6 +16,7 @@ from petl_bench.errors import NonFiniteError
 from petl_bench.ranges import Count, ShareBelowOne, Size
 from petl_bench.tasks.base import present
 from petl_bench.tasks.qa import QuestionAnswering, Score
+from petl_bench.tasks.questions import Answer
 
 
 class AnswerHead(nn.Module):
@@ -98,6 +99,10 @@ class AnswerClassifier(QuestionAnswering):
             return cls(answers)
 
     @property
+    def scored_by(self) -> str:
+        return "probability"
+
+    @property
     def answering(self) -> str:
         return "classifier"
 
@@ -136,8 +141,7 @@ class AnswerClassifier(QuestionAnswering):
                     targets[row, self.vocabulary.index[answer]] = weight
         return targets
 
-    def answer(self, backbone: Backbone, batch: Batch) -> list[str | None]:
-        """The most likely answer to each question; None where its video could not be read."""
+    def ranked(self, backbone: Backbone, batch: Batch, most: int) -> list[tuple[Answer, ...]]:
         video = backbone.encode_video(batch.clips)
         text = backbone.encode_text(batch.words)
         clip = (batch.text_video[:, None] == batch.video_index).int().argmax(dim=1)  # (M,) row of the question's clip
@@ -145,8 +149,10 @@ class AnswerClassifier(QuestionAnswering):
         read = batch.decoded[clip]
         if not logits[read].isfinite().all():
             raise NonFiniteError("NaN or infinite logits of answers; check the model")
-        best = logits.argmax(dim=-1)
-        return [
-            self.vocabulary.answers[place] if ok else None
-            for place, ok in zip(best.tolist(), read.tolist(), strict=True)
-        ]
+        order = logits.argsort(dim=-1, descending=True, stable=True)[:, :most]
+        shares = logits.softmax(dim=-1).gather(1, order)
+        found = zip(order.tolist(), shares.tolist(), read.tolist(), strict=True)
+        return [self._named(places, own) if ok else () for places, own, ok in found]
+
+    def _named(self, places: Sequence[int], shares: Sequence[float]) -> tuple[Answer, ...]:
+        return tuple(Answer(self.vocabulary.answers[place], share) for place, share in zip(places, shares, strict=True))

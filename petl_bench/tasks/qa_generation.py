@@ -24,7 +24,9 @@ from petl_bench.tasks.answering import (
     read_questions,
 )
 from petl_bench.tasks.base import present
+from petl_bench.tasks.choice_generation import ChoiceGeneration
 from petl_bench.tasks.qa import QuestionAnswering, Score
+from petl_bench.tasks.questions import Answer
 from petl_bench.tasks.wups import find_wups
 
 
@@ -73,6 +75,10 @@ class AnswerGeneration(QuestionAnswering):
         self._words: Words | None = None  # of all answers that can be given, made once
 
     @property
+    def scored_by(self) -> str:
+        return self.search.scored_by
+
+    @property
     def answering(self) -> str:
         return self.search.describe(self._answers, self.label_smoothing)
 
@@ -87,15 +93,18 @@ class AnswerGeneration(QuestionAnswering):
     def carried(self) -> dict[str, Any]:
         return _of_inference(super().carried())
 
+    def chooser(self) -> ChoiceGeneration:
+        return ChoiceGeneration(label_smoothing=self.label_smoothing)
+
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         weighted = [question.weights for question in batch.questions]
         if not all(weighted):
             raise DataError("a training question has no annotated answer: give a file with answers")
         return loss_of_answers(backbone, batch, weighted, self.label_smoothing), {}
 
-    def answer(self, backbone: Backbone, batch: Batch) -> list[str | None]:
+    def ranked(self, backbone: Backbone, batch: Batch, most: int) -> list[tuple[Answer, ...]]:
         decoder = present(backbone.answers)
-        found: list[str | None] = [None] * len(batch.questions)
+        found: list[tuple[Answer, ...]] = [()] * len(batch.questions)
         if not batch.decoded.any():
             return found
         places, states = read_questions(backbone, batch)
@@ -105,9 +114,10 @@ class AnswerGeneration(QuestionAnswering):
             self._words = decoder.answer_words(self._answers)
         for start in range(0, len(places), CHUNK):
             chunk = slice(start, start + CHUNK)
-            answers = self.search.find(decoder, states.select(chunk), self._answers, self._words, self.label_smoothing)
-            for place, answer in zip(places[chunk].tolist(), answers, strict=True):
-                found[place] = answer
+            known = (self._answers, self._words, self.label_smoothing)
+            answers = self.search.find(decoder, states.select(chunk), *known, most)
+            for place, own in zip(places[chunk].tolist(), answers, strict=True):
+                found[place] = own
         return found
 
     def after_vision(self, backbone: Backbone, batch: Batch, memory: Memory | None) -> None:

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
+from petl_bench.backbones.base import Backbone
 from petl_bench.data.batch import Batch
 from petl_bench.metrics.choice import ChoiceResult
 from petl_bench.metrics.qa import AnswerResult
 from petl_bench.metrics.questions import QuestionMetric
 from petl_bench.metrics.ranks import figures_of
 from petl_bench.tasks.base import Evaluation, Task
+
+
+class Answer(NamedTuple):
+    """A possible answer to a question.
+
+    Attributes:
+        text: the answer.
+        score: how good it is, by `QuestionTask.scored_by`; comparable among answers to one question.
+    """
+
+    text: str
+    score: float
 
 
 class QuestionTask(Task):
@@ -40,6 +53,24 @@ class QuestionTask(Task):
 
     def reset(self) -> None:
         self.metric.reset()
+
+    @property
+    @abstractmethod
+    def scored_by(self) -> str:
+        """What the scores of `ranked` are, in a few words."""
+
+    @abstractmethod
+    def ranked(self, backbone: Backbone, batch: Batch, most: int) -> list[tuple[Answer, ...]]:
+        """The best answers to each question of an evaluation batch, the one that `predict` gives first.
+
+        Args:
+            backbone: adapted.
+            batch: M questions.
+            most: answers that are wanted of each.
+
+        Returns:
+            At most so many of each question; none where its clip could not be read.
+        """
 
     @property
     @abstractmethod

@@ -15,6 +15,8 @@ from petl_bench.metrics.retrieval import SUMMARY, OtherTexts
 from petl_bench.metrics.scores import Scores
 from petl_bench.metrics.second_figures import Compared
 from petl_bench.tasks.base import Evaluation, PredictionFile, Task, present
+from petl_bench.tasks.choice import Choice
+from petl_bench.tasks.choosing import Choosing
 from petl_bench.tasks.pooling import MeanPooling, Pooling
 from petl_bench.tasks.query_bank import encode_bank
 from petl_bench.tasks.second_figures import SecondFigure, Seen, beside
@@ -68,6 +70,9 @@ class Retrieval(Task):
         if videos < 2:
             return f"the training split has {videos} video: {self.name} learns from differences between videos"
         return None
+
+    def chooser(self) -> Choosing | None:
+        return Choice() if isinstance(self.pooling, MeanPooling) else None
 
     def unused_parameters(self, backbone: Backbone) -> list[nn.Parameter]:
         return [] if backbone.fusion is None else backbone.fusion.fusion_parameters()

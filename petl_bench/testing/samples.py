@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -93,16 +94,20 @@ def features_of(backbone: Backbone, batch: Batch) -> tuple[Tensor, Tensor]:
 
 def train(method: Method, batch: Batch, steps: int, rate: float = 0.1) -> list[set[str]]:
     """Trains with plain gradient descent; returns the names of tensors with a non-zero gradient, by step."""
+    return list(trained(method, batch, steps, rate))
+
+
+def trained(method: Method, batch: Batch, steps: int, rate: float = 0.1) -> Iterator[set[str]]:
+    """The same, step by step."""
     method.train()
     parameters = {name: p for name, p in method.named_parameters() if p.requires_grad}
     optimizer = torch.optim.SGD(parameters.values(), lr=rate)
-    moved = []
     for step in range(steps):
         method.task.before_step(1.0, step)
         optimizer.zero_grad()
         loss, _ = method.task.loss(method.backbone, batch)
         loss.backward()
-        moved.append({name for name, p in parameters.items() if p.grad is not None and p.grad.abs().max() > 0})
+        moved = {name for name, p in parameters.items() if p.grad is not None and p.grad.abs().max() > 0}
         optimizer.step()
         method.task.after_step(method.backbone)
-    return moved
+        yield moved

@@ -15,6 +15,7 @@ from petl_bench.errors import PetlBenchError, UsageError
 from petl_bench.method import Method
 from petl_bench.registry import instantiate
 from petl_bench.tasks.base import Evaluation, PredictionFile, Task
+from petl_bench.tasks.questions import QuestionTask
 from petl_bench.testing.requirements import Options, class_of, options_of, require, told_of
 from petl_bench.testing.samples import QUESTIONS, asked, make_batch, rows_of, with_other_padding
 
@@ -38,6 +39,7 @@ def check_task(task: type[Task] | str, options: Options | None = None) -> None:
     - an evaluation does not depend on how it is cut into batches, on what is in padded frames, or on the one before
     - one that has seen a clip too few is refused
     - `predict` and `prediction_file` give a file with something in it
+    - where it answers questions, `ranked` gives as many answers as are wanted at most, and the best one first
 
     Args:
         task: the class, its path, or its short name.
@@ -59,6 +61,8 @@ def check_task(task: type[Task] | str, options: Options | None = None) -> None:
             method.adapt()
             _check_loss(method)
             _check_evaluation(method)
+            if isinstance(method.task, QuestionTask):
+                _check_ranked(method, method.task)
 
 
 def _made(kind: type[Task], options: dict[str, Any] | None) -> Task:
@@ -122,6 +126,18 @@ def _check_evaluation(method: Method) -> None:
     with torch.no_grad():
         file = method.task.prediction_file([method.predict_step(batch, 0)])
     require(isinstance(file, PredictionFile) and file.name and file.content, "prediction_file gives no file")
+
+
+def _check_ranked(method: Method, task: QuestionTask) -> None:
+    batch = asked(make_batch(method.backbone))
+    with torch.no_grad():
+        one, two = (task.ranked(method.backbone, batch, most) for most in (1, 2))
+    require(len(one) == len(two) == len(batch.questions), "ranked does not answer each question")
+    for best, more in zip(one, two, strict=True):
+        require(len(best) == 1 and 1 <= len(more) <= 2, "ranked gives no answer, or more than are wanted")
+        require(best[0].text == more[0].text, "the first answer depends on how many are wanted")
+        require(all(math.isfinite(answer.score) for answer in more), "a score of an answer is not finite")
+    require(task.scored_by, "scored_by does not say what the scores are")
 
 
 def _evaluated(method: Method, batches: list[Batch]) -> Evaluation:

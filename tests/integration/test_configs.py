@@ -194,6 +194,10 @@ IMAGES = ("vqav2", "coco", "flickr30k")
 ONE_FRAME = ("--data.init_args.frames=1", "--data.init_args.frame_rate=null")
 
 
+#: one small batch of each split: what trainings do over steps, other tests look at with fewer configurations
+ONE_BATCH = ("--trainer.fast_dev_run=1", "--data.init_args.batch_size=4")
+
+
 @pytest.mark.parametrize("name", LEAVES)
 def test_a_leaf_runs(name: str, written: Callable[[str], Path], tmp_path: Path) -> None:
     """A dataset may come without generated data of its layout: then its leaves are parsed."""
@@ -204,11 +208,11 @@ def test_a_leaf_runs(name: str, written: Callable[[str], Path], tmp_path: Path) 
     root = written(layout)
     if name.startswith("fixture"):  # on its own backbone, which is small enough
         place = (f"--data.init_args.root={root}", f"--runs_dir={tmp_path}")
-        assert main(["fit", f"--config={name}", *TINY, *place, "--trainer.fast_dev_run=2"]) == 0
+        assert main(["fit", f"--config={name}", *TINY, *place, *ONE_BATCH]) == 0
     else:
         more = () if "blip" in tiny_backbone(name) else DEEP
         more += ONE_FRAME if layout in IMAGES else ()
-        assert run("fit", name, root, tmp_path, "--trainer.fast_dev_run=2", *more) == 0
+        assert run("fit", name, root, tmp_path, *ONE_BATCH, *more) == 0
     assert not list(tmp_path.rglob("result.json"))
 
 

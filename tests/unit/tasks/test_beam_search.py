@@ -28,7 +28,7 @@ def next_logits(chains: Tensor, beams: int) -> Callable[[Tensor], Tensor]:
 
 def search(chains: Tensor, beams: int, max_length: int = LENGTH) -> Tensor:
     logits = next_logits(chains, beams)
-    return beam_search(logits, len(chains), START, END, PAD, beams, max_length, torch.device("cpu"))
+    return beam_search(logits, len(chains), START, END, PAD, beams, max_length, torch.device("cpu")).ids[:, 0]
 
 
 def best_of_all(chain: Tensor) -> list[int]:
@@ -83,6 +83,8 @@ def test_a_search_ends_when_nothing_open_can_win() -> None:
     chain[0, :, END] = 5.0
     asked = []
     logits = next_logits(chain, beams=1)
-    ids = beam_search(lambda ids: asked.append(ids.shape) or logits(ids), 1, START, END, PAD, 1, 9, torch.device("cpu"))
-    assert ids.tolist() == [[START, END] + [PAD] * 7]
+    found = beam_search(
+        lambda ids: asked.append(ids.shape) or logits(ids), 1, START, END, PAD, 1, 9, torch.device("cpu")
+    )
+    assert found.ids[:, 0].tolist() == [[START, END] + [PAD] * 7]
     assert asked == [(1, 1)]
