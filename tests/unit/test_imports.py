@@ -61,10 +61,6 @@ MAY_IMPORT = {
         *("backbones", "errors", "fixture", "inputs", "nn", "optimizers", "runs.environment", "storage"),
         *("tasks.answering", "tasks.losses"),
     },
-    "commands": {
-        *(*GROUND, "backbones", "cli", "data", "fixture", "inputs", "loading", "machine", "method", "metrics"),
-        *("pretraining", "registry", "report", "runs", "storage", "tasks"),
-    },
     "video_text_model": {*GROUND, "data", "inputs", "method", "storage", "tasks"},
     "loading": {
         *(*GROUND, "backbones", "cli", "data", "inputs", "machine", "method", "registry", "renamed", "runs", "storage"),
@@ -72,6 +68,10 @@ MAY_IMPORT = {
     },
     "library": {*GROUND, "cli", "data", "machine", "method", "registry", "runs"},
     "testing": {*GROUND, "backbones", "cli", "data", "inputs", "method", "nn", "registry", "storage", "tasks"},
+    "commands": {
+        *(*GROUND, "backbones", "cli", "data", "fixture", "inputs", "loading", "machine", "method", "metrics"),
+        *("pretraining", "registry", "report", "runs", "storage", "tasks"),
+    },
     "main": {"cli.rewriting", "commands.table", "errors", "machine"},
     "__main__": {"main"},
 }
