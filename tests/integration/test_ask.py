@@ -12,6 +12,7 @@ import torch
 import petl_bench
 from petl_bench.errors import DataError, UsageError
 from petl_bench.main import main
+from petl_bench.video_text_model import VideoTextModel
 from tests.integration.fixture_run import run
 
 
@@ -106,7 +107,7 @@ def test_what_cannot_be_asked(dataset: Path, tmp_path: Path, capsys: pytest.Capt
     video = next((dataset / "videos").glob("*.mp4"))
     retrieval = petl_bench.load("fixture_zeroshot")
     classifier = petl_bench.load(trained("fixtureqa_adaptformer", dataset, tmp_path))
-    for model, arguments, told in (
+    wrong: list[tuple[VideoTextModel, tuple[Any, ...], str]] = [
         (retrieval, ("what is it?",), "answers no questions without options"),
         (retrieval, ("", ["a", "b"], 0), "top_k is 0"),
         (retrieval, ("what?", ["a"]), "at least two texts"),
@@ -115,7 +116,8 @@ def test_what_cannot_be_asked(dataset: Path, tmp_path: Path, capsys: pytest.Capt
         (retrieval, (3,), "takes a question"),
         (classifier, ("what?", ["a", "b"]), "cannot choose from options"),
         (classifier, (" ",), "takes a question"),
-    ):
+    ]
+    for model, arguments, told in wrong:
         with pytest.raises(UsageError, match=told):
             model.ask(video, *arguments)
     with pytest.raises(DataError, match=r"gone\.mp4"):
