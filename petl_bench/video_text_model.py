@@ -21,7 +21,6 @@ from petl_bench.inputs import WHOLE, Clips, InputSpec, Moment
 from petl_bench.method import Method
 from petl_bench.storage.descriptions import TrainingData
 from petl_bench.storage.untrusted import expanded, shown, whole_number
-from petl_bench.tasks.choosing import Choosing
 from petl_bench.tasks.questions import Answer, QuestionTask
 
 #: a file, or a file with the first and the last second of a moment in it
@@ -148,7 +147,7 @@ class VideoTextModel:
         """
         if whole_number(top_k) is None or top_k < 1:
             raise UsageError(f"top_k is {shown(top_k)}: give a whole number from 1 on")
-        options = _texts(options, "options")
+        options = _options(options)
         if not isinstance(question, str) or not (question.strip() or options):
             raise UsageError(f"this takes a question, and {shown(question)} is none")
         task = self._answering(options)
@@ -169,12 +168,14 @@ class VideoTextModel:
     def _answering(self, options: Sequence[str]) -> QuestionTask:
         """The task that answers: that of the model, or the one that chooses by what it has learnt."""
         task = self.method.task
-        chooser = task if isinstance(task, Choosing) else task.chooser()
-        if options and chooser is None:
-            raise UsageError(f"this model was made for {task.name}, which cannot choose from options: leave them out")
-        if options and chooser is not None:
+        chooser = task.chooser()
+        if options:
+            if chooser is None:
+                raise UsageError(
+                    f"this model was made for {task.name}, which cannot choose from options: leave them out"
+                )
             return chooser
-        if isinstance(task, QuestionTask) and not isinstance(task, Choosing):
+        if isinstance(task, QuestionTask) and chooser is not task:
             return task
         raise UsageError(
             f"this model was made for {task.name}, it answers no questions"
@@ -211,10 +212,10 @@ class VideoTextModel:
             yield
 
 
-def _texts(items: Sequence[str], what: str) -> Sequence[str]:
-    wrong = [item for item in _listed(items, what) if not isinstance(item, str) or not item.strip()]
+def _options(items: Sequence[str]) -> Sequence[str]:
+    wrong = [item for item in _listed(items, "options") if not isinstance(item, str) or not item.strip()]
     if wrong or len(items) == 1:
-        raise UsageError(f"{what}: {shown(wrong[0]) if wrong else 'one'} is given: give at least two texts")
+        raise UsageError(f"options: {shown(wrong[0]) if wrong else 'one'} is given: give at least two texts")
     return items
 
 

@@ -144,7 +144,7 @@ class Place(NamedTuple):
 
 def select_row(x: Tensor, row: Tensor) -> Tensor:
     """The `row`-th token of each sequence: (B, L, D), (B,) -> (B, 1, D)."""
-    return x[torch.arange(x.shape[0], device=x.device), row][:, None]
+    return x[torch.arange(len(x), device=x.device), row][:, None]
 
 
 class Block(nn.Module, ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -100,8 +100,9 @@ class Generate(Inference):
         label_smoothing: float,
         most: int,
     ) -> list[tuple[Answer, ...]]:
-        found = generate(decoder, states, self.num_beams, self.max_length)
-        return [_distinct(decoder, ids[:most], scores[:most]) for ids, scores in zip(*found, strict=True)]
+        ids, scores = (part[:, :most] for part in generate(decoder, states, self.num_beams, self.max_length))
+        texts = iter(decoder.answer_texts(ids.flatten(0, 1)))
+        return [_distinct((next(texts), score) for score in row) for row in scores.tolist()]
 
 
 class Rank(Inference):
@@ -145,10 +146,10 @@ class Rank(Inference):
         ]
 
 
-def _distinct(decoder: AnswerDecoder, ids: Tensor, scores: Tensor) -> tuple[Answer, ...]:
-    """Answers of one search; of those that are spelt alike the best one, as long as there are others."""
+def _distinct(scored: Iterable[tuple[str, float]]) -> tuple[Answer, ...]:
+    """What one search found; of answers that are spelt alike the best one."""
     found: dict[str, float] = {}
-    for text, score in zip(decoder.answer_texts(ids), scores.tolist(), strict=True):
+    for text, score in scored:
         if score > -math.inf:
             found.setdefault(text, score)
     return tuple(Answer(*one) for one in found.items())

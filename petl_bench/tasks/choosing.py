@@ -55,6 +55,9 @@ class Choosing(QuestionTask):
         scores = self.scores(backbone, batch)
         return [own.detach().cpu() if read else None for own, read in zip(scores, decoded, strict=True)]
 
+    def chooser(self) -> Choosing:
+        return self
+
     def ranked(self, backbone: Backbone, batch: Batch, most: int) -> list[tuple[Answer, ...]]:
         found = self._of_readable_clips(backbone, batch)
         return [self._best(own, question)[:most] for own, question in zip(found, batch.questions, strict=True)]

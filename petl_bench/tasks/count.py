@@ -93,18 +93,21 @@ class Count(QuestionTask):
         return "count before it is rounded"
 
     def ranked(self, backbone: Backbone, batch: Batch, most: int) -> list[tuple[Answer, ...]]:
+        found = self._counted(backbone, batch)
+        return [() if one is None else (Answer(str(one[0]), one[1]),) for one in found]
+
+    def answer(self, backbone: Backbone, batch: Batch) -> list[int | None]:
+        """A count for each question; None where its clip could not be read."""
+        return [None if one is None else one[0] for one in self._counted(backbone, batch)]
+
+    def _counted(self, backbone: Backbone, batch: Batch) -> list[tuple[int, float] | None]:
+        """Counts, and what they were before they were rounded; None where the clip could not be read."""
         clip = rows_of_clips(batch)
         video, text = backbone.encode_video(batch.clips), backbone.encode_text(batch.words)
         read = batch.decoded[clip]
         values = self.head(video.pooled[clip], text.pooled)[read]
-        found = iter(
-            [(Answer(str(count), value),) for count, value in zip(rounded(values), values.tolist(), strict=True)]
-        )
-        return [next(found) if ok else () for ok in read.tolist()]
-
-    def answer(self, backbone: Backbone, batch: Batch) -> list[int | None]:
-        """A count for each question; None where its clip could not be read."""
-        return [int(found[0].text) if found else None for found in self.ranked(backbone, batch, 1)]
+        found = iter(zip(rounded(values), values.tolist(), strict=True))
+        return [next(found) if ok else None for ok in read.tolist()]
 
     def update(self, backbone: Backbone, batch: Batch) -> None:
         self.metric.update(

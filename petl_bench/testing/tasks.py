@@ -136,6 +136,7 @@ def _check_ranked(method: Method, task: QuestionTask) -> None:
     for best, more in zip(one, two, strict=True):
         require(len(best) == 1 and 1 <= len(more) <= 2, "ranked gives no answer, or more than are wanted")
         require(best[0].text == more[0].text, "the first answer depends on how many are wanted")
+        require(more[0].score >= more[-1].score - 1e-4, "the first answer has not the best score")
         require(all(math.isfinite(answer.score) for answer in more), "a score of an answer is not finite")
     require(task.scored_by, "scored_by does not say what the scores are")
 
