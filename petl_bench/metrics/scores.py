@@ -65,13 +65,17 @@ def scores_of_features(text: Tensor, video: Tensor, failed: Tensor | None = None
 def scores_of_frames(
     text: Tensor, frames: Tensor, mask: Tensor, temperature: float, failed: Tensor | None = None
 ) -> Scores:
-    """`text_conditioned_cosine` of captions (M, E) and frames (V, T, E) with their mask (V, T); else as above."""
+    """`text_conditioned_cosine` of captions (M, E) and frames (V, T, E) with their mask (V, T); else as above.
+
+    Equal to the bit in whatever order the frames of a video come.
+    """
     failed = _failed(failed, len(frames), frames.device)
     mask = mask | failed[:, None]  # so that a failed video has frames to take the softmax over: zeros
     frames = frames.float().masked_fill((failed[:, None] | ~mask)[..., None], 0)  # (V, T, E)
     text = text.float()  # (M, E)
     _require_finite(text, "caption features")
     _require_finite(frames.flatten(1), "video features")
+    frames, mask = _in_one_order(frames, mask)
 
     def text_rows(start: int, stop: int) -> Tensor:
         scores = text_conditioned_cosine(text[start:stop], frames, mask, temperature)
@@ -84,6 +88,15 @@ def scores_of_frames(
         return scores
 
     return Scores(text_rows, video_rows, len(text), failed)
+
+
+def _in_one_order(frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Frames (V, T, E) and mask (V, T), the frames of each video by their first component and not by time.
+
+    Sums over them would be rounded otherwise, and a clip and its reverse would not tie.
+    """
+    order = frames[..., 0].masked_fill(~mask, torch.inf).argsort(dim=1)  # (V, T)
+    return frames.take_along_dim(order[..., None], 1), mask.take_along_dim(order, 1)
 
 
 def scores_of_matrix(similarity: Tensor, failed: Tensor | None = None) -> Scores:

@@ -16,7 +16,7 @@ from petl_bench.metrics.retrieval import (
     video_to_caption_set_ranks,
     video_to_text_ranks,
 )
-from petl_bench.metrics.scores import scores_of_matrix
+from petl_bench.metrics.scores import scores_of_frames, scores_of_matrix
 from petl_bench.metrics.similarity import text_conditioned_cosine
 from petl_bench.tasks.losses import text_conditioned_contrastive_loss
 from petl_bench.tasks.pooling import TextConditionedPooling
@@ -119,6 +119,22 @@ def test_metric_ranks_by_the_pairwise_similarities(captions: int, failed: list[i
     assert {name: hits.tolist() for name, hits in result.hits.items()} == {
         name: ranks.hits.tolist() for name, ranks in expected.items()
     }
+
+
+def test_a_clip_and_its_reverse_tie_to_the_bit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    text, frames = torch.randn(40, 64, generator=generator), torch.randn(20, 12, 64, generator=generator)
+    lengths = torch.randint(1, 13, (20,), generator=generator)
+    mask = torch.arange(12) < lengths[:, None]
+    back = torch.stack([torch.cat([f[:n].flip(0), f[n:]]) for f, n in zip(frames, lengths.tolist(), strict=True)])
+    both, both_mask = torch.cat([frames, back]), mask.repeat(2, 1)
+    as_they_come = text_conditioned_cosine(text, both, both_mask, TEMPERATURE)
+    assert not torch.equal(as_they_come[:, :20], as_they_come[:, 20:]), "nothing is rounded: this test shows nothing"
+    scores = scores_of_frames(text, both, both_mask, TEMPERATURE)
+    rows, columns = scores.text_rows(0, 40), scores.video_rows(0, 40)
+    torch.testing.assert_close(rows, as_they_come)
+    assert torch.equal(rows[:, :20], rows[:, 20:])
+    assert torch.equal(columns[:20], columns[20:])
 
 
 def test_metric_refuses_features_that_are_not_finite() -> None:
