@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
+from multiprocessing.context import ForkServerContext
 from typing import Any
 
 from benchmarks.children import end_with
@@ -36,12 +37,17 @@ def in_a_fresh_process(work: Callable[..., None], *arguments: Any) -> None:
         work: a function of a module.
         arguments: of it.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["petl_bench.method"])  # imported once, which takes seconds
-    process = context.Process(target=work, args=arguments)
+    process = fresh_processes().Process(target=work, args=arguments)
     process.start()
     process.join()
     assert process.exitcode == 0
+
+
+def fresh_processes() -> ForkServerContext:
+    """Makes processes that have done nothing but import what takes seconds, once for all of them."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["petl_bench.method"])
+    return context
 
 
 def trap(owner: Any, name: str, count: int, number: int = signal.SIGKILL) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""Pools of gloo processes, spawned once and used by every test that needs several."""
+"""Pools of gloo processes, begun once and used by every test that needs several."""
 
 import atexit
 import functools
@@ -8,7 +8,6 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+
+from tests.stops import fresh_processes
 
 COLLECTIVE_TIMEOUT = timedelta(seconds=30)
 CALL_TIMEOUT = 120.0  # seconds
@@ -64,7 +65,7 @@ class Pool:
             self._folder = None
 
     def _start(self) -> None:
-        context = get_context("spawn")
+        context = fresh_processes()
         self._folder = tempfile.TemporaryDirectory(prefix="petl_bench_pool_")
         store = Path(self._folder.name) / "store"
         for rank in range(self.world_size):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def run(command: str, config: str, root: Path, runs: Path, *more: str) -> int:
     return main([command, f"--config={config}", *options, f"--runs_dir={runs}", *more])
 
 
+@functools.cache
 def tiny_backbone(config: str) -> str:
     """The packaged tiny backbone, with random weights, of the kind that a configuration names, or else CLIP's."""
     block = composed(find_config(config))["model"]["init_args"]["backbone"]

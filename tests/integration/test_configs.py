@@ -195,7 +195,7 @@ ONE_FRAME = ("--data.init_args.frames=1", "--data.init_args.frame_rate=null")
 
 
 #: one small batch of each split: what trainings do over steps, other tests look at with fewer configurations
-ONE_BATCH = ("--trainer.fast_dev_run=1", "--data.init_args.batch_size=4")
+ONE_BATCH = ("--trainer.fast_dev_run=1", "--data.init_args.batch_size=2")
 
 
 @pytest.mark.parametrize("name", LEAVES)

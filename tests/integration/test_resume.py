@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from petl_bench.data.datasets import ClipLoader
 from petl_bench.errors import CheckpointError
+from petl_bench.fixture import write_fixture
 from petl_bench.machine.signals import ASKED
 from petl_bench.method import Method
 from petl_bench.runs.folder import locked
@@ -22,8 +23,11 @@ from petl_bench.storage.checkpoints import ResumePoints, SafeCheckpointIO
 from tests.integration.fixture_run import only_record, run
 from tests.stops import group_trap, in_child, trap
 
-EPOCHS, STEPS = 3, 4  # 16 videos x 2 captions in batches of 8
-MORE = (f"--trainer.max_epochs={EPOCHS}", "--trainer.log_every_n_steps=1", "--data.init_args.frames=3")
+EPOCHS, STEPS = 3, 4  # 8 videos x 2 captions in batches of 4
+MORE = (
+    *(f"--trainer.max_epochs={EPOCHS}", "--trainer.log_every_n_steps=1"),
+    *("--data.init_args.frames=3", "--data.init_args.batch_size=4"),
+)
 UNIADAPTER = ("--model.init_args.task.init_args.queue_size=16", "--model.init_args.task.init_args.reranking.k=2")
 EACH_STEP = "--save_every_n_steps=1"
 CONFIGS = {
@@ -31,9 +35,17 @@ CONFIGS = {
     "fixture_blip_uniadapter": UNIADAPTER,  # with queue and momentum encoder
     "fixture_lora": (
         *("--data.init_args.num_workers=2", "--data.init_args.augmentation=rand-m7-n4-mstd0.5-inc1"),
-        *("--best_on_val=true", "--data.init_args.val_videos=4"),
+        *("--best_on_val=true", "--data.init_args.val_videos=2"),
     ),
 }
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half of what other tests have."""
+    folder = tmp_path_factory.mktemp("data") / "fixture"
+    write_fixture(folder, train_videos=8, test_videos=4, captions_per_video=2)
+    return folder
 
 
 def killed(arguments: tuple[Any, ...], prepare: Callable[[], None]) -> int:
@@ -136,7 +148,7 @@ def test_killed_and_resumed_inside_an_epoch(
 def test_a_validation_inside_an_epoch_is_not_left_out(
     number: signal.Signals, dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    validating = ("--trainer.val_check_interval=2", "--data.init_args.val_videos=4", "--best_on_val=true", EACH_STEP)
+    validating = ("--trainer.val_check_interval=2", "--data.init_args.val_videos=2", "--best_on_val=true", EACH_STEP)
     whole = ("fit", "fixture_lora", dataset, tmp_path / "whole", *MORE, *validating)
     assert run(*whole) == 0
     broken = ("fit", "fixture_lora", dataset, tmp_path / "broken", *MORE, *validating)
@@ -158,7 +170,7 @@ def test_saves_fall_on_whole_steps(dataset: Path, tmp_path: Path, monkeypatch: p
         original(self, checkpoint, *more, **options)
 
     monkeypatch.setattr(SafeCheckpointIO, "save_checkpoint", save)
-    fit = ("--trainer.accumulate_grad_batches=2", "--trainer.max_epochs=1", "--data.init_args.batch_size=4")
+    fit = ("--trainer.accumulate_grad_batches=2", "--trainer.max_epochs=1", "--data.init_args.batch_size=2")
     assert run("fit", "fixtureqa_adaptformer", dataset, tmp_path, *fit, "--save_every_n_steps=3") == 0
     batches = saved[-1]
     assert saved[:-1] == list(range(4, batches, 4))
@@ -218,7 +230,7 @@ STOPS = {
     "in a step": (Method, "training_step", 2, 0.0, {2}),
     "in a step that takes long": (Method, "training_step", 4, 600.0, {3}),
     "in a step of the second epoch": (Method, "training_step", 5, 0.0, {5}),
-    "waiting for a batch": (ClipLoader, "load", 20, 600.0, {1, 2}),
+    "waiting for a batch": (ClipLoader, "load", 10, 600.0, {1, 2}),
     "while saving": (SafeCheckpointIO, "_replace", 1, 0.1, {3}),
     "in validation": (Method, "validation_step", 2, 600.0, {3}),
     "in the test": (Method, "test_step", 1, 600.0, {9}),
@@ -234,7 +246,7 @@ def test_a_signal_to_the_whole_group(
     owner, name, count, takes, steps = STOPS[moment]
     number = list(ASKED)[count % len(ASKED)]
     after = (ResumePoints, "on_train_batch_end") if owner is ClipLoader else None  # helpers may be ahead of the steps
-    arguments = ("fit", config, dataset, tmp_path, *MORE, *CONFIGS[config], "--data.init_args.eval_batch_size=2")
+    arguments = ("fit", config, dataset, tmp_path, *MORE, *CONFIGS[config], "--data.init_args.eval_batch_size=1")
     assert killed(arguments, group_trap(owner, name, count, number, takes, after)) == 128 + number
     (path,) = tmp_path.rglob("last.ckpt")
     assert SafeCheckpointIO().load_checkpoint(path)["global_step"] in steps
