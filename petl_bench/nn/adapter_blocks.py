@@ -60,7 +60,7 @@ class PromptedBlock(WrappedBlock):
 
     def attend(self, x: Tensor, context: Context, row: Tensor | None = None) -> Tensor:
         at, count = self.at, len(self.prompts)
-        prompts = self.prompts.to(x.dtype).expand(len(x), -1, -1)
+        prompts = self.prompts.to(x.dtype).expand(x.shape[0], -1, -1)
         longer = torch.cat([x[:, :at], prompts, x[:, at:]], dim=1)  # (B, n + L, D)
         context = context.insert(at, count)
         if row is not None:

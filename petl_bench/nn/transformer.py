@@ -144,7 +144,7 @@ class Place(NamedTuple):
 
 def select_row(x: Tensor, row: Tensor) -> Tensor:
     """The `row`-th token of each sequence: (B, L, D), (B,) -> (B, 1, D)."""
-    return x[torch.arange(len(x), device=x.device), row][:, None]
+    return x[torch.arange(x.shape[0], device=x.device), row][:, None]
 
 
 class Block(nn.Module, ABC):
@@ -412,7 +412,7 @@ class Attention(nn.Module):
         """
         q, k, v = self.project(x, positions)
         if row is not None:
-            q = q[torch.arange(len(x), device=x.device), :, row][:, :, None]  # (B, H, 1, d)
+            q = q[torch.arange(x.shape[0], device=x.device), :, row][:, :, None]  # (B, H, 1, d)
             if self.causal:
                 mask = _and(mask, (torch.arange(x.shape[1], device=x.device) <= row[:, None])[:, None, None])
         elif self.causal and mask is not None:
@@ -468,7 +468,7 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         """(B, L, D) -> (B, L, D)."""
         q = rearrange(self.query(x), "b l (h d) -> b h l d", h=self.heads)
-        k, v = (tensor.expand(len(x), -1, -1, -1) for tensor in self.project_memory(memory))
+        k, v = (tensor.expand(x.shape[0], -1, -1, -1) for tensor in self.project_memory(memory))
         dropout = self.dropout if self.training else 0.0
         mask = memory.mask[:, None, None]
         attended = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)

@@ -418,7 +418,7 @@ def _reading(mask: Tensor, memory: Memory) -> Context:
 
 def _first(x: Tensor) -> Tensor:
     """The row of each sequence that features are read at."""
-    return torch.zeros(len(x), dtype=torch.long, device=x.device)
+    return torch.zeros(x.shape[0], dtype=torch.long, device=x.device)
 
 
 def _starting_with(token: int, ids: Tensor) -> Tensor:

@@ -223,7 +223,8 @@ class CLIP(JointSpace, Backbone):
 
     def encode_text(self, words: Words) -> TextFeatures:
         end = _end_of(words)
-        ids = words.ids[:, : int(end.max()) + 1]  # exact: nothing before the end token reads what follows it
+        # Exact: nothing before the end token reads what follows it.
+        ids = words.ids if torch.compiler.is_exporting() else words.ids[:, : int(end.max()) + 1]
         return self._text_features(self.text.run(self.text.embed(ids), Context(), end))
 
     def encode_text_tokens(self, words: Words) -> TextTokens:
