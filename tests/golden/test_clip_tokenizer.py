@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from petl_bench.backbones.clip.model import clip_tokenize
+from petl_bench.bpe import clip_tokenize
 from tests.golden.helpers import Case, golden_files
 
 

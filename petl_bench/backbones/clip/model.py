@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,6 +28,7 @@ from petl_bench.backbones.base import (
 from petl_bench.backbones.clip.weights import facts_of, find_weights, load_weights, require_fit
 from petl_bench.backbones.described import MEAN, STD, Pixels, pixels_of_open_clip, tell_assumed
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
+from petl_bench.bpe import VOCABULARY, clip_tokenize
 from petl_bench.errors import UsageError
 from petl_bench.inputs import Clips, InputSpec, Tokenizer, Words
 from petl_bench.nn.layers import QuickGELU
@@ -36,8 +37,6 @@ from petl_bench.ranges import Seed, Size
 from petl_bench.storage.untrusted import shown
 
 _ARCHITECTURES = Path(__file__).parents[1] / "architectures"
-#: tokens of CLIP's tokenizer, and those among them that are single bytes, within a word and at its end
-VOCABULARY, _SYMBOLS = 49_408, 512
 
 
 class CLIPBlock(PreNormBlock):
@@ -259,61 +258,6 @@ def spec_of(visual: Any, pixels: Pixels, context_length: int, tokenizer: Tokeniz
 def tokenizer_of(vocabulary: int) -> Tokenizer:
     """The tokenizer of a text tower whose embedding has so many rows."""
     return clip_tokenize if vocabulary == VOCABULARY else partial(clip_tokenize, vocabulary=vocabulary)
-
-
-def clip_tokenize(captions: Sequence[str], max_words: int, vocabulary: int = VOCABULARY) -> tuple[Tensor, Tensor]:
-    """CLIP's byte-pair tokens: start, the first `max_words - 2` tokens, end; padded with 0.
-
-    Equal to CLIP4Clip and MV-Adapter.
-
-    Args:
-        captions: texts.
-        max_words: tokens of a row.
-        vocabulary: tokens that there are. A smaller one merges fewer pairs of symbols, the most frequent ones first;
-            words are then spelled in more pieces.
-
-    Returns:
-        ids (M, max_words) long, and mask (M, max_words) bool, True for start, words and end. The mask comes from the
-        length: id 0 is both padding and the symbol `!`.
-
-    Raises:
-        UsageError: CLIP's tokenizer cannot have so many tokens, or so few.
-    """
-    tokenizer = _bpe(vocabulary)
-    ids = torch.zeros(len(captions), max_words, dtype=torch.long)
-    mask = torch.zeros(len(captions), max_words, dtype=torch.bool)
-    for row, caption in enumerate(captions):
-        words = tokenizer.encode(caption)[: max_words - 2]
-        tokens = [tokenizer.sot_token_id, *words, tokenizer.eot_token_id]
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        mask[row, : len(tokens)] = True
-    return ids, mask
-
-
-@cache
-def _bpe(vocabulary: int) -> Any:
-    import regex
-    from open_clip.tokenizer import SimpleTokenizer
-
-    if not _SYMBOLS + 2 <= vocabulary <= VOCABULARY:
-        told = f"{_SYMBOLS + 2} (bytes alone) to {VOCABULARY}"
-        raise UsageError(f"text_cfg.vocab_size {vocabulary}: CLIP's tokenizer has {told} tokens")
-    tokenizer = SimpleTokenizer()
-    if vocabulary != VOCABULARY:
-        merges = vocabulary - _SYMBOLS - 2
-        tokenizer.bpe_ranks = {pair: rank for pair, rank in tokenizer.bpe_ranks.items() if rank < merges}
-        tokenizer.sot_token_id, tokenizer.eot_token_id = vocabulary - 2, vocabulary - 1
-        tokenizer.encoder |= {"<start_of_text>": vocabulary - 2, "<end_of_text>": vocabulary - 1}
-    # open_clip spells the two special tokens differently from OpenAI; only captions that contain them literally
-    # could tell.
-    ours, openai = ("<start_of_text>", "<end_of_text>"), ("<|startoftext|>", "<|endoftext|>")
-    pattern = tokenizer.pat.pattern
-    for old, new in zip(ours, openai, strict=True):
-        tokenizer.encoder[new] = tokenizer.encoder.pop(old)
-        pattern = pattern.replace(old, new.replace("|", r"\|"))
-    tokenizer.cache = {token: token for token in openai}
-    tokenizer.pat = regex.compile(pattern, regex.IGNORECASE)
-    return tokenizer
 
 
 def find_architecture(architecture: str) -> tuple[dict[str, Any], str]:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from petl_bench.backbones.base import mean_over_frames
-from petl_bench.backbones.clip.model import CLIP, VOCABULARY, clip_tokenize, find_architecture, tokenizer_of
+from petl_bench.backbones.clip.model import CLIP, find_architecture, tokenizer_of
+from petl_bench.bpe import VOCABULARY, clip_tokenize
 from petl_bench.errors import UsageError
 from petl_bench.inputs import Words
 from petl_bench.nn.transformer import Attention
