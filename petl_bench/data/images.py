@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,8 +43,8 @@ class ImageReader(VideoReader):
         self._pixels = pixels
         return VideoInfo(1, 0.0, pixels.shape[1], pixels.shape[0])
 
-    def _decode(self, wanted: set[int]) -> dict[int, np.ndarray]:
-        return {0: self._pixels}
+    def _decode(self, wanted: set[int]) -> Iterable[tuple[int, np.ndarray]]:
+        return [(0, self._pixels)]
 
     @contextmanager
     def _image(self) -> Iterator[Image.Image]:

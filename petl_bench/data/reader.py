@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,17 +73,29 @@ class VideoReader(ABC):
             VideoError: a wanted frame cannot be decoded.
         """
         numbers = [int(index) for index in indices]
-        if any(not 0 <= number < self.info.num_frames for number in numbers):
-            raise IndexError(f"{self.path}: frames {numbers} asked of {self.info.num_frames}")
-        shape = (self.info.height, self.info.width, 3)
         if not numbers:
-            return np.empty((0, *shape), dtype=np.uint8)
-        frames = self._decode(set(numbers))
-        if missing := sorted(set(numbers) - frames.keys()):
-            raise VideoError(f"{self.path}: frame {missing[0]} of {self.info.num_frames} is missing in the stream")
-        if any(frame.shape != shape for frame in frames.values()):
-            raise VideoError(f"{self.path}: the frame size changes within the video")
+            return np.empty((0, self.info.height, self.info.width, 3), dtype=np.uint8)
+        frames = dict(self.each(numbers))
         return np.stack([frames[number] for number in numbers])
+
+    def each(self, indices: Sequence[int] | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """The same frames with their numbers, (H, W, 3) each, one by one as they are decoded: once, and ascending.
+
+        Raises:
+            IndexError: as `read`.
+            VideoError: as `read`, when the frame's turn comes.
+        """
+        wanted = {int(index) for index in indices}
+        if any(not 0 <= number < self.info.num_frames for number in wanted):
+            raise IndexError(f"{self.path}: frames {sorted(wanted)} asked of {self.info.num_frames}")
+        shape, missing = (self.info.height, self.info.width, 3), set(wanted)
+        for number, frame in self._decode(wanted) if wanted else ():
+            if frame.shape != shape:
+                raise VideoError(f"{self.path}: the frame size changes within the video")
+            missing.discard(number)
+            yield number, frame
+        if missing:
+            raise VideoError(f"{self.path}: frame {min(missing)} of {self.info.num_frames} is missing in the stream")
 
     def refusal(self, error: DataError) -> VideoError:
         """Why no frames of this file can be chosen, from the error of a sampling rule."""
@@ -95,8 +107,8 @@ class VideoReader(ABC):
         """Opens the file and describes it."""
 
     @abstractmethod
-    def _decode(self, wanted: set[int]) -> dict[int, np.ndarray]:
-        """The wanted frames (H, W, 3) by number; one that the stream does not give is left out."""
+    def _decode(self, wanted: set[int]) -> Iterable[tuple[int, np.ndarray]]:
+        """The wanted frames (H, W, 3) with their numbers, ascending; one that the stream does not give is left out."""
 
     def close(self) -> None:  # noqa: B027 (a reader that keeps nothing open has nothing to close)
         """Releases the decoder."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -103,18 +103,18 @@ class PyAVReader(VideoReader):
             width, height = height, width
         return VideoInfo(found.num_frames, found.timing.fps, width, height)
 
-    def _decode(self, wanted: set[int]) -> dict[int, np.ndarray]:
+    def _decode(self, wanted: set[int]) -> Iterator[tuple[int, np.ndarray]]:
         reformatter = VideoReformatter()
-        frames: dict[int, np.ndarray] = {}
+        left = set(wanted)
         with opened(self.path) as (container, stream):
             for number, frame in self._numbered(container, stream, wanted):
-                if number in wanted:
+                if number in left:
                     if frame.is_corrupt:
                         raise VideoError(f"{self.path}: frame {number} is damaged")
-                    frames[number] = _to_rgb(frame, reformatter)
-                if len(frames) == len(wanted):
+                    left.discard(number)
+                    yield number, _to_rgb(frame, reformatter)
+                if not left:
                     break
-        return frames
 
     def decode_whole(self) -> WholeStream:
         """Decodes every frame, wanted or not.
@@ -182,10 +182,10 @@ class DecordReader(VideoReader):
         rate = Fraction(float(self._video.get_avg_fps()))
         return timing(begins, round(last * 1e6) if 0 < last < _FAR else None, Fraction(1, 1_000_000), rate)
 
-    def _decode(self, wanted: set[int]) -> dict[int, np.ndarray]:
+    def _decode(self, wanted: set[int]) -> Iterable[tuple[int, np.ndarray]]:
         numbers = sorted(wanted)
         with self._translated():
-            return dict(zip(numbers, self._video.get_batch(numbers).asnumpy(), strict=True))
+            return zip(numbers, self._video.get_batch(numbers).asnumpy(), strict=True)
 
     def close(self) -> None:
         # decord reads ahead without bound while it lives.
