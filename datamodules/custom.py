@@ -12,9 +12,9 @@ from typing import Any
 
 from petl_bench.data.annotations import Record, read_table
 from petl_bench.data.answers import read_answers
-from petl_bench.data.base import VIDEO_SUFFIXES, VideoTextDataModule
+from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.batch import Question
-from petl_bench.data.clip_files import ClipFiles, normal, outside
+from petl_bench.data.clip_files import VIDEO_SUFFIXES, ClipFiles, normal, outside
 from petl_bench.data.images import IMAGE_SUFFIXES
 from petl_bench.data.qa import Asked, QuestionAnswerDataModule, question_id, question_type
 from petl_bench.data.samples import REVERSED, Protocol, Sample, Split

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from petl_bench.data.annotations import Record, read_lines, read_records
-from petl_bench.data.base import VIDEO_SUFFIXES
+from petl_bench.data.clip_files import VIDEO_SUFFIXES
 from petl_bench.data.paragraphs import Paragraph, ParagraphDataModule
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError

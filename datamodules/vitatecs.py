@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 from pytorch_lightning.utilities import rank_zero_warn
 
 from petl_bench.data.annotations import Record, read_records
-from petl_bench.data.base import VIDEO_SUFFIXES
 from petl_bench.data.choice import WHICH_CAPTION, ChoiceDataModule, choice_question
+from petl_bench.data.clip_files import VIDEO_SUFFIXES
 from petl_bench.data.qa import Asked
 from petl_bench.data.samples import Protocol, Split
 from petl_bench.errors import DataError, MissingFileError

@@ -13,8 +13,7 @@ from PIL import Image
 from benchmarks.faults.stopping import perform
 from benchmarks.faults.trials import HELD, Bench, Trial
 from benchmarks.faults.warm import Outcome, Try
-from petl_bench.data.base import VIDEO_SUFFIXES
-from petl_bench.data.clip_files import ClipFiles
+from petl_bench.data.clip_files import VIDEO_SUFFIXES, ClipFiles
 
 NFC, NFD = (unicodedata.normalize(form, "Café_niño.mp4") for form in ("NFC", "NFD"))  # type: ignore[arg-type]  # both are forms
 _MANY = 50_000

@@ -23,7 +23,7 @@ from petl_bench.configurable import Configurable
 from petl_bench.data.augmentation import RandAugment, require_recipe
 from petl_bench.data.batch import SplitTexts
 from petl_bench.data.cache import Clip, FrameCache
-from petl_bench.data.clip_files import AmbiguousClip, ClipFiles, is_text, outside, relative
+from petl_bench.data.clip_files import VIDEO_SUFFIXES, AmbiguousClip, ClipFiles, is_text, outside, relative
 from petl_bench.data.datasets import ClipLoader, EvaluationDataset, TrainingDataset, collate
 from petl_bench.data.manifest import Entry, entry_of, read_manifest, refused
 from petl_bench.data.mark import MARK
@@ -39,12 +39,6 @@ from petl_bench.machine.limits import require_temporary_folder
 from petl_bench.ranges import Count, NonNegativeCount, Processes, Size
 from petl_bench.storage.files import FileError, file_sha256, known_sha256
 from petl_bench.storage.untrusted import expanded, is_folder, shown, shown_all
-
-VIDEO_SUFFIXES = tuple(
-    f".{name}"
-    for name in "mp4 webm mkv avi mov m4v mpg mpeg wmv 3gp 3gpp 3g2 flv ts mts m2ts qt divx asf ogv gif".split()  # noqa: SIM905  # readable
-)
-
 
 #: missing videos for which something like them is looked for
 _HINTS = 3

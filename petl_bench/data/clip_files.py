@@ -16,6 +16,11 @@ from petl_bench.errors import DataError
 from petl_bench.machine.resources import exhausted
 from petl_bench.storage.untrusted import is_file, shown
 
+#: of files that are videos
+VIDEO_SUFFIXES = tuple(
+    f".{name}"
+    for name in "mp4 webm mkv avi mov m4v mpg mpeg wmv 3gp 3gpp 3g2 flv ts mts m2ts qt divx asf ogv gif".split()  # noqa: SIM905  # readable
+)
 #: how alike two names must be for one to be told as what may be meant by the other, and how many are compared
 _NEAR, _COMPARED = 0.8, 20_000
 _DIGITS = re.compile(r"\d+")

@@ -12,8 +12,9 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from petl_bench.data.annotations import Record
 from petl_bench.data.answers import Vocabulary
-from petl_bench.data.base import VIDEO_SUFFIXES, VideoTextDataModule
+from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.batch import Question
+from petl_bench.data.clip_files import VIDEO_SUFFIXES
 from petl_bench.data.samples import Sample, Split
 from petl_bench.errors import DataError, MissingFileError
 from petl_bench.inputs import WHOLE, Moment
