@@ -18,8 +18,9 @@ from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.described import triple
 from petl_bench.cli.config_safety import OURS, ClassPathGuard
 from petl_bench.cli.configuration import configured
-from petl_bench.cli.named_configs import SUFFIXES, find_config
+from petl_bench.cli.named_configs import find_config
 from petl_bench.cli.parts import made
+from petl_bench.cli.sources import adapter_of
 from petl_bench.data.datasets import ClipLoader
 from petl_bench.data.sampling import SAMPLERS
 from petl_bench.data.video import READERS, require_reader
@@ -29,7 +30,6 @@ from petl_bench.machine.resources import exhausted
 from petl_bench.method import Method
 from petl_bench.registry import import_plugins
 from petl_bench.renamed import as_written_today, message
-from petl_bench.runs.folder import ADAPTER_NAME
 from petl_bench.runs.record import CONFIG_NAME
 from petl_bench.storage.adapters import Adapter, read_adapter
 from petl_bench.storage.descriptions import (
@@ -78,7 +78,7 @@ def load(
     """
     where = _device(device)
     import_plugins(plugins)
-    path = _adapter_of(source)
+    path = adapter_of(source)
     if path is None:
         return _of_configuration(find_config(str(source)), None, weights, where, plugins)
     adapter = read_adapter(path)
@@ -105,15 +105,6 @@ def _device(given: str | torch.device | None) -> torch.device:
         told = (str(error).splitlines() or [""])[0][:200]
         raise UsageError(f"device {shown(given)} cannot be used ({told}): give cpu, cuda, or cuda:1") from error
     return device
-
-
-def _adapter_of(source: str | Path) -> Path | None:
-    """The adapter file that is meant; None of a configuration."""
-    path = expanded(source)
-    if is_folder(path):
-        return path / ADAPTER_NAME
-    is_configuration = not path.suffix or path.suffix in SUFFIXES
-    return None if is_configuration else path
 
 
 def _of_configuration(

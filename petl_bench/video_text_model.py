@@ -12,12 +12,13 @@ import torch
 from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
 
+from petl_bench.backbones.base import TextFeatures, VideoFeatures
 from petl_bench.data.batch import Question
 from petl_bench.data.datasets import ClipLoader, Row, collate, options_of, stacked
 from petl_bench.data.samples import Sample
 from petl_bench.data.sampling import is_random
 from petl_bench.errors import UsageError
-from petl_bench.inputs import WHOLE, Clips, InputSpec, Moment
+from petl_bench.inputs import WHOLE, Clips, InputSpec, Moment, Words
 from petl_bench.method import Method
 from petl_bench.storage.descriptions import TrainingData
 from petl_bench.storage.untrusted import expanded, shown, whole_number
@@ -55,6 +56,11 @@ class VideoTextModel:
         device: where it computes.
         trained_on: what with, if that is known.
         keeps: what must live as long as the model.
+
+    Attributes:
+        clip_loader: see the arguments.
+        max_words: see the arguments.
+        device: see the arguments.
     """
 
     def __init__(
@@ -68,7 +74,7 @@ class VideoTextModel:
     ) -> None:
         self.method = method.to(device).eval().requires_grad_(False)
         self.trained_on, self._keeps = trained_on, keeps
-        self._clip_loader, self._max_words, self._device = clip_loader, max_words, device
+        self.clip_loader, self.max_words, self.device = clip_loader, max_words, device
 
     @property
     def spec(self) -> InputSpec:
@@ -88,7 +94,7 @@ class VideoTextModel:
         """
         clips = [_clip(video) for video in _listed(videos, "videos")]
         features = [
-            self._encode_clips([self._read(number, *clips[number]) for number in numbers])
+            self.encode_clips(stacked([self._read(number, *clips[number]) for number in numbers])).pooled.float()
             for numbers in _chunks(range(len(clips)), batch_size)
         ]
         return self._joined(features)
@@ -106,7 +112,9 @@ class VideoTextModel:
         for text in _listed(texts, "texts"):
             if not isinstance(text, str):
                 raise UsageError(f"encode_text takes a list of texts, and {shown(text)} is none")
-        return self._joined([self._encode_texts(chunk) for chunk in _chunks(texts, batch_size)])
+        tokenize = self.spec.tokenize
+        words = (tokenize(chunk, self.max_words) for chunk in _chunks(texts, batch_size))
+        return self._joined([self.encode_words(chunk).pooled.float() for chunk in words])
 
     def similarity(self, text: Tensor, video: Tensor) -> Tensor:
         """Cosines (M, B) of texts and videos: features (M, E) and (B, E), as `encode_text` and `encode_video` give.
@@ -154,15 +162,15 @@ class VideoTextModel:
         asked = Question(0, "", (), choices=tuple(options), prompt=question)
         row = Row(
             self._read(0, *_clip(video)),
-            self.spec.tokenize([question], self._max_words),
+            self.spec.tokenize([question], self.max_words),
             video_index=0,
             text_index=(0,),
             decoded=True,
             questions=(asked,),
-            options=options_of((asked,), self.spec, self._max_words),
+            options=options_of((asked,), self.spec, self.max_words),
         )
-        with self._exactly():
-            (found,) = task.ranked(self.method.backbone, self._here(collate([row])), top_k)
+        with self.exactly():
+            (found,) = task.ranked(self.method.backbone, self.here(collate([row])), top_k)
         return Answers(task.scored_by, found)
 
     def _answering(self, options: Sequence[str]) -> QuestionTask:
@@ -186,29 +194,32 @@ class VideoTextModel:
 
     def _read(self, number: int, path: Path, moment: Moment) -> Clips:
         """One clip; where frames are drawn at random, they follow from its number, as in evaluation."""
-        rng = np.random.default_rng(number) if is_random(self._clip_loader.rule.sampling) else None
-        return self._clip_loader.load(path, Sample(str(path), (), moment), rng)
+        rng = np.random.default_rng(number) if is_random(self.clip_loader.rule.sampling) else None
+        return self.clip_loader.load(path, Sample(str(path), (), moment), rng)
 
-    def _encode_clips(self, clips: Sequence[Clips]) -> Tensor:
-        with self._exactly():
-            return self.method.backbone.encode_video(self._here(stacked(clips))).pooled.float()
+    def encode_clips(self, clips: Clips) -> VideoFeatures:
+        """Features of clips that were read, on the model's device."""
+        with self.exactly():
+            return self.method.backbone.encode_video(self.here(clips))
 
-    def _encode_texts(self, texts: Sequence[str]) -> Tensor:
-        words = self.spec.tokenize(texts, self._max_words)
-        with self._exactly():
-            return self.method.backbone.encode_text(self._here(words)).pooled.float()
+    def encode_words(self, words: Words) -> TextFeatures:
+        """Features of texts that were tokenised, on the model's device."""
+        with self.exactly():
+            return self.method.backbone.encode_text(self.here(words))
 
     def _joined(self, features: list[Tensor]) -> Tensor:
         """One tensor, which may also be computed on with gradients."""
-        none = torch.empty(0, self.method.backbone.embed_dim, device=self._device)
+        none = torch.empty(0, self.method.backbone.embed_dim, device=self.device)
         return torch.cat(features) if features else none
 
-    def _here(self, batch: Any) -> Any:
-        return move_data_to_device(batch, self._device)
+    def here(self, batch: Any) -> Any:
+        """Tensors on the model's device."""
+        return move_data_to_device(batch, self.device)
 
     @contextmanager
-    def _exactly(self) -> Iterator[None]:
-        with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
+    def exactly(self) -> Iterator[None]:
+        """Without gradients, in the precision of the weights."""
+        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             yield
 
 

@@ -101,6 +101,11 @@ COMMANDS = (
         _USES,
         ('a question about a video:     petl-bench ask --adapter runs/.../seed0 --video a.mp4 "what is he playing?"',),
     ),
+    Command(
+        "search",
+        _USES,
+        ('videos that a text describes: petl-bench search --adapter runs/.../seed0 --videos DIR "a man plays guitar"',),
+    ),
     Command("params", _LOOKS, ("trainable parameters by component",)),
     Command("profile", _LOOKS, ("GMACs, memory and speed of training steps",)),
     Command("plan", _LOOKS, ("memory, steps, hours and disk of a run",)),

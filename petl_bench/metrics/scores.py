@@ -75,7 +75,7 @@ def scores_of_frames(
     text = text.float()  # (M, E)
     _require_finite(text, "caption features")
     _require_finite(frames.flatten(1), "video features")
-    frames, mask = _in_one_order(frames, mask)
+    frames, mask = in_one_order(frames, mask)
 
     def text_rows(start: int, stop: int) -> Tensor:
         scores = text_conditioned_cosine(text[start:stop], frames, mask, temperature)
@@ -90,7 +90,7 @@ def scores_of_frames(
     return Scores(text_rows, video_rows, len(text), failed)
 
 
-def _in_one_order(frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def in_one_order(frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Frames (V, T, E) and mask (V, T), the frames of each video by their first component and not by time.
 
     Sums over them would be rounded otherwise, and a clip and its reverse would not tie.

@@ -64,10 +64,24 @@ def picture(folder: Path, id: str) -> str | None:
     """A clip of a folder as a small JPEG, a data URI."""
     try:
         path = _find(folder, id)
-        image = None if path is None else _read(path)
+    except OSError:
+        return None
+    return None if path is None else still(path)
+
+
+def still(path: Path, second: float | None = None, side: int = _SIDE) -> str | None:
+    """A frame of a video, or a picture, as a small JPEG, a data URI; None of a file that cannot be read.
+
+    Args:
+        path: of the file.
+        second: of the frame, about; None is the middle.
+        side: of the JPEG in pixels, at most.
+    """
+    try:
+        image = _read(path, second, side)
         if image is None:
             return None
-        image.thumbnail((_SIDE, _SIDE))
+        image.thumbnail((side, side))
         buffer = io.BytesIO()
         image.convert("RGB").save(buffer, "JPEG", quality=_QUALITY, optimize=True)
     except Exception:  # whatever a decoder says of a foreign file, or a disk that is gone
@@ -89,23 +103,23 @@ def _find(folder: Path, id: str) -> Path | None:
     return None
 
 
-def _read(path: Path) -> Image | None:
+def _read(path: Path, second: float | None, side: int) -> Image | None:
     if path.suffix.lower() in _IMAGES:
         from PIL import Image as images
 
         image = images.open(path)
         if image.width * image.height > _MOST_PIXELS:
             return None
-        image.draft("RGB", (2 * _SIDE, 2 * _SIDE))
+        image.draft("RGB", (2 * side, 2 * side))
         return image
-    import av
+    from petl_bench.data.opening import opened
 
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.thread_count = 1
+    with opened(path.absolute()) as (container, stream):
         if stream.codec_context.width * stream.codec_context.height > _MOST_PIXELS:
             return None
-        if container.duration:
+        if second is not None:
+            container.seek(int(second * 1_000_000))
+        elif container.duration:
             container.seek(container.duration // 2)
         frame: Any = next(container.decode(stream), None)
         return None if frame is None else frame.to_image()

@@ -1,0 +1,108 @@
+"""What a query finds: windows by their likeness, with ranks by the rule of the evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from petl_bench.errors import NonFiniteError
+from petl_bench.metrics.scores import in_one_order
+from petl_bench.metrics.similarity import text_conditioned_cosine
+from petl_bench.search.index import Indexed, Rows
+
+#: windows that are compared at once where each has features of its frames
+_CHUNK = 4096
+
+
+class Place(NamedTuple):
+    """A window: the file, and its number in it."""
+
+    file: Indexed
+    number: int
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """First and last second."""
+        return self.file.spans[self.number]
+
+
+class Hit(NamedTuple):
+    """A window that was found.
+
+    Attributes:
+        rank: 1 + windows that are more alike + half of those that are just as alike, rounded up: the expected rank
+            where ties are broken at random, to the worse side, as in `petl_bench.metrics.retrieval`.
+        score: the likeness.
+        place: the window.
+    """
+
+    rank: int
+    score: float
+    place: Place
+
+
+def likeness(query: Tensor, rows: Rows, pooling: dict[str, Any]) -> Tensor:
+    """Likeness of a query and windows, (n,) fp32; of equal features equal to the bit, wherever they stand.
+
+    Products are summed in fp64: in fp32 the place in a matrix decides how a sum is rounded.
+
+    Args:
+        query: features (E,), before normalisation where captions weigh frames.
+        rows: of the windows.
+        pooling: as the record of a run says it.
+    """
+    if rows.mask is None:
+        return (rows.features.double() @ query.double()).float()
+    found = []
+    for features, mask in zip(rows.features.split(_CHUNK), rows.mask.split(_CHUNK), strict=True):
+        frames, kept = in_one_order(features.double().masked_fill(~mask[..., None], 0), mask)
+        found.append(text_conditioned_cosine(query.double()[None], frames, kept, pooling["temperature"])[0].float())
+    return torch.cat(found)
+
+
+def ranked(
+    query: Tensor, parts: Iterable[tuple[list[tuple[Indexed, int]], Rows]], pooling: dict[str, Any], top_k: int
+) -> list[Hit]:
+    """The windows that are most like a query, best first; of equal ones the first by file and time.
+
+    Args:
+        query: see `likeness`.
+        parts: windows and their features, as `Index.live` gives them.
+        pooling: see `likeness`.
+        top_k: the most windows.
+
+    Raises:
+        NonFiniteError: a likeness is NaN or infinite.
+    """
+    places: list[Place] = []
+    found = []
+    for windows, rows in parts:
+        places += [Place(*window) for window in windows]
+        found.append(likeness(query, rows, pooling))
+    return best(torch.cat(found) if found else torch.empty(0), places, top_k)
+
+
+def best(scores: Tensor, places: Sequence[Place], top_k: int) -> list[Hit]:
+    """The first windows by score (n,), with their ranks.
+
+    Raises:
+        NonFiniteError: a score is NaN or infinite.
+    """
+    if not scores.isfinite().all():
+        wrong = places[int((~scores.isfinite()).nonzero()[0])]
+        raise NonFiniteError(f"{wrong.file.path}: its likeness to the query is not finite; check the model")
+    if not len(scores):
+        return []
+    threshold = scores.topk(min(top_k, len(scores))).values[-1]
+    candidates = (scores >= threshold).nonzero().flatten().tolist()
+    candidates.sort(key=lambda row: (-float(scores[row]), places[row].file.path, places[row].number))
+    return [_hit(scores, row, places[row]) for row in candidates[:top_k]]
+
+
+def _hit(scores: Tensor, row: int, place: Place) -> Hit:
+    score = scores[row]
+    more, equal = int((scores > score).sum()), int((scores == score).sum()) - 1
+    return Hit(1 + more + (equal + 1) // 2, float(score), place)

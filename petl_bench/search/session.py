@@ -1,0 +1,263 @@
+"""A search: which index, what of it is to be made, what a query finds. The model is imported only where it must be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from petl_bench import __version__
+from petl_bench.cli.sources import source_sha256
+from petl_bench.data.clip_files import VIDEO_SUFFIXES, ClipFiles
+from petl_bench.data.reader import READING_RULES
+from petl_bench.errors import DataError, UsageError
+from petl_bench.search.index import ABOUT_NAME, FORMAT, Index, Indexed, Stamp, being_written, create, tidy
+from petl_bench.search.ranking import Hit, ranked
+
+if TYPE_CHECKING:
+    from petl_bench.video_text_model import VideoTextModel
+
+#: below the folder of videos, where an index is kept unless another place is given
+_PLACE = ".petl_bench"
+#: letters of its name there
+_KEY = 16
+
+
+@dataclass
+class VideoSearch:
+    """Search in a folder of videos with a trained model.
+
+    Attributes:
+        adapter: adapter file, folder of its run, or a configuration's name or path.
+        videos: folder of the videos.
+        seconds: length of a window; None takes each file as one.
+        index: folder of the index; None is one below `videos`.
+        weights: of the backbone, where they are elsewhere.
+        device: where the model computes, see `petl_bench.load`.
+        plugins: packages that the user trusts.
+        workers: processes that decode.
+    """
+
+    adapter: str
+    videos: Path
+    seconds: int | None = None
+    index: Path | None = None
+    weights: Path | None = None
+    device: str | None = None
+    plugins: Sequence[str] = ()
+    workers: int = 0
+    _model: VideoTextModel | None = field(default=None, init=False)
+
+    def open(self, update: bool = True) -> Found:
+        """The index, brought up to date with the folder.
+
+        Args:
+            update: whether files that are new or have changed are read; else they are left out.
+
+        Raises:
+            DataError: there is no folder of videos, no video in it, or none that can be read.
+            UsageError: the index is of another model or of other windows, or another process adds to it.
+            CheckpointError: the adapter is missing, or the index is damaged or cannot be written.
+        """
+        stamps = _stamps(self.videos)
+        folder = self.index or self.videos / _PLACE / self._key()[:_KEY]
+        if update:
+            index = self._updated(folder, stamps)
+        elif (folder / ABOUT_NAME).is_file():
+            index = self._there(folder)
+        else:
+            raise UsageError(f"there is no index at {folder} yet: leave --no-update out")
+        if not any(file.spans and stamps.get(file.path) == file.stamp for file in index.files.values()):
+            reason = next((f": {file.path}: {file.reason}" for file in index.failures), "")
+            raise DataError(f"{self.videos}: none of {len(stamps)} videos can be searched{reason}")
+        return Found(self, index, stamps)
+
+    @property
+    def model(self) -> VideoTextModel:
+        """The model, which is loaded when it is first asked for.
+
+        Raises:
+            PetlBenchError: as `petl_bench.load`.
+        """
+        if self._model is None:
+            from petl_bench.loading import load
+
+            self._model = load(self.adapter, self.weights, self.device, self.plugins)
+        return self._model
+
+    def _key(self) -> str:
+        """What the features of an index follow from, as 64 hexadecimal digits."""
+        said = [FORMAT, __version__, READING_RULES, source_sha256(self.adapter, self.weights), self.seconds]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+    def _there(self, folder: Path) -> Index:
+        index = Index(folder)
+        if index.about.get("key") != self._key():
+            about = index.about
+            length = f"windows of {about.get('seconds')} s" if about.get("seconds") else "whole files"
+            raise UsageError(
+                f"{folder} is an index of {length} by {about.get('adapter')}, of this petl_bench or another one: give "
+                "that adapter and --window, or another --index"
+            )
+        return index
+
+    def _updated(self, folder: Path, stamps: dict[str, Stamp]) -> Index:
+        if (folder / ABOUT_NAME).is_file():
+            index = self._there(folder)
+            if not _wanted(index, stamps):
+                return index
+        with being_written(folder):
+            if not (folder / ABOUT_NAME).is_file():
+                self._create(folder)
+            index = self._there(folder)
+            wanted = _wanted(index, stamps)
+            if wanted:
+                from petl_bench.search.build import encode
+
+                encode(self.model, folder, self.videos, wanted, self.seconds, self.workers)
+                index = Index(folder)
+                _tell_failures(index, wanted)
+                tidy(index, stamps)
+            return Index(folder)
+
+    def _create(self, folder: Path) -> None:
+        from petl_bench.search.build import about, require_searchable, text_tower
+
+        require_searchable(self.model)
+        tower, reason = text_tower(self.model)
+        said = {"key": self._key(), "adapter": str(self.adapter), "seconds": self.seconds}
+        create(folder, {**said, **about(self.model, tower, reason)}, tower)
+
+
+@dataclass
+class Found:
+    """An index that is up to date, to be asked.
+
+    Attributes:
+        search: whose it is.
+        index: the index.
+        stamps: of the videos that are there, by their path.
+    """
+
+    search: VideoSearch
+    index: Index
+    stamps: dict[str, Stamp]
+
+    @property
+    def windows(self) -> int:
+        """Number of windows that are searched."""
+        return sum(len(file.spans) for file in self.index.files.values() if self._is_there(file))
+
+    @property
+    def skipped(self) -> list[Indexed]:
+        """Files that could not be read, or not to their end."""
+        return [file for file in self.index.failures if self._is_there(file)]
+
+    def _is_there(self, file: Indexed) -> bool:
+        return self.stamps.get(file.path) == file.stamp
+
+    def of_text(self, text: str, top_k: int, two_stages: bool = True) -> list[Hit]:
+        """The windows that a text describes best.
+
+        Args:
+            text: the query; beyond the words that the model reads it is cut, with a warning.
+            top_k: the most windows.
+            two_stages: whether a model that matches texts with clips ranks the first ones again.
+
+        Raises:
+            NonFiniteError: a likeness is NaN or infinite.
+            PetlBenchError: the model must be loaded and cannot be.
+        """
+        again = self.index.about["two_stage"] if two_stages else None
+        hits = self._ranked(self._query(text), max(top_k, again["k"] if again else 0))
+        if again:
+            from petl_bench.search.second_stage import matched
+
+            hits = matched(self.search.model, text, hits, again, self.search.videos, self.search.seconds)
+        return hits[:top_k]
+
+    def of_clip(self, path: Path, top_k: int) -> list[Hit]:
+        """The windows that are most like a clip or a still.
+
+        Raises:
+            VideoError: it cannot be read.
+            UsageError: the model has no vector of a whole clip.
+        """
+        if self.index.about["pooling"]["pooling"] != "mean":
+            raise UsageError("this model compares captions with frames, it has no vector of a whole clip: give a text")
+        from petl_bench.search.build import query_of_clip
+
+        return self._ranked(query_of_clip(self.search.model, path), top_k)
+
+    def _ranked(self, query: Tensor, top_k: int) -> list[Hit]:
+        return ranked(query, self.index.live(self.stamps), self.index.about["pooling"], top_k)
+
+    def _query(self, text: str) -> Tensor:
+        pooling = self.index.about["pooling"]
+        tower = self.index.text_tower()
+        if tower is None:
+            from petl_bench.search.build import query_of_text
+
+            return query_of_text(self.search.model, text, pooling)
+        if (length := tower.length(text)) > tower.max_words:
+            warnings.warn(f"the query has {length} tokens, of which the first {tower.max_words} are read", stacklevel=2)
+        pooled, projected = tower.encode(text)
+        return projected if pooling["pooling"] == "text_conditioned" else pooled
+
+
+def _stamps(videos: Path) -> dict[str, Stamp]:
+    """The videos below a folder, by their path there.
+
+    Raises:
+        DataError: there is no such folder, or no video in it.
+    """
+    if not videos.is_dir():
+        raise DataError(f"no folder of videos at {videos}")
+    found = {}
+    for path in ClipFiles(videos, VIDEO_SUFFIXES, lambda path: path.stem).paths:
+        status = path.stat()
+        found[path.relative_to(videos).as_posix()] = Stamp(status.st_size, status.st_mtime_ns)
+    if not found:
+        raise DataError(f"{videos}: no video below this folder; videos end in {', '.join(VIDEO_SUFFIXES[:4])}, ...")
+    return found
+
+
+def _wanted(index: Index, stamps: dict[str, Stamp]) -> list[tuple[str, Stamp]]:
+    """Files that are new, or have changed since they were read."""
+    known = index.files
+    return [(path, stamp) for path, stamp in stamps.items() if path not in known or known[path].stamp != stamp]
+
+
+def _tell_failures(index: Index, wanted: Sequence[tuple[str, Stamp]]) -> None:
+    failed = [index.files[path] for path, _ in wanted if index.files[path].reason]
+    for file in failed:
+        told = f"skipped{f' from second {file.spans[-1][1]:g}' if file.spans else ''}: {file.path}: {file.reason}"
+        print(told.encode("unicode_escape").decode(), file=sys.stderr)
+    if failed:
+        print(f"{len(failed)} of {len(wanted)} files could not be read (to their end)", file=sys.stderr)
+
+
+def as_json(query: str, found: Found, hits: Sequence[Hit]) -> dict[str, Any]:
+    """What a query found, as plain values."""
+    return {
+        "query": query,
+        "windows": found.windows,
+        "hits": [
+            {
+                "rank": hit.rank,
+                "score": hit.score,
+                "video": hit.place.file.path,
+                "start": hit.place.span[0],
+                "end": hit.place.span[1],
+            }
+            for hit in hits
+        ],
+        "skipped": [{"video": file.path, "reason": file.reason} for file in found.skipped],
+    }
