@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 
 from petl_bench.cli.arguments import Parser, possible_path
-from petl_bench.errors import UsageError
+from petl_bench.errors import DataError, UsageError
 from petl_bench.machine.output import print_table
 from petl_bench.ranges import Count, NonNegativeCount, argument
+from petl_bench.storage.untrusted import is_file
 
 
 def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
@@ -22,6 +23,8 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
     options = _parser().parse_args(arguments)
     if (not options.query.strip()) == (options.like is None):
         raise UsageError("give a query: a text, or a clip or a picture with --like FILE, and not both")
+    if options.like is not None and not is_file(options.like):
+        raise DataError(f"--like {options.like}: no such file")
     from petl_bench.search.session import VideoSearch, as_json
     from petl_bench.search.sheet import clock, write_sheet
 

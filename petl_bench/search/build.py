@@ -23,6 +23,7 @@ from petl_bench.search.index import Indexed, Rows, Stamp, add
 from petl_bench.search.text_tower import NoTextTower, TextTower
 from petl_bench.search.tracing import exported
 from petl_bench.search.windows import Window, windows
+from petl_bench.tasks.questions import QuestionTask
 from petl_bench.video_text_model import VideoTextModel
 
 #: windows that are encoded at once, always: in batches of another size the last bit may differ, and equal clips not tie
@@ -68,7 +69,7 @@ def require_searchable(model: VideoTextModel) -> None:
         UsageError: it is one.
     """
     task = model.method.task
-    if "pooling" not in task.inference():
+    if isinstance(task, QuestionTask) or "pooling" not in task.inference():
         raise UsageError(
             f"this model was made for {task.name}, which compares no texts with videos: load one of retrieval"
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -178,15 +178,16 @@ def being_written(folder: Path) -> Iterator[None]:
         UsageError: another process adds to it.
         CheckpointError: the folder cannot be written to.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with file_lock(folder / _LOCK_NAME):
-            yield
-    except HeldError as error:
-        raise UsageError(f"{folder}: another process is adding to this index; wait until it is done") from error
-    except OSError as error:
-        told = f"{folder}: the index cannot be written ({error.strerror}): say where with --index DIR"
-        raise CheckpointError(told) from error
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(file_lock(folder / _LOCK_NAME))
+        except HeldError as error:
+            raise UsageError(f"{folder}: another process is adding to this index; wait until it is done") from error
+        except OSError as error:
+            told = f"{folder}: the index cannot be written ({error.strerror}): say where with --index DIR"
+            raise CheckpointError(told) from error
+        yield
 
 
 def add(folder: Path, files: Sequence[Indexed], rows: Sequence[Rows]) -> None:

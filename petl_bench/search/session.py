@@ -113,6 +113,10 @@ class VideoSearch:
             index = self._there(folder)
             if not _wanted(index, stamps):
                 return index
+        else:
+            from petl_bench.search.build import require_searchable
+
+            require_searchable(self.model)  # before a folder is made
         with being_written(folder):
             if not (folder / ABOUT_NAME).is_file():
                 self._create(folder)
@@ -128,9 +132,8 @@ class VideoSearch:
             return Index(folder)
 
     def _create(self, folder: Path) -> None:
-        from petl_bench.search.build import about, require_searchable, text_tower
+        from petl_bench.search.build import about, text_tower
 
-        require_searchable(self.model)
         tower, reason = text_tower(self.model)
         said = {"key": self._key(), "adapter": str(self.adapter), "seconds": self.seconds}
         create(folder, {**said, **about(self.model, tower, reason)}, tower)
