@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from petl_bench.method import Method
     from petl_bench.report import report
     from petl_bench.report.compare import compare
+    from petl_bench.search.session import VideoSearch
     from petl_bench.tasks.base import Task
 
 #: public names, and the modules that have them, which are imported when a name is used: torch takes seconds
@@ -22,6 +23,7 @@ _MODULES = {
     "Method": "method",
     "PetlBenchError": "errors",
     "Task": "tasks.base",
+    "VideoSearch": "search.session",
     "VideoTextDataModule": "data.base",
     "compare": "report.compare",
     "fit": "library",
@@ -36,6 +38,7 @@ __all__ = [
     "Method",
     "PetlBenchError",
     "Task",
+    "VideoSearch",
     "VideoTextDataModule",
     "__version__",
     "compare",

@@ -28,6 +28,7 @@ from benchmarks.faults import (
     lost_processes,
     old_files,
     resources,
+    searching,
     shared_folders,
     slurm,
     stopping,
@@ -39,7 +40,7 @@ from benchmarks.faults.trials import HELD, ROOT, Bench, Trial
 #: modules with `trials()`
 SCRIPTED = (
     *(kills, stopping, storage, lost_processes, surroundings, frames, annotation_files, identity, old_files),
-    *(lookup, freedoms, launchers, slurm, resources, shared_folders, environment, installation),
+    *(lookup, freedoms, launchers, slurm, resources, searching, shared_folders, environment, installation),
 )
 #: faults that tests of every change try already
 TESTS = {

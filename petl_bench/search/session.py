@@ -66,8 +66,7 @@ class VideoSearch:
             UsageError: the index is of another model or of other windows, or another process adds to it.
             CheckpointError: the adapter is missing, or the index is damaged or cannot be written.
         """
-        stamps = _stamps(self.videos)
-        folder = self.index or self.videos / _PLACE / self._key()[:_KEY]
+        stamps, folder = _stamps(self.videos), self.folder
         if update:
             index = self._updated(folder, stamps)
         elif (folder / ABOUT_NAME).is_file():
@@ -92,14 +91,20 @@ class VideoSearch:
             self._model = load(self.adapter, self.weights, self.device, self.plugins)
         return self._model
 
-    def _key(self) -> str:
+    @property
+    def folder(self) -> Path:
+        """Where its index is, or will be."""
+        return self.index or self.videos / _PLACE / self.key[:_KEY]
+
+    @property
+    def key(self) -> str:
         """What the features of an index follow from, as 64 hexadecimal digits."""
         said = [FORMAT, __version__, READING_RULES, source_sha256(self.adapter, self.weights), self.seconds]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def _there(self, folder: Path) -> Index:
         index = Index(folder)
-        if index.about.get("key") != self._key():
+        if index.about.get("key") != self.key:
             about = index.about
             length = f"windows of {about.get('seconds')} s" if about.get("seconds") else "whole files"
             raise UsageError(
@@ -135,7 +140,7 @@ class VideoSearch:
         from petl_bench.search.build import about, text_tower
 
         tower, reason = text_tower(self.model)
-        said = {"key": self._key(), "adapter": str(self.adapter), "seconds": self.seconds}
+        said = {"key": self.key, "adapter": str(self.adapter), "seconds": self.seconds}
         create(folder, {**said, **about(self.model, tower, reason)}, tower)
 
 
