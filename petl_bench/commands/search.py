@@ -42,10 +42,10 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
         return 0
     rows = [(f"{hit.rank}", f"{hit.score:.4f}", hit.place.file.path, *map(clock, hit.place.span)) for hit in hits]
     rows = [
-        (f"{hit.rank}", f"{hit.score:.4f}", _inert(hit.place.file.path), *map(clock, hit.place.span)) for hit in hits
+        (_inert(hit.place.file.path), *map(clock, hit.place.span), f"{hit.score:.4f}", f"{hit.rank}") for hit in hits
     ]
     title = f"{query[:100]}, in {found.windows} windows"
-    print_table(title, ("rank", "score", "video", "from", "to"), rows, left=0)
+    print_table(title, ("video", "from", "to", "score", "rank"), rows, left=1)
     if options.html:
         print(f"sheet: {options.html}")
     return 0

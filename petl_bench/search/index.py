@@ -89,7 +89,7 @@ class _Shard:
         tensors = _tensors(self.path)[1]
         found = Rows(tensors.get("features", torch.empty(0)), tensors.get("mask"))
         if len(found.features) != self.rows or (found.mask is not None and len(found.mask) != self.rows):
-            raise _damaged(self.path, f"{len(found.features)} rows for {self.rows} windows")
+            raise damaged(self.path, f"{len(found.features)} rows for {self.rows} windows")
         return found
 
 
@@ -133,7 +133,7 @@ class Index:
         try:
             return checked(metadata, tensors)
         except NoTextTower as error:
-            raise _damaged(path, str(error)) from error
+            raise damaged(path, str(error)) from error
 
     def live(self, stamps: Mapping[str, Stamp]) -> Iterator[tuple[list[tuple[Indexed, int]], Rows]]:
         """Features of the files that are still what they were, shard after shard: which window each row is, and rows.
@@ -246,10 +246,32 @@ def _about(folder: Path) -> dict[str, Any]:
     try:
         about = parse_json(read_text(path))
     except UnreadableError as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no index of this version ({FORMAT}): give another --index, or delete it")
+    if not _says_enough(about):
+        raise damaged(path, "it does not say how windows are compared")
     return about
+
+
+def _says_enough(about: dict[str, Any]) -> bool:
+    pooling, two_stage = about.get("pooling"), about.get("two_stage")
+    if not isinstance(pooling, dict):
+        return False
+    compared = pooling == {"pooling": "mean"} or (
+        pooling.get("pooling") == "text_conditioned" and _is_positive(pooling.get("temperature"))
+    )
+    again = two_stage is None or (
+        isinstance(two_stage, dict)
+        and isinstance(two_stage.get("k"), int)
+        and _is_positive(two_stage["k"])
+        and isinstance(two_stage.get("beta"), int | float)
+    )
+    return compared and again
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 < value < float("inf")
 
 
 def _shard_paths(folder: Path) -> list[Path]:
@@ -264,7 +286,7 @@ def _files(path: Path) -> tuple[Indexed, ...]:
             for name, stamp, spans, reason in told["files"]
         )
     except (TypeError, ValueError, KeyError) as error:
-        raise _damaged(path, f"its list of files is none ({error})") from error
+        raise damaged(path, f"its list of files is none ({error})") from error
 
 
 def _tensors(path: Path, only_metadata: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -279,11 +301,12 @@ def _tensors(path: Path, only_metadata: bool = False) -> tuple[dict[str, Any], d
     except Exception as error:  # of a damaged header the library makes almost anything
         if lacking := exhausted_by_parser(error, path):
             raise lacking from error
-        raise _damaged(path, " ".join(str(error).split())[:150]) from error
+        raise damaged(path, " ".join(str(error).split())[:150]) from error
     if not isinstance(told, dict):
-        raise _damaged(path, "what it says of itself is no mapping")
+        raise damaged(path, "what it says of itself is no mapping")
     return told, tensors
 
 
-def _damaged(path: Path, reason: str) -> CheckpointError:
+def damaged(path: Path, reason: str) -> CheckpointError:
+    """The error of a file of an index."""
     return CheckpointError(f"{path} is damaged ({reason}): delete it, and what it held is read again")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from petl_bench.errors import NonFiniteError
+from petl_bench.errors import CheckpointError, NonFiniteError
 from petl_bench.metrics.scores import in_one_order
 from petl_bench.metrics.similarity import text_conditioned_cosine
 from petl_bench.search.index import Indexed, Rows
@@ -75,11 +75,17 @@ def ranked(
         top_k: the most windows.
 
     Raises:
+        CheckpointError: query and windows have features of different widths.
         NonFiniteError: a likeness is NaN or infinite.
     """
     places: list[Place] = []
     found = []
     for windows, rows in parts:
+        if rows.features.shape[-1] != len(query):
+            width = rows.features.shape[-1]
+            raise CheckpointError(
+                f"windows have features of {width} numbers, the query of {len(query)}: delete the index"
+            )
         places += [Place(*window) for window in windows]
         found.append(likeness(query, rows, pooling))
     return best(torch.cat(found) if found else torch.empty(0), places, top_k)

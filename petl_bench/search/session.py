@@ -7,6 +7,7 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,20 @@ from petl_bench.cli.sources import source_sha256
 from petl_bench.data.clip_files import VIDEO_SUFFIXES, ClipFiles
 from petl_bench.data.reader import READING_RULES
 from petl_bench.errors import DataError, UsageError
-from petl_bench.search.index import ABOUT_NAME, FORMAT, Index, Indexed, Stamp, being_written, create, tidy
+from petl_bench.search.index import (
+    ABOUT_NAME,
+    FORMAT,
+    TEXT_NAME,
+    Index,
+    Indexed,
+    Stamp,
+    being_written,
+    create,
+    damaged,
+    tidy,
+)
 from petl_bench.search.ranking import Hit, ranked
+from petl_bench.search.text_tower import NoTextTower
 
 if TYPE_CHECKING:
     from petl_bench.video_text_model import VideoTextModel
@@ -216,7 +229,10 @@ class Found:
             return query_of_text(self.search.model, text, pooling)
         if (length := tower.length(text)) > tower.max_words:
             warnings.warn(f"the query has {length} tokens, of which the first {tower.max_words} are read", stacklevel=2)
-        pooled, projected = tower.encode(text)
+        try:
+            pooled, projected = tower.encode(text)
+        except NoTextTower as error:
+            raise damaged(self.index.folder / TEXT_NAME, str(error)) from error
         return projected if pooling["pooling"] == "text_conditioned" else pooled
 
 
@@ -230,8 +246,9 @@ def _stamps(videos: Path) -> dict[str, Stamp]:
         raise DataError(f"no folder of videos at {videos}")
     found = {}
     for path in ClipFiles(videos, VIDEO_SUFFIXES, lambda path: path.stem).paths:
-        status = path.stat()
-        found[path.relative_to(videos).as_posix()] = Stamp(status.st_size, status.st_mtime_ns)
+        with suppress(FileNotFoundError):  # gone since it was listed
+            status = path.stat()
+            found[path.relative_to(videos).as_posix()] = Stamp(status.st_size, status.st_mtime_ns)
     if not found:
         raise DataError(f"{videos}: no video below this folder; videos end in {', '.join(VIDEO_SUFFIXES[:4])}, ...")
     return found

@@ -68,11 +68,18 @@ class TextTower:
     tensors: Mapping[str, Tensor]
 
     def encode(self, text: str) -> tuple[Tensor, Tensor]:
-        """Features of a text with norm 1, and before that: (E,) fp32 each, as `TextFeatures` of the model."""
+        """Features of a text with norm 1, and before that: (E,) fp32 each, as `TextFeatures` of the model.
+
+        Raises:
+            NoTextTower: its steps or tensors do not fit each other.
+        """
         words = Words(*self._tokenize(text, self.program["max_words"])).without_padding()
-        with torch.inference_mode():
-            pooled, projected = self._run({"ids": words.ids, "mask": words.mask})
-        return pooled[0].float(), projected[0].float()
+        try:
+            with torch.inference_mode():
+                pooled, projected = self._run({"ids": words.ids, "mask": words.mask})
+                return pooled[0].float(), projected[0].float()
+        except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
+            raise NoTextTower(f"its steps do not fit each other: {' '.join(str(error).split())[:100]}") from error
 
     def length(self, text: str) -> int:
         """Tokens of a text that is not cut, start and end included."""
