@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 
 from petl_bench.backbones.clip import CLIP
-from petl_bench.search.index import Indexed, Rows, Stamp, add, create
+from petl_bench.search.index import Indexed, Rows, Stamp
 from petl_bench.search.session import VideoSearch
+from petl_bench.search.shards import Folder
 from petl_bench.search.tracing import exported
 
 _ROUNDS = 5
@@ -52,12 +53,13 @@ def made_up(folder: Path, clips: int, architecture: str) -> Path:
         status = path.stat()
         files.append(Indexed(path.name, Stamp(status.st_size, status.st_mtime_ns), ((0.0, 10.0),)))
     search = VideoSearch("fixture_zeroshot", videos)
-    index = search.folder
-    index.mkdir(parents=True)
+    storage = search.storage
+    assert isinstance(storage, Folder)
+    storage.path.mkdir(parents=True)
     said = {"key": search.key, "adapter": search.adapter, "seconds": None, "two_stage": None}
-    create(index, {**said, "pooling": {"pooling": "mean"}}, exported(backbone, 77))
+    storage.create({**said, "pooling": {"pooling": "mean"}}, exported(backbone, 77))
     features = torch.nn.functional.normalize(torch.randn(clips, backbone.embed_dim), dim=-1)
-    add(index, files, [Rows(features)])
+    storage.add(files, [Rows(features)])
     return videos
 
 

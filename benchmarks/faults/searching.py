@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.faults.trials import HELD, PETL_BENCH, Bench, Ended, Trial, completed, first_problem, refused
-from petl_bench.search.index import ABOUT_NAME
+from petl_bench.search.shards import ABOUT_NAME
 
 KILLS = 6
 #: times that a trial kills, at most

@@ -78,7 +78,11 @@ def _parser() -> Parser:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--html", type=possible_path, metavar="FILE", help="write a page with pictures, too")
-    parser.add_argument("--index", type=possible_path, metavar="DIR", help="of the index (DIR of --videos/.petl_bench)")
+    parser.add_argument(
+        "--index",
+        metavar="DIR",
+        help="of the index (below --videos, in .petl_bench); NAME.lance or s3://... for LanceDB (extra lance)",
+    )
     parser.add_argument("--no-update", action="store_true", help="search what is in the index, read nothing new")
     parser.add_argument(
         "--workers", type=argument(NonNegativeCount), default=2, metavar="N", help="processes that decode (%(default)s)"

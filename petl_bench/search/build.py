@@ -19,7 +19,7 @@ from petl_bench.errors import NonFiniteError, UsageError
 from petl_bench.inputs import Clips
 from petl_bench.machine.output import console
 from petl_bench.machine.signals import STOP
-from petl_bench.search.index import Indexed, Rows, Stamp, add
+from petl_bench.search.index import Indexed, Rows, Stamp, Storage
 from petl_bench.search.text_tower import NoTextTower, TextTower
 from petl_bench.search.tracing import exported
 from petl_bench.search.windows import Window, windows
@@ -88,7 +88,7 @@ def text_tower(model: VideoTextModel) -> tuple[TextTower | None, str]:
 
 def encode(
     model: VideoTextModel,
-    folder: Path,
+    storage: Storage,
     videos: Path,
     wanted: Sequence[tuple[str, Stamp]],
     seconds: int | None,
@@ -98,7 +98,7 @@ def encode(
 
     Args:
         model: that encodes them.
-        folder: of the index.
+        storage: of the index.
         videos: folder of the files.
         wanted: files by their path below that, and what is known of them.
         seconds: length of a window; None takes each file as one.
@@ -109,7 +109,7 @@ def encode(
         FileError: the index cannot be written.
         NonFiniteError: a feature is NaN or infinite.
     """
-    STOP.advice = f"; what is in {folder} is kept: the same command goes on from there".__str__
+    STOP.advice = f"; what is in {storage} is kept: the same command goes on from there".__str__
     paths = [videos / path for path, _ in wanted]
     loader = LateLoader(
         _Windows(paths, model.clip_loader, seconds),
@@ -117,7 +117,7 @@ def encode(
         num_workers=min(workers, len(wanted)),
         worker_init_fn=as_loader,
     )
-    adding = _Adding(model, folder, wanted)
+    adding = _Adding(model, storage, wanted)
     with _progress() as progress:
         task = progress.add_task("indexing", total=len(wanted))
         for piece in alive(loader):
@@ -133,8 +133,8 @@ class _Adding:
         ended: files that were read to their end.
     """
 
-    def __init__(self, model: VideoTextModel, folder: Path, wanted: Sequence[tuple[str, Stamp]]) -> None:
-        self.model, self.folder, self.wanted = model, folder, wanted
+    def __init__(self, model: VideoTextModel, storage: Storage, wanted: Sequence[tuple[str, Stamp]]) -> None:
+        self.model, self.storage, self.wanted = model, storage, wanted
         self.ended = 0
         self._waiting: list[tuple[int, Window]] = []
         self._spans: dict[int, list[tuple[float, float]]] = {}
@@ -181,7 +181,7 @@ class _Adding:
         if not whole:
             return
         entries = [Indexed(*self.wanted[file], tuple(self._spans.pop(file, ())), reason) for file, reason in whole]
-        add(self.folder, entries, [rows for file, _ in whole for rows in self._rows.pop(file, [])])
+        self.storage.add(entries, [rows for file, _ in whole for rows in self._rows.pop(file, [])])
         self._done = [(file, reason) for file, reason in self._done if file in unfinished]
 
 

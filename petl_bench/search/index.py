@@ -1,38 +1,22 @@
-"""The index of a folder of videos: features of their windows, in safetensors that are written once and whole.
+"""What an index of videos is: features of windows, and which files they are of; wherever it is kept.
 
-A folder with `index.json` (what the features are of), `text.safetensors` (the text tower, where it runs by itself) and
-`shard-N.safetensors`: features, and which files they are of. A shard is never changed. Where a file is in several,
-the newest counts; where it has another size or time now, or is gone, none does. What a killed process leaves is a shard
-less, which the next one makes again.
+`petl_bench.search.shards` keeps it as safetensors in a folder, `petl_bench.search.lance` in a database.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from petl_bench.errors import CheckpointError, UsageError
-from petl_bench.machine.resources import exhausted_by_parser
-from petl_bench.search.text_tower import NoTextTower, TextTower, checked
-from petl_bench.storage.file_names import utf8_path
-from petl_bench.storage.files import write_atomically, write_bytes_atomically
-from petl_bench.storage.locks import HeldError, file_lock
-from petl_bench.storage.untrusted import UnreadableError, parse_json, read_text
+from petl_bench.errors import CheckpointError
+from petl_bench.search.text_tower import TextTower
+from petl_bench.storage.untrusted import UnreadableError, parse_json
 
 FORMAT = "petl_bench.index/1"
-ABOUT_NAME, TEXT_NAME, _LOCK_NAME = "index.json", "text.safetensors", ".lock"
-_SHARD = re.compile(r"shard-(\d{6})\.safetensors")
-_ENTRY = "petl_bench"
-#: windows of a shard that is not merged with others any more, and how many smaller ones there may be
-_FULL, _MOST_SMALL = 65_536, 8
 
 
 class Stamp(NamedTuple):
@@ -69,48 +53,43 @@ class Rows(NamedTuple):
         return Rows(self.features[rows], None if self.mask is None else self.mask[rows])
 
 
-@dataclass(frozen=True)
-class _Shard:
-    """One file of features, and the files that they are of, in the order of its rows."""
+class Place(NamedTuple):
+    """A window: the file, and its number in it."""
 
-    path: Path
-    files: tuple[Indexed, ...]
+    file: Indexed
+    number: int
 
     @property
-    def rows(self) -> int:
-        return sum(len(file.spans) for file in self.files)
-
-    def read(self) -> Rows:
-        """All of its features.
-
-        Raises:
-            CheckpointError: the shard is damaged.
-        """
-        tensors = _tensors(self.path)[1]
-        found = Rows(tensors.get("features", torch.empty(0)), tensors.get("mask"))
-        if len(found.features) != self.rows or (found.mask is not None and len(found.mask) != self.rows):
-            raise damaged(self.path, f"{len(found.features)} rows for {self.rows} windows")
-        return found
+    def span(self) -> tuple[float, float]:
+        """First and last second."""
+        return self.file.spans[self.number]
 
 
-class Index:
-    """An index that is there.
-
-    Args:
-        folder: of the index.
+class Hit(NamedTuple):
+    """A window that was found.
 
     Attributes:
-        about: what `index.json` says.
-        files: what it has of each file, by path; the newest.
-
-    Raises:
-        CheckpointError: there is none, or what there is is damaged.
+        rank: 1 + windows that are more alike + half of those that are just as alike, rounded up: the expected rank
+            where ties are broken at random, to the worse side, as in `petl_bench.metrics.retrieval`.
+        score: the likeness.
+        place: the window.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.about = folder, _about(folder)
-        self._shards = [_Shard(path, _files(path)) for path in _shard_paths(folder)]
-        self.files = {file.path: file for shard in self._shards for file in shard.files}
+    rank: int
+    score: float
+    place: Place
+
+
+class Index(ABC):
+    """An index that is there.
+
+    Attributes:
+        about: what it says of its features.
+        files: what it has of each file, by path.
+    """
+
+    about: dict[str, Any]
+    files: dict[str, Indexed]
 
     def __len__(self) -> int:
         return sum(len(file.spans) for file in self.files.values())
@@ -120,137 +99,99 @@ class Index:
         """Files that could not be read, or not to their end."""
         return [file for file in self.files.values() if file.reason]
 
+    @abstractmethod
     def text_tower(self) -> TextTower | None:
         """Its text tower; None where only the whole model can read texts.
 
         Raises:
             CheckpointError: it is damaged.
         """
-        path = self.folder / TEXT_NAME
-        if not path.is_file():
-            return None
-        metadata, tensors = _tensors(path)
-        try:
-            return checked(metadata, tensors)
-        except NoTextTower as error:
-            raise damaged(path, str(error)) from error
 
-    def live(self, stamps: Mapping[str, Stamp]) -> Iterator[tuple[list[tuple[Indexed, int]], Rows]]:
-        """Features of the files that are still what they were, shard after shard: which window each row is, and rows.
+    @abstractmethod
+    def ranked(self, query: Tensor, stamps: Mapping[str, Stamp], top_k: int) -> list[Hit]:
+        """The windows that are most like a query, of the files that are still what they were; best first.
+
+        Args:
+            query: features (E,), before normalisation where captions weigh frames.
+            stamps: of the files that are there.
+            top_k: the most windows.
+
+        Raises:
+            CheckpointError: the index is damaged, or the query has features of another width.
+            NonFiniteError: a likeness is NaN or infinite.
+        """
+
+
+class Storage(ABC):
+    """Where an index is, or will be; as a text it names the place."""
+
+    @abstractmethod
+    def holds_one(self) -> bool:
+        """Whether there is an index."""
+
+    @abstractmethod
+    def open(self) -> Index:
+        """The index.
+
+        Raises:
+            CheckpointError: there is none, or what there is is damaged.
+        """
+
+    @abstractmethod
+    def create(self, about: Mapping[str, Any], tower: TextTower | None) -> None:
+        """Begins an index.
+
+        Raises:
+            PetlBenchError: it cannot be written.
+        """
+
+    @abstractmethod
+    def being_written(self) -> AbstractContextManager[None]:
+        """Keeps other processes from adding to the index, where there are locks.
+
+        Raises:
+            UsageError: another process adds to it.
+            CheckpointError: it cannot be written to.
+        """
+
+    @abstractmethod
+    def add(self, files: Sequence[Indexed], rows: Sequence[Rows]) -> None:
+        """Adds files, in the place of what is there of them.
+
+        Args:
+            files: that were read.
+            rows: of their windows, in order.
+
+        Raises:
+            PetlBenchError: it cannot be written.
+        """
+
+    @abstractmethod
+    def tidy(self, stamps: Mapping[str, Stamp]) -> None:
+        """Makes a search faster after something was added, and lets go of what no longer counts.
 
         Args:
             stamps: of the files that are there.
 
         Raises:
-            CheckpointError: a shard is damaged.
+            PetlBenchError: it cannot be written, or is damaged.
         """
-        for shard in self._shards:
-            windows, rows, row = [], [], 0
-            for file in shard.files:
-                if self.files[file.path] is file and stamps.get(file.path) == file.stamp:
-                    windows += [(file, place) for place in range(len(file.spans))]
-                    rows += range(row, row + len(file.spans))
-                row += len(file.spans)
-            if windows:
-                yield windows, shard.read().select(torch.tensor(rows))
 
 
-def create(folder: Path, about: Mapping[str, Any], tower: TextTower | None) -> None:
-    """Begins an index.
+def as_told(text: str, where: str) -> dict[str, Any]:
+    """What an index says of its features.
 
     Raises:
-        FileError: it cannot be written.
+        CheckpointError: it says too little, or it is of another version.
     """
-    from safetensors.torch import save
-
-    if tower is not None:
-        content = save(dict(tower.tensors), {_ENTRY: json.dumps(tower.program)})
-        write_bytes_atomically(folder / TEXT_NAME, content)
-    # Last, since this is what makes a folder an index.
-    write_atomically(folder / ABOUT_NAME, json.dumps({"format": FORMAT, **about}, indent=1) + "\n")
-
-
-@contextmanager
-def being_written(folder: Path) -> Iterator[None]:
-    """Keeps other processes from adding to an index.
-
-    Raises:
-        UsageError: another process adds to it.
-        CheckpointError: the folder cannot be written to.
-    """
-    with ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(file_lock(folder / _LOCK_NAME))
-        except HeldError as error:
-            raise UsageError(f"{folder}: another process is adding to this index; wait until it is done") from error
-        except OSError as error:
-            told = f"{folder}: the index cannot be written ({error.strerror}): say where with --index DIR"
-            raise CheckpointError(told) from error
-        yield
-
-
-def add(folder: Path, files: Sequence[Indexed], rows: Sequence[Rows]) -> None:
-    """Adds a shard.
-
-    Args:
-        folder: of the index.
-        files: that were read.
-        rows: of their windows, in order.
-
-    Raises:
-        FileError: it cannot be written.
-    """
-    from safetensors.torch import save
-
-    tensors = {}
-    if rows:
-        tensors["features"] = torch.cat([part.features for part in rows]).contiguous()
-        masks = [part.mask for part in rows if part.mask is not None]
-        tensors |= {"mask": torch.cat(masks).contiguous()} if masks else {}
-    told = json.dumps({"format": FORMAT, "files": files})
-    paths = _shard_paths(folder)
-    number = int(_SHARD.fullmatch(paths[-1].name)[1]) + 1 if paths else 1  # type: ignore[index]  # all of them match
-    write_bytes_atomically(folder / f"shard-{number:06d}.safetensors", save(tensors, {_ENTRY: told}))
-
-
-def tidy(index: Index, stamps: Mapping[str, Stamp]) -> None:
-    """Merges the small shards into one where they are many, without what no longer counts.
-
-    Raises:
-        CheckpointError: one of them is damaged.
-        FileError: the disk is full.
-    """
-    small = [shard for shard in index._shards if shard.rows < _FULL]
-    if len(small) <= _MOST_SMALL:
-        return
-    files, rows = [], []
-    for shard in small:
-        row, read = 0, shard.read()
-        for file in shard.files:
-            if index.files[file.path] is file and stamps.get(file.path) == file.stamp:
-                files.append(file)
-                rows.append(read.select(slice(row, row + len(file.spans))))
-            row += len(file.spans)
-    add(index.folder, files, rows)
-    for shard in small:
-        with suppress(OSError):  # what is there twice counts once
-            shard.path.unlink()
-
-
-# --- what is read -----------------------------------------------------------------------------------------------------
-
-
-def _about(folder: Path) -> dict[str, Any]:
-    path = folder / ABOUT_NAME
     try:
-        about = parse_json(read_text(path))
+        about = parse_json(text)
     except UnreadableError as error:
-        raise damaged(path, str(error)) from error
+        raise damaged(where, str(error)) from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is no index of this version ({FORMAT}): give another --index, or delete it")
+        raise CheckpointError(f"{where} is no index of this version ({FORMAT}): give another --index, or delete it")
     if not _says_enough(about):
-        raise damaged(path, "it does not say how windows are compared")
+        raise damaged(where, "it does not say how windows are compared")
     return about
 
 
@@ -274,39 +215,6 @@ def _is_positive(value: Any) -> bool:
     return isinstance(value, int | float) and 0 < value < float("inf")
 
 
-def _shard_paths(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))
-
-
-def _files(path: Path) -> tuple[Indexed, ...]:
-    told = _tensors(path, only_metadata=True)[0]
-    try:
-        return tuple(
-            Indexed(str(name), Stamp(*stamp), tuple((float(start), float(end)) for start, end in spans), str(reason))
-            for name, stamp, spans, reason in told["files"]
-        )
-    except (TypeError, ValueError, KeyError) as error:
-        raise damaged(path, f"its list of files is none ({error})") from error
-
-
-def _tensors(path: Path, only_metadata: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a file of the index says of itself, and its tensors."""
-    from safetensors import safe_open
-
-    try:
-        with utf8_path(path) as readable, safe_open(readable, "pt") as file:
-            told = parse_json((file.metadata() or {}).get(_ENTRY, "{}"))
-            names = [] if only_metadata else list(file.keys())
-            tensors = {name: file.get_tensor(name) for name in names}
-    except Exception as error:  # of a damaged header the library makes almost anything
-        if lacking := exhausted_by_parser(error, path):
-            raise lacking from error
-        raise damaged(path, " ".join(str(error).split())[:150]) from error
-    if not isinstance(told, dict):
-        raise damaged(path, "what it says of itself is no mapping")
-    return told, tensors
-
-
-def damaged(path: Path, reason: str) -> CheckpointError:
+def damaged(where: object, reason: str) -> CheckpointError:
     """The error of a file of an index."""
-    return CheckpointError(f"{path} is damaged ({reason}): delete it, and what it held is read again")
+    return CheckpointError(f"{where} is damaged ({reason}): delete it, and what it held is read again")

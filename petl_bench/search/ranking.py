@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,37 +11,10 @@ from torch import Tensor
 from petl_bench.errors import CheckpointError, NonFiniteError
 from petl_bench.metrics.scores import in_one_order
 from petl_bench.metrics.similarity import text_conditioned_cosine
-from petl_bench.search.index import Indexed, Rows
+from petl_bench.search.index import Hit, Place, Rows
 
 #: windows that are compared at once where each has features of its frames
 _CHUNK = 4096
-
-
-class Place(NamedTuple):
-    """A window: the file, and its number in it."""
-
-    file: Indexed
-    number: int
-
-    @property
-    def span(self) -> tuple[float, float]:
-        """First and last second."""
-        return self.file.spans[self.number]
-
-
-class Hit(NamedTuple):
-    """A window that was found.
-
-    Attributes:
-        rank: 1 + windows that are more alike + half of those that are just as alike, rounded up: the expected rank
-            where ties are broken at random, to the worse side, as in `petl_bench.metrics.retrieval`.
-        score: the likeness.
-        place: the window.
-    """
-
-    rank: int
-    score: float
-    place: Place
 
 
 def likeness(query: Tensor, rows: Rows, pooling: dict[str, Any]) -> Tensor:
@@ -63,14 +36,12 @@ def likeness(query: Tensor, rows: Rows, pooling: dict[str, Any]) -> Tensor:
     return torch.cat(found)
 
 
-def ranked(
-    query: Tensor, parts: Iterable[tuple[list[tuple[Indexed, int]], Rows]], pooling: dict[str, Any], top_k: int
-) -> list[Hit]:
+def ranked(query: Tensor, parts: Iterable[tuple[list[Place], Rows]], pooling: dict[str, Any], top_k: int) -> list[Hit]:
     """The windows that are most like a query, best first; of equal ones the first by file and time.
 
     Args:
         query: see `likeness`.
-        parts: windows and their features, as `Index.live` gives them.
+        parts: windows and their features, as `Shards.live` gives them.
         pooling: see `likeness`.
         top_k: the most windows.
 
@@ -86,7 +57,7 @@ def ranked(
             raise CheckpointError(
                 f"windows have features of {width} numbers, the query of {len(query)}: delete the index"
             )
-        places += [Place(*window) for window in windows]
+        places += windows
         found.append(likeness(query, rows, pooling))
     return best(torch.cat(found) if found else torch.empty(0), places, top_k)
 

@@ -15,7 +15,8 @@ from petl_bench.data.datasets import stacked
 from petl_bench.data.samples import Sample
 from petl_bench.data.sampling import is_random
 from petl_bench.inputs import WHOLE, Clips, Moment
-from petl_bench.search.ranking import Hit, Place, best
+from petl_bench.search.index import Hit, Place
+from petl_bench.search.ranking import best
 from petl_bench.tasks.base import present
 from petl_bench.video_text_model import VideoTextModel
 

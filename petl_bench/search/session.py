@@ -19,20 +19,10 @@ from petl_bench.cli.sources import source_sha256
 from petl_bench.data.clip_files import VIDEO_SUFFIXES, ClipFiles
 from petl_bench.data.reader import READING_RULES
 from petl_bench.errors import DataError, UsageError
-from petl_bench.search.index import (
-    ABOUT_NAME,
-    FORMAT,
-    TEXT_NAME,
-    Index,
-    Indexed,
-    Stamp,
-    being_written,
-    create,
-    damaged,
-    tidy,
-)
-from petl_bench.search.ranking import Hit, ranked
+from petl_bench.search.index import FORMAT, Hit, Index, Indexed, Stamp, Storage, damaged
+from petl_bench.search.shards import Folder
 from petl_bench.search.text_tower import NoTextTower
+from petl_bench.storage.untrusted import expanded
 
 if TYPE_CHECKING:
     from petl_bench.video_text_model import VideoTextModel
@@ -51,7 +41,8 @@ class VideoSearch:
         adapter: adapter file, folder of its run, or a configuration's name or path.
         videos: folder of the videos.
         seconds: length of a window; None takes each file as one.
-        index: folder of the index; None is one below `videos`.
+        index: folder of the index, or a LanceDB database (`*.lance`, or an address such as `s3://bucket/name`); None
+            is a folder below `videos`.
         weights: of the backbone, where they are elsewhere.
         device: where the model computes, see `petl_bench.load`.
         plugins: packages that the user trusts.
@@ -61,7 +52,7 @@ class VideoSearch:
     adapter: str
     videos: Path
     seconds: int | None = None
-    index: Path | None = None
+    index: str | None = None
     weights: Path | None = None
     device: str | None = None
     plugins: Sequence[str] = ()
@@ -79,13 +70,13 @@ class VideoSearch:
             UsageError: the index is of another model or of other windows, or another process adds to it.
             CheckpointError: the adapter is missing, or the index is damaged or cannot be written.
         """
-        stamps, folder = _stamps(self.videos), self.folder
+        stamps, storage = _stamps(self.videos), self.storage
         if update:
-            index = self._updated(folder, stamps)
-        elif (folder / ABOUT_NAME).is_file():
-            index = self._there(folder)
+            index = self._updated(storage, stamps)
+        elif storage.holds_one():
+            index = self._there(storage)
         else:
-            raise UsageError(f"there is no index at {folder} yet: leave --no-update out")
+            raise UsageError(f"there is no index at {storage} yet: leave --no-update out")
         if not any(file.spans and stamps.get(file.path) == file.stamp for file in index.files.values()):
             reason = next((f": {file.path}: {file.reason}" for file in index.failures), "")
             raise DataError(f"{self.videos}: none of {len(stamps)} videos can be searched{reason}")
@@ -105,9 +96,15 @@ class VideoSearch:
         return self._model
 
     @property
-    def folder(self) -> Path:
+    def storage(self) -> Storage:
         """Where its index is, or will be."""
-        return self.index or self.videos / _PLACE / self.key[:_KEY]
+        if self.index is None:
+            return Folder(self.videos / _PLACE / self.key[:_KEY])
+        if "://" in self.index or self.index.endswith(".lance"):
+            from petl_bench.search.lance import Database
+
+            return Database(self.index)
+        return Folder(expanded(self.index))
 
     @property
     def key(self) -> str:
@@ -115,46 +112,44 @@ class VideoSearch:
         said = [FORMAT, __version__, READING_RULES, source_sha256(self.adapter, self.weights), self.seconds]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
-    def _there(self, folder: Path) -> Index:
-        index = Index(folder)
+    def _there(self, storage: Storage) -> Index:
+        index = storage.open()
         if index.about.get("key") != self.key:
             about = index.about
             length = f"windows of {about.get('seconds')} s" if about.get("seconds") else "whole files"
             raise UsageError(
-                f"{folder} is an index of {length} by {about.get('adapter')}, of this petl_bench or another one: give "
+                f"{storage} is an index of {length} by {about.get('adapter')}, of this petl_bench or another one: give "
                 "that adapter and --window, or another --index"
             )
         return index
 
-    def _updated(self, folder: Path, stamps: dict[str, Stamp]) -> Index:
-        if (folder / ABOUT_NAME).is_file():
-            index = self._there(folder)
+    def _updated(self, storage: Storage, stamps: dict[str, Stamp]) -> Index:
+        if storage.holds_one():
+            index = self._there(storage)
             if not _wanted(index, stamps):
                 return index
         else:
             from petl_bench.search.build import require_searchable
 
             require_searchable(self.model)  # before a folder is made
-        with being_written(folder):
-            if not (folder / ABOUT_NAME).is_file():
-                self._create(folder)
-            index = self._there(folder)
-            wanted = _wanted(index, stamps)
-            if wanted:
+        with storage.being_written():
+            if not storage.holds_one():
+                self._create(storage)
+            if wanted := _wanted(self._there(storage), stamps):
                 from petl_bench.search.build import encode
 
-                encode(self.model, folder, self.videos, wanted, self.seconds, self.workers)
-                index = Index(folder)
-                _tell_failures(index, wanted)
-                tidy(index, stamps)
-            return Index(folder)
+                encode(self.model, storage, self.videos, wanted, self.seconds, self.workers)
+                storage.tidy(stamps)
+            index = storage.open()
+        _tell_failures(index, wanted)
+        return index
 
-    def _create(self, folder: Path) -> None:
+    def _create(self, storage: Storage) -> None:
         from petl_bench.search.build import about, text_tower
 
         tower, reason = text_tower(self.model)
         said = {"key": self.key, "adapter": str(self.adapter), "seconds": self.seconds}
-        create(folder, {**said, **about(self.model, tower, reason)}, tower)
+        storage.create({**said, **about(self.model, tower, reason)}, tower)
 
 
 @dataclass
@@ -218,7 +213,7 @@ class Found:
         return self._ranked(query_of_clip(self.search.model, path), top_k)
 
     def _ranked(self, query: Tensor, top_k: int) -> list[Hit]:
-        return ranked(query, self.index.live(self.stamps), self.index.about["pooling"], top_k)
+        return self.index.ranked(query, self.stamps, top_k)
 
     def _query(self, text: str) -> Tensor:
         pooling = self.index.about["pooling"]
@@ -232,7 +227,7 @@ class Found:
         try:
             pooled, projected = tower.encode(text)
         except NoTextTower as error:
-            raise damaged(self.index.folder / TEXT_NAME, str(error)) from error
+            raise damaged(f"the text tower in {self.search.storage}", str(error)) from error
         return projected if pooling["pooling"] == "text_conditioned" else pooled
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from petl_bench.report.templating import render
 from petl_bench.report.thumbnails import still
-from petl_bench.search.ranking import Hit
+from petl_bench.search.index import Hit
 from petl_bench.search.session import Found
 from petl_bench.storage.files import write_atomically
 

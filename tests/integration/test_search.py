@@ -20,8 +20,9 @@ from PIL import Image
 import petl_bench
 from petl_bench.main import main
 from petl_bench.search import build
-from petl_bench.search.index import Index, being_written
+from petl_bench.search.index import Indexed, Rows, Stamp
 from petl_bench.search.session import VideoSearch
+from petl_bench.search.shards import Folder, Shards
 from tests.browser import browser
 from tests.integration.fixture_run import only_record, run
 from tests.stops import in_child, trap
@@ -89,7 +90,7 @@ def test_ranks_are_those_of_the_test(
     folder, _ = only_record(tmp_path / "runs")
     with np.load(folder / "ranks.npz") as ranks:
         expected = ranks["t2v"].tolist()
-    found = VideoSearch(str(folder), clips, index=tmp_path / "index", device="cpu").open()
+    found = VideoSearch(str(folder), clips, index=str(tmp_path / "index"), device="cpu").open()
     for row, rank in zip(rows_of(dataset), expected, strict=True):
         hits = found.of_text(row["sentence"], 100)
         assert [hit.place.file.path for hit in hits] != []
@@ -110,8 +111,9 @@ def test_clips_that_are_equal_share_a_rank(adapter: Path, videos: Path, capsys: 
 
 
 def test_features_are_those_of_the_model(adapter: Path, videos: Path, tmp_path: Path) -> None:
-    found = VideoSearch(str(adapter), videos, seconds=1, index=tmp_path / "index", device="cpu").open()
+    found = VideoSearch(str(adapter), videos, seconds=1, index=str(tmp_path / "index"), device="cpu").open()
     model = petl_bench.load(adapter, device="cpu")
+    assert isinstance(found.index, Shards)
     for windows, rows in found.index.live(found.stamps):
         assert len(windows) > len(list(videos.iterdir()))
         for (file, place), feature in zip(windows, rows.features, strict=True):
@@ -171,7 +173,7 @@ def test_many_small_additions_become_one(adapter: Path, videos: Path, capsys: py
         assert len(found["hits"]) == number + 5
     (folder,) = (videos / ".petl_bench").iterdir()
     assert len(list(folder.glob("shard-*"))) < 9
-    assert len(Index(folder)) == 14
+    assert len(Shards(folder)) == 14
 
 
 def test_killed_while_it_is_written(
@@ -179,17 +181,21 @@ def test_killed_while_it_is_written(
 ) -> None:
     monkeypatch.setattr(build, "_WINDOWS", 1)
     monkeypatch.setattr(build, "_BATCH", 1)
-    search = VideoSearch(str(adapter), videos, index=tmp_path / "whole", device="cpu")
+    search = VideoSearch(str(adapter), videos, index=str(tmp_path / "whole"), device="cpu")
     expected = search.open().of_text("a red circle", 9)
 
     def interrupted() -> int:
-        VideoSearch(str(adapter), videos, index=tmp_path / "broken", device="cpu").open()
+        VideoSearch(str(adapter), videos, index=str(tmp_path / "broken"), device="cpu").open()
         return 0
 
     for count in (1, 2, 1):
-        assert in_child(interrupted, trap(build, "add", count)) == -signal.SIGKILL
-    assert 1 <= len(Index(tmp_path / "broken").files) <= 4
-    found = VideoSearch(str(adapter), videos, index=tmp_path / "broken", device="cpu").open().of_text("a red circle", 9)
+        assert in_child(interrupted, trap(Folder, "add", count)) == -signal.SIGKILL
+    assert 1 <= len(Shards(tmp_path / "broken").files) <= 4
+    found = (
+        VideoSearch(str(adapter), videos, index=str(tmp_path / "broken"), device="cpu")
+        .open()
+        .of_text("a red circle", 9)
+    )
     assert [(hit.rank, hit.score, hit.place.file.path) for hit in found] == [
         (hit.rank, hit.score, hit.place.file.path) for hit in expected
     ]
@@ -249,7 +255,7 @@ def test_what_cannot_be_searched(
     assert "no index at" in refused(capsys, *given, "a circle", "--no-update")[1]
     code, told = refused(capsys, *given, f"--like={empty / 'notes.txt'}")
     assert (code, "notes.txt" in told) == (4, True)
-    with being_written(index):
+    with Folder(index).being_written():
         (videos / "new.mp4").write_bytes(clip.read_bytes())
         # A lock of a process is its own: another one has to ask.
         assert in_child(lambda: main(["search", "a circle", *given, f"--index={index}"])) == 2
@@ -315,3 +321,69 @@ def test_the_sheet(adapter: Path, videos: Path, tmp_path: Path, capsys: pytest.C
         asked = {address for address in opened.requests if not address.startswith("data:")}
         assert asked <= {sheet.as_uri()}
         assert opened.complaints == []
+
+
+@pytest.fixture
+def lance() -> None:
+    pytest.importorskip("lancedb", reason="lancedb is not installed")
+
+
+@pytest.mark.usefixtures("lance")
+def test_a_database_gives_the_same_answers(
+    adapter: Path, videos: Path, tmp_path: Path, encoded: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (videos / os.fsdecode(b"it's \xff\n.mp4")).write_bytes(min(videos.iterdir()).read_bytes())
+    (videos / "broken.mp4").write_bytes(b"no video")
+    given = (f"--adapter={adapter}", f"--videos={videos}", "--window=1", "a red circle")
+    database = f"--index={tmp_path / 'index.lance'}"
+
+    def same() -> int:
+        expected = searched(capsys, *given, f"--index={tmp_path / 'index'}", "--top-k=7")
+        encoded.clear()
+        assert searched(capsys, *given, database, "--top-k=7") == expected
+        assert searched(capsys, *given, database, "--top-k=7", "--no-update") == expected
+        return sum(encoded)
+
+    first = same()
+    assert first > 5
+    assert same() == 0
+    other, changed, *_ = sorted(videos.glob("video*.mp4"))
+    shutil.copy(other, changed)
+    assert 0 < same() < first
+    changed.unlink()
+    assert same() == 0
+    code, told = refused(capsys, *given[:2], database, "a red circle")
+    assert (code, "an index of windows of 1 s" in told) == (2, True)
+
+
+@pytest.mark.usefixtures("lance")
+def test_many_windows_in_a_database(tmp_path: Path) -> None:
+    """More than are fetched at first, and many of them equal."""
+    from petl_bench.search.lance import Database
+
+    generator = torch.Generator().manual_seed(0)
+    features = torch.nn.functional.normalize(torch.randn(30, 16, generator=generator), dim=-1).repeat_interleave(20, 0)
+    files = [Indexed(f"{n:03}.mp4", Stamp(1, n), ((0.0, 1.0),)) for n in range(600)]
+    stamps = {file.path: file.stamp for file in files}
+    found = []
+    for storage in (Folder(tmp_path / "folder"), Database(str(tmp_path / "index.lance"))):
+        with storage.being_written():
+            storage.create({"pooling": {"pooling": "mean"}, "two_stage": None}, None)
+            for first in range(0, 600, 200):
+                part = slice(first, first + 200)
+                storage.add(files[part], [Rows(features[part])])
+        index = storage.open()
+        assert index.text_tower() is None
+        found.append([index.ranked(features[row], stamps, 90) for row in (0, 299, 599)])
+        assert len(index) == 600
+    assert found[0] == found[1]
+    assert {hit.rank for hit in found[0][0][:20]} == {11}
+
+
+def test_a_database_without_its_package(
+    adapter: Path, videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "lancedb", None)
+    given = (f"--adapter={adapter}", f"--videos={videos}", "a circle")
+    code, told = refused(capsys, *given, "--index=s3://bucket/name")
+    assert (code, "pip install 'petl-bench[lance]'" in told) == (2, True)

@@ -1,0 +1,216 @@
+"""The index of a folder of videos in LanceDB, for more windows than memory holds: a folder, or an object store.
+
+Tables `windows` (features), `files` (which files they are of) and `about` (what the features are of, and the text
+tower). Every window is compared, as in a folder of safetensors, and the first ones once more in fp64, so that the same
+features give the same answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.search.index import FORMAT, Hit, Index, Indexed, Place, Rows, Stamp, Storage, as_told, damaged
+from petl_bench.search.ranking import best, likeness
+from petl_bench.search.shards import as_bytes, from_bytes
+from petl_bench.search.text_tower import NoTextTower, TextTower
+
+#: windows that are fetched beyond those that are asked for, for what the database rounds otherwise; and how far it may
+_BEYOND, _ROUNDED = 64, 1e-5
+_ABOUT, _TOWER = "about", "text tower"
+
+
+@dataclass(frozen=True)
+class Database(Storage):
+    """A LanceDB database.
+
+    Attributes:
+        address: a folder, or what LanceDB takes for one (`s3://bucket/name`).
+    """
+
+    address: str
+
+    def __str__(self) -> str:
+        return self.address
+
+    def connection(self) -> Any:
+        """The open database.
+
+        Raises:
+            UsageError: lancedb is not installed.
+            CheckpointError: it cannot be reached.
+        """
+        try:
+            import lancedb
+        except ImportError as error:
+            told = f"--index {self.address} is a LanceDB database: pip install 'petl-bench[lance]', or give a folder"
+            raise UsageError(told) from error
+        with self.told():
+            return lancedb.connect(self.address)
+
+    def tables(self) -> dict[str, Any]:
+        """Its tables by name."""
+        connection = self.connection()
+        with self.told():
+            return {name: connection.open_table(name) for name in connection.list_tables().tables}
+
+    def holds_one(self) -> bool:
+        return _ABOUT in self.tables()
+
+    def open(self) -> InDatabase:
+        return InDatabase(self, self.tables())
+
+    def create(self, about: Mapping[str, Any], tower: TextTower | None) -> None:
+        if about["pooling"]["pooling"] != "mean":
+            raise UsageError(f"{self}: this adapter compares captions with frames, which only a folder keeps")
+        told = json.dumps({"format": FORMAT, **about}).encode()
+        rows = [{"key": _ABOUT, "value": told}]
+        if tower is not None:
+            rows.append({"key": _TOWER, "value": as_bytes(tower)})
+        connection = self.connection()
+        with self.told():
+            connection.create_table(_ABOUT, rows)
+
+    @contextmanager
+    def being_written(self) -> Iterator[None]:
+        """An object store has no locks: two processes that add to one index do the work twice."""
+        yield
+
+    def add(self, files: Sequence[Indexed], rows: Sequence[Rows]) -> None:
+        tables, ids = self.tables(), [_id(file.path) for file in files]
+        features = torch.cat([part.features for part in rows]).numpy() if rows else []
+        numbered = [(id, number) for id, file in zip(ids, files, strict=True) for number in range(len(file.spans))]
+        windows = [
+            {"file": id, "number": number, "vector": vector}
+            for (id, number), vector in zip(numbered, features, strict=True)
+        ]
+        told = [{"file": id, "told": json.dumps(file)} for id, file in zip(ids, files, strict=True)]
+        # First the windows: a file counts as read when it stands among the files.
+        self._replace(tables, "windows", ids, windows)
+        self._replace(tables, "files", ids, told)
+
+    def _replace(
+        self, tables: Mapping[str, Any], name: str, ids: Sequence[str], rows: Sequence[dict[str, Any]]
+    ) -> None:
+        """Rows of some files in the place of those that are there."""
+        with self.told():
+            if name in tables:
+                tables[name].delete(_is_of(ids))
+                if rows:
+                    tables[name].add(list(rows))
+            elif rows:
+                self.connection().create_table(name, list(rows))
+
+    def tidy(self, stamps: Mapping[str, Stamp]) -> None:
+        tables, index = self.tables(), self.open()
+        gone = [_id(path) for path in index.files if path not in stamps]
+        with self.told():
+            for name in ("windows", "files"):
+                if name not in tables:
+                    continue
+                for first in range(0, len(gone), 1000):
+                    tables[name].delete(_is_of(gone[first : first + 1000]))
+                tables[name].optimize()
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Whatever LanceDB and its stores raise, in one line."""
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError, TypeError, ImportError) as error:
+            told = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{self}: LanceDB cannot use this index: {told}") from error
+
+
+class InDatabase(Index):
+    """An index in a database.
+
+    Args:
+        database: which.
+        tables: of it, by name.
+
+    Raises:
+        CheckpointError: there is none, or what there is is damaged.
+    """
+
+    def __init__(self, database: Database, tables: Mapping[str, Any]) -> None:
+        self._database, self._tables = database, tables
+        self._values = {row["key"]: row["value"] for row in self._rows(_ABOUT)}
+        if _ABOUT not in self._values:
+            raise damaged(database, "it does not say what it is")
+        self.about = as_told(bytes(self._values[_ABOUT]).decode(errors="replace"), str(database))
+        found = [_told_file(row["told"], database) for row in self._rows("files")]
+        self.files = {file.path: file for file in found}
+        self._by_id = {_id(file.path): file for file in found}
+
+    def _rows(self, name: str) -> list[dict[str, Any]]:
+        with self._database.told():
+            return self._tables[name].to_arrow().to_pylist() if name in self._tables else []
+
+    def text_tower(self) -> TextTower | None:
+        if _TOWER not in self._values:
+            return None
+        try:
+            return from_bytes(bytes(self._values[_TOWER]))
+        except NoTextTower as error:
+            raise damaged(f"the text tower in {self._database}", str(error)) from error
+
+    def ranked(self, query: Tensor, stamps: Mapping[str, Stamp], top_k: int) -> list[Hit]:
+        if "windows" not in self._tables:
+            return []
+        table = self._tables["windows"]
+        with self._database.told():
+            count = table.count_rows()
+        wanted = top_k + _BEYOND
+        while True:
+            places, scores = self._nearest(table, query, stamps, wanted)
+            hits = best(scores, places, top_k)
+            # Whatever was not fetched is, for the database, no more alike than the last of these.
+            last = float(scores.min()) if len(scores) else float("-inf")
+            if wanted >= count or (len(hits) == top_k and last + _ROUNDED < hits[-1].score):
+                return hits
+            wanted *= 4
+
+    def _nearest(
+        self, table: Any, query: Tensor, stamps: Mapping[str, Stamp], count: int
+    ) -> tuple[list[Place], Tensor]:
+        with self._database.told():
+            search = table.search(query.numpy()).distance_type("dot").bypass_vector_index().limit(count)
+            found = search.select(["file", "number", "vector"]).to_arrow()
+        ids, numbers = found["file"].to_pylist(), found["number"].to_pylist()
+        width = found.schema.field("vector").type.list_size
+        flat = found["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        features = torch.from_numpy(flat.copy()).view(-1, width)
+        files = [self._by_id.get(id) for id in ids]
+        kept = [
+            row
+            for row, (file, number) in enumerate(zip(files, numbers, strict=True))
+            if file is not None and stamps.get(file.path) == file.stamp and 0 <= number < len(file.spans)
+        ]
+        places = [Place(file, numbers[row]) for row in kept if (file := files[row]) is not None]
+        return places, likeness(query, Rows(features[kept]), self.about["pooling"])
+
+
+def _id(path: str) -> str:
+    """A file's path as something that every query language takes."""
+    return hashlib.sha256(path.encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+def _is_of(ids: Sequence[str]) -> str:
+    return f"file IN ({', '.join(repr(id) for id in ids)})"
+
+
+def _told_file(text: str, database: Database) -> Indexed:
+    try:
+        path, stamp, spans, reason = json.loads(text)
+        return Indexed(str(path), Stamp(*stamp), tuple((float(start), float(end)) for start, end in spans), str(reason))
+    except (TypeError, ValueError) as error:
+        raise damaged(database, f"its list of files is none ({error})") from error
