@@ -66,7 +66,9 @@ def distributions(folders: Iterable[str]) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize(
-    ("folders", "extras"), [(RUN_TIME, ("decord", "lance", "report", "wups")), (DEVELOPMENT, ("ci",))], ids=["run time", "tests"]
+    ("folders", "extras"),
+    [(RUN_TIME, ("decord", "lance", "report", "wups")), (DEVELOPMENT, ("ci",))],
+    ids=["run time", "tests"],
 )
 def test_every_import_is_declared(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
     declared = requirements(*extras)
@@ -74,7 +76,7 @@ def test_every_import_is_declared(folders: tuple[str, ...], extras: tuple[str, .
 
 
 def test_what_is_imported_at_once_needs_no_extra() -> None:
-    """decord is imported where a user asks for it, matplotlib and NLTK where they are there."""
+    """decord and lancedb are imported where a user asks for them, matplotlib and NLTK where they are there."""
     assert not {"decord", "lancedb", "matplotlib", "nltk"} & requirements().keys()
 
 
