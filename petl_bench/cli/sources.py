@@ -10,7 +10,8 @@ from typing import Any
 from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import SUFFIXES, find_config
 from petl_bench.errors import CheckpointError
-from petl_bench.runs.record import ADAPTER_NAME
+from petl_bench.runs.record import ADAPTER_NAME, CONFIG_NAME
+from petl_bench.storage.adapters import describes_itself
 from petl_bench.storage.files import FileError, file_sha256
 from petl_bench.storage.untrusted import expanded, is_file, is_folder
 
@@ -27,8 +28,9 @@ def adapter_of(source: str | Path) -> Path | None:
 def source_sha256(source: str | Path, weights: str | Path | None) -> str:
     """What tells the model of a source from others, without making it.
 
-    An adapter says which weights it needs, so its own bytes are enough. Of a configuration it is what it says, with
-    size and time of the files of weights.
+    An adapter that describes its model says which weights it needs, so its own bytes are enough; one of an earlier
+    version counts with the configuration beside it. Of a configuration it is what it says, with size and time of the
+    files of weights. Code of plug-ins is no part of it.
 
     Args:
         source: as of `adapter_of`.
@@ -41,7 +43,9 @@ def source_sha256(source: str | Path, weights: str | Path | None) -> str:
     adapter = adapter_of(source)
     if adapter is not None:
         try:
-            return file_sha256(adapter)
+            own = file_sha256(adapter)
+            beside = adapter.with_name(CONFIG_NAME)
+            return own if describes_itself(adapter) or not is_file(beside) else own + file_sha256(beside) + str(weights)
         except FileError as error:
             raise CheckpointError(f"no adapter at {adapter}: {error.reason}") from error
     model = composed(find_config(str(source)))["model"]

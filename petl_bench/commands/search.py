@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 
 from petl_bench.cli.arguments import Parser, possible_path
@@ -23,13 +24,18 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
     options = _parser().parse_args(arguments)
     if (not options.query.strip()) == (options.like is None):
         raise UsageError("give a query: a text, or a clip or a picture with --like FILE, and not both")
+    if not options.query.isascii() and options.query != options.query.encode(errors="replace").decode():
+        raise UsageError("the query is not UTF-8")
     if options.like is not None and not is_file(options.like):
         raise DataError(f"--like {options.like}: no such file")
-    from petl_bench.search.session import VideoSearch, as_json
+    from petl_bench.search.session import VideoSearch, as_json, inert
     from petl_bench.search.sheet import clock, write_sheet
 
     where = (options.adapter, options.videos, options.window, options.index, options.weights, options.device, plugins)
-    found = VideoSearch(*where, workers=options.workers).open(update=not options.no_update)
+    found = VideoSearch(*where, workers=options.workers).open(not options.no_update, options.retry)
+    if found.skipped:
+        told = f"{len(found.skipped)} of {len(found.stamps)} files could not be read (to their end)"
+        print(f"{told}; --retry reads them again", file=sys.stderr)
     query = options.query or str(options.like)
     if options.like is None:
         hits = found.of_text(query, options.top_k, not options.one_stage)
@@ -40,20 +46,14 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
     if options.json:
         print(json.dumps(as_json(query, found, hits), indent=2))
         return 0
-    rows = [(f"{hit.rank}", f"{hit.score:.4f}", hit.place.file.path, *map(clock, hit.place.span)) for hit in hits]
     rows = [
-        (_inert(hit.place.file.path), *map(clock, hit.place.span), f"{hit.score:.4f}", f"{hit.rank}") for hit in hits
+        (inert(hit.place.file.path), *map(clock, hit.place.span), f"{hit.score:.4f}", f"{hit.rank}") for hit in hits
     ]
     title = f"{query[:100]}, in {found.windows} windows"
     print_table(title, ("video", "from", "to", "score", "rank"), rows, left=1)
     if options.html:
         print(f"sheet: {options.html}")
     return 0
-
-
-def _inert(name: str) -> str:
-    """A file's name without what would move the cursor of a terminal."""
-    return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
 def _parser() -> Parser:
@@ -84,6 +84,7 @@ def _parser() -> Parser:
         help="of the index (below --videos, in .petl_bench); NAME.lance or s3://... for LanceDB (extra lance)",
     )
     parser.add_argument("--no-update", action="store_true", help="search what is in the index, read nothing new")
+    parser.add_argument("--retry", action="store_true", help="read files again that could not be read")
     parser.add_argument(
         "--workers", type=argument(NonNegativeCount), default=2, metavar="N", help="processes that decode (%(default)s)"
     )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -77,7 +77,7 @@ def build(cache: FrameCache, clips: Sequence[Clip], workers: int, recheck: bool 
     )
     outcomes: list[Outcome] = []
     with _progress() as progress:
-        for outcome in progress.track(alive(loader), total=len(clips), description="caching"):
+        for outcome in progress.track(_alive(loader), total=len(clips), description="caching"):
             if outcome.did == "unwritable":
                 raise CheckpointError(outcome.reason)
             if outcome.source:
@@ -152,13 +152,7 @@ class _Clips(Dataset[Outcome]):
         return "kept" if taken else "found"
 
 
-def alive(loader: LateLoader) -> Iterable[Any]:
-    """What a loader gives.
-
-    Raises:
-        DataError: one of its processes died.
-        ResourceError: for want of what this machine lacks.
-    """
+def _alive(loader: LateLoader) -> Iterable[Outcome]:
     try:
         yield from loader
     except (RuntimeError, OSError) as error:
@@ -168,7 +162,7 @@ def alive(loader: LateLoader) -> Iterable[Any]:
             raise
         raise DataError(
             f"a decoding process died ({str(error).splitlines()[0]}): find the file with petl-bench data verify, or "
-            "use fewer --workers if memory ran out; what was done is kept"
+            "use fewer --workers if memory ran out; what was cached is kept"
         ) from error
 
 

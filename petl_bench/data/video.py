@@ -36,6 +36,8 @@ from petl_bench.inputs import WHOLE, Clips, FrameRule, Moment, Resize
 from petl_bench.machine.installation import package_version
 from petl_bench.machine.resources import exhausted_by_parser
 
+#: frames that decord decodes at once
+_BATCH = 64
 #: seconds (30 years) beyond which a time of decord is a missing one
 _FAR = 1e9
 
@@ -184,8 +186,11 @@ class DecordReader(VideoReader):
 
     def _decode(self, wanted: set[int]) -> Iterable[tuple[int, np.ndarray]]:
         numbers = sorted(wanted)
-        with self._translated():
-            return zip(numbers, self._video.get_batch(numbers).asnumpy(), strict=True)
+        for first in range(0, len(numbers), _BATCH):
+            chunk = numbers[first : first + _BATCH]
+            with self._translated():
+                frames = self._video.get_batch(chunk).asnumpy()
+            yield from zip(chunk, frames, strict=True)
 
     def close(self) -> None:
         # decord reads ahead without bound while it lives.

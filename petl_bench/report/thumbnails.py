@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 from functools import lru_cache
-from itertools import product
+from itertools import islice, product
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,10 @@ _SIDE, _QUALITY = 112, 55
 MOST_BYTES = 2_000_000
 #: pixels of a picture that are decoded; a small file may claim any number
 _MOST_PIXELS = 50_000_000
+#: frames that are decoded between a keyframe and the second that is wanted
+_MOST_FRAMES = 600
+#: Pillow's names of `_IMAGES`
+_FORMATS = ("JPEG", "PNG", "GIF")
 
 
 class Clips:
@@ -107,7 +111,7 @@ def _read(path: Path, second: float | None, side: int) -> Image | None:
     if path.suffix.lower() in _IMAGES:
         from PIL import Image as images
 
-        image = images.open(path)
+        image = images.open(path, formats=_FORMATS)
         if image.width * image.height > _MOST_PIXELS:
             return None
         image.draft("RGB", (2 * side, 2 * side))
@@ -121,5 +125,18 @@ def _read(path: Path, second: float | None, side: int) -> Image | None:
             container.seek(int(second * 1_000_000))
         elif container.duration:
             container.seek(container.duration // 2)
-        frame: Any = next(container.decode(stream), None)
-        return None if frame is None else frame.to_image()
+        frames: Any = container.decode(stream)
+        frame = next(frames, None)
+        if frame is not None and second is not None:  # a seek leads to the keyframe before
+            later = (later for later in islice(frames, _MOST_FRAMES) if later.time is None or later.time >= second)
+            frame = frame if frame.time is None or frame.time >= second else next(later, frame)
+        return None if frame is None else _as_shown(frame)
+
+
+def _as_shown(frame: Any) -> Image:
+    """A frame turned as its display matrix says."""
+    from PIL import Image as images
+
+    from petl_bench.data.display import orientation_of
+
+    return images.fromarray(orientation_of(frame).shown(frame.to_ndarray(format="rgb24")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,10 +12,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from petl_bench.data.build_cache import alive
 from petl_bench.data.datasets import ClipLoader, stacked
 from petl_bench.data.reader import VideoError
-from petl_bench.data.workers import LateLoader, as_loader
+from petl_bench.data.workers import CurrentFiles, LateLoader, as_loader, reporting_lost_workers
 from petl_bench.errors import NonFiniteError, UsageError
 from petl_bench.inputs import Clips
 from petl_bench.machine.output import console
@@ -111,16 +111,14 @@ def encode(
     """
     STOP.advice = f"; what is in {storage} is kept: the same command goes on from there".__str__
     paths = [videos / path for path, _ in wanted]
-    loader = LateLoader(
-        _Windows(paths, model.clip_loader, seconds),
-        batch_size=None,
-        num_workers=min(workers, len(wanted)),
-        worker_init_fn=as_loader,
-    )
+    workers = min(workers, len(wanted))
+    files = CurrentFiles(workers)
+    reading = _Windows(paths, replace(model.clip_loader, board=files), seconds)
+    loader = LateLoader(reading, batch_size=None, num_workers=workers, worker_init_fn=as_loader)
     adding = _Adding(model, storage, wanted)
-    with _progress() as progress:
+    with reporting_lost_workers(files), _progress() as progress:
         task = progress.add_task("indexing", total=len(wanted))
-        for piece in alive(loader):
+        for piece in loader:
             adding.take(piece)
             progress.update(task, completed=adding.ended)
         adding.finish()
@@ -151,8 +149,8 @@ class _Adding:
             self._waiting.append((piece.file, piece.window))
             if len(self._waiting) == _BATCH:
                 self._encode()
-        encoded = sum(map(len, self._rows.values()))
-        if encoded >= _WINDOWS or time.monotonic() - self._began > _SECONDS:
+        finished = sum(len(self._rows.get(file, ())) for file, _ in self._done)
+        if finished >= _WINDOWS or time.monotonic() - self._began > _SECONDS:
             self._write()
 
     def finish(self) -> None:
@@ -206,6 +204,8 @@ class _Windows(IterableDataset[_Piece]):
         first, step = (0, 1) if own is None else (own.id, own.num_workers)
         for file in range(first, len(self.paths), step):
             path, reason = self.paths[file], ""
+            if self.loader.board is not None:
+                self.loader.board.publish(path)
             try:
                 for window in windows(path, self.loader, self.seconds):
                     yield _Piece(file, window)

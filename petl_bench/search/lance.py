@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,11 +21,14 @@ from torch import Tensor
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.search.index import FORMAT, Hit, Index, Indexed, Place, Rows, Stamp, Storage, as_told, damaged
 from petl_bench.search.ranking import best, likeness
-from petl_bench.search.shards import as_bytes, from_bytes
+from petl_bench.search.shards import Folder, as_bytes, from_bytes
 from petl_bench.search.text_tower import NoTextTower, TextTower
+from petl_bench.storage.untrusted import expanded
 
 #: windows that are fetched beyond those that are asked for, for what the database rounds otherwise; and how far it may
 _BEYOND, _ROUNDED = 64, 1e-5
+#: files that one statement names
+_AT_ONCE = 1000
 _ABOUT, _TOWER = "about", "text tower"
 
 
@@ -81,43 +85,45 @@ class Database(Storage):
 
     @contextmanager
     def being_written(self) -> Iterator[None]:
-        """An object store has no locks: two processes that add to one index do the work twice."""
-        yield
+        """Locks where the database is a folder; an object store has no locks: let one process at a time add to it."""
+        if "://" in self.address:
+            yield
+            return
+        with Folder(expanded(self.address)).being_written():
+            yield
 
     def add(self, files: Sequence[Indexed], rows: Sequence[Rows]) -> None:
         tables, ids = self.tables(), [_id(file.path) for file in files]
-        features = torch.cat([part.features for part in rows]).numpy() if rows else []
+        features, batch = torch.cat([part.features for part in rows]).numpy() if rows else [], secrets.token_hex(8)
         numbered = [(id, number) for id, file in zip(ids, files, strict=True) for number in range(len(file.spans))]
         windows = [
-            {"file": id, "number": number, "vector": vector}
+            {"file": id, "batch": batch, "number": number, "vector": vector}
             for (id, number), vector in zip(numbered, features, strict=True)
         ]
-        told = [{"file": id, "told": json.dumps(file)} for id, file in zip(ids, files, strict=True)]
-        # First the windows: a file counts as read when it stands among the files.
-        self._replace(tables, "windows", ids, windows)
-        self._replace(tables, "files", ids, told)
-
-    def _replace(
-        self, tables: Mapping[str, Any], name: str, ids: Sequence[str], rows: Sequence[dict[str, Any]]
-    ) -> None:
-        """Rows of some files in the place of those that are there."""
+        told = [{"file": id, "batch": batch, "told": json.dumps(file)} for id, file in zip(ids, files, strict=True)]
+        # First the windows: they count when their file names their batch, and others of the file no longer do.
         with self.told():
-            if name in tables:
-                tables[name].delete(_is_of(ids))
-                if rows:
-                    tables[name].add(list(rows))
-            elif rows:
-                self.connection().create_table(name, list(rows))
+            for name, added in (("windows", windows), ("files", told)):
+                if name not in tables and added:
+                    self.connection().create_table(name, added)
+                elif name == "windows" and added:
+                    tables[name].add(added)
+                elif added:
+                    tables[name].merge_insert("file").when_matched_update_all().when_not_matched_insert_all().execute(
+                        added
+                    )
 
     def tidy(self, stamps: Mapping[str, Stamp]) -> None:
+        """Lets go of files that are gone, and of windows that no file names."""
         tables, index = self.tables(), self.open()
         gone = [_id(path) for path in index.files if path not in stamps]
         with self.told():
-            for name in ("windows", "files"):
-                if name not in tables:
-                    continue
-                for first in range(0, len(gone), 1000):
-                    tables[name].delete(_is_of(gone[first : first + 1000]))
+            for first in range(0, len(gone), _AT_ONCE):
+                tables["files"].delete(f"file IN ({_listed(gone[first : first + _AT_ONCE])})")
+            if "windows" in tables:
+                kept = {batch for id, batch in index.batches.items() if id not in set(gone)}
+                tables["windows"].delete(f"batch NOT IN ({_listed(sorted(kept) or [''])})")
+            for name in tables.keys() & {"windows", "files"}:
                 tables[name].optimize()
 
     @contextmanager
@@ -125,7 +131,7 @@ class Database(Storage):
         """Whatever LanceDB and its stores raise, in one line."""
         try:
             yield
-        except (OSError, RuntimeError, ValueError, TypeError, ImportError) as error:
+        except (OSError, RuntimeError, ValueError, TypeError, LookupError, ImportError) as error:
             told = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{self}: LanceDB cannot use this index: {told}") from error
 
@@ -143,17 +149,18 @@ class InDatabase(Index):
 
     def __init__(self, database: Database, tables: Mapping[str, Any]) -> None:
         self._database, self._tables = database, tables
-        self._values = {row["key"]: row["value"] for row in self._rows(_ABOUT)}
+        self._values = {row["key"]: row["value"] for row in self._rows(_ABOUT, "key", "value")}
         if _ABOUT not in self._values:
             raise damaged(database, "it does not say what it is")
         self.about = as_told(bytes(self._values[_ABOUT]).decode(errors="replace"), str(database))
-        found = [_told_file(row["told"], database) for row in self._rows("files")]
-        self.files = {file.path: file for file in found}
-        self._by_id = {_id(file.path): file for file in found}
+        found = [(_told_file(row["told"], database), row["batch"]) for row in self._rows("files", "told", "batch")]
+        self.files = {file.path: file for file, _ in found}
+        self._by_id = {_id(file.path): file for file, _ in found}
+        self.batches = {_id(file.path): batch for file, batch in found}
 
-    def _rows(self, name: str) -> list[dict[str, Any]]:
+    def _rows(self, name: str, *columns: str) -> list[dict[str, Any]]:
         with self._database.told():
-            return self._tables[name].to_arrow().to_pylist() if name in self._tables else []
+            return self._tables[name].to_arrow().select(columns).to_pylist() if name in self._tables else []
 
     def text_tower(self) -> TextTower | None:
         if _TOWER not in self._values:
@@ -174,8 +181,7 @@ class InDatabase(Index):
             places, scores = self._nearest(table, query, stamps, wanted)
             hits = best(scores, places, top_k)
             # Whatever was not fetched is, for the database, no more alike than the last of these.
-            last = float(scores.min()) if len(scores) else float("-inf")
-            if wanted >= count or (len(hits) == top_k and last + _ROUNDED < hits[-1].score):
+            if wanted >= count or (len(hits) == top_k and float(scores.min()) + _ROUNDED < hits[-1].score):
                 return hits
             wanted *= 4
 
@@ -184,8 +190,8 @@ class InDatabase(Index):
     ) -> tuple[list[Place], Tensor]:
         with self._database.told():
             search = table.search(query.numpy()).distance_type("dot").bypass_vector_index().limit(count)
-            found = search.select(["file", "number", "vector"]).to_arrow()
-        ids, numbers = found["file"].to_pylist(), found["number"].to_pylist()
+            found = search.select(["file", "batch", "number", "vector"]).to_arrow()
+        ids, batches, numbers = (found[name].to_pylist() for name in ("file", "batch", "number"))
         width = found.schema.field("vector").type.list_size
         flat = found["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         features = torch.from_numpy(flat.copy()).view(-1, width)
@@ -193,7 +199,10 @@ class InDatabase(Index):
         kept = [
             row
             for row, (file, number) in enumerate(zip(files, numbers, strict=True))
-            if file is not None and stamps.get(file.path) == file.stamp and 0 <= number < len(file.spans)
+            if file is not None
+            and self.batches[ids[row]] == batches[row]
+            and stamps.get(file.path) == file.stamp
+            and 0 <= number < len(file.spans)
         ]
         places = [Place(file, numbers[row]) for row in kept if (file := files[row]) is not None]
         return places, likeness(query, Rows(features[kept]), self.about["pooling"])
@@ -204,8 +213,9 @@ def _id(path: str) -> str:
     return hashlib.sha256(path.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
-def _is_of(ids: Sequence[str]) -> str:
-    return f"file IN ({', '.join(repr(id) for id in ids)})"
+def _listed(texts: Sequence[str]) -> str:
+    """Of hexadecimal digits, as a list of SQL."""
+    return ", ".join(f"'{text}'" for text in texts)
 
 
 def _told_file(text: str, database: Database) -> Indexed:

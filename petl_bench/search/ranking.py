@@ -15,6 +15,8 @@ from petl_bench.search.index import Hit, Place, Rows
 
 #: windows that are compared at once where each has features of its frames
 _CHUNK = 4096
+#: and where each has one vector
+_WIDE_CHUNK = 65_536
 
 
 def likeness(query: Tensor, rows: Rows, pooling: dict[str, Any]) -> Tensor:
@@ -28,7 +30,8 @@ def likeness(query: Tensor, rows: Rows, pooling: dict[str, Any]) -> Tensor:
         pooling: as the record of a run says it.
     """
     if rows.mask is None:
-        return (rows.features.double() @ query.double()).float()
+        wide = query.double()
+        return torch.cat([(part.double() @ wide).float() for part in rows.features.split(_WIDE_CHUNK)])
     found = []
     for features, mask in zip(rows.features.split(_CHUNK), rows.mask.split(_CHUNK), strict=True):
         frames, kept = in_one_order(features.double().masked_fill(~mask[..., None], 0), mask)
@@ -76,10 +79,13 @@ def best(scores: Tensor, places: Sequence[Place], top_k: int) -> list[Hit]:
     threshold = scores.topk(min(top_k, len(scores))).values[-1]
     candidates = (scores >= threshold).nonzero().flatten().tolist()
     candidates.sort(key=lambda row: (-float(scores[row]), places[row].file.path, places[row].number))
-    return [_hit(scores, row, places[row]) for row in candidates[:top_k]]
+    return _hits(scores, candidates[:top_k], places)
 
 
-def _hit(scores: Tensor, row: int, place: Place) -> Hit:
-    score = scores[row]
-    more, equal = int((scores > score).sum()), int((scores == score).sum()) - 1
-    return Hit(1 + more + (equal + 1) // 2, float(score), place)
+def _hits(scores: Tensor, rows: Sequence[int], places: Sequence[Place]) -> list[Hit]:
+    """Windows with their ranks among all."""
+    ascending, own = scores.sort().values, scores[list(rows)]
+    more = len(scores) - torch.searchsorted(ascending, own, right=True)
+    equal = len(scores) - torch.searchsorted(ascending, own) - more - 1
+    ranks = (1 + more + (equal + 1) // 2).tolist()
+    return [Hit(rank, score, places[row]) for rank, score, row in zip(ranks, own.tolist(), rows, strict=True)]

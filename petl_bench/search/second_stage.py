@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from petl_bench.data.datasets import stacked
+from petl_bench.data.reader import VideoError
 from petl_bench.data.samples import Sample
 from petl_bench.data.sampling import is_random
 from petl_bench.inputs import WHOLE, Clips, Moment
@@ -40,23 +42,28 @@ def matched(
         seconds: length of a window; None if each file is one.
 
     Raises:
-        VideoError: a file cannot be read any more.
         NonFiniteError: a score is NaN or infinite.
     """
     again, rest = list(hits[: options["k"]]), list(hits[options["k"] :])
-    began, scores = time.monotonic(), []
-    for place, hit in enumerate(again):
-        clip = _clip(model, videos, hit.place, seconds)
-        scores.append(_logit(model, text, clip) + options["beta"] * hit.score)
-        if place == 0:
+    began, scores, unread = time.monotonic(), dict[Place, float](), []
+    for number, hit in enumerate(again):
+        try:
+            clip = _clip(model, videos, hit.place, seconds)
+        except VideoError as error:
+            warnings.warn(f"{error}; it comes after those that could be read", stacklevel=2)
+            unread.append(hit)
+            continue
+        scores[hit.place] = _logit(model, text, clip) + options["beta"] * hit.score
+        if number == 0:
             _tell(time.monotonic() - began, len(again))
-    return best(torch.tensor(scores), [hit.place for hit in again], len(again)) + rest
+    return best(torch.tensor(list(scores.values())), list(scores), len(again)) + unread + rest
 
 
 def _clip(model: VideoTextModel, videos: Path, place: Place, seconds: int | None) -> Clips:
-    whole = seconds is None or len(place.file.spans) == 1
-    start = 0 if whole else int(place.span[0])
-    moment = WHOLE if whole else Moment(start, start + int(seconds or 0))
+    file, (start, end) = place.file, place.span
+    # What `windows` read: a short file as a whole, but none that has more that could not be read.
+    whole = seconds is None or (len(file.spans) == 1 and not file.reason and start == 0 and end <= seconds)
+    moment = WHOLE if seconds is None or whole else Moment(int(start), int(start) + seconds)
     rng = np.random.default_rng(place.number) if is_random(model.clip_loader.rule.sampling) else None
     return model.clip_loader.load(videos / place.file.path, Sample(place.file.path, (), moment), rng)
 

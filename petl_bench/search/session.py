@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,11 +60,12 @@ class VideoSearch:
     workers: int = 0
     _model: VideoTextModel | None = field(default=None, init=False)
 
-    def open(self, update: bool = True) -> Found:
+    def open(self, update: bool = True, retry: bool = False) -> Found:
         """The index, brought up to date with the folder.
 
         Args:
             update: whether files that are new or have changed are read; else they are left out.
+            retry: whether those are read again, too, that could not be read.
 
         Raises:
             DataError: there is no folder of videos, no video in it, or none that can be read.
@@ -72,7 +74,7 @@ class VideoSearch:
         """
         stamps, storage = _stamps(self.videos), self.storage
         if update:
-            index = self._updated(storage, stamps)
+            index = self._updated(storage, stamps, retry)
         elif storage.holds_one():
             index = self._there(storage)
         else:
@@ -100,13 +102,13 @@ class VideoSearch:
         """Where its index is, or will be."""
         if self.index is None:
             return Folder(self.videos / _PLACE / self.key[:_KEY])
-        if "://" in self.index or self.index.endswith(".lance"):
+        if "://" in self.index or self.index.rstrip("/").endswith(".lance"):
             from petl_bench.search.lance import Database
 
             return Database(self.index)
         return Folder(expanded(self.index))
 
-    @property
+    @cached_property
     def key(self) -> str:
         """What the features of an index follow from, as 64 hexadecimal digits."""
         said = [FORMAT, __version__, READING_RULES, source_sha256(self.adapter, self.weights), self.seconds]
@@ -123,10 +125,10 @@ class VideoSearch:
             )
         return index
 
-    def _updated(self, storage: Storage, stamps: dict[str, Stamp]) -> Index:
+    def _updated(self, storage: Storage, stamps: dict[str, Stamp], retry: bool) -> Index:
         if storage.holds_one():
             index = self._there(storage)
-            if not _wanted(index, stamps):
+            if not _wanted(index, stamps, retry):
                 return index
         else:
             from petl_bench.search.build import require_searchable
@@ -135,7 +137,7 @@ class VideoSearch:
         with storage.being_written():
             if not storage.holds_one():
                 self._create(storage)
-            if wanted := _wanted(self._there(storage), stamps):
+            if wanted := _wanted(self._there(storage), stamps, retry):
                 from petl_bench.search.build import encode
 
                 encode(self.model, storage, self.videos, wanted, self.seconds, self.workers)
@@ -183,7 +185,8 @@ class Found:
         """The windows that a text describes best.
 
         Args:
-            text: the query; beyond the words that the model reads it is cut, with a warning.
+            text: the query; beyond the words that the model reads it is cut, with a warning where the index has a text
+                tower.
             top_k: the most windows.
             two_stages: whether a model that matches texts with clips ranks the first ones again.
 
@@ -241,7 +244,7 @@ def _stamps(videos: Path) -> dict[str, Stamp]:
         raise DataError(f"no folder of videos at {videos}")
     found = {}
     for path in ClipFiles(videos, VIDEO_SUFFIXES, lambda path: path.stem).paths:
-        with suppress(FileNotFoundError):  # gone since it was listed
+        with suppress(OSError):  # gone since it was listed, or in a folder that is closed
             status = path.stat()
             found[path.relative_to(videos).as_posix()] = Stamp(status.st_size, status.st_mtime_ns)
     if not found:
@@ -249,19 +252,24 @@ def _stamps(videos: Path) -> dict[str, Stamp]:
     return found
 
 
-def _wanted(index: Index, stamps: dict[str, Stamp]) -> list[tuple[str, Stamp]]:
-    """Files that are new, or have changed since they were read."""
-    known = index.files
-    return [(path, stamp) for path, stamp in stamps.items() if path not in known or known[path].stamp != stamp]
+def _wanted(index: Index, stamps: dict[str, Stamp], retry: bool) -> list[tuple[str, Stamp]]:
+    """Files that are new, or have changed since they were read; and those that could not be read, to be tried again."""
+    known = {path: file.stamp for path, file in index.files.items() if not (retry and file.reason)}
+    return [(path, stamp) for path, stamp in stamps.items() if known.get(path) != stamp]
 
 
 def _tell_failures(index: Index, wanted: Sequence[tuple[str, Stamp]]) -> None:
-    failed = [index.files[path] for path, _ in wanted if index.files[path].reason]
-    for file in failed:
-        told = f"skipped{f' from second {file.spans[-1][1]:g}' if file.spans else ''}: {file.path}: {file.reason}"
-        print(told.encode("unicode_escape").decode(), file=sys.stderr)
-    if failed:
-        print(f"{len(failed)} of {len(wanted)} files could not be read (to their end)", file=sys.stderr)
+    """Names the files that could not be read this time."""
+    read = {path for path, _ in wanted}
+    for file in index.failures:
+        if file.path in read:
+            where = f" from second {file.spans[-1][1]:g}" if file.spans else ""
+            print(f"skipped{where}: {inert(file.path)}: {inert(file.reason)}", file=sys.stderr)
+
+
+def inert(text: str) -> str:
+    """A file's name without what would move the cursor of a terminal."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def as_json(query: str, found: Found, hits: Sequence[Hit]) -> dict[str, Any]:

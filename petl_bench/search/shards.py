@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ _SHARD = re.compile(r"shard-\d{6}\.safetensors")
 _ENTRY = "petl_bench"
 #: windows of a shard that is not merged with others any more, and how many smaller ones there may be
 _FULL, _MOST_SMALL = 65_536, 8
+#: how often shards are listed anew that are gone when they are read
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,11 @@ class Shard:
             CheckpointError: the shard is damaged.
         """
         tensors = _tensors(self.path)[1]
-        found = Rows(tensors.get("features", torch.empty(0)), tensors.get("mask"))
-        if len(found.features) != self.rows or (found.mask is not None and len(found.mask) != self.rows):
-            raise damaged(self.path, f"{len(found.features)} rows for {self.rows} windows")
-        return found
+        features, mask = tensors.get("features", torch.empty(0, 0)), tensors.get("mask")
+        shaped = features.ndim == 2 if mask is None else features.shape[:2] == mask.shape and mask.dtype == torch.bool
+        if not shaped or not features.is_floating_point() or len(features) != self.rows:
+            raise damaged(self.path, f"its features {tuple(features.shape)} are not those of {self.rows} windows")
+        return Rows(features, mask)
 
 
 class Shards(Index):
@@ -78,7 +81,7 @@ class Shards(Index):
             self.about = as_told(read_text(path), str(path))
         except UnreadableError as error:
             raise damaged(path, str(error)) from error
-        self.shards = [Shard(path, _files(path)) for path in _shard_paths(folder)]
+        self.shards = _again_if_merged(lambda: [Shard(path, _files(path)) for path in _shard_paths(folder)])
         self.files = {file.path: file for shard in self.shards for file in shard.files}
 
     def text_tower(self) -> TextTower | None:
@@ -92,7 +95,13 @@ class Shards(Index):
             raise damaged(path, str(error)) from error
 
     def ranked(self, query: Tensor, stamps: Mapping[str, Stamp], top_k: int) -> list[Hit]:
-        return ranked(query, self.live(stamps), self.about["pooling"], top_k)
+        def search() -> list[Hit]:
+            return ranked(query, Shards(self.folder).live(stamps), self.about["pooling"], top_k)
+
+        try:
+            return ranked(query, self.live(stamps), self.about["pooling"], top_k)
+        except FileNotFoundError:  # another process has merged them
+            return _again_if_merged(search)
 
     def live(self, stamps: Mapping[str, Stamp]) -> Iterator[tuple[list[Place], Rows]]:
         """Features of the files that are still what they were, shard after shard: which window each row is, and rows.
@@ -111,7 +120,8 @@ class Shards(Index):
                     rows += range(row, row + len(file.spans))
                 row += len(file.spans)
             if windows:
-                yield windows, shard.read().select(torch.tensor(rows))
+                read = shard.read()
+                yield windows, read if len(rows) == shard.rows else read.select(torch.tensor(rows))
 
 
 @dataclass(frozen=True)
@@ -130,6 +140,8 @@ class Folder(Storage):
         return Shards(self.path)
 
     def create(self, about: Mapping[str, Any], tower: TextTower | None) -> None:
+        for path in (*_shard_paths(self.path), self.path / TEXT_NAME):  # of an index that was deleted in part
+            path.unlink(missing_ok=True)
         if tower is not None:
             write_bytes_atomically(self.path / TEXT_NAME, as_bytes(tower))
         # Last, since this is what makes a folder an index.
@@ -146,6 +158,8 @@ class Folder(Storage):
             except OSError as error:
                 told = f"{self}: the index cannot be written ({error.strerror}): say where with --index DIR"
                 raise CheckpointError(told) from error
+            for path in self.path.glob(".*.tmp"):  # what a killed process left
+                path.unlink(missing_ok=True)
             yield
 
     def add(self, files: Sequence[Indexed], rows: Sequence[Rows]) -> None:
@@ -162,12 +176,12 @@ class Folder(Storage):
         write_bytes_atomically(self.path / f"shard-{number:06d}.safetensors", save(tensors, {_ENTRY: told}))
 
     def tidy(self, stamps: Mapping[str, Stamp]) -> None:
-        """Merges the small shards into one where they are many, without what no longer counts."""
+        """Merges the small shards where they are many, without what no longer counts."""
         index = self.open()
         small = [shard for shard in index.shards if shard.rows < _FULL]
         if len(small) <= _MOST_SMALL:
             return
-        files, rows = [], []
+        files, rows = list[Indexed](), list[Rows]()
         for shard in small:
             row, read = 0, shard.read()
             for file in shard.files:
@@ -175,7 +189,11 @@ class Folder(Storage):
                     files.append(file)
                     rows.append(read.select(slice(row, row + len(file.spans))))
                 row += len(file.spans)
-        self.add(files, rows)
+            if sum(len(part.features) for part in rows) >= _FULL:
+                self.add(files, rows)
+                files, rows = [], []
+        if files:
+            self.add(files, rows)
         for shard in small:
             with suppress(OSError):  # what is there twice counts once
                 shard.path.unlink()
@@ -206,23 +224,43 @@ def from_bytes(content: bytes) -> TextTower:
 # --- what is read -----------------------------------------------------------------------------------------------------
 
 
+_Read = TypeVar("_Read")
+
+
+def _again_if_merged(read: Callable[[], _Read]) -> _Read:
+    """Reads shards; once more if one was gone meanwhile, since another process may merge them."""
+    for _ in range(_TRIES):
+        try:
+            return read()
+        except FileNotFoundError:
+            continue
+    return read()
+
+
 def _shard_paths(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _SHARD.fullmatch(path.name))
 
 
 def _files(path: Path) -> tuple[Indexed, ...]:
     told = _tensors(path, only_metadata=True)[0]
+    if told.get("format") != FORMAT:
+        raise damaged(path, f"it is no part of an index of this version ({FORMAT})")
     try:
         return tuple(
             Indexed(str(name), Stamp(*stamp), tuple((float(start), float(end)) for start, end in spans), str(reason))
             for name, stamp, spans, reason in told["files"]
         )
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise damaged(path, f"its list of files is none ({error})") from error
 
 
 def _tensors(path: Path, only_metadata: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a file of the index says of itself, and its tensors."""
+    """What a file of the index says of itself, and its tensors.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        CheckpointError: it is damaged.
+    """
     from safetensors import safe_open
 
     try:
@@ -231,6 +269,8 @@ def _tensors(path: Path, only_metadata: bool = False) -> tuple[dict[str, Any], d
             names = [] if only_metadata else list(file.keys())
             tensors = {name: file.get_tensor(name) for name in names}
     except Exception as error:  # of a damaged header the library makes almost anything
+        if not path.exists():
+            raise FileNotFoundError(path) from error
         if lacking := exhausted_by_parser(error, path):
             raise lacking from error
         raise damaged(path, " ".join(str(error).split())[:150]) from error

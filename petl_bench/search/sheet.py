@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from petl_bench.report.templating import render
@@ -13,6 +13,8 @@ from petl_bench.storage.files import write_atomically
 
 #: pixels of a picture, at most
 _SIDE = 320
+#: bytes of pictures in the page, about; what comes after them has none
+_MOST_BYTES = 30_000_000
 
 
 def write_sheet(path: Path, query: str, found: Found, hits: Sequence[Hit]) -> None:
@@ -22,6 +24,7 @@ def write_sheet(path: Path, query: str, found: Found, hits: Sequence[Hit]) -> No
         FileError: it cannot be written.
     """
     videos = found.search.videos
+    pictures = _pictures(videos, hits)
     rows = [
         {
             "rank": hit.rank,
@@ -29,7 +32,7 @@ def write_sheet(path: Path, query: str, found: Found, hits: Sequence[Hit]) -> No
             "video": hit.place.file.path,
             "from": clock(hit.place.span[0]),
             "to": clock(hit.place.span[1]),
-            "picture": still(videos / hit.place.file.path, sum(hit.place.span) / 2, _SIDE),
+            "picture": next(pictures),
         }
         for hit in hits
     ]
@@ -39,9 +42,18 @@ def write_sheet(path: Path, query: str, found: Found, hits: Sequence[Hit]) -> No
     write_atomically(path, page)
 
 
+def _pictures(videos: Path, hits: Sequence[Hit]) -> Iterator[str | None]:
+    """Of each hit its middle, as long as the page does not become too large."""
+    spent = 0
+    for hit in hits:
+        found = still(videos / hit.place.file.path, sum(hit.place.span) / 2, _SIDE) if spent < _MOST_BYTES else None
+        spent += len(found or "")
+        yield found
+
+
 def clock(seconds: float) -> str:
     """Seconds as a player shows them: 1:02:03.5."""
-    minutes, rest = divmod(seconds, 60)
+    minutes, rest = divmod(round(seconds, 1), 60)
     hours, minutes = divmod(int(minutes), 60)
     tail = f"{rest:04.1f}".removesuffix(".0")
     return f"{hours}:{minutes:02}:{tail}" if hours else f"{minutes}:{tail}"

@@ -48,6 +48,8 @@ _ATEN = frozenset(
 _SIZES: dict[str, Callable[..., Any]] = {
     name: getattr(operator, name) for name in ("add", "floordiv", "getitem", "mul", "neg", "sub")
 }
+#: of a vocabulary, and of a text
+_LARGEST = 1_000_000
 _DTYPES = {str(kind): kind for kind in (torch.bool, torch.int32, torch.int64, torch.float32, torch.float64)}
 
 
@@ -73,8 +75,8 @@ class TextTower:
         Raises:
             NoTextTower: its steps or tensors do not fit each other.
         """
-        words = Words(*self._tokenize(text, self.program["max_words"])).without_padding()
         try:
+            words = Words(*self._tokenize(text, self.max_words)).without_padding()
             with torch.inference_mode():
                 pooled, projected = self._run({"ids": words.ids, "mask": words.mask})
                 return pooled[0].float(), projected[0].float()
@@ -117,7 +119,8 @@ def checked(program: Any, tensors: Mapping[str, Tensor]) -> TextTower:
                 raise KeyError(min(unknown))
             known.add(name)
         found = (program["features"], program["vocabulary"], program["max_words"])
-        whole = all(isinstance(number, int) for number in found[1:]) and len(found[0]) == 2 and known >= set(found[0])
+        numbers = all(isinstance(number, int) and 3 <= number <= _LARGEST for number in found[1:])
+        whole = numbers and len(found[0]) == 2 and known >= set(found[0])
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise NoTextTower(f"a step of it is none that is known ({str(error)[:100]})") from error
     if not whole:

@@ -17,6 +17,9 @@ from petl_bench.data.video import TimedFrames, open_video, padded, resize_frames
 from petl_bench.errors import DataError
 from petl_bench.inputs import WHOLE, Clips, Moment
 
+#: windows of a file; times of a damaged one may lie years apart
+_MOST = 100_000
+
 
 class Window(NamedTuple):
     """Frames of a part of a video.
@@ -50,6 +53,8 @@ def windows(path: Path, loader: ClipLoader, seconds: int | None) -> Iterator[Win
     """
     with open_video(path, loader.reader) as video:
         length = _length(video)
+        if seconds is not None and length / seconds > _MOST:
+            raise VideoError(f"{path}: {length / 86400:.1f} days are more than {_MOST} windows of {seconds} s")
         chosen = list(_chosen(video, loader, seconds, length))
         if not chosen:
             raise VideoError(f"{path}: no frame can be chosen of it")

@@ -103,6 +103,17 @@ def is_adapter_file(path: Path) -> bool:
         return False
 
 
+def describes_itself(path: Path) -> bool:
+    """Whether an adapter file says how its model is made (`petl_bench.storage.descriptions`); earlier ones do not."""
+    from safetensors import safe_open
+
+    try:
+        with utf8_path(path) as readable, safe_open(readable, "pt") as file:
+            return "model" in _described(file.metadata())
+    except Exception:  # see read_adapter
+        return False
+
+
 def _described(metadata: dict[str, str] | None) -> dict[str, str]:
     """What an adapter file says of itself; nothing for other files."""
     try:

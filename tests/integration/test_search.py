@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from petl_bench.search import build
 from petl_bench.search.index import Indexed, Rows, Stamp
 from petl_bench.search.session import VideoSearch
 from petl_bench.search.shards import Folder, Shards
+from petl_bench.search.sheet import clock
 from tests.browser import browser
 from tests.integration.fixture_run import only_record, run
 from tests.stops import in_child, trap
@@ -61,6 +64,16 @@ def searched(capsys: pytest.CaptureFixture[str], *arguments: Any) -> dict[str, A
     capsys.readouterr()
     assert main(["search", "--workers=0", "--json", *map(str, arguments)]) == 0
     return json.loads(capsys.readouterr().out)
+
+
+@contextmanager
+def trap_of_reads() -> Iterator[list[Path]]:
+    """The files of which windows are read in the block."""
+    read: list[Path] = []
+    original = build.windows
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "windows", lambda path, *more: (read.append(path), original(path, *more))[1])
+        yield read
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str]:
@@ -220,7 +233,9 @@ def test_the_second_search_needs_no_model(adapter: Path, videos: Path, capsys: p
     assert json.loads(done.stdout) == first
 
 
-def test_files_that_cannot_be_read(adapter: Path, videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_that_cannot_be_read(
+    adapter: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (videos / "bro\nken.mp4").write_bytes(b"no video")
     (videos / os.fsdecode(b"\xff.mp4")).write_bytes(b"")
     assert main(["search", f"--adapter={adapter}", f"--videos={videos}", "a circle", "--workers=1"]) == 0
@@ -228,8 +243,23 @@ def test_files_that_cannot_be_read(adapter: Path, videos: Path, capsys: pytest.C
     assert told.count("skipped: ") == 2
     assert "skipped: bro\\nken.mp4: " in told
     assert "2 of 6 files could not be read" in told
-    found = searched(capsys, f"--adapter={adapter}", f"--videos={videos}", "a circle")
-    assert {file["video"] for file in found["skipped"]} == {"bro\nken.mp4", "\udcff.mp4"}
+    given = (f"--adapter={adapter}", f"--videos={videos}", "a circle")
+    capsys.readouterr()
+    assert main(["search", *given, "--json", f"--html={tmp_path / 'sheet.html'}"]) == 0
+    output, told = capsys.readouterr()
+    assert {file["video"] for file in json.loads(output)["skipped"]} == {"bro\nken.mp4", "\udcff.mp4"}
+    assert told == "2 of 6 files could not be read (to their end); --retry reads them again\n"
+    broken = videos / "bro\nken.mp4"
+    content = min(videos.glob("video*.mp4")).read_bytes()
+    broken.write_bytes(content)
+    assert len(searched(capsys, *given)["skipped"]) == 1, "it has changed"
+    broken.write_bytes(content[: len(content) // 3])
+    assert len(searched(capsys, *given)["skipped"]) == 2
+    with trap_of_reads() as read:
+        searched(capsys, *given)
+        assert read == []
+        searched(capsys, *given, "--retry")
+        assert len(read) == 2
     for path in videos.glob("video*.mp4"):
         path.unlink()
     assert refused(capsys, f"--adapter={adapter}", f"--videos={videos}", "a circle")[0] == 4
@@ -292,6 +322,9 @@ def test_an_index_that_is_damaged(
     assert refused(capsys, *given)[0] == 5
     (tmp_path / "index" / "index.json").unlink()  # as if it had been killed before
     assert searched(capsys, *given) == expected
+    (tmp_path / "index" / "index.json").unlink()
+    other = searched(capsys, "a circle", "--adapter=fixture_zeroshot", *given[2:])
+    assert [hit["score"] for hit in other["hits"]] != [hit["score"] for hit in expected["hits"]]
 
 
 def test_a_query_of_500_words(adapter: Path, videos: Path) -> None:
@@ -387,3 +420,39 @@ def test_a_database_without_its_package(
     given = (f"--adapter={adapter}", f"--videos={videos}", "a circle")
     code, told = refused(capsys, *given, "--index=s3://bucket/name")
     assert (code, "pip install 'petl-bench[lance]'" in told) == (2, True)
+
+
+def test_a_search_beside_one_that_merges(adapter: Path, videos: Path, tmp_path: Path) -> None:
+    """What was listed is gone when it is read."""
+    search = VideoSearch(str(adapter), videos, index=str(tmp_path / "index"), device="cpu")
+    found = search.open()
+    expected = found.of_text("a red circle", 9)
+    (shard,) = (tmp_path / "index").glob("shard-*")
+    shard.rename(shard.with_name("shard-000007.safetensors"))
+    assert found.of_text("a red circle", 9) == expected
+
+
+def test_a_candidate_that_is_gone(dataset: Path, videos: Path, tmp_path: Path) -> None:
+    more = ("--model.task.queue_size=8", "--model.task.reranking.k=3")
+    assert run("fit", "fixture_blip_uniadapter", dataset, tmp_path / "runs", *more) == 0
+    search = VideoSearch(str(only_record(tmp_path / "runs")[0]), videos, index=str(tmp_path / "index"), device="cpu")
+    found = search.open()
+    first = found.of_text("a red circle", 4)
+    one_stage = found.of_text("a red circle", 4, two_stages=False)
+    assert {hit.place for hit in first} == {hit.place for hit in one_stage}
+    assert [hit.score for hit in first] != [hit.score for hit in one_stage]
+    (videos / first[0].place.file.path).unlink()
+    with pytest.warns(UserWarning, match="comes after those that could be read"):
+        again = found.of_text("a red circle", 4)
+    assert [hit.place for hit in again[:2]] == [hit.place for hit in first[1:3]]
+    assert again[2].place == first[0].place
+
+
+def test_seconds_as_a_player_shows_them() -> None:
+    told = [clock(seconds) for seconds in (0, 1.88, 59.97, 119.98, 3599.99, 3723.5)]
+    assert told == ["0:00", "0:01.9", "1:00", "2:00", "1:00:00", "1:02:03.5"]
+
+
+def test_a_query_that_is_no_text(adapter: Path, videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = refused(capsys, f"--adapter={adapter}", f"--videos={videos}", os.fsdecode(b"a \xff"))
+    assert (code, "not UTF-8" in told) == (2, True)

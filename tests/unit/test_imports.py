@@ -52,6 +52,7 @@ MAY_IMPORT = {
         *GROUND,
         "cli.fragments",
         "cli.named_configs",
+        "data.display",
         "data.opening",
         "machine",
         "metrics.table",

@@ -15,6 +15,7 @@ from petl_bench.data.reader import VideoError
 from petl_bench.data.samples import Sample
 from petl_bench.data.sampling import SAMPLERS, is_random
 from petl_bench.inputs import WHOLE, FrameRule, Moment, Sampling
+from petl_bench.search import windows as module
 from petl_bench.search.windows import windows
 
 
@@ -69,3 +70,14 @@ def test_what_comes_before_the_damage(tmp_path: Path) -> None:
     (tmp_path / "no.mp4").write_bytes(b"no video")
     with pytest.raises(VideoError, match=r"no\.mp4"):
         list(windows(tmp_path / "no.mp4", loader, None))
+
+
+def test_a_file_of_days(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times of a damaged file may lie years apart."""
+    path = tmp_path / "a.mp4"
+    write_clip(path)
+    monkeypatch.setattr(module, "_MOST", 6)
+    loader = ClipLoader(FrameRule(4, "uniform", None), 24, "squash", "pyav")
+    assert len(list(windows(path, loader, 2))) == 4
+    with pytest.raises(VideoError, match=r"more than 6 windows of 1 s"):
+        list(windows(path, loader, 1))
