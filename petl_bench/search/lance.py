@@ -190,7 +190,7 @@ class InDatabase(Index):
     ) -> tuple[list[Place], Tensor]:
         with self._database.told():
             search = table.search(query.numpy()).distance_type("dot").bypass_vector_index().limit(count)
-            found = search.select(["file", "batch", "number", "vector"]).to_arrow()
+            found = search.select(["file", "batch", "number", "vector", "_distance"]).to_arrow()
         ids, batches, numbers = (found[name].to_pylist() for name in ("file", "batch", "number"))
         width = found.schema.field("vector").type.list_size
         flat = found["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
