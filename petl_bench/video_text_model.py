@@ -94,7 +94,7 @@ class VideoTextModel:
         """
         clips = [_clip(video) for video in _listed(videos, "videos")]
         features = [
-            self.encode_clips(stacked([self._read(number, *clips[number]) for number in numbers])).pooled.float()
+            self.encode_clips(stacked([self.read(number, *clips[number]) for number in numbers])).pooled.float()
             for numbers in _chunks(range(len(clips)), batch_size)
         ]
         return self._joined(features)
@@ -161,7 +161,7 @@ class VideoTextModel:
         task = self._answering(options)
         asked = Question(0, "", (), choices=tuple(options), prompt=question)
         row = Row(
-            self._read(0, *_clip(video)),
+            self.read(0, *_clip(video)),
             self.spec.tokenize([question], self.max_words),
             video_index=0,
             text_index=(0,),
@@ -192,7 +192,7 @@ class VideoTextModel:
 
     # --- how --------------------------------------------------------------------------------------------------------
 
-    def _read(self, number: int, path: Path, moment: Moment) -> Clips:
+    def read(self, number: int, path: Path, moment: Moment) -> Clips:
         """One clip; where frames are drawn at random, they follow from its number, as in evaluation."""
         rng = np.random.default_rng(number) if is_random(self.clip_loader.rule.sampling) else None
         return self.clip_loader.load(path, Sample(str(path), (), moment), rng)

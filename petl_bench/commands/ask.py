@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from petl_bench.cli.arguments import Parser, possible_path
+from petl_bench.cli.arguments import Parser, add_model_arguments, possible_path
 from petl_bench.machine.output import print_table
 from petl_bench.ranges import Count, NonNegativeCount, argument
 
@@ -41,9 +41,7 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("question", nargs="?", default="", help="may be left out where options are captions")
-    parser.add_argument(
-        "--adapter", required=True, help="adapter.safetensors, the folder of its run, or a configuration's name"
-    )
+    add_model_arguments(parser)
     parser.add_argument("--video", required=True, type=possible_path, metavar="FILE", help="the video")
     parser.add_argument("--start", type=argument(NonNegativeCount), metavar="SECOND", help="only from there on")
     parser.add_argument("--end", type=argument(Count), metavar="SECOND", help="only up to there")
@@ -51,7 +49,5 @@ def _parser() -> Parser:
         "--option", action="append", default=[], metavar="TEXT", help="an answer to choose from; give several"
     )
     parser.add_argument("--top-k", type=argument(Count), default=5, metavar="K", help="the most answers (%(default)s)")
-    parser.add_argument("--weights", type=possible_path, metavar="PATH", help="of the backbone, if they are elsewhere")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser

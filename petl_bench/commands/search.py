@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from petl_bench.cli.arguments import Parser, possible_path
+from petl_bench.cli.arguments import Parser, add_model_arguments, possible_path
 from petl_bench.errors import DataError, UsageError
 from petl_bench.machine.output import print_table
 from petl_bench.ranges import Count, NonNegativeCount, argument
@@ -65,9 +65,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("query", nargs="?", default="", help="what happens in the video")
     parser.add_argument("--like", type=possible_path, metavar="FILE", help="a clip or a picture in place of a text")
-    parser.add_argument(
-        "--adapter", required=True, help="adapter.safetensors, the folder of its run, or a configuration's name"
-    )
+    add_model_arguments(parser)
     parser.add_argument("--videos", required=True, type=possible_path, metavar="DIR", help="folder, with all below it")
     parser.add_argument(
         "--window", type=argument(Count), metavar="SECONDS", help="search in windows of so many seconds (whole files)"
@@ -88,6 +86,4 @@ def _parser() -> Parser:
     parser.add_argument(
         "--workers", type=argument(NonNegativeCount), default=2, metavar="N", help="processes that decode (%(default)s)"
     )
-    parser.add_argument("--weights", type=possible_path, metavar="PATH", help="of the backbone, if they are elsewhere")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
     return parser

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.data import Dataset
@@ -76,7 +77,7 @@ def build(cache: FrameCache, clips: Sequence[Clip], workers: int, recheck: bool 
         worker_init_fn=as_loader,
     )
     outcomes: list[Outcome] = []
-    with _progress() as progress:
+    with progress_bar() as progress:
         for outcome in progress.track(_alive(loader), total=len(clips), description="caching"):
             if outcome.did == "unwritable":
                 raise CheckpointError(outcome.reason)
@@ -189,9 +190,10 @@ def _sweep(folder: Path) -> None:
                 path.unlink()
 
 
-def _progress() -> Progress:
+def progress_bar(console: Console | None = None) -> Progress:
+    """How many files are done, and the time left."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    return Progress(*columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console)
 
 
 def _without_path(error: VideoError, path: Path) -> str:

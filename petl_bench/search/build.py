@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from petl_bench.data.build_cache import progress_bar
 from petl_bench.data.datasets import ClipLoader, stacked
 from petl_bench.data.reader import VideoError
 from petl_bench.data.workers import CurrentFiles, LateLoader, as_loader, reporting_lost_workers
@@ -116,7 +116,8 @@ def encode(
     reading = _Windows(paths, replace(model.clip_loader, board=files), seconds)
     loader = LateLoader(reading, batch_size=None, num_workers=workers, worker_init_fn=as_loader)
     adding = _Adding(model, storage, wanted)
-    with reporting_lost_workers(files), _progress() as progress:
+    # What is found is for another program to read.
+    with reporting_lost_workers(files), progress_bar(console(stderr=True)) as progress:
         task = progress.add_task("indexing", total=len(wanted))
         for piece in loader:
             adding.take(piece)
@@ -212,12 +213,6 @@ class _Windows(IterableDataset[_Piece]):
             except VideoError as error:
                 reason = str(error).removeprefix(f"{path}: ").removeprefix(f"{path.absolute()}: ")
             yield _Piece(file, None, reason)
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    left = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    return Progress(*columns, *left, console=console(stderr=True))  # what is found is for another program to read
 
 
 def query_of_clip(model: VideoTextModel, path: Path) -> Tensor:

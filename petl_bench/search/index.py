@@ -42,6 +42,16 @@ class Indexed(NamedTuple):
     reason: str = ""
 
 
+def indexed(told: Any) -> Indexed:
+    """An entry as JSON holds it.
+
+    Raises:
+        TypeError: it is none; likewise `ValueError` and `OverflowError`.
+    """
+    path, stamp, spans, reason = told
+    return Indexed(str(path), Stamp(*stamp), tuple((float(start), float(end)) for start, end in spans), str(reason))
+
+
 class Rows(NamedTuple):
     """Features of windows: (n, E), or of their frames (n, T, E) with a mask (n, T)."""
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from petl_bench.errors import CheckpointError, UsageError
-from petl_bench.search.index import FORMAT, Hit, Index, Indexed, Place, Rows, Stamp, Storage, as_told, damaged
+from petl_bench.search.index import FORMAT, Hit, Index, Indexed, Place, Rows, Stamp, Storage, as_told, damaged, indexed
 from petl_bench.search.ranking import best, likeness
 from petl_bench.search.shards import Folder, as_bytes, from_bytes
 from petl_bench.search.text_tower import NoTextTower, TextTower
@@ -117,11 +117,11 @@ class Database(Storage):
         """Lets go of files that are gone, and of windows that no file names."""
         tables, index = self.tables(), self.open()
         gone = [_id(path) for path in index.files if path not in stamps]
+        kept = {index.batches[_id(path)] for path in index.files if path in stamps}
         with self.told():
             for first in range(0, len(gone), _AT_ONCE):
                 tables["files"].delete(f"file IN ({_listed(gone[first : first + _AT_ONCE])})")
             if "windows" in tables:
-                kept = {batch for id, batch in index.batches.items() if id not in set(gone)}
                 tables["windows"].delete(f"batch NOT IN ({_listed(sorted(kept) or [''])})")
             for name in tables.keys() & {"windows", "files"}:
                 tables[name].optimize()
@@ -220,7 +220,6 @@ def _listed(texts: Sequence[str]) -> str:
 
 def _told_file(text: str, database: Database) -> Indexed:
     try:
-        path, stamp, spans, reason = json.loads(text)
-        return Indexed(str(path), Stamp(*stamp), tuple((float(start), float(end)) for start, end in spans), str(reason))
-    except (TypeError, ValueError) as error:
+        return indexed(json.loads(text))
+    except (TypeError, ValueError, OverflowError) as error:
         raise damaged(database, f"its list of files is none ({error})") from error

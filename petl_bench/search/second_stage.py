@@ -9,13 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from petl_bench.data.datasets import stacked
 from petl_bench.data.reader import VideoError
-from petl_bench.data.samples import Sample
-from petl_bench.data.sampling import is_random
 from petl_bench.inputs import WHOLE, Clips, Moment
 from petl_bench.search.index import Hit, Place
 from petl_bench.search.ranking import best
@@ -64,8 +61,7 @@ def _clip(model: VideoTextModel, videos: Path, place: Place, seconds: int | None
     # What `windows` read: a short file as a whole, but none that has more that could not be read.
     whole = seconds is None or (len(file.spans) == 1 and not file.reason and start == 0 and end <= seconds)
     moment = WHOLE if seconds is None or whole else Moment(int(start), int(start) + seconds)
-    rng = np.random.default_rng(place.number) if is_random(model.clip_loader.rule.sampling) else None
-    return model.clip_loader.load(videos / place.file.path, Sample(place.file.path, (), moment), rng)
+    return model.read(place.number, videos / file.path, moment)
 
 
 def _logit(model: VideoTextModel, text: str, clip: Clips) -> float:

@@ -22,7 +22,7 @@ from petl_bench.data.reader import READING_RULES
 from petl_bench.errors import DataError, UsageError
 from petl_bench.search.index import FORMAT, Hit, Index, Indexed, Stamp, Storage, damaged
 from petl_bench.search.shards import Folder
-from petl_bench.search.text_tower import NoTextTower
+from petl_bench.search.text_tower import NoTextTower, TextTower
 from petl_bench.storage.untrusted import expanded
 
 if TYPE_CHECKING:
@@ -178,6 +178,10 @@ class Found:
         """Files that could not be read, or not to their end."""
         return [file for file in self.index.failures if self._is_there(file)]
 
+    @cached_property
+    def _tower(self) -> TextTower | None:
+        return self.index.text_tower()
+
     def _is_there(self, file: Indexed) -> bool:
         return self.stamps.get(file.path) == file.stamp
 
@@ -219,8 +223,7 @@ class Found:
         return self.index.ranked(query, self.stamps, top_k)
 
     def _query(self, text: str) -> Tensor:
-        pooling = self.index.about["pooling"]
-        tower = self.index.text_tower()
+        pooling, tower = self.index.about["pooling"], self._tower
         if tower is None:
             from petl_bench.search.build import query_of_text
 

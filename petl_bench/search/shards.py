@@ -22,7 +22,7 @@ from torch import Tensor
 
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.machine.resources import exhausted_by_parser
-from petl_bench.search.index import FORMAT, Hit, Index, Indexed, Place, Rows, Stamp, Storage, as_told, damaged
+from petl_bench.search.index import FORMAT, Hit, Index, Indexed, Place, Rows, Stamp, Storage, as_told, damaged, indexed
 from petl_bench.search.ranking import ranked
 from petl_bench.search.text_tower import NoTextTower, TextTower, checked
 from petl_bench.storage.file_names import utf8_path
@@ -95,13 +95,11 @@ class Shards(Index):
             raise damaged(path, str(error)) from error
 
     def ranked(self, query: Tensor, stamps: Mapping[str, Stamp], top_k: int) -> list[Hit]:
-        def search() -> list[Hit]:
-            return ranked(query, Shards(self.folder).live(stamps), self.about["pooling"], top_k)
-
+        pooling = self.about["pooling"]
         try:
-            return ranked(query, self.live(stamps), self.about["pooling"], top_k)
+            return ranked(query, self.live(stamps), pooling, top_k)
         except FileNotFoundError:  # another process has merged them
-            return _again_if_merged(search)
+            return _again_if_merged(lambda: ranked(query, Shards(self.folder).live(stamps), pooling, top_k))
 
     def live(self, stamps: Mapping[str, Stamp]) -> Iterator[tuple[list[Place], Rows]]:
         """Features of the files that are still what they were, shard after shard: which window each row is, and rows.
@@ -246,10 +244,7 @@ def _files(path: Path) -> tuple[Indexed, ...]:
     if told.get("format") != FORMAT:
         raise damaged(path, f"it is no part of an index of this version ({FORMAT})")
     try:
-        return tuple(
-            Indexed(str(name), Stamp(*stamp), tuple((float(start), float(end)) for start, end in spans), str(reason))
-            for name, stamp, spans, reason in told["files"]
-        )
+        return tuple(map(indexed, told["files"]))
     except (TypeError, ValueError, KeyError, OverflowError) as error:
         raise damaged(path, f"its list of files is none ({error})") from error
 
