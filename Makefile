@@ -37,7 +37,7 @@ demo: setup ## generate clips, train on the CPU, print the leaderboard
 	$(BIN)/petl-bench demo demo --methods $(DEMO_METHODS)
 
 test: setup ## all tests but those of the next target
-	$(BIN)/python -m pytest -n 2 --dist loadfile -q --ignore tests/regression
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q --ignore tests/regression
 
 regression: setup ## every method trains on a small backbone and is compared with recorded figures; faults must show
 	$(BIN)/python -m pytest -n 2 --dist load -q tests/regression

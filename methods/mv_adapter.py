@@ -269,7 +269,7 @@ class VideoAdapter(DownUp):
 
     def mix(self, cls: Tensor, pooled: Tensor, frame_mask: Tensor) -> Tensor:
         """[CLS] of each frame after the transformer and the calibration; all (B, T, m), frame_mask (B, T)."""
-        t = torch.cat([self.cc.expand(len(cls), 1, -1), cls, pooled], 1)  # (B, 1 + 2T, m)
+        t = torch.cat([self.cc.expand(cls.shape[0], 1, -1), cls, pooled], 1)  # (B, 1 + 2T, m)
         readable = torch.cat([torch.ones_like(frame_mask[:, :1]), frame_mask, frame_mask], 1)
         cc, cls, pooled = self.mixer(t, readable[:, None, None]).split([1, cls.shape[1], cls.shape[1]], 1)
         if self.calibration is None:

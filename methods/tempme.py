@@ -105,7 +105,7 @@ class JoiningBlock(MergingBlock):
         self.positions = nn.Parameter(torch.zeros(plan.clips, width)) if positions else None
 
     def enter(self, x: Tensor, context: Context) -> tuple[Tensor, Context]:
-        plan, videos = self.plan, len(_mask(context))
+        plan, videos = self.plan, _mask(context).shape[0]
         x = _fill(x, videos, plan.clips)  # (B, clips, L, D)
         features = join(x.detach(), plan)  # what is similar is decided without positions
         if self.positions is not None:
@@ -163,7 +163,7 @@ def merge(x: Tensor, context: Context, features: Tensor, cls: int, amount: float
     sizes = torch.cat([size[:, :cls], size[:, even].gather(1, kept), total], dim=1)
     context = replace(context, companions={name: part for name, part in context.companions.items() if name != SIZE})
     if context.goes_with_tokens:
-        places = torch.arange(length, device=x.device).expand(len(x), -1)
+        places = torch.arange(length, device=x.device).expand(x.shape[0], -1)
         context = context.keep(torch.cat([places[:, :cls], places[:, even].gather(1, kept), places[:, odd]], dim=1))
     return torch.cat([x[:, :cls], _pick(x[:, even], kept), mean], dim=1), _sized(context, sizes)
 

@@ -108,13 +108,13 @@ def _inserted(values: Tensor, dim: int, at: int, count: int, value: int) -> Tens
 
 def _kept(values: Tensor, index: Tensor) -> Tensor:
     """(rows or 1, L, ...), (rows, K) -> (rows, K, ...)."""
-    values = values.expand(len(index), *values.shape[1:])
-    return values[torch.arange(len(index), device=index.device)[:, None], index]
+    values = values.expand(index.shape[0], *values.shape[1:])
+    return values[torch.arange(index.shape[0], device=index.device)[:, None], index]
 
 
 def _taken(mask: Tensor, dim: int, index: Tensor) -> Tensor:
     """A mask (rows or 1, heads or 1, queries, keys) at places of a dimension, the same for all heads."""
-    rows, heads = len(index), mask.shape[1]
+    rows, heads = index.shape[0], mask.shape[1]
     shape = [rows, heads, *mask.shape[2:]]
     wanted = [rows, heads, *mask.shape[2:]]
     wanted[dim] = index.shape[dim]

@@ -107,7 +107,7 @@ class BLIPVisionTower(Tower):
     def embed(self, frames: Tensor) -> Tensor:
         """(R, 3, H, W) -> (R, 1 + P, D): [CLS], then patches row by row."""
         patches = rearrange(self.patch_embedding(frames), "r d h w -> r (h w) d")
-        cls = self.class_embedding.to(patches.dtype).expand(len(patches), -1, -1)
+        cls = self.class_embedding.to(patches.dtype).expand(patches.shape[0], -1, -1)
         return torch.cat([cls, patches], 1) + self.positional_embedding.to(patches.dtype)
 
 

@@ -84,7 +84,7 @@ class CLIPVisionTower(Tower):
     def embed(self, frames: Tensor) -> Tensor:
         """(R, 3, H, W) -> (R, 1 + P, D): [CLS], then patches row by row."""
         patches = rearrange(self.conv1(frames), "r d h w -> r (h w) d")
-        cls = self.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        cls = self.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
         x = torch.cat([cls, patches], 1) + self.positional_embedding.to(patches.dtype)
         return self.ln_pre(x)
 
@@ -203,7 +203,7 @@ class CLIP(JointSpace, Backbone):
 
     def encode_video(self, clips: Clips) -> VideoFeatures:
         x, context = self._embed(clips)
-        cls = torch.zeros(len(x), dtype=torch.long, device=x.device)
+        cls = torch.zeros(x.shape[0], dtype=torch.long, device=x.device)
         return self._video_features(self.vision.run(x, context, cls), clips)
 
     def encode_video_tokens(self, clips: Clips) -> VideoTokens:
