@@ -87,6 +87,11 @@ class LoRA(Method):
             return LoRALinear(native, self.rank, self.scale)
         return QueryValueLoRA(native, widths, self.rank, self.scale)
 
+    @property
+    def mergeable(self) -> bool:
+        self.configure_model()
+        return not self._has_head
+
     def merge(self) -> Backbone:
         """Folds the updates into copies of the weights and returns the backbone, now without extra modules.
 

@@ -67,7 +67,7 @@ class Method(Configurable, LightningModule, ABC):
         self.evaluation: Evaluation | None = None
         #: what the adapter that was loaded says of itself
         self.adapter_metadata: dict[str, Any] = {}
-        self._adapted = False
+        self._adapted = self._has_head = False
         self._added_buffers: list[str] = []
         #: names of what the method trains for other tasks, and this one never reads
         self._unread: list[str] = []
@@ -111,6 +111,7 @@ class Method(Configurable, LightningModule, ABC):
         persistent = self.state_dict().keys() - self._training_state().keys()
         self._added_buffers = [n for n, b in self.named_buffers() if id(b) not in before and n in persistent]
         of_task = {id(parameter) for parameter in self.task.parameters() if parameter.requires_grad}
+        self._has_head = bool(of_task)
         if of_task and not self.trainable:
             raise UsageError(
                 f"{type(self).__name__} trains nothing, but the head of task {self.task.name} must be trained"
@@ -127,6 +128,23 @@ class Method(Configurable, LightningModule, ABC):
         """`configure_model` for use without a Trainer; returns self."""
         self.configure_model()
         return self
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether `merge` gives all that was trained: neither method nor task have modules of their own then."""
+        plain = {id(parameter) for parameter in self.adapt()._pretrained}
+        added = any(id(parameter) not in plain for parameter in self.backbone.parameters())
+        return not (added or self._added_buffers or self._has_head)
+
+    def merge(self) -> Backbone:
+        """The backbone with what was trained in its own weights, to be used without the method.
+
+        Raises:
+            UsageError: the method or its task has modules of its own.
+        """
+        if not self.mergeable:
+            raise UsageError(f"{self.label} has modules that no plain {self.backbone.name} has: it cannot be merged")
+        return self.backbone
 
     @property
     def label(self) -> str:

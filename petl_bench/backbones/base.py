@@ -321,6 +321,16 @@ class Backbone(Configurable, nn.Module, ABC):
         std = torch.tensor(self.spec.std, device=frames.device).view(shape) * 255
         return (frames - mean) / std
 
+    def published(self) -> dict[str, bytes]:
+        """Its weights and what describes them, as files of the library that it comes from, by name.
+
+        The same class reads them back from a folder (`pretrained`), and so does the library.
+
+        Raises:
+            UsageError: there is no such form, or a method has put modules into it.
+        """
+        raise UsageError(f"{self.name} has no form of its own to be written in: keep the adapter")
+
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Sets whether blocks are recomputed in the backward pass instead of keeping their activations."""
         for tower in self.towers.values():

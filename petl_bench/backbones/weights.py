@@ -24,7 +24,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from petl_bench.backbones.described import Pixels, pixels_of_adapter
-from petl_bench.errors import CheckpointError
+from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.machine.resources import exhausted, exhausted_by_parser
 from petl_bench.storage.adapters import is_adapter_file, read_adapter
 from petl_bench.storage.files import file_sha256
@@ -480,6 +480,19 @@ def load_full(backbone: nn.Module, name: str, path: Path) -> tuple[dict[str, str
     backbone.load_state_dict(state)
     weights: dict[str, str | None] = {"source": str(path), "file": path.name, "sha256": file_sha256(path)}
     return weights, pixels_of_adapter(adapter, path)
+
+
+def take_over(module: nn.Module, trained: nn.Module) -> None:
+    """Copies what a tower of a backbone has learnt into a plain one.
+
+    Raises:
+        UsageError: a method has put modules into it.
+    """
+    try:
+        module.load_state_dict(trained.state_dict())
+    except RuntimeError as error:
+        told = "its method is not merged: it has modules that a plain backbone has not"
+        raise UsageError(f"the weights cannot be written as those of a backbone: {told}") from error
 
 
 def parameters_sha256(module: nn.Module) -> str | None:

@@ -20,12 +20,17 @@ class Parser(argparse.ArgumentParser):
         super().error(message if len(message) <= 500 else f"{message[:497]}...")
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say which model is used, and where: `adapter`, `weights`, `device`."""
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say which model is used: `adapter`, `weights`."""
     parser.add_argument(
         "--adapter", required=True, help="adapter.safetensors, the folder of its run, or a configuration's name"
     )
     parser.add_argument("--weights", type=possible_path, metavar="PATH", help="of the backbone, if they are elsewhere")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say which model is used, and where: `adapter`, `weights`, `device`."""
+    add_source_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")
 
 

@@ -106,6 +106,22 @@ COMMANDS = (
         _USES,
         ('videos that a text describes: petl-bench search --adapter runs/.../seed0 --videos DIR "a man plays guitar"',),
     ),
+    Command(
+        "export",
+        _USES,
+        (
+            "features or towers, for other programs:",
+            "petl-bench export --adapter runs/.../seed0 --what embeddings --videos DIR --output videos.npz",
+            "petl-bench export --adapter runs/.../seed0 --what model --format onnx --output towers",
+        ),
+        stopped="; nothing was written but what an index holds: give the same command again",
+    ),
+    Command(
+        "merge",
+        _USES,
+        ("a backbone with LoRA in it:   petl-bench merge --adapter runs/.../seed0 --output DIR",),
+        stopped="; nothing was written: give the same command again",
+    ),
     Command("params", _LOOKS, ("trainable parameters by component",)),
     Command("profile", _LOOKS, ("GMACs, memory and speed of training steps",)),
     Command("plan", _LOOKS, ("memory, steps, hours and disk of a run",)),
@@ -191,7 +207,7 @@ def help_text() -> str:
         lines += ["", f"{heading}:"]
         for command in commands:
             first, *others = command.summary
-            lines += [f"  {command.name:<10}{first}", *(f"{'':<12}{line}" for line in others)]
+            lines += [f"  {command.name:<9} {first}", *(f"{'':<12}{line}" for line in others)]
     return "\n".join(lines) + "\n" + _EPILOGUE
 
 

@@ -506,6 +506,29 @@ class VideoTextDataModule(Configurable, LightningDataModule):
             lambda captions: Words(*spec.tokenize(captions, self.max_words)),
         )
 
+    def test_rows(self) -> dict[str, list[Any]]:
+        """What the rows of the test split are, once `setup` has found the clips.
+
+        `clips`: id, file (below `root` where it is there; None where it is missing), first and last second (None for
+        the beginning, and the end), and whether they are shown backwards; `captions`: in the order of `text_index`.
+        """
+        dataset = self._datasets["test"]
+        assert isinstance(dataset, EvaluationDataset)
+        clips = [
+            {
+                "video": sample.video,
+                "file": None if path is None else self._below_root(path),
+                "start": sample.moment.start,
+                "end": sample.moment.end,
+                "reverse": sample.reverse,
+            }
+            for sample, path in zip(dataset.samples, dataset.paths, strict=True)
+        ]
+        return {"clips": clips, "captions": [caption for sample in dataset.samples for caption in sample.captions]}
+
+    def _below_root(self, path: Path) -> str:
+        return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
+
     # --- loaders --------------------------------------------------------------------------------------------------
 
     def training_batches(self) -> int:

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from petl_bench.backbones.blip import files as blip_files
 from petl_bench.backbones.blip.model import BLIP, BLIPVQA
+from petl_bench.backbones.clip import files as clip_files
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.fixture.scenes import create_empty
-from petl_bench.inputs import InputSpec
 from petl_bench.pretraining import blip, clip
 from petl_bench.pretraining.recipe import Recipe
 from petl_bench.pretraining.stills import HELD_OUT, Stills, stills
@@ -90,28 +91,14 @@ def _halved(tensors: Mapping[str, Tensor]) -> bytes:
 
 def _clip_files(folder: Path) -> None:
     backbone = CLIP(clip.ARCHITECTURE, None)
-    pixels = {**_pixels(backbone.spec), "interpolation": "bicubic", "resize_mode": "shortest"}
-    config = {"model_cfg": backbone.config, "preprocess_cfg": {"size": backbone.spec.image_size, **pixels}}
-    write_atomically(folder / "open_clip_config.json", json.dumps(config, indent=2) + "\n")
+    write_bytes_atomically(folder / clip_files.CONFIG_NAME, clip_files.config_file(backbone.config, backbone.spec))
 
 
 def _blip_files(folder: Path) -> None:
     backbone = BLIP(blip.ARCHITECTURE, None)
-    write_atomically(folder / "config.json", json.dumps({"model_type": "blip", **backbone.config}, indent=2) + "\n")
-    side, pixels = backbone.spec.image_size, _pixels(backbone.spec)
-    processor = {
-        "do_center_crop": False,
-        "size": {"height": side, "width": side},
-        "image_mean": pixels["mean"],
-        "image_std": pixels["std"],
-        "resample": 3,
-    }
-    write_atomically(folder / "preprocessor_config.json", json.dumps(processor, indent=2) + "\n")
-    shutil.copyfile(backbone.tokenizer.vocabulary, folder / "vocab.txt")
-
-
-def _pixels(spec: InputSpec) -> dict[str, Any]:
-    return {"mean": list(spec.mean), "std": list(spec.std)}
+    write_bytes_atomically(folder / blip_files.CONFIG_NAME, blip_files.config_file(backbone.config, backbone.spec))
+    write_bytes_atomically(folder / blip_files.PIXELS_NAME, blip_files.pixels_file(backbone.spec))
+    shutil.copyfile(backbone.tokenizer.vocabulary, folder / blip_files.VOCABULARY_NAME)
 
 
 def _examine_clip(folder: Path, unseen: Stills) -> dict[str, float]:
@@ -169,7 +156,7 @@ SMALL = {
         clip.pretrain,
         _clip_files,
         _examine_clip,
-        "open_clip_model.safetensors",
+        clip_files.WEIGHTS_NAME,
         "A small CLIP with 2.1 million parameters for frames of 64 x 64 pixels.",
     ),
     "blip_small": Small(
@@ -177,7 +164,7 @@ SMALL = {
         blip.pretrain,
         _blip_files,
         _examine_blip,
-        "model.safetensors",
+        blip_files.WEIGHTS_NAME,
         "A small BLIP with 2.6 million parameters for frames of 64 x 64 pixels: two encoders, a head that "
         "matches, and a decoder that answers.",
     ),

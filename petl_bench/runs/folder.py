@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+from safetensors.torch import load, save
 
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.qa import QuestionAnswerDataModule
@@ -312,7 +313,15 @@ def _set_aside(folder: Path) -> None:
 def _in_form_of(data: VideoTextDataModule, batches: list[Any], task: Task) -> PredictionFile:
     """Predictions in the form of the dataset's own evaluation, where it has one; else in the task's."""
     file = task.prediction_file(batches)
+    if file.name.endswith(".safetensors"):
+        return file._replace(content=_naming_rows(file.content, data))
     if not isinstance(data, QuestionAnswerDataModule) or not isinstance(task, QuestionTask):
         return file
     form = data.submission({id: answer for batch in batches for id, answer in batch})
     return file if form is None else file._replace(content=json.dumps(form, indent=1).encode())
+
+
+def _naming_rows(content: bytes, data: VideoTextDataModule) -> bytes:
+    """Tensors with the files, times and captions that their rows are of, as JSON in the metadata."""
+    rows = {name: json.dumps(row) for name, row in data.test_rows().items()}
+    return save(load(content), rows)

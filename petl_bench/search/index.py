@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from petl_bench.errors import CheckpointError
@@ -116,6 +117,30 @@ class Index(ABC):
         Raises:
             CheckpointError: it is damaged.
         """
+
+    @abstractmethod
+    def live(self, stamps: Mapping[str, Stamp]) -> Iterator[tuple[list[Place], Rows]]:
+        """Features of the files that are still what they were, part after part: which window each row is, and rows.
+
+        Args:
+            stamps: of the files that are there.
+
+        Raises:
+            CheckpointError: the index is damaged.
+        """
+
+    def windows(self, stamps: Mapping[str, Stamp]) -> tuple[list[Place], Rows]:
+        """The same in one piece, ordered by file and time.
+
+        Raises:
+            CheckpointError: the index is damaged.
+        """
+        parts = list(self.live(stamps))
+        places = [place for own, _ in parts for place in own]
+        order = sorted(range(len(places)), key=lambda row: (places[row].file.path, places[row].number))
+        masks = [rows.mask for _, rows in parts if rows.mask is not None]
+        rows = Rows(torch.cat([rows.features for _, rows in parts]), torch.cat(masks) if masks else None)
+        return [places[row] for row in order], rows.select(torch.tensor(order))
 
     @abstractmethod
     def ranked(self, query: Tensor, stamps: Mapping[str, Stamp], top_k: int) -> list[Hit]:

@@ -30,6 +30,8 @@ _BEYOND, _ROUNDED = 64, 1e-5
 #: files that one statement names
 _AT_ONCE = 1000
 _ABOUT, _TOWER = "about", "text tower"
+#: of the table of windows
+_COLUMNS = ["file", "batch", "number", "vector"]
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,19 @@ class InDatabase(Index):
     ) -> tuple[list[Place], Tensor]:
         with self._database.told():
             search = table.search(query.numpy()).distance_type("dot").bypass_vector_index().limit(count)
-            found = search.select(["file", "batch", "number", "vector", "_distance"]).to_arrow()
+            found = search.select([*_COLUMNS, "_distance"]).to_arrow()
+        places, rows = self._read(found, stamps)
+        return places, likeness(query, rows, self.about["pooling"])
+
+    def live(self, stamps: Mapping[str, Stamp]) -> Iterator[tuple[list[Place], Rows]]:
+        if "windows" not in self._tables:
+            return
+        with self._database.told():
+            found = self._tables["windows"].to_arrow().select(_COLUMNS)
+        yield self._read(found, stamps)
+
+    def _read(self, found: Any, stamps: Mapping[str, Stamp]) -> tuple[list[Place], Rows]:
+        """The windows of a table of arrow's that still count, and their features."""
         ids, batches, numbers = (found[name].to_pylist() for name in ("file", "batch", "number"))
         width = found.schema.field("vector").type.list_size
         flat = found["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
@@ -205,7 +219,7 @@ class InDatabase(Index):
             and 0 <= number < len(file.spans)
         ]
         places = [Place(file, numbers[row]) for row in kept if (file := files[row]) is not None]
-        return places, likeness(query, Rows(features[kept]), self.about["pooling"])
+        return places, Rows(features[kept])
 
 
 def _id(path: str) -> str:

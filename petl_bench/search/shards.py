@@ -101,15 +101,13 @@ class Shards(Index):
         except FileNotFoundError:  # another process has merged them
             return _again_if_merged(lambda: ranked(query, Shards(self.folder).live(stamps), pooling, top_k))
 
+    def windows(self, stamps: Mapping[str, Stamp]) -> tuple[list[Place], Rows]:
+        try:
+            return super().windows(stamps)
+        except FileNotFoundError:
+            return _again_if_merged(lambda: Index.windows(Shards(self.folder), stamps))
+
     def live(self, stamps: Mapping[str, Stamp]) -> Iterator[tuple[list[Place], Rows]]:
-        """Features of the files that are still what they were, shard after shard: which window each row is, and rows.
-
-        Args:
-            stamps: of the files that are there.
-
-        Raises:
-            CheckpointError: a shard is damaged.
-        """
         for shard in self.shards:
             windows, rows, row = [], [], 0
             for file in shard.files:

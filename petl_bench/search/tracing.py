@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.bpe import VOCABULARY, clip_tokenize
-from petl_bench.inputs import Words
+from petl_bench.inputs import Tokenizer, Words
 from petl_bench.search.text_tower import NoTextTower, TextTower, operation
 
 #: what `torch.export` writes down to be checked at run time; they compute nothing
@@ -28,7 +28,9 @@ def exported(backbone: Backbone, max_words: int) -> TextTower:
     Raises:
         NoTextTower: it has a tokenizer or operations that are not known here.
     """
-    vocabulary = _vocabulary(backbone)
+    vocabulary = vocabulary_of(backbone.spec.tokenizer)
+    if vocabulary is None:
+        raise NoTextTower(f"{backbone.name}: its tokenizer is not CLIP's")
     words = backbone.spec.tokenize(["a man walks", "a dog", "it rains and two people run"], max_words).without_padding()
     anything = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     try:
@@ -71,13 +73,13 @@ class _Texts(nn.Module):
         return features.pooled, features.projected
 
 
-def _vocabulary(backbone: Backbone) -> int:
-    tokenizer = backbone.spec.tokenizer
+def vocabulary_of(tokenizer: Tokenizer) -> int | None:
+    """Entries of CLIP's vocabulary that a tokenizer knows; None of another tokenizer."""
     if tokenizer is clip_tokenize:
         return VOCABULARY
     if isinstance(tokenizer, partial) and tokenizer.func is clip_tokenize:
         return tokenizer.keywords["vocabulary"]
-    raise NoTextTower(f"{backbone.name}: its tokenizer is not CLIP's")
+    return None
 
 
 def _name(target: Any, backbone: Backbone) -> str:

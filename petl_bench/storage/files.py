@@ -79,14 +79,53 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
         ResourceError: this machine has no more files to open.
         FileError: the file cannot be written; a previous version stays as it was.
     """
+    with writing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[IO[bytes]]:
+    """`replacing`, for content that is made piece by piece.
+
+    Raises:
+        ResourceError: this machine has no more files to open.
+        FileError: the file cannot be written; a previous version stays as it was.
+    """
     try:
         with replacing(path) as file:
-            file.write(content)
+            yield file
     except OSError as error:
         lacking = exhausted(error, path)
         if lacking is not None and not isinstance(lacking, StorageError):
             raise lacking from error
         raise FileError(path, f"cannot be written: {error.strerror}") from error
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to write to, which gets its name at the end of the block; unless the block fails, then it is gone.
+
+    Args:
+        path: of the folder, which must not exist.
+
+    Raises:
+        FileError: it cannot be made.
+    """
+    temporary = temporary_of(path)
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise FileError(path, f"cannot be made: {error.strerror}") from error
+    try:
+        yield temporary
+        flush_folder(temporary)
+        temporary.rename(path)
+    except OSError as error:
+        lacking = exhausted(error, path)
+        raise lacking or FileError(path, f"cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    flush_folder(path.parent)
 
 
 def file_sha256(path: Path) -> str:

@@ -27,12 +27,13 @@ from petl_bench.backbones.base import (
     require_patch,
     video_memory,
 )
+from petl_bench.backbones.blip import files
 from petl_bench.backbones.blip.text import pre_caption, pre_question
 from petl_bench.backbones.blip.towers import BERTBlock, BLIPDecoder, BLIPTextTower, BLIPVisionTower
-from petl_bench.backbones.blip.weights import Start, find_weights, load_weights, require_fit
+from petl_bench.backbones.blip.weights import TIED, Start, find_weights, load_weights, require_fit
 from petl_bench.backbones.blip.wordpiece import WordPiece
 from petl_bench.backbones.described import MEAN, STD, Pixels, tell_assumed
-from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
+from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256, take_over
 from petl_bench.configurable import given_arguments
 from petl_bench.errors import UsageError
 from petl_bench.inputs import Clips, InputSpec, Words
@@ -163,6 +164,26 @@ class BLIPBase(Backbone):
         """Our towers and heads with the parameters of a transformers model."""
         self.vision = BLIPVisionTower(model.vision_model)
         self.text = BLIPTextTower(model.text_encoder, dropout)
+
+    def published(self) -> dict[str, bytes]:
+        config = copy.deepcopy(self.config)
+        config["vision_config"]["image_size"] = self.spec.image_size
+        model = self._create(config, 0, torch.device("cpu"))
+        plain = type(self).__new__(type(self))
+        nn.Module.__init__(plain)
+        plain._take_over(model, 0.0, 1.0)  # shares its parameters with the model, but for fused ones
+        take_over(plain, self)
+        return {
+            files.WEIGHTS_NAME: files.weights_file(plain._given_back(model)),
+            files.CONFIG_NAME: files.config_file(self.config, self.spec),
+            files.PIXELS_NAME: files.pixels_file(self.spec),
+            files.VOCABULARY_NAME: self.tokenizer.text.encode(),
+        }
+
+    def _given_back(self, model: Any) -> dict[str, Tensor]:
+        """Tensors by transformers' names, of a model that all parameters but the fused ones are shared with."""
+        self.text.give_back(model.text_encoder)
+        return {name: tensor for name, tensor in model.state_dict().items() if name not in TIED}
 
     def contents(self) -> dict[str, Any]:
         return super().contents() | {"vocabulary": f"sha256:{self.tokenizer.sha256}"}
@@ -300,6 +321,9 @@ class BLIP(JointSpace, BLIPBase):
         self.temp = nn.Parameter(torch.tensor(temperature))
         self.embed_dim = self.vision_proj.out_features
 
+    def _given_back(self, model: Any) -> dict[str, Tensor]:
+        return super()._given_back(model) | {"temp": self.temp.detach()}
+
     def _project_video(self, x: Tensor) -> Tensor:
         return self.vision_proj(x)
 
@@ -370,6 +394,10 @@ class BLIPVQA(BLIPBase):
         super()._take_over(model, dropout, temperature)
         self.decoder = BLIPDecoder(model.text_decoder, dropout)
         self.embed_dim = self.text.width
+
+    def _given_back(self, model: Any) -> dict[str, Tensor]:
+        self.decoder.give_back(model.text_decoder.bert)
+        return super()._given_back(model)
 
     @property
     def towers(self) -> dict[str, Tower]:

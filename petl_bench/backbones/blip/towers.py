@@ -137,6 +137,14 @@ class BLIPTextTower(Tower):
         x = self.token_embedding(ids)
         return self.dropout(self.ln_pre(x + self.positional_embedding[: ids.shape[1]]))
 
+    def give_back(self, bert: Any) -> None:
+        """Copies fused layers into those of the transformers model that the tower was made of."""
+        for block, layer in zip(self.blocks, bert.encoder.layer, strict=True):
+            assert isinstance(block, BERTBlock)
+            own, cross = layer.attention.self, layer.crossattention.self
+            _copy_apart(block.self_attention.qkv, own.query, own.key, own.value)
+            _copy_apart(block.memory_attention.key_value, cross.key, cross.value)
+
     def embeddings(self) -> list[nn.Parameter]:
         """The parameters in front of the first block."""
         return [self.positional_embedding, *self.token_embedding.parameters(), *self.ln_pre.parameters()]
@@ -183,3 +191,13 @@ def _fused(*layers: nn.Linear) -> nn.Linear:
     fused.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]))
     fused.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]))
     return fused
+
+
+def _copy_apart(fused: nn.Module, *layers: nn.Linear) -> None:
+    """The inverse of `_fused`."""
+    assert isinstance(fused, nn.Linear)
+    sizes = [layer.out_features for layer in layers]
+    with torch.no_grad():
+        for layer, weight, bias in zip(layers, fused.weight.split(sizes), fused.bias.split(sizes), strict=True):
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)

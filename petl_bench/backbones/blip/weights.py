@@ -20,7 +20,8 @@ from petl_bench.storage.untrusted import shown
 
 _WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 _POSITIONS = "vision_model.embeddings.position_embedding"
-_TIED = ("text_decoder.cls.predictions.decoder.weight", "text_decoder.cls.predictions.decoder.bias")
+#: to the token embedding of the decoder; transformers ties them anew
+TIED = ("text_decoder.cls.predictions.decoder.weight", "text_decoder.cls.predictions.decoder.bias")
 #: names in salesforce/BLIP and in transformers (its `convert_blip_original_pytorch_to_hf.py`)
 _RENAMED = (
     (r"^visual_encoder\.", "vision_model."),
@@ -121,7 +122,7 @@ def load_weights(model: nn.Module, start: Start, weights: Weights) -> tuple[dict
     temperature = _temperature(state.pop("temp", None), found.shown)
     _require_parts(state, start, found.shown)
     state = {key: value for key, value in state.items() if key.split(".")[0] in start.parts}
-    own = {key: value for key, value in model.state_dict().items() if key not in _TIED}
+    own = {key: value for key, value in model.state_dict().items() if key not in TIED}
     require_match(state, own, found.shown, _fits)
     state[_POSITIONS] = resize_positions(state[_POSITIONS], own[_POSITIONS].shape[1])
     model.load_state_dict(state, strict=False, assign=True)  # all but the tied ones, which nobody reads
@@ -198,7 +199,7 @@ def from_original(state: dict[str, Tensor]) -> dict[str, Tensor]:
     out = {}
     for key, value in state.items():
         owner = key.split(".")[0]
-        if owner.endswith(("_m", "queue")) or key.endswith(".position_ids") or key in _TIED:
+        if owner.endswith(("_m", "queue")) or key.endswith(".position_ids") or key in TIED:
             continue
         for old, new in _RENAMED:
             key = re.sub(old, new, key)

@@ -25,10 +25,12 @@ from petl_bench.backbones.base import (
     require_patch,
     video_memory,
 )
+from petl_bench.backbones.clip import files
 from petl_bench.backbones.clip.weights import facts_of, find_weights, load_weights, require_fit
 from petl_bench.backbones.described import MEAN, STD, Pixels, pixels_of_open_clip, tell_assumed
-from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
+from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256, take_over
 from petl_bench.bpe import VOCABULARY, clip_tokenize
+from petl_bench.configurable import given_arguments
 from petl_bench.errors import UsageError
 from petl_bench.inputs import Clips, InputSpec, Tokenizer, Words
 from petl_bench.nn.layers import QuickGELU
@@ -187,6 +189,18 @@ class CLIP(JointSpace, Backbone):
     @classmethod
     def tiny(cls, init_seed: int = 0) -> CLIP:
         return cls("tiny", None, init_seed=init_seed)
+
+    def published(self) -> dict[str, bytes]:
+        _, name = find_architecture(str(given_arguments(self)["architecture"]))
+        model = create_open_clip(name, self.spec.image_size, 0)
+        # These towers share their parameters with the model, which thereby gets ours.
+        for own, theirs in ((self.vision, CLIPVisionTower(model.visual)), (self.text, CLIPTextTower(model))):
+            take_over(theirs, own)
+        model.logit_scale.data.copy_(self.logit_scale)
+        return {
+            files.WEIGHTS_NAME: files.weights_file(model),
+            files.CONFIG_NAME: files.config_file(self.config, self.spec),
+        }
 
     @property
     def towers(self) -> dict[str, Tower]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone, JointSpace, TextFeatures, VideoFeatures, mean_over_frames, require_patch
+from petl_bench.backbones.clip import files
 from petl_bench.backbones.clip.model import create_open_clip, find_architecture, spec_of
 from petl_bench.backbones.clip.weights import find_weights, load_weights, require_fit
 from petl_bench.backbones.described import Pixels, tell_assumed
@@ -131,6 +132,10 @@ class WholeCLIP(JointSpace, Backbone):
             "vision": WholeTower(self.name, "vision", vision, seen),
             "text": WholeTower(self.name, "text", text, rest),
         }
+
+    def published(self) -> dict[str, bytes]:
+        weights = files.weights_file(self.model)
+        return {files.WEIGHTS_NAME: weights, files.CONFIG_NAME: files.config_file(self.config, self.spec)}
 
     def encode_video(self, clips: Clips) -> VideoFeatures:
         frames = self.model.encode_image(self.normalise(clips.frames).flatten(0, 1)).unflatten(0, clips.mask.shape)
