@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from petl_bench.method import Method
 from petl_bench.storage.descriptions import TrainingData
 from petl_bench.storage.untrusted import expanded, shown, whole_number
 from petl_bench.tasks.questions import Answer, QuestionTask
+
+if TYPE_CHECKING:
+    from petl_bench.mteb_encoder import AdapterEncoder
 
 #: a file, or a file with the first and the last second of a moment in it
 Video = str | Path | tuple[str | Path, int | None, int | None]
@@ -189,6 +192,24 @@ class VideoTextModel:
             f"this model was made for {task.name}, it answers no questions"
             + (" without options to choose from: give some" if chooser else ": load one of a QA task")
         )
+
+    def as_mteb(self, name: str | None = None, revision: str | None = None) -> AdapterEncoder:
+        """The model as an encoder for `mteb.evaluate` (extra `mteb`), see `petl_bench.mteb_encoder`.
+
+        Importing MTEB seeds the global generators anew: do it in a process that trains nothing.
+
+        Args:
+            name: for MTEB's results, with a slash; None names method, backbone and data of the training.
+            revision: of the results; None follows from weights, frame rule and transforms.
+
+        Raises:
+            UsageError: mteb is not installed, or the model compares in another way than by two vectors.
+        """
+        try:
+            from petl_bench.mteb_encoder import AdapterEncoder
+        except ImportError as error:
+            raise UsageError(f"as_mteb takes mteb ({error}): pip install 'petl-bench[mteb]'") from error
+        return AdapterEncoder(self, name, revision)
 
     # --- how --------------------------------------------------------------------------------------------------------
 

@@ -83,7 +83,8 @@ class Embeddings:
 
     def _write_npz(self, path: Path) -> None:
         with writing(path) as file:
-            np.savez(file, about=np.array(json.dumps(self.about)), **self._columns())
+            columns: dict[str, Any] = {"about": np.array(json.dumps(self.about)), **self._columns()}
+            np.savez(file, **columns)
 
     def _write_parquet(self, path: Path) -> None:
         import pyarrow as pa

@@ -207,8 +207,9 @@ def _write_onnx(graph: Graph, folder: Path) -> Run:
 
 def _stable_sort(x: Any, *, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
     """What torch's exporter lacks; of equal values ONNX takes the one that stands first."""
-    from onnxscript import opset18 as op
+    import onnxscript
 
+    op: Any = onnxscript.opset18
     length = op.Gather(op.Shape(x), op.Constant(value_ints=[dim]), axis=0)
     return op.TopK(x, length, axis=dim, largest=int(descending), sorted=1)
 

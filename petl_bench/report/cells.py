@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from petl_bench.formats import decimals_of
 from petl_bench.report.model import Column, Row, Value
+from petl_bench.report.mteb import MtebResult
 
 MISSING = "-"
 
@@ -49,3 +50,12 @@ def _decimals(value: float, column: Column) -> int:
 def signed(value: float, column: Column) -> str:
     """A difference."""
     return f"{value:+.{column.decimals}f}"
+
+
+def of_mteb(result: MtebResult) -> list[str]:
+    """A result of MTEB as a row of its table."""
+    where = [part for part in (result.split, result.subset) if part not in ("test", "default")]
+    task = f"{result.task} ({', '.join(where)})" if where else result.task
+    recall = [f"{value:.1f}" for value in result.recall] if result.recall else [MISSING] * 3
+    main = f"{result.main:.1f} ({result.main_title})"
+    return [task, result.model, result.revision, *recall, main, result.state or MISSING, result.version]

@@ -167,14 +167,14 @@ def _find(folders: Iterable[Path]) -> tuple[list[Path], list[Rejected]]:
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; name the one that holds the runs. {HOW_TO_GET_RUNS}")
-        for place, names in _walk(folder, close):
+        for place, names in walk(folder, close):
             for name in (FILE_NAME, *fnmatch.filter(names, TRANSFER_NAMES)):
                 if name in names:
                     found.setdefault((path := Path(place, name)).resolve(), path)
     return sorted(found.values()), closed
 
 
-def _walk(folder: Path, close: Callable[[OSError], None]) -> Iterator[tuple[str, list[str]]]:
+def walk(folder: Path, close: Callable[[OSError], None]) -> Iterator[tuple[str, list[str]]]:
     """Every folder below one and the names in it, also behind links: each once, if it can be by its own name."""
     seen: set[tuple[int, int]] = set()  # links may lead in a circle
     waiting = [str(folder)]

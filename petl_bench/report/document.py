@@ -34,6 +34,7 @@ def as_document(report: Report) -> dict[str, Any]:
         "tables": [_table(table) for table in report.tables],
         "summary": [_summary(row) for row in report.summary],
         "published": report.published,
+        "mteb": [result.as_json() for result in report.mteb],
         "rejected": [{"path": item.path.as_posix(), "reason": item.reason} for item in report.rejected],
     }
 

@@ -18,6 +18,7 @@ from petl_bench.report.latex import render_second, render_table
 from petl_bench.report.markdown import render_markdown
 from petl_bench.report.memo import fingerprint, remember, unchanged
 from petl_bench.report.model import Report
+from petl_bench.report.mteb import MtebResult, collect_mteb
 from petl_bench.report.output import require_own, writing_to
 from petl_bench.report.owned import OwnedFolder, write_if_new
 from petl_bench.report.page import write_pages
@@ -28,7 +29,7 @@ from petl_bench.report.sheets import render_tidy, render_wide
 from petl_bench.report.site import publish as write_site
 from petl_bench.report.summary import summarise_tables
 from petl_bench.report.tables import build_tables
-from petl_bench.report.terminal import print_rejected, print_tables
+from petl_bench.report.terminal import print_mteb, print_rejected, print_tables
 from petl_bench.report.thumbnails import Clips
 from petl_bench.report.verification import verified
 
@@ -63,6 +64,8 @@ def leaderboard(
     require_own(output, folders)
     cache = output / FOLDER
     found = settled(verified(collect(folders, strict, cache), cache), cache)
+    mteb = collect_mteb(folders)
+    found = found._replace(rejected=sorted([*found.rejected, *mteb.rejected]))
     if not found.runs:
         print_rejected(found.rejected)
         names = ", ".join(str(folder) for folder in folders)
@@ -70,12 +73,13 @@ def leaderboard(
         raise DataError(f"no valid run below {names}{rejected}. {HOW_TO_GET_RUNS}")
 
     with writing_to(output):
-        report = build_report(found, cache)
-        made_from = fingerprint(found.runs, found.rejected, thumbnails, cache)
+        report = build_report(found, cache, mteb.results)
+        made_from = fingerprint(found.runs, found.rejected, thumbnails, cache, mteb.results)
         # Of pictures nothing says whether their clips are those of before.
         if thumbnails or not unchanged(output, made_from):
             remember(output, made_from, _write_all(report, output, Clips(thumbnails)))
     print_tables(report.tables)
+    print_mteb(report.mteb)
     print_rejected(found.rejected)
     if find_spec("matplotlib") is None:
         print(HOW_TO_GET_PLOTS)
@@ -86,11 +90,11 @@ def leaderboard(
     return found
 
 
-def build_report(found: Collection, cache: Path | None = None) -> Report:
-    """What is shown of some runs, by every format; `cache` is the folder of the report's cache."""
+def build_report(found: Collection, cache: Path | None = None, mteb: tuple[MtebResult, ...] = ()) -> Report:
+    """What is shown of some runs and results of MTEB, by every format; `cache` is the folder of the report's cache."""
     tables = with_statistics(build_tables(found.runs), cache)
     tables, figures = with_published(tables)
-    return Report(tables, summarise_tables(tables), found.rejected, figures)
+    return Report(tables, summarise_tables(tables), found.rejected, figures, mteb)
 
 
 def rendered(report: Report) -> dict[str, str]:

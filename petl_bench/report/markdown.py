@@ -5,16 +5,18 @@ from __future__ import annotations
 import html
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+from petl_bench.report import mteb
 from petl_bench.report.best import Standing, best_of, standing
-from petl_bench.report.cells import MISSING, doubted, mean_and_deviation, number, one_line, signed, state
+from petl_bench.report.cells import MISSING, doubted, mean_and_deviation, number, of_mteb, one_line, signed, state
 from petl_bench.report.collect import Rejected
 from petl_bench.report.columns import quality_column, seconds_of, without_many_types
 from petl_bench.report.model import Column, Report, Row, SummaryRow, Table
+from petl_bench.report.mteb import MtebResult
 from petl_bench.report.summary import other_rows
 from petl_bench.report.tables import FIXTURE_STAMP
 
@@ -53,7 +55,9 @@ _SUMMARY_COLUMNS = ["Method", "Backbone", "Relative", "Rank"]
 _PUBLISHED_COLUMNS = [
     *("Where", "Method", "Backbone", "Dataset", "Direction", "Figures", "Trainable", "State", "Remarks"),
 ]
-_TEXT_COLUMNS = frozenset({"Method", "Backbone", "State", *_PUBLISHED_COLUMNS} - {"Trainable"})
+_TEXT_COLUMNS = frozenset(
+    {"Method", "Backbone", "State", "Task", "Model", "Revision", *_PUBLISHED_COLUMNS} - {"Trainable"}
+)
 
 
 #: by what Markdown marks text up, what GitHub takes for the beginning of a link, and the sign of an address or a user
@@ -71,7 +75,12 @@ class Marked(str):
 def render_markdown(report: Report) -> str:
     """The leaderboard page; the same report gives the same bytes."""
     parts = ["# Leaderboard", LEGEND, *(part for table in report.tables for part in _table(table))]
-    parts += [*_summaries(report), *_rejected(report.rejected), *_published_figures(report.published)]
+    parts += [
+        *_summaries(report),
+        *_mteb(report.mteb),
+        *_rejected(report.rejected),
+        *_published_figures(report.published),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -255,6 +264,12 @@ def _published_row(figure: dict[str, Any]) -> list[str]:
         doubted(figure["state"], figure["comparable"] == "unknown") + recipes,
         "; ".join(filter(None, (figure["remarks"], figure["why"]))) or MISSING,
     ]
+
+
+def _mteb(results: Sequence[MtebResult]) -> list[str]:
+    if not results:
+        return []
+    return [f"## {mteb.TITLE}", mteb.NOTE, grid([*mteb.COLUMNS], [of_mteb(result) for result in results])]
 
 
 def _rejected(rejected: list[Rejected]) -> list[str]:

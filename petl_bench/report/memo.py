@@ -72,6 +72,7 @@ def fingerprint(
     rejected: Iterable[tuple[Path, str]],
     thumbnails: Path | None,
     cache: Path | None,
+    others: Iterable[tuple[Any, ...]] = (),
 ) -> str:
     """A digest of all that a report is made from: runs and what lies beside them, code and libraries.
 
@@ -80,6 +81,7 @@ def fingerprint(
         rejected: path and reason of each.
         thumbnails: folder of clips.
         cache: folder of the report's cache.
+        others: figures that stand in tables of their own.
 
     Raises:
         FileError: a file cannot be read.
@@ -91,6 +93,7 @@ def fingerprint(
         "beside": [[path.with_name(name).is_file() for name in _IN_RECORD] for path, _ in runs],
         "curves": [digests.of(path) if path.is_file() else None for path in curves],
         "rejected": [*rejected],
+        "others": [*others],
         "thumbnails": thumbnails,
         "code": _code(),
         "libraries": {name: _version(name) for name in _LIBRARIES},

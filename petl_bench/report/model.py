@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from petl_bench.report.collect import Key, Rejected, Run
+from petl_bench.report.mteb import MtebResult
 
 #: a Holm-adjusted p above it: not distinguishable
 SIGNIFICANT = 0.05
@@ -214,9 +215,11 @@ class Report:
         summary: over datasets; empty with a single one.
         published: every published figure with the state of its recipe, `not run` included, as plain mappings.
         rejected: what was left out, and why.
+        mteb: results of MTEB, which stand beside no other figure.
     """
 
     tables: list[Table]
     summary: list[SummaryRow]
     rejected: list[Rejected]
     published: list[dict[str, Any]] = field(default_factory=list)
+    mteb: tuple[MtebResult, ...] = ()

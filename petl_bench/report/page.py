@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from petl_bench.report import mteb
 from petl_bench.report.boards import STATES, board_of, row_details, summary_boards
+from petl_bench.report.cells import of_mteb
 from petl_bench.report.collect import Key, Run
 from petl_bench.report.details import Beside, HardQuery
 from petl_bench.report.labels import anchor, setting
@@ -87,6 +89,8 @@ class Pages:
         return render(
             "page.html.jinja",
             report=self.report,
+            mteb=mteb,
+            mteb_rows=[of_mteb(result) for result in self.report.mteb],
             datasets=_datasets(tables),
             summary=summary_boards(self.report),
             published=published_list(self.report.published, self.report.tables),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from petl_bench.machine.output import console
 from petl_bench.metrics.table import SCORES
-from petl_bench.report.cells import mean_and_deviation, one_line, state
+from petl_bench.report import mteb
+from petl_bench.report.cells import mean_and_deviation, of_mteb, one_line, state
 from petl_bench.report.collect import Rejected
 from petl_bench.report.columns import Second, seconds_of, without_many_types
 from petl_bench.report.model import Column, Row, Table
+from petl_bench.report.mteb import MtebResult
 
-_TEXT_COLUMNS = frozenset({"Method", "Backbone", "State", "Commit"})
+_TEXT_COLUMNS = frozenset({"Method", "Backbone", "State", "Commit", "Task", "Model", "Revision"})
 _FIRST = "Trainable M"
 _SHORT = ("t2v R@1", "v2t R@1", "Rsum", *(score.title for score in SCORES), "MSE")
 """What an ordinary terminal has room for, with the first and the main column."""
@@ -31,6 +34,16 @@ def print_tables(tables: list[Table]) -> None:
         for note in table.notes:
             screen.print(one_line(note))
         screen.print()
+
+
+def print_mteb(results: Sequence[MtebResult]) -> None:
+    """Prints results of MTEB, if there are any, and that they stand for themselves."""
+    if not results:
+        return
+    screen = console(highlight=False, markup=False)
+    screen.print(_grid(mteb.TITLE, [*mteb.COLUMNS], [of_mteb(result) for result in results]))
+    screen.print(one_line(mteb.NOTE))
+    screen.print()
 
 
 def print_rejected(rejected: list[Rejected]) -> None:

@@ -64,7 +64,8 @@ MAY_IMPORT = {
         *("backbones", "errors", "fixture", "inputs", "nn", "optimizers", "runs.environment", "storage"),
         *("tasks.answering", "tasks.losses"),
     },
-    "video_text_model": {*GROUND, "backbones.base", "data", "inputs", "method", "storage", "tasks"},
+    "mteb_encoder": {"backbones", "data", "errors", "inputs", "method", "storage.descriptions"},
+    "video_text_model": {*GROUND, "mteb_encoder", "backbones.base", "data", "inputs", "method", "storage", "tasks"},
     "loading": {
         *(*GROUND, "backbones", "cli", "data", "inputs", "machine", "method", "registry", "renamed", "runs", "storage"),
         *("tasks", "video_text_model"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def test_open_clip_reads_a_clip(config: str, tmp_path: Path) -> None:
     expected = model.encode_words(batch.words).projected, model.encode_clips(batch.clips).frames
     merged = write_merged(model, tmp_path / "merged", "a run")
     assert merged.architecture == "tiny"
-    read = open_clip.create_model(f"local-dir:{tmp_path / 'merged'}").eval()
+    read: Any = open_clip.create_model(f"local-dir:{tmp_path / 'merged'}").eval()
     with torch.inference_mode():
         texts = read.encode_text(torch.nn.functional.pad(batch.words.ids, (0, 77 - batch.words.ids.shape[1])))
         frames = read.encode_image(model.method.backbone.normalise(batch.clips.frames).flatten(0, 1))
@@ -40,10 +41,11 @@ def test_transformers_reads_a_blip(config: str, backbone: str, task: str, tmp_pa
     write_merged(model, tmp_path / "merged", "a run")
     from transformers import BlipForImageTextRetrieval, BlipForQuestionAnswering
 
-    kind = {"blip": BlipForImageTextRetrieval, "blipvqa": BlipForQuestionAnswering}[backbone]
+    kind: Any = {"blip": BlipForImageTextRetrieval, "blipvqa": BlipForQuestionAnswering}[backbone]
     read, told = kind.from_pretrained(tmp_path / "merged", output_loading_info=True, ignore_mismatched_sizes=False)
     assert not told["missing_keys"]
-    again = type(model.method.backbone)("tiny", str(tmp_path / "merged")).eval()
+    kind_of_ours: Any = type(model.method.backbone)
+    again = kind_of_ours("tiny", str(tmp_path / "merged")).eval()
     with torch.inference_mode():
         torch.testing.assert_close(again.encode_video(batch.clips).pooled, expected, atol=1e-5, rtol=1e-4)
     own = again.vision.state_dict()["ln_post.weight"]

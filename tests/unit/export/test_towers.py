@@ -32,6 +32,7 @@ def test_programs_of_torch(tmp_path: Path) -> None:
 
 
 def test_onnx(tmp_path: Path) -> None:
+    import onnx
     import onnxruntime
 
     model = model_of("fixture_zeroshot")
@@ -39,6 +40,7 @@ def test_onnx(tmp_path: Path) -> None:
     expected = {"text": model.encode_words(words).pooled, "video": model.encode_clips(clips).pooled}
     told = export.export_model(model, tmp_path / "towers", "onnx")
     for name, given in (("text", words), ("video", clips)):
+        onnx.checker.check_model(tmp_path / "towers" / told[name]["file"])
         session = onnxruntime.InferenceSession(tmp_path / "towers" / told[name]["file"])
         feeds = {key: value.numpy() for key, value in given._asdict().items() if key in told[name]["inputs"]}
         found = dict(zip(told[name]["outputs"], session.run(None, feeds), strict=True))
