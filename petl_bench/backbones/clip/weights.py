@@ -24,7 +24,6 @@ from petl_bench.backbones.described import (
     require_described,
     with_size,
 )
-from petl_bench.backbones.hub import from_hub
 from petl_bench.backbones.weights import (
     WeightFiles,
     is_torchscript,
@@ -34,6 +33,7 @@ from petl_bench.backbones.weights import (
     require_match,
 )
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.hub.answers import from_hub
 from petl_bench.inputs import InputSpec
 from petl_bench.storage.untrusted import shown
 

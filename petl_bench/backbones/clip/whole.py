@@ -14,9 +14,9 @@ from petl_bench.backbones.base import Backbone, JointSpace, TextFeatures, VideoF
 from petl_bench.backbones.clip.model import create_open_clip, find_architecture, spec_of
 from petl_bench.backbones.clip.weights import find_weights, load_weights, require_fit
 from petl_bench.backbones.described import Pixels, tell_assumed
-from petl_bench.backbones.hub import from_hub
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.hub.answers import from_hub
 from petl_bench.inputs import Clips, Words
 from petl_bench.nn.transformer import Block, Modality, Tower
 from petl_bench.ranges import Seed, Size
