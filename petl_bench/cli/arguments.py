@@ -23,7 +23,9 @@ class Parser(argparse.ArgumentParser):
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options that say which model is used, and where: `adapter`, `weights`, `device`."""
     parser.add_argument(
-        "--adapter", required=True, help="adapter.safetensors, the folder of its run, or a configuration's name"
+        "--adapter",
+        required=True,
+        help="adapter.safetensors, the folder of its run, hf-hub:owner/name[@revision], or a configuration's name",
     )
     parser.add_argument("--weights", type=possible_path, metavar="PATH", help="of the backbone, if they are elsewhere")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (a GPU if there is one)")

@@ -106,6 +106,11 @@ COMMANDS = (
         _USES,
         ('videos that a text describes: petl-bench search --adapter runs/.../seed0 --videos DIR "a man plays guitar"',),
     ),
+    Command(
+        "push",
+        _USES,
+        ("share a run on the Hugging Face Hub: petl-bench push runs/.../seed0 --repo someone/name",),
+    ),
     Command("params", _LOOKS, ("trainable parameters by component",)),
     Command("profile", _LOOKS, ("GMACs, memory and speed of training steps",)),
     Command("plan", _LOOKS, ("memory, steps, hours and disk of a run",)),

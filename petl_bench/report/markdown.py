@@ -53,7 +53,7 @@ _SUMMARY_COLUMNS = ["Method", "Backbone", "Relative", "Rank"]
 _PUBLISHED_COLUMNS = [
     *("Where", "Method", "Backbone", "Dataset", "Direction", "Figures", "Trainable", "State", "Remarks"),
 ]
-_TEXT_COLUMNS = frozenset({"Method", "Backbone", "State", *_PUBLISHED_COLUMNS} - {"Trainable"})
+_TEXT_COLUMNS = frozenset({"Method", "Backbone", "State", *_PUBLISHED_COLUMNS} - {"Trainable"}) | {"What", "Source"}
 
 
 #: by what Markdown marks text up, what GitHub takes for the beginning of a link, and the sign of an address or a user

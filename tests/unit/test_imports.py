@@ -42,11 +42,11 @@ MAY_IMPORT = {
     "tasks": {*GROUND, "backbones", "data.answers", "data.batch", "inputs", "metrics", "nn", "storage"},
     "method": {*GROUND, "backbones", "data.batch", "optimizers", "renamed", "storage", "tasks"},
     "runs": {
-        *(*GROUND, "backbones", "data", "inputs", "machine", "method", "nn", "optimizers", "renamed", "storage"),
+        *(*GROUND, "backbones", "data", "hub", "inputs", "machine", "method", "nn", "optimizers", "renamed", "storage"),
         *("metrics.table", "tasks"),
     },
     "cli": {
-        *(*GROUND, "backbones", "data", "inputs", "machine", "method", "optimizers", "registry", "renamed"),
+        *(*GROUND, "backbones", "data", "hub", "inputs", "machine", "method", "optimizers", "registry", "renamed"),
         *("runs", "storage", "tasks"),
     },
     "report": {
@@ -68,17 +68,21 @@ MAY_IMPORT = {
     "video_text_model": {*GROUND, "backbones.base", "data", "inputs", "method", "storage", "tasks"},
     "loading": {
         *(*GROUND, "backbones", "cli", "data", "inputs", "machine", "method", "registry", "renamed", "runs", "storage"),
-        *("tasks", "video_text_model"),
+        *("hub.names", "tasks", "video_text_model"),
     },
     "search": {
         *(*GROUND, "backbones.base", "bpe", "cli.sources", "data", "inputs", "loading", "machine", "metrics"),
         *("report.templating", "report.thumbnails", "storage", "tasks.base", "tasks.questions", "video_text_model"),
     },
+    "sharing": {
+        *("cli.dataset_descriptions", "errors", "hub", "machine", "metrics.table", "registry", "report", "storage"),
+        *("runs.hub_adapters", "runs.record"),
+    },
     "library": {*GROUND, "cli", "data", "machine", "method", "registry", "runs"},
     "testing": {*GROUND, "backbones", "cli", "data", "inputs", "method", "nn", "registry", "storage", "tasks"},
     "commands": {
         *(*GROUND, "backbones", "cli", "data", "fixture", "inputs", "loading", "machine", "method", "metrics"),
-        *("pretraining", "registry", "report", "runs", "search", "storage", "tasks"),
+        *("pretraining", "registry", "report", "runs", "search", "sharing", "storage", "tasks"),
     },
     "main": {"cli.rewriting", "commands.table", "errors", "machine"},
     "__main__": {"main"},
