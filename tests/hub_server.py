@@ -98,7 +98,7 @@ class _Refused(Exception):
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    server: StandIn
+    server: StandIn  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -179,14 +179,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         oid, files = self._at(name, revision)
         if path not in files:
             raise _Refused(404, "EntryNotFound", "Entry not found")
-        content, headers = files[path], {"X_Repo_Commit": oid}
+        content = files[path]
+        headers: dict[str, str] = {"X_Repo_Commit": oid}
         if not path.endswith(_LARGE):
-            return self._answer(200, content, ETag=f'"{_blob(content)}"', **headers)
+            return self._answer(200, content, **headers, ETag=f'"{_blob(content)}"')
         digest = hashlib.sha256(content).hexdigest()
         self.server.uploaded[digest] = content
         headers |= {"X_Linked_Etag": f'"{digest}"', "X_Linked_Size": str(len(content))}
         # The Hub keeps large files on another host.
-        return self._answer(302, Location=f"http://localhost:{self.server.server_port}/lfs/{digest}", **headers)
+        return self._answer(302, b"", Location=f"http://localhost:{self.server.server_port}/lfs/{digest}", **headers)
 
     # --- writing ------------------------------------------------------------------------------------------------------
 

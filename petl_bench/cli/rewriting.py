@@ -51,7 +51,7 @@ def rewritten(command: str, arguments: Sequence[str], guard: ClassPathGuard) -> 
         UsageError: a class path is from outside, or a file that is named is none or cannot be used.
         CheckpointError: no configuration lies beside the checkpoint, or the Hub has no such adapter.
     """
-    arguments = _with_commit(arguments)
+    arguments = list(arguments) if command == "fit" else _with_commit(arguments)
     guard.check_arguments(arguments)
     arguments = _on_other_data(command, guard.with_fragments(arguments), guard)
     return _with_nulls(_with_recipe(_with_config_beside(command, arguments)))

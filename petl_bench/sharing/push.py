@@ -83,11 +83,9 @@ def push(
         if "/" not in repo:
             raise UsageError(f"{shown(repo)} names no owner: give owner/name")
         import_plugins(plugins)
+        target = _Repository(repo, public, replace) if dry_run is None else _Folder(expanded(dry_run))
         shared = shared_files(expanded(run), words)
-        files = _all_files(shared, repo, license, benchmark)
-        if dry_run is not None:
-            return _written(expanded(dry_run), files, shared)
-        return _Repository(repo, public, replace).take(files, shared)
+        return target.take(_all_files(shared, repo, license, benchmark), shared)
 
 
 def _all_files(shared: Shared, repo: str, license: str | None, benchmark: str | None) -> dict[str, bytes]:
@@ -115,23 +113,36 @@ def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _written(folder: Path, files: Mapping[str, bytes], shared: Shared) -> Pushed:
-    """Writes what would be uploaded to a folder.
+class _Folder:
+    """The folder of a dry run.
+
+    Args:
+        path: of it.
 
     Raises:
         UsageError: it holds something already.
-        FileError: it cannot be written.
     """
-    if folder.exists() and not (is_folder(folder) and not any(folder.iterdir())):
-        raise UsageError(f"--dry-run {folder}: name a folder that is empty or not there yet")
-    try:
-        for name in files:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"--dry-run {folder} cannot be made: {error.strerror}") from error
-    for name, content in files.items():
-        write_bytes_atomically(folder / name, content)
-    return Pushed(str(folder), None, False, tuple(files), shared.changed)
+
+    def __init__(self, path: Path) -> None:
+        if path.exists() and not (is_folder(path) and not any(path.iterdir())):
+            raise UsageError(f"--dry-run {path}: name a folder that is empty or not there yet")
+        self.path = path
+
+    def take(self, files: Mapping[str, bytes], shared: Shared) -> Pushed:
+        """Writes what would be uploaded.
+
+        Raises:
+            CheckpointError: the folder cannot be made.
+            FileError: a file cannot be written.
+        """
+        for name, content in files.items():
+            place = self.path / name
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise CheckpointError(f"--dry-run {self.path} cannot be made: {error.strerror}") from error
+            write_bytes_atomically(place, content)
+        return Pushed(str(self.path), None, False, tuple(files), shared.changed)
 
 
 class _Repository:
@@ -141,6 +152,9 @@ class _Repository:
         name: `owner/name`.
         public: whether it is to be public.
         replace: whether it may hold something else.
+
+    Raises:
+        UsageError: nobody has logged in.
     """
 
     def __init__(self, name: str, public: bool, replace: bool) -> None:

@@ -19,7 +19,8 @@ from petl_bench.main import main
 from petl_bench.report.collect import collect
 from petl_bench.report.verification import verified
 from petl_bench.runs.hub_adapters import MANIFEST_NAME
-from petl_bench.storage.files import FileError
+from petl_bench.storage.adapters import read_adapter, write_adapter
+from petl_bench.storage.files import FileError, file_sha256
 from tests.hub_server import Repository, StandIn, stand_in
 from tests.integration.fixture_run import only_record, run
 
@@ -262,7 +263,7 @@ def test_figures_for_the_hub(hub: StandIn, finished: Path, tmp_path: Path, monke
     assert entry["dataset"] == {"id": "org/msr-vtt", "task_id": "t2v"}
     assert entry["value"] == record["eval"]["t2v"]["R1"]
     assert entry["notes"].startswith("t2v R@1, protocol msrvtt-1kA-9k/v1, ")
-    data = ModelCard(files["README.md"].decode()).data
+    data: Any = ModelCard(files["README.md"].decode()).data
     found = {result.metric_name: result.metric_value for result in data.eval_results or ()}
     assert found["t2v R@1"] == record["eval"]["t2v"]["R1"]
     assert petl_bench.push(run, REPO, license="apache-2.0").commit != done.commit
@@ -276,3 +277,24 @@ def test_a_hub_that_is_gone_costs_one_line(hub: StandIn, finished: Path) -> None
         PetlBenchError, match=r"^someone/lora-fixture: nothing was uploaded: 127.0.0.1: the connection is"
     ):
         petl_bench.push(finished, REPO)
+
+
+def test_no_place_of_this_machine_is_shared(finished: Path, tmp_path: Path) -> None:
+    run = copied(finished, tmp_path / "placed")
+    adapter = read_adapter(run / "adapter.safetensors")
+    weights = adapter.metadata["model"]["weights"]
+    weights |= {"file": "ViT.pt", "place": "/home/alice/w/ViT.pt", "from_here": "../../../w/ViT.pt"}
+    write_adapter(run / "adapter.safetensors", adapter)
+    record = json.loads((run / "result.json").read_text(encoding="utf-8"))
+    record["integrity"]["adapter_sha256"] = file_sha256(run / "adapter.safetensors")
+    (run / "result.json").write_text(json.dumps(record), encoding="utf-8")
+    petl_bench.push(run, REPO, dry_run=tmp_path / "dry")
+    for path in (tmp_path / "dry").iterdir():
+        assert b"alice" not in path.read_bytes()
+    of_shared = read_adapter(tmp_path / "dry" / "adapter.safetensors")
+    assert of_shared.metadata["model"]["weights"] == {"sha256": weights["sha256"], "file": "ViT.pt", "place": "ViT.pt"}
+    assert all(of_shared.tensors[name].equal(tensor) for name, tensor in adapter.tensors.items())
+    card = (tmp_path / "dry" / "README.md").read_text(encoding="utf-8")
+    assert f'petl_bench.load("hf-hub:{REPO}", weights="WEIGHTS")' in card
+    with pytest.raises(CheckpointError, match=r"'ViT.pt'\): none at .*dry/ViT.pt; say where: weights=PATH"):
+        petl_bench.load(tmp_path / "dry")

@@ -303,8 +303,8 @@ def _tagged(architecture: str, tag: str) -> Weights:
         close = get_close_matches(tag, tags, 3) or tags[:8]
         hint = f"tags of {architecture}: {', '.join(close)}" if tags else f"{architecture} has no tags"
         raise UsageError(
-            f"pretrained '{tag}' is no file, folder or open_clip tag, and not {packaged()}; {hint}; null gives random "
-            "weights"
+            f"pretrained '{tag}' is no file, folder, hf-hub:owner/name or open_clip tag, and not {packaged()}; {hint}; "
+            "null gives random weights"
         )
     repository = config.get("hf_hub", "").rpartition("/")[0]
     try:

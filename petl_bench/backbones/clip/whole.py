@@ -53,7 +53,7 @@ class WholeCLIP(JointSpace, Backbone):
     Args:
         architecture: an open_clip name, or the path of an open_clip model configuration (JSON).
         pretrained: an open_clip tag, a local file, an open_clip folder, an `adapter.safetensors` of the method `Full`,
-            or null for random weights.
+            a repository of the Hugging Face Hub (see `CLIP`), or null for random weights.
         image_size: side of a frame in pixels where it differs from the architecture's.
         init_seed: seed of random weights; unused with `pretrained`.
 
