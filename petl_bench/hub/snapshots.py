@@ -93,7 +93,7 @@ def _fetched(name: HubName, needed: Sequence[str], beside: Sequence[str]) -> Sna
 
     wanted = _wanted(_files_of(name), needed, beside)
     try:
-        with _bars_on_terminals_only():
+        with bars_on_terminals_only():
             folder = snapshot_download(name.repository, revision=name.revision, allow_patterns=wanted)
     except Exception as error:  # whatever the client raises
         raise CheckpointError(cause(error)) from error
@@ -128,7 +128,8 @@ def _files_of(name: HubName) -> list[str]:
 
 
 @contextmanager
-def _bars_on_terminals_only() -> Iterator[None]:
+def bars_on_terminals_only() -> Iterator[None]:
+    """Keeps the bars of the Hub's client out of logs."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     if sys.stderr.isatty() or are_progress_bars_disabled():

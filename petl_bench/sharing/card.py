@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from petl_bench import __version__
 from petl_bench.cli.dataset_descriptions import described
 from petl_bench.errors import UsageError
 from petl_bench.hub.names import hub_name
@@ -73,6 +74,7 @@ def _page(shared: Shared, table: Table, row: Row, repository: str, licence: str 
         table=table,
         repository=Marked(repository),
         licence=licence,
+        version=__version__,
         state=state(row),
         doubt=row.doubt,
         figures=Marked(grid(*_figures(table, row))),

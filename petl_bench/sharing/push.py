@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
 from petl_bench.hub.answers import HOW_TO_LOG_IN, answered, cause
 from petl_bench.hub.names import require_repository
+from petl_bench.hub.snapshots import bars_on_terminals_only
 from petl_bench.report.collect import Collection
 from petl_bench.runs.hub_adapters import MANIFEST_NAME, Manifest, read_manifest
 from petl_bench.sharing.files import Shared, shared_files
@@ -185,9 +186,9 @@ class _Repository:
             operations: list[Any] = [CommitOperationAdd(name, content) for name, content in wanted.items()]
             if EVALUATION_NAME in there and EVALUATION_NAME not in files:
                 operations.append(CommitOperationDelete(EVALUATION_NAME))
-            done = self.api.create_commit(
-                self.name, operations, commit_message=f"petl-bench push: run {run}", parent_commit=info.sha
-            )
+            said = f"petl-bench push: run {run}"
+            with bars_on_terminals_only():
+                done = self.api.create_commit(self.name, operations, commit_message=said, parent_commit=info.sha)
         except PetlBenchError:
             raise
         except Exception as error:  # whatever the client raises
