@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from petl_bench.report import report
     from petl_bench.report.compare import compare
     from petl_bench.search.session import VideoSearch
+    from petl_bench.sharing.push import push
     from petl_bench.tasks.base import Task
 
 #: public names, and the modules that have them, which are imported when a name is used: torch takes seconds
@@ -29,6 +30,7 @@ _MODULES = {
     "fit": "library",
     "load": "loading",
     "predict": "library",
+    "push": "sharing.push",
     "test": "library",
     "validate": "library",
 }
@@ -45,6 +47,7 @@ __all__ = [
     "fit",
     "load",
     "predict",
+    "push",
     "report",
     "test",
     "validate",

@@ -25,6 +25,7 @@ from petl_bench.data.datasets import ClipLoader
 from petl_bench.data.sampling import SAMPLERS
 from petl_bench.data.video import READERS, require_reader
 from petl_bench.errors import CheckpointError, PetlBenchError, UsageError
+from petl_bench.hub.names import hub_name
 from petl_bench.inputs import FrameRule, InputSpec, Sampling
 from petl_bench.machine.resources import exhausted
 from petl_bench.method import Method
@@ -60,14 +61,15 @@ def load(
 
     `petl_bench.load("runs/.../adapter.safetensors")` takes the adapter file alone, wherever it was moved to: the file
     says what it is made of. The weights of its frozen backbone are looked for where they were in training, then in the
-    same place as seen from the adapter, then beside it. `petl_bench.load("msrvtt_zeroshot")` takes a configuration; a
-    method that trains is then untrained.
+    same place as seen from the adapter, then beside it. `petl_bench.load("hf-hub:owner/name")`, with `@revision`
+    or without, takes one of the Hugging Face Hub, whose files are checked against their manifest.
+    `petl_bench.load("msrvtt_zeroshot")` takes a configuration; a method that trains is then untrained.
 
     Classes outside petl_bench are imported only from `plugins`, whatever a file says.
 
     Args:
-        source: an adapter file or the folder of a run; or the name or path of a configuration.
-        weights: file, folder or tag of the backbone's weights, where they are elsewhere now.
+        source: an adapter file, the folder of a run, or a repository of the Hub; or a configuration's name or path.
+        weights: file, folder, tag or repository of the backbone's weights, where they are elsewhere now.
         device: `cpu`, `cuda`, `cuda:1`, ...; None is a GPU if there is one.
         plugins: packages with classes of your own that the source names.
 
@@ -240,6 +242,8 @@ class Described:
             return None
         if wanted.tag is not None and given in (None, wanted.tag):
             return wanted.tag
+        if given is not None and hub_name(given) is not None:
+            return str(given)
         places = self._places() if given is None else [expanded(given)]
         found = next((place for place in places if is_file(place) or is_folder(place)), None)
         if found is None:

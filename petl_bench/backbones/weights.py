@@ -25,6 +25,8 @@ from torch import Tensor, nn
 
 from petl_bench.backbones.described import Pixels, pixels_of_adapter
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.hub.names import HubName, hub_name
+from petl_bench.hub.snapshots import snapshot
 from petl_bench.machine.resources import exhausted, exhausted_by_parser
 from petl_bench.storage.adapters import is_adapter_file, read_adapter
 from petl_bench.storage.files import file_sha256
@@ -33,6 +35,11 @@ from petl_bench.storage.untrusted import expanded, is_file, shown_all
 _PACKAGED = Path(__file__).with_name("small")
 #: suffixes of files that hold weights of any library
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".npz", ".onnx", ".gguf")
+#: what describes weights of a repository, and how texts are cut into tokens
+_BESIDE = (
+    *("open_clip_config.json", "config.json", "preprocessor_config.json", "processor_config.json"),
+    "vocab.txt",
+)
 _SHARD = re.compile(r"(?P<name>.+)-[0-9]{5}-of-(?P<count>[0-9]{5})(?P<suffix>\.\w+)")
 _INDEX = ".index.json"
 #: where training scripts put the tensors of a model, in the order of preference, and where their moving average
@@ -124,13 +131,17 @@ def packaged() -> str:
 def local_files(pretrained: str, names: Sequence[str]) -> WeightFiles | None:
     """The file, shards or folder that `pretrained` is the path of; None if nothing is there.
 
+    `hf-hub:owner/name`, with `@revision` or without, is a repository of the Hugging Face Hub.
+
     Args:
-        pretrained: a path.
+        pretrained: a path, or a repository.
         names: what the weights in a folder may be called, the best first; shards have an index of that name.
 
     Raises:
-        CheckpointError: a folder has no weights, a shard is missing, or a link leads nowhere.
+        CheckpointError: a folder or repository has no weights, a shard is missing, or a link leads nowhere.
     """
+    if (hub := hub_name(pretrained)) is not None:
+        return _of_hub(hub, names)
     path = _path(pretrained)
     if path is None:
         return None
@@ -145,6 +156,15 @@ def local_files(pretrained: str, names: Sequence[str]) -> WeightFiles | None:
     if path.exists():
         raise CheckpointError(f"backbone.pretrained: {path} is no file of weights, but a pipe or a device")
     return None
+
+
+def _of_hub(hub: HubName, names: Sequence[str]) -> WeightFiles:
+    """The weights of a repository, which are safetensors, with what describes them beside; named by their commit."""
+    safe = [name for name in names if name.endswith(".safetensors")]
+    shards = [f"{Path(name).stem}-?????-of-?????.safetensors" for name in safe]
+    needed = [file for name in safe for file in (name, f"{name}{_INDEX}")]
+    folder, at = snapshot(hub, needed, [*_BESIDE, *shards])
+    return WeightFiles(str(at), _in_folder(folder, safe))
 
 
 def _path(pretrained: str) -> Path | None:

@@ -23,7 +23,9 @@ class Parser(argparse.ArgumentParser):
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options that say which model is used: `adapter`, `weights`."""
     parser.add_argument(
-        "--adapter", required=True, help="adapter.safetensors, the folder of its run, or a configuration's name"
+        "--adapter",
+        required=True,
+        help="adapter.safetensors, the folder of its run, hf-hub:owner/name[@revision], or a configuration's name",
     )
     parser.add_argument("--weights", type=possible_path, metavar="PATH", help="of the backbone, if they are elsewhere")
 

@@ -1,12 +1,13 @@
 """What becomes of the arguments of a command before they are parsed: all of it, in the order in which it is done.
 
 1. `--debug` and `--plugins PACKAGE` are taken out (`taken`, before anything heavy is imported).
-2. Class paths are checked, and the names of files that stand for a group of options are replaced by what those hold
+2. An adapter of the Hub gets its commit (`--ckpt_path hf-hub:owner/name@commit`), so that all that follows is of one.
+3. Class paths are checked, and the names of files that stand for a group of options are replaced by what those hold
    (`ClassPathGuard`).
-3. Where no configuration is given, it is the one beside the checkpoint. One whose method trains nothing, which cannot
+4. Where no configuration is given, it is the one beside the checkpoint. One whose method trains nothing, which cannot
    have a checkpoint, gives data and task, and that beside the checkpoint the rest: the adapter is tested on other data.
-4. The packaged configuration that was named is noted as `--recipe`.
-5. `--key null` becomes a configuration.
+5. The packaged configuration that was named is noted as `--recipe`.
+6. `--key null` becomes a configuration.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from petl_bench.errors import CheckpointError
-from petl_bench.storage.untrusted import expanded
 
 if TYPE_CHECKING:
     from petl_bench.cli.config_safety import ClassPathGuard
@@ -49,11 +49,27 @@ def rewritten(command: str, arguments: Sequence[str], guard: ClassPathGuard) -> 
 
     Raises:
         UsageError: a class path is from outside, or a file that is named is none or cannot be used.
-        CheckpointError: no configuration lies beside the checkpoint.
+        CheckpointError: no configuration lies beside the checkpoint, or the Hub has no such adapter.
     """
+    arguments = list(arguments) if command == "fit" else _with_commit(arguments)
     guard.check_arguments(arguments)
     arguments = _on_other_data(command, guard.with_fragments(arguments), guard)
     return _with_nulls(_with_recipe(_with_config_beside(command, arguments)))
+
+
+def _with_commit(arguments: Sequence[str]) -> list[str]:
+    """Says which commit of the Hub an adapter is of."""
+    from petl_bench.hub.names import PREFIX
+    from petl_bench.runs.hub_adapters import pinned
+
+    out = list(arguments)
+    for place, argument in enumerate(out):
+        option, equals, value = argument.partition("=")
+        if option == "--ckpt_path" and value.startswith(PREFIX):
+            out[place] = f"--ckpt_path={pinned(value)}"
+        elif not equals and argument.startswith(PREFIX) and place and out[place - 1] == "--ckpt_path":
+            out[place] = pinned(argument)
+    return out
 
 
 def _with_config_beside(command: str, arguments: list[str]) -> list[str]:
@@ -113,11 +129,12 @@ def config_beside(checkpoint: str) -> Path:
         CheckpointError: there is none, or the checkpoint is no adapter.
     """
     from petl_bench.runs.checks import naming_option
+    from petl_bench.runs.hub_adapters import local_adapter
     from petl_bench.runs.record import CONFIG_NAME
     from petl_bench.storage.adapters import require_adapter_path
 
-    path = expanded(checkpoint)
     with naming_option("ckpt_path"):
+        path = local_adapter(checkpoint)
         require_adapter_path(path)
     beside = path.parent / CONFIG_NAME
     if not beside.is_file():

@@ -10,6 +10,8 @@ from typing import Any
 from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import SUFFIXES, find_config
 from petl_bench.errors import CheckpointError
+from petl_bench.hub.names import hub_name
+from petl_bench.runs.hub_adapters import local_adapter
 from petl_bench.runs.record import ADAPTER_NAME, CONFIG_NAME
 from petl_bench.storage.adapters import describes_itself
 from petl_bench.storage.files import FileError, file_sha256
@@ -17,7 +19,15 @@ from petl_bench.storage.untrusted import expanded, is_file, is_folder
 
 
 def adapter_of(source: str | Path) -> Path | None:
-    """The adapter file that is meant; None of a configuration."""
+    """The adapter file that is meant, of the Hub's (`hf-hub:owner/name`) the copy in the local cache.
+
+    None of a configuration.
+
+    Raises:
+        CheckpointError: the Hub has no such adapter, or it is damaged.
+    """
+    if hub_name(source) is not None:
+        return local_adapter(source)
     path = expanded(source)
     if is_folder(path):
         return path / ADAPTER_NAME

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from petl_bench.cli.arguments import Parser
+from petl_bench.cli.dataset_descriptions import described
 from petl_bench.cli.named_configs import config_folder
 from petl_bench.errors import UsageError
-from petl_bench.registry import FOLDERS, Entry, all_entries, location
-from petl_bench.storage.plain_yaml import parse_yaml
-from petl_bench.storage.untrusted import UnreadableError, read_text, shown
+from petl_bench.registry import Entry, all_entries
+from petl_bench.storage.untrusted import shown
 
 SUMMARY = (__doc__ or "").splitlines()[0]
-#: what a description may say, in the order in which it is printed
-KEYS = ("licence", "files", "clips", "counts", "often_wrong")
 
 
 def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
@@ -39,26 +35,6 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
     return 0
 
 
-def described(entry: Entry) -> dict[str, Any]:
-    """What is known of a dataset; its `name` and `summary` alone where nothing lies beside its module.
-
-    Raises:
-        UsageError: the description cannot be read, or says what no description says.
-    """
-    about = {"name": entry.name, "summary": entry.summary}
-    path = _file(entry.module)
-    if path is None or not path.is_file():
-        return about
-    try:
-        found = parse_yaml(read_text(path), str(path))
-    except UnreadableError as error:
-        raise UsageError(f"{path}: {error}") from error
-    own = found.get(entry.name, {}) if isinstance(found, dict) else None
-    if not isinstance(own, dict) or own.keys() - set(KEYS):
-        raise UsageError(f"{path}: {entry.name} must say some of {', '.join(KEYS)}, and nothing else")
-    return about | {key: own[key] for key in KEYS if key in own}
-
-
 def _entry(name: str, plugins: Sequence[str]) -> Entry:
     """The data module of a name, whatever its case and the signs between its letters."""
     entries = all_entries("datamodules", plugins)
@@ -73,15 +49,6 @@ def _entry(name: str, plugins: Sequence[str]) -> Entry:
 
 def _plain(name: str) -> str:
     return "".join(character for character in name.lower() if character.isalnum())
-
-
-def _file(module: str) -> Path | None:
-    """The description beside a module."""
-    folder, _, rest = module.partition(".")
-    if folder in FOLDERS:
-        return location(folder).joinpath(*rest.split(".")).with_suffix(".yaml")
-    spec = find_spec(module)
-    return None if spec is None or not spec.origin else Path(spec.origin).with_suffix(".yaml")
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

@@ -122,6 +122,11 @@ COMMANDS = (
         ("a backbone with LoRA in it:   petl-bench merge --adapter runs/.../seed0 --output DIR",),
         stopped="; nothing was written: give the same command again",
     ),
+    Command(
+        "push",
+        _USES,
+        ("share a run on the Hugging Face Hub: petl-bench push runs/.../seed0 --repo someone/name",),
+    ),
     Command("params", _LOOKS, ("trainable parameters by component",)),
     Command("profile", _LOOKS, ("GMACs, memory and speed of training steps",)),
     Command("plan", _LOOKS, ("memory, steps, hours and disk of a run",)),

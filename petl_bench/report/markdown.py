@@ -56,7 +56,7 @@ _PUBLISHED_COLUMNS = [
     *("Where", "Method", "Backbone", "Dataset", "Direction", "Figures", "Trainable", "State", "Remarks"),
 ]
 _TEXT_COLUMNS = frozenset(
-    {"Method", "Backbone", "State", "Task", "Model", "Revision", *_PUBLISHED_COLUMNS} - {"Trainable"}
+    {"Method", "Backbone", "State", "Task", "Model", "Revision", "What", "Source", *_PUBLISHED_COLUMNS} - {"Trainable"}
 )
 
 

@@ -13,6 +13,7 @@ from petl_bench.data.samples import Split
 from petl_bench.errors import CheckpointError, DataError, UsageError
 from petl_bench.runs.course import course_of, require_monitored, require_validation
 from petl_bench.runs.experiment import Experiment
+from petl_bench.runs.hub_adapters import local_adapter
 from petl_bench.runs.transfer import trained_elsewhere
 from petl_bench.storage.adapters import read_adapter, require_adapter_path
 from petl_bench.storage.checkpoints import read_checkpoint
@@ -76,7 +77,7 @@ def _require_adapter(command: str, experiment: Experiment) -> None:
     method, run = experiment.method, experiment.run
     if run.ckpt_path is not None:
         with naming_option("ckpt_path"):
-            require_adapter_path(expanded(run.ckpt_path))
+            require_adapter_path(local_adapter(run.ckpt_path))
     elif method.trainable and not run.zero_shot:
         raise UsageError(
             f"{command} of {type(method).__name__} needs --ckpt_path adapter.safetensors; to evaluate "
@@ -96,11 +97,11 @@ def _load(command: str, experiment: Experiment) -> None:
     method, given = experiment.method, experiment.run.ckpt_path
     if given is None:
         return
-    path = expanded(given)
     if command == "fit":
         with naming_option("ckpt_path"):
-            method.on_load_checkpoint(read_checkpoint(path))
+            method.on_load_checkpoint(read_checkpoint(expanded(given)))
         return
+    path = local_adapter(given)
     adapter = read_adapter(path)
     method.load_trained_state(adapter, str(path))
     if (origin := trained_elsewhere(method, experiment.data, path)) is not None:

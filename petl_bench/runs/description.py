@@ -10,6 +10,7 @@ from typing import Any
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.data.base import VideoTextDataModule
+from petl_bench.hub.names import hub_name
 from petl_bench.method import PARTS, Method
 from petl_bench.storage.descriptions import (
     PRETRAINED,
@@ -81,6 +82,8 @@ def _weights(pretrained: str | None, backbone: Backbone, folder: Path) -> Weight
     if pretrained is None:
         return WeightFile(sha256)
     file, place = backbone.weights.get("file"), expanded(pretrained).absolute()
+    if hub_name(pretrained) is not None:
+        return WeightFile(sha256, file, tag=backbone.weights.get("source"))
     if not place.exists():
         return WeightFile(sha256, file, tag=pretrained)
     return WeightFile(sha256, file, place=str(place), from_here=os.path.relpath(place, folder.absolute()))

@@ -18,6 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.choice import ChoiceDataModule
+from petl_bench.hub.names import hub_name
 from petl_bench.method import Method, own_options
 from petl_bench.runs.cost import CostMeter
 from petl_bench.runs.environment import environment, hardware
@@ -97,6 +98,7 @@ def drafted(
             "gmacs_total": None,
             **({"trained": _trained(run.adapter)} if run.kind == "test" else {}),
             **_trained_on(run, method, data),
+            **_adapter_from(run),
         },
         "train": None,
         "eval": None,
@@ -104,7 +106,7 @@ def drafted(
         "integrity": {
             "ranks_sha256": None,
             "adapter_sha256": None,
-            "config_sha256": known_sha256(run.folder / CONFIG_NAME),
+            "config_sha256": known_sha256(run.adapter.with_name(CONFIG_NAME)),
         },
     }
     draft = merged(of_run, data.record(), method.record())
@@ -224,6 +226,12 @@ def _trained_on(run: Run, method: Method, data: VideoTextDataModule) -> dict[str
     on = origin.data
     told = {"protocol": on.protocol, "split_sha256": on.split_sha256, "videos": len(on.video_hashes)}
     return {"trained_on": {"task": origin.task, **told}}
+
+
+def _adapter_from(run: Run) -> dict[str, str]:
+    """Of an adapter of the Hub, its repository and commit."""
+    name = hub_name(run.config.get("ckpt_path")) if run.kind == "test" else None
+    return {} if name is None else {"adapter_from": str(name.at(run.adapter.parent.name))}
 
 
 def _trained(adapter: Path) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from safetensors.torch import load, save
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.data.qa import QuestionAnswerDataModule
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.hub.names import HubName, hub_name
 from petl_bench.lightning_seams import current_rank
 from petl_bench.machine.resources import exhausted
 from petl_bench.method import Method, own_options
@@ -29,6 +30,7 @@ from petl_bench.renamed import as_written_today
 from petl_bench.runs.description import describe
 from petl_bench.runs.earlier import earlier_checkpoint, lock_of
 from petl_bench.runs.experiment import Experiment
+from petl_bench.runs.hub_adapters import local_adapter
 from petl_bench.runs.record import (
     ADAPTER_NAME,
     CONFIG_NAME,
@@ -143,7 +145,7 @@ class Run:
     def adapter(self) -> Path:
         """What is tested, or trained."""
         given = self.config.get("ckpt_path") if self.kind == "test" else None
-        return expanded(given) if given else self.folder / ADAPTER_NAME
+        return local_adapter(given) if given else self.folder / ADAPTER_NAME
 
     @property
     def ranks_name(self) -> str:
@@ -159,7 +161,7 @@ class Run:
 
     def changed_options(self) -> dict[str, tuple[Any, Any]]:
         """Options of the method that are not those in `config.yaml`, which an adapter was trained with: before, now."""
-        path = self.folder / CONFIG_NAME
+        path = self.adapter.with_name(CONFIG_NAME)
         if self.kind != "test" or not path.is_file():
             return {}
         try:
@@ -197,6 +199,8 @@ class Run:
 def name_run(command: str, experiment: Experiment) -> Run:
     """Chooses the folder of a run: of a test of a checkpoint that of the checkpoint. Nothing is written.
 
+    Results of an adapter of the Hub go to `runs_dir`, in `hf-hub/<owner>/<name>/<commit>`.
+
     Raises:
         DataError: an annotation file cannot be read.
         UsageError: a package that the end of the run needs is missing.
@@ -208,13 +212,20 @@ def name_run(command: str, experiment: Experiment) -> Run:
     config, contents = experiment.config, contents_of(method, data)
     seed, digest = options.seed_everything, config_hash(config, contents)
     if command != "fit" and options.ckpt_path:
-        path = expanded(options.ckpt_path)
+        path = local_adapter(options.ckpt_path)
         kept = command != "validate" and not experiment.trainer.fast_dev_run
         elsewhere = kept and trained_elsewhere(method, data, path)
         name = transfer_name(method, data) if elsewhere else TEST_NAME
-        return Run(path.parent, "test", config, digest, seed, name, contents=contents)
+        hub = hub_name(options.ckpt_path)
+        folder = path.parent if hub is None else _folder_for(hub, options.runs_dir, path)
+        return Run(folder, "test", config, digest, seed, name, contents=contents)
     folder = run_directory(expanded(options.runs_dir), data.dataset, method.slug, method.backbone.name, digest, seed)
     return Run(folder, "fit", config, digest, seed, FILE_NAME, contents=contents)
+
+
+def _folder_for(hub: HubName, runs_dir: str, adapter: Path) -> Path:
+    """Where results of an adapter of the Hub go: nothing is written to the cache."""
+    return expanded(runs_dir).joinpath("hf-hub", *hub.repository.split("/"), adapter.parent.name)
 
 
 def _is_dry(command: str, experiment: Experiment) -> bool:
@@ -236,6 +247,9 @@ def open_run(run: Run, command: str, experiment: Experiment, stack: ExitStack) -
     data, overwrite, dry = experiment.data, experiment.run.overwrite, _is_dry(command, experiment)
     if run.kind == "test":
         if command != "validate":
+            if hub_name(experiment.run.ckpt_path) is not None:
+                with _writing_to(run.folder):
+                    run.folder.mkdir(parents=True, exist_ok=True)
             _require_writable(run.folder, run.record_name, run.ranks_name)
         return run
     writes = current_rank() == 0 and not dry

@@ -38,15 +38,20 @@ def write_adapter(path: Path, adapter: Adapter) -> None:
     Raises:
         CheckpointError: if it cannot be written; a previous version stays as it was.
     """
+    try:
+        write_bytes_atomically(path, adapter_bytes(adapter))
+    except FileError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def adapter_bytes(adapter: Adapter) -> bytes:
+    """The content of its file; the same adapter is the same bytes."""
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.tensors.items()}
-    # One entry, as safetensors writes several in random order: the same adapter is the same file.
+    # One entry, as safetensors writes several in random order.
     described = json.dumps({**adapter.metadata, "format": FORMAT}, sort_keys=True)
-    try:
-        write_bytes_atomically(path, save(tensors, {_ENTRY: described}))
-    except FileError as error:
-        raise CheckpointError(str(error)) from error
+    return save(tensors, {_ENTRY: described})
 
 
 def read_adapter(path: Path) -> Adapter:

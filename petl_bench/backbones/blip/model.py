@@ -57,7 +57,8 @@ class BLIPBase(Backbone):
     Args:
         architecture: `base`, `tiny` (ours, for tests and the demo), or the path of a transformers `BlipConfig` (JSON).
         pretrained: a local file (BLIP's `.pth`, safetensors or bin of transformers, an `adapter.safetensors` of the
-            method `Full`), a local transformers folder, or null for random weights.
+            method `Full`), a local transformers folder, a repository of the Hugging Face Hub with such a folder's files
+            as safetensors (`hf-hub:owner/name`, with `@revision` or without), or null for random weights.
         vocabulary: BERT's `vocab.txt`, a folder with a tokeniser, or a hub name; null takes the architecture's own.
         image_size: side of a frame in pixels where it differs from the architecture's; positions are interpolated.
         dropout: in the text towers, in training only; also where they are frozen (BLIP and UniAdapter: 0.1).

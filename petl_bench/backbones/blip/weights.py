@@ -77,8 +77,9 @@ def find_weights(pretrained: str) -> Weights:
     found = local_files(pretrained, _WEIGHT_FILES)
     if found is None:
         raise UsageError(
-            f"pretrained '{pretrained}' is no file or folder, and not {packaged()}: download BLIP's .pth "
-            "(github.com/salesforce/BLIP) or a transformers folder and give its path; null gives random weights"
+            f"pretrained '{pretrained}' is no file, folder or hf-hub:owner/name, and not {packaged()}: download "
+            "BLIP's .pth (github.com/salesforce/BLIP) or a transformers folder and give its path; null gives random "
+            "weights"
         )
     return Weights(found, with_size(describe(found.folder, _FAMILY)))
 

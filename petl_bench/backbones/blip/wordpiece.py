@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petl_bench.backbones.hub import cause, from_hub
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.hub.answers import cause, from_hub
 from petl_bench.storage.untrusted import expanded
 
 #: BLIP's own tokens, in the order in which they follow the vocabulary

@@ -132,7 +132,8 @@ class CLIP(JointSpace, Backbone):
             path of an open_clip model configuration (JSON).
         pretrained: an open_clip tag (`openai`, `laion2b_s34b_b88k`), a local file (open_clip safetensors or bin,
             OpenAI TorchScript .pt, an `adapter.safetensors` of the method `Full`), a local folder (open_clip or
-            transformers `CLIPModel`), or null for random weights.
+            transformers `CLIPModel`), a repository of the Hugging Face Hub with such files as safetensors
+            (`hf-hub:openai/clip-vit-large-patch14`, with `@revision` or without), or null for random weights.
         image_size: side of a frame in pixels where it differs from the architecture's; positions are interpolated.
         gradient_checkpointing: recompute blocks in the backward pass: less memory, more time.
         init_seed: seed of random weights; unused with `pretrained`. Runs with different training seeds thus share

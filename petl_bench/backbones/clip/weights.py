@@ -24,7 +24,6 @@ from petl_bench.backbones.described import (
     require_described,
     with_size,
 )
-from petl_bench.backbones.hub import from_hub
 from petl_bench.backbones.weights import (
     WeightFiles,
     is_torchscript,
@@ -34,6 +33,7 @@ from petl_bench.backbones.weights import (
     require_match,
 )
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.hub.answers import from_hub
 from petl_bench.inputs import InputSpec
 from petl_bench.storage.untrusted import shown
 
@@ -303,8 +303,8 @@ def _tagged(architecture: str, tag: str) -> Weights:
         close = get_close_matches(tag, tags, 3) or tags[:8]
         hint = f"tags of {architecture}: {', '.join(close)}" if tags else f"{architecture} has no tags"
         raise UsageError(
-            f"pretrained '{tag}' is no file, folder or open_clip tag, and not {packaged()}; {hint}; null gives random "
-            "weights"
+            f"pretrained '{tag}' is no file, folder, hf-hub:owner/name or open_clip tag, and not {packaged()}; {hint}; "
+            "null gives random weights"
         )
     repository = config.get("hf_hub", "").rpartition("/")[0]
     try:

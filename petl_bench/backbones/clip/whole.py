@@ -15,9 +15,9 @@ from petl_bench.backbones.clip import files
 from petl_bench.backbones.clip.model import create_open_clip, find_architecture, spec_of
 from petl_bench.backbones.clip.weights import find_weights, load_weights, require_fit
 from petl_bench.backbones.described import Pixels, tell_assumed
-from petl_bench.backbones.hub import from_hub
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.hub.answers import from_hub
 from petl_bench.inputs import Clips, Words
 from petl_bench.nn.transformer import Block, Modality, Tower
 from petl_bench.ranges import Seed, Size
@@ -54,7 +54,7 @@ class WholeCLIP(JointSpace, Backbone):
     Args:
         architecture: an open_clip name, or the path of an open_clip model configuration (JSON).
         pretrained: an open_clip tag, a local file, an open_clip folder, an `adapter.safetensors` of the method `Full`,
-            or null for random weights.
+            a repository of the Hugging Face Hub (see `CLIP`), or null for random weights.
         image_size: side of a frame in pixels where it differs from the architecture's.
         init_seed: seed of random weights; unused with `pretrained`.
 

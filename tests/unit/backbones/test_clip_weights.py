@@ -499,7 +499,10 @@ def test_folder_with_a_broken_configuration(name: str, text: str, state: dict[st
 
 
 def test_unknown_tag_suggests_close_ones() -> None:
-    with pytest.raises(UsageError, match=r"'laion2b_s34b_b88' is no file, folder or open_clip tag.*laion2b_s34b_b88k"):
+    with pytest.raises(
+        UsageError,
+        match=r"'laion2b_s34b_b88' is no file, folder, hf-hub:owner/name or open_clip tag.*laion2b_s34b_b88k",
+    ):
         find_weights("ViT-B-16", "laion2b_s34b_b88")
 
 

@@ -11,9 +11,9 @@ import torch
 
 from methods.adaptformer import AdaptFormer
 from methods.full import Full
-from petl_bench.backbones import hub
 from petl_bench.backbones.clip.whole import WholeCLIP
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.hub import answers
 from petl_bench.inputs import Words
 from petl_bench.storage.adapters import Adapter
 from petl_bench.tasks.retrieval import Retrieval
@@ -100,6 +100,6 @@ def test_a_tower_from_the_hub_needs_the_hub(monkeypatch: pytest.MonkeyPatch) -> 
         raise OSError("no network")
 
     monkeypatch.setattr(open_clip, "create_model", offline)
-    monkeypatch.setattr(hub, "_require_answer", lambda repository: None)
+    monkeypatch.setattr(answers, "_require_answer", lambda repository: None)
     with pytest.raises(CheckpointError, match=r"roberta-base from the hub.*no network"):
         WholeCLIP("roberta-ViT-B-32", None)

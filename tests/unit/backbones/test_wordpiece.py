@@ -12,12 +12,12 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from petl_bench.backbones import hub
 from petl_bench.backbones.blip import wordpiece
 from petl_bench.backbones.blip.text import pre_caption
 from petl_bench.backbones.blip.wordpiece import WordPiece
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.fixture import scenes as drawn
+from petl_bench.hub import answers
 from tests.unit.backbones.blip_reference import VOCABULARY
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "man", "play", "##ing", "##s", "?", "a"]
@@ -92,7 +92,7 @@ def test_hub_name_is_looked_up_in_the_cache_first(
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    monkeypatch.setattr(hub, "_require_answer", lambda repository: None)
+    monkeypatch.setattr(answers, "_require_answer", lambda repository: None)
     of_hub = WordPiece("someone/bert", tokenizer.clean, tokenizer.dec_token, *ENDS)
     assert of_hub(["a man"], 5)[0].equal(tokenizer(["a man"], 5)[0])
     assert asked == [("someone/bert/vocab.txt", True), ("someone/bert/vocab.txt", False)]

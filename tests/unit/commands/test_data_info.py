@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
-from petl_bench.commands.data_info import KEYS, described
+from petl_bench.cli.dataset_descriptions import KEYS, described
 from petl_bench.data.samples import Protocol
 from petl_bench.errors import UsageError
 from petl_bench.main import main

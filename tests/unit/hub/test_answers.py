@@ -14,9 +14,9 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
-from petl_bench.backbones import hub
-from petl_bench.backbones.hub import cause, from_hub
 from petl_bench.errors import CheckpointError
+from petl_bench.hub import answers
+from petl_bench.hub.answers import cause, from_hub
 
 REPOSITORY = "someone/weights"
 
@@ -28,7 +28,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "_SECONDS", 1)
+    monkeypatch.setattr(answers, "_SECONDS", 1)
     huggingface_hub.close_session()
     yield
     huggingface_hub.close_session()
@@ -106,14 +106,14 @@ def test_what_a_server_answers(status: int, tries: list[str], told: str, monkeyp
 
 
 def test_the_cache_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "_require_answer", lambda repository: pytest.fail("asked the network"))
+    monkeypatch.setattr(answers, "_require_answer", lambda repository: pytest.fail("asked the network"))
     assert from_hub(lambda: constants.HF_HUB_OFFLINE, REPOSITORY) is True
     assert constants.HF_HUB_OFFLINE is False
 
 
 def test_offline_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(hub, "_require_answer", lambda repository: pytest.fail("asked the network"))
+    monkeypatch.setattr(answers, "_require_answer", lambda repository: pytest.fail("asked the network"))
     message, _ = refused([])
     assert message == "FileNotFoundError: a follow-up error"
 

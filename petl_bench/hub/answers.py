@@ -1,4 +1,4 @@
-"""Files of the Hugging Face hub: from the local cache without asking the network, else if the hub answers at all."""
+"""What the Hub answers, if it answers at all: soon, asked once, and with the cause where it does not."""
 
 from __future__ import annotations
 
@@ -10,19 +10,23 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from petl_bench.errors import CheckpointError, chain
 
 #: seconds that the hub has to answer, unless the variable says otherwise
-_SECONDS, _SECONDS_SET_BY = 8, "HF_HUB_ETAG_TIMEOUT"
+_SECONDS, _SECONDS_SET_BY = 4, "HF_HUB_ETAG_TIMEOUT"
 _UNKNOWN_NAME = re.compile(
     r"name or service not known|name resolution|getaddrinfo|nodename nor servname|No address", re.I
 )
 _CERTIFICATE = re.compile(r"certificate", re.I)
 _TIMEOUT = re.compile(r"Timeout|timed out", re.I)
+#: for whoever has no token
+HOW_TO_LOG_IN = "`hf auth login`, or set HF_TOKEN"
+
+Answer = TypeVar("Answer")
 
 
 def from_hub(get: Callable[[], Any], repository: str) -> Any:
@@ -58,13 +62,37 @@ def cause(error: BaseException) -> str:
     if any(type(one).__name__ == "OfflineModeIsEnabled" for one in errors):
         return "HF_HUB_OFFLINE is set"
     for one in errors:
-        if known := _known(one):
+        if known := refusal(one) or _known(one):
             return known
     first = errors[-1]
     if isinstance(first, OSError) and first.strerror:
         return f"{first.strerror}{f': {name}' if (name := first.filename) else ''}"
     text = " ".join(str(first).split())[:200]
     return f"{type(first).__name__}: {text}" if text else type(first).__name__
+
+
+def refusal(error: BaseException) -> str:
+    """What the hub says no with; empty of any other error."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if not isinstance(error, HfHubHTTPError):
+        return ""
+    status, told = error.response.status_code, " ".join((error.server_message or "").split())[:200]
+    if isinstance(error, GatedRepoError):
+        return "its owner has to let you in: ask for access on its page"
+    if isinstance(error, RepositoryNotFoundError):
+        return f"no such repository, or a private one that {_whose()} may not read"
+    if isinstance(error, RevisionNotFoundError):
+        return "it has no such revision"
+    if status == 401:
+        return f"it does not take the token: {HOW_TO_LOG_IN}"
+    return f"it answers with status {status}{f': {told}' if told else ''}"
+
+
+def _whose() -> str:
+    from huggingface_hub import get_token
+
+    return "this token" if get_token() else f"nobody without a token ({HOW_TO_LOG_IN})"
 
 
 def _known(error: BaseException) -> str:
@@ -98,31 +126,48 @@ def _offline() -> Iterator[None]:
 def _require_answer(repository: str) -> None:
     """Asks the hub for a small file of the repository, once.
 
-    In a thread: the resolver of names, and a server that answers by the byte, know no limit.
-
     Raises:
         CheckpointError: there is no answer, or one that says that there will be none.
     """
     from huggingface_hub import get_session, hf_hub_url
 
-    url, seconds, answers = hf_hub_url(repository, "config.json"), _seconds(), []
+    url = hf_hub_url(repository, "config.json")
+    answer = answered(lambda seconds: get_session().head(url, timeout=seconds, follow_redirects=False), url)
+    status = answer.status_code
+    # Also of a file that is not there, or not for us: the hub says so.
+    if status not in range(100, 500) or status == 407:
+        raise CheckpointError(f"{_asked(url)}: it answers with status {status}")
 
-    def ask() -> None:
+
+def answered(ask: Callable[[float], Answer], url: str) -> Answer:
+    """What one request gives, if there is an answer in time.
+
+    In a thread: the resolver of names, and a server that answers by the byte, know no limit.
+
+    Args:
+        ask: makes the request; it is given the seconds that it may take.
+        url: that it asks, for messages.
+
+    Raises:
+        CheckpointError: there is no answer, or one that says no; it says why, in half a line.
+    """
+    seconds, answers, errors = _seconds(), [], []
+
+    def work() -> None:
         try:
-            answers.append(get_session().head(url, timeout=seconds, follow_redirects=False))
+            answers.append(ask(seconds))
         except Exception as error:  # whatever the client raises
-            answers.append(error)
+            errors.append(error)
 
-    thread = threading.Thread(target=ask, daemon=True)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join(seconds + 1)
-    answer: Any = answers[0] if answers else TimeoutError()
-    status = getattr(answer, "status_code", 0)
-    if status in range(100, 500) and status != 407:  # also of a file that is not there, or not for us: the hub says so
-        return
-    told = f"it answers with status {status}" if status else cause(answer)
+    thread.join(seconds + 0.5)
+    if answers:
+        return answers[0]
+    error = errors[0] if errors else TimeoutError()
+    told = cause(error)
     limit = f" within {seconds} s ({_SECONDS_SET_BY} sets another limit)" if told.endswith("no answer") else ""
-    raise CheckpointError(f"{_asked(url)}: {told}{limit}") from (answer if isinstance(answer, Exception) else None)
+    raise CheckpointError(f"{_asked(url)}: {told}{limit}") from error
 
 
 def _seconds() -> int:
