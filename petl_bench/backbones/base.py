@@ -237,6 +237,20 @@ class Backbone(Configurable, nn.Module, ABC):
             init_seed: of the weights.
         """
 
+    @classmethod
+    def whereabouts(cls, architecture: str, pretrained: str | None) -> str:
+        """Where weights are, in a few words; nothing is fetched.
+
+        Args:
+            architecture: as of the constructor.
+            pretrained: as of the constructor.
+
+        Raises:
+            UsageError: nothing is called so.
+            CheckpointError: they are neither here nor to be had.
+        """
+        return "random" if pretrained is None else f"{pretrained}: looked for when the run begins"
+
     def carried(self) -> dict[str, Any]:
         architecture = str(given_arguments(self).get("architecture", ""))
         if not architecture.endswith(".json"):

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from petl_bench.backbones.described import Pixels, pixels_of_adapter
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.hub import answers
 from petl_bench.hub.names import HubName, hub_name
 from petl_bench.hub.snapshots import snapshot
 from petl_bench.machine.resources import exhausted, exhausted_by_parser
@@ -156,6 +157,24 @@ def local_files(pretrained: str, names: Sequence[str]) -> WeightFiles | None:
     if path.exists():
         raise CheckpointError(f"backbone.pretrained: {path} is no file of weights, but a pipe or a device")
     return None
+
+
+def place_of(pretrained: str, names: Sequence[str]) -> str | None:
+    """Where `local_files` would find weights, in a few words; None if nothing of this machine or the Hub is called so.
+
+    Raises:
+        CheckpointError: as `local_files`, or nobody answers.
+    """
+    if (hub := hub_name(pretrained)) is not None:
+        try:
+            return f"{pretrained}: {answers.whereabouts(partial(_of_hub, hub, names), hub.repository)}"
+        except CheckpointError as error:
+            raise CheckpointError(f"{pretrained}: {error}") from error
+    found = local_files(pretrained, names)
+    if found is None:
+        return None
+    found.require_weights()
+    return f"{pretrained}: {sum(file.stat().st_size for file in found.files) / 1e6:,.1f} MB on this machine"
 
 
 def _of_hub(hub: HubName, names: Sequence[str]) -> WeightFiles:

@@ -42,7 +42,8 @@ from petl_bench.machine.limits import fault_of_machine
 from petl_bench.machine.memory import reporting_exhaustion
 from petl_bench.method import Method
 from petl_bench.ranges import Seed
-from petl_bench.registry import import_plugins
+from petl_bench.registry import import_plugins, named_class
+from petl_bench.runs.checks import require_adapter
 from petl_bench.runs.clusters import require_processes
 from petl_bench.runs.experiment import Experiment, RunOptions
 from petl_bench.runs.freedoms import plain_defaults, refused_class, require_allowed
@@ -224,6 +225,10 @@ class Configuration(LightningCLI):
         processes = require_processes(options.trainer)
         if self.command == "predict" and processes > 1:
             raise UsageError("predict writes one file: run it with --trainer.devices 1")
+        if data is None:
+            require_adapter(self.command, named_class(options.model.class_path), self._run_options)
+            data = self.data()
+            data.require_files(self.command)  # before weights are fetched, which may take minutes
         return self.build(method, data, processes)
 
     def require_possible(self) -> None:
@@ -257,17 +262,47 @@ class Configuration(LightningCLI):
     ) -> Experiment:
         """Makes what the options describe, see `experiment`, without looking at them."""
         options = self.options
-        run = RunOptions(**{field.name: options.get(field.name) for field in dataclasses.fields(RunOptions)})
+        run = self._run_options
         # An adapter's own record says which recipe its training was compared with.
         recipe = read_recipe(run.recipe) if self.command == "fit" and run.recipe else None
-        if method is None or data is None:
-            made: Any = self.parser.instantiate_classes(options)
-        else:
-            made = Namespace(model=method, data=data, trainer=_trainer_alone(options.trainer))
-        made.model.seed = run.seed_everything
+        data = data or self.data()
+        method = method or self._made("model")
+        if not data.is_linked:
+            data.link(method.backbone.spec, run.seed_everything)
+        method.seed = run.seed_everything
         config, plugins = self.dumped(options), self.guard.plugins
-        parts = (made.model, made.data, options.trainer, made.trainer)
+        parts = (method, data, options.trainer, _trainer_alone(options.trainer))
         return Experiment(*parts, run, config, self.resolve, recipe, plugins, processes)
+
+    def data(self) -> VideoTextDataModule:
+        """The data module, which nobody has told yet what the backbone expects.
+
+        Raises:
+            UsageError: its options are wrong.
+        """
+        return self._made("data")
+
+    def weights(self) -> str:
+        """Where the weights of the backbone are, in a few words; they are not fetched.
+
+        Raises:
+            UsageError: no weights are called so.
+            CheckpointError: they are neither here nor to be had.
+        """
+        backbone = self.options.model.init_args.backbone
+        pretrained = self.options.get(_WEIGHTS)
+        return named_class(backbone.class_path).whereabouts(str(backbone.init_args.architecture), pretrained)
+
+    @property
+    def _run_options(self) -> RunOptions:
+        return RunOptions(**{field.name: self.options.get(field.name) for field in dataclasses.fields(RunOptions)})
+
+    def _made(self, name: str) -> Any:
+        """The method (`model`) or the data module (`data`) of the configuration."""
+        parser = LightningArgumentParser(exit_on_error=False)
+        parser.add_subclass_arguments({"model": Method, "data": VideoTextDataModule}[name], name, required=True)
+        open_no_files(parser)
+        return parser.instantiate_classes(Namespace({name: self.options[name]}))[name]
 
     def dumped(self, options: Namespace) -> dict[str, Any]:
         """Options as `config.yaml` holds them."""

@@ -67,7 +67,7 @@ COMMANDS = (
     Command(
         "fit",
         _RUNS,
-        ("train, then test the result:  petl-bench fit --config msrvtt_adaptformer --data.init_args.root ~/msrvtt",),
+        ("train, then test the result:  petl-bench fit --config msrvtt_adaptformer --data.root ~/msrvtt",),
         several=True,
         stopped="; no step was made, so nothing is lost",
         function="run:fit",
@@ -126,6 +126,11 @@ COMMANDS = (
         "push",
         _USES,
         ("share a run on the Hugging Face Hub: petl-bench push runs/.../seed0 --repo someone/name",),
+    ),
+    Command(
+        "doctor",
+        _LOOKS,
+        ("what a run would stumble over: petl-bench doctor --config msrvtt_lora --data.root ~/msrvtt",),
     ),
     Command("params", _LOOKS, ("trainable parameters by component",)),
     Command("profile", _LOOKS, ("GMACs, memory and speed of training steps",)),

@@ -139,6 +139,12 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         self._datasets: dict[str, TrainingDataset | EvaluationDataset] = {}
         self._missing: dict[str, list[str]] = {}
         self._not_cached: dict[str, int] = {}
+        self._paths: dict[Split, list[Path | None]] = {}
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether somebody has said what the backbone expects."""
+        return self._spec is not None
 
     @property
     def spec(self) -> InputSpec:
@@ -306,15 +312,30 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         own = [path for role, path in files.items() if not role.startswith(others)]
         return ", ".join(map(str, own or files.values()))  # the test split may be read from a part `val`
 
+    def require_files(self, stage: str) -> None:
+        """Refuses a run whose annotations or clips are not there, before a backbone is made.
+
+        Args:
+            stage: `fit`, `validate`, `test` or `predict`.
+
+        Raises:
+            DataError: a file is missing or damaged, or there are other counts than the protocol's.
+        """
+        if stage == "fit" and self.evaluation_only:
+            return  # which is refused in words of its own
+        for split in _splits(stage):
+            self._find(split, self.samples(split))
+
+    def missing_clips(self) -> int:
+        """How many clips were not found in the splits that were looked at."""
+        return sum(path is None for paths in self._paths.values() for path in paths)
+
     def setup(self, stage: str) -> None:
         spec = self.spec  # before files are read
-        splits: tuple[Split, ...] = ("train", "val", "test") if stage == "fit" else ("test",)
-        if stage == "validate":
-            splits = ("val",)
         if stage == "fit":
             self.require_frames_to_train_on()
             self._require_unseen()
-        for split in splits:
+        for split in _splits(stage):
             if split not in self._datasets:
                 self._datasets[split] = self._dataset(split, spec)
 
@@ -398,7 +419,12 @@ class VideoTextDataModule(Configurable, LightningDataModule):
             rank_zero_warn(f"{split} split: {missing} of {len(clips)} clips are not in {cache.folder}: decoding them")
 
     def _find(self, split: Split, samples: Sequence[Sample]) -> list[Path | None]:
-        """The file of each sample; None for a missing one where that is tolerated."""
+        """The file of each sample; None for a missing one where that is tolerated. Looked for once."""
+        if split not in self._paths:
+            self._paths[split] = self._look_for(split, samples)
+        return self._paths[split]
+
+    def _look_for(self, split: Split, samples: Sequence[Sample]) -> list[Path | None]:
         clips = self.clip_files()
         if clips is None:
             raise DataError(f"no folder of clips at {self.root / self.videos}: set data.root and data.videos")
@@ -740,6 +766,12 @@ class VideoTextDataModule(Configurable, LightningDataModule):
     def is_fixture(self) -> bool:
         """True for generated data, whose figures are no benchmark."""
         return (self.root / MARK).is_file()
+
+
+def _splits(stage: str) -> tuple[Split, ...]:
+    """What a command reads."""
+    every: dict[str, tuple[Split, ...]] = {"fit": ("train", "val", "test"), "validate": ("val",)}
+    return every.get(stage, ("test",))
 
 
 def _row(sample: Sample) -> tuple[Any, ...]:

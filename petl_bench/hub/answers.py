@@ -56,6 +56,33 @@ def from_hub(get: Callable[[], Any], repository: str) -> Any:
         raise CheckpointError(cause(error)) from error
 
 
+def whereabouts(get: Callable[[], Any], repository: str) -> str:
+    """Where files of a hub repository are, in a few words; nothing is fetched.
+
+    Args:
+        get: reads the files where they are in the local cache.
+        repository: `owner/name`.
+
+    Raises:
+        CheckpointError: they are not in the cache and could not be downloaded; it says why, in half a line.
+    """
+    from huggingface_hub import constants
+
+    with _offline():
+        try:
+            get()
+            return "in the local cache"
+        except Exception:  # whatever the libraries raise where a file is not in the cache
+            pass
+    if constants.HF_HUB_OFFLINE:
+        raise CheckpointError("not in the local cache, and HF_HUB_OFFLINE is set")
+    try:
+        _require_answer(repository)
+    except CheckpointError as error:
+        raise CheckpointError(f"not in the local cache, and cannot be downloaded: {error}") from error
+    return f"not in the local cache, fetched from {repository} when the run begins"
+
+
 def cause(error: BaseException) -> str:
     """Why a file could not be downloaded: what was wrong first, and not what libraries made of it."""
     errors = list(chain(error))
@@ -116,11 +143,12 @@ def _known(error: BaseException) -> str:
 def _offline() -> Iterator[None]:
     from huggingface_hub import constants
 
+    before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
-        constants.HF_HUB_OFFLINE = False
+        constants.HF_HUB_OFFLINE = before
 
 
 def _require_answer(repository: str) -> None:

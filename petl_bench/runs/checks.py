@@ -11,8 +11,9 @@ from pytorch_lightning.utilities import rank_zero_warn
 from petl_bench.data.qa import QuestionAnswerDataModule
 from petl_bench.data.samples import Split
 from petl_bench.errors import CheckpointError, DataError, UsageError
+from petl_bench.method import Method
 from petl_bench.runs.course import course_of, require_monitored, require_validation
-from petl_bench.runs.experiment import Experiment
+from petl_bench.runs.experiment import Experiment, RunOptions
 from petl_bench.runs.hub_adapters import local_adapter
 from petl_bench.runs.transfer import trained_elsewhere
 from petl_bench.storage.adapters import read_adapter, require_adapter_path
@@ -43,7 +44,7 @@ def require_sense(command: str, experiment: Experiment) -> None:
         _require_training_data(experiment)
         data.require_frames_to_train_on()
     else:
-        _require_adapter(command, experiment)
+        require_adapter(command, type(method), experiment.run)
     _require_answers(command, experiment)
     method.configure_model()
     _load(command, experiment)
@@ -72,16 +73,22 @@ def naming_option(option: str) -> Iterator[None]:
         raise CheckpointError(f"{option}: {error}") from error
 
 
-def _require_adapter(command: str, experiment: Experiment) -> None:
-    """Refuses to evaluate what was never trained, unless asked to."""
-    method, run = experiment.method, experiment.run
+def require_adapter(command: str, method: type[Method], run: RunOptions) -> None:
+    """Refuses to evaluate what was never trained, unless asked to; `fit` needs no adapter.
+
+    Raises:
+        UsageError: none is named.
+        CheckpointError: it is not there.
+    """
+    if command == "fit":
+        return
     if run.ckpt_path is not None:
         with naming_option("ckpt_path"):
             require_adapter_path(local_adapter(run.ckpt_path))
     elif method.trainable and not run.zero_shot:
         raise UsageError(
-            f"{command} of {type(method).__name__} needs --ckpt_path adapter.safetensors; to evaluate "
-            "it untrained on purpose, add --zero_shot true"
+            f"{command} of {method.__name__} needs --ckpt_path adapter.safetensors; to evaluate it untrained on "
+            "purpose, add --zero_shot true"
         )
 
 

@@ -34,7 +34,11 @@ WRONG = [
     (["fit", "--config", "fixture_adaptformer", "--trainer.check_val_every_n_epoch", "0"], 2, "from 1"),
     (["fit", "--config", "fixture_adaptformer", "--zero_shot", "true"], 2, "fit trains"),
     (["fit", "--config", "fixture_adaptformer", "--data.init_args.max_words", "0"], 2, "max_words: expected"),
-    (["fit", "--config", "fixtureqa_adaptformer", "--data.init_args.root", "/nowhere"], 4, "/nowhere/train_qa.json"),
+    (
+        ["fit", "--config", "fixtureqa_adaptformer", "--data.init_args.root", "/nowhere"],
+        4,
+        "data.root /nowhere is no folder: no train questions in /nowhere",
+    ),
     (["list", "methods", "--plugins", "no_such_package"], 2, "no module 'no_such_package'"),
     (["list", "datamodules", "--plugins", "no_such_package"], 2, "no module 'no_such_package'"),
     (["list", "matrix", "--plugins", "no_such_package"], 2, "no module 'no_such_package'"),

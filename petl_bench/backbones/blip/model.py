@@ -30,7 +30,7 @@ from petl_bench.backbones.base import (
 from petl_bench.backbones.blip import files
 from petl_bench.backbones.blip.text import pre_caption, pre_question
 from petl_bench.backbones.blip.towers import BERTBlock, BLIPDecoder, BLIPTextTower, BLIPVisionTower
-from petl_bench.backbones.blip.weights import TIED, Start, find_weights, load_weights, require_fit
+from petl_bench.backbones.blip.weights import TIED, Start, find_weights, load_weights, require_fit, whereabouts
 from petl_bench.backbones.blip.wordpiece import WordPiece
 from petl_bench.backbones.described import MEAN, STD, Pixels, tell_assumed
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256, take_over
@@ -145,6 +145,12 @@ class BLIPBase(Backbone):
             taken = {} if vocabulary or beside else {"tokenizer": f"of {Path(own_vocabulary).name}"}
             self.weights["assumed"] = tell_assumed(pretrained, assumed | taken)
         self.set_gradient_checkpointing(gradient_checkpointing)
+
+    @classmethod
+    def whereabouts(cls, architecture: str, pretrained: str | None) -> str:
+        if pretrained is None or full_adapter(pretrained):
+            return super().whereabouts(architecture, pretrained)
+        return whereabouts(pretrained)
 
     def _create(self, config: dict[str, Any], init_seed: int, device: torch.device) -> Any:
         """A transformers model with random weights; they follow from `init_seed`, not from the global generator."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from petl_bench.backbones.described import Description, Facts, Family, describe, require_described, with_size
-from petl_bench.backbones.weights import WeightFiles, local_files, packaged, read_tensors, require_match
+from petl_bench.backbones.weights import WeightFiles, local_files, packaged, place_of, read_tensors, require_match
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.inputs import InputSpec
 from petl_bench.storage.untrusted import shown
@@ -76,12 +76,27 @@ def find_weights(pretrained: str) -> Weights:
     """
     found = local_files(pretrained, _WEIGHT_FILES)
     if found is None:
-        raise UsageError(
-            f"pretrained '{pretrained}' is no file, folder or hf-hub:owner/name, and not {packaged()}: download "
-            "BLIP's .pth (github.com/salesforce/BLIP) or a transformers folder and give its path; null gives random "
-            "weights"
-        )
+        raise _nothing(pretrained)
     return Weights(found, with_size(describe(found.folder, _FAMILY)))
+
+
+def whereabouts(pretrained: str) -> str:
+    """Where weights are, in a few words; nothing is fetched.
+
+    Raises:
+        UsageError: if `pretrained` is no file, folder or repository.
+        CheckpointError: they are damaged, or neither here nor to be had.
+    """
+    if (found := place_of(pretrained, _WEIGHT_FILES)) is None:
+        raise _nothing(pretrained)
+    return found
+
+
+def _nothing(pretrained: str) -> UsageError:
+    return UsageError(
+        f"pretrained '{pretrained}' is no file, folder or hf-hub:owner/name, and not {packaged()}: download BLIP's "
+        ".pth (github.com/salesforce/BLIP) or a transformers folder and give its path; null gives random weights"
+    )
 
 
 def require_fit(architecture: str, config: dict[str, Any], image_size: int | None, weights: Weights) -> None:

@@ -26,7 +26,7 @@ from petl_bench.backbones.base import (
     video_memory,
 )
 from petl_bench.backbones.clip import files
-from petl_bench.backbones.clip.weights import facts_of, find_weights, load_weights, require_fit
+from petl_bench.backbones.clip.weights import facts_of, find_weights, load_weights, require_fit, whereabouts
 from petl_bench.backbones.described import MEAN, STD, Pixels, pixels_of_open_clip, tell_assumed
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256, take_over
 from petl_bench.bpe import VOCABULARY, clip_tokenize
@@ -190,6 +190,12 @@ class CLIP(JointSpace, Backbone):
     @classmethod
     def tiny(cls, init_seed: int = 0) -> CLIP:
         return cls("tiny", None, init_seed=init_seed)
+
+    @classmethod
+    def whereabouts(cls, architecture: str, pretrained: str | None) -> str:
+        if pretrained is None or full_adapter(pretrained):
+            return super().whereabouts(architecture, pretrained)
+        return whereabouts(find_architecture(architecture)[1], pretrained)
 
     def published(self) -> dict[str, bytes]:
         _, name = find_architecture(str(given_arguments(self)["architecture"]))

@@ -29,10 +29,12 @@ from petl_bench.backbones.weights import (
     is_torchscript,
     local_files,
     packaged,
+    place_of,
     read_tensors,
     require_match,
 )
 from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.hub import answers
 from petl_bench.hub.answers import from_hub
 from petl_bench.inputs import InputSpec
 from petl_bench.storage.untrusted import shown
@@ -293,19 +295,31 @@ def _described(folder: Path) -> Description:
     return with_size(found)
 
 
-def _tagged(architecture: str, tag: str) -> Weights:
-    import open_clip
-    from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+def whereabouts(architecture: str, pretrained: str) -> str:
+    """Where weights are, in a few words; nothing is fetched.
 
-    config = get_pretrained_cfg(architecture, tag)
-    if not config:
-        tags = open_clip.list_pretrained_tags_by_model(architecture)
-        close = get_close_matches(tag, tags, 3) or tags[:8]
-        hint = f"tags of {architecture}: {', '.join(close)}" if tags else f"{architecture} has no tags"
-        raise UsageError(
-            f"pretrained '{tag}' is no file, folder, hf-hub:owner/name or open_clip tag, and not {packaged()}; {hint}; "
-            "null gives random weights"
-        )
+    Raises:
+        UsageError: if `pretrained` is no file, folder, repository or tag.
+        CheckpointError: they are damaged, or neither here nor to be had.
+    """
+    if (found := place_of(pretrained, _WEIGHT_FILES)) is not None:
+        return found
+    config = _of_tag(architecture, pretrained)
+    repository = config.get("hf_hub", "").rpartition("/")[0]
+    if not repository:
+        return f"{pretrained}: fetched from {config.get('url')} when the run begins, where it is not there yet"
+    from open_clip.pretrained import download_pretrained
+
+    try:
+        return f"{pretrained}: {answers.whereabouts(partial(download_pretrained, config), repository)}"
+    except CheckpointError as error:
+        raise CheckpointError(f"weights '{pretrained}' of {architecture}: {error}") from error
+
+
+def _tagged(architecture: str, tag: str) -> Weights:
+    from open_clip.pretrained import download_pretrained
+
+    config = _of_tag(architecture, tag)
     repository = config.get("hf_hub", "").rpartition("/")[0]
     try:
         file = Path(from_hub(partial(download_pretrained, config), repository))
@@ -316,6 +330,22 @@ def _tagged(architecture: str, tag: str) -> Weights:
         ) from error
     pixels = pixels_of_open_clip({key: config[key] for key in config if key != "size"}, f"tag '{tag}'")
     return Weights(WeightFiles(tag, (file,)), bool(config.get("quick_gelu", False)), Description((), {}, pixels), True)
+
+
+def _of_tag(architecture: str, tag: str) -> dict[str, Any]:
+    """What open_clip knows of a tag."""
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg
+
+    if config := get_pretrained_cfg(architecture, tag):
+        return config
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    close = get_close_matches(tag, tags, 3) or tags[:8]
+    hint = f"tags of {architecture}: {', '.join(close)}" if tags else f"{architecture} has no tags"
+    raise UsageError(
+        f"pretrained '{tag}' is no file, folder, hf-hub:owner/name or open_clip tag, and not {packaged()}; {hint}; "
+        "null gives random weights"
+    )
 
 
 def _is_openai(found: WeightFiles) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone, JointSpace, TextFeatures, VideoFeatures, mean_over_frames, require_patch
 from petl_bench.backbones.clip import files
-from petl_bench.backbones.clip.model import create_open_clip, find_architecture, spec_of
+from petl_bench.backbones.clip.model import CLIP, create_open_clip, find_architecture, spec_of
 from petl_bench.backbones.clip.weights import find_weights, load_weights, require_fit
 from petl_bench.backbones.described import Pixels, tell_assumed
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256
@@ -120,6 +120,10 @@ class WholeCLIP(JointSpace, Backbone):
     @classmethod
     def tiny(cls, init_seed: int = 0) -> WholeCLIP:
         return cls("tiny", None, init_seed=init_seed)
+
+    @classmethod
+    def whereabouts(cls, architecture: str, pretrained: str | None) -> str:
+        return CLIP.whereabouts(architecture, pretrained)
 
     @property
     def towers(self) -> dict[str, Tower]:

@@ -21,7 +21,7 @@ def test_help_has_every_command_once(capsys: pytest.CaptureFixture[str]) -> None
     assert main(["--help"]) == 0
     assert capsys.readouterr().out == help_text()
     for command in COMMANDS:
-        assert help_text().count(f"\n  {command.name:<10}{command.summary[0]}\n") == 1
+        assert help_text().count(f"\n  {command.name:<9} {command.summary[0]}\n") == 1
 
 
 def test_no_command_is_bad_usage(capsys: pytest.CaptureFixture[str]) -> None:
