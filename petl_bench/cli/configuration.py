@@ -265,8 +265,8 @@ class Configuration(LightningCLI):
         run = self._run_options
         # An adapter's own record says which recipe its training was compared with.
         recipe = read_recipe(run.recipe) if self.command == "fit" and run.recipe else None
-        data = data or self.data()
-        method = method or self._made("model")
+        data = self.data() if data is None else data
+        method = self._method() if method is None else method
         if not data.is_linked:
             data.link(method.backbone.spec, run.seed_everything)
         method.seed = run.seed_everything
@@ -281,6 +281,9 @@ class Configuration(LightningCLI):
             UsageError: its options are wrong.
         """
         return self._made("data")
+
+    def _method(self) -> Method:
+        return self._made("model")
 
     def weights(self) -> str:
         """Where the weights of the backbone are, in a few words; they are not fetched.
