@@ -213,7 +213,7 @@ def log_names(given: str | None) -> list[str]:
             close = get_close_matches(name, TOOLS, 1)
             hint = f"did you mean {close[0]}?" if close else f"names are {', '.join(TOOLS)}, with commas in between"
             raise UsageError(
-                f"log is {shown(given)}: there is no {shown(name) if name else 'tool without a name'}; {hint}"
+                f"log is {shown(given)}: there is no {shown(name) if name else 'tool without name'}; {hint}"
             )
     return names
 
