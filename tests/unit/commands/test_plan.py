@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from petl_bench.backbones.clip.model import CLIP
-from petl_bench.commands.plan import memory_bytes
+from petl_bench.runs.planning import memory_bytes
 from petl_bench.main import main
 from petl_bench.method import Method
 from petl_bench.tasks.retrieval import Retrieval
