@@ -73,11 +73,14 @@ MAY_IMPORT = {
         *(*GROUND, "backbones.base", "bpe", "cli.sources", "data", "inputs", "loading", "machine", "metrics"),
         *("report.templating", "report.thumbnails", "storage", "tasks.base", "tasks.questions", "video_text_model"),
     },
+    "sweep": {
+        *("cli.configuration", "data.build_cache", "errors", "formats", "machine", "runs", "storage"),
+    },
     "library": {*GROUND, "cli", "data", "machine", "method", "registry", "runs"},
     "testing": {*GROUND, "backbones", "cli", "data", "inputs", "method", "nn", "registry", "storage", "tasks"},
     "commands": {
         *(*GROUND, "backbones", "cli", "data", "fixture", "inputs", "loading", "machine", "method", "metrics"),
-        *("pretraining", "registry", "report", "runs", "search", "storage", "tasks"),
+        *("pretraining", "registry", "report", "runs", "search", "storage", "sweep", "tasks"),
     },
     "main": {"cli.rewriting", "commands.table", "errors", "machine"},
     "__main__": {"main"},

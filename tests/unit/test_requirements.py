@@ -67,7 +67,7 @@ def distributions(folders: Iterable[str]) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize(
     ("folders", "extras"),
-    [(RUN_TIME, ("decord", "lance", "report", "wups")), (DEVELOPMENT, ("ci",))],
+    [(RUN_TIME, ("decord", "lance", "report", "sweep", "wups")), (DEVELOPMENT, ("ci",))],
     ids=["run time", "tests"],
 )
 def test_every_import_is_declared(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
@@ -76,8 +76,8 @@ def test_every_import_is_declared(folders: tuple[str, ...], extras: tuple[str, .
 
 
 def test_what_is_imported_at_once_needs_no_extra() -> None:
-    """decord and lancedb are imported where a user asks for them, matplotlib and NLTK where they are there."""
-    assert not {"decord", "lancedb", "matplotlib", "nltk"} & requirements().keys()
+    """decord, lancedb and submitit are imported where a user asks for them, matplotlib and NLTK where they are there."""
+    assert not {"decord", "lancedb", "matplotlib", "nltk", "submitit"} & requirements().keys()
 
 
 def test_everything_declared_is_used() -> None:
