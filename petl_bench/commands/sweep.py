@@ -26,7 +26,7 @@ from petl_bench.report.leaderboard import leaderboard
 from petl_bench.storage.files import write_atomically
 from petl_bench.storage.untrusted import UnreadableError, expanded, parse_json, read_text
 from petl_bench.sweep.grid import points_of, require_of_fit
-from petl_bench.sweep.jobs import Job, Local, Outcome, Task, gpus_of, require_submitit, submit_array
+from petl_bench.sweep.jobs import Job, Local, Outcome, Task, gpus_of, petl_bench, require_submitit, submit_array
 from petl_bench.sweep.survey import Planned, survey
 
 #: folder below that of the runs, for what they print and for submitit's files
@@ -141,7 +141,7 @@ class Sweep:
             options = {"gpus_per_node": gpus, **options}
         tasks = [self._task(one) for one in self.left]
         report = ["report", *map(str, self._folders()), f"--output={self.output}"]
-        last = Task("the report", Job(report, "", str((self.folder / "report.log").absolute())))
+        last = Task("the report", Job(petl_bench(report), "", str((self.folder / "report.log").absolute())))
         *jobs, of_report = submit_array((self.folder / "slurm").absolute(), {"time": _MINUTES, **options}, tasks, last)
         queued = {str(one.folder.absolute()): job for one, job in zip(self.left, jobs, strict=True)}
         write_atomically(self.folder / _QUEUED, json.dumps(queued, indent=1) + "\n")
@@ -153,7 +153,7 @@ class Sweep:
         """The job of a run, whose log has the name of the run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / f"{one.point.slug}-{one.folder.parent.name}-seed{one.seed}.log"
-        return Task(str(one), Job(one.arguments, str(one.record.absolute()), str(log.absolute())))
+        return Task(str(one), Job(petl_bench(one.arguments), str(one.record.absolute()), str(log.absolute())))
 
     def _folders(self) -> list[Path]:
         return list(dict.fromkeys(expanded(one.runs) for one in self.runs))

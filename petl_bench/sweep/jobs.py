@@ -48,19 +48,19 @@ def require_submitit() -> Any:
 
 
 class Job:
-    """One command of `petl-bench` in a process of its own, as submitit calls it; it can be pickled as plain text.
+    """One command in a process of its own, as submitit calls it; it is pickled by name, with plain texts alone.
 
     Args:
-        arguments: of the command line.
+        command: program and arguments.
         record: file that is there when the work is done.
         log: file that takes what is printed, behind what it holds.
         variables: of the environment; None takes one out of it.
     """
 
     def __init__(
-        self, arguments: Sequence[str], record: str, log: str, variables: Mapping[str, str | None] | None = None
+        self, command: Sequence[str], record: str, log: str, variables: Mapping[str, str | None] | None = None
     ) -> None:
-        self.arguments, self.record, self.log = tuple(arguments), record, log
+        self.command, self.record, self.log = tuple(command), record, log
         self.variables = dict(variables or {})
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -77,7 +77,7 @@ class Job:
             end_with_the_parent(signal.SIGTERM)
         with Path(self.log).open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "petl_bench", *self.arguments],
+                self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -97,12 +97,17 @@ class Job:
         if self._process is not None:
             with suppress(ChildProcessError):
                 os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-        return DelayedSubmission(Job(self.arguments, self.record, self.log, self.variables))
+        return DelayedSubmission(Job(self.command, self.record, self.log, self.variables))
 
     def _pass_on(self, number: int) -> None:
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
+
+
+def petl_bench(arguments: Sequence[str]) -> list[str]:
+    """The command that runs `petl-bench` with arguments, by the Python at hand."""
+    return [sys.executable, "-m", "petl_bench", *arguments]
 
 
 class Task(NamedTuple):
