@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from petl_bench.machine.output import print_table
 from petl_bench.machine.signals import STOP
 from petl_bench.ranges import Count, Seed, argument
 from petl_bench.report.leaderboard import leaderboard
+from petl_bench.report.output import require_own
 from petl_bench.storage.files import write_atomically
 from petl_bench.storage.untrusted import UnreadableError, expanded, parse_json, read_text
 from petl_bench.sweep.grid import points_of, require_of_fit
@@ -51,6 +53,7 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
     require_of_fit(more)
     if options.jobs is not None or options.slurm is not None:
         require_submitit()
+    of_slurm = _slurm_options(options.slurm or [])
     points = points_of(options.configs, options.grid)
     found = survey(points, list(dict.fromkeys(options.seeds)), more, plugins, options.plan and not options.print)
     runs = _each_once(found, quiet=options.print)
@@ -61,8 +64,10 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
         return 0
     sweep = Sweep(runs, options.output)
     sweep.show(options.plan)
+    if options.slurm is not None or options.jobs is not None:
+        require_own(options.output, sweep.folders)  # before hours of work
     if options.slurm is not None:
-        return sweep.to_slurm(_slurm_options(options.slurm), plugins)
+        return sweep.to_slurm(of_slurm)
     if options.jobs is not None:
         return sweep.here(options.jobs)
     if sweep.left:
@@ -81,8 +86,8 @@ class Sweep:
     def __init__(self, runs: Sequence[Planned], output: Path) -> None:
         self.runs, self.output = runs, output
         self.folder = expanded(runs[0].runs) / _FOLDER
-        queued = self._queued()
-        self.states = {one: queued.get(str(one.folder.absolute()), one.state) for one in runs}
+        self._in_slurm = _in_slurm(self.folder / _QUEUED)
+        self.states = {one: self._state(one) for one in runs}
         self.left = [one for one in runs if self.states[one] in ("missing", "resumable")]
 
     def show(self, hours: bool) -> None:
@@ -114,9 +119,8 @@ class Sweep:
         def tell(outcome: Outcome) -> None:
             outcomes.append(outcome)
             code, one = outcome.code, tasks[outcome.task]
-            how = (
-                "done" if code == 0 else f"failed ({code})" if code is not None else f"{one.state} elsewhere, left out"
-            )
+            words = {None: f"{one.state} elsewhere, left out", 0: "done"}
+            how = words.get(code) or ("stopped" if STOP.number else f"failed ({code})")
             print(f"{outcome.task.name}: {how} [{len(outcomes)}/{len(tasks)}]", flush=True)
 
         if tasks:
@@ -127,23 +131,23 @@ class Sweep:
         print(f"\n{sum(one.record.is_file() for one in self.runs)} of {len(self.runs)} done, {len(failed)} failed")
         for outcome in failed:
             print(f"  {outcome.task.name}: {outcome.last_words} ({outcome.task.job.log})")
-        if any(one.record.is_file() for one in self.runs):
-            leaderboard(self._folders(), self.output)
+        self._report()
         return next((code if code > 0 else 128 - code for _, code in failed if code), 0)
 
-    def to_slurm(self, options: dict[str, Any], plugins: Sequence[str]) -> int:
+    def to_slurm(self, options: dict[str, Any]) -> int:
         """Submits what is left as an array, and the report after it."""
         if not self.left:
-            leaderboard(self._folders(), self.output)
+            self._report()
             return 0
         gpus = max(one.gpus for one in self.left)
         if gpus and not any(name.startswith(("gpus", "gres", "num_gpus")) for name in options):
             options = {"gpus_per_node": gpus, **options}
         tasks = [self._task(one) for one in self.left]
-        report = ["report", *map(str, self._folders()), f"--output={self.output}"]
+        report = ["report", *map(str, self.folders), f"--output={self.output}"]
         last = Task("the report", Job(petl_bench(report), "", str((self.folder / "report.log").absolute())))
         *jobs, of_report = submit_array((self.folder / "slurm").absolute(), {"time": _MINUTES, **options}, tasks, last)
-        queued = {str(one.folder.absolute()): job for one, job in zip(self.left, jobs, strict=True)}
+        queued = {folder: job for folder, (job, _) in self._in_slurm.items()}
+        queued |= {str(one.folder.absolute()): job for one, job in zip(self.left, jobs, strict=True)}
         write_atomically(self.folder / _QUEUED, json.dumps(queued, indent=1) + "\n")
         print(f"submitted {len(jobs)} runs as {jobs[0].partition('_')[0]}, and the report after them as {of_report}")
         print(f"what runs print is in {self.folder}; the same command shows how far they are")
@@ -155,27 +159,44 @@ class Sweep:
         log = self.folder / f"{one.point.slug}-{one.folder.parent.name}-seed{one.seed}.log"
         return Task(str(one), Job(petl_bench(one.arguments), str(one.record.absolute()), str(log.absolute())))
 
-    def _folders(self) -> list[Path]:
+    @property
+    def folders(self) -> list[Path]:
+        """Below which all runs are."""
         return list(dict.fromkeys(expanded(one.runs) for one in self.runs))
 
-    def _queued(self) -> dict[str, str]:
-        """The state of runs that wait in SLURM, or are at work there, by folder."""
-        path = self.folder / _QUEUED
-        try:
-            jobs = parse_json(read_text(path)) if path.is_file() else {}
-        except UnreadableError:
-            return {}
-        wanted = sorted({str(job).partition("_")[0] for job in jobs.values()}) if isinstance(jobs, dict) else []
-        if not wanted:
-            return {}
-        command = ["squeue", "--noheader", "--array", f"--jobs={','.join(wanted)}", "--format=%i %T"]
-        try:
-            told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
-        except (OSError, subprocess.TimeoutExpired):
-            return {}
-        there = dict(line.split(maxsplit=1) for line in told.splitlines() if " " in line.strip())
-        words = {"RUNNING": "at work", "COMPLETING": "at work"}
-        return {folder: words.get(there[job].strip(), "queued") for folder, job in jobs.items() if job in there}
+    def _state(self, one: Planned) -> str:
+        """Of a run, wherever it waits or is at work."""
+        _, elsewhere = self._in_slurm.get(str(one.folder.absolute()), ("", ""))
+        return one.state if one.state == "done" or not elsewhere else elsewhere
+
+    def _report(self) -> None:
+        if any(one.record.is_file() for one in self.runs):
+            leaderboard(self.folders, self.output)
+
+
+def _in_slurm(path: Path) -> dict[str, tuple[str, str]]:
+    """Runs that wait in SLURM, or are at work there: job and state of each by its folder.
+
+    Args:
+        path: of the file that says which jobs were submitted.
+    """
+    try:
+        jobs = parse_json(read_text(path)) if path.is_file() else {}
+    except UnreadableError:
+        return {}
+    pairs = jobs.items() if isinstance(jobs, dict) else ()
+    ours = {folder: str(job) for folder, job in pairs if re.fullmatch(r"\d+(_\d+)?", str(job))}
+    arrays = sorted({job.partition("_")[0] for job in ours.values()})
+    if not arrays:
+        return {}
+    command = ["squeue", "--noheader", "--array", f"--jobs={','.join(arrays)}", "--format=%i %T"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    there: dict[str, str] = dict(re.findall(r"^\s*(\S+) (\S+)\s*$", told, re.MULTILINE))
+    words = {"RUNNING": "at work", "COMPLETING": "at work"}
+    return {folder: (job, words.get(there[job], "queued")) for folder, job in ours.items() if job in there}
 
 
 def _parser() -> argparse.ArgumentParser:

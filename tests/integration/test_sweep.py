@@ -44,6 +44,17 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     return (backbone, *TINY, f"--data.init_args.root={folder}", *MORE)
 
 
+@pytest.fixture(scope="module")
+def by_hand(given: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the same runs without a sweep; what they import is there in forks then."""
+    folder = tmp_path_factory.mktemp("by_hand")
+    for seed in (0, 1):
+        own = (f"--config={CONFIG}", f"--seed_everything={seed}", f"--runs_dir={folder / 'runs'}")
+        assert main(["fit", *own, *given]) == 0
+    assert main(["report", str(folder / "runs"), f"--output={folder / 'report'}"]) == 0
+    return folder / "report"
+
+
 class Forked:
     """What there is of submitit's local executor, for runs in forks of this process: seconds less for each.
 
@@ -95,12 +106,12 @@ def command(given: tuple[str, ...], *more: str) -> list[str]:
 
 
 def test_a_killed_run_stops_no_other_and_goes_on(
-    given: tuple[str, ...], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    given: tuple[str, ...], by_hand: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Forked, "traps", {"1": trap(Method, "on_train_batch_start", 6)})
-    assert main(command(given, "--jobs=2")) == 128 + signal.SIGKILL
+    assert main(command(given, "--jobs=2", "--no-plan")) == 128 + signal.SIGKILL
     told = capfd.readouterr().out
-    assert re.search(r"2 runs: 2 missing; at most \d\S* hours of training are left", told)
+    assert "2 runs: 2 missing\n" in told
     assert f"{CONFIG} seed 0: done" in told
     assert f"{CONFIG} seed 1: failed (-9)" in told
     (line,) = (line for line in told.splitlines() if "ended by SIGKILL" in line)
@@ -112,19 +123,14 @@ def test_a_killed_run_stops_no_other_and_goes_on(
     monkeypatch.setattr(Forked, "traps", {})
     assert main(command(given)) == 0
     told = capfd.readouterr().out
-    assert "2 runs: 1 done, 1 resumable" in told
+    assert re.search(r"2 runs: 1 done, 1 resumable; at most \d\S* hours of training are left", told)
     assert "nothing was started" in told
     assert main(command(given, "--jobs=2", "--no-plan")) == 0
     assert "2 of 2 done, 0 failed" in capfd.readouterr().out
     records = {path.parent.name: path for path in Path("runs").rglob("result.json")}
     assert records["seed0"].stat().st_mtime_ns == first, "what is done is left alone"
     assert json.loads(records["seed1"].read_text(encoding="utf-8"))["train"]["resumed"] == 1
-
-    for seed in (0, 1):
-        by_hand = ("fit", f"--config={CONFIG}", f"--seed_everything={seed}", *given, "--runs_dir=by_hand")
-        assert main(list(by_hand)) == 0
-    assert main(["report", "by_hand", "--output=report_by_hand"]) == 0
-    assert figures_of(Path("report")) == figures_of(Path("report_by_hand"))
+    assert figures_of(Path("report")) == figures_of(by_hand)
 
 
 def test_commands_and_runs_that_are_the_same(given: tuple[str, ...], capfd: pytest.CaptureFixture[str]) -> None:
@@ -162,10 +168,25 @@ def test_a_run_that_is_at_work_elsewhere_is_left_out(given: tuple[str, ...], cap
     assert "0 of 1 done, 0 failed" in told
 
 
+def test_runs_that_wait_in_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    squeue = tmp_path / "squeue"
+    squeue.write_text('#!/bin/sh\necho "$@" > asked\nprintf "70_0 RUNNING\\n70_1 PENDING\\n"\n', encoding="utf-8")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    queued = {"/a": "70_0", "/b": "70_1", "/c": "70_2", "/d": "69", "/e": "$(touch x)"}
+    (tmp_path / "queued.json").write_text(json.dumps(queued), encoding="utf-8")
+    assert sweep._in_slurm(tmp_path / "queued.json") == {"/a": ("70_0", "at work"), "/b": ("70_1", "queued")}
+    assert "--jobs=69,70 " in Path("asked").read_text(encoding="utf-8")
+    squeue.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert sweep._in_slurm(tmp_path / "queued.json") == {}
+
+
 REFUSED = [
     (("--grid", "model.ranks=1,2"), f"{CONFIG} model.ranks=1: model: unknown option 'ranks'"),
     (("--grid", "trainer.max_epochs=2,-7"), f"{CONFIG} trainer.max_epochs=-7: trainer.max_epochs is -7"),
     (("--data.root=nowhere",), f"{CONFIG}: "),
+    (("--output=.",), "--output .: the runs in runs would lie within the report"),
     (("--overwrite=true",), "--overwrite is not for a sweep"),
     (("--slurm", "partition"), "--slurm partition: give an option and its value"),
 ]
