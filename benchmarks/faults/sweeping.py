@@ -67,7 +67,7 @@ def _options(bench: Bench) -> list[str]:
     return [
         "--model.init_args.backbone=backbone/clip_tiny.yaml",
         *(f"--data.init_args.root={bench.data}", "--data.init_args.batch_size=8", "--data.init_args.num_workers=0"),
-        *("--trainer.max_epochs=40", "--save_every_n_steps=1", "--trainer.enable_progress_bar=false"),
+        *("--trainer.max_epochs=12", "--save_every_n_steps=2", "--trainer.enable_progress_bar=false"),
     ]
 
 

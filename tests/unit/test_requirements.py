@@ -76,7 +76,7 @@ def test_every_import_is_declared(folders: tuple[str, ...], extras: tuple[str, .
 
 
 def test_what_is_imported_at_once_needs_no_extra() -> None:
-    """decord, lancedb and submitit are imported where a user asks for them, matplotlib and NLTK where they are there."""
+    """decord, lancedb and submitit are imported where one asks for them, matplotlib and NLTK where they are there."""
     assert not {"decord", "lancedb", "matplotlib", "nltk", "submitit"} & requirements().keys()
 
 
