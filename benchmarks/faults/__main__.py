@@ -34,13 +34,14 @@ from benchmarks.faults import (
     stopping,
     storage,
     surroundings,
+    sweeping,
 )
 from benchmarks.faults.trials import HELD, ROOT, Bench, Trial
 
 #: modules with `trials()`
 SCRIPTED = (
     *(kills, stopping, storage, lost_processes, surroundings, frames, annotation_files, identity, old_files),
-    *(lookup, freedoms, launchers, slurm, resources, searching, shared_folders, environment, installation),
+    *(lookup, freedoms, launchers, slurm, resources, searching, sweeping, shared_folders, environment, installation),
 )
 #: faults that tests of every change try already
 TESTS = {

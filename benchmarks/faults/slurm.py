@@ -1,4 +1,4 @@
-"""F110 to F114: a real SLURM of one machine; its daemons run as root, with the user's word for who somebody is.
+"""F110 to F115: a real SLURM of one machine; its daemons run as root, with the user's word for who somebody is.
 
 They are the installed ones (Debian: `apt-get install slurmctld slurmd slurm-client`), or Debian's packages unpacked
 into the trials' own folder, where apt-get can have them: nothing is installed.
@@ -19,7 +19,19 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.faults.launchers import of_processes, world_size
-from benchmarks.faults.trials import HELD, ROOT, Bench, Ended, Trial, first_problem, loadable, orphans, resumed
+from benchmarks.faults.trials import (
+    HELD,
+    PETL_BENCH,
+    ROOT,
+    Bench,
+    Ended,
+    Trial,
+    completed,
+    first_problem,
+    loadable,
+    orphans,
+    resumed,
+)
 
 _PACKAGES = ("slurmctld", "slurmd", "slurm-client", "slurm-wlm-basic-plugins", "libhwloc15", "liblua5.1-0", "libmunge2")
 _LIBRARIES = ("usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/slurm-wlm")
@@ -64,6 +76,7 @@ def trials() -> Iterator[Trial]:
     yield Trial("F111", "SLURM: an array, without srun", partial(_tried, _array))
     yield Trial("F112", "SLURM: a job of two tasks is put back into the queue", partial(_tried, _requeued))
     yield Trial("F113", "SLURM: scancel", partial(_tried, _cancelled))
+    yield Trial("F115", "SLURM: a sweep whose jobs are told that their time is over", partial(_tried, _swept))
 
 
 @dataclass(frozen=True)
@@ -166,10 +179,36 @@ def _cancelled(cluster: Cluster, bench: Bench) -> str:
     return first_problem(problem, orphans(runs), loadable(runs), told)
 
 
-def _begun(runs: Path) -> str:
-    """`HELD` once a run has a checkpoint or rows in its log."""
+def _swept(cluster: Cluster, bench: Bench) -> str:
+    runs, seeds = bench.new(), ("0", "1")
+    fit = bench.command("fit", runs, "--trainer.max_epochs=40", "--save_every_n_steps=1", "--trainer.accelerator=cpu")
+    more = [option for option in fit[len(PETL_BENCH) + 1 :] if not option.startswith("--config=")]
+    own = ("--configs", "fixture_linear", "--seeds", *seeds, "--no-plan", f"--output={runs / 'report'}")
+    submitted = cluster.run(bench, *PETL_BENCH, "sweep", *own, "--slurm", "cpus_per_task=1", "time=60", *more)
+    if problem := first_problem(completed(submitted), _begun(runs, len(seeds))):
+        return problem
+    array = submitted.text.partition("runs as ")[2].partition(",")[0]
+    for place in range(len(seeds)):
+        cluster.run(bench, "scancel", "--signal=USR1", f"{array}_{place}")
+    deadline = time.monotonic() + 2 * _PATIENCE
+    while waiting := cluster.run(bench, "squeue", "--noheader", "--array", "--format=%i %r").text.strip():
+        if time.monotonic() > deadline:
+            return f"jobs are left: {waiting}"
+        for line in waiting.splitlines():
+            if "BeginTime" in line:  # it would be two minutes
+                cluster.run(bench, "scontrol", "update", f"JobId={line.split()[0]}", "StartTime=now")
+        time.sleep(1)
+    records = [json.loads(path.read_text()) for path in runs.rglob("result.json")]
+    times = [record["train"]["resumed"] for record in records]
+    gone_on = HELD if times == [1, 1] else f"runs were continued {times} times"
+    report = HELD if (runs / "report" / "report.json").is_file() else "there is no report"
+    return first_problem(gone_on, report, orphans(runs))
+
+
+def _begun(runs: Path, count: int = 1) -> str:
+    """`HELD` once so many runs have a checkpoint."""
     deadline = time.monotonic() + _PATIENCE
-    while not list(runs.rglob("last.ckpt")):
+    while len(list(runs.rglob("last.ckpt"))) < count:
         if time.monotonic() > deadline:
             return "training did not begin"
         time.sleep(0.1)

@@ -47,6 +47,7 @@ from petl_bench.runs.checks import require_adapter
 from petl_bench.runs.clusters import require_processes
 from petl_bench.runs.experiment import Experiment, RunOptions
 from petl_bench.runs.freedoms import plain_defaults, refused_class, require_allowed
+from petl_bench.runs.logs import require_logs
 from petl_bench.runs.trainer import CountingTrainer
 from petl_bench.runs.trainer_options import require_in_range
 
@@ -237,6 +238,7 @@ class Configuration(LightningCLI):
         require_possible(options)
         require_allowed(options.trainer, self.guard.plugins)
         require_in_range(options.trainer)
+        require_logs(options.log, options.trainer.logger)
         plain_defaults(options.trainer)
         for name in _NO_EFFECT:
             if options.get(name) not in (None, True):

@@ -97,6 +97,12 @@ COMMANDS = (
         function="run:predict",
     ),
     Command(
+        "sweep",
+        _RUNS,
+        ("many of them:                 petl-bench sweep --configs msrvtt_lora msrvtt_full --seeds 0 1 2 --jobs 2",),
+        stopped="; nothing was begun, so nothing is lost",
+    ),
+    Command(
         "ask",
         _USES,
         ('a question about a video:     petl-bench ask --adapter runs/.../seed0 --video a.mp4 "what is he playing?"',),

@@ -372,7 +372,7 @@ def as_helper(worker: int = 0) -> None:
     Args:
         worker: torch gives its loaders their number.
     """
-    _end_with_the_parent()
+    end_with_the_parent()
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         os._exit(1)
@@ -381,16 +381,16 @@ def as_helper(worker: int = 0) -> None:
 def _end_with_the_launcher() -> None:
     """Ranks do not outlive the process that launched them: they would wait for each other."""
     if launcher := os.environ.get(LAUNCHED_BY):
-        _end_with_the_parent()
+        end_with_the_parent()
         if str(os.getppid()) != launcher:
             message = f"petl-bench: error: process {launcher} of {LAUNCHED_BY}, which started this one, is gone\n"
             os.write(2, message.encode(errors="replace"))
             os._exit(DistributedError.exit_code)
     elif "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun, which a signal may end before the ranks have saved
-        _end_with_the_parent(signal.SIGTERM)
+        end_with_the_parent(signal.SIGTERM)
 
 
-def _end_with_the_parent(number: int = signal.SIGKILL) -> None:
+def end_with_the_parent(number: int = signal.SIGKILL) -> None:
     """Has the kernel signal this process when its parent ends, however that ends; Linux alone can."""
     if prctl := getattr(ctypes.CDLL(None), "prctl", None):
         prctl(_PR_SET_PDEATHSIG, int(number))

@@ -30,6 +30,7 @@ class RunOptions:
         zero_shot: test a method that trains without a checkpoint.
         best_on_val: report the best epoch on the validation split (by Rsum, accuracy or MSE) instead of the last one.
         record_words: keep in `ranks.npz` what captions, questions and expected answers say, beside their ids.
+        log: tools that a training is watched in: tensorboard, wandb, mlflow, trackio, with commas in between.
         recipe: the packaged configuration whose epochs the record is compared with; found among --config.
         ckpt_path: of `fit`: the checkpoint to go on from; else the adapter.
     """
@@ -43,6 +44,7 @@ class RunOptions:
     zero_shot: bool = False
     best_on_val: bool = False
     record_words: bool = True
+    log: str | None = None
     recipe: str | None = None
     ckpt_path: str | Path | None = None
 

@@ -31,7 +31,7 @@ TRANSFER_NAMES = "test_*.json"
 OPERATIONAL_OPTIONS = (
     # of the command: which files were given; where things are written; how often, and what may differ
     *("config", "ckpt_path", "runs_dir", "overwrite", "allow_change", "save_every_n_steps", "collective_timeout"),
-    "record_words",
+    *("record_words", "log"),
     # what the report holds a training against
     "recipe",
     *("verbose", "weights_only", "return_predictions"),

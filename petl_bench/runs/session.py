@@ -17,7 +17,7 @@ from typing import Any
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.strategies import Strategy
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
@@ -41,7 +41,9 @@ from petl_bench.runs.earlier import as_now
 from petl_bench.runs.experiment import Experiment
 from petl_bench.runs.folder import ADAPTER_NAME, earlier_metrics, name_run, open_run
 from petl_bench.runs.freedoms import foreign_classes
+from petl_bench.runs.logs import Log, Place, log_names, open_logs, status_of
 from petl_bench.runs.processes import Ranks
+from petl_bench.runs.progress import PlainProgress, shows_bars
 from petl_bench.runs.record import measured_settings
 from petl_bench.runs.trainer import CountingTrainer
 from petl_bench.storage.checkpoints import (
@@ -172,9 +174,26 @@ class Session:
         self.run = open_run(self.run, command, experiment, stack)
         if command == "fit":
             STOP.advice = "; a dry run keeps nothing".__str__ if self._is_dry else self._how_to_go_on
-        if self._logs and self.run.resumed and current_rank() == 0:
-            steps = SafeCheckpointIO().load_checkpoint(self.run.resumed).get("global_step", 0)
-            continue_log(self.trainer, earlier_metrics(self.run.resumed.parent, steps))
+        if self._logs and current_rank() == 0:
+            self._open_logs(stack)
+
+    # --- logs -----------------------------------------------------------------------------------------------------
+
+    def _open_logs(self, stack: ExitStack) -> None:
+        """Has `metrics.csv` go on, and the logs in tools."""
+        run, options, resumed = self.run, self.experiment.run, self.run.resumed
+        steps = SafeCheckpointIO().load_checkpoint(resumed).get("global_step", 0) if resumed else 0
+        earlier = earlier_metrics(resumed.parent, steps) if resumed else []
+        if earlier:
+            continue_log(self.trainer, earlier)
+        if not (names := log_names(options.log)):
+            return
+        figure = f"test_{self.experiment.method.task.monitor}"
+        place = Place(run.folder, expanded(options.runs_dir), steps, figure)
+        logs = open_logs(names, place, run.config, resumed.parent if resumed else run.folder, earlier)
+        self.trainer.loggers = [*self.trainer.loggers, *logs]
+        for log in logs:
+            stack.push(partial(_close, log))
 
     # --- the trainer ----------------------------------------------------------------------------------------------
 
@@ -225,6 +244,9 @@ class Session:
 
     def _callbacks(self) -> list[Callback]:
         callbacks: list[Callback] = [self.meter, self._ranks, self._early_ends]
+        own_bar = any(isinstance(callback, ProgressBar) for callback in self.experiment.given("callbacks"))
+        if self.experiment.trainer.enable_progress_bar is not False and not own_bar and not shows_bars():
+            callbacks.append(PlainProgress())
         if self.experiment.run.best_on_val:
             monitor, folder = f"val_{self.experiment.method.task.monitor}", self.run.folder
             callbacks.append(
@@ -328,6 +350,10 @@ class Session:
         unwanted = {"--overwrite true": options.overwrite, "--ckpt_path": options.ckpt_path}
         without = " and ".join(option for option, given in unwanted.items() if given)
         return f"{failure}; the same command {f'without {without} ' if without else ''}goes on from {kept}"
+
+
+def _close(log: Log, kind: type[BaseException] | None, *_: object) -> None:
+    log.close(status_of(kind))
 
 
 def _announce(method: Method) -> None:

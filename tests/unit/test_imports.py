@@ -82,11 +82,14 @@ MAY_IMPORT = {
         *("cli.dataset_descriptions", "errors", "hub", "machine", "metrics.table", "registry", "report", "storage"),
         *("runs.hub_adapters", "runs.record"),
     },
+    "sweep": {
+        *("cli.configuration", "data.build_cache", "errors", "formats", "machine", "runs", "storage"),
+    },
     "library": {*GROUND, "cli", "data", "machine", "method", "registry", "runs"},
     "testing": {*GROUND, "backbones", "cli", "data", "inputs", "method", "nn", "registry", "storage", "tasks"},
     "commands": {
         *(*GROUND, "backbones", "cli", "data", "export", "fixture", "inputs", "loading", "machine", "method"),
-        *("metrics", "pretraining", "registry", "report", "runs", "search", "sharing", "storage", "tasks"),
+        *("metrics", "pretraining", "registry", "report", "runs", "search", "sharing", "storage", "sweep", "tasks"),
     },
     "main": {"cli.rewriting", "commands.table", "errors", "machine"},
     "__main__": {"main"},

@@ -67,7 +67,7 @@ def distributions(folders: Iterable[str]) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize(
     ("folders", "extras"),
-    [(RUN_TIME, ("decord", "lance", "mteb", "onnx", "parquet", "report", "wups")), (DEVELOPMENT, ("ci",))],
+    [(RUN_TIME, ("decord", "lance", "mteb", "onnx", "parquet", "report", "sweep", "wups")), (DEVELOPMENT, ("ci",))],
     ids=["run time", "tests"],
 )
 def test_every_import_is_declared(folders: tuple[str, ...], extras: tuple[str, ...]) -> None:
@@ -77,7 +77,7 @@ def test_every_import_is_declared(folders: tuple[str, ...], extras: tuple[str, .
 
 def test_what_is_imported_at_once_needs_no_extra() -> None:
     """matplotlib and NLTK are imported where they are there, the others where a user asks for them."""
-    optional = {"decord", "lancedb", "matplotlib", "mteb", "nltk", "onnx", "onnxruntime", "onnxscript", "pyarrow"}
+    optional = {"decord", "lancedb", "matplotlib", "mteb", "nltk", "onnx", "onnxruntime", "onnxscript", "pyarrow", "submitit"}
     assert not optional & requirements().keys()
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from petl_bench.backbones.clip.model import CLIP
-from petl_bench.commands.plan import memory_bytes
 from petl_bench.main import main
 from petl_bench.method import Method
+from petl_bench.runs.planning import memory_bytes
 from petl_bench.tasks.retrieval import Retrieval
 
 CONFIG = ("plan", "--config=fixture_adaptformer", "--model.init_args.backbone=backbone/clip_tiny.yaml", "--steps=1")

@@ -188,6 +188,7 @@ def test_file_sha256(tmp_path: Path) -> None:
         ("seed_everything", 2),
         ("trainer.devices", 8),
         ("trainer.logger", {"class_path": "CSVLogger"}),
+        ("log", "tensorboard,wandb"),
         ("trainer.enable_progress_bar", False),
         ("trainer.callbacks.1.init_args.dirpath", "b"),
         ("trainer.callbacks.1", {"class_path": "pytorch_lightning.callbacks.LearningRateMonitor"}),
