@@ -77,7 +77,18 @@ def test_every_import_is_declared(folders: tuple[str, ...], extras: tuple[str, .
 
 def test_what_is_imported_at_once_needs_no_extra() -> None:
     """matplotlib and NLTK are imported where they are there, the others where a user asks for them."""
-    optional = {"decord", "lancedb", "matplotlib", "mteb", "nltk", "onnx", "onnxruntime", "onnxscript", "pyarrow", "submitit"}
+    optional = {
+        "decord",
+        "lancedb",
+        "matplotlib",
+        "mteb",
+        "nltk",
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
+        "pyarrow",
+        "submitit",
+    }
     assert not optional & requirements().keys()
 
 
