@@ -336,6 +336,8 @@ def _in_form_of(data: VideoTextDataModule, batches: list[Any], task: Task) -> Pr
 
 
 def _naming_rows(content: bytes, data: VideoTextDataModule) -> bytes:
-    """Tensors with the files, times and captions that their rows are of, as JSON in the metadata."""
-    rows = {name: json.dumps(row) for name, row in data.test_rows().items()}
-    return save(load(content), rows)
+    """Tensors with the files, times and captions that their rows are of, as JSON in the metadata.
+
+    One entry, as safetensors writes several in random order: the same predictions are the same file.
+    """
+    return save(load(content), {"rows": json.dumps(data.test_rows())})
