@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from petl_bench import __version__
 from petl_bench.cli.arguments import Parser
@@ -50,31 +51,36 @@ def run(arguments: Sequence[str], plugins: Sequence[str] = ()) -> int:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     found: list[Finding] = []
-    for finding in _findings(options, rest, plugins):
+
+    def take(finding: Finding) -> None:
         found.append(finding)
         if not options.json:
-            print(f"{'ok ' if not finding.code else 'NOT'}  {finding.what:<12}{finding.told}", flush=True)
+            print(f"{'NOT' if finding.code else 'ok '}  {finding.what:<12}{finding.told}", flush=True)
+
+    for finding in _findings(options, rest, plugins):
+        take(finding)
+    wrong = next((finding for finding in found if finding.code), None)
+    take(_next(wrong, options.command, rest))
     if options.json:
         print(json.dumps([finding._asdict() for finding in found], indent=2))
-    return next((finding.code for finding in found if finding.code), 0)
+    return 0 if wrong is None else wrong.code
 
 
 def _findings(options: argparse.Namespace, rest: list[str], plugins: Sequence[str]) -> Iterator[Finding]:
     yield Finding("petl_bench", f"{__version__}, Python {platform.python_version()} on {platform.platform(terse=True)}")
-    machine = [_tried("torch", _torch), _tried("decoder", _decoder), _tried("results", _results)]
-    yield from machine
+    yield _tried("torch", _torch)
+    yield _tried("decoder", _decoder)
+    yield _tried("results", _results)
     yield _shared_memory()
     if not rest:
         yield _disk("runs")
-        yield _next(machine, "petl-bench doctor --config NAME --data.root DIR looks at a run")
         return
     from petl_bench.cli.configuration import configured
 
     with configured(options.command, rest, plugins) as configuration:
-        of_run = [_disk(str(configuration.options.runs_dir)), *_of_data(configuration), _weights(configuration)]
-        yield from of_run
-        wrong = [finding for finding in (*machine, *of_run) if finding.code]
-        yield _next(wrong, f"petl-bench {options.command} {' '.join(rest)}")
+        yield _disk(str(configuration.options.runs_dir))
+        yield from _of_data(configuration)
+        yield _tried("weights", configuration.weights)
 
 
 def _tried(what: str, look: Callable[[], str]) -> Finding:
@@ -127,14 +133,17 @@ def _disk(runs_dir: str) -> Finding:
     return Finding("disk", told, 0 if free >= _LITTLE else 5)
 
 
-def _of_data(configuration: Configuration) -> list[Finding]:
+def _of_data(configuration: Configuration) -> Iterator[Finding]:
     """Annotation files, then the clips of each split."""
     try:
         data = configuration.data()
     except PetlBenchError as error:
-        return [Finding("data", " ".join(str(error).split()), error.exit_code)]
-    found = [_tried("annotations", lambda: _annotations(data))]
-    return found if found[0].code else [*found, _tried("clips", lambda: _clips(data, configuration.command))]
+        yield Finding("data", " ".join(str(error).split()), error.exit_code)
+        return
+    annotations = _tried("annotations", lambda: _annotations(data))
+    yield annotations
+    if not annotations.code:
+        yield _tried("clips", lambda: _clips(data, configuration.command))
 
 
 def _annotations(data: VideoTextDataModule) -> str:
@@ -150,15 +159,12 @@ def _clips(data: VideoTextDataModule, command: str) -> str:
     return f"{missing} are missing, which data.bad_videos tolerates" if missing else told
 
 
-def _weights(configuration: Configuration) -> Finding:
-    return _tried("weights", configuration.weights)
-
-
-def _next(wrong: Sequence[Finding], command: str) -> Finding:
-    bad: Any = next((finding for finding in wrong if finding.code), None)
-    if bad is not None:
-        return Finding("next", f"mend {bad.what}, then give this command again", bad.code)
-    return Finding("next", command)
+def _next(wrong: Finding | None, command: str, rest: Sequence[str]) -> Finding:
+    if wrong is not None:
+        return Finding("next", f"mend {wrong.what}, then give this command again", wrong.code)
+    if not rest:
+        return Finding("next", "petl-bench doctor --config NAME --data.root DIR looks at a run")
+    return Finding("next", shlex.join(["petl-bench", command, *rest]))
 
 
 def _parser() -> Parser:
