@@ -142,9 +142,20 @@ class Method(Configurable, LightningModule, ABC):
         Raises:
             UsageError: the method or its task has modules of its own.
         """
-        if not self.mergeable:
-            raise UsageError(f"{self.label} has modules that no plain {self.backbone.name} has: it cannot be merged")
+        self.require_mergeable()
         return self.backbone
+
+    def require_mergeable(self) -> None:
+        """Refuses to lose anything that was trained.
+
+        Raises:
+            UsageError: the method or its task has modules of its own.
+        """
+        if not self.mergeable:
+            raise UsageError(
+                f"{self.label} for {self.task.name} adds modules that no plain {self.backbone.name} has: it cannot be "
+                "merged, use the adapter"
+            )
 
     @property
     def label(self) -> str:

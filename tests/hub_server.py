@@ -98,7 +98,7 @@ class _Refused(Exception):
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    server: StandIn  # pyright: ignore[reportIncompatibleVariableOverride]
+    server: StandIn  # pyright: ignore[reportIncompatibleVariableOverride]  # no other server makes it
 
     def log_message(self, format: str, *args: object) -> None:
         pass

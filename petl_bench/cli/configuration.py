@@ -34,7 +34,6 @@ from petl_bench.configurable import Configurable
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import PetlBenchError, UsageError, chain
 from petl_bench.formats import shown
-from petl_bench.inputs import InputSpec
 from petl_bench.lightning_seams import quiet, set_rank
 from petl_bench.machine.installation import lacking, lost_import
 from petl_bench.machine.launch import this_launch, without_left_overs
@@ -140,11 +139,6 @@ def _require_takeable(content: Any, path: Path) -> None:
         raise UsageError(f"{path}: allow_change is {shown(changes)}: give a list of keys")
 
 
-def _spec_of(model: Method) -> InputSpec:
-    """What links a data module to the backbone it feeds."""
-    return model.backbone.spec
-
-
 class Configuration(LightningCLI):
     """LightningCLI that parses the options of one command, and makes nothing by itself.
 
@@ -196,7 +190,7 @@ class Configuration(LightningCLI):
         )
         parser.add_method_arguments(CountingTrainer, self.command, skip=of_lightning)
         open_no_files(parser)
-        parser.link_arguments("model", "data.init_args.spec", compute_fn=_spec_of, apply_on="instantiate")
+        parser.link_arguments("model", "data.init_args.spec", apply_on="instantiate")  # by `build`; no option
         parser.link_arguments("seed_everything", "data.init_args.seed")
         # Of tasks with an answer list; where a task has no root, nothing is linked.
         parser.link_arguments("data.init_args.root", "model.init_args.task.init_args.root")

@@ -323,7 +323,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         """
         if stage == "fit" and self.evaluation_only:
             return  # which is refused in words of its own
-        for split in _splits(stage):
+        for split in splits_of(stage):
             self._find(split, self.samples(split))
 
     def missing_clips(self) -> int:
@@ -335,7 +335,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         if stage == "fit":
             self.require_frames_to_train_on()
             self._require_unseen()
-        for split in _splits(stage):
+        for split in splits_of(stage):
             if split not in self._datasets:
                 self._datasets[split] = self._dataset(split, spec)
 
@@ -768,8 +768,8 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         return (self.root / MARK).is_file()
 
 
-def _splits(stage: str) -> tuple[Split, ...]:
-    """What a command reads."""
+def splits_of(stage: str) -> tuple[Split, ...]:
+    """The splits that a command (`fit`, `validate`, `test`, `predict`) reads."""
     every: dict[str, tuple[Split, ...]] = {"fit": ("train", "val", "test"), "validate": ("val",)}
     return every.get(stage, ("test",))
 

@@ -9,7 +9,7 @@ import torch
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.configurable import given_arguments
-from petl_bench.errors import CheckpointError, UsageError
+from petl_bench.errors import CheckpointError
 from petl_bench.storage.descriptions import PRETRAINED
 from petl_bench.storage.files import new_folder, write_atomically, write_bytes_atomically
 from petl_bench.video_text_model import VideoTextModel
@@ -43,11 +43,7 @@ def write_merged(model: VideoTextModel, folder: Path, source: str) -> Merged:
         FileError: a file cannot be written.
     """
     label, task = model.method.label, model.method.task.name
-    if not model.method.mergeable:  # LoRA can be folded beside a head, which would be lost
-        raise UsageError(
-            f"{label} for {task} adds modules that no plain {model.method.backbone.name} has: it cannot be merged, use "
-            "the adapter"
-        )
+    model.method.require_mergeable()  # LoRA can be folded beside a head, which would be lost
     backbone = model.method.merge()
     files = backbone.published()
     architecture = str(given_arguments(backbone)["architecture"])

@@ -16,9 +16,9 @@ from petl_bench import __version__
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.blip.wordpiece import WordPiece
 from petl_bench.errors import CheckpointError, UsageError
-from petl_bench.inputs import Clips, Words
+from petl_bench.inputs import Clips
 from petl_bench.search.build import require_searchable
-from petl_bench.search.tracing import vocabulary_of
+from petl_bench.search.tracing import TextFeaturesOf, vocabulary_of
 from petl_bench.storage.files import new_folder, write_atomically
 from petl_bench.video_text_model import VideoTextModel
 
@@ -95,17 +95,6 @@ def export_model(model: VideoTextModel, folder: Path, format: str) -> dict[str, 
 # --- the towers -------------------------------------------------------------------------------------------------------
 
 
-class _TextTower(nn.Module):
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(M, N) each -> (M, E) each."""
-        features = self.backbone.encode_text(Words(ids, mask))
-        return features.pooled, features.projected
-
-
 class _VideoTower(nn.Module):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -119,7 +108,7 @@ class _VideoTower(nn.Module):
 
 def _text(model: VideoTextModel) -> Graph:
     words = model.spec.tokenize(_CAPTIONS, model.max_words)
-    module = _TextTower(model.method.backbone)
+    module = TextFeaturesOf(model.method.backbone)
     return Graph("text", module, {"ids": words.ids, "mask": words.mask}, ("features", "projected"))
 
 

@@ -96,7 +96,7 @@ def _clip_files(folder: Path) -> None:
 
 def _blip_files(folder: Path) -> None:
     backbone = BLIP(blip.ARCHITECTURE, None)
-    write_bytes_atomically(folder / blip_files.CONFIG_NAME, blip_files.config_file(backbone.config, backbone.spec))
+    write_bytes_atomically(folder / blip_files.CONFIG_NAME, blip_files.config_file(backbone.config))
     write_bytes_atomically(folder / blip_files.PIXELS_NAME, blip_files.pixels_file(backbone.spec))
     shutil.copyfile(backbone.tokenizer.vocabulary, folder / blip_files.VOCABULARY_NAME)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pytorch_lightning.utilities import rank_zero_warn
 
+from petl_bench.data.base import splits_of
 from petl_bench.data.qa import QuestionAnswerDataModule
-from petl_bench.data.samples import Split
 from petl_bench.errors import CheckpointError, DataError, UsageError
 from petl_bench.method import Method
 from petl_bench.runs.course import course_of, require_monitored, require_validation
@@ -21,9 +21,6 @@ from petl_bench.storage.checkpoints import read_checkpoint
 from petl_bench.storage.descriptions import TrainingData, video_hash
 from petl_bench.storage.untrusted import expanded, shown_all
 from petl_bench.tasks.qa import QuestionAnswering
-
-#: splits that a command reads
-_SPLITS: dict[str, tuple[Split, ...]] = {"fit": ("train", "val", "test"), "validate": ("val",), "test": ("test",)}
 
 
 def require_sense(command: str, experiment: Experiment) -> None:
@@ -96,7 +93,8 @@ def _require_answers(command: str, experiment: Experiment) -> None:
     """Refuses a list of answers that answers none of the questions at hand."""
     task, data = experiment.method.task, experiment.data
     if isinstance(task, QuestionAnswering) and isinstance(data, QuestionAnswerDataModule) and task.vocabulary:
-        data.require_covered(task.vocabulary, _SPLITS.get(command, ()))
+        # Questions that predict answers may be those of a test whose answers nobody has.
+        data.require_covered(task.vocabulary, () if command == "predict" else splits_of(command))
 
 
 def _load(command: str, experiment: Experiment) -> None:

@@ -35,7 +35,7 @@ def exported(backbone: Backbone, max_words: int) -> TextTower:
     anything = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     try:
         with torch.no_grad():
-            traced = torch.export.export(_Texts(backbone), tuple(words), dynamic_shapes=(anything, anything))
+            traced = torch.export.export(TextFeaturesOf(backbone), tuple(words), dynamic_shapes=(anything, anything))
     except Exception as error:  # torch raises many kinds; whichever it is, the model itself can be used
         told = " ".join(str(error).split())[:200]
         raise NoTextTower(f"{backbone.name}: torch.export cannot trace its text tower: {told}") from error
@@ -60,8 +60,8 @@ def exported(backbone: Backbone, max_words: int) -> TextTower:
     return TextTower(json.loads(json.dumps(program)), kept)
 
 
-class _Texts(nn.Module):
-    """Texts without padding -> their features."""
+class TextFeaturesOf(nn.Module):
+    """The text tower of a backbone, to be traced."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()

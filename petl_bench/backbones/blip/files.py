@@ -22,10 +22,15 @@ def weights_file(tensors: Mapping[str, Tensor]) -> bytes:
     return save({name: tensor.detach().clone().contiguous().cpu() for name, tensor in tensors.items()})
 
 
-def config_file(config: dict[str, Any], spec: InputSpec) -> bytes:
-    """`config.json`: the architecture with the size of the frames."""
-    config = copy.deepcopy(config)
+def sized(config: Mapping[str, Any], spec: InputSpec) -> dict[str, Any]:
+    """A copy of an architecture with the size of the frames."""
+    config = copy.deepcopy(dict(config))
     config["vision_config"]["image_size"] = spec.image_size
+    return config
+
+
+def config_file(config: Mapping[str, Any]) -> bytes:
+    """`config.json`, of an architecture."""
     return (json.dumps({"model_type": "blip", **config}, indent=2) + "\n").encode()
 
 

@@ -173,8 +173,7 @@ class BLIPBase(Backbone):
         self.text = BLIPTextTower(model.text_encoder, dropout)
 
     def published(self) -> dict[str, bytes]:
-        config = copy.deepcopy(self.config)
-        config["vision_config"]["image_size"] = self.spec.image_size
+        config = files.sized(self.config, self.spec)
         model = self._create(config, 0, torch.device("cpu"))
         plain = type(self).__new__(type(self))
         nn.Module.__init__(plain)
@@ -182,7 +181,7 @@ class BLIPBase(Backbone):
         take_over(plain, self)
         return {
             files.WEIGHTS_NAME: files.weights_file(plain._given_back(model)),
-            files.CONFIG_NAME: files.config_file(self.config, self.spec),
+            files.CONFIG_NAME: files.config_file(config),
             files.PIXELS_NAME: files.pixels_file(self.spec),
             files.VOCABULARY_NAME: self.tokenizer.text.encode(),
         }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from safetensors.torch import save
@@ -20,10 +20,9 @@ def weights_file(model: nn.Module) -> bytes:
     return save({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()})
 
 
-def config_file(config: dict[str, Any], spec: InputSpec) -> bytes:
+def config_file(config: Mapping[str, Any], spec: InputSpec) -> bytes:
     """`open_clip_config.json`: the architecture with the size of the frames, and how they are prepared."""
-    config = copy.deepcopy(config)
-    config["vision_cfg"]["image_size"] = spec.image_size
+    config = {**config, "vision_cfg": {**config["vision_cfg"], "image_size": spec.image_size}}
     pixels = {"size": spec.image_size, "mean": list(spec.mean), "std": list(spec.std)}
     resized = {"interpolation": "bicubic", "resize_mode": _MODES[spec.resize]}
     return (json.dumps({"model_cfg": config, "preprocess_cfg": pixels | resized}, indent=2) + "\n").encode()
