@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from petl_bench.backbones.blip.text import pre_caption, pre_question
+from petl_bench.blip_words import pre_caption, pre_question
 from tests.golden.helpers import Case, golden_files
 
 FUNCTIONS = {"pre_caption": pre_caption, "pre_question": pre_question}

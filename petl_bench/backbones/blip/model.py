@@ -28,12 +28,12 @@ from petl_bench.backbones.base import (
     video_memory,
 )
 from petl_bench.backbones.blip import files
-from petl_bench.backbones.blip.text import pre_caption, pre_question
 from petl_bench.backbones.blip.towers import BERTBlock, BLIPDecoder, BLIPTextTower, BLIPVisionTower
 from petl_bench.backbones.blip.weights import TIED, Start, find_weights, load_weights, require_fit, whereabouts
 from petl_bench.backbones.blip.wordpiece import WordPiece
 from petl_bench.backbones.described import MEAN, STD, Pixels, tell_assumed
 from petl_bench.backbones.weights import full_adapter, load_full, parameters_sha256, take_over
+from petl_bench.blip_words import pre_caption, pre_question
 from petl_bench.configurable import given_arguments
 from petl_bench.errors import UsageError
 from petl_bench.inputs import Clips, InputSpec, Words

@@ -10,9 +10,9 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from petl_bench.blip_words import Rows
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.hub.answers import cause, from_hub
 from petl_bench.storage.untrusted import expanded
@@ -50,16 +50,17 @@ class WordPiece:
             CheckpointError: if the vocabulary cannot be read.
             UsageError: if it is not the one the backbone has embeddings for, or has another end or padding.
         """
+        return self.rows()(texts, max_words)
+
+    def rows(self) -> Rows:
+        """What makes rows of texts that are cleaned.
+
+        Raises:
+            CheckpointError: if the vocabulary cannot be read.
+            UsageError: if it is not the one the backbone has embeddings for, or has another end or padding.
+        """
         tokenizer = self._tokenizer()
-        ids = torch.full((len(texts), max_words), tokenizer.pad_token_id, dtype=torch.long)
-        mask = torch.zeros(len(texts), max_words, dtype=torch.bool)
-        for row, text in enumerate(texts):
-            # One by one: batches start threads, after which loader processes cannot be forked without a warning.
-            pieces = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids[: max_words - 2]
-            tokens = [tokenizer.cls_token_id, *pieces, tokenizer.sep_token_id]
-            ids[row, : len(tokens)] = torch.tensor(tokens)
-            mask[row, : len(tokens)] = True
-        return ids, mask
+        return Rows(tokenizer.backend_tokenizer, tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
 
     def decode(self, ids: Tensor) -> list[str]:
         """Texts of ids (M, N), without special tokens; `don ' t` becomes `don't`, as when the released code ran."""

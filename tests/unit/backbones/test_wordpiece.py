@@ -13,8 +13,8 @@ from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from petl_bench.backbones.blip import wordpiece
-from petl_bench.backbones.blip.text import pre_caption
 from petl_bench.backbones.blip.wordpiece import WordPiece
+from petl_bench.blip_words import pre_caption
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.fixture import scenes as drawn
 from petl_bench.hub import answers

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from petl_bench.backbones.blip.text import pre_caption, pre_question
+from petl_bench.blip_words import pre_caption, pre_question
 
 
 @pytest.mark.parametrize(
