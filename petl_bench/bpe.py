@@ -16,6 +16,8 @@ from petl_bench.errors import UsageError
 
 #: tokens of CLIP's tokenizer, and those among them that are single bytes, within a word and at its end
 VOCABULARY, _SYMBOLS = 49_408, 512
+#: the fewest that it can have: bytes alone, start and end
+SMALLEST = _SYMBOLS + 2
 
 
 def clip_tokenize(captions: Sequence[str], max_words: int, vocabulary: int = VOCABULARY) -> tuple[Tensor, Tensor]:
@@ -51,12 +53,12 @@ def clip_tokenize(captions: Sequence[str], max_words: int, vocabulary: int = VOC
 def _bpe(vocabulary: int) -> Any:
     import regex
 
-    if not _SYMBOLS + 2 <= vocabulary <= VOCABULARY:
-        told = f"{_SYMBOLS + 2} (bytes alone) to {VOCABULARY}"
+    if not SMALLEST <= vocabulary <= VOCABULARY:
+        told = f"{SMALLEST} (bytes alone) to {VOCABULARY}"
         raise UsageError(f"text_cfg.vocab_size {vocabulary}: CLIP's tokenizer has {told} tokens")
     tokenizer = _simple_tokenizer()
     if vocabulary != VOCABULARY:
-        merges = vocabulary - _SYMBOLS - 2
+        merges = vocabulary - SMALLEST
         tokenizer.bpe_ranks = {pair: rank for pair, rank in tokenizer.bpe_ranks.items() if rank < merges}
         tokenizer.sot_token_id, tokenizer.eot_token_id = vocabulary - 2, vocabulary - 1
         tokenizer.encoder |= {"<start_of_text>": vocabulary - 2, "<end_of_text>": vocabulary - 1}

@@ -17,7 +17,7 @@ from petl_bench.errors import CheckpointError
 from petl_bench.search.text_tower import TextTower
 from petl_bench.storage.untrusted import UnreadableError, parse_json
 
-FORMAT = "petl_bench.index/1"
+FORMAT = "petl_bench.index/2"
 
 
 class Stamp(NamedTuple):

@@ -228,8 +228,8 @@ class Found:
             from petl_bench.search.build import query_of_text
 
             return query_of_text(self.search.model, text, pooling)
-        if (length := tower.length(text)) > tower.max_words:
-            warnings.warn(f"the query has {length} tokens, of which the first {tower.max_words} are read", stacklevel=2)
+        if cut := tower.cut(text):
+            warnings.warn(f"the query has {cut}", stacklevel=2)
         try:
             pooled, projected = tower.encode(text)
         except NoTextTower as error:

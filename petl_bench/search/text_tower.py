@@ -10,14 +10,15 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from petl_bench.bpe import clip_tokenize
 from petl_bench.errors import UsageError
 from petl_bench.inputs import Words
+from petl_bench.search.tokens import Tokens, tokens
 
 #: operations of `torch.ops.aten` that a tower may consist of: none of them reads or writes anything but tensors
 _ATEN = frozenset(
@@ -48,7 +49,7 @@ _ATEN = frozenset(
 _SIZES: dict[str, Callable[..., Any]] = {
     name: getattr(operator, name) for name in ("add", "floordiv", "getitem", "mul", "neg", "sub")
 }
-#: of a vocabulary, and of a text
+#: of a text
 _LARGEST = 1_000_000
 _DTYPES = {str(kind): kind for kind in (torch.bool, torch.int32, torch.int64, torch.float32, torch.float64)}
 
@@ -76,24 +77,25 @@ class TextTower:
             NoTextTower: its steps or tensors do not fit each other.
         """
         try:
-            words = Words(*self._tokenize(text, self.max_words)).without_padding()
+            words = Words(*self._tokens(text, self.max_words)).without_padding()
             with torch.inference_mode():
                 pooled, projected = self._run({"ids": words.ids, "mask": words.mask})
                 return pooled[0].float(), projected[0].float()
         except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise NoTextTower(f"its steps do not fit each other: {' '.join(str(error).split())[:100]}") from error
 
-    def length(self, text: str) -> int:
-        """Tokens of a text that is not cut, start and end included."""
-        return int(self._tokenize(text, len(text.encode()) + 2)[1].sum())
+    def cut(self, text: str) -> str:
+        """Of a text that is longer than what is read of it, how long it is; else nothing."""
+        return self._tokens.cut(text, self.max_words)
 
     @property
     def max_words(self) -> int:
         """Tokens that are read of a text."""
         return self.program["max_words"]
 
-    def _tokenize(self, text: str, max_words: int) -> tuple[Tensor, Tensor]:
-        return clip_tokenize([text], max_words, self.program["vocabulary"])
+    @cached_property
+    def _tokens(self) -> Tokens:
+        return tokens(self.program["tokenizer"])
 
     def _run(self, given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         values: dict[str, Any] = {**self.tensors, **given}
@@ -118,9 +120,10 @@ def checked(program: Any, tensors: Mapping[str, Tensor]) -> TextTower:
             if unknown := (_named(arguments) | _named(options)) - known:
                 raise KeyError(min(unknown))
             known.add(name)
-        found = (program["features"], program["vocabulary"], program["max_words"])
-        numbers = all(isinstance(number, int) and 3 <= number <= _LARGEST for number in found[1:])
-        whole = numbers and len(found[0]) == 2 and known >= set(found[0])
+        features, max_words = program["features"], program["max_words"]
+        numbered = isinstance(max_words, int) and 3 <= max_words <= _LARGEST
+        whole = numbered and len(features) == 2 and known >= set(features)
+        tokens(program["tokenizer"])
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise NoTextTower(f"a step of it is none that is known ({str(error)[:100]})") from error
     if not whole:

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone
+from petl_bench.backbones.blip.wordpiece import WordPiece
+from petl_bench.blip_words import pre_caption
 from petl_bench.bpe import VOCABULARY, clip_tokenize
 from petl_bench.inputs import Tokenizer, Words
 from petl_bench.search.text_tower import NoTextTower, TextTower, operation
+from petl_bench.search.tokens import ROLES
 
 #: what `torch.export` writes down to be checked at run time; they compute nothing
 _CHECKS = ("aten._assert", "aten.sym_constrain_range")
@@ -28,9 +31,9 @@ def exported(backbone: Backbone, max_words: int) -> TextTower:
     Raises:
         NoTextTower: it has a tokenizer or operations that are not known here.
     """
-    vocabulary = vocabulary_of(backbone.spec.tokenizer)
-    if vocabulary is None:
-        raise NoTextTower(f"{backbone.name}: its tokenizer is not CLIP's")
+    tokenizer = told_of(backbone.spec.tokenizer)
+    if tokenizer is None:
+        raise NoTextTower(f"{backbone.name}: its tokenizer is none that an index can hold")
     words = backbone.spec.tokenize(["a man walks", "a dog", "it rains and two people run"], max_words).without_padding()
     anything = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     try:
@@ -52,7 +55,7 @@ def exported(backbone: Backbone, max_words: int) -> TextTower:
         elif node.op == "call_function" and not str(node.target).startswith(_CHECKS):
             steps.append([node.name, _name(node.target, backbone), _plain(node.args), _plain(node.kwargs)])
     program = {
-        "vocabulary": vocabulary,
+        "tokenizer": tokenizer,
         "max_words": max_words,
         "steps": steps,
         "features": list(signature.user_outputs),
@@ -71,6 +74,18 @@ class TextFeaturesOf(nn.Module):
         """(M, N) each -> (M, E) each."""
         features = self.backbone.encode_text(Words(ids, mask))
         return features.pooled, features.projected
+
+
+def told_of(tokenizer: Tokenizer) -> dict[str, Any] | None:
+    """A tokenizer as `petl_bench.search.tokens` reads it; None of one that it does not know."""
+    if (vocabulary := vocabulary_of(tokenizer)) is not None:
+        return {"kind": "clip", "vocabulary": vocabulary}
+    clean = tokenizer.clean if isinstance(tokenizer, WordPiece) else None
+    if not isinstance(tokenizer, WordPiece) or not isinstance(clean, partial) or clean.func is not pre_caption:
+        return None
+    rows = tokenizer.rows()
+    ids = {role: getattr(rows, role) for role in ROLES}
+    return {"kind": "wordpiece", "backend": rows.backend.to_str(), **ids, "caption_words": clean.keywords["max_words"]}
 
 
 def vocabulary_of(tokenizer: Tokenizer) -> int | None:

@@ -109,6 +109,10 @@ def test_ranks_are_those_of_the_test(
         assert [hit.place.file.path for hit in hits] != []
         (own,) = [hit for hit in hits if Path(hit.place.file.path).stem == row["video_id"]]
         assert own.rank == rank
+    later = VideoSearch(str(folder), clips, index=str(tmp_path / "index"), device="cpu").open()
+    one_stage = [found.of_text("a red circle", 3, two_stages=False) for found in (found, later)]
+    assert one_stage[0] == one_stage[1]
+    assert later.search._model is None, "a text needs no model"
 
 
 def test_clips_that_are_equal_share_a_rank(adapter: Path, videos: Path, capsys: pytest.CaptureFixture[str]) -> None:

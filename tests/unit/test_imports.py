@@ -73,7 +73,8 @@ MAY_IMPORT = {
         *("hub.names", "tasks", "video_text_model"),
     },
     "search": {
-        *(*GROUND, "backbones.base", "bpe", "cli.sources", "data", "inputs", "loading", "machine", "metrics"),
+        *(*GROUND, "backbones.base", "backbones.blip.wordpiece", "blip_words", "bpe", "cli.sources", "data", "inputs"),
+        *("loading", "machine", "metrics"),
         *("report.templating", "report.thumbnails", "storage", "tasks.base", "tasks.questions", "video_text_model"),
     },
     "export": {

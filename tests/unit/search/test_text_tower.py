@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.blip.model import BLIP
 from petl_bench.backbones.clip.model import CLIP
+from petl_bench.bpe import clip_tokenize
 from petl_bench.search.text_tower import NoTextTower, TextTower, checked
 from petl_bench.search.tracing import exported
 from tests.contract import battery
@@ -26,6 +29,14 @@ def test_features_are_those_of_the_model_to_the_bit(case: battery.Case) -> None:
     backbone = battery.builder(case)().adapt().eval().requires_grad_(False).backbone
     for parameter in backbone.parameters():  # adapters begin as nothing
         parameter.add_(0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    gives_the_same(backbone)
+
+
+def test_features_of_blip_to_the_bit() -> None:
+    gives_the_same(BLIP.tiny().eval().requires_grad_(False))
+
+
+def gives_the_same(backbone: Backbone) -> None:
     tower = exported(backbone, 16)
     assert not [name for name in tower.tensors if "vision" in name]
     tower = checked(tower.program, tower.tensors)
@@ -42,13 +53,16 @@ def tower() -> TextTower:
     return exported(CLIP.tiny().eval().requires_grad_(False), 8)
 
 
-def test_length_of_a_text_that_is_cut(tower: TextTower) -> None:
-    assert tower.length("a dog") < tower.max_words == 8 < tower.length(" ".join(["guitar"] * 500))
+def test_a_text_that_is_cut(tower: TextTower) -> None:
+    assert tower.cut("a dog") == ""
+    assert "of which the first 8 are read" in tower.cut(" ".join(["guitar"] * 500))
 
 
 def test_a_tokenizer_that_is_not_known() -> None:
-    with pytest.raises(NoTextTower, match="tokenizer is not CLIP's"):
-        exported(BLIP.tiny().eval().requires_grad_(False), 8)
+    backbone = CLIP.tiny().eval().requires_grad_(False)
+    backbone.spec = replace(backbone.spec, tokenizer=lambda texts, max_words: clip_tokenize(texts, max_words))
+    with pytest.raises(NoTextTower, match="none that an index can hold"):
+        exported(backbone, 8)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +76,9 @@ def test_a_tokenizer_that_is_not_known() -> None:
         ({"steps": 3}, "none that is known"),
         ({"features": ["ids"]}, "are missing"),
         ({"features": ["ids", "nothing"]}, "are missing"),
-        ({"vocabulary": "49408"}, "are missing"),
+        ({"max_words": "8"}, "are missing"),
+        ({"tokenizer": {"kind": "clip", "vocabulary": "49408"}}, "514 to 49408"),
+        ({"tokenizer": 3}, "none that is known"),
     ],
 )
 def test_what_is_no_tower_is_refused(tower: TextTower, change: dict[str, Any], told: str) -> None:
