@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import os
@@ -9,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.cli.fragments import composed
@@ -75,6 +78,22 @@ def _first_options(leaves: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
         if isinstance(model, dict) and "class_path" in model:
             found.setdefault(model["class_path"], own_options(model))
     return found
+
+
+def tiny_backbone(kind: type[Backbone], init_seed: int = 0) -> Backbone:
+    """A tiny backbone with random weights, on torch's default device: a copy, as making one takes several times longer.
+
+    Args:
+        kind: of the backbone.
+        init_seed: of the weights.
+    """
+    return copy.deepcopy(_tiny(kind, init_seed, torch.get_default_device()))
+
+
+@functools.cache
+def _tiny(kind: type[Backbone], init_seed: int, device: torch.device) -> Backbone:
+    with device:
+        return kind.tiny(init_seed=init_seed)
 
 
 def built(method: type[Method], options: Mapping[str, Any], backbone: Backbone, task: Task) -> Method:

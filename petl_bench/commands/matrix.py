@@ -16,7 +16,7 @@ import torch
 
 from petl_bench.backbones.base import CAPABILITIES, Backbone
 from petl_bench.cli.messages import nothing_found
-from petl_bench.cli.tiny_parts import built, classes_of, default_options
+from petl_bench.cli.tiny_parts import built, classes_of, default_options, tiny_backbone
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.tasks.base import Task
@@ -59,7 +59,7 @@ def _refusal(
         return lacking
     try:
         with torch.device("meta"):
-            built(method, options(method), backbone.tiny(), task.tiny()).adapt()
+            built(method, options(method), tiny_backbone(backbone), task.tiny()).adapt()
     except UsageError as error:
         return str(error)
     return None
@@ -70,7 +70,7 @@ def _lacking(backbone: type[Backbone], task: type[Task]) -> str | None:
     """Why a task refuses a backbone; None if it has all that the task needs."""
     try:
         with torch.device("meta"):
-            task.tiny().require_capabilities(backbone.tiny())
+            task.tiny().require_capabilities(tiny_backbone(backbone))
     except UsageError as error:
         return str(error)
     return None

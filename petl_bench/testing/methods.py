@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from petl_bench.backbones.base import Backbone
-from petl_bench.cli.tiny_parts import built, classes_of, default_options
+from petl_bench.cli.tiny_parts import built, classes_of, default_options, tiny_backbone
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.method import Method, own_options
@@ -91,8 +91,7 @@ def builder(
 
     def build() -> Method:
         torch.manual_seed(0)
-        tiny = backbone.tiny(init_seed=init_seed)
-        return built(kind, options, tiny, task.tiny()).adapt()
+        return built(kind, options, tiny_backbone(backbone, init_seed), task.tiny()).adapt()
 
     return build
 
@@ -112,7 +111,7 @@ def check_identity_at_init(build: Build) -> None:
     """Before training the outputs are those of the plain backbone, if and only if the method says so."""
     method = build()
     batch = asked(make_batch(method.backbone))
-    plain = features_of(type(method.backbone).tiny().eval(), batch)
+    plain = features_of(tiny_backbone(type(method.backbone)).eval(), batch)
     mine = features(method, batch)
     same = all(torch.allclose(one, other, atol=1e-5) for one, other in zip(mine, plain, strict=True))
     found = "are" if same else "are not"
