@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from petl_bench.late_torchmetrics import arrange
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ __all__ = [
     "test",
     "validate",
 ]
+
+arrange()
 
 
 def __getattr__(name: str) -> Any:
