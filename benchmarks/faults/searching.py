@@ -12,7 +12,9 @@ from pathlib import Path
 from benchmarks.faults.trials import HELD, PETL_BENCH, Bench, Ended, Trial, completed, first_problem, refused
 from petl_bench.search.shards import ABOUT_NAME
 
-KILLS = 6
+KILLS = 3
+#: a folder, and a LanceDB database
+_INDEXES = ("index", "index.lance")
 #: times that a trial kills, at most
 _KILLED = 3
 _QUERY = "a red circle moves left"
@@ -20,17 +22,17 @@ _QUERY = "a red circle moves left"
 
 def trials() -> Iterator[Trial]:
     """All of them."""
-    for number in range(KILLS):
-        yield Trial(
-            "F160", f"kill -9 at random moment {number + 1} of indexing, search again", partial(_killed, number)
-        )
+    for name in _INDEXES:
+        for number in range(KILLS):
+            told = f"kill -9 at random moment {number + 1} of making {name}, search again"
+            yield Trial("F160", told, partial(_killed, name, number))
     yield Trial("F161", "disk full while an index is made", _full)
 
 
-def _killed(number: int, bench: Bench) -> str:
+def _killed(name: str, number: int, bench: Bench) -> str:
     """Kills until the index is whole, or a few times; then it finds what one finds that nothing happened to."""
     expected = bench.run(_search(bench, bench.new("whole"), number % 2))
-    moments, index, kills, longest = random.Random(number), bench.new("index"), 0, expected.seconds
+    moments, index, kills, longest = random.Random(number), bench.new(name), 0, expected.seconds
     while kills < _KILLED:
         process = bench.start(_search(bench, index, number % 2))
         time.sleep(longest * moments.uniform(0.3, 1.0))
@@ -41,7 +43,7 @@ def _killed(number: int, bench: Bench) -> str:
         elif kills:
             break
         else:  # it was faster than the first
-            index, longest = bench.new("index"), longest / 2
+            index, longest = bench.new(name), longest / 2
     again = bench.run(_search(bench, index, number % 2))
     same = HELD if _hits(again) == _hits(expected) else "it finds something else than an index that was not killed"
     return first_problem(completed(expected), completed(again), same)
