@@ -32,6 +32,17 @@ assert type(torchmetrics.__spec__.loader).__name__ == "SourceFileLoader" == type
 assert not [finder for finder in sys.meta_path if type(finder).__module__.startswith("petl_bench")]
 """
 
+PARTS = """
+import sys
+import petl_bench
+from torchmetrics.functional import pairwise_cosine_similarity
+from torchmetrics.classification import BinaryAccuracy
+import torchmetrics.text
+assert issubclass(BinaryAccuracy, torchmetrics.Metric)
+assert torchmetrics.functional.pairwise_cosine_similarity is pairwise_cosine_similarity
+assert torchmetrics.Accuracy is torchmetrics.classification.Accuracy
+"""
+
 BROKEN = """
 import sys
 import petl_bench
@@ -57,6 +68,10 @@ assert sys.meta_path == before
 
 def test_metrics_are_imported_when_one_is_asked_for() -> None:
     run(LATE)
+
+
+def test_parts_can_be_imported_before_the_whole() -> None:
+    run(PARTS)
 
 
 def test_an_import_that_fails_is_told_each_time() -> None:
