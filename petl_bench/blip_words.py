@@ -18,7 +18,7 @@ _SPACES = re.compile(r"\s{2,}")
 
 
 @dataclass(frozen=True)
-class Rows:
+class TokenRows:
     """Makes rows of ids of texts.
 
     Attributes:

@@ -77,7 +77,7 @@ class TextTower:
             NoTextTower: its steps or tensors do not fit each other.
         """
         try:
-            words = Words(*self._tokens(text, self.max_words)).without_padding()
+            words = Words(*self.tokens(text, self.max_words)).without_padding()
             with torch.inference_mode():
                 pooled, projected = self._run({"ids": words.ids, "mask": words.mask})
                 return pooled[0].float(), projected[0].float()
@@ -86,7 +86,7 @@ class TextTower:
 
     def cut(self, text: str) -> str:
         """Of a text that is longer than what is read of it, how long it is; else nothing."""
-        return self._tokens.cut(text, self.max_words)
+        return self.tokens.cut(text, self.max_words)
 
     @property
     def max_words(self) -> int:
@@ -94,7 +94,12 @@ class TextTower:
         return self.program["max_words"]
 
     @cached_property
-    def _tokens(self) -> Tokens:
+    def tokens(self) -> Tokens:
+        """Its tokenizer.
+
+        Raises:
+            ValueError: the program describes none.
+        """
         return tokens(self.program["tokenizer"])
 
     def _run(self, given: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
@@ -111,7 +116,7 @@ def checked(program: Any, tensors: Mapping[str, Tensor]) -> TextTower:
     Raises:
         NoTextTower: it is none.
     """
-    known = {"ids", "mask", *tensors}
+    tower, known = TextTower(program, tensors), {"ids", "mask", *tensors}
     try:
         for name, called, arguments, options in program["steps"]:
             operation(called)
@@ -123,12 +128,12 @@ def checked(program: Any, tensors: Mapping[str, Tensor]) -> TextTower:
         features, max_words = program["features"], program["max_words"]
         numbered = isinstance(max_words, int) and 3 <= max_words <= _LARGEST
         whole = numbered and len(features) == 2 and known >= set(features)
-        tokens(program["tokenizer"])
+        _ = tower.tokens
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise NoTextTower(f"a step of it is none that is known ({str(error)[:100]})") from error
     if not whole:
         raise NoTextTower("its features or its tokenizer are missing")
-    return TextTower(program, tensors)
+    return tower
 
 
 def operation(name: str) -> Callable[..., Any]:

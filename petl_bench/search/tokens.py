@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from petl_bench.blip_words import Rows, pre_caption
+from petl_bench.blip_words import TokenRows, pre_caption
 from petl_bench.bpe import SMALLEST, VOCABULARY, clip_tokenize
 
 #: that some ids have
@@ -53,7 +53,7 @@ class Pieces:
         caption_words: that are kept of a text.
     """
 
-    rows: Rows
+    rows: TokenRows
     caption_words: int
 
     def __call__(self, text: str, max_words: int) -> tuple[Tensor, Tensor]:
@@ -83,7 +83,7 @@ def tokens(told: Mapping[str, Any]) -> Tokens:
     except Exception as error:  # the library raises nothing more exact
         raise ValueError(f"a tokenizer that cannot be read ({str(error)[:100]})") from error
     start, end, padding = (_number(told.get(name), 0, backend.get_vocab_size() - 1) for name in ROLES)
-    return Pieces(Rows(backend, start, end, padding), _number(told.get("caption_words"), 1, VOCABULARY))
+    return Pieces(TokenRows(backend, start, end, padding), _number(told.get("caption_words"), 1, VOCABULARY))
 
 
 def _number(value: Any, least: int, most: int) -> int:

@@ -80,8 +80,10 @@ def told_of(tokenizer: Tokenizer) -> dict[str, Any] | None:
     """A tokenizer as `petl_bench.search.tokens` reads it; None of one that it does not know."""
     if (vocabulary := vocabulary_of(tokenizer)) is not None:
         return {"kind": "clip", "vocabulary": vocabulary}
-    clean = tokenizer.clean if isinstance(tokenizer, WordPiece) else None
-    if not isinstance(tokenizer, WordPiece) or not isinstance(clean, partial) or clean.func is not pre_caption:
+    if not isinstance(tokenizer, WordPiece):
+        return None
+    clean = tokenizer.clean
+    if not isinstance(clean, partial) or clean.func is not pre_caption:
         return None
     rows = tokenizer.rows()
     ids = {role: getattr(rows, role) for role in ROLES}

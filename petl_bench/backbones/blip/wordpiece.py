@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from petl_bench.blip_words import Rows
+from petl_bench.blip_words import TokenRows
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.hub.answers import cause, from_hub
 from petl_bench.storage.untrusted import expanded
@@ -52,7 +52,7 @@ class WordPiece:
         """
         return self.rows()(texts, max_words)
 
-    def rows(self) -> Rows:
+    def rows(self) -> TokenRows:
         """What makes rows of texts that are cleaned.
 
         Raises:
@@ -60,7 +60,9 @@ class WordPiece:
             UsageError: if it is not the one the backbone has embeddings for, or has another end or padding.
         """
         tokenizer = self._tokenizer()
-        return Rows(tokenizer.backend_tokenizer, tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
+        return TokenRows(
+            tokenizer.backend_tokenizer, tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
+        )
 
     def decode(self, ids: Tensor) -> list[str]:
         """Texts of ids (M, N), without special tokens; `don ' t` becomes `don't`, as when the released code ran."""
