@@ -20,6 +20,7 @@ from benchmarks.fixture.recipes import Recipe, Sizes
 from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import config_folder
 from petl_bench.fixture import WRITERS
+from petl_bench.report.statistics import paired
 from petl_bench.runs.record import FILE_NAME
 from petl_bench.storage.files import file_sha256
 from tests.records import make_ranks, make_record, write_record
@@ -311,6 +312,18 @@ def test_claims_follow_from_the_runs(place: Place) -> None:
     assert "All 14 runs." in shown
     assert "ST-Adapter \\*" in shown
     assert "None of the 14 runs" in table.block({})
+
+
+def test_what_one_lucky_seed_has_is_not_told_apart() -> None:
+    """p is of the seeds that were run; the interval knows that others would have been others."""
+    clusters = np.arange(200)
+    chance = [np.full(200, 50.0)] * 3
+    lucky = paired([np.full(200, 100.0), *chance[1:]], chance, clusters, "score")
+    assert lucky.p < 0.05
+    assert not claims.told_apart(lucky, lucky.p)
+    steady = paired([np.full(200, value) for value in (60.0, 61.0, 62.0)], chance, clusters, "score")
+    assert claims.told_apart(steady, steady.p)
+    assert not claims.told_apart(steady, 0.06)
 
 
 def _failing(fails: Callable[[Sequence[str]], bool]) -> Callable[[Sequence[str], Path, Path], None]:
