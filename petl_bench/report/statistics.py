@@ -91,7 +91,7 @@ def paired(
         - mean_over_seeds([resampled_means(seed, clusters) for seed in theirs], stream=1)
     )
     difference = np.mean(ours, axis=0) - np.mean(theirs, axis=0)
-    delta = round(float(difference.mean()), _DECIMALS)
+    delta = round(float(difference.mean()), _DECIMALS) + 0.0  # no -0.0
     if kind == "hit" and len(np.unique(np.concatenate([*ours, *theirs]))) > 2:
         raise ValueError("hits have two values; what has more is a score")
     if kind == "hit" and len(ours) == len(theirs) == 1 and len(np.unique(clusters)) == len(clusters):
@@ -235,12 +235,14 @@ def sign_flip(differences: np.ndarray) -> np.ndarray:
     """Two-sided p that differences lie around zero, by flipping the signs of whole clusters.
 
     Args:
-        differences: of each cluster (C,) or, for several figures, (C, F), added up over its queries.
+        differences: of each cluster (C,) or, for several figures, (C, F), added up over its queries; six decimals
+            count.
 
     Returns:
         (F,)
     """
-    columns = np.asarray(differences, dtype=float).reshape(len(differences), -1)
+    # What means over seeds leave of equal sums is rounding, which would flip like a difference.
+    columns = np.asarray(differences, dtype=float).reshape(len(differences), -1).round(_DECIMALS)
     p = np.ones(columns.shape[1])
     moved = (columns != 0).sum(axis=0)
     few = moved <= np.log2(RESAMPLES)

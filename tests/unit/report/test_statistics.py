@@ -211,6 +211,17 @@ def test_equal_sums_are_as_far_whatever_rounding_says() -> None:
     assert sign_flip(np.array([0.7, 0.1, 0.3, 0.1])).tolist() == [2 / 16]
 
 
+def test_rounding_is_no_difference() -> None:
+    """One of two right in each cluster, whichever it is with a seed, is what all have."""
+    clusters = np.arange(200).repeat(2)
+    first = np.tile([100.0, 0.0], 200)
+    ours, theirs = [first, 100 - first, first], [first] * 3
+    dust = np.mean(ours, axis=0) - np.mean(theirs, axis=0)
+    assert np.any(dust.reshape(-1, 2).sum(1) != 0)
+    found = paired(ours, theirs, clusters, "score")
+    assert (found.delta, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+
 def test_random_sign_flips_are_close_to_all_of_them() -> None:
     differences = np.stack([RANDOM.normal(mean, 1, 16) for mean in (0.0, 0.3, 0.6)], axis=1)
     exact = [statistics._every_flip(column) for column in differences.T]
