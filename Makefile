@@ -36,8 +36,9 @@ demo: setup ## generate clips, train on the CPU, print the leaderboard
 	rm -rf demo
 	$(BIN)/petl-bench demo demo --methods $(DEMO_METHODS)
 
+# Tests often wait, for processes that end and for time that passes: a third worker uses what two leave of two cores.
 test: setup ## all tests but those of the next target
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q --ignore tests/regression
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -q --ignore tests/regression
 
 regression: setup ## every method trains on a small backbone and is compared with recorded figures; faults must show
 	$(BIN)/python -m pytest -n 2 --dist load -q tests/regression
