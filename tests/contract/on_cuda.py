@@ -83,8 +83,8 @@ def places() -> Iterator[tuple[battery.Case, str, str]]:
 def everything() -> Iterator[Case]:
     """Every place in each precision, in turn with each recipe and number of processes."""
     others = list(product(RECIPES, (False, True)))
-    for turn, (place, precision) in enumerate(product(places(), PRECISIONS)):
-        yield Case(*place, precision, *others[turn % len(others)])
+    for turn, (where, precision) in enumerate(product(places(), PRECISIONS)):
+        yield Case(*where, precision, *others[turn % len(others)])
 
 
 def sample() -> Iterator[Case]:
