@@ -68,8 +68,8 @@ class Words(NamedTuple):
     Attributes:
         ids: long (M, N).
         mask: bool (M, N), True for start, words and end.
-        most: no text has more tokens; None where nobody has counted. Loaders count (`counted`), since a GPU has to be
-            waited for.
+        most: no text has more tokens; None where nobody has counted. Loaders count (`counted`), since a GPU would have
+            to be waited for.
     """
 
     ids: Tensor
@@ -81,15 +81,15 @@ class Words(NamedTuple):
         return self._replace(most=int(self.mask.any(0).sum()))
 
     def select(self, rows: Tensor | slice) -> Words:
-        """Some of the texts."""
-        return Words(self.ids[rows], self.mask[rows], self.most)
+        """Some of the texts, which are not counted: all of them may be shorter than the longest of these."""
+        return Words(self.ids[rows], self.mask[rows])
 
     def to(self, device: torch.device) -> Words:
         """The same on a device."""
         return Words(sent(self.ids, device), sent(self.mask, device), self.most)
 
     def without_padding(self) -> Words:
-        """Without the places that are padding in all rows, as far as `most` tells, which nobody reads."""
+        """Without the places that are padding in all rows (those behind `most`, if it is known), which nobody reads."""
         if torch.compiler.is_exporting():  # whoever calls what is exported does this before
             return self
         ids, mask, most = self if self.most is not None else self.counted()

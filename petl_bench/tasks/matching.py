@@ -47,7 +47,7 @@ class _GlobalBatch(NamedTuple):
     def select(self, rows: slice) -> _GlobalBatch:
         """Some of the samples."""
         kept = {name: part[rows] for name, part in self._asdict().items() if name != "words"}
-        return self._replace(words=self.words.select(rows), **kept)
+        return self._replace(words=self.words.select(rows)._replace(most=self.words.most), **kept)
 
 
 class _Negatives(NamedTuple):
@@ -249,7 +249,8 @@ class MatchingRetrieval(Retrieval):
         mask = candidates.frame_mask[v]  # (3B, T)
         of_pairs = memory_of(tokens[v], mask)
         of_pairs = present(backbone.fusion).weigh_frames(of_pairs, candidates.text[t], frames[v], mask)
-        logits = present(backbone.matching).match(candidates.words.select(t), of_pairs)  # (3B, 2)
+        words = candidates.words.select(t)._replace(most=candidates.words.most)
+        logits = present(backbone.matching).match(words, of_pairs)  # (3B, 2)
         negative = torch.where(negatives.exist, 0, -100)  # the latter is ignored
         labels = torch.cat([torch.ones_like(negative), negative, negative])
         # Divided by what all processes have the same number of, so that the mean over processes is the global one.

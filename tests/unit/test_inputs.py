@@ -13,10 +13,9 @@ def test_padding_is_cut_at_the_longest_text() -> None:
 
 
 def test_what_was_counted_is_not_counted_again() -> None:
-    """Of some of the texts it is a bound."""
     words = Words(IDS, IDS > 0).counted()
     assert words.most == 3
-    assert words.select(slice(1, 2)).without_padding().ids.tolist() == [[5, 9, 0]]
+    assert words.select(slice(1, 2)).without_padding().ids.tolist() == [[5, 9]]
     assert Words(IDS, IDS > 0, 4).without_padding().ids.shape == (2, 4)
     assert words.to(torch.device("cpu")).most == 3
 
