@@ -68,25 +68,39 @@ class Words(NamedTuple):
     Attributes:
         ids: long (M, N).
         mask: bool (M, N), True for start, words and end.
+        most: no text has more tokens; None where nobody has counted. Loaders count (`counted`), since a GPU would have
+            to be waited for.
     """
 
     ids: Tensor
     mask: Tensor
+    most: int | None = None
+
+    def counted(self) -> Words:
+        """The same with the tokens of the longest text as `most`."""
+        return self._replace(most=int(self.mask.any(0).sum()))
 
     def select(self, rows: Tensor | slice) -> Words:
-        """Some of the texts."""
+        """Some of the texts, which are not counted: all of them may be shorter than the longest of these."""
         return Words(self.ids[rows], self.mask[rows])
 
     def to(self, device: torch.device) -> Words:
         """The same on a device."""
-        return Words(self.ids.to(device), self.mask.to(device))
+        return Words(sent(self.ids, device), sent(self.mask, device), self.most)
 
     def without_padding(self) -> Words:
-        """Without the places that are padding in all rows, which nobody reads."""
+        """Without the places that are padding in all rows (those behind `most`, if it is known), which nobody reads."""
         if torch.compiler.is_exporting():  # whoever calls what is exported does this before
             return self
-        longest = int(self.mask.sum(1).max())
-        return Words(self.ids[:, :longest], self.mask[:, :longest])
+        ids, mask, most = self if self.most is not None else self.counted()
+        return Words(ids[:, :most], mask[:, :most], most)
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on another device; a GPU is not waited for, which it takes pinned memory for."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 #: what tokenisers are told apart by: case, punctuation, an apostrophe, a number, a rare word

@@ -124,8 +124,12 @@ def ddp_ignores(module: LightningModule, names: list[str]) -> None:
 
 
 def leave_signals(trainer: Trainer) -> None:
-    """Keeps Lightning's handlers away: that of SIGTERM talks to the other processes, whatever they are doing."""
+    """Keeps Lightning's handlers away: that of SIGTERM talks to the other processes, whatever they are doing.
+
+    So nothing has to be asked of them at every step, either, for which the CPU waits for the GPU three times.
+    """
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -167,7 +171,7 @@ class OfProcesses(Protocol):
 
 
 class DDP(DDPStrategy):
-    """Lightning's, whose processes are seen to from their start on.
+    """Lightning's, whose processes are seen to from their start on, and hold gradients once: in what is sent.
 
     Its own watchdog kills the first process without a word as soon as another one ends with an error. What it takes to
     hand processes over, and to meet in a store of one's own, are private hooks of the strategy and its launcher.
@@ -179,7 +183,7 @@ class DDP(DDPStrategy):
     """
 
     def __init__(self, processes: OfProcesses, timeout: timedelta, static_graph: bool) -> None:
-        super().__init__(timeout=timeout, static_graph=static_graph)
+        super().__init__(timeout=timeout, static_graph=static_graph, gradient_as_bucket_view=True)
         self._processes = processes
 
     def setup_distributed(self) -> None:

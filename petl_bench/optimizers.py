@@ -162,10 +162,11 @@ class BertAdam(torch.optim.Optimizer):
 
 def _clip_each(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
     """Each gradient scaled to at most `max_norm`; the given ones stay as they are."""
-    # One wait for the device is cheaper than a launch per tensor; after global clipping nothing is left to scale.
-    norms = torch.stack(_torch._foreach_norm(gradients)).tolist()
-    scales = [min(1.0, max_norm / (norm + 1e-6)) for norm in norms]
-    if min(scales) == 1.0:
+    norms = torch.stack(_torch._foreach_norm(gradients))
+    if norms.device.type != "cpu":  # launches, one per tensor, take less than to wait for all that is asked of a GPU
+        return list(_torch._foreach_mul(gradients, (max_norm / (norms + 1e-6)).clamp(max=1.0).unbind()))
+    scales = [min(1.0, max_norm / (norm + 1e-6)) for norm in norms.tolist()]
+    if min(scales) == 1.0:  # as after global clipping
         return gradients
     return list(_torch._foreach_mul(gradients, scales))
 

@@ -22,7 +22,7 @@ import torch.distributed as dist
 import torch.testing._internal.distributed.fake_pg  # registers the backend "fake"
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from petl_bench.registry import FOLDERS, ROOT
 
@@ -83,6 +83,16 @@ class OnCuda(Tensor):
 
     def tolist(self) -> Any:
         return self.cpu().tolist()
+
+
+class _Event:
+    """Of the GPU, which is waited for."""
+
+    def record(self, stream: Any = None) -> None:
+        """Everything is done at once."""
+
+    def synchronize(self) -> None:
+        _pretended().waits[place()] += 1
 
 
 class _Call:
@@ -251,6 +261,11 @@ def _as_with_a_twin(call: _Call) -> None:
     raise NotImplementedError(f"say in {_HERE} what {call.func} gives")
 
 
+def _pretended() -> PretendedCuda:
+    """The GPU at hand."""
+    return next(mode for mode in reversed(_get_current_dispatch_mode_stack()) if isinstance(mode, PretendedCuda))
+
+
 @contextmanager
 def pretended_cuda() -> Iterator[PretendedCuda]:
     """Inside the block `cuda` is there; torch stays changed, so it belongs into a process of its own."""
@@ -270,6 +285,7 @@ def _install() -> None:
     _torch._ensureCUDADeviceGuardSet()  # after this anybody may name a CUDA device
     _torch._set_only_lift_cpu_tensors(True)  # `torch.tensor(..., device="cuda")` is made on the CPU, and copied
     torch.__future__.set_swap_module_params_on_conversion(True)  # a shell has no data that a parameter could point to
+    torch.cuda.Event = _Event  # type: ignore[misc]
     for name in ("is_available", "is_bf16_supported", "_lazy_init"):
         setattr(torch.cuda, name, lambda *_, **__: True)
     # Of an accelerator of another kind, which is away, autograd's engine wants no streams.

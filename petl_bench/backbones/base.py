@@ -330,10 +330,7 @@ class Backbone(Configurable, nn.Module, ABC):
         """Frames as the tower reads them: uint8 becomes float with the mean and deviation of `spec`."""
         if frames.is_floating_point():
             return frames
-        shape = (3, 1, 1)
-        mean = torch.tensor(self.spec.mean, device=frames.device).view(shape) * 255
-        std = torch.tensor(self.spec.std, device=frames.device).view(shape) * 255
-        return (frames - mean) / std
+        return frames.sub(_channels(self.spec.mean, frames.device)).div_(_channels(self.spec.std, frames.device))
 
     def published(self) -> dict[str, bytes]:
         """Its weights and what describes them, as files of the library that it comes from, by name.
@@ -349,6 +346,14 @@ class Backbone(Configurable, nn.Module, ABC):
         """Sets whether blocks are recomputed in the backward pass instead of keeping their activations."""
         for tower in self.towers.values():
             tower.checkpointing = enabled
+
+
+def _channels(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """One number for each channel of pixels from 0 to 255, (3, 1, 1).
+
+    Written on the device: what is copied there makes the CPU wait.
+    """
+    return torch.stack([torch.full((1, 1), value, device=device) for value in values]) * 255
 
 
 def mean_over_frames(frames: Tensor, mask: Tensor) -> Tensor:

@@ -279,4 +279,4 @@ def collate(rows: Sequence[Row]) -> Batch:
 
 
 def _joined(words: Sequence[Words]) -> Words:
-    return Words(*(torch.cat(parts) for parts in zip(*words, strict=True)))
+    return Words(torch.cat([one.ids for one in words]), torch.cat([one.mask for one in words])).counted()

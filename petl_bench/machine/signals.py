@@ -72,6 +72,9 @@ class StopRequest:
         unwinds: whether the end is a `Stopped` that is raised, or comes on the spot: there is nothing to clean up while
             everything is being imported, and C++ code that calls back into Python may not stand an exception.
         alone: False in one of several processes that must end their step together.
+        ends_others: whether it may end in the middle of a step all the same where that takes too long, as the one that
+            then ends the others.
+        heard: the signal that any process of the run had got when they last told each other; 0 if none.
         leaving: whether somebody has taken up `Stopped` and is ending the work.
         rank: of this process in its run; None as long as only its launcher knows.
         advice: gives the end of the last line, which says how the work goes on.
@@ -84,6 +87,7 @@ class StopRequest:
     def reset(self) -> None:
         """Forgets everything, as at the start of a process."""
         self.number, self.when, self.unwinds, self.alone, self.leaving = 0, When.AT_ONCE, True, True, False
+        self.ends_others, self.heard = False, 0
         self.rank: int | None = None
         self.advice: Callable[[], str] = _NOTHING_BEGUN.__str__
         self.rescue: Callable[[], None] | None = None
@@ -115,7 +119,7 @@ class StopRequest:
             return
         if threading.current_thread() is not threading.main_thread():
             return
-        if self.when is When.SOON and not (self._overdue and self.alone):
+        if self.when is When.SOON and not (self._overdue and self._decides):
             return
         if self._raised and not self._overdue:  # it is on its way
             return
@@ -169,6 +173,11 @@ class StopRequest:
                 rescue()
 
     @property
+    def _decides(self) -> bool:
+        """Whether nobody else has to agree to its end where that is overdue."""
+        return self.alone or self.ends_others
+
+    @property
     def leads(self) -> bool:
         """Whether this process says what all processes of a run would say."""
         if self.rank is None:
@@ -206,7 +215,7 @@ class StopRequest:
         self.number = self.number or number
         if not self.leaving:
             self._rescue()
-        limit = started + (_LIMIT if self._raised or not self.alone else 0)
+        limit = started + (_LIMIT if self._raised or not self._decides else 0)
         while time.monotonic() < limit:
             if gone.wait(_POLL):
                 return

@@ -96,13 +96,13 @@ def synthetic_batch(spec: InputSpec, clips: int, frames: int, max_words: int) ->
             mask=torch.ones(clips, frames, dtype=torch.bool),
             times=torch.arange(frames).float().expand(clips, -1),
         ),
-        words=spec.tokenize([full] * clips, max_words),
+        words=spec.tokenize([full] * clips, max_words).counted(),
         video_index=index,
         text_index=index,
         text_video=index,
         decoded=torch.ones(clips, dtype=torch.bool),
         questions=tuple(Question(clip, "what", ("a",), 1.0, ("a",) * _CHOICES, 0) for clip in range(clips)),
-        options=spec.tokenize([full] * clips * _CHOICES, max_words),
+        options=spec.tokenize([full] * clips * _CHOICES, max_words).counted(),
     )
 
 

@@ -143,8 +143,8 @@ class ResumePoints(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._places = _places(pl_module)
-        # Steps of several processes end together: the first one ends the others, none of them ends by itself.
-        STOP.alone = trainer.is_global_zero
+        # Steps of several processes end together; where that takes too long, the first one ends, and ends the others.
+        STOP.alone, STOP.ends_others, STOP.heard = trainer.world_size == 1, trainer.is_global_zero, 0
         STOP.when = When.SOON
         STOP.look()
 
@@ -162,7 +162,8 @@ class ResumePoints(Checkpoint):
             return  # the end of the epoch saves; half a step cannot be saved, nor a step without its validation
         self._can_save(trainer, loops_of(trainer))
         STOP.when = When.SOON
-        self._agree(trainer)
+        if STOP.heard:  # in this step, by all processes
+            STOP.agree(STOP.heard)
         if self.every_n_steps and done - self._saved_at >= self.every_n_steps:
             self._save(trainer)
             self._saved_at = done

@@ -15,7 +15,7 @@ from petl_bench.backbones.base import AnswerDecoder, Backbone
 from petl_bench.configurable import Configurable
 from petl_bench.data.answers import Vocabulary, find_answer_list, read_vocabulary
 from petl_bench.data.batch import Batch
-from petl_bench.inputs import Words
+from petl_bench.inputs import Words, sent
 from petl_bench.nn.transformer import Memory
 from petl_bench.ranges import Count, Size, TextLength
 from petl_bench.tasks.base import present
@@ -211,7 +211,7 @@ def log_probabilities(decoder: AnswerDecoder, states: Memory, answers: Words, la
     parts = []
     for start in range(0, len(answers.ids), CHUNK):
         own = answers.select(slice(start, start + CHUNK)).without_padding()
-        parts.append(-answer_losses(decoder.decode(own, states), *own, label_smoothing))
+        parts.append(-answer_losses(decoder.decode(own, states), own.ids, own.mask, label_smoothing))
     return torch.cat(parts)
 
 
@@ -245,15 +245,15 @@ def loss_of_answers(
     questions = batch.words.without_padding()
     states = fusion.fuse(questions, backbone.encode_video_tokens(batch.clips).memory)  # (B, N, D)
     words = decoder.answer_words([answer for weights in answers for answer in weights])  # (A, n)
-    of = [row for row, weights in enumerate(answers) for _ in weights]  # the question of each answer
-    logits = decoder.decode(words, Memory(states[of], questions.mask[of]))
-    losses = answer_losses(logits, *words, label_smoothing)
-    weight = torch.tensor([weight for weights in answers for weight in weights.values()]).to(losses)
-    return (weight * losses).sum() / len(answers)
+    of = sent(torch.tensor([row for row, weights in enumerate(answers) for _ in weights]), states.device)
+    logits = decoder.decode(words, Memory(states[of], questions.mask[of]))  # each answer with its question
+    losses = answer_losses(logits, words.ids, words.mask, label_smoothing)
+    weight = torch.tensor([weight for weights in answers for weight in weights.values()], dtype=losses.dtype)
+    return (sent(weight, losses.device) * losses).sum() / len(answers)
 
 
 def after_vision_of_answers(backbone: Backbone, batch: Batch, memory: Memory | None, max_length: int) -> None:
     """A question reads the clip, and one answer of so many tokens is decoded (`Task.after_vision`)."""
     assert memory is not None  # whoever has a decoder has tokens
     states = Memory(present(backbone.fusion).fuse(batch.words, memory), batch.words.mask)
-    present(backbone.answers).decode(Words(*(part[:, :max_length] for part in batch.words)), states)
+    present(backbone.answers).decode(Words(*(part[:, :max_length] for part in batch.words[:2])), states)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.data.batch import Batch
+from petl_bench.inputs import sent
 from petl_bench.metrics.choice import COSINES, tie_rule, version
 from petl_bench.nn.transformer import Memory
 from petl_bench.tasks.base import present
@@ -50,7 +51,7 @@ class Choice(Choosing):
         clips, pairs = compared(batch)
         video = backbone.encode_video(clips).pooled  # (B and clips in reverse, E)
         text = backbone.encode_text(present(batch.options)).pooled  # (N, E)
-        clip, option = pairs.to(video.device)
+        clip, option = sent(pairs, video.device)
         dtype = torch.promote_types(text.dtype, torch.float32)
         with torch.autocast(video.device.type, enabled=False):
             cosines = (text.to(dtype)[option] * video.to(dtype)[clip]).sum(dim=-1)

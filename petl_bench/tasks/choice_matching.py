@@ -56,7 +56,7 @@ class ChoiceMatching(Choosing):
 
         def of_clip(row: int, texts: Tensor) -> Tensor:
             one = slice(row, row + 1)  # whose keys and values are computed once for all options
-            words = options.select(slice(int(texts[0]), int(texts[-1]) + 1))
+            words = options.select(slice(int(texts[0]), int(texts[-1]) + 1))._replace(most=options.most)
             return _match(backbone, words, memory.select(one), frames[one], clips.mask[one])
 
         scores = []

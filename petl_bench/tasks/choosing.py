@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from petl_bench.backbones.base import Backbone
 from petl_bench.data.batch import Batch, Question, WhichWay
 from petl_bench.errors import DataError
-from petl_bench.inputs import Clips
+from petl_bench.inputs import Clips, sent
 from petl_bench.metrics.choice import NOTHING, ChoiceMetric, choose
 from petl_bench.tasks.base import Evaluation, PredictionFile
 from petl_bench.tasks.questions import Answer, QuestionTask, rows_of_clips
@@ -101,7 +101,7 @@ def cross_entropy_of_options(scores: Sequence[Tensor], questions: Sequence[Quest
         raise DataError("a training question has no right option: give a file with answers")
     logits = pad_sequence(list(scores), batch_first=True, padding_value=-torch.inf)  # (B, K)
     with torch.autocast(logits.device.type, enabled=False):
-        return F.cross_entropy(logits, torch.tensor(right, device=logits.device))
+        return F.cross_entropy(logits, sent(torch.tensor(right), logits.device))
 
 
 def compared(batch: Batch) -> tuple[Clips, Tensor]:

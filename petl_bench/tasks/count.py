@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from petl_bench.backbones.base import Backbone
 from petl_bench.data.batch import Batch
 from petl_bench.errors import DataError
+from petl_bench.inputs import sent
 from petl_bench.metrics.count import VERSION, CountMetric, rounded, target_of
 from petl_bench.metrics.ranks import figures_of
 from petl_bench.tasks.base import Evaluation, PredictionFile, present
@@ -85,7 +86,7 @@ class Count(QuestionTask):
         answers = [question.number for question in batch.questions]
         if None in answers:
             raise DataError("a training question has no annotated count")
-        targets = torch.tensor([target_of(answer or 0) for answer in answers]).to(found)
+        targets = sent(torch.tensor([target_of(answer or 0) for answer in answers]), found.device).to(found.dtype)
         return (found - targets).square().mean(), {}
 
     @property

@@ -1,5 +1,7 @@
 """Losses over the global batch of all processes, with the gradient of one process that holds it all."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,6 +43,16 @@ def gather_index(x: Tensor) -> Tensor:
         return x
     _require_equal_batches(x)
     return _concatenate(x)
+
+
+@contextmanager
+def equal_batches() -> Iterator[None]:
+    """Inside the block it is known that the processes have batches of one size: no gather asks, and waits, for that."""
+    _Sizes.known, before = True, _Sizes.known
+    try:
+        yield
+    finally:
+        _Sizes.known = before
 
 
 def contrastive_loss(text: Tensor, video: Tensor, logit_scale: Tensor, video_ids: Tensor | None = None) -> Tensor:
@@ -209,9 +221,17 @@ def _concatenate(x: Tensor) -> Tensor:
     return gathered
 
 
+class _Sizes:
+    """Whether batches of all processes are known to have one size."""
+
+    known = False
+
+
 def _require_equal_batches(x: Tensor) -> None:
     # Collectives on unequal shapes hang or return garbage, so the sizes are compared first.
-    sizes = _concatenate(torch.tensor([len(x)], device=x.device)).tolist()
+    if _Sizes.known:
+        return
+    sizes = _concatenate(torch.full((1,), len(x), device=x.device)).tolist()
     if len(set(sizes)) > 1:
         raise DistributedError(f"batch sizes differ between processes: {sizes}; drop the last partial batch")
 

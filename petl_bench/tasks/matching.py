@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from petl_bench.backbones.base import Backbone, VideoFeatures, memory_of
 from petl_bench.data.batch import Batch
-from petl_bench.inputs import Words
+from petl_bench.inputs import Words, sent
 from petl_bench.nn.transformer import Memory
 from petl_bench.ranges import Count, Share
 from petl_bench.tasks.base import present
@@ -47,7 +47,7 @@ class _GlobalBatch(NamedTuple):
     def select(self, rows: slice) -> _GlobalBatch:
         """Some of the samples."""
         kept = {name: part[rows] for name, part in self._asdict().items() if name != "words"}
-        return self._replace(words=self.words.select(rows), **kept)
+        return self._replace(words=self.words.select(rows)._replace(most=self.words.most), **kept)
 
 
 class _Negatives(NamedTuple):
@@ -214,7 +214,7 @@ class MatchingRetrieval(Retrieval):
         own = own_rows(count)
         candidates = slice(None) if self.negatives == "all" else own
         text, video, index = everyone.text, everyone.video, everyone.video_index
-        noise = self._noise(len(index)).to(text)[:, own, candidates]
+        noise = sent(self._noise(len(index)), text.device).to(text.dtype)[:, own, candidates]
         same = index[own, None] == index[candidates]
         scale = scale.to(text.dtype)
         videos, exist = hard_negatives(scale * text[own] @ video[candidates].T, same, noise[0])
@@ -249,7 +249,8 @@ class MatchingRetrieval(Retrieval):
         mask = candidates.frame_mask[v]  # (3B, T)
         of_pairs = memory_of(tokens[v], mask)
         of_pairs = present(backbone.fusion).weigh_frames(of_pairs, candidates.text[t], frames[v], mask)
-        logits = present(backbone.matching).match(candidates.words.select(t), of_pairs)  # (3B, 2)
+        words = candidates.words.select(t)._replace(most=candidates.words.most)
+        logits = present(backbone.matching).match(words, of_pairs)  # (3B, 2)
         negative = torch.where(negatives.exist, 0, -100)  # the latter is ignored
         labels = torch.cat([torch.ones_like(negative), negative, negative])
         # Divided by what all processes have the same number of, so that the mean over processes is the global one.
@@ -290,6 +291,7 @@ def _gather(batch: Batch, video: Tensor, text: Tensor, slow_video: Tensor, slow_
     integers = torch.cat([batch.words.ids, batch.words.mask, batch.clips.mask, batch.video_index[:, None]], dim=1)
     count, frames = batch.words.ids.shape[1], batch.clips.mask.shape[1]
     ids, text_mask, frame_mask, index = gather_index(integers).split([count, count, frames, 1], dim=1)
-    words = Words(ids, text_mask.bool())
+    most = batch.words.most if len(ids) == len(batch.words.ids) else None  # of other processes nobody knows
+    words = Words(ids, text_mask.bool(), most)
     video, text, slow_video, slow_text = gather_index(features).unbind(1)
     return _GlobalBatch(video, text, slow_video, slow_text, words, frame_mask.bool(), index[:, 0])

@@ -13,6 +13,7 @@ from petl_bench.backbones.base import Backbone
 from petl_bench.data.answers import find_answer_list, read_vocabulary
 from petl_bench.data.batch import Batch, Question
 from petl_bench.errors import NonFiniteError
+from petl_bench.inputs import sent
 from petl_bench.ranges import Count, ShareBelowOne, Size
 from petl_bench.tasks.base import present
 from petl_bench.tasks.qa import QuestionAnswering, Score
@@ -129,7 +130,7 @@ class AnswerClassifier(QuestionAnswering):
         video = backbone.encode_video(batch.clips)
         text = backbone.encode_text(batch.words)
         logits = self.head(video.pooled, text.pooled)  # (B, A)
-        targets = self._targets(batch.questions).to(logits)
+        targets = sent(self._targets(batch.questions), logits.device).to(logits.dtype)
         return -(targets * logits.log_softmax(dim=-1)).sum(dim=-1).mean(), {}
 
     def _targets(self, questions: Sequence[Question]) -> Tensor:

@@ -42,9 +42,10 @@ def make_batch(backbone: Backbone, frames: int = 8, clips: int = 4) -> Batch:
     mask = torch.ones(clips, frames, dtype=torch.bool)
     mask[-1, -2:] = False
     times = torch.arange(frames).expand(clips, frames) * mask.float()
-    words = backbone.spec.tokenize(CAPTIONS[:clips], 32)
+    words = backbone.spec.tokenize(CAPTIONS[:clips], 32).counted()
     index = torch.arange(clips)
     options = options_of(QUESTIONS[:clips], backbone.spec, 32)
+    options = None if options is None else options.counted()
     decoded = torch.ones(clips, dtype=torch.bool)
     return Batch(Clips(pixels, mask, times), words, index, index, index, decoded, options=options)
 

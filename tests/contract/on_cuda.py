@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import warnings
@@ -12,12 +13,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.accelerators import CPUAccelerator
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar, RichProgressBar
 from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor
@@ -25,11 +28,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from methods.mv_adapter import OfficialMVAdapter
 from petl_bench.data.batch import Batch
+from petl_bench.lightning_seams import leave_signals
 from petl_bench.optimizers import AdamWCosine
+from petl_bench.runs.progress import PlainProgress
+from petl_bench.storage.checkpoints import ResumePoints
 from petl_bench.testing import samples
 from tests.contract import battery
 from tests.inputs import with_mask
-from tests.pretended_cuda import CUDA, Place, PretendedCuda, pretended_cuda, with_a_twin
+from tests.pretended_cuda import CUDA, Place, PretendedCuda, place, pretended_cuda, with_a_twin
 
 #: of the trainer, with the type that autocast casts to
 PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "32-true": None}
@@ -77,8 +83,8 @@ def places() -> Iterator[tuple[battery.Case, str, str]]:
 def everything() -> Iterator[Case]:
     """Every place in each precision, in turn with each recipe and number of processes."""
     others = list(product(RECIPES, (False, True)))
-    for turn, (place, precision) in enumerate(product(places(), PRECISIONS)):
-        yield Case(*place, precision, *others[turn % len(others)])
+    for turn, (where, precision) in enumerate(product(places(), PRECISIONS)):
+        yield Case(*where, precision, *others[turn % len(others)])
 
 
 def sample() -> Iterator[Case]:
@@ -98,7 +104,7 @@ def tried(case: Case) -> Findings:
     batch = samples.asked(samples.make_batch(method.backbone))
     with pretended_cuda() as gpu, with_a_twin() if case.twin else nullcontext():
         step = _SecondStep(gpu)
-        trainer = _trainer(case.precision, step)
+        trainer = _trainer(case.precision, _OnCuda(gpu, twin=False), step)
         try:
             if method.trainable:
                 trainer.fit(method, _loader(batch, batch))
@@ -107,6 +113,76 @@ def tried(case: Case) -> Findings:
         except Exception as error:
             return Findings(f"{type(error).__name__}: {error}", step.waits)
     return Findings("", step.waits)
+
+
+def waits_in_a_run(case: Case) -> Findings:
+    """Trains three steps with what a run adds: the rich progress bar, its plain lines at every step, and resume points.
+
+    The second one counts, with what Lightning does between it and the third: the first one has things to set up, and
+    the last one leaves to the end of the epoch what others do by themselves.
+    """
+    method = battery.builder(case.config, case.backbone, case.task)()
+    method.recipe = RECIPES[case.recipe]()
+    batch = samples.asked(samples.make_batch(method.backbone))
+    with pretended_cuda() as gpu, with_a_twin() if case.twin else nullcontext():
+        step, bar = _UpToTheThird(gpu), RichProgressBar(console_kwargs={"file": io.StringIO()})
+        try:
+            trainer = _trainer(case.precision, _OnCuda(gpu, case.twin), step, bar, _LinesAtEveryStep(), _ResumePoints())
+            leave_signals(trainer)  # as a run does
+            trainer.fit(method, datamodule=_Data(batch, batch, batch))
+        except Exception as error:
+            return Findings(f"{type(error).__name__}: {error}", step.waits)
+    return Findings("", step.waits)
+
+
+class _LinesAtEveryStep(Callback):
+    """What `PlainProgress` does when a line is due: a trainer takes one progress bar, and the rich one is there."""
+
+    def __init__(self) -> None:
+        self._lines = PlainProgress()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *step: Any, **_: Any) -> None:
+        self._lines.on_train_start(trainer, pl_module)  # a first step is always told
+        self._lines.on_train_batch_end(trainer, pl_module, *step)
+
+
+class _ResumePoints(ResumePoints):
+    """Saves nothing: shells cannot be written."""
+
+    def __init__(self) -> None:
+        super().__init__(Path(), {}, None, ())
+
+    def _save(self, trainer: Trainer) -> None:
+        """Nothing."""
+
+
+class _Data(LightningDataModule):
+    """Batches to train on, and nothing to validate."""
+
+    def __init__(self, *batches: Batch) -> None:
+        super().__init__()
+        self._batches = batches
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        return _loader(*self._batches)
+
+    def samples(self, split: str) -> tuple[()]:
+        """As `VideoTextDataModule` has them."""
+        return ()
+
+
+class _UpToTheThird(Callback):
+    """Keeps where the program waits from the beginning of the second step to that of the third."""
+
+    def __init__(self, gpu: PretendedCuda) -> None:
+        self._gpu, self.waits = gpu, Counter[Place]()
+
+    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        self.waits = self._gpu.waits.copy()
+        self._gpu.waits.clear()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert trainer.global_step == 3
 
 
 class _SecondStep(Callback):
@@ -138,8 +214,19 @@ class _Batches(Dataset[Batch]):
 
 
 class _OnCuda(SingleDeviceStrategy):
-    def __init__(self) -> None:
+    """Of one process; of two, it notes what Lightning's DDP waits for, and that the other one has the same."""
+
+    def __init__(self, gpu: PretendedCuda, twin: bool) -> None:
         super().__init__(CUDA, accelerator=_Accelerator())
+        self._gpu, self.world_size = gpu, 2 if twin else 1
+
+    def barrier(self, *args: Any, **kwargs: Any) -> None:
+        if self.world_size > 1:
+            self._gpu.waits[place()] += 1
+
+    def reduce(self, tensor: Any, *args: Any, **kwargs: Any) -> Any:
+        self.barrier()  # Lightning has one before each reduction
+        return tensor
 
     def teardown(self) -> None:
         """The model stays where it is."""
@@ -161,16 +248,16 @@ def _unreadable(batch: Batch) -> Batch:
     return with_mask(batch, mask)._replace(decoded=decoded)
 
 
-def _trainer(precision: str, *callbacks: Callback) -> Trainer:
+def _trainer(precision: str, strategy: _OnCuda, *callbacks: Callback) -> Trainer:
     return Trainer(
-        strategy=_OnCuda(),
+        strategy=strategy,
         plugins=_plugin(precision),
         callbacks=list(callbacks),
         max_epochs=1,
         inference_mode=False,  # whose tensors cannot be shells
         logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )

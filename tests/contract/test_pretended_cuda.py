@@ -1,6 +1,6 @@
 """Every method as if on a GPU: nothing that CUDA or NCCL would refuse, and no step that waits where none did before.
 
-Not seen is what a run adds: its progress bar, its callbacks, and what Lightning reduces over processes.
+Some steps are those of a run, with its progress bar, its resume points, and what Lightning waits for in DDP.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from petl_bench import optimizers
 from petl_bench.backbones.base import Backbone
 from petl_bench.data.batch import Batch
+from petl_bench.method import Method
 from petl_bench.tasks import losses
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.retrieval import Retrieval
@@ -27,34 +29,34 @@ from tests.contract.on_cuda import Case, Findings
 from tests.pretended_cuda import CUDA, Place, pretended_cuda
 from tests.stops import in_a_fresh_process
 
-#: where a training step waits for the GPU today, each for one number or a small copy; none may come on top
+#: where a training step waits for the GPU today; none may come on top
 WAITS = {
-    Place("backbones/base.py", "Backbone.normalise"): "mean and deviation are copied, at every call",
-    Place("clip/model.py", "CLIP.encode_text"): "the length of the longest caption",
-    Place("petl_bench/inputs.py", "Words.without_padding"): "the length of the longest text",
-    Place("blip/model.py", "BLIPVQA.answer_words"): "answers are tokenised in the main process, and copied",
-    Place("petl_bench/method.py", "Method._require_finite"): "whether the loss is finite, before the backward",
+    Place("petl_bench/step_report.py", "StepReport.read"): "what all processes tell of the step, behind the backward",
     Place("petl_bench/method.py", "Method.optimizer_step"): "whether gradients are finite (torch's scaler, fp16 alone)",
-    Place("tasks/losses.py", "_require_equal_batches"): "sizes of batches, before each gather",
-    Place("petl_bench/optimizers.py", "_clip_each"): "BertAdam's norms, once per group",
-    Place("tasks/matching.py", "MatchingRetrieval._draw"): "noise that is the same on every device is copied",
-    Place("tasks/choice.py", "Choice.scores"): "which clip an option belongs to is copied",
+    Place("petl_bench/inputs.py", "Words.counted"): "the longest text of all processes, which matching reads",
     Place("tasks/choosing.py", "compared"): "which clip a question is about",
-    Place("tasks/choosing.py", "cross_entropy_of_options"): "the right options are copied",
     Place("tasks/choice_matching.py", "ChoiceMatching.scores"): "which clips could be read",
-    Place("tasks/count.py", "Count.loss"): "targets are copied",
-    Place("tasks/qa_classifier.py", "AnswerClassifier.loss"): "targets are made on the CPU, and copied",
-    Place("tasks/answering.py", "loss_of_answers"): "rows and weights of answers are copied",
 }
+#: how often a step of a run waits beside `StepReport.read`, by its task
+MORE_WAITS = {"choice": 1, "choice_matching": 2}
 
 CASES = list(on_cuda.sample())
+FIXTURE = battery.case_of("fixture_lora")
+RUNS = [
+    Case(FIXTURE, backbone, task, recipe=recipe, twin=twin)
+    for turn, (backbone, task, twin) in enumerate(product(battery.BACKBONES, battery.TASKS, (False, True)))
+    for recipe in (("AdamW", "BertAdam")[turn // 2 % 2],)
+    if (FIXTURE.name, backbone, task) not in battery.HOLES
+]
 
 
-def _write_findings(cases: list[Case], file: Path, prepare: Callable[[], None]) -> None:
+def _write_findings(
+    cases: list[Case], file: Path, prepare: Callable[[], None], find: Callable[[Case], Findings] = on_cuda.tried
+) -> None:
     prepare()
     on_cuda.quiet()
     torch.set_num_threads(1)
-    found = [on_cuda.tried(case) for case in cases]
+    found = [find(case) for case in cases]
     file.write_text(json.dumps([(fault, [*waits.items()]) for fault, waits in found]), encoding="utf-8")
 
 
@@ -62,9 +64,14 @@ def nothing() -> None:
     """Prepares nothing."""
 
 
-def in_a_process(cases: list[Case], file: Path, prepare: Callable[[], None] = nothing) -> list[Findings]:
+def in_a_process(
+    cases: list[Case],
+    file: Path,
+    prepare: Callable[[], None] = nothing,
+    find: Callable[[Case], Findings] = on_cuda.tried,
+) -> list[Findings]:
     """What the cases find in a process of their own, for torch is another one afterwards."""
-    in_a_fresh_process(_write_findings, cases, file, prepare)
+    in_a_fresh_process(_write_findings, cases, file, prepare, find)
     found = json.loads(file.read_text(encoding="utf-8"))
     return [Findings(fault, Counter({Place(*place): count for place, count in waits})) for fault, waits in found]
 
@@ -95,6 +102,44 @@ def test_no_step_waits_elsewhere(case: str, found: dict[str, Findings]) -> None:
 
 def test_no_place_is_listed_that_waits_no_longer(found: dict[str, Findings]) -> None:
     assert WAITS.keys() == set().union(*(findings.waits for findings in found.values()))
+
+
+# --- in a run ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def found_in_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Findings]:
+    file = tmp_path_factory.mktemp("runs") / "found.json"
+    found = in_a_process(RUNS, file, find=on_cuda.waits_in_a_run)
+    return dict(zip(map(str, RUNS), found, strict=True))
+
+
+@pytest.mark.parametrize("case", RUNS, ids=str)
+def test_a_step_of_a_run_waits_once(case: Case, found_in_runs: dict[str, Findings]) -> None:
+    """Of several processes matching waits twice; what chooses between options waits more often."""
+    fault, waits = found_in_runs[str(case)]
+    reads_texts_of_others = case.task == "matching" and case.twin
+    assert not fault
+    assert waits.total() == 1 + reads_texts_of_others + MORE_WAITS.get(case.task, 0)
+
+
+def loss_that_is_reduced() -> None:
+    step = Method.training_step
+
+    def training_step(self: Method, batch: Batch, batch_idx: int) -> Tensor:
+        loss = step(self, batch, batch_idx)
+        self.log("loss_now", loss, prog_bar=True, sync_dist=True)
+        return loss
+
+    Method.training_step = training_step
+
+
+def test_what_lightning_reduces_and_bars_read_is_found(tmp_path: Path) -> None:
+    """One barrier; the rich bar reads the number once, the plain lines read it twice."""
+    case = Case(FIXTURE, "clip", "retrieval", twin=True)
+    (found,) = in_a_process([case], tmp_path / "found.json", loss_that_is_reduced, on_cuda.waits_in_a_run)
+    assert not found.fault
+    assert found.waits.total() == 1 + 1 + 3
 
 
 # --- the device -------------------------------------------------------------------------------------------------------
@@ -194,7 +239,6 @@ def one_more_wait() -> None:
     Retrieval.loss = loss_that_is_looked_at
 
 
-FIXTURE = battery.case_of("fixture_lora")
 MATCHING = Case(FIXTURE, "blip", "matching")
 
 

@@ -42,7 +42,11 @@ MAY_IMPORT = {
     "data": {*GROUND, "inputs", "machine", "storage"},
     "fixture": {"data.mark", "errors"},
     "tasks": {*GROUND, "backbones", "data.answers", "data.batch", "inputs", "metrics", "nn", "storage"},
-    "method": {*GROUND, "backbones", "data.batch", "optimizers", "renamed", "storage", "tasks"},
+    "step_report": {"tasks.losses"},
+    "method": {
+        *(*GROUND, "backbones", "data.batch", "machine.signals", "optimizers", "renamed", "step_report", "storage"),
+        "tasks",
+    },
     "runs": {
         *(*GROUND, "backbones", "data", "hub", "inputs", "machine", "method", "nn", "optimizers", "renamed", "storage"),
         *("metrics.table", "tasks"),

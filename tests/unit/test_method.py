@@ -11,7 +11,7 @@ from methods.mv_adapter import OfficialMVAdapter
 from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.errors import UsageError
-from petl_bench.method import Method
+from petl_bench.method import Method, _seed_generators
 from petl_bench.optimizers import AdamWCosine, OptimizerRecipe
 from petl_bench.tasks.retrieval import Retrieval
 
@@ -129,3 +129,19 @@ def test_a_module_of_a_method_that_does_not_call_its_base_is_told() -> None:
 
     with pytest.raises(UsageError, match=r"^Adds\.inject makes a module whose __init__ does not begin with super"):
         Adds(backbone=CLIP("tiny", None), task=Retrieval()).adapt()
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
+def test_a_step_draws_what_it_drew_after_torchs_own_seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    expected = torch.rand(5), torch.randn(5), torch.randperm(9)
+    _seed_generators(torch.device("cpu"), seed)
+    for drawn, before in zip((torch.rand(5), torch.randn(5), torch.randperm(9)), expected, strict=True):
+        assert drawn.equal(before)
+
+
+def test_other_accelerators_are_seeded_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch, "manual_seed", seeded.append)
+    _seed_generators(torch.device("mps"), 3)
+    assert seeded == [3]

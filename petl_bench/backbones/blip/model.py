@@ -259,7 +259,7 @@ class BLIPBase(Backbone):
 
     def encode_text(self, words: Words) -> TextFeatures:
         """Features of texts alone, read at [CLS]."""
-        ids, mask = words.without_padding()
+        ids, mask, _ = words.without_padding()
         x = self.text.embed(ids)
         return self._text_features(self.text.run(x, Context(attention_mask=mask[:, None, None]), _first(x)))
 
@@ -362,7 +362,7 @@ class BLIP(JointSpace, BLIPBase):
         return self
 
     def match(self, words: Words, memory: Memory) -> Tensor:
-        ids, mask = words.without_padding()
+        ids, mask, _ = words.without_padding()
         x = self.text.embed(_starting_with(self.enc_token, ids))
         x = self.text.run(x, _reading(mask, memory), _first(x))
         with torch.autocast(x.device.type, enabled=False):  # in low precision many pairs would tie
@@ -438,9 +438,8 @@ class BLIPVQA(BLIPBase):
         return self.decoder.head(self.decoder.run(x, context, last)[:, 0])
 
     def answer_words(self, answers: Sequence[str]) -> Words:
-        ids, mask = Words(*self.tokenizer.encode(answers, self.spec.context_length)).without_padding()
-        device = self.decoder.bias.device
-        return Words(_starting_with(self.dec_token, ids).to(device), mask.to(device))
+        words = Words(*self.tokenizer.encode(answers, self.spec.context_length)).without_padding()
+        return words._replace(ids=_starting_with(self.dec_token, words.ids)).to(self.decoder.bias.device)
 
     def answer_texts(self, ids: Tensor) -> list[str]:
         return self.tokenizer.decode(ids)

@@ -243,8 +243,10 @@ class CLIP(JointSpace, Backbone):
 
     def encode_text(self, words: Words) -> TextFeatures:
         end = _end_of(words)
+        if words.most is None and not torch.compiler.is_exporting():
+            words = words._replace(most=int(end.max()) + 1)
         # Exact: nothing before the end token reads what follows it.
-        ids = words.ids if torch.compiler.is_exporting() else words.ids[:, : int(end.max()) + 1]
+        ids = words.without_padding().ids
         return self._text_features(self.text.run(self.text.embed(ids), Context(), end))
 
     def encode_text_tokens(self, words: Words) -> TextTokens:

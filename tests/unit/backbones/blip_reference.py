@@ -87,7 +87,8 @@ def clips(backbone: Backbone, videos: int = 3, frames: int = 2) -> Tensor:
 def captions(backbone: Backbone, max_words: int = 10) -> tuple[Tensor, Tensor]:
     """Ids and mask of three captions: short, of middle length, and cut."""
     texts = ["a circle", "a red circle moves up", "first left then right and then up and down and up again"]
-    return backbone.spec.tokenize(texts, max_words)
+    words = backbone.spec.tokenize(texts, max_words)
+    return words.ids, words.mask
 
 
 def real_frames(videos: int = 3, frames: int = 2) -> Tensor:

@@ -72,7 +72,8 @@ def pictures(count: int, size: int) -> Tensor:
 def captions(backbone: Backbone, max_words: int = 10) -> tuple[Tensor, Tensor]:
     """Ids and mask of three captions: short, of middle length, and cut."""
     texts = ["a cat", "two people dance in the rain", "first left then right and then up and down and up again"]
-    return backbone.spec.tokenize(texts, max_words)
+    words = backbone.spec.tokenize(texts, max_words)
+    return words.ids, words.mask
 
 
 def unit(x: Tensor) -> Tensor:

@@ -123,7 +123,7 @@ def test_next_token_is_the_last_of_all_logits(qa: Reference) -> None:
 def test_answers_are_not_cleaned(qa: Reference) -> None:
     """[DEC], pieces, [SEP]; as long as the longest."""
     model = qa.ours("qa")
-    ids, mask = model.answer_words(["red", "a red circle", ""])
+    ids, mask, _ = model.answer_words(["red", "a red circle", ""])
     assert mask.sum(1).tolist() == [3, 5, 2]
     assert ids.shape == (3, 5)
     assert (ids[:, 0] == model.dec_token).all()

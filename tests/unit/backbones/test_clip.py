@@ -162,7 +162,7 @@ def test_text_is_cut_at_the_longest_caption(tiny_clip: CLIP) -> None:
     lengths: list[int] = []
     first = tiny_clip.text.blocks[0]
     handle = first.register_forward_hook(lambda _module, args, _out: lengths.append(args[0].shape[1]))
-    ids, words = tiny_clip.spec.tokenize(["a cat", "a dog runs"], 32)
+    ids, words, _ = tiny_clip.spec.tokenize(["a cat", "a dog runs"], 32)
     tiny_clip.encode_text(Words(ids, words))
     handle.remove()
     assert lengths == [int(words.sum(1).max())] == [5]

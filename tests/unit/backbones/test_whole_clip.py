@@ -41,7 +41,7 @@ def test_features_are_those_of_open_clip(backbone: WholeCLIP) -> None:
     backbone.eval()
     frames = torch.randn(1, 2, 3, 32, 32)
     captions = ["a red circle", "it"]
-    ids, mask = backbone.spec.tokenize(captions, 8)
+    ids, mask, _ = backbone.spec.tokenize(captions, 8)
     assert ids.shape == (2, 40)
     assert mask.sum(1).tolist() == [5, 3]
     with torch.no_grad():

@@ -72,7 +72,7 @@ def evaluation(
 
 def same(first: Row, second: Row) -> bool:
     rest = (first.video_index, list(first.text_index)) == (second.video_index, list(second.text_index))
-    pairs = zip((*first.clip, *first.words), (*second.clip, *second.words), strict=True)
+    pairs = zip((*first.clip, *first.words[:2]), (*second.clip, *second.words[:2]), strict=True)
     return rest and all(torch.equal(*pair) for pair in pairs)
 
 

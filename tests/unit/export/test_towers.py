@@ -27,7 +27,7 @@ def test_programs_of_torch(tmp_path: Path) -> None:
     assert (tmp_path / "towers" / "vocab.txt").is_file()
     read = {name: torch.export.load(tmp_path / "towers" / told[name]["file"]).module() for name in ("text", "video")}
     for words, clips, text, video in expected.values():
-        torch.testing.assert_close(read["text"](*words)[0], text, atol=1e-5, rtol=0)
+        torch.testing.assert_close(read["text"](*words[:2])[0], text, atol=1e-5, rtol=0)
         torch.testing.assert_close(read["video"](*clips)[0], video, atol=1e-5, rtol=0)
 
 

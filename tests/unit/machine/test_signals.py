@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from petl_bench.machine import signals
 from petl_bench.machine.signals import ASKED, Stopped, StopRequest, When
 
 #: what comes before each case
@@ -134,6 +135,20 @@ def test_one_of_several_processes_waits_for_the_others() -> None:
     request.agree(signal.SIGTERM)
     with pytest.raises(Stopped), request.waiting():
         pass
+
+
+def test_the_one_that_ends_the_others_waits_until_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[bool] = []
+    monkeypatch.setattr(signals, "end_helpers", lambda: ended.append(True))
+    request = StopRequest()
+    request.when, request.alone, request.ends_others = When.SOON, False, True
+    request.receive(signal.SIGTERM, None)
+    with request.waiting():  # for the batch of another step, in which the others hear of it
+        assert not ended
+    request._overdue = True
+    with pytest.raises(Stopped):
+        request.look()
+    assert ended
 
 
 @pytest.mark.parametrize("number", ASKED)

@@ -57,7 +57,7 @@ def ragged(videos: int = 2, frames: int = 4) -> Tensor:
 
 def features(backbone: Backbone) -> tuple[Tensor, Tensor]:
     """Pooled features of two clips (one ragged) and two captions."""
-    ids, mask = backbone.spec.tokenize(["a cat runs", "two people dance in the rain"], 12)
+    ids, mask, _ = backbone.spec.tokenize(["a cat runs", "two people dance in the rain"], 12)
     return backbone.encode_video(clips_of(clips(), ragged())).pooled, backbone.encode_text(Words(ids, mask)).pooled
 
 

@@ -52,7 +52,7 @@ def test_open_clip_reads_the_clip_as_we_do(written: Path) -> None:
 
     ours = CLIP("small", str(written / "clip_small")).eval()
     theirs: Any = open_clip.create_model(f"local-dir:{written / 'clip_small'}").eval()
-    ids, words = ours.spec.tokenize(TEXTS, 20)
+    ids, words, _ = ours.spec.tokenize(TEXTS, 20)
     padded = torch.nn.functional.pad(ids, (0, theirs.context_length - ids.shape[1]))
     found = ours.encode_text(Words(ids, words)).pooled
     torch.testing.assert_close(found, unit(theirs.encode_text(padded)), atol=1e-5, rtol=1e-4)
@@ -68,7 +68,7 @@ def test_transformers_reads_the_blip_for_retrieval_as_we_do(written: Path) -> No
 
     ours = BLIP("small", str(written / "blip_small")).eval()
     theirs: Any = BlipForImageTextRetrieval.from_pretrained(written / "blip_small", dtype=torch.float32).eval()
-    ids, words = ours.spec.tokenize(TEXTS, 20)
+    ids, words, _ = ours.spec.tokenize(TEXTS, 20)
     frames = pictures()
     video, memory = ours.encode_video_tokens(as_clips(frames))
     found = ours.match(Words(ids, words), memory)
@@ -86,7 +86,7 @@ def test_transformers_reads_the_blip_for_answers_as_we_do(written: Path) -> None
 
     ours = BLIPVQA("small", str(written / "blip_small")).eval()
     theirs: Any = BlipForQuestionAnswering.from_pretrained(written / "blip_small", dtype=torch.float32).eval()
-    ids, words = ours.spec.tokenize(TEXTS, 20)
+    ids, words, _ = ours.spec.tokenize(TEXTS, 20)
     _, memory = ours.encode_video_tokens(as_clips(pictures()))
     fused = ours.fuse(Words(ids, words), memory)
     frames = theirs.vision_model(pixel_values=pictures())[0]

@@ -126,7 +126,10 @@ def test_checkpoint_of(fitted: tuple[Trainer, Probe, Data]) -> None:
 
 
 def test_leave_signals(fitted: tuple[Trainer, Probe, Data]) -> None:
+    """Nor is anything asked of other processes at every step."""
     assert fitted[1].sigterm == signal.getsignal(signal.SIGTERM)
+    assert "_broadcast_sigterm_tensor" in vars(type(fitted[0].fit_loop.epoch_loop))
+    assert "_broadcast_sigterm_tensor" in vars(fitted[0].fit_loop.epoch_loop)
 
 
 @pytest.mark.parametrize("at_epoch_ends", [True, False, None])
@@ -242,7 +245,7 @@ def test_ddp_is_seen_to() -> None:
     made.validate(Module(), datamodule=Data(), verbose=False)  # for which nobody is launched again
     torch.distributed.destroy_process_group()
     assert seen.calls == ["starting", "take", "started", "joining 0 of 1 within 20", "joined True"]
-    assert strategy._ddp_kwargs == {"static_graph": True}
+    assert strategy._ddp_kwargs == {"static_graph": True, "gradient_as_bucket_view": True}
 
 
 def test_launched_processes_are_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def evaluation_batch(method: Method) -> Batch:
 
 def log_probability(blip: BLIPVQA, states: Tensor, option: str, smoothing: float, mean: bool) -> Tensor:
     """Of an option, token after token, the end included."""
-    (ids,), _ = blip.answer_words([option])
+    (ids,), *_ = blip.answer_words([option])
     parts = []
     for place in range(1, len(ids)):
         memory = Memory(states, torch.ones(states.shape[:2], dtype=torch.bool))

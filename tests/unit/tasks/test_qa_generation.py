@@ -86,13 +86,13 @@ def states_of(method: Method, batch: Batch, clip: int, text: int) -> Tensor:
     """Of one question about one clip, computed alone and without padding: (1, N, D)."""
     blip, one = blip_of(method), slice(clip, clip + 1)
     words = int(batch.words.mask[text].sum())
-    own = Words(*(part[text : text + 1, :words] for part in batch.words))
+    own = Words(*(part[text : text + 1, :words] for part in batch.words[:2]))
     return blip.fuse(own, blip.encode_video_tokens(batch.clips.select(one)).memory)
 
 
 def log_probability(blip: BLIPVQA, states: Tensor, answer: str, smoothing: float) -> Tensor:
     """Of an answer to a question, token after token."""
-    (ids,), _ = blip.answer_words([answer])
+    (ids,), *_ = blip.answer_words([answer])
     total = torch.zeros(())
     for place in range(1, len(ids)):
         logits = blip.decode_next(ids[None, :place], Memory(states, torch.ones(states.shape[:2], dtype=torch.bool)))[0]
@@ -148,7 +148,7 @@ def test_rank_by_hand(k: int | None, answer_list: Path) -> None:
     with torch.no_grad():
         for text, clip in enumerate(CLIPS):
             states = states_of(method, batch, clip, text)
-            ids, _ = blip.answer_words(ANSWERS)
+            ids, *_ = blip.answer_words(ANSWERS)
             first = blip.decode_next(ids[:1, :1], Memory(states, torch.ones(states.shape[:2], dtype=torch.bool)))[
                 0, ids[:, 1]
             ]
