@@ -164,7 +164,7 @@ def generate(decoder: AnswerDecoder, states: Memory, num_beams: int, max_length:
         num_beams: K.
         max_length: n, tokens of an answer with its start and end.
     """
-    of_beams = Memory(*(x.repeat_interleave(num_beams, dim=0) for x in (states.tokens, states.mask)))
+    of_beams = states.select(torch.arange(len(states.tokens), device=states.tokens.device).repeat_interleave(num_beams))
     return beam_search(
         lambda ids: decoder.decode_next(ids, of_beams),
         questions=len(states.tokens),
@@ -246,7 +246,8 @@ def loss_of_answers(
     states = fusion.fuse(questions, backbone.encode_video_tokens(batch.clips).memory)  # (B, N, D)
     words = decoder.answer_words([answer for weights in answers for answer in weights])  # (A, n)
     of = [row for row, weights in enumerate(answers) for _ in weights]  # the question of each answer
-    logits = decoder.decode(words, Memory(states[of], questions.mask[of]))
+    of_answers = Memory(states, questions.mask).select(torch.tensor(of, device=states.device))
+    logits = decoder.decode(words, of_answers)
     losses = answer_losses(logits, *words, label_smoothing)
     weight = torch.tensor([weight for weights in answers for weight in weights.values()]).to(losses)
     return (weight * losses).sum() / len(answers)

@@ -247,7 +247,7 @@ class MatchingRetrieval(Retrieval):
         t = torch.cat([pairs, pairs, negatives.texts])
         v = torch.cat([pairs, negatives.videos, pairs])
         mask = candidates.frame_mask[v]  # (3B, T)
-        of_pairs = memory_of(tokens[v], mask)
+        of_pairs = _read_by(tokens, candidates.frame_mask, v, distinct=2 * count)
         of_pairs = present(backbone.fusion).weigh_frames(of_pairs, candidates.text[t], frames[v], mask)
         logits = present(backbone.matching).match(candidates.words.select(t), of_pairs)  # (3B, 2)
         negative = torch.where(negatives.exist, 0, -100)  # the latter is ignored
@@ -293,3 +293,19 @@ def _gather(batch: Batch, video: Tensor, text: Tensor, slow_video: Tensor, slow_
     words = Words(ids, text_mask.bool())
     video, text, slow_video, slow_text = gather_index(features).unbind(1)
     return _GlobalBatch(video, text, slow_video, slow_text, words, frame_mask.bool(), index[:, 0])
+
+
+def _read_by(tokens: Tensor, mask: Tensor, videos: Tensor, distinct: int) -> Memory:
+    """What pairs read of G clips, whose keys and values are computed for as few of them as is known beforehand.
+
+    Args:
+        tokens: (G, T * L, D).
+        mask: (G, T) bool.
+        videos: the clip of each pair (P,).
+        distinct: the first so many pairs read all clips that are read, the others what the first ones do, in order.
+    """
+    if len(tokens) <= distinct:
+        return memory_of(tokens, mask).select(videos)
+    read = videos[:distinct]
+    places = torch.arange(len(videos), device=videos.device) % distinct
+    return memory_of(tokens[read], mask[read]).select(places)
