@@ -18,7 +18,7 @@ from petl_bench.tasks.base import present
 from petl_bench.tasks.choice_matching import ChoiceMatching
 from petl_bench.tasks.losses import gather_index, gather_with_grad, hard_negatives, momentum_contrastive_loss, own_rows
 from petl_bench.tasks.momentum import FeatureQueue, MomentumCopy
-from petl_bench.tasks.reranking import Reranking, SecondStage
+from petl_bench.tasks.reranking import Reranking, SecondStage, precision_of_readers
 from petl_bench.tasks.retrieval import Retrieval
 from petl_bench.tasks.second_figures import SecondFigure, require_one_stage
 
@@ -238,7 +238,8 @@ class MatchingRetrieval(Retrieval):
         count, device = len(video.pooled), video.pooled.device
         own = own_rows(count)
         if self.negatives == "all":
-            tokens, frames = gather_with_grad(memory.tokens), gather_index(video.by_frame().detach())
+            tokens = gather_with_grad(memory.tokens, sent_as=precision_of_readers(memory.tokens))
+            frames = gather_index(video.by_frame().detach())
             candidates, first = everyone, own.start
         else:
             tokens, frames = memory.tokens, video.by_frame().detach()

@@ -68,7 +68,7 @@ class SecondStage:
         self.metric.update_clips(video.pooled, video.frames, batch.clips.mask, batch.video_index, batch.decoded)
         self.metric.update_captions(text.pooled, text.projected, batch.text_index, batch.text_video)
         self.metric.update_tokens(batch.words.ids, batch.words.mask)
-        kept = _as_read(memory.tokens), video.by_frame(), batch.clips.mask
+        kept = memory.tokens.to(precision_of_readers(memory.tokens)), video.by_frame(), batch.clips.mask
         tokens, frames, mask = map(_on_the_host, kept)
         for row in batch.decoded.nonzero().flatten().tolist():
             one = slice(row, row + 1)
@@ -97,10 +97,10 @@ class SecondStage:
         self._clips = {}
 
 
-def _as_read(tokens: Tensor) -> Tensor:
-    """Tokens in the precision in which attention reads them: its layers of keys and values cast them anyway."""
+def precision_of_readers(tokens: Tensor) -> torch.dtype:
+    """In which attention reads tokens: its layers of keys and values cast them to it anyway."""
     kind = tokens.device.type
-    return tokens.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tokens
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tokens.dtype
 
 
 def _on_the_host(part: Tensor) -> Tensor:
