@@ -81,15 +81,13 @@ class SecondStage:
         device = next(backbone.parameters()).device
         for index, clip in self._clips.items():
             tokens, frames, mask = (part.to(device, non_blocking=True) for part in clip)
-            memory = memory_of(tokens, mask)
-            for texts in candidates.pairs[:, index].nonzero().flatten().split(_CHUNK):
-                if not len(texts):
-                    continue
+            memory, texts = memory_of(tokens, mask), candidates.texts_of(index)
+            for own in texts.split(_CHUNK) if len(texts) else ():
                 text, ids, text_mask = (
-                    rows[texts].to(device) for rows in (candidates.text, candidates.ids, candidates.mask)
+                    rows[own].to(device) for rows in (candidates.text, candidates.ids, candidates.mask)
                 )
                 logits = matching.match(Words(ids, text_mask), fusion.weigh_frames(memory, text, frames, mask))
-                self.metric.update_pairs(texts, index, logits[:, 1])
+                self.metric.update_pairs(own, index, logits[:, 1])
         self._clips = {}
 
     def reset(self) -> None:
