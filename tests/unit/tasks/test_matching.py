@@ -16,8 +16,9 @@ from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.inputs import Words
 from petl_bench.method import Method
+from petl_bench.nn.transformer import Memory
 from petl_bench.storage.adapters import Adapter
-from petl_bench.tasks import matching
+from petl_bench.tasks import matching, reranking
 from petl_bench.tasks.base import present
 from petl_bench.tasks.matching import MatchingRetrieval, _Encoders, _GlobalBatch
 from petl_bench.tasks.momentum import MomentumCopy
@@ -291,6 +292,26 @@ def test_ranks_follow_from_matching_pair_by_pair(kind: type[Method], beta: float
     assert result.ranks["t2v"].tolist() == (1 + (scores > diagonal[:, None]).sum(1)).tolist()
     assert result.ranks["v2t"].tolist() == (1 + (scores > diagonal).sum(0)).tolist()
     assert result.inference == {"rerank_k": 4, "rerank_beta": beta, "dual_softmax": False, "pooling": "mean"}
+
+
+def test_captions_of_like_length_are_matched_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reranking, "_CHUNK", 2)
+    method = build(reranking=Reranking(k=4))
+    batch = evaluation_batch(method)
+    lengths = torch.tensor([5, 3, 6, 3])
+    mask = torch.arange(batch.words.mask.shape[1]) < lengths[:, None]
+    batch = batch._replace(words=Words(batch.words.ids, mask))
+    backbone, tokens = method.backbone, list[list[int]]()
+    assert isinstance(backbone, BLIP)
+    match = backbone.match
+
+    def spy(words: Words, memory: Memory) -> Tensor:
+        tokens.append(words.mask.sum(1).tolist())
+        return match(words, memory)
+
+    backbone.match = spy  # type: ignore[method-assign]  # a spy
+    evaluate(method, batch)
+    assert tokens == 4 * [[3, 3], [5, 6]]
 
 
 def test_without_a_second_stage_it_is_retrieval_by_cosine() -> None:
