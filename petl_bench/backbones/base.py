@@ -114,7 +114,8 @@ class Fusion(Protocol):
 
         Args:
             words: (B, N); the first token is replaced where the backbone has a token for this.
-            memory: of `encode_video_tokens`; of one clip where all texts read it, which is cheaper than B copies.
+            memory: of `encode_video_tokens`, of which `select` says which clip each text reads; of one clip where all
+                texts read it. Neither needs copies.
         """
         ...
 

@@ -10,23 +10,51 @@ from torchmetrics.utilities import dim_zero_cat
 
 from petl_bench.metrics.by_index import sorting_permutation, to_cpu
 from petl_bench.metrics.retrieval import RetrievalMetric
-from petl_bench.metrics.scores import Scores, full_precision, scores_of_matrix
+from petl_bench.metrics.scores import Rows, Scores, full_precision, require_finite, scores_of_features
+
+#: queries whose cosines are held at once
+_CHUNK = 256
 
 
 class Candidates(NamedTuple):
-    """What the second stage scores, the same in all processes.
+    """What the second stage scores, the same in all processes: P pairs, each once.
 
     Attributes:
-        pairs: (M, V) bool, True where a caption is among the nearest of a video, or the video among the caption's.
+        videos: of the pairs, in ascending order (P,).
+        texts: of the pairs, in ascending order for each video (P,): captions that are among its nearest, or that it is
+            among the nearest of.
         text: caption features (M, E).
         ids: token ids (M, N).
         mask: (M, N) bool, True for tokens.
     """
 
-    pairs: Tensor
+    videos: Tensor
+    texts: Tensor
     text: Tensor
     ids: Tensor
     mask: Tensor
+
+    def texts_of(self, video: int) -> Tensor:
+        """The captions that a video is matched with."""
+        start, stop = torch.searchsorted(self.videos, torch.tensor([video, video + 1])).tolist()
+        return self.texts[start:stop]
+
+
+class Nearest(NamedTuple):
+    """The k candidates of each of Q queries, or all where there are fewer.
+
+    Attributes:
+        items: of the gallery (Q, k).
+        cosines: with the query (Q, k); -inf where it is none: the one or the other is a video that was not decoded.
+    """
+
+    items: Tensor
+    cosines: Tensor
+
+    @property
+    def exist(self) -> Tensor:
+        """(Q, k) bool."""
+        return self.cosines > -torch.inf
 
 
 class RerankedRetrievalMetric(RetrievalMetric):
@@ -34,7 +62,7 @@ class RerankedRetrievalMetric(RetrievalMetric):
 
     A candidate scores `match + beta * cosine`. What is no candidate ranks below all candidates, in the order of the
     cosine: BLIP gives all of it the score -100, which leaves the ranks beyond k to chance. Recall at up to k is the
-    same. Videos that could not be decoded are no candidates.
+    same. Videos that could not be decoded are no candidates. Nothing is as large as all pairs, captions times videos.
 
     Source: the evaluation of BLIP (Li et al., arXiv 2201.12086), `train_retrieval.py` of its official code, with beta
     1; UniAdapter's (arXiv 2302.06605) has beta 0.
@@ -77,55 +105,96 @@ class RerankedRetrievalMetric(RetrievalMetric):
             )
             video = dim_zero_cat(self.video_features)[videos].cpu()
             failed = ~dim_zero_cat(self.video_decoded)[videos].cpu()
-        of_texts, of_videos = nearest(cosines(text, video), failed, self.k)
-        return Candidates(of_texts | of_videos, text, ids, mask)
-
-    def reranked(self, similarity: Tensor, failed: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores of both stages by which captions rank videos and videos rank captions, each (M, V)."""
-        match = torch.full_like(similarity, torch.nan)  # a candidate that nobody scored is found out as not finite
-        if len(self.pair_match):
-            pairs = dim_zero_cat(self.pair_text).cpu(), dim_zero_cat(self.pair_video).cpu()
-            match[pairs] = dim_zero_cat(self.pair_match).cpu()
-        of_texts, of_videos = nearest(similarity, failed, self.k)
-        t2v, v2t = (second_stage(similarity, candidates, match, self.beta) for candidates in (of_texts, of_videos))
-        return t2v, v2t
+        both = nearest(scores_of_features(text, video, failed), self.k)
+        keys = [keys[found.exist] for keys, found in zip(_keys(*both), both, strict=True)]
+        pairs = torch.cat(keys).unique()  # sorted
+        return Candidates(pairs // len(text), pairs % len(text), text, ids, mask)
 
     def _scores(self, text: Tensor, video: Tensor, failed: Tensor, videos: Tensor) -> Scores:
-        t2v, v2t = (scores_of_matrix(scores, failed) for scores in self.reranked(cosines(text, video), failed))
-        return Scores(t2v.text_rows, v2t.video_rows, len(text), failed)
+        return self.reranked(scores_of_features(text, video, failed))
+
+    def reranked(self, first: Scores) -> Scores:
+        """What both stages rank by, from what the first one does.
+
+        Raises:
+            NonFiniteError: a candidate was not scored, or its score is NaN or infinite.
+        """
+        both = nearest(first, self.k)
+        of_texts, of_videos = (
+            SecondStageScores(found, self._matches(keys, first.texts), self.beta)
+            for found, keys in zip(both, _keys(*both), strict=True)
+        )
+
+        def text_rows(start: int, stop: int) -> Tensor:
+            return of_texts.instead_of(first.text_rows(start, stop), start)
+
+        def video_rows(start: int, stop: int) -> Tensor:
+            scores = of_videos.instead_of(first.video_rows(start, stop), start)
+            return scores.masked_fill_(first.failed[start:stop, None], 0)
+
+        return Scores(text_rows, video_rows, first.texts, first.failed)
+
+    def _matches(self, keys: Tensor, texts: int) -> Tensor:
+        """Scores of pairs by their keys (Q, k), among so many captions; NaN for those that nobody scored."""
+        if not len(self.pair_match):
+            return torch.full(keys.shape, torch.nan)
+        scored, order = (dim_zero_cat(self.pair_video) * texts + dim_zero_cat(self.pair_text)).cpu().sort()
+        places = torch.searchsorted(scored, keys).clamp_(max=len(scored) - 1)
+        match = dim_zero_cat(self.pair_match).cpu()[order][places]
+        return match.masked_fill_(scored[places] != keys, torch.nan)
 
 
-def cosines(text: Tensor, video: Tensor) -> Tensor:
-    """Products of features (M, E) and (V, E) in full precision: (M, V)."""
-    with full_precision(text.device.type):
-        return text @ video.T
-
-
-def nearest(similarity: Tensor, failed: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The candidates of captions and those of videos, each (M, V) bool.
-
-    Args:
-        similarity: (M, V).
-        failed: videos without a feature (V,), which are no candidates and have none.
-        k: candidates of each query; all of them where there are fewer.
-    """
-    texts, videos = similarity.shape
-    similarity = similarity.masked_fill(failed, -torch.inf)
-    of_texts = similarity.topk(min(k, videos), dim=1).indices  # (M, k)
-    of_videos = similarity.topk(min(k, texts), dim=0).indices  # (k, V)
-    nobody = torch.zeros_like(similarity, dtype=torch.bool)
-    return nobody.scatter(1, of_texts, True) & ~failed, nobody.scatter(0, of_videos, True) & ~failed
-
-
-def second_stage(similarity: Tensor, candidates: Tensor, match: Tensor, beta: float) -> Tensor:
+class SecondStageScores:
     """Scores by which the second stage ranks: candidates first, then the others in the order of the first stage.
 
     Args:
-        similarity: cosines (M, V).
-        candidates: (M, V) bool.
-        match: scores of the pairs (M, V); only those of candidates are read.
+        found: candidates of Q queries.
+        match: scores of the pairs (Q, k); only those of candidates are read.
         beta: weight of the cosine in a candidate's score.
+
+    Raises:
+        NonFiniteError: the score of a candidate is NaN or infinite.
     """
-    scores = match + beta * similarity
-    lowest = torch.where(candidates, scores, torch.inf).amin()
-    return torch.where(candidates, scores, lowest - 3 + similarity)  # cosines lie within [-1, 1]
+
+    def __init__(self, found: Nearest, match: Tensor, beta: float) -> None:
+        self.items, self.exist = found.items, found.exist
+        self.scores = torch.where(self.exist, match + beta * found.cosines, 0)  # (Q, k)
+        require_finite(self.scores, "scores of pairs in the second stage, of queries")
+        lowest = self.scores[self.exist].amin() if self.exist.any() else self.scores.new_zeros(())
+        self.others = lowest - 3  # cosines lie within [-1, 1]
+
+    def instead_of(self, cosines: Tensor, start: int) -> Tensor:
+        """The scores (C, G) of queries from `start` on, from their cosines, which are overwritten."""
+        own = slice(start, start + len(cosines))
+        items, scores = self.items[own], cosines.add_(self.others)
+        return scores.scatter_(1, items, torch.where(self.exist[own], self.scores[own], scores.gather(1, items)))
+
+
+def nearest(first: Scores, k: int) -> tuple[Nearest, Nearest]:
+    """The candidates of captions among videos, and those of videos among captions.
+
+    Args:
+        first: what they are near by.
+        k: candidates of each query.
+    """
+    of_texts = _nearest(first.text_rows, first.texts, k)
+    items, cosines = _nearest(first.video_rows, len(first.failed), k)
+    return of_texts, Nearest(items, cosines.masked_fill_(first.failed[:, None], -torch.inf))
+
+
+def _nearest(rows: Rows, queries: int, k: int) -> Nearest:
+    found = []
+    with full_precision("cpu"):
+        for start in range(0, queries, _CHUNK):
+            scores = rows(start, min(start + _CHUNK, queries))
+            found.append(scores.topk(min(k, scores.shape[1]), dim=1))
+    return Nearest(torch.cat([part.indices for part in found]), torch.cat([part.values for part in found]))
+
+
+def _keys(of_texts: Nearest, of_videos: Nearest) -> tuple[Tensor, Tensor]:
+    """A number for each pair, the same in both directions: video * M + caption, (M, k) and (V, k)."""
+    texts, videos = len(of_texts.items), len(of_videos.items)
+    return (
+        of_texts.items * texts + torch.arange(texts)[:, None],
+        torch.arange(videos)[:, None] * texts + of_videos.items,
+    )

@@ -46,17 +46,17 @@ def scores_of_features(text: Tensor, video: Tensor, failed: Tensor | None = None
     failed = _failed(failed, len(video), video.device)
     video = video.float().masked_fill(failed[:, None], 0)  # (V, E)
     text = text.float()  # (M, E)
-    _require_finite(text, "caption features")
-    _require_finite(video, "video features")
+    require_finite(text, "caption features")
+    require_finite(video, "video features")
 
     def text_rows(start: int, stop: int) -> Tensor:
         scores = text[start:stop] @ video.T
-        _require_finite(scores, "similarities of captions", start)
+        require_finite(scores, "similarities of captions", start)
         return scores.masked_fill_(failed, -torch.inf)
 
     def video_rows(start: int, stop: int) -> Tensor:
         scores = video[start:stop] @ text.T
-        _require_finite(scores, "similarities of videos", start)
+        require_finite(scores, "similarities of videos", start)
         return scores
 
     return Scores(text_rows, video_rows, len(text), failed)
@@ -73,18 +73,18 @@ def scores_of_frames(
     mask = mask | failed[:, None]  # so that a failed video has frames to take the softmax over: zeros
     frames = frames.float().masked_fill((failed[:, None] | ~mask)[..., None], 0)  # (V, T, E)
     text = text.float()  # (M, E)
-    _require_finite(text, "caption features")
-    _require_finite(frames.flatten(1), "video features")
+    require_finite(text, "caption features")
+    require_finite(frames.flatten(1), "video features")
     frames, mask = in_one_order(frames, mask)
 
     def text_rows(start: int, stop: int) -> Tensor:
         scores = text_conditioned_cosine(text[start:stop], frames, mask, temperature)
-        _require_finite(scores, "similarities of captions", start)
+        require_finite(scores, "similarities of captions", start)
         return scores.masked_fill_(failed, -torch.inf)
 
     def video_rows(start: int, stop: int) -> Tensor:
         scores = text_conditioned_cosine(text, frames[start:stop], mask[start:stop], temperature).T.contiguous()
-        _require_finite(scores, "similarities of videos", start)
+        require_finite(scores, "similarities of videos", start)
         return scores
 
     return Scores(text_rows, video_rows, len(text), failed)
@@ -102,7 +102,7 @@ def in_one_order(frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 def scores_of_matrix(similarity: Tensor, failed: Tensor | None = None) -> Scores:
     """Given similarities (M, V), such as those of a re-ranker."""
     failed = _failed(failed, similarity.shape[1], similarity.device)
-    _require_finite(similarity[:, ~failed] if failed.any() else similarity, "similarities of captions")
+    require_finite(similarity[:, ~failed] if failed.any() else similarity, "similarities of captions")
 
     def text_rows(start: int, stop: int) -> Tensor:
         return similarity[start:stop].float().masked_fill(failed, -torch.inf)
@@ -118,7 +118,17 @@ def _failed(failed: Tensor | None, videos: int, device: torch.device) -> Tensor:
     return torch.zeros(videos, dtype=torch.bool, device=device) if failed is None else failed.to(device)
 
 
-def _require_finite(values: Tensor, what: str, start: int = 0) -> None:
+def require_finite(values: Tensor, what: str, start: int = 0) -> None:
+    """Refuses NaN and infinity.
+
+    Args:
+        values: (N, C).
+        what: they are, for the message.
+        start: number of the first row.
+
+    Raises:
+        NonFiniteError: naming the rows.
+    """
     # The extremes carry every NaN and infinity, and are much cheaper than an element-wise test.
     if not values.numel() or torch.stack(torch.aminmax(values)).isfinite().all():
         return

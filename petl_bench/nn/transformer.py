@@ -17,19 +17,29 @@ class Memory(NamedTuple):
     """What cross-attention reads.
 
     Attributes:
-        tokens: (B, S, D), or (1, S, D) where all rows read the same, whose keys and values are then computed once.
+        tokens: (M, S, D), one for each of B rows that read; M is 1 where all of them read the same, and anything where
+            `rows` says which of them each row reads. Keys and values are computed once for each of the M.
         mask: (B, S) or (1, S) bool, True where a token may be read.
         key_scale: factor on keys, (B, S) or (1, S); None for 1.
+        rows: (B,) which of the M each row reads; None where M is B or 1.
     """
 
     tokens: Tensor
     mask: Tensor
     key_scale: Tensor | None = None
+    rows: Tensor | None = None
 
     def select(self, rows: Tensor | slice) -> Memory:
-        """What some of the rows read."""
-        scale = None if self.key_scale is None else self.key_scale[rows]
-        return Memory(self.tokens[rows], self.mask[rows], scale)
+        """What some of the rows read.
+
+        Indices (B,), which may repeat, copy no tokens; a slice drops those that are not read.
+        """
+        mask, scale = self.mask[rows], None if self.key_scale is None else self.key_scale[rows]
+        if self.rows is not None:
+            return Memory(self.tokens, mask, scale, self.rows[rows])
+        if isinstance(rows, Tensor):
+            return Memory(self.tokens, mask, scale, rows)
+        return Memory(self.tokens[rows], mask, scale)
 
 
 T = TypeVar("T")
@@ -460,8 +470,10 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def project_memory(self, memory: Memory) -> tuple[Tensor, Tensor]:
-        """Keys and values, each (M, heads, S, D / heads); M is B or 1."""
+        """Keys and values of each row, (B or 1, heads, S, D / heads)."""
         kv = self.key_value(memory.tokens)
+        if memory.rows is not None:
+            kv = kv.index_select(0, memory.rows)
         k, v = rearrange(kv, "m s (two h d) -> two m h s d", two=2, h=self.heads).unbind(0)
         return (k if memory.key_scale is None else k * memory.key_scale[:, None, :, None].to(k.dtype)), v
 

@@ -164,7 +164,7 @@ def generate(decoder: AnswerDecoder, states: Memory, num_beams: int, max_length:
         num_beams: K.
         max_length: n, tokens of an answer with its start and end.
     """
-    of_beams = Memory(*(x.repeat_interleave(num_beams, dim=0) for x in (states.tokens, states.mask)))
+    of_beams = states.select(torch.arange(len(states.tokens), device=states.tokens.device).repeat_interleave(num_beams))
     return beam_search(
         lambda ids: decoder.decode_next(ids, of_beams),
         questions=len(states.tokens),
@@ -245,8 +245,9 @@ def loss_of_answers(
     questions = batch.words.without_padding()
     states = fusion.fuse(questions, backbone.encode_video_tokens(batch.clips).memory)  # (B, N, D)
     words = decoder.answer_words([answer for weights in answers for answer in weights])  # (A, n)
-    of = sent(torch.tensor([row for row, weights in enumerate(answers) for _ in weights]), states.device)
-    logits = decoder.decode(words, Memory(states[of], questions.mask[of]))  # each answer with its question
+    of = torch.tensor([row for row, weights in enumerate(answers) for _ in weights])  # the question of each answer
+    of_answers = Memory(states, questions.mask).select(sent(of, states.device))
+    logits = decoder.decode(words, of_answers)
     losses = answer_losses(logits, words.ids, words.mask, label_smoothing)
     weight = torch.tensor([weight for weights in answers for weight in weights.values()], dtype=losses.dtype)
     return (sent(weight, losses.device) * losses).sum() / len(answers)

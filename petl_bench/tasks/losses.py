@@ -17,12 +17,17 @@ from petl_bench.metrics.similarity import text_conditioned_cosine
 _NO_TARGET = -100
 
 
-def gather_with_grad(x: Tensor) -> Tensor:
+def gather_with_grad(x: Tensor, sent_as: torch.dtype | None = None) -> Tensor:
     """Concatenates x (B, ...) of all processes in rank order: (W * B, ...); x itself with one process.
 
     The gradient of x is the sum over the processes of their gradients for it, as the chain rule has it. With
     losses averaged over processes (DDP), parameters get exactly the gradient of one process with the whole
     batch; gathers that return only the own slice give 1/W of it.
+
+    Args:
+        x: of this process.
+        sent_as: a lower precision in which values are sent, for readers that would round them to it; the result and
+            all gradients keep that of x.
 
     Raises:
         DistributedError: the processes hold different batch sizes.
@@ -30,7 +35,7 @@ def gather_with_grad(x: Tensor) -> Tensor:
     if _world_size() == 1:
         return x
     _require_equal_batches(x)
-    return _Gather.apply(x)
+    return _Gather.apply(x, sent_as or x.dtype)
 
 
 def gather_index(x: Tensor) -> Tensor:
@@ -203,16 +208,16 @@ def _same_video(video_ids: Tensor, own: Tensor) -> Tensor:
 class _Gather(torch.autograd.Function):
     # torch.distributed.nn.functional.all_gather is deprecated and its successor is younger than torch 2.9.
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return _concatenate(x)
+    def forward(ctx: Any, x: Tensor, sent_as: torch.dtype) -> Tensor:
+        return _concatenate(x.to(sent_as)).to(x.dtype)
 
     @staticmethod
     @once_differentiable  # whose types lose the names of arguments
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         # Reduce-scatter would send less, but not every backend has it and these are a few megabytes.
         total = grad.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
-        return total.chunk(dist.get_world_size())[dist.get_rank()]
+        return total.chunk(dist.get_world_size())[dist.get_rank()], None
 
 
 def _concatenate(x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from petl_bench.tasks.base import present
 from petl_bench.tasks.choice_matching import ChoiceMatching
 from petl_bench.tasks.losses import gather_index, gather_with_grad, hard_negatives, momentum_contrastive_loss, own_rows
 from petl_bench.tasks.momentum import FeatureQueue, MomentumCopy
-from petl_bench.tasks.reranking import Reranking, SecondStage
+from petl_bench.tasks.reranking import Reranking, SecondStage, precision_of_readers
 from petl_bench.tasks.retrieval import Retrieval
 from petl_bench.tasks.second_figures import SecondFigure, require_one_stage
 
@@ -238,7 +238,8 @@ class MatchingRetrieval(Retrieval):
         count, device = len(video.pooled), video.pooled.device
         own = own_rows(count)
         if self.negatives == "all":
-            tokens, frames = gather_with_grad(memory.tokens), gather_index(video.by_frame().detach())
+            tokens = gather_with_grad(memory.tokens, sent_as=precision_of_readers(memory.tokens))
+            frames = gather_index(video.by_frame().detach())
             candidates, first = everyone, own.start
         else:
             tokens, frames = memory.tokens, video.by_frame().detach()
@@ -247,7 +248,7 @@ class MatchingRetrieval(Retrieval):
         t = torch.cat([pairs, pairs, negatives.texts])
         v = torch.cat([pairs, negatives.videos, pairs])
         mask = candidates.frame_mask[v]  # (3B, T)
-        of_pairs = memory_of(tokens[v], mask)
+        of_pairs = _read_by(tokens, candidates.frame_mask, v, distinct=2 * count)
         of_pairs = present(backbone.fusion).weigh_frames(of_pairs, candidates.text[t], frames[v], mask)
         words = candidates.words.select(t)._replace(most=candidates.words.most)
         logits = present(backbone.matching).match(words, of_pairs)  # (3B, 2)
@@ -295,3 +296,19 @@ def _gather(batch: Batch, video: Tensor, text: Tensor, slow_video: Tensor, slow_
     words = Words(ids, text_mask.bool(), most)
     video, text, slow_video, slow_text = gather_index(features).unbind(1)
     return _GlobalBatch(video, text, slow_video, slow_text, words, frame_mask.bool(), index[:, 0])
+
+
+def _read_by(tokens: Tensor, mask: Tensor, videos: Tensor, distinct: int) -> Memory:
+    """What pairs read of G clips, whose keys and values are computed for as few of them as is known beforehand.
+
+    Args:
+        tokens: (G, T * L, D).
+        mask: (G, T) bool.
+        videos: the clip of each pair (P,).
+        distinct: the first so many pairs read all clips that are read, the others what the first ones do, in order.
+    """
+    if len(tokens) <= distinct:
+        return memory_of(tokens, mask).select(videos)
+    read = videos[:distinct]
+    places = torch.arange(len(videos), device=videos.device) % distinct
+    return memory_of(tokens[read], mask[read]).select(places)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ class MomentumCopy(nn.Module):
     def __init__(self, parameters: Mapping[str, Tensor], momentum: float) -> None:
         super().__init__()
         self.momentum = momentum
+        self._places: dict[str, str] | None = None
         for name, parameter in parameters.items():
             self.register_buffer(name.replace(".", "/"), parameter.detach().clone())  # no dots in names of buffers
 
@@ -39,25 +40,38 @@ class MomentumCopy(nn.Module):
     @torch.no_grad()
     def update(self, module: nn.Module, times: Mapping[str, int] | None = None) -> None:
         """Moves the averages towards the module's parameters, once or as often as `times` says."""
-        parameters = dict(module.named_parameters())
-        for name, average in self.averages.items():
-            for _ in range((times or {}).get(name, 1)):
-                average.lerp_(parameters[name], 1 - self.momentum)
+        averages, times = self.averages, times or {}
+        parameters = {name: module.get_parameter(name) for name in averages}
+        for turn in range(max([1, *times.values()])):
+            moved = [name for name in averages if turn < times.get(name, 1)]
+            towards = [parameters[name] for name in moved]
+            torch._foreach_lerp_([averages[name] for name in moved], towards, 1 - self.momentum)
 
     @torch.no_grad()
     def call(self, module: nn.Module, *args: Any) -> Any:
-        """What `module(*args)` gives with the averages as its parameters, without gradient."""
-        parameters = dict(module.named_parameters())
-        averages = {id(parameters[name]): average for name, average in self.averages.items()}
-        # Every place of a shared parameter, but a shared module once: `functional_call` finds places by names, and
-        # does not put back what it replaced in one module under two names.
-        places = {
-            f"{path}.{key}".removeprefix("."): averages[id(parameter)]
-            for path, owner in module.named_modules()
-            for key, parameter in owner.named_parameters(recurse=False, remove_duplicate=False)
-            if id(parameter) in averages
-        }
-        return functional_call(module, places, args, tie_weights=False)
+        """What `module(*args)` gives with the averages as its parameters, without gradient.
+
+        Where they stand in it is looked up once: it must be the same module each time, or one that is built alike.
+        """
+        if self._places is None:
+            self._places = _places(module, self.averages)
+        averages = self.averages
+        replaced = {place: averages[name] for place, name in self._places.items()}
+        return functional_call(module, replaced, args, tie_weights=False)
+
+
+def _places(module: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """Every place of some parameters, which may be shared, and their names; a shared module has one place.
+
+    `functional_call` finds places by names, and does not put back what it replaced in one module under two names.
+    """
+    known = {id(module.get_parameter(name)): name for name in names}
+    return {
+        f"{path}.{key}".removeprefix("."): known[id(parameter)]
+        for path, owner in module.named_modules()
+        for key, parameter in owner.named_parameters(recurse=False, remove_duplicate=False)
+        if id(parameter) in known
+    }
 
 
 class FeatureQueue(nn.Module):

@@ -15,8 +15,8 @@ from petl_bench.metrics.reranking import RerankedRetrievalMetric
 from petl_bench.ranges import Count, NonNegative
 from petl_bench.tasks.base import present
 
-#: captions that are matched with one video at once
-_CHUNK = 256
+#: captions that are matched with one video at once, those of like length together: few tokens are padding
+_CHUNK = 64
 
 
 class Reranking(Configurable):
@@ -68,7 +68,7 @@ class SecondStage:
         self.metric.update_clips(video.pooled, video.frames, batch.clips.mask, batch.video_index, batch.decoded)
         self.metric.update_captions(text.pooled, text.projected, batch.text_index, batch.text_video)
         self.metric.update_tokens(batch.words.ids, batch.words.mask)
-        kept = _as_read(memory.tokens), video.by_frame(), batch.clips.mask
+        kept = memory.tokens.to(precision_of_readers(memory.tokens)), video.by_frame(), batch.clips.mask
         tokens, frames, mask = map(_on_the_host, kept)
         for row in batch.decoded.nonzero().flatten().tolist():
             one = slice(row, row + 1)
@@ -79,17 +79,17 @@ class SecondStage:
         fusion, matching = present(backbone.fusion), present(backbone.matching)
         candidates = self.metric.candidates()
         device = next(backbone.parameters()).device
+        lengths = candidates.mask.sum(dim=1)
         for index, clip in self._clips.items():
             tokens, frames, mask = (part.to(device, non_blocking=True) for part in clip)
-            memory = memory_of(tokens, mask)
-            for texts in candidates.pairs[:, index].nonzero().flatten().split(_CHUNK):
-                if not len(texts):
-                    continue
+            memory, texts = memory_of(tokens, mask), candidates.texts_of(index)
+            by_length = texts[lengths[texts].argsort(stable=True)]
+            for own in by_length.split(_CHUNK) if len(texts) else ():
                 text, ids, text_mask = (
-                    rows[texts].to(device) for rows in (candidates.text, candidates.ids, candidates.mask)
+                    rows[own].to(device) for rows in (candidates.text, candidates.ids, candidates.mask)
                 )
                 logits = matching.match(Words(ids, text_mask), fusion.weigh_frames(memory, text, frames, mask))
-                self.metric.update_pairs(texts, index, logits[:, 1])
+                self.metric.update_pairs(own, index, logits[:, 1])
         self._clips = {}
 
     def reset(self) -> None:
@@ -97,10 +97,10 @@ class SecondStage:
         self._clips = {}
 
 
-def _as_read(tokens: Tensor) -> Tensor:
-    """Tokens in the precision in which attention reads them: its layers of keys and values cast them anyway."""
+def precision_of_readers(tokens: Tensor) -> torch.dtype:
+    """In which attention reads tokens: its layers of keys and values cast them to it anyway."""
     kind = tokens.device.type
-    return tokens.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else tokens
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tokens.dtype
 
 
 def _on_the_host(part: Tensor) -> Tensor:

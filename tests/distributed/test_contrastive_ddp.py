@@ -1,5 +1,7 @@
 """The gathered loss in two processes has the gradient of one process with the whole batch."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -87,6 +89,30 @@ def test_gather_is_in_rank_order_and_sums_gradients(pool: Pool) -> None:
         assert own_gradient[:, 0].tolist() == [(rank + 1) * row for row in (1, 2, 3, 4)]  # left as it was
         total_weight = 3.0  # of two processes: 1 + 2
         assert gradient.tolist() == [[total_weight * (2 * rank + 1)] * 2, [total_weight * (2 * rank + 2)] * 2]
+
+
+def gathered_in_low_precision() -> tuple[list[torch.dtype], Tensor, Tensor]:
+    sent: list[torch.dtype] = []
+    gather = dist.all_gather_into_tensor
+
+    def noting(into: Tensor, x: Tensor) -> None:
+        sent.append(x.dtype)
+        gather(into, x)
+
+    x = torch.tensor([[1 + 2.0**-20 * (1 + dist.get_rank())]], requires_grad=True)
+    with patch.object(dist, "all_gather_into_tensor", noting):
+        gathered = gather_with_grad(x, sent_as=torch.bfloat16)
+    (gathered * (1 + 2.0**-20)).sum().backward()
+    assert x.grad is not None
+    return sent, gathered.detach(), x.grad
+
+
+def test_values_are_sent_in_a_lower_precision_and_gradients_are_not(pool: Pool) -> None:
+    for sent, gathered, gradient in pool.run(gathered_in_low_precision):
+        assert sent == [torch.int64, torch.bfloat16]  # how many, and the values
+        assert gathered.dtype == gradient.dtype == torch.float32
+        assert gathered.tolist() == [[1.0], [1.0]]
+        assert gradient.tolist() == [[2 + 2.0**-19]]
 
 
 def unequal_batches() -> str:

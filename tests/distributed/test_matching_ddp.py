@@ -122,7 +122,8 @@ def negatives_within_rank() -> tuple[list[int], list[int]]:
     match = blip.match
 
     def spy(words: Words, memory: Memory) -> Tensor:
-        pairs.append((words.ids, memory.tokens))
+        assert memory.rows is not None
+        pairs.append((words.ids, memory.tokens[memory.rows]))
         return match(words, memory)
 
     blip.match = spy  # type: ignore[method-assign]  # a spy

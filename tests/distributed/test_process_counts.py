@@ -70,7 +70,7 @@ def reranking(samples: int, rank: int, world: int) -> tuple[dict[str, float], di
     candidates = metric.candidates()
     for own in shard(samples, rank, world):
         for one in own.tolist():
-            texts = candidates.pairs[:, one].nonzero().flatten()
+            texts = candidates.texts_of(one)
             if len(texts):
                 metric.update_pairs(texts, one, -(text[texts] - video[one]).square().sum(dim=1))
     result = metric.compute()

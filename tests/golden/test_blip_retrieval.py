@@ -15,7 +15,8 @@ from methods.full import Full
 from petl_bench.backbones.blip.model import BLIP
 from petl_bench.data.batch import Batch
 from petl_bench.inputs import Words
-from petl_bench.metrics.reranking import RerankedRetrievalMetric, cosines
+from petl_bench.metrics.reranking import RerankedRetrievalMetric
+from petl_bench.metrics.scores import scores_of_features
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.momentum import MomentumCopy
 from petl_bench.tasks.reranking import Reranking
@@ -171,9 +172,11 @@ def evaluate(case: Case, task: MatchingRetrieval, blip: BLIP, video: str, text_v
     with torch.no_grad():
         task.update(blip, batch)
         task.finish(blip)
-        similarity = cosines(torch.cat(metric.text_features), torch.cat(metric.video_features))
-        t2v, v2t = metric.reranked(similarity, ~batch.decoded)
-    for ours, cosine, name in ((t2v, similarity, names[0]), (v2t.T, similarity.T, names[1])):
+        first = scores_of_features(torch.cat(metric.text_features), torch.cat(metric.video_features), ~batch.decoded)
+        both = metric.reranked(first)
+        similarity, t2v = first.text_rows(0, first.texts), both.text_rows(0, first.texts)
+        v2t = both.video_rows(0, len(frames))
+    for ours, cosine, name in ((t2v, similarity, names[0]), (v2t, similarity.T, names[1])):
         official = case.tensors[f"out.{name}"]
         ranked = official > -100
         assert (ranked.sum(1) == case.json["k_test"]).all()

@@ -6,21 +6,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from methods.adaptformer import AdaptFormer
+from methods.full import Full
 from methods.linear import Linear
 from methods.uniadapter import UniAdapter
+from petl_bench.backbones.base import memory_of
 from petl_bench.backbones.blip.model import BLIP, BLIPVQA
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.data.batch import Batch
 from petl_bench.errors import CheckpointError, UsageError
 from petl_bench.inputs import Words
 from petl_bench.method import Method
+from petl_bench.nn.transformer import Memory
 from petl_bench.storage.adapters import Adapter
+from petl_bench.tasks import matching, reranking
 from petl_bench.tasks.base import present
 from petl_bench.tasks.matching import MatchingRetrieval, _Encoders, _GlobalBatch
 from petl_bench.tasks.momentum import MomentumCopy
 from petl_bench.tasks.reranking import Reranking
 from petl_bench.tasks.retrieval import Retrieval
 from petl_bench.testing.samples import make_batch
+from tests.inputs import with_frames
 
 
 def build(kind: type[Method] = AdaptFormer, dropout: float = 0.0, **options: Any) -> Method:
@@ -193,6 +198,53 @@ def test_queue_and_momentum_are_in_checkpoints_but_in_no_adapter() -> None:
         build().on_load_checkpoint(checkpoint)
 
 
+def gradients(method: Method, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    method.task.before_step(1.0, 3)
+    method.zero_grad()
+    loss, _ = method.task.loss(method.backbone, batch)
+    loss.backward()
+    return loss.detach(), {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
+
+
+def rows_of_keys_and_values(method: Method) -> list[int]:
+    """How many clips' keys and values each layer computes from now on."""
+    counts: list[int] = []
+    for block in method.backbone.towers["text"].blocks:
+        key_value = present(block.cross_attention).key_value
+        key_value.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
+    return counts
+
+
+@pytest.mark.parametrize("kind", [AdaptFormer, UniAdapter, Full])
+def test_keys_and_values_are_computed_once_for_each_clip(kind: type[Method], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss and gradients are those of a copy of the tokens for each pair."""
+    method = build(kind).double()
+    batch = make_batch(method.backbone, frames=3)
+    batch = with_frames(batch, method.backbone.normalise(batch.clips.frames).double())
+    layers = len(method.backbone.towers["text"].blocks)
+    counts = rows_of_keys_and_values(method)
+    loss, found = gradients(method, batch)
+    assert counts == layers * [4]
+    counts.clear()
+    monkeypatch.setattr(matching, "_read_by", lambda tokens, mask, v, distinct: memory_of(tokens[v], mask[v]))
+    expected_loss, expected = gradients(method, batch)
+    assert counts == layers * [12]
+    torch.testing.assert_close(loss, expected_loss, rtol=0, atol=1e-12)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-7, atol=1e-12)
+
+
+def test_of_the_clips_of_many_processes_only_those_that_are_read_have_keys_and_values() -> None:
+    tokens, mask = torch.randn(9, 6, 2), torch.rand(9, 3) > 0.5
+    videos = torch.tensor([4, 5, 0, 8, 4, 5])  # the own pairs, with negative videos, with negative texts
+    read = matching._read_by(tokens, mask, videos, distinct=4)
+    assert len(read.tokens) == 4
+    assert read.rows is not None
+    assert read.tokens[read.rows].equal(tokens[videos])
+    assert read.mask.equal(memory_of(tokens[videos], mask[videos]).mask)
+
+
 # --- evaluation ---------------------------------------------------------------------------------------------------
 
 
@@ -240,6 +292,26 @@ def test_ranks_follow_from_matching_pair_by_pair(kind: type[Method], beta: float
     assert result.ranks["t2v"].tolist() == (1 + (scores > diagonal[:, None]).sum(1)).tolist()
     assert result.ranks["v2t"].tolist() == (1 + (scores > diagonal).sum(0)).tolist()
     assert result.inference == {"rerank_k": 4, "rerank_beta": beta, "dual_softmax": False, "pooling": "mean"}
+
+
+def test_captions_of_like_length_are_matched_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reranking, "_CHUNK", 2)
+    method = build(reranking=Reranking(k=4))
+    batch = evaluation_batch(method)
+    lengths = torch.tensor([5, 3, 6, 3])
+    mask = torch.arange(batch.words.mask.shape[1]) < lengths[:, None]
+    batch = batch._replace(words=Words(batch.words.ids, mask))
+    backbone, tokens = method.backbone, list[list[int]]()
+    assert isinstance(backbone, BLIP)
+    match = backbone.match
+
+    def spy(words: Words, memory: Memory) -> Tensor:
+        tokens.append(words.mask.sum(1).tolist())
+        return match(words, memory)
+
+    backbone.match = spy  # type: ignore[method-assign]  # a spy
+    evaluate(method, batch)
+    assert tokens == 4 * [[3, 3], [5, 6]]
 
 
 def test_without_a_second_stage_it_is_retrieval_by_cosine() -> None:

@@ -1,8 +1,12 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from petl_bench.errors import UsageError
+from petl_bench.tasks import momentum
 from petl_bench.tasks.momentum import FeatureQueue, MomentumCopy
 
 
@@ -76,6 +80,37 @@ def test_updates_as_often_as_asked() -> None:
     copy.update(module, {"first.bias": 2})
     torch.testing.assert_close(copy.averages["first.weight"], 0.25 * module.first.weight.detach())
     torch.testing.assert_close(copy.averages["first.bias"], (1 - 0.75**2) * module.first.bias.detach())
+
+
+class Launches(TorchDispatchMode):
+    """Names of the operators that were called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def test_all_averages_move_in_one_call() -> None:
+    module = Tied()
+    copy = MomentumCopy({name: torch.zeros_like(p) for name, p in trained(module).items()}, 0.75)
+    with Launches() as launches:
+        copy.update(module)
+    assert launches.names == ["_foreach_lerp_"]
+
+
+def test_places_are_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x = Tied(), torch.randn(2, 3)
+    copy = MomentumCopy(trained(module), 0.9)
+    first = copy.call(module, x)
+    monkeypatch.delattr(momentum, "_places")
+    assert copy.call(module, x).equal(first)
+    for average in copy.averages.values():
+        average.zero_()
+    assert not copy.call(module, x).equal(first)
 
 
 def test_averages_are_in_the_state() -> None:

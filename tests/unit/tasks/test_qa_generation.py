@@ -118,6 +118,17 @@ def test_loss_by_hand() -> None:
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_keys_and_values_of_a_question_are_computed_once_for_all_its_answers() -> None:
+    method = build()
+    batch = training_batch(method, ("red", "blue"), ("blue", "a red circle", "up"), ("left then up",), ("down",))
+    counts: list[int] = []
+    for block in blip_of(method).decoder.blocks:
+        assert block.cross_attention is not None
+        block.cross_attention.key_value.register_forward_pre_hook(lambda _, inputs: counts.append(len(inputs[0])))
+    method.task.loss(method.backbone, batch)
+    assert counts == len(counts) * [4]
+
+
 def test_a_question_without_an_answer_cannot_train() -> None:
     method = build()
     with pytest.raises(DataError, match="no annotated answer"):
