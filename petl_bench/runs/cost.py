@@ -125,7 +125,7 @@ class SavedActivations(torch.autograd.graph.saved_tensors_hooks):
         if storage.data_ptr() not in self._seen:
             self._seen.add(storage.data_ptr())
             self.bytes += storage.nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would hold the graph, which holds it: neither would ever be freed
 
 
 #: bytes by which the kernel's peak may differ from what is resident at that moment: it counts on each CPU, adds later
