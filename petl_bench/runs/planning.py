@@ -12,8 +12,8 @@ from petl_bench.method import Method
 from petl_bench.runs.steps import MeasuredSteps
 from petl_bench.runs.trainer_options import devices_of
 
-#: bytes per trained parameter in fp32: itself, its gradient, and two moments of AdamW
-_TRAINED_BYTES = 4 * 4
+#: bytes per trained parameter in fp32 beside itself: its gradient, and two moments of AdamW
+_BESIDE_BYTES = 4 * 3
 #: checkpoints that are there at once while one is written
 _CHECKPOINTS = 3
 
@@ -86,8 +86,7 @@ def memory_bytes(model: Method, measured: dict[str, Any], share: int) -> int:
     clips = measured["clips_per_step"]
     if measured["peak_allocated_bytes"] is not None and clips == share:
         return int(measured["peak_allocated_bytes"])
-    counts = model.parameter_counts()
-    weights = 4 * (counts["total"] - counts["trainable"]) + _TRAINED_BYTES * counts["trainable"]
+    weights = measured["weight_bytes"] + _BESIDE_BYTES * model.parameter_counts()["trainable"]
     return int(measured["saved_activation_bytes"] * share / clips + weights)
 
 

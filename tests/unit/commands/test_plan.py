@@ -81,7 +81,10 @@ def test_memory_scales_what_depends_on_the_batch() -> None:
     method: Method = Linear(backbone=CLIP("tiny", None), task=Retrieval()).adapt()
     counts = method.parameter_counts()
     weights = 4 * (counts["total"] - counts["trainable"]) + 16 * counts["trainable"]
-    measured = {"clips_per_step": 2, "saved_activation_bytes": 1000, "peak_allocated_bytes": None}
+    measured = {
+        **{"clips_per_step": 2, "weight_bytes": 4 * counts["total"], "saved_activation_bytes": 1000},
+        "peak_allocated_bytes": None,
+    }
     assert memory_bytes(method, measured, 8) == 4000 + weights
     assert memory_bytes(method, measured | {"peak_allocated_bytes": 77}, 8) == 4000 + weights
     assert memory_bytes(method, measured | {"peak_allocated_bytes": 77}, 2) == 77
