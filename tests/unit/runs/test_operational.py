@@ -134,11 +134,12 @@ def assert_same(one: tuple[list[Tensor], Any], other: tuple[list[Tensor], Any]) 
     assert all((one[1][key] == other[1][key]).all() for key in one[1])
 
 
+@pytest.mark.parametrize("what", [True, "activations"])
 @pytest.mark.parametrize("build", [CLIP, BLIP], ids=lambda kind: kind.__name__)
-def test_gradient_checkpointing(build: Callable[..., Backbone]) -> None:
+def test_gradient_checkpointing(build: Callable[..., Backbone], what: bool | str) -> None:
     """Also with dropout, as in BLIP: to the last bit."""
     found = []
-    for checkpointing in (False, True):
+    for checkpointing in (False, what):
         method = (
             Full(backbone=build("tiny", None, gradient_checkpointing=checkpointing), task=Retrieval()).adapt().train()
         )
