@@ -90,6 +90,7 @@ class MeasuredSteps:
             "device": torch.cuda.get_device_name() if self.on_gpu else "cpu",
             "precision": str(self._trainer.precision),
             "clips_per_step": clips,
+            "clips_kept": min(clips, method.task.chunk or clips),
             "timed_steps": meter.timed,
             "clips_per_s": clips * meter.timed / meter.seconds,
             "weight_bytes": meter.weight_bytes,
