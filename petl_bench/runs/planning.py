@@ -57,9 +57,9 @@ def estimated(
     share = data.batch_size // processes
     rows = training_rows(data, rows)
     steps = epochs * data.batches_of(rows)
-    clips = min(share, measured_steps.clips(clips, share))
-    with _chunk_in_proportion(method.task, clips, share):
-        measured = measured_steps.take(method, data, clips)
+    measured_clips = min(share, measured_steps.clips(clips, share))
+    with _chunk_in_proportion(method.task, measured_clips, share):
+        measured = measured_steps.take(method, data, measured_clips)
     hours = steps * share / measured["clips_per_s"] / 3600
     trainable = method.parameter_counts()["trainable"]
     return {
