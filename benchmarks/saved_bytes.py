@@ -6,13 +6,18 @@
 Weights are random, options of the methods are their defaults, captions have 32 tokens. A forward pass is enough: the
 bytes do not depend on the machine (`petl_bench.runs.cost.SavedActivations`). They grow with the number of clips, but
 for copies of trained weights in bf16, so two columns of one table tell those of any batch.
+
+With `--rounds` a last row of each method tells what the settings cost: the process's CPU time of forward and backward
+pass in fp32, with one thread, over that of the first setting; settings take turns, the median of the rounds' ratios.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from statistics import median
 from typing import Any
 from unittest.mock import patch
 
@@ -73,20 +78,43 @@ def saved_bytes(method: Method, clips: int, frames: int, low: bool, fp32_norms: 
     return saved.bytes
 
 
-def rows(kind: type[Method], architecture: str, clips: int, frames: int) -> Iterator[list[str]]:
-    """A row for each precision, in MB."""
-    task = Retrieval()
-    method = kind(backbone=CLIP(architecture, None), task=task).adapt().train()
+def choose(method: Method, setting: str, clips: int) -> None:
+    """Sets what is recomputed."""
+    what, chunked = SETTINGS[setting]
+    method.backbone.set_gradient_checkpointing(what)
+    method.task.chunk = max(1, clips // 2) if chunked else None
+
+
+def time_ratios(method: Method, clips: int, frames: int, rounds: int) -> list[float]:
+    """CPU time of a step with each setting over that with the first one."""
+    batch = synthetic_batch(method.backbone.spec, clips, frames, WORDS)
+    seconds: list[list[float]] = []
+    for _ in range(1 + rounds):
+        seconds.append([])
+        for setting in SETTINGS:
+            choose(method, setting, clips)
+            method.zero_grad()
+            started = time.process_time()
+            method.task.loss(method.backbone, batch)[0].backward()
+            seconds[-1].append(time.process_time() - started)
+    ratios = [[taken / turn[0] for taken in turn] for turn in seconds[1:]]  # the first round warms up
+    return [median(column) for column in zip(*ratios, strict=True)]
+
+
+def rows(kind: type[Method], architecture: str, clips: int, frames: int, rounds: int) -> Iterator[list[str]]:
+    """A row for each precision, in MB, and one of times."""
+    method = kind(backbone=CLIP(architecture, None), task=Retrieval()).adapt().train()
     for name, low, fp32_norms, held in PRECISIONS:
         weights = HeldWeights(method, torch.bfloat16) if held else None
         found = []
-        for what, chunked in SETTINGS.values():
-            method.backbone.set_gradient_checkpointing(what)
-            task.chunk = max(1, clips // 2) if chunked else None
+        for setting in SETTINGS:
+            choose(method, setting, clips)
             found.append(f"{saved_bytes(method, clips, frames, low, fp32_norms) / 1e6:.1f}")
         if weights is not None:
             weights.put_back()
         yield [kind.__name__, name, *found]
+    if rounds:
+        yield [kind.__name__, "time", *(f"{ratio:.2f}" for ratio in time_ratios(method, clips, frames, rounds))]
 
 
 def main() -> None:
@@ -95,14 +123,16 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=2, help="(default: %(default)s)")
     parser.add_argument("--frames", type=int, default=4, help="of a clip (default: %(default)s)")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="(default: all)")
+    parser.add_argument("--rounds", type=int, default=0, help="that are timed (default: none)")
     options = parser.parse_args()
-    if min(options.clips, options.frames) < 1:
-        parser.error("clips and frames are whole numbers from 1 on")
+    if min(options.clips, options.frames, options.rounds + 1) < 1:
+        parser.error("clips and frames are whole numbers from 1 on, rounds from 0 on")
+    torch.set_num_threads(1)
     print(f"MB saved, {options.architecture}, {options.clips} clips of {options.frames} frames; recomputed:")
     print("| method | precision |", " | ".join(SETTINGS), "|")
     print("|---|---|" + "---|" * len(SETTINGS))
     for name in options.methods:
-        for row in rows(METHODS[name], options.architecture, options.clips, options.frames):
+        for row in rows(METHODS[name], options.architecture, options.clips, options.frames, options.rounds):
             print("|", " | ".join(row), "|", flush=True)
 
 

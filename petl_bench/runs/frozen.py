@@ -78,7 +78,7 @@ def _tensors_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    return tensor.untyped_storage().data_ptr() or id(tensor)  # of one without memory on this device, itself
 
 
 class FrozenInBf16(Callback):

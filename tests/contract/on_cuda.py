@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from methods.mv_adapter import OfficialMVAdapter
 from petl_bench.data.batch import Batch
 from petl_bench.optimizers import AdamWCosine
+from petl_bench.runs.frozen import FrozenInBf16
 from petl_bench.testing import samples
 from tests.contract import battery
 from tests.inputs import with_mask
@@ -165,7 +166,7 @@ def _trainer(precision: str, *callbacks: Callback) -> Trainer:
     return Trainer(
         strategy=_OnCuda(),
         plugins=_plugin(precision),
-        callbacks=list(callbacks),
+        callbacks=[FrozenInBf16(), *callbacks],  # which a run has, too
         max_epochs=1,
         inference_mode=False,  # whose tensors cannot be shells
         logger=False,
