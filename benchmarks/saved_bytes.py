@@ -55,7 +55,7 @@ PRECISIONS = (
 
 @contextmanager
 def norms_in_fp32() -> Iterator[None]:
-    """CUDA's autocast computes norms in fp32, and what is added to them is fp32, too; that of CPUs does not."""
+    """CUDA's autocast computes norms in fp32, whose inputs are kept so; that of CPUs takes them as they come."""
     original = nn.functional.layer_norm
 
     def layer_norm(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
