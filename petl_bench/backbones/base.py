@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from petl_bench.configurable import Configurable, given_arguments
 from petl_bench.errors import UsageError
 from petl_bench.inputs import Clips, InputSpec, Words
+from petl_bench.nn.recomputation import Recomputation
 from petl_bench.nn.transformer import Memory, Modality, Tower
 from petl_bench.storage.descriptions import TextFile
 
@@ -343,10 +344,15 @@ class Backbone(Configurable, nn.Module, ABC):
         """
         raise UsageError(f"{self.name} has no form of its own to be written in: keep the adapter")
 
-    def set_gradient_checkpointing(self, enabled: bool) -> None:
-        """Sets whether blocks are recomputed in the backward pass instead of keeping their activations."""
+    def set_gradient_checkpointing(self, what: Recomputation) -> None:
+        """Sets what is recomputed in the backward pass instead of being kept.
+
+        Args:
+            what: `true` for whole blocks, `activations` for LN2, first layer and activation of each block's
+                feed-forward branch alone, `false` for nothing. Gradients are equal to the last bit.
+        """
         for tower in self.towers.values():
-            tower.checkpointing = enabled
+            tower.set_recomputation(what)
 
 
 def _channels(values: tuple[float, float, float], device: torch.device) -> Tensor:

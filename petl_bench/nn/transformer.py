@@ -10,7 +10,8 @@ from typing import ClassVar, Literal, NamedTuple, TypeVar
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+
+from petl_bench.nn.recomputation import Recomputation, recomputed
 
 
 class Memory(NamedTuple):
@@ -167,6 +168,8 @@ class Block(nn.Module, ABC):
 
     #: True if everything after the attention treats each token alone, so that one token can be computed alone.
     token_wise: bool = False
+    #: of a native block, whether `activated` is computed again in the backward pass
+    recomputes_activation: bool = False
 
     @abstractmethod
     def attend(self, x: Tensor, context: Context, row: Tensor | None = None) -> Tensor:
@@ -179,6 +182,11 @@ class Block(nn.Module, ABC):
     @abstractmethod
     def feed_forward(self, x: Tensor, context: Context) -> Tensor:
         """Feed-forward branch before its residual. (B, L, D) -> (B, L, D)."""
+
+    def activated(self, layers: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """What a native feed-forward branch computes of x up to its activation, recomputed where it is set so."""
+        # Where x has no gradient, nothing trained comes before it, and nothing of a frozen branch would be kept.
+        return recomputed(layers, x) if self.recomputes_activation and x.requires_grad else layers(x)
 
     @abstractmethod
     def after_attention(self, x: Tensor, branch: Tensor) -> Tensor:
@@ -344,7 +352,7 @@ class PreNormBlock(Block):
         return self.self_attention(self.ln_1(x), context.attention_mask, row, context.positions)
 
     def feed_forward(self, x: Tensor, context: Context) -> Tensor:
-        return self.proj(self.activation(self.fc(self.ln_2(x))))
+        return self.proj(self.activated(lambda x: self.activation(self.fc(self.ln_2(x))), x))
 
     def after_attention(self, x: Tensor, branch: Tensor) -> Tensor:
         return x + branch
@@ -503,7 +511,7 @@ class Tower(nn.Module):
         class_token: whether the first one is a token of its own that features are read at, one for each row.
         grid: patches per column and row, which stand row by row behind the prefix; None where there is none.
         positions: how tokens know their places: they hold `learned` ones, `rotary` ones stand in the context.
-        checkpointing: recompute blocks in the backward pass.
+        checkpointing: recompute blocks in the backward pass, see `set_recomputation`.
     """
 
     reads: ClassVar[frozenset[Modality]]
@@ -546,7 +554,12 @@ class Tower(nn.Module):
             return self._call(last.advance, x, context)[0]
         return self._call(last.forward_row, x, row, context)
 
+    def set_recomputation(self, what: Recomputation) -> None:
+        """Sets what the backward pass computes again instead of keeping it: blocks, their activations, or nothing."""
+        self.checkpointing = what is True
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.recomputes_activation = what == "activations"
+
     def _call(self, function: Callable[..., T], *args: object) -> T:
-        if not (self.checkpointing and torch.is_grad_enabled()):
-            return function(*args)
-        return checkpoint(function, *args, use_reentrant=False)  # type: ignore[return-value]  # untyped in torch
+        return recomputed(function, *args) if self.checkpointing else function(*args)

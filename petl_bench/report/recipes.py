@@ -23,7 +23,7 @@ _MOST_CONFIG = 1_000_000
 _NO_RECIPE = frozenset(
     {
         *("root", "videos", "cache", "on_cache_miss", "num_workers", "loader_timeout", "eval_batch_size"),
-        *("gradient_checkpointing", "pretrained"),
+        *("chunk", "gradient_checkpointing", "pretrained"),
     }
 )
 #: what may or may not change a training: files of any content, arithmetic, whether faulty videos are left out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from petl_bench.data.batch import Batch, Question
 from petl_bench.inputs import Clips, InputSpec
 from petl_bench.lightning_seams import data_of, in_precision
 from petl_bench.method import Method
+from petl_bench.nn.recomputation import watching
 from petl_bench.nn.transformer import Memory
 from petl_bench.optimizers import OptimizerRecipe
 from petl_bench.tasks.base import Evaluation, Task
@@ -109,7 +110,8 @@ def synthetic_batch(spec: InputSpec, clips: int, frames: int, max_words: int) ->
 class SavedActivations(torch.autograd.graph.saved_tensors_hooks):
     """Context that sums up what autograd keeps for the backward pass, without the module's own parameters.
 
-    Every storage counts once. What gradient checkpointing keeps (the input of each block) passes by unseen.
+    Every storage counts once. Of what is recomputed the inputs count, and not what the backward pass holds of it for a
+    moment.
 
     Attributes:
         bytes: the sum so far.
@@ -119,13 +121,22 @@ class SavedActivations(torch.autograd.graph.saved_tensors_hooks):
         super().__init__(self._keep, lambda tensor: tensor)
         self._seen = {p.untyped_storage().data_ptr() for p in module.parameters()}
         self.bytes = 0
+        self._watching = ExitStack()
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        self._watching.enter_context(watching(self._keep))
+
+    def __exit__(self, *args: Any) -> None:
+        self._watching.close()
+        super().__exit__(*args)
 
     def _keep(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in self._seen:
             self._seen.add(storage.data_ptr())
             self.bytes += storage.nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would hold the graph, which holds it: neither would ever be freed
 
 
 #: bytes by which the kernel's peak may differ from what is resident at that moment: it counts on each CPU, adds later

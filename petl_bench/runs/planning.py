@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from jsonargparse import Namespace
@@ -11,9 +13,10 @@ from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.runs.steps import MeasuredSteps
 from petl_bench.runs.trainer_options import devices_of
+from petl_bench.tasks.base import Task
 
-#: bytes per trained parameter in fp32: itself, its gradient, and two moments of AdamW
-_TRAINED_BYTES = 4 * 4
+#: bytes per trained parameter in fp32 beside itself: its gradient, and two moments of AdamW
+_BESIDE_BYTES = 4 * 3
 #: checkpoints that are there at once while one is written
 _CHECKPOINTS = 3
 
@@ -54,7 +57,9 @@ def estimated(
     share = data.batch_size // processes
     rows = training_rows(data, rows)
     steps = epochs * data.batches_of(rows)
-    measured = measured_steps.take(method, data, min(share, measured_steps.clips(clips, share)))
+    measured_clips = min(share, measured_steps.clips(clips, share))
+    with _chunk_in_proportion(method.task, measured_clips, share):
+        measured = measured_steps.take(method, data, measured_clips)
     hours = steps * share / measured["clips_per_s"] / 3600
     trainable = method.parameter_counts()["trainable"]
     return {
@@ -77,18 +82,29 @@ def estimated(
     }
 
 
+@contextmanager
+def _chunk_in_proportion(task: Task, clips: int, share: int) -> Iterator[None]:
+    """A smaller batch has smaller chunks, so that as large a part of it is embedded twice."""
+    chunk = task.chunk
+    if chunk is not None and chunk < share:
+        task.chunk = max(1, chunk * clips // share)
+    try:
+        yield
+    finally:
+        task.chunk = chunk
+
+
 def memory_bytes(model: Method, measured: dict[str, Any], share: int) -> int:
     """Peak memory of one process with `share` clips.
 
     The allocator's own figure where all of them were measured on a GPU. Otherwise what is kept per clip for the
     backward pass, scaled, and the weights; buffers that live for a moment only are not in it.
     """
-    clips = measured["clips_per_step"]
-    if measured["peak_allocated_bytes"] is not None and clips == share:
+    if measured["peak_allocated_bytes"] is not None and measured["clips_per_step"] == share:
         return int(measured["peak_allocated_bytes"])
-    counts = model.parameter_counts()
-    weights = 4 * (counts["total"] - counts["trainable"]) + _TRAINED_BYTES * counts["trainable"]
-    return int(measured["saved_activation_bytes"] * share / clips + weights)
+    weights = measured["weight_bytes"] + _BESIDE_BYTES * model.parameter_counts()["trainable"]
+    kept = min(share, model.task.chunk or share)
+    return int(measured["saved_activation_bytes"] * kept / measured["clips_kept"] + weights)
 
 
 def training_rows(data: VideoTextDataModule, given: int | None) -> int:

@@ -41,6 +41,7 @@ from petl_bench.runs.earlier import as_now
 from petl_bench.runs.experiment import Experiment
 from petl_bench.runs.folder import ADAPTER_NAME, earlier_metrics, name_run, open_run
 from petl_bench.runs.freedoms import foreign_classes
+from petl_bench.runs.frozen import FrozenInBf16
 from petl_bench.runs.logs import Log, Place, log_names, open_logs, status_of
 from petl_bench.runs.processes import Ranks
 from petl_bench.runs.progress import PlainProgress, shows_bars
@@ -243,7 +244,7 @@ class Session:
         return DDP(self._ranks, timedelta(seconds=run.collective_timeout), static_graph=every_step_alike)
 
     def _callbacks(self) -> list[Callback]:
-        callbacks: list[Callback] = [self.meter, self._ranks, self._early_ends]
+        callbacks: list[Callback] = [FrozenInBf16(), self.meter, self._ranks, self._early_ends]
         own_bar = any(isinstance(callback, ProgressBar) for callback in self.experiment.given("callbacks"))
         if self.experiment.trainer.enable_progress_bar is not False and not own_bar and not shows_bars():
             callbacks.append(PlainProgress())

@@ -20,6 +20,7 @@ from petl_bench.machine.memory import reporting_exhaustion
 from petl_bench.method import Method
 from petl_bench.runs.clusters import Alone
 from petl_bench.runs.cost import AddedMemory, GpuMemory, SavedActivations, synthetic_batch
+from petl_bench.runs.frozen import FrozenInBf16
 from petl_bench.runs.trainer import CountingTrainer
 
 #: steps before the timed ones, and clips per step where memory is a laptop's
@@ -61,7 +62,7 @@ class MeasuredSteps:
 
     def __init__(self, trainer: Namespace, timed: int) -> None:
         self._meter = StepMeter(timed)
-        own = {"callbacks": [self._meter], "plugins": [Alone()]}  # also in a job of several tasks
+        own = {"callbacks": [FrozenInBf16(), self._meter], "plugins": [Alone()]}  # also in a job of several tasks
         try:
             self._trainer = CountingTrainer(**{**trainer, **_ALONE, **own})
         except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
@@ -89,8 +90,10 @@ class MeasuredSteps:
             "device": torch.cuda.get_device_name() if self.on_gpu else "cpu",
             "precision": str(self._trainer.precision),
             "clips_per_step": clips,
+            "clips_kept": min(clips, method.task.chunk or clips),
             "timed_steps": meter.timed,
             "clips_per_s": clips * meter.timed / meter.seconds,
+            "weight_bytes": meter.weight_bytes,
             "saved_activation_bytes": meter.saved_bytes,
             "peak_allocated_bytes": meter.peak_allocated,
             "peak_added_bytes": meter.peak_added,
@@ -103,6 +106,7 @@ class StepMeter(Callback):
     Attributes:
         timed: how many steps are timed, after `WARM_UP_STEPS`.
         seconds: of the timed steps together.
+        weight_bytes: parameters as the steps hold them, see `FrozenInBf16`.
         saved_bytes: activations that the forward pass of one step keeps (see `SavedActivations`).
         peak_allocated: bytes of the GPU's allocator, model included; None on a CPU.
         peak_added: bytes that the steps added to the memory of the process on a CPU, model and libraries not included;
@@ -112,7 +116,7 @@ class StepMeter(Callback):
     def __init__(self, timed: int) -> None:
         self.timed = timed
         self.seconds, self._started = 0.0, 0.0
-        self.saved_bytes = 0
+        self.weight_bytes = self.saved_bytes = 0
         self.peak_allocated: int | None = None
         self.peak_added: int | None = None
         self._hooks = ExitStack()
@@ -123,6 +127,7 @@ class StepMeter(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:
+            self.weight_bytes = sum(parameter.nbytes for parameter in pl_module.parameters())
             self._saved = SavedActivations(pl_module)
             self._hooks.enter_context(self._saved)
         if batch_idx == WARM_UP_STEPS:

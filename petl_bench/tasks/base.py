@@ -80,6 +80,8 @@ class Task(Configurable, nn.Module, ABC):
     accumulates: ClassVar[bool] = True
     #: names of what `loss` logs beside the loss itself.
     logs: ClassVar[tuple[str, ...]] = ()
+    #: clips of a process's batch whose activations are kept at once; None for all of them.
+    chunk: int | None = None
 
     @classmethod
     def tiny(cls) -> Task:

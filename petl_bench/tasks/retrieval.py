@@ -14,9 +14,11 @@ from petl_bench.metrics.ranks import figures_of
 from petl_bench.metrics.retrieval import SUMMARY, OtherTexts
 from petl_bench.metrics.scores import Scores
 from petl_bench.metrics.second_figures import Compared
+from petl_bench.ranges import Count
 from petl_bench.tasks.base import Evaluation, PredictionFile, Task, present
 from petl_bench.tasks.choice import Choice
 from petl_bench.tasks.choosing import Choosing
+from petl_bench.tasks.chunks import features_in_chunks
 from petl_bench.tasks.pooling import MeanPooling, Pooling
 from petl_bench.tasks.query_bank import encode_bank
 from petl_bench.tasks.second_figures import SecondFigure, Seen, beside
@@ -33,9 +35,12 @@ class Retrieval(Task):
         pooling: what a clip is to a caption: `MeanPooling`, or `TextConditionedPooling` (Cross-Modal Adapter).
         second_figures: what a test calculates beside the plain ranks, which stay what they are: `DualSoftmax`,
             `QBNorm`, `NDCG`, `FIRE`. They are no part of what makes two runs comparable.
+        chunk: how many clips of a process's batch, with their captions, are embedded at once in training; null for all
+            of them. Smaller ones take less memory and more time (`petl_bench.tasks.chunks`): all but one are embedded
+            twice. Loss and gradient are those of the whole batch, but for what dropout draws.
     """
 
-    operational = frozenset({"second_figures"})
+    operational = frozenset({"second_figures", "chunk"})
 
     name = "retrieval"
     metric_version = "retrieval/1"
@@ -50,8 +55,10 @@ class Retrieval(Task):
         mask_duplicates: bool = True,
         pooling: Pooling = MeanPooling(),  # noqa: B008  # which never changes
         second_figures: Sequence[SecondFigure] = (),
+        chunk: Count | None = None,
     ) -> None:
         super().__init__()
+        self.chunk = chunk
         self.second_figures = tuple(second_figures)
         self._test: SplitTexts | None = None
         self._bank: list[str] = []
@@ -78,8 +85,7 @@ class Retrieval(Task):
         return [] if backbone.fusion is None else backbone.fusion.fusion_parameters()
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        video = backbone.encode_video(batch.clips)
-        text = backbone.encode_text(batch.words)
+        video, text = features_in_chunks(backbone, batch.clips, batch.words, self.chunk or len(batch.clips.mask))
         scale = present(backbone.joint).logit_scale.exp()
         ids = batch.video_index if self.mask_duplicates else None
         loss = self.pooling.loss(text, video, batch.clips.mask, scale, ids)

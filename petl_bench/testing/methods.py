@@ -219,16 +219,18 @@ def check_padding(build: Build) -> None:
 
 
 def check_memory_savers(build: Build) -> None:
-    """bf16 autocast gives finite gradients; gradient checkpointing gives the same ones as without."""
+    """bf16 autocast gives finite gradients; recomputation, of blocks or activations, the same ones as without."""
     method = build()
     if not method.trainable:
         return
     batch = asked(make_batch(method.backbone))
     train(method, batch, 1)
     plain = _gradients(method, batch)
-    method.backbone.set_gradient_checkpointing(True)
-    other = [n for n, g in _gradients(method, batch).items() if not torch.allclose(g, plain[n], rtol=1e-4, atol=1e-6)]
-    require(not other, f"gradient checkpointing changes {len(other)} gradients: {_some(other)}")
+    for what in (True, "activations"):
+        method.backbone.set_gradient_checkpointing(what)
+        found = _gradients(method, batch)
+        other = [n for n, g in found.items() if not torch.allclose(g, plain[n], rtol=1e-4, atol=1e-6)]
+        require(not other, f"gradient checkpointing ({what}) changes {len(other)} gradients: {_some(other)}")
     method.backbone.set_gradient_checkpointing(False)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low = _gradients(method, batch)

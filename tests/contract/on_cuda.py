@@ -30,6 +30,7 @@ from methods.mv_adapter import OfficialMVAdapter
 from petl_bench.data.batch import Batch
 from petl_bench.lightning_seams import leave_signals
 from petl_bench.optimizers import AdamWCosine
+from petl_bench.runs.frozen import FrozenInBf16
 from petl_bench.runs.progress import PlainProgress
 from petl_bench.storage.checkpoints import ResumePoints
 from petl_bench.testing import samples
@@ -252,7 +253,7 @@ def _trainer(precision: str, strategy: _OnCuda, *callbacks: Callback) -> Trainer
     return Trainer(
         strategy=strategy,
         plugins=_plugin(precision),
-        callbacks=list(callbacks),
+        callbacks=[FrozenInBf16(), *callbacks],  # which a run has, too
         max_epochs=1,
         inference_mode=False,  # whose tensors cannot be shells
         logger=False,

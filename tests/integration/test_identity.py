@@ -207,7 +207,7 @@ def test_answer_lists(hashed: Hashed, dataset: Path, tmp_path: Path) -> None:
 OPERATIONAL = (
     '--model.init_args.task.init_args.second_figures=[{"class_path": "petl_bench.tasks.second_figures.NDCG"}]',
     *(f"{DATA}eval_batch_size=3", f"{DATA}num_workers=1", f"{DATA}loader_timeout=7", f"{DATA}on_cache_miss=decode"),
-    *(f"{BACKBONE}gradient_checkpointing=true", "--save_every_n_steps=2", "--collective_timeout=9"),
+    *(f"{BACKBONE}gradient_checkpointing=true", f"{TASK}chunk=2", "--save_every_n_steps=2", "--collective_timeout=9"),
     "--record_words=false",
     *("--trainer.num_sanity_val_steps=2", "--trainer.log_every_n_steps=9", "--trainer.enable_model_summary=true"),
     *("--trainer.profiler=simple", "--allow_change=processes", "--trainer.callbacks+=ModelSummary"),

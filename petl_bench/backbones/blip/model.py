@@ -37,6 +37,7 @@ from petl_bench.blip_words import pre_caption, pre_question
 from petl_bench.configurable import given_arguments
 from petl_bench.errors import UsageError
 from petl_bench.inputs import Clips, InputSpec, Words
+from petl_bench.nn.recomputation import Recomputation
 from petl_bench.nn.transformer import Context, Memory, Tower
 from petl_bench.ranges import Seed, ShareBelowOne, Size
 from petl_bench.storage.descriptions import TextFile
@@ -62,7 +63,8 @@ class BLIPBase(Backbone):
         vocabulary: BERT's `vocab.txt`, a folder with a tokeniser, or a hub name; null takes the architecture's own.
         image_size: side of a frame in pixels where it differs from the architecture's; positions are interpolated.
         dropout: in the text towers, in training only; also where they are frozen (BLIP and UniAdapter: 0.1).
-        gradient_checkpointing: recompute blocks in the backward pass: less memory, more time.
+        gradient_checkpointing: what is recomputed in the backward pass, for less memory and more time: `true` whole
+            blocks, `activations` the activation of each block's feed-forward branch alone, `false` nothing.
         init_seed: seed of random weights; unused with `pretrained`.
 
     Attributes:
@@ -87,7 +89,7 @@ class BLIPBase(Backbone):
         vocabulary: str | None = None,
         image_size: Size | None = None,
         dropout: ShareBelowOne = 0.1,
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: Recomputation = False,
         init_seed: Seed = 0,
     ) -> None:
         super().__init__()

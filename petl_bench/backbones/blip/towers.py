@@ -75,7 +75,7 @@ class BERTBlock(Block):
         return None if context.memory is None else self.dropout(self.memory_attention(x, context.memory))
 
     def feed_forward(self, x: Tensor, context: Context) -> Tensor:
-        return self.dropout(self.proj(self.activation(self.fc(x))))
+        return self.dropout(self.proj(self.activated(lambda x: self.activation(self.fc(x)), x)))
 
     def after_attention(self, x: Tensor, branch: Tensor) -> Tensor:
         return self.ln_1(x + branch)

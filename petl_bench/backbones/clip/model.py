@@ -34,6 +34,7 @@ from petl_bench.configurable import given_arguments
 from petl_bench.errors import UsageError
 from petl_bench.inputs import Clips, InputSpec, Tokenizer, Words
 from petl_bench.nn.layers import QuickGELU
+from petl_bench.nn.recomputation import Recomputation
 from petl_bench.nn.transformer import Attention, Context, PreNormBlock, Tower, select_row
 from petl_bench.ranges import Seed, Size
 from petl_bench.storage.untrusted import shown
@@ -135,7 +136,8 @@ class CLIP(JointSpace, Backbone):
             transformers `CLIPModel`), a repository of the Hugging Face Hub with such files as safetensors
             (`hf-hub:openai/clip-vit-large-patch14`, with `@revision` or without), or null for random weights.
         image_size: side of a frame in pixels where it differs from the architecture's; positions are interpolated.
-        gradient_checkpointing: recompute blocks in the backward pass: less memory, more time.
+        gradient_checkpointing: what is recomputed in the backward pass, for less memory and more time: `true` whole
+            blocks, `activations` the activation of each block's feed-forward branch alone, `false` nothing.
         init_seed: seed of random weights; unused with `pretrained`. Runs with different training seeds thus share
             one backbone.
 
@@ -152,7 +154,7 @@ class CLIP(JointSpace, Backbone):
         architecture: str,
         pretrained: str | None,
         image_size: Size | None = None,
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: Recomputation = False,
         init_seed: Seed = 0,
     ) -> None:
         super().__init__()

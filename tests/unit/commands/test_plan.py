@@ -81,7 +81,29 @@ def test_memory_scales_what_depends_on_the_batch() -> None:
     method: Method = Linear(backbone=CLIP("tiny", None), task=Retrieval()).adapt()
     counts = method.parameter_counts()
     weights = 4 * (counts["total"] - counts["trainable"]) + 16 * counts["trainable"]
-    measured = {"clips_per_step": 2, "saved_activation_bytes": 1000, "peak_allocated_bytes": None}
+    measured = {
+        **{"clips_per_step": 2, "clips_kept": 2, "saved_activation_bytes": 1000},
+        **{"weight_bytes": 4 * counts["total"], "peak_allocated_bytes": None},
+    }
     assert memory_bytes(method, measured, 8) == 4000 + weights
     assert memory_bytes(method, measured | {"peak_allocated_bytes": 77}, 8) == 4000 + weights
     assert memory_bytes(method, measured | {"peak_allocated_bytes": 77}, 2) == 77
+    method.task.chunk = 3
+    assert memory_bytes(method, measured | {"clips_kept": 1}, 8) == 3000 + weights
+    assert memory_bytes(method, measured | {"clips_kept": 1}, 2) == 2000 + weights
+
+
+def test_savers_of_memory_are_planned_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each takes less than what is before it; a chunk of a fourth keeps a fourth of the activations."""
+    checkpointing = "--model.init_args.backbone.init_args.gradient_checkpointing"
+    given = ("--rows=640", "--data.init_args.batch_size=64", "--clips=4", "--trainer.precision=32-true")
+    nothing, activations, blocks = (
+        plan(capsys, *given, *option)["memory_bytes"]
+        for option in ((), (f"{checkpointing}=activations",), (f"{checkpointing}=true",))
+    )
+    assert blocks < activations < nothing
+    chunk = plan(capsys, *given, "--model.init_args.task.init_args.chunk=16")["memory_bytes"]
+    halves = plan(capsys, *given, "--model.init_args.task.init_args.chunk=32")["memory_bytes"]
+    assert nothing - halves == pytest.approx(2 * (halves - chunk), rel=0.05)
+    low = plan(capsys, *given[:-1], "--trainer.precision=bf16-mixed")["memory_bytes"]
+    assert low < nothing

@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -132,6 +134,16 @@ def test_saved_activations_count_a_storage_once() -> None:
         y = x.exp()
         (y * y + y.view(3, 1).square().sum()).sum()
     assert saved.bytes == 3 * 4
+
+
+def test_saved_activations_hold_nothing() -> None:
+    """A graph that no backward pass follows is freed with its last name, as it is without the context."""
+    x = torch.randn(3, requires_grad=True)
+    with SavedActivations(nn.Identity()):
+        y = x.exp()  # which keeps its own result
+    held = weakref.ref(y)
+    del y
+    assert held() is None
 
 
 def test_added_memory_is_what_comes_on_top() -> None:

@@ -29,10 +29,12 @@ from petl_bench.runs.cost import synthetic_batch
 from petl_bench.runs.record import operational_options
 from petl_bench.tasks.base import Task
 from petl_bench.tasks.retrieval import Retrieval
+from petl_bench.testing.samples import make_batch
+from tests.inputs import with_frames
 
 BASES = (VideoTextDataModule, Method, Backbone, Task, OptimizerRecipe)
 #: what is proved below, by argument
-PROVED = {"eval_batch_size", "num_workers", "root", "gradient_checkpointing"}
+PROVED = {"eval_batch_size", "num_workers", "root", "gradient_checkpointing", "chunk"}
 #: what other tests prove, and where
 PROVED_ELSEWHERE = {
     "cache": "tests/integration/test_cache.py",
@@ -134,11 +136,12 @@ def assert_same(one: tuple[list[Tensor], Any], other: tuple[list[Tensor], Any]) 
     assert all((one[1][key] == other[1][key]).all() for key in one[1])
 
 
+@pytest.mark.parametrize("what", [True, "activations"])
 @pytest.mark.parametrize("build", [CLIP, BLIP], ids=lambda kind: kind.__name__)
-def test_gradient_checkpointing(build: Callable[..., Backbone]) -> None:
+def test_gradient_checkpointing(build: Callable[..., Backbone], what: bool | str) -> None:
     """Also with dropout, as in BLIP: to the last bit."""
     found = []
-    for checkpointing in (False, True):
+    for checkpointing in (False, what):
         method = (
             Full(backbone=build("tiny", None, gradient_checkpointing=checkpointing), task=Retrieval()).adapt().train()
         )
@@ -149,3 +152,20 @@ def test_gradient_checkpointing(build: Callable[..., Backbone]) -> None:
     assert found[0].keys() == found[1].keys()
     assert len(found[0]) > 20
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 4, 9])
+def test_chunk(chunk: int) -> None:
+    """Without dropout: to rounding."""
+    found = []
+    for size in (None, chunk):
+        method = Full(backbone=CLIP("tiny", None), task=Retrieval(chunk=size)).adapt().double().train()
+        batch = make_batch(method.backbone)
+        frames = method.backbone.normalise(batch.clips.frames).double()
+        loss, _ = method.task.loss(method.backbone, with_frames(batch, frames))
+        loss.backward()
+        found.append({name: p.grad for name, p in method.named_parameters() if p.grad is not None} | {"loss": loss})
+    assert found[0].keys() == found[1].keys()
+    assert len(found[0]) > 20
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, rtol=1e-9, atol=1e-12)
