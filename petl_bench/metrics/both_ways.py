@@ -204,13 +204,15 @@ class _Direction:
         row, column = _where(tile > self._below_hits(tile, queries, items))
         if not len(row):
             return
-        rows = np.unique(row)
-        found, kept = queries[row], queries[rows]
-        owner = np.concatenate([found, np.repeat(kept, HITS)])
+        found = np.zeros(len(queries), dtype=bool)
+        found[row] = True
+        rows = np.flatnonzero(found)
+        kept = queries[rows]
+        owner = np.concatenate([row, np.repeat(rows, HITS)])
         item = np.concatenate([items[column], self.hit_item[kept].ravel()])
         score = np.concatenate([tile[row, column], self.hit_score[kept].ravel()])
-        order = np.lexsort((item, -score, owner))  # of each query the highest score first, then the lowest index
-        first = np.searchsorted(owner[order], kept)
+        order = _best_first(owner, score, item)
+        first = np.searchsorted(owner[order], rows)
         best = order[first[:, None] + np.arange(HITS)]
         self.hit_score[kept], self.hit_item[kept] = score[best], item[best]
 
@@ -225,6 +227,18 @@ class _Direction:
             third = best_of_parts.topk(HITS, dim=1).values[:, -1].numpy()
             below = np.maximum(below, np.nextafter(third, -np.inf, dtype=np.float32))
         return below[:, None]
+
+
+def _best_first(owner: np.ndarray, score: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """The order (N,) by owner, then from the highest score down, of equal ones from the lowest item up."""
+    # The bits of floats order as whole numbers do, but for negative ones, which order the other way round.
+    bits = (score + np.float32(0)).view(np.int32)  # a zero without sign
+    descending = np.where(bits < 0, bits & np.int32(2**31 - 1), ~bits)
+    key = (owner << 32) + descending
+    order = np.argsort(key)
+    if (np.diff(key[order]) == 0).any():
+        return np.lexsort((item, key))  # several times slower
+    return order
 
 
 def _per_row(found: np.ndarray) -> np.ndarray:
