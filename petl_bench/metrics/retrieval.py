@@ -25,7 +25,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,31 +34,12 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from petl_bench.errors import DataError
+from petl_bench.metrics.both_ways import HITS, Ranks, ranks_both_ways
 from petl_bench.metrics.by_index import gather_on_cpu, listed, sorting_permutation, to_cpu
 from petl_bench.metrics.scores import Rows, Scores, full_precision, scores_of_features, scores_of_frames
 
 TIE_SHARE_TO_WARN = 0.001
 RECALL_AT = (1, 5, 10, 50)
-#: gallery items that are kept of each query
-HITS = 3
-
-
-class Ranks(NamedTuple):
-    """What was counted for all queries of one direction.
-
-    Attributes:
-        ranks: 1-based int32 (Q,).
-        ties: queries with a tie.
-        gallery_size: G.
-        hits: the gallery items with the highest scores, own ones included, best first: int32 (Q, 3). Of equal scores
-            the lower index comes first, so an own item may stand first though it ties, and its rank says so. -1 where
-            there is none: the gallery is smaller, the item could not be decoded, or the query could not.
-    """
-
-    ranks: Tensor
-    ties: int
-    gallery_size: int
-    hits: Tensor
 
 
 def recall_at_k(ranks: Tensor, k: int) -> float:
@@ -255,6 +236,10 @@ class TextConditionedRetrievalMetric(RetrievalMetric):
 
 def ranks_of_directions(scores: Scores, text_video: Tensor, chunk: int = 256) -> dict[str, Ranks]:
     """`t2v`, `v2t` and, if a video has several captions, `v2t_captions`, as `RetrievalResult` says."""
+    if scores.tiles is not None:
+        text_video = _check_pairs(scores, text_video)
+        _require_captions(scores, text_video)
+        return ranks_both_ways(scores.tiles, text_video, scores.failed)
     directions = {"t2v": text_to_video_ranks(scores, text_video, chunk)}
     captions = video_to_text_ranks(scores, text_video, chunk)
     if scores.texts == len(scores.failed):

@@ -14,6 +14,8 @@ from petl_bench.metrics.by_index import listed
 from petl_bench.metrics.similarity import text_conditioned_cosine
 
 Rows = Callable[[int, int], Tensor]
+Tiles = Callable[[Tensor], Callable[[slice], Tensor]]
+"""Captions (C,) -> videos (D of them) -> their similarities (C, D)"""
 
 
 class Scores(NamedTuple):
@@ -24,12 +26,15 @@ class Scores(NamedTuple):
         video_rows: (start, stop) -> (stop - start, M) of these videos, failed ones at 0.
         texts: M.
         failed: (V,) bool, videos without a feature.
+        tiles: similarities of any captions with a range of videos, failed ones at -inf, for both directions at once;
+            None where captions score videos otherwise than videos score captions.
     """
 
     text_rows: Rows
     video_rows: Rows
     texts: int
     failed: Tensor
+    tiles: Tiles | None = None
 
 
 def scores_of_features(text: Tensor, video: Tensor, failed: Tensor | None = None) -> Scores:
@@ -59,7 +64,11 @@ def scores_of_features(text: Tensor, video: Tensor, failed: Tensor | None = None
         require_finite(scores, "similarities of videos", start)
         return scores
 
-    return Scores(text_rows, video_rows, len(text), failed)
+    def tiles(texts: Tensor) -> Callable[[slice], Tensor]:
+        some = text[texts]
+        return lambda videos: _tile(some @ video[videos].T, texts, failed[videos])
+
+    return Scores(text_rows, video_rows, len(text), failed, tiles)
 
 
 def scores_of_frames(
@@ -87,7 +96,16 @@ def scores_of_frames(
         require_finite(scores, "similarities of videos", start)
         return scores
 
-    return Scores(text_rows, video_rows, len(text), failed)
+    def tiles(texts: Tensor) -> Callable[[slice], Tensor]:
+        some = text[texts]
+
+        def of(videos: slice) -> Tensor:
+            scores = text_conditioned_cosine(some, frames[videos], mask[videos], temperature)
+            return _tile(scores, texts, failed[videos])
+
+        return of
+
+    return Scores(text_rows, video_rows, len(text), failed, tiles)
 
 
 def in_one_order(frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,17 +132,22 @@ def scores_of_matrix(similarity: Tensor, failed: Tensor | None = None) -> Scores
     return Scores(text_rows, video_rows, len(similarity), failed)
 
 
+def _tile(scores: Tensor, texts: Tensor, failed: Tensor) -> Tensor:
+    require_finite(scores, "similarities of captions", texts)
+    return scores.masked_fill_(failed, -torch.inf) if failed.any() else scores
+
+
 def _failed(failed: Tensor | None, videos: int, device: torch.device) -> Tensor:
     return torch.zeros(videos, dtype=torch.bool, device=device) if failed is None else failed.to(device)
 
 
-def require_finite(values: Tensor, what: str, start: int = 0) -> None:
+def require_finite(values: Tensor, what: str, start: int | Tensor = 0) -> None:
     """Refuses NaN and infinity.
 
     Args:
         values: (N, C).
         what: they are, for the message.
-        start: number of the first row.
+        start: number of the first row, or the numbers of all (N,).
 
     Raises:
         NonFiniteError: naming the rows.
@@ -132,7 +155,8 @@ def require_finite(values: Tensor, what: str, start: int = 0) -> None:
     # The extremes carry every NaN and infinity, and are much cheaper than an element-wise test.
     if not values.numel() or torch.stack(torch.aminmax(values)).isfinite().all():
         return
-    rows = torch.nonzero(~values.isfinite().all(dim=1)).flatten() + start
+    rows = torch.nonzero(~values.isfinite().all(dim=1)).flatten()
+    rows = rows + start if isinstance(start, int) else start[rows].sort().values
     raise NonFiniteError(f"NaN or infinite {what} in {len(rows)} row(s): {listed(rows)}; check the model")
 
 

@@ -69,6 +69,7 @@ def dual_softmax(scores: Scores, scale: float, temperature: float, chunk: int = 
     return scores._replace(
         text_rows=lambda start, stop: weighed(scores.text_rows(start, stop), over_texts),
         video_rows=lambda start, stop: weighed(scores.video_rows(start, stop), of_videos),
+        tiles=None,  # the two directions differ
     )
 
 
@@ -103,7 +104,7 @@ def qb_norm(scores: Scores, bank: Scores, beta: float, k: int, chunk: int = 256)
         block = scores.text_rows(start, stop).double()
         return torch.where(hubs[block.argmax(dim=1), None], beta * block - total, block)
 
-    return scores._replace(text_rows=text_rows)
+    return scores._replace(text_rows=text_rows, tiles=None)
 
 
 # --- other scores of an order -----------------------------------------------------------------------------------------

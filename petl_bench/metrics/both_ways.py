@@ -1,0 +1,254 @@
+"""Ranks of captions and of videos from one pass over their similarities, which come in tiles of one size.
+
+A tile (C, D) counts for its C captions and for its D videos. What the targets of queries score is known before rivals
+are counted: tiles that hold a pair come first, and are kept until it is their turn. So each similarity is calculated
+once, by the same product as the targets it is compared with, and equal features score the same in whichever tile.
+
+Memory is linear in captions and videos: beside the features a few numbers for each query, one tile, and the kept ones,
+which are about 4 `SIDE` bytes for each caption and each video (2 KB, what 512 features take in fp32).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from petl_bench.metrics.scores import Tiles, full_precision
+
+#: captions and videos of a tile, at most: so many squared fit the cache of a core
+SIDE = 512
+#: gallery items that are kept of each query
+HITS = 3
+#: parts of a tile whose best items tell from which score on an item can be a hit
+_PARTS = 16
+_NO_ITEM = np.iinfo(np.int64).max
+
+
+class Ranks(NamedTuple):
+    """What was counted for all queries of one direction.
+
+    Attributes:
+        ranks: 1-based int32 (Q,).
+        ties: queries with a tie.
+        gallery_size: G.
+        hits: the gallery items with the highest scores, own ones included, best first: int32 (Q, 3). Of equal scores
+            the lower index comes first, so an own item may stand first though it ties, and its rank says so. -1 where
+            there is none: the gallery is smaller, the item could not be decoded, or the query could not.
+    """
+
+    ranks: Tensor
+    ties: int
+    gallery_size: int
+    hits: Tensor
+
+
+def ranks_both_ways(tiles: Tiles, text_video: Tensor, failed: Tensor, side: int = SIDE) -> dict[str, Ranks]:
+    """`t2v`, `v2t` and, if a video has several captions, `v2t_captions`, by the rule of `petl_bench.metrics.retrieval`.
+
+    Args:
+        tiles: as in `Scores`.
+        text_video: video of each caption (M,); every video has one.
+        failed: videos without a feature (V,).
+        side: captions and videos of a tile, at most; more captions where a single video has more.
+
+    Raises:
+        NonFiniteError: a similarity is NaN or infinite.
+    """
+    with full_precision(failed.device.type):
+        return _Pass(tiles, text_video, failed, side).ranks()
+
+
+class _Span(NamedTuple):
+    """Captions, by their place in the order of videos, or videos of a tile: what counts, and what the tile holds.
+
+    The last ones overlap those before them, so that all tiles have one shape, and scores do not depend on it.
+    """
+
+    start: int
+    stop: int
+    held: slice
+
+    @property
+    def counting(self) -> slice:
+        """Rows or columns of the tile that count."""
+        return slice(self.start - self.held.start, self.stop - self.held.start)
+
+
+def _spans(bounds: np.ndarray, side: int) -> list[_Span]:
+    """Cuts 0 .. bounds[-1] at bounds (N + 1,) into spans of `side` at most, where bounds are not further apart."""
+    total = int(bounds[-1])
+    size = -(-total // -(-total // side))
+    cuts = [0]
+    while cuts[-1] < total:
+        furthest = int(np.searchsorted(bounds, cuts[-1] + size, side="right")) - 1
+        following = int(np.searchsorted(bounds, cuts[-1], side="right"))
+        cuts.append(int(bounds[max(furthest, following)]))
+    width = int(np.diff(cuts).max())
+    firsts = [min(start, total - width) for start in cuts[:-1]]
+    return [
+        _Span(start, stop, slice(first, first + width))
+        for start, stop, first in zip(cuts[:-1], cuts[1:], firsts, strict=True)
+    ]
+
+
+class _Pass:
+    """One pass over all tiles, captions in the order of their videos."""
+
+    def __init__(self, tiles: Tiles, text_video: Tensor, failed: Tensor, side: int) -> None:
+        self.tiles, self.failed, self.text_video = tiles, failed.cpu().numpy(), text_video.cpu().numpy()
+        self.order = np.argsort(self.text_video, kind="stable")
+        self.video_of = self.text_video[self.order]
+        videos = np.arange(len(failed) + 1)
+        self.sets = np.searchsorted(self.video_of, videos)  # (V + 1,): where the captions of each video begin
+        self.text_spans, self.video_spans = _spans(self.sets, side), _spans(videos, side)
+
+    def ranks(self) -> dict[str, Ranks]:
+        texts, videos = len(self.order), len(self.failed)
+        target, kept = self._targets()
+        best = np.maximum.reduceat(target, self.sets[:-1])  # of a video's own captions (V,)
+        t2v, of_captions, of_sets = _Direction(target[np.argsort(self.order)]), _Direction(best), _Direction(best)
+        for rows in self.text_spans:
+            captions, tile_of = self.order[rows.start : rows.stop], self._row(rows)
+            for columns in self.video_spans:
+                tile = kept.pop((rows.start, columns.start), None)
+                tile = tile_of(columns) if tile is None else tile
+                clips, own = np.arange(columns.start, columns.stop), self._pairs(rows, columns)
+                t2v.count(tile, captions, clips, own)
+                of_captions.count(tile.T, clips, captions, own[::-1])
+                if texts > videos:
+                    self._count_sets(of_sets, tile, rows, clips)
+        found = {"t2v": t2v.ranks(videos, self.failed[self.text_video])}
+        by_caption = of_captions.ranks(texts, self.failed, hits_of_lost=False)
+        if texts == videos:
+            return found | {"v2t": by_caption}
+        return found | {"v2t": of_sets.ranks(videos, self.failed, hits_of_lost=False), "v2t_captions": by_caption}
+
+    def _targets(self) -> tuple[np.ndarray, dict[tuple[int, int], np.ndarray]]:
+        """The score of each caption (M,) with its video, and the tiles that they stand in, by where those start."""
+        target = np.empty(len(self.order), dtype=np.float32)
+        kept: dict[tuple[int, int], np.ndarray] = {}
+        for rows in self.text_spans:
+            tile_of = self._row(rows)
+            for columns in self.video_spans:
+                own = self._pairs(rows, columns)
+                if len(own[0]):
+                    kept[rows.start, columns.start] = tile = tile_of(columns)
+                    target[rows.start + own[0]] = tile[own]
+        return target, kept
+
+    def _row(self, rows: _Span) -> Callable[[_Span], np.ndarray]:
+        """Gives the tiles of some captions, cut to what counts."""
+        scores_with = self.tiles(torch.from_numpy(self.order[rows.held]))
+        return lambda columns: scores_with(columns.held).cpu().numpy()[rows.counting, columns.counting]
+
+    def _pairs(self, rows: _Span, columns: _Span) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the tile where a caption meets its video."""
+        videos = self.video_of[rows.start : rows.stop]
+        inside = np.arange(*np.searchsorted(videos, (columns.start, columns.stop)))
+        return inside, videos[inside] - columns.start
+
+    def _count_sets(self, direction: _Direction, tile: np.ndarray, rows: _Span, clips: np.ndarray) -> None:
+        """A set of captions scores what its best caption does; a span of captions holds whole sets."""
+        sets = np.arange(self.video_of[rows.start], self.video_of[rows.stop - 1] + 1)
+        scores = np.maximum.reduceat(tile, self.sets[sets] - rows.start, axis=0)
+        _, own_set, own_clip = np.intersect1d(sets, clips, assume_unique=True, return_indices=True)
+        direction.count(scores.T, clips, sets, (own_clip, own_set))
+
+
+class _Direction:
+    """What was counted of some queries so far.
+
+    Args:
+        target: what their targets score (Q,).
+    """
+
+    def __init__(self, target: np.ndarray) -> None:
+        self.target = target
+        self.greater, self.equal = np.zeros((2, len(target)), dtype=np.int32)
+        self.hit_score = np.full((len(target), HITS), -np.inf, dtype=np.float32)
+        self.hit_item = np.full((len(target), HITS), _NO_ITEM)
+
+    def count(
+        self, tile: np.ndarray, queries: np.ndarray, items: np.ndarray, own: tuple[np.ndarray, np.ndarray]
+    ) -> None:
+        """Counts a tile.
+
+        Args:
+            tile: scores (C, G); as before when it returns.
+            queries: which they are (C,).
+            items: of the gallery (G,).
+            own: rows and columns of queries with their own items.
+        """
+        scores, target = tile[own], self.target[queries, None]
+        tile[own] = -np.inf
+        self.greater[queries] += _per_row(tile > target)
+        equal = tile == target
+        if equal.any():
+            self.equal[queries] += _per_row(equal)
+        tile[own] = scores
+        self._keep_hits(tile, queries, items)
+
+    def ranks(self, gallery_size: int, lost: np.ndarray, hits_of_lost: bool = True) -> Ranks:
+        """What was found; lost queries (Q,) get the worst rank."""
+        equal = np.where(lost, 0, self.equal)
+        ranks = np.where(lost, gallery_size, 1 + self.greater + (equal + 1) // 2).astype(np.int32)
+        none = (self.hit_item == _NO_ITEM) | (lost[:, None] & (not hits_of_lost))
+        hits = np.where(none, -1, self.hit_item).astype(np.int32)
+        return Ranks(torch.from_numpy(ranks), int(np.count_nonzero(equal)), gallery_size, torch.from_numpy(hits))
+
+    def _keep_hits(self, tile: np.ndarray, queries: np.ndarray, items: np.ndarray) -> None:
+        row, column = _where(tile > self._below_hits(tile, queries, items))
+        if not len(row):
+            return
+        found = np.zeros(len(queries), dtype=bool)
+        found[row] = True
+        rows = np.flatnonzero(found)
+        kept = queries[rows]
+        owner = np.concatenate([row, np.repeat(rows, HITS)])
+        item = np.concatenate([items[column], self.hit_item[kept].ravel()])
+        score = np.concatenate([tile[row, column], self.hit_score[kept].ravel()])
+        order = _best_first(owner, score, item)
+        first = np.searchsorted(owner[order], rows)
+        best = order[first[:, None] + np.arange(HITS)]
+        self.hit_score[kept], self.hit_item[kept] = score[best], item[best]
+
+    def _below_hits(self, tile: np.ndarray, queries: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Scores (C, 1) above which an item may be among a query's hits; few others are."""
+        worst, worst_item = self.hit_score[queries, -1], self.hit_item[queries, -1]
+        # An item that scores the same counts where its index is lower.
+        below = np.where(worst_item < items.min(), worst, np.nextafter(worst, -np.inf, dtype=np.float32))
+        whole = tile.shape[1] // _PARTS * _PARTS
+        if whole and np.isneginf(worst).any():
+            best_of_parts = torch.from_numpy(tile[:, :whole]).unflatten(1, (_PARTS, -1)).amax(2)
+            third = best_of_parts.topk(HITS, dim=1).values[:, -1].numpy()
+            below = np.maximum(below, np.nextafter(third, -np.inf, dtype=np.float32))
+        return below[:, None]
+
+
+def _best_first(owner: np.ndarray, score: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """The order (N,) by owner, then from the highest score down, of equal ones from the lowest item up."""
+    # The bits of floats order as whole numbers do, but for negative ones, which order the other way round.
+    bits = (score + np.float32(0)).view(np.int32)  # a zero without sign
+    descending = np.where(bits < 0, bits & np.int32(2**31 - 1), ~bits)
+    key = (owner << 32) + descending
+    order = np.argsort(key)
+    if (np.diff(key[order]) == 0).any():
+        return np.lexsort((item, key))  # several times slower
+    return order
+
+
+def _per_row(found: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(found).sum(dim=1, dtype=torch.int32).numpy()
+
+
+def _where(found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of what is True; faster than `nonzero` of two dimensions, in either order of memory."""
+    if not found.flags.c_contiguous:
+        columns, rows = _where(np.ascontiguousarray(found.T))
+        return rows, columns
+    rows, columns = np.divmod(np.flatnonzero(found), found.shape[1])
+    return rows, columns
