@@ -7,8 +7,9 @@ size and time of change of a video file, so that an unchanged one is not read to
 One file per clip rather than one array or shards: each is renamed into place when it is whole, so kill -9, a full disk
 and builders at work side by side can lose the clip in work but damage none; nothing is locked, which NFS does badly;
 building again makes what is missing, and a changed video replaces nothing. 70,000 clips are 70,000 inodes in 256
-folders, and at 2 MB and more each reads as fast as one large file. An entry is memory-mapped: processes share the page
-cache, and only the frames that a row uses are copied, once.
+folders, and at 2 MB and more each reads as fast as one large file. Only the frames that a row uses are read, from the
+page cache right into its place in a batch: mapping the file costs a page fault for every 4 KiB beside the copy, ends
+the process where a file is cut short meanwhile, and is not possible on every file system.
 
 Which frames: those of the whole grid of `frame_rate`, each once, so that every sampling and any number of frames reads
 the same cache, the random ones included. With `frame_rate: null` a fixed sampling caches just the frames that it
@@ -28,10 +29,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import stat
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,8 +42,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from petl_bench.data.reader import READING_RULES, VideoError, VideoReader
@@ -48,11 +50,9 @@ from petl_bench.data.sampling import FILLED, choose_frames, frame_grid, is_rando
 from petl_bench.data.video import TimedFrames, open_video, reader_version, resize_frames, times_of
 from petl_bench.errors import CheckpointError, DataError
 from petl_bench.inputs import WHOLE, FrameRule, Moment, Resize, Sampling
-from petl_bench.machine.resources import error_number, exhausted
-from petl_bench.storage.file_names import utf8_path
+from petl_bench.machine.resources import exhausted
 from petl_bench.storage.files import (
     NO_LINK,
-    UNABLE,
     FileError,
     file_sha256,
     make_ours,
@@ -68,8 +68,8 @@ from petl_bench.storage.untrusted import expanded
 _SHARE = "have its owner make the cache readable (chmod -R g+rX)"
 #: what a call that would write says of what is only to be read
 _READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-#: what mapping a file says where the file system does not do that
-_CANNOT_MAP = UNABLE | {errno.ENODEV}
+#: first bytes of an entry that are read at once; they hold the description of all but a few
+_HEAD = 2**14
 #: frames decoded at a time are at most this many bytes before they are resized
 _DECODED_BYTES = 512 * 2**20
 
@@ -189,24 +189,28 @@ class FrameCache:
         moment = "" if clip.moment.is_whole else f"_{start}_{end}"
         return f"{sha256[:2]}/{sha256}{moment}.safetensors"
 
-    def read(self, clip: Clip, choose: Choose) -> TimedFrames:
+    def read(self, clip: Clip, choose: Choose, room: Tensor | None = None) -> TimedFrames:
         """Frames of a clip with their times, equal to the last bit to those that decoding gives.
 
         Args:
             clip: the clip.
             choose: frame numbers from what is known of the video.
+            room: uint8 (T, 3, S, S), contiguous, where the frames are put; what an error leaves there is nothing. None
+                makes room.
 
         Returns:
-            Copies of the n frames that are chosen.
+            The n frames that are chosen: the first of `room`.
 
         Raises:
             CacheMiss: the clip is not in the cache as its video file is now.
             DamagedEntry: it is, but is not what was written.
             VideoError: the video file cannot be read.
+            ValueError: there are more than T frames.
         """
         path = self.entry(clip)
         try:
-            return _Entry(path).frames(choose, clip.moment)
+            with _opened(path) as entry:
+                return entry.frames(choose, clip.moment, room)
         except PermissionError as error:
             raise _unreadable(path, error) from error
         except FileNotFoundError as error:
@@ -243,7 +247,9 @@ class FrameCache:
             return None
         former, entry = self.former / self._name(clip), self.entry(clip)
         try:
-            alike = self._reads_alike(clip, _Entry(former).description)
+            with _opened(former) as found:
+                description = found.description
+            alike = self._reads_alike(clip, description)
         except DamagedEntry:
             return False
         if not alike:
@@ -280,7 +286,8 @@ class FrameCache:
             FileNotFoundError: there is none.
             DamagedEntry: it is not what was written.
         """
-        _Entry(self.entry(clip)).check()
+        with _opened(self.entry(clip)) as entry:
+            entry.check()
 
     def store(self, clip: Clip) -> None:
         """Decodes a clip and commits its frames; an entry that is there is replaced.
@@ -389,56 +396,128 @@ class FrameCache:
         return f"{where}; run petl-bench data cache, or set data.on_cache_miss decode"
 
 
-class _Entry:
-    """One memory-mapped file of frames, its description checked.
+@contextmanager
+def _opened(path: Path) -> Iterator[_Entry]:
+    """The entry in a file, for as long as it is read.
 
     Raises:
         FileNotFoundError: there is none.
-        DamagedEntry: it cannot be read, or the description is not what was written.
+        PermissionError: this user may not read it.
+        DamagedEntry: it cannot be read.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            yield _Entry(path, file.fileno())
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:
+        raise exhausted(error, path) or _damaged(path, f"cannot be read as cached frames ({error})") from error
+
+
+class _Entry:
+    """One open file of frames in the format of safetensors, its description checked.
+
+    Raises:
+        DamagedEntry: the description cannot be read, or is not what was written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, file: int) -> None:
+        self._path, self._file = path, file
         try:
-            metadata, tensors = _contents(path)
-            self._frames: Tensor = tensors["frames"]
-            self._times = tensors.get("times")
-        except KeyError as error:
-            raise self._damaged("cannot be read as cached frames (they lack 'frames')") from error
-        except (FileNotFoundError, PermissionError):
-            raise
-        except (SafetensorError, OSError) as error:
-            if lacking := exhausted(error, path):
-                raise lacking from error
-            raise self._damaged(f"cannot be read as cached frames ({error})") from error
-        text = metadata.get("clip", "")
-        if str(zlib.crc32(text.encode())) != metadata.get("crc32"):
+            self._begin, self._tensors = self._header()
+            metadata = self._tensors.pop("__metadata__", {})
+            shape, self._first = self._tensor("frames", "U8", 1)
+            text, crc32 = metadata["clip"], metadata["crc32"]
+            self._count, *self._shape = shape
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise self._damaged(f"cannot be read as cached frames ({error or type(error).__name__})") from error
+        if str(zlib.crc32(text.encode())) != crc32:
             raise self._damaged("the description of the cached frames is damaged")
         #: as `FrameCache` wrote it
         self.description: dict[str, Any] = json.loads(text)
-        if self._times is not None and _crc32(self._times) != self.description.get("times_crc32"):
-            raise self._damaged("the times of the cached frames are damaged")
+        self._times = self._read_times() if "times" in self._tensors else None
 
-    def frames(self, choose: Choose, moment: Moment) -> TimedFrames:
-        """A copy of the chosen frames, each compared with its checksum, and their times in the moment."""
-        times, fps = None if self._times is None else self._times.numpy(), self.description["fps"]
-        wanted = choose(self.description["num_frames"], fps, times)
-        if not np.isin(wanted, self.description["numbers"]).all():
-            raise ValueError(f"frames {wanted.tolist()} are not all among the cached {self.description['numbers']}")
-        slots = np.searchsorted(self.description["numbers"], wanted)
-        frames = self._frames.index_select(0, torch.from_numpy(slots))  # copies rows; indexing would copy bytes
-        for frame, slot in zip(frames, slots.tolist(), strict=True):
-            if _crc32(frame) != self.description["crc32"][slot]:
+    def _header(self) -> tuple[int, dict[str, Any]]:
+        """Where the tensors begin, and what the file says of them: 8 bytes of length, and JSON."""
+        head = os.pread(self._file, _HEAD, 0)
+        begin = 8 + int.from_bytes(head[:8], "little")
+        self._size = os.fstat(self._file).st_size
+        if begin > len(head):
+            head = os.pread(self._file, min(begin, self._size), 0)
+        return begin, json.loads(head[8:begin])
+
+    def _tensor(self, name: str, dtype: str, size: int) -> tuple[list[int], int]:
+        """Shape of a tensor of `size` bytes an element, and where in the file it begins."""
+        told = self._tensors[name]
+        first, end = told["data_offsets"]
+        if told["dtype"] != dtype or math.prod(told["shape"]) * size != end - first or self._begin + end > self._size:
+            raise ValueError(f"{name!r} is not as long as it says")
+        return told["shape"], self._begin + first
+
+    def _read_times(self) -> np.ndarray:
+        try:
+            shape, first = self._tensor("times", "F64", 8)
+            times = np.empty(shape, np.float64)
+        except (ValueError, LookupError, TypeError) as error:
+            raise self._damaged(f"cannot be read as cached frames ({error})") from error
+        memory = times.view(np.uint8).data
+        self._fill(memory, first)
+        if zlib.crc32(memory) != self.description.get("times_crc32"):
+            raise self._damaged("the times of the cached frames are damaged")
+        return times
+
+    def frames(self, choose: Choose, moment: Moment, room: Tensor | None = None) -> TimedFrames:
+        """The chosen frames, each compared with its checksum, and their times in the moment."""
+        fps, numbers = self.description["fps"], np.array(self.description["numbers"])
+        wanted = choose(self.description["num_frames"], fps, self._times)
+        slots = np.searchsorted(numbers, wanted)
+        if not np.array_equal(numbers.take(slots, mode="clip"), wanted):
+            raise ValueError(f"frames {wanted.tolist()} are not all among the cached {numbers.tolist()}")
+        frames = self._put(slots.tolist(), room)
+        return TimedFrames(frames, times_of(wanted, fps, self._times, moment))
+
+    def _put(self, slots: Sequence[int], room: Tensor | None) -> Tensor:
+        """Reads frames by their place in the entry."""
+        if room is None:
+            room = torch.empty((len(slots), *self._shape), dtype=torch.uint8)
+        if len(slots) > len(room):
+            raise ValueError(f"{len(slots)} frames do not fit into {len(room)}")
+        if [*room.shape[1:]] != self._shape:
+            raise self._damaged(f"the cached frames are {self._shape}, and not {[*room.shape[1:]]}")
+        frames, size, crc32 = room[: len(slots)], math.prod(self._shape), self.description["crc32"]
+        memory = frames.numpy().reshape(-1).data
+        for place, slot in enumerate(slots):
+            pixels = memory[place * size : (place + 1) * size]
+            self._fill(pixels, self._first + slot * size)
+            if zlib.crc32(pixels) != crc32[slot]:  # while they are in the processor's cache
                 raise self._damaged(f"cached frame {self.description['numbers'][slot]} is damaged")
-        return TimedFrames(frames, times_of(wanted, fps, times, moment))
+        return frames
+
+    def _fill(self, room: memoryview, first: int) -> None:
+        """Reads as many bytes of the file as there is room for."""
+        done = os.preadv(self._file, [room], first)
+        while done < len(room):
+            more = os.preadv(self._file, [room[done:]], first + done)
+            if not more:
+                raise self._damaged("cannot be read as cached frames (it ends too early)")
+            done += more
 
     def check(self) -> None:
         """Compares all frames with their SHA-256."""
-        if hashlib.sha256(self._frames.numpy().data).hexdigest() != self.description["sha256"]:
+        found = hashlib.sha256()
+        frame = memoryview(bytearray(math.prod(self._shape)))
+        for slot in range(self._count):
+            self._fill(frame, self._first + slot * len(frame))
+            found.update(frame)
+        if found.hexdigest() != self.description["sha256"]:
             raise self._damaged("the cached frames differ from their SHA-256")
 
     def _damaged(self, what: str) -> DamagedEntry:
-        return DamagedEntry(f"{self._path}: {what}; mend it with petl-bench data cache --recheck")
+        return _damaged(self._path, what)
+
+
+def _damaged(path: Path, what: str) -> DamagedEntry:
+    return DamagedEntry(f"{path}: {what}; mend it with petl-bench data cache --recheck")
 
 
 class Source(NamedTuple):
@@ -545,25 +624,6 @@ def _unreadable(file: Path, error: OSError) -> CheckpointError:
     return CheckpointError(
         f"{file}: cannot be read: {error.strerror}: {_SHARE}, or set another folder for the cache, or data.cache null"
     )
-
-
-def _contents(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of an entry: memory-mapped where the file system can map files, else read.
-
-    Raises:
-        OSError: it cannot be opened; of the library, too.
-        SafetensorError: it is damaged.
-    """
-    try:
-        with utf8_path(path) as readable, safe_open(readable, "pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    except (SafetensorError, OSError) as error:
-        if error_number(error) not in _CANNOT_MAP:
-            raise
-    warn_once(f"{path.parent.parent}: this file system cannot map files into memory: entries are read as a whole")
-    content = path.read_bytes()
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return header.get("__metadata__", {}), load(content)
 
 
 def _without_links(former: Path, entry: Path) -> None:

@@ -244,6 +244,45 @@ def test_damage_is_an_error_or_decoded_and_is_mended(damage: str, clips: list[Cl
     assert torch.equal(load(strict, clips[0]), decoded)
 
 
+def test_an_entry_that_is_cut_while_it_is_read_is_damaged(clips: list[Clip], tmp_path: Path) -> None:
+    _, store = with_cache(DECODER, tmp_path)
+    build(store, clips[:1], workers=0)
+    path = store.entry(clips[0])
+
+    def cut(*_: object) -> np.ndarray:
+        os.truncate(path, path.stat().st_size - 1)
+        return np.array([0, 30])
+
+    with pytest.raises(DamagedEntry, match="it ends too early"):
+        store.read(clips[0], cut)
+
+
+@pytest.mark.parametrize("change", ["dtype", "shape", "data_offsets"])
+def test_a_header_that_says_something_else_is_damage(change: str, clips: list[Clip], tmp_path: Path) -> None:
+    strict, store = with_cache(DECODER, tmp_path)
+    build(store, clips[:1], workers=0)
+    path = store.entry(clips[0])
+    content = path.read_bytes()
+    before, after = {
+        "dtype": (b'"dtype":"U8"', b'"dtype":"I8"'),
+        "shape": (b'"shape":[4,3,32,32]', b'"shape":[4,3,32,16]'),
+        "data_offsets": (b'"data_offsets":[0,', b'"data_offsets":[9,'),
+    }[change]
+    assert content.count(before) == 1
+    path.write_bytes(content.replace(before, after))
+    with pytest.raises(DamagedEntry, match=r"safetensors: .*; mend it"):
+        load(strict, clips[0])
+
+
+def test_frames_of_another_size_are_never_put_into_room(clips: list[Clip], tmp_path: Path) -> None:
+    _, store = with_cache(DECODER, tmp_path)
+    build(store, clips[:1], workers=0)
+    with pytest.raises(DamagedEntry, match=r"\[3, 32, 32\], and not \[3, 16, 16\]"):
+        store.read(clips[0], lambda *_: np.array([0]), torch.empty(2, 3, 16, 16, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="2 frames do not fit into 1"):
+        store.read(clips[0], lambda *_: np.array([0, 30]), torch.empty(1, 3, 32, 32, dtype=torch.uint8))
+
+
 def test_damaged_times_are_an_error(clips: list[Clip], tmp_path: Path) -> None:
     strict, store = with_cache(DECODER, tmp_path)
     build(store, [clips[3]], workers=0)  # of a variable rate
