@@ -16,8 +16,9 @@ the same cache, the random ones included. With `frame_rate: null` a fixed sampli
 chooses, and a random one every frame of the video, which is large: give a frame rate there. An entry of a clip whose
 rate varies has the times of all frames beside them, from which later choices follow.
 
-Integrity: a CRC-32 per frame, compared whenever the frame is read (0.03 ms), another one over the description of the
-entry, and the SHA-256 of all frames for `petl-bench data cache --recheck`.
+Integrity: a checksum per frame, compared whenever the frame is read (`checksum.word_sum`; a CRC-32 in entries that were
+written without it, and beside it for versions that do not know it), a CRC-32 over the description of the entry, and the
+SHA-256 of all frames for `petl-bench data cache --recheck`.
 
 What a reader makes of a file has a version (`READING_RULES`), which is part of the profile. A folder of the version
 before is never read; `petl-bench data cache` takes over those of its entries whose clip is read alike, without a second
@@ -45,6 +46,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from petl_bench.data.checksum import word_sum
 from petl_bench.data.reader import READING_RULES, VideoError, VideoReader
 from petl_bench.data.sampling import FILLED, choose_frames, frame_grid, is_random
 from petl_bench.data.video import TimedFrames, open_video, reader_version, resize_frames, times_of
@@ -358,6 +360,7 @@ class FrameCache:
             "num_frames": info.num_frames,
             "fps": info.fps,
             "numbers": numbers.tolist(),
+            "sums": [word_sum(frame.numpy().reshape(-1).data) for frame in frames],
             "crc32": [_crc32(frame) for frame in frames],
             "sha256": hashlib.sha256(frames.numpy().data).hexdigest(),
         }
@@ -484,12 +487,14 @@ class _Entry:
             raise ValueError(f"{len(slots)} frames do not fit into {len(room)}")
         if [*room.shape[1:]] != self._shape:
             raise self._damaged(f"the cached frames are {self._shape}, and not {[*room.shape[1:]]}")
-        frames, size, crc32 = room[: len(slots)], math.prod(self._shape), self.description["crc32"]
+        frames, size = room[: len(slots)], math.prod(self._shape)
+        sums = self.description.get("sums")
+        checksum, expected = (zlib.crc32, self.description["crc32"]) if sums is None else (word_sum, sums)
         memory = frames.numpy().reshape(-1).data
         for place, slot in enumerate(slots):
             pixels = memory[place * size : (place + 1) * size]
             self._fill(pixels, self._first + slot * size)
-            if zlib.crc32(pixels) != crc32[slot]:  # while they are in the processor's cache
+            if checksum(pixels) != expected[slot]:  # while they are in the processor's cache
                 raise self._damaged(f"cached frame {self.description['numbers'][slot]} is damaged")
         return frames
 

@@ -23,7 +23,7 @@ def test_whoever_holds_a_part_of_a_batch_keeps_its_memory() -> None:
     memory = BatchMemory()
 
     def held(batch: Tensor) -> list[object]:
-        return [batch[1], batch.numpy(), batch.untyped_storage(), batch.view(torch.int8), memoryview(batch.numpy())]
+        return [batch[1], batch.numpy(), batch.untyped_storage(), batch.view(torch.int8), batch.numpy().data]
 
     for place in range(5):
         batch = memory.frames((4, 8))

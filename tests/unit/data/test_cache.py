@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from petl_bench.data import build_cache, cache
 from petl_bench.data.build_cache import build
 from petl_bench.data.cache import CacheMiss, Clip, DamagedEntry, FrameCache
+from petl_bench.data.checksum import word_sum
 from petl_bench.data.datasets import ClipLoader
 from petl_bench.data.samples import Sample
 from petl_bench.data.sampling import RANDOM_SAMPLERS, SAMPLERS
@@ -281,6 +284,40 @@ def test_frames_of_another_size_are_never_put_into_room(clips: list[Clip], tmp_p
         store.read(clips[0], lambda *_: np.array([0]), torch.empty(2, 3, 16, 16, dtype=torch.uint8))
     with pytest.raises(ValueError, match="2 frames do not fit into 1"):
         store.read(clips[0], lambda *_: np.array([0, 30]), torch.empty(1, 3, 32, 32, dtype=torch.uint8))
+
+
+def test_an_entry_without_sums_is_checked_by_its_crc32(clips: list[Clip], tmp_path: Path) -> None:
+    strict, store = with_cache(DECODER, tmp_path)
+    build(store, clips[:1], workers=0)
+    path = store.entry(clips[0])
+    with safe_open(path, "pt") as file:
+        frames, description = file.get_tensor("frames"), json.loads(file.metadata()["clip"])
+    del description["sums"]
+    text = json.dumps(description)
+    save_file({"frames": frames}, path, {"clip": text, "crc32": str(zlib.crc32(text.encode()))})
+    assert torch.equal(load(strict, clips[0]), load(DECODER, clips[0]))
+    flip(path, path.stat().st_size - 9)
+    with pytest.raises(DamagedEntry, match="cached frame 30 is damaged"):
+        load(strict, clips[0])
+
+
+@pytest.mark.parametrize("size", [0, 5, 8, 803])
+def test_a_sum_changes_with_every_bit(size: int) -> None:
+    pixels = np.random.default_rng(0).integers(256, size=size, dtype=np.uint8)
+    before = word_sum(pixels.data)
+    for place in range(size):
+        for bit in range(8):
+            pixels[place] ^= 1 << bit
+            assert word_sum(pixels.data) != before
+            pixels[place] ^= 1 << bit
+    assert word_sum(pixels.data) == before
+
+
+def test_a_sum_tells_places_apart() -> None:
+    words = np.arange(1, 9, dtype="<i8")
+    swapped = words[[1, 0, *range(2, 8)]]
+    assert word_sum(words.view(np.uint8).data) != word_sum(swapped.view(np.uint8).data)
+    assert word_sum(words.view(np.uint8).data) == 1456069854528987344  # entries of before are read by it
 
 
 def test_damaged_times_are_an_error(clips: list[Clip], tmp_path: Path) -> None:
