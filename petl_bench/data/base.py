@@ -395,7 +395,9 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         )
         if self.cache is None:
             return loader
-        cache = FrameCache(self.cache, loader.profile)
+        cache, chosen = FrameCache(self.cache, loader.profile), FrameCache(self.cache, loader.chosen_profile)
+        if chosen.is_begun and not cache.is_begun:
+            cache = chosen
         return replace(loader, cache=cache, decode_misses=self.on_cache_miss == "decode")
 
     @functools.cached_property
@@ -760,9 +762,10 @@ class VideoTextDataModule(Configurable, LightningDataModule):
 
     def _frame_cache(self) -> dict[str, Any] | None:
         """Which cache frames were read from, and how many clips it lacked; None where all were decoded."""
-        if self.cache is None:
+        cache = self.clip_loader.cache
+        if cache is None:
             return None
-        return {"profile_sha256": self.clip_loader.profile.sha256, "clips_decoded": sum(self._not_cached.values())}
+        return {"profile_sha256": cache.profile.sha256, "clips_decoded": sum(self._not_cached.values())}
 
     @property
     def dataset(self) -> str:

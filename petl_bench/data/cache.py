@@ -13,7 +13,9 @@ the process where a file is cut short meanwhile, and is not possible on every fi
 
 Which frames: those of the whole grid of `frame_rate`, each once, so that every sampling and any number of frames reads
 the same cache, the random ones included. With `frame_rate: null` a fixed sampling caches just the frames that it
-chooses, and a random one every frame of the video, which is large: give a frame rate there. An entry of a clip whose
+chooses, and a random one every frame of the video, which is large: give a frame rate there. So does a fixed sampling
+with `petl-bench data cache --keep chosen`, for sets whose grids do not fit a disk: another sampling or number of frames
+then needs frames of its own, and is refused those in a line that says what they are. An entry of a clip whose
 rate varies has the times of all frames beside them, from which later choices follow.
 
 Integrity: a checksum per frame, compared whenever the frame is read (`checksum.word_sum`; a CRC-32 in entries that were
@@ -70,6 +72,8 @@ from petl_bench.storage.untrusted import expanded
 _SHARE = "have its owner make the cache readable (chmod -R g+rX)"
 #: what a call that would write says of what is only to be read
 _READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+#: what says which frames a folder has
+_PROFILE = "profile.json"
 #: first bytes of an entry that are read at once; they hold the description of all but a few
 _HEAD = 2**14
 #: frames decoded at a time are at most this many bytes before they are resized
@@ -96,8 +100,8 @@ class Profile:
         resize: how frames are made square.
         reader: name in `petl_bench.data.video.READERS`.
         rate: frames per second of the grid; None for every frame.
-        sampling: the fixed rule that chooses from every frame, if only its choice is kept; else None. That is any fixed
-            rule without a grid, and `filled`, which leaves the grid.
+        sampling: the fixed rule if only its choice is kept; else None. That is any fixed rule without a grid, `filled`,
+            which leaves the grid, and whatever is asked for.
         count: how many frames that rule chooses; else None.
         reader_version: of the package that decodes.
         torch_version: of the package that resizes.
@@ -115,9 +119,17 @@ class Profile:
     rules: int = READING_RULES
 
     @classmethod
-    def of(cls, rule: FrameRule, image_size: int, resize: Resize, reader: str) -> Profile:
-        """The profile that serves a loader of these settings, with the packages installed here."""
-        chosen = (rule.rate is None or rule.sampling == FILLED) and not is_random(rule.sampling)
+    def of(cls, rule: FrameRule, image_size: int, resize: Resize, reader: str, only_chosen: bool = False) -> Profile:
+        """The profile that serves a loader of these settings, with the packages installed here.
+
+        Args:
+            rule: which frames the loader reads.
+            image_size: see the attributes.
+            resize: see the attributes.
+            reader: see the attributes.
+            only_chosen: keep no other frames than a fixed rule reads, also where it chooses from a grid.
+        """
+        chosen = (only_chosen or rule.rate is None or rule.sampling == FILLED) and not is_random(rule.sampling)
         return cls(
             image_size=image_size,
             resize=resize,
@@ -138,6 +150,12 @@ class Profile:
     def sha256_of_rules_1(self) -> str:
         """The hash under which petl_bench 0.1.0 up to commit 3e531d0 kept such frames, which knew no `rules`."""
         return _sha256({key: value for key, value in asdict(self).items() if key != "rules"})
+
+    @property
+    def remedy(self) -> str:
+        """The command that makes what is missing."""
+        asked_for = self.sampling is not None and self.rate is not None and self.sampling != FILLED
+        return "petl-bench data cache" + (" --keep chosen" if asked_for else "")
 
     @property
     def frame_bytes(self) -> int:
@@ -176,6 +194,11 @@ class FrameCache:
         self.folder = expanded(folder).absolute() / profile.sha256[:16]
         self.former = self.folder.with_name(profile.sha256_of_rules_1[:16])
         self.sources = Sources(self.folder / "sources.jsonl", self.former / "sources.jsonl")
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether somebody has begun to fill it."""
+        return _is_there(self.folder / _PROFILE)
 
     def entry(self, clip: Clip) -> Path:
         """Where the frames of a clip are, or would be.
@@ -317,7 +340,7 @@ class FrameCache:
             CheckpointError: it cannot be made.
             FileError: the file cannot be written.
         """
-        path, text = self.folder / "profile.json", json.dumps(asdict(self.profile), indent=2) + "\n"
+        path, text = self.folder / _PROFILE, json.dumps(asdict(self.profile), indent=2) + "\n"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if path.is_file() and path.read_text(encoding="utf-8") == text:
@@ -393,10 +416,10 @@ class FrameCache:
                 "data.on_cache_miss decode"
             )
         # The commonest reason for a cache of other frames is another sampling, size or version.
-        others = [] if self.folder.is_dir() else sorted(self.folder.parent.glob("*/profile.json"))
+        others = [] if self.folder.is_dir() else sorted(self.folder.parent.glob(f"*/{_PROFILE}"))
         if others:
             where += f", but {self.folder.parent} has frames of other settings ({_difference(others[0], self.profile)})"
-        return f"{where}; run petl-bench data cache, or set data.on_cache_miss decode"
+        return f"{where}; run {self.profile.remedy}, or set data.on_cache_miss decode"
 
 
 @contextmanager
@@ -656,5 +679,7 @@ def _difference(other: Path, profile: Profile) -> str:
         return f"{other} cannot be read: {error}"
     for key, value in asdict(profile).items():
         if theirs.get(key) != value:
+            if key == "sampling" and theirs[key] is not None:
+                return f"only those that sampling {theirs[key]} chooses for {theirs.get('count')} frames a clip"
             return f"{key} {theirs.get(key)} instead of {value}"
     return "none that this version knows"

@@ -87,6 +87,11 @@ class ClipLoader:
         """What a cache for this loader holds."""
         return Profile.of(self.rule, self.image_size, self.resize, self.reader)
 
+    @property
+    def chosen_profile(self) -> Profile:
+        """What a cache holds that has no other frames than a fixed sampling reads; under a random one, `profile`."""
+        return Profile.of(self.rule, self.image_size, self.resize, self.reader, only_chosen=True)
+
     def room(self, *clips: int) -> Clips:
         """Room for clips, nothing written yet: for as many as said, or for one without the dimension of clips."""
         return room_for(self.memory.frames((*clips, self.rule.count, 3, self.image_size, self.image_size)))

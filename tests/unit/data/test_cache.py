@@ -123,6 +123,38 @@ def test_a_fixed_choice_from_every_frame_keeps_that_choice() -> None:
     assert profile != ruled(rate=None, count=4).profile
 
 
+@pytest.mark.parametrize("sampling", ["uniform", "head", "filled"])
+def test_chosen_frames_alone_equal_decoding(sampling: Sampling, clips: list[Clip], tmp_path: Path) -> None:
+    decoder = ruled(sampling=sampling, rate=10, count=3)
+    whole = with_cache(decoder, tmp_path / "whole")[1]
+    store = FrameCache(tmp_path / "chosen", decoder.chosen_profile)
+    cached = replace(decoder, cache=store)
+    for one in (whole, store):
+        build(one, clips, workers=0)
+    for clip in clips:
+        assert store.number_of_frames(clip) <= 3
+        assert torch.equal(load(cached, clip), load(decoder, clip)), clip
+    if sampling != "filled":  # which keeps its choice anyway
+        assert whole.number_of_frames(clips[0]) == 20
+        with pytest.raises(CacheMiss, match="run petl-bench data cache --keep chosen"):
+            store.require([clips[0]._replace(moment=Moment(0.5))])
+
+
+def test_another_sampling_is_refused_chosen_frames_in_a_line(clips: list[Clip], tmp_path: Path) -> None:
+    decoder = ruled(count=3)
+    build(FrameCache(tmp_path, decoder.chosen_profile), clips[:1], workers=0)
+    for other in (ruled(count=4), ruled(sampling="head", count=3), ruled(sampling="segment_random")):
+        with pytest.raises(CacheMiss, match="only those that sampling uniform chooses for 3 frames a clip") as caught:
+            load(with_cache(other, tmp_path)[0], clips[0])
+        assert "\n" not in str(caught.value)
+
+
+def test_a_random_sampling_has_no_choice_to_keep() -> None:
+    loader = ruled(sampling="segment_random")
+    assert loader.chosen_profile == loader.profile
+    assert ruled(rate=None).chosen_profile == ruled(rate=None).profile
+
+
 def test_versions_are_part_of_the_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     before = DECODER.profile
     monkeypatch.setattr(torch, "__version__", "9.9.9+cu999")
