@@ -43,8 +43,8 @@ class Clips(NamedTuple):
     mask: Tensor
     times: Tensor
 
-    def select(self, rows: Tensor | slice) -> Clips:
-        """Some of the clips."""
+    def select(self, rows: Tensor | slice | int) -> Clips:
+        """Some of the clips; one of them, without its dimension, by its place."""
         return Clips(*(part[rows] for part in self))
 
     def reversed(self) -> Clips:

@@ -31,7 +31,7 @@ from petl_bench.data.reader import READING_RULES
 from petl_bench.data.samplers import EpochBatches, UnpaddedShard
 from petl_bench.data.samples import Protocol, Sample, Split, looked_up_by
 from petl_bench.data.video import is_gif, reader_version, require_reader
-from petl_bench.data.workers import CurrentFiles, LateLoader, as_loader
+from petl_bench.data.workers import AheadLoader, CurrentFiles, LateLoader, as_loader
 from petl_bench.errors import DataError, UsageError
 from petl_bench.inputs import FrameRule, InputSpec, Sampling, Words
 from petl_bench.lightning_seams import batches_done
@@ -71,7 +71,8 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         manifest: what `petl-bench data verify` wrote; clips that it does not call good, or that changed since, count as
             unreadable. Null reads whatever is there.
         videos: folder of the clips below `root`; searched with all its sub-folders.
-        num_workers: loader processes per process.
+        num_workers: loader processes per process. 0 reads in the process itself, and a batch ahead in a thread with a
+            `cache`, which then is the fastest: processes hand each batch over through shared memory.
         loader_timeout: seconds without a batch after which a run stops and names the files; 0 waits for ever.
         val_videos: training videos held out for validation, for protocols without a validation split.
         bad_videos: `error` stops at a missing or unreadable video. `tolerate` trains without it, and in evaluation
@@ -394,7 +395,9 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         )
         if self.cache is None:
             return loader
-        cache = FrameCache(self.cache, loader.profile)
+        cache, chosen = FrameCache(self.cache, loader.profile), FrameCache(self.cache, loader.chosen_profile)
+        if chosen.is_begun and not cache.is_begun:
+            cache = chosen
         return replace(loader, cache=cache, decode_misses=self.on_cache_miss == "decode")
 
     @functools.cached_property
@@ -597,7 +600,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         dataset = self._datasets["train"]
         self.training_batches()  # fewer rows than a batch are refused
         batches = EpochBatches(len(dataset), self.batch_size, self.seed, rank, world, self._batches_done)
-        return LateLoader(dataset, batch_sampler=batches, **self._loading(self.batch_size // world))
+        return self._loader_class(dataset, batch_sampler=batches, **self._loading(self.batch_size // world))
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         return self._evaluation_loader("val") if len(self._datasets["val"]) else []
@@ -611,12 +614,17 @@ class VideoTextDataModule(Configurable, LightningDataModule):
     def _evaluation_loader(self, split: Split) -> DataLoader[Any]:
         world, rank = self._processes()
         dataset = self._datasets[split]
-        return LateLoader(
+        return self._loader_class(
             dataset,
             batch_size=self.eval_batch_size,
             sampler=UnpaddedShard(len(dataset), rank, world),
             **self._loading(min(self.eval_batch_size, len(dataset))),
         )
+
+    @property
+    def _loader_class(self) -> type[LateLoader]:
+        """With a thread for cached frames without processes; decoding takes far longer than a thread would save."""
+        return AheadLoader if self.cache is not None and not self.num_workers else LateLoader
 
     def _loading(self, clips: int) -> dict[str, Any]:
         """How batches of so many clips reach this process."""
@@ -754,9 +762,10 @@ class VideoTextDataModule(Configurable, LightningDataModule):
 
     def _frame_cache(self) -> dict[str, Any] | None:
         """Which cache frames were read from, and how many clips it lacked; None where all were decoded."""
-        if self.cache is None:
+        cache = self.clip_loader.cache
+        if cache is None:
             return None
-        return {"profile_sha256": self.clip_loader.profile.sha256, "clips_decoded": sum(self._not_cached.values())}
+        return {"profile_sha256": cache.profile.sha256, "clips_decoded": sum(self._not_cached.values())}
 
     @property
     def dataset(self) -> str:

@@ -7,16 +7,20 @@ size and time of change of a video file, so that an unchanged one is not read to
 One file per clip rather than one array or shards: each is renamed into place when it is whole, so kill -9, a full disk
 and builders at work side by side can lose the clip in work but damage none; nothing is locked, which NFS does badly;
 building again makes what is missing, and a changed video replaces nothing. 70,000 clips are 70,000 inodes in 256
-folders, and at 2 MB and more each reads as fast as one large file. An entry is memory-mapped: processes share the page
-cache, and only the frames that a row uses are copied, once.
+folders, and at 2 MB and more each reads as fast as one large file. Only the frames that a row uses are read, from the
+page cache right into its place in a batch: mapping the file costs a page fault for every 4 KiB beside the copy, ends
+the process where a file is cut short meanwhile, and is not possible on every file system.
 
 Which frames: those of the whole grid of `frame_rate`, each once, so that every sampling and any number of frames reads
 the same cache, the random ones included. With `frame_rate: null` a fixed sampling caches just the frames that it
-chooses, and a random one every frame of the video, which is large: give a frame rate there. An entry of a clip whose
+chooses, and a random one every frame of the video, which is large: give a frame rate there. So does a fixed sampling
+with `petl-bench data cache --keep chosen`, for sets whose grids do not fit a disk: another sampling or number of frames
+then needs frames of its own, and is refused those in a line that says what they are. An entry of a clip whose
 rate varies has the times of all frames beside them, from which later choices follow.
 
-Integrity: a CRC-32 per frame, compared whenever the frame is read (0.03 ms), another one over the description of the
-entry, and the SHA-256 of all frames for `petl-bench data cache --recheck`.
+Integrity: a checksum per frame, compared whenever the frame is read (`checksum.word_sum`; a CRC-32 in entries that were
+written without it, and beside it for versions that do not know it), a CRC-32 over the description of the entry, and the
+SHA-256 of all frames for `petl-bench data cache --recheck`.
 
 What a reader makes of a file has a version (`READING_RULES`), which is part of the profile. A folder of the version
 before is never read; `petl-bench data cache` takes over those of its entries whose clip is read alike, without a second
@@ -28,10 +32,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import stat
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,20 +45,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
+from petl_bench.data.checksum import word_sum
 from petl_bench.data.reader import READING_RULES, VideoError, VideoReader
 from petl_bench.data.sampling import FILLED, choose_frames, frame_grid, is_random
 from petl_bench.data.video import TimedFrames, open_video, reader_version, resize_frames, times_of
 from petl_bench.errors import CheckpointError, DataError
 from petl_bench.inputs import WHOLE, FrameRule, Moment, Resize, Sampling
-from petl_bench.machine.resources import error_number, exhausted
-from petl_bench.storage.file_names import utf8_path
+from petl_bench.machine.resources import exhausted
 from petl_bench.storage.files import (
     NO_LINK,
-    UNABLE,
     FileError,
     file_sha256,
     make_ours,
@@ -68,8 +72,10 @@ from petl_bench.storage.untrusted import expanded
 _SHARE = "have its owner make the cache readable (chmod -R g+rX)"
 #: what a call that would write says of what is only to be read
 _READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
-#: what mapping a file says where the file system does not do that
-_CANNOT_MAP = UNABLE | {errno.ENODEV}
+#: what says which frames a folder has
+_PROFILE = "profile.json"
+#: first bytes of an entry that are read at once; they hold the description of all but a few
+_HEAD = 2**14
 #: frames decoded at a time are at most this many bytes before they are resized
 _DECODED_BYTES = 512 * 2**20
 
@@ -94,8 +100,8 @@ class Profile:
         resize: how frames are made square.
         reader: name in `petl_bench.data.video.READERS`.
         rate: frames per second of the grid; None for every frame.
-        sampling: the fixed rule that chooses from every frame, if only its choice is kept; else None. That is any fixed
-            rule without a grid, and `filled`, which leaves the grid.
+        sampling: the fixed rule if only its choice is kept; else None. That is any fixed rule without a grid, `filled`,
+            which leaves the grid, and whatever is asked for.
         count: how many frames that rule chooses; else None.
         reader_version: of the package that decodes.
         torch_version: of the package that resizes.
@@ -113,9 +119,17 @@ class Profile:
     rules: int = READING_RULES
 
     @classmethod
-    def of(cls, rule: FrameRule, image_size: int, resize: Resize, reader: str) -> Profile:
-        """The profile that serves a loader of these settings, with the packages installed here."""
-        chosen = (rule.rate is None or rule.sampling == FILLED) and not is_random(rule.sampling)
+    def of(cls, rule: FrameRule, image_size: int, resize: Resize, reader: str, only_chosen: bool = False) -> Profile:
+        """The profile that serves a loader of these settings, with the packages installed here.
+
+        Args:
+            rule: which frames the loader reads.
+            image_size: see the attributes.
+            resize: see the attributes.
+            reader: see the attributes.
+            only_chosen: keep no other frames than a fixed rule reads, also where it chooses from a grid.
+        """
+        chosen = (only_chosen or rule.rate is None or rule.sampling == FILLED) and not is_random(rule.sampling)
         return cls(
             image_size=image_size,
             resize=resize,
@@ -136,6 +150,12 @@ class Profile:
     def sha256_of_rules_1(self) -> str:
         """The hash under which petl_bench 0.1.0 up to commit 3e531d0 kept such frames, which knew no `rules`."""
         return _sha256({key: value for key, value in asdict(self).items() if key != "rules"})
+
+    @property
+    def remedy(self) -> str:
+        """The command that makes what is missing."""
+        asked_for = self.sampling is not None and self.rate is not None and self.sampling != FILLED
+        return "petl-bench data cache" + (" --keep chosen" if asked_for else "")
 
     @property
     def frame_bytes(self) -> int:
@@ -175,6 +195,11 @@ class FrameCache:
         self.former = self.folder.with_name(profile.sha256_of_rules_1[:16])
         self.sources = Sources(self.folder / "sources.jsonl", self.former / "sources.jsonl")
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether somebody has begun to fill it."""
+        return _is_there(self.folder / _PROFILE)
+
     def entry(self, clip: Clip) -> Path:
         """Where the frames of a clip are, or would be.
 
@@ -189,24 +214,28 @@ class FrameCache:
         moment = "" if clip.moment.is_whole else f"_{start}_{end}"
         return f"{sha256[:2]}/{sha256}{moment}.safetensors"
 
-    def read(self, clip: Clip, choose: Choose) -> TimedFrames:
+    def read(self, clip: Clip, choose: Choose, room: Tensor | None = None) -> TimedFrames:
         """Frames of a clip with their times, equal to the last bit to those that decoding gives.
 
         Args:
             clip: the clip.
             choose: frame numbers from what is known of the video.
+            room: uint8 (T, 3, S, S), contiguous, where the frames are put; what an error leaves there is nothing. None
+                makes room.
 
         Returns:
-            Copies of the n frames that are chosen.
+            The n frames that are chosen: the first of `room`.
 
         Raises:
             CacheMiss: the clip is not in the cache as its video file is now.
             DamagedEntry: it is, but is not what was written.
             VideoError: the video file cannot be read.
+            ValueError: there are more than T frames.
         """
         path = self.entry(clip)
         try:
-            return _Entry(path).frames(choose, clip.moment)
+            with _opened(path) as entry:
+                return entry.frames(choose, clip.moment, room)
         except PermissionError as error:
             raise _unreadable(path, error) from error
         except FileNotFoundError as error:
@@ -243,7 +272,9 @@ class FrameCache:
             return None
         former, entry = self.former / self._name(clip), self.entry(clip)
         try:
-            alike = self._reads_alike(clip, _Entry(former).description)
+            with _opened(former) as found:
+                description = found.description
+            alike = self._reads_alike(clip, description)
         except DamagedEntry:
             return False
         if not alike:
@@ -280,7 +311,8 @@ class FrameCache:
             FileNotFoundError: there is none.
             DamagedEntry: it is not what was written.
         """
-        _Entry(self.entry(clip)).check()
+        with _opened(self.entry(clip)) as entry:
+            entry.check()
 
     def store(self, clip: Clip) -> None:
         """Decodes a clip and commits its frames; an entry that is there is replaced.
@@ -308,7 +340,7 @@ class FrameCache:
             CheckpointError: it cannot be made.
             FileError: the file cannot be written.
         """
-        path, text = self.folder / "profile.json", json.dumps(asdict(self.profile), indent=2) + "\n"
+        path, text = self.folder / _PROFILE, json.dumps(asdict(self.profile), indent=2) + "\n"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if path.is_file() and path.read_text(encoding="utf-8") == text:
@@ -351,6 +383,7 @@ class FrameCache:
             "num_frames": info.num_frames,
             "fps": info.fps,
             "numbers": numbers.tolist(),
+            "sums": [word_sum(frame.numpy().reshape(-1).data) for frame in frames],
             "crc32": [_crc32(frame) for frame in frames],
             "sha256": hashlib.sha256(frames.numpy().data).hexdigest(),
         }
@@ -383,62 +416,136 @@ class FrameCache:
                 "data.on_cache_miss decode"
             )
         # The commonest reason for a cache of other frames is another sampling, size or version.
-        others = [] if self.folder.is_dir() else sorted(self.folder.parent.glob("*/profile.json"))
+        others = [] if self.folder.is_dir() else sorted(self.folder.parent.glob(f"*/{_PROFILE}"))
         if others:
             where += f", but {self.folder.parent} has frames of other settings ({_difference(others[0], self.profile)})"
-        return f"{where}; run petl-bench data cache, or set data.on_cache_miss decode"
+        return f"{where}; run {self.profile.remedy}, or set data.on_cache_miss decode"
 
 
-class _Entry:
-    """One memory-mapped file of frames, its description checked.
+@contextmanager
+def _opened(path: Path) -> Iterator[_Entry]:
+    """The entry in a file, for as long as it is read.
 
     Raises:
         FileNotFoundError: there is none.
-        DamagedEntry: it cannot be read, or the description is not what was written.
+        PermissionError: this user may not read it.
+        DamagedEntry: it cannot be read.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            yield _Entry(path, file.fileno())
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:
+        raise exhausted(error, path) or _damaged(path, f"cannot be read as cached frames ({error})") from error
+
+
+class _Entry:
+    """One open file of frames in the format of safetensors, its description checked.
+
+    Raises:
+        DamagedEntry: the description cannot be read, or is not what was written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, file: int) -> None:
+        self._path, self._file = path, file
         try:
-            metadata, tensors = _contents(path)
-            self._frames: Tensor = tensors["frames"]
-            self._times = tensors.get("times")
-        except KeyError as error:
-            raise self._damaged("cannot be read as cached frames (they lack 'frames')") from error
-        except (FileNotFoundError, PermissionError):
-            raise
-        except (SafetensorError, OSError) as error:
-            if lacking := exhausted(error, path):
-                raise lacking from error
-            raise self._damaged(f"cannot be read as cached frames ({error})") from error
-        text = metadata.get("clip", "")
-        if str(zlib.crc32(text.encode())) != metadata.get("crc32"):
+            self._begin, self._tensors = self._header()
+            metadata = self._tensors.pop("__metadata__", {})
+            shape, self._first = self._tensor("frames", "U8", 1)
+            text, crc32 = metadata["clip"], metadata["crc32"]
+            self._count, *self._shape = shape
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise self._damaged(f"cannot be read as cached frames ({error or type(error).__name__})") from error
+        if str(zlib.crc32(text.encode())) != crc32:
             raise self._damaged("the description of the cached frames is damaged")
         #: as `FrameCache` wrote it
         self.description: dict[str, Any] = json.loads(text)
-        if self._times is not None and _crc32(self._times) != self.description.get("times_crc32"):
-            raise self._damaged("the times of the cached frames are damaged")
+        self._times = self._read_times() if "times" in self._tensors else None
 
-    def frames(self, choose: Choose, moment: Moment) -> TimedFrames:
-        """A copy of the chosen frames, each compared with its checksum, and their times in the moment."""
-        times, fps = None if self._times is None else self._times.numpy(), self.description["fps"]
-        wanted = choose(self.description["num_frames"], fps, times)
-        if not np.isin(wanted, self.description["numbers"]).all():
-            raise ValueError(f"frames {wanted.tolist()} are not all among the cached {self.description['numbers']}")
-        slots = np.searchsorted(self.description["numbers"], wanted)
-        frames = self._frames.index_select(0, torch.from_numpy(slots))  # copies rows; indexing would copy bytes
-        for frame, slot in zip(frames, slots.tolist(), strict=True):
-            if _crc32(frame) != self.description["crc32"][slot]:
+    def _header(self) -> tuple[int, dict[str, Any]]:
+        """Where the tensors begin, and what the file says of them: 8 bytes of length, and JSON."""
+        head = os.pread(self._file, _HEAD, 0)
+        begin = 8 + int.from_bytes(head[:8], "little")
+        self._size = os.fstat(self._file).st_size
+        if begin > len(head):
+            head = os.pread(self._file, min(begin, self._size), 0)
+        return begin, json.loads(head[8:begin])
+
+    def _tensor(self, name: str, dtype: str, size: int) -> tuple[list[int], int]:
+        """Shape of a tensor of `size` bytes an element, and where in the file it begins."""
+        told = self._tensors[name]
+        first, end = told["data_offsets"]
+        if told["dtype"] != dtype or math.prod(told["shape"]) * size != end - first or self._begin + end > self._size:
+            raise ValueError(f"{name!r} is not as long as it says")
+        return told["shape"], self._begin + first
+
+    def _read_times(self) -> np.ndarray:
+        try:
+            shape, first = self._tensor("times", "F64", 8)
+            times = np.empty(shape, np.float64)
+        except (ValueError, LookupError, TypeError) as error:
+            raise self._damaged(f"cannot be read as cached frames ({error})") from error
+        memory = times.view(np.uint8).data
+        self._fill(memory, first)
+        if zlib.crc32(memory) != self.description.get("times_crc32"):
+            raise self._damaged("the times of the cached frames are damaged")
+        return times
+
+    def frames(self, choose: Choose, moment: Moment, room: Tensor | None = None) -> TimedFrames:
+        """The chosen frames, each compared with its checksum, and their times in the moment."""
+        fps, numbers = self.description["fps"], np.array(self.description["numbers"])
+        wanted = choose(self.description["num_frames"], fps, self._times)
+        slots = np.searchsorted(numbers, wanted)
+        if not np.array_equal(numbers.take(slots, mode="clip"), wanted):
+            raise ValueError(f"frames {wanted.tolist()} are not all among the cached {numbers.tolist()}")
+        frames = self._put(slots.tolist(), room)
+        return TimedFrames(frames, times_of(wanted, fps, self._times, moment))
+
+    def _put(self, slots: Sequence[int], room: Tensor | None) -> Tensor:
+        """Reads frames by their place in the entry."""
+        if room is None:
+            room = torch.empty((len(slots), *self._shape), dtype=torch.uint8)
+        if len(slots) > len(room):
+            raise ValueError(f"{len(slots)} frames do not fit into {len(room)}")
+        if [*room.shape[1:]] != self._shape:
+            raise self._damaged(f"the cached frames are {self._shape}, and not {[*room.shape[1:]]}")
+        frames, size = room[: len(slots)], math.prod(self._shape)
+        sums = self.description.get("sums")
+        checksum, expected = (zlib.crc32, self.description["crc32"]) if sums is None else (word_sum, sums)
+        memory = frames.numpy().reshape(-1).data
+        for place, slot in enumerate(slots):
+            pixels = memory[place * size : (place + 1) * size]
+            self._fill(pixels, self._first + slot * size)
+            if checksum(pixels) != expected[slot]:  # while they are in the processor's cache
                 raise self._damaged(f"cached frame {self.description['numbers'][slot]} is damaged")
-        return TimedFrames(frames, times_of(wanted, fps, times, moment))
+        return frames
+
+    def _fill(self, room: memoryview, first: int) -> None:
+        """Reads as many bytes of the file as there is room for."""
+        done = os.preadv(self._file, [room], first)
+        while done < len(room):
+            more = os.preadv(self._file, [room[done:]], first + done)
+            if not more:
+                raise self._damaged("cannot be read as cached frames (it ends too early)")
+            done += more
 
     def check(self) -> None:
         """Compares all frames with their SHA-256."""
-        if hashlib.sha256(self._frames.numpy().data).hexdigest() != self.description["sha256"]:
+        found = hashlib.sha256()
+        frame = memoryview(bytearray(math.prod(self._shape)))
+        for slot in range(self._count):
+            self._fill(frame, self._first + slot * len(frame))
+            found.update(frame)
+        if found.hexdigest() != self.description["sha256"]:
             raise self._damaged("the cached frames differ from their SHA-256")
 
     def _damaged(self, what: str) -> DamagedEntry:
-        return DamagedEntry(f"{self._path}: {what}; mend it with petl-bench data cache --recheck")
+        return _damaged(self._path, what)
+
+
+def _damaged(path: Path, what: str) -> DamagedEntry:
+    return DamagedEntry(f"{path}: {what}; mend it with petl-bench data cache --recheck")
 
 
 class Source(NamedTuple):
@@ -547,25 +654,6 @@ def _unreadable(file: Path, error: OSError) -> CheckpointError:
     )
 
 
-def _contents(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of an entry: memory-mapped where the file system can map files, else read.
-
-    Raises:
-        OSError: it cannot be opened; of the library, too.
-        SafetensorError: it is damaged.
-    """
-    try:
-        with utf8_path(path) as readable, safe_open(readable, "pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    except (SafetensorError, OSError) as error:
-        if error_number(error) not in _CANNOT_MAP:
-            raise
-    warn_once(f"{path.parent.parent}: this file system cannot map files into memory: entries are read as a whole")
-    content = path.read_bytes()
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return header.get("__metadata__", {}), load(content)
-
-
 def _without_links(former: Path, entry: Path) -> None:
     """Moves a file of this user's; of another user's, who may still need it there, makes a copy."""
     if former.stat().st_uid == os.geteuid():
@@ -591,5 +679,7 @@ def _difference(other: Path, profile: Profile) -> str:
         return f"{other} cannot be read: {error}"
     for key, value in asdict(profile).items():
         if theirs.get(key) != value:
+            if key == "sampling" and theirs[key] is not None:
+                return f"only those that sampling {theirs[key]} chooses for {theirs.get('count')} frames a clip"
             return f"{key} {theirs.get(key)} instead of {value}"
     return "none that this version knows"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +16,12 @@ from torch.utils.data import Dataset
 
 from petl_bench.data.augmentation import RandAugment
 from petl_bench.data.batch import Batch, Question
+from petl_bench.data.batch_memory import BatchMemory
 from petl_bench.data.cache import CacheMiss, Clip, DamagedEntry, FrameCache, Profile
 from petl_bench.data.reader import VideoError
 from petl_bench.data.samples import Sample
 from petl_bench.data.sampling import choose_frames, is_random
-from petl_bench.data.video import TimedFrames, load_frames, padded
+from petl_bench.data.video import TimedFrames, load_frames, padded, room_for
 from petl_bench.data.workers import CurrentFiles
 from petl_bench.errors import DataError
 from petl_bench.inputs import Clips, FrameRule, InputSpec, Resize, Words
@@ -44,6 +46,18 @@ class Row(NamedTuple):
     options: Words | None = None
 
 
+class Rows(list[Row]):
+    """Rows whose clips lie side by side.
+
+    Attributes:
+        clips: of all rows.
+    """
+
+    def __init__(self, rows: Sequence[Row], clips: Clips) -> None:
+        super().__init__(rows)
+        self.clips = clips
+
+
 @dataclass(frozen=True)
 class ClipLoader:
     """Reads the frames of a clip as the protocol says.
@@ -56,6 +70,7 @@ class ClipLoader:
         cache: where frames are looked up before they are decoded; None decodes.
         decode_misses: whether a clip that the cache does not have is decoded, instead of an error.
         board: where the file that is being read is written down.
+        memory: of batches.
     """
 
     rule: FrameRule
@@ -65,29 +80,47 @@ class ClipLoader:
     cache: FrameCache | None = None
     decode_misses: bool = False
     board: CurrentFiles | None = None
+    memory: BatchMemory = field(default_factory=BatchMemory, compare=False)
 
     @property
     def profile(self) -> Profile:
         """What a cache for this loader holds."""
         return Profile.of(self.rule, self.image_size, self.resize, self.reader)
 
+    @property
+    def chosen_profile(self) -> Profile:
+        """What a cache holds that has no other frames than a fixed sampling reads; under a random one, `profile`."""
+        return Profile.of(self.rule, self.image_size, self.resize, self.reader, only_chosen=True)
+
+    def room(self, *clips: int) -> Clips:
+        """Room for clips, nothing written yet: for as many as said, or for one without the dimension of clips."""
+        return room_for(self.memory.frames((*clips, self.rule.count, 3, self.image_size, self.image_size)))
+
     def load(
-        self, path: Path, sample: Sample, rng: np.random.Generator | None = None, augment: Augment | None = None
+        self,
+        path: Path,
+        sample: Sample,
+        rng: np.random.Generator | None = None,
+        augment: Augment | None = None,
+        room: Clips | None = None,
     ) -> Clips:
-        """One clip, frames (T, 3, S, S), without the dimension of clips.
+        """One clip, frames (T, 3, S, S), without the dimension of clips; put into `room` if that is given.
 
         A clip in reverse is chosen, cached and augmented as it is, and then turned round: whatever does not look at the
         order of frames finds no difference between the two.
         """
         if self.board is not None:
             self.board.publish(path)
+        room = room or self.room()
         # Augmented frames are never the cached ones: those are resized already.
-        found = self._cached(path, sample, rng) if augment is None else None
-        clip = padded(found or self._decoded(path, sample, rng, augment), self.rule.count)
-        return clip.reversed() if sample.reverse else clip
+        found = self._cached(path, sample, rng, room.frames) if augment is None else None
+        clip = padded(found or self._decoded(path, sample, rng, augment), self.rule.count, room)
+        return _put(clip.reversed() if sample.reverse else clip, room)
 
-    def _cached(self, path: Path, sample: Sample, rng: np.random.Generator | None) -> TimedFrames | None:
-        """What the cache has; None if it is to be decoded."""
+    def _cached(
+        self, path: Path, sample: Sample, rng: np.random.Generator | None, room: torch.Tensor
+    ) -> TimedFrames | None:
+        """What the cache has, put into `room`; None if it is to be decoded."""
         if self.cache is None:
             return None
 
@@ -96,7 +129,7 @@ class ClipLoader:
 
         state = None if rng is None else rng.bit_generator.state
         try:
-            return self.cache.read(Clip(path, sample.moment), choose)
+            return self.cache.read(Clip(path, sample.moment), choose, room)
         except CacheMiss as error:
             if not self.decode_misses:
                 raise
@@ -113,13 +146,38 @@ class ClipLoader:
             path, self.rule, self.image_size, self.resize, self.reader, sample.moment, rng=rng, augment=augment
         )
 
-    def blank(self) -> Clips:
+    def blank(self, room: Clips) -> Clips:
         """What stands for a clip that could not be read; its mask has no real frame."""
-        nothing = TimedFrames(torch.zeros(0, 3, self.image_size, self.image_size, dtype=torch.uint8), torch.zeros(0))
-        return padded(nothing, self.rule.count)
+        return _put(padded(TimedFrames(room.frames[:0], room.times[:0]), self.rule.count, room), room)
 
 
-class TrainingDataset(Dataset[Row]):
+def _put(clip: Clips, room: Clips) -> Clips:
+    """A clip where it is to lie."""
+    for part, place in zip(clip, room, strict=True):
+        if part is not place:
+            place.copy_(part)
+    return room
+
+
+class _ClipRows(Dataset[Row]):
+    """Rows by key, one by one, or those of a batch with their clips written side by side."""
+
+    loader: ClipLoader
+
+    def __getitem__(self, key: Any) -> Row:
+        return self._read(key, self.loader.room())
+
+    def __getitems__(self, keys: Sequence[Any]) -> Rows:
+        """Called by torch's loaders for the rows of a batch."""
+        clips = self.loader.room(len(keys))
+        return Rows([self._read(key, clips.select(place)) for place, key in enumerate(keys)], clips)
+
+    @abstractmethod
+    def _read(self, key: Any, room: Clips) -> Row:
+        """The row of a key, its clip in `room`."""
+
+
+class TrainingDataset(_ClipRows):
     """Rows of one caption and its clip, keyed by `(epoch, row)`: what a row gives follows from seed and key alone.
 
     Args:
@@ -158,12 +216,12 @@ class TrainingDataset(Dataset[Row]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: tuple[int, int]) -> Row:
+    def _read(self, key: tuple[int, int], room: Clips) -> Row:
         epoch, row = key
         rng, augment = np.random.default_rng((self.seed, epoch, row)), self._augment(epoch, row)
         for _ in range(_RETRIES):
             try:
-                return self._row(row, rng, augment)
+                return self._row(row, rng, augment, room)
             except VideoError as error:
                 if not self.tolerate:
                     raise
@@ -177,20 +235,20 @@ class TrainingDataset(Dataset[Row]):
         rng = np.random.default_rng((self.seed, epoch, row, _OF_AUGMENTATION))
         return partial(self.augmentation, seed=int(rng.integers(2**32)))
 
-    def _row(self, row: int, rng: np.random.Generator, augment: Augment | None) -> Row:
+    def _row(self, row: int, rng: np.random.Generator, augment: Augment | None, room: Clips) -> Row:
         video, caption = (int(value) for value in self.rows[row])
         sample, path = self.samples[video]
         if caption < 0:
             caption = int(rng.integers(len(sample.captions)))
         random = rng if is_random(self.loader.rule.sampling) else None
-        clip = self.loader.load(path, sample, random, augment)
+        clip = self.loader.load(path, sample, random, augment, room)
         words = self.spec.tokenize([sample.captions[caption]], self.max_words)
         text_index = [int(self.first_text[video]) + caption]
         questions = sample.questions[caption : caption + 1]
         return Row(clip, words, video, text_index, True, questions, options_of(questions, self.spec, self.max_words))
 
 
-class EvaluationDataset(Dataset[Row]):
+class EvaluationDataset(_ClipRows):
     """Each video once, with all its captions, in file order.
 
     Args:
@@ -229,27 +287,27 @@ class EvaluationDataset(Dataset[Row]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> Row:
-        sample = self.samples[index]
+    def _read(self, key: int, room: Clips) -> Row:
+        sample = self.samples[key]
         words = self.spec.tokenize(sample.captions, self.max_words)
-        clip, decoded = self._clip(index)
-        text_index = range(int(self.first_text[index]), int(self.first_text[index + 1]))
+        clip, decoded = self._clip(key, room)
+        text_index = range(int(self.first_text[key]), int(self.first_text[key + 1]))
         options = options_of(sample.questions, self.spec, self.max_words)
-        return Row(clip, words, index, text_index, decoded, sample.questions, options)
+        return Row(clip, words, key, text_index, decoded, sample.questions, options)
 
-    def _clip(self, index: int) -> tuple[Clips, bool]:
+    def _clip(self, index: int, room: Clips) -> tuple[Clips, bool]:
         path = self.paths[index]
         # Evaluation is the same every time, also under a random sampling: the generator follows from the index.
         rng = np.random.default_rng(self._drawn_as[index]) if is_random(self.loader.rule.sampling) else None
         if path is None:
-            return self.loader.blank(), False
+            return self.loader.blank(room), False
         try:
-            return self.loader.load(path, self.samples[index], rng), True
+            return self.loader.load(path, self.samples[index], rng, room=room), True
         except VideoError as error:
             if not self.tolerate:
                 raise
             warnings.warn(f"{error}; it counts as failed", stacklevel=1)
-            return self.loader.blank(), False
+            return self.loader.blank(room), False
 
 
 def options_of(questions: Sequence[Question], spec: InputSpec, max_words: int) -> Words | None:
@@ -264,10 +322,10 @@ def stacked(clips: Sequence[Clips]) -> Clips:
 
 
 def collate(rows: Sequence[Row]) -> Batch:
-    """Stacks clips and concatenates their captions."""
+    """Stacks clips, where they do not lie side by side, and concatenates their captions."""
     options = [row.options for row in rows if row.options is not None]
     return Batch(
-        clips=stacked([row.clip for row in rows]),
+        clips=rows.clips if isinstance(rows, Rows) else stacked([row.clip for row in rows]),
         words=_joined([row.words for row in rows]),
         video_index=torch.tensor([row.video_index for row in rows]),
         text_index=torch.tensor([i for row in rows for i in row.text_index]),

@@ -339,12 +339,25 @@ def resize_frames(frames: torch.Tensor, image_size: int, resize: Resize) -> torc
     return transforms.center_crop(scaled, [image_size, image_size]).contiguous()
 
 
-def padded(clip: TimedFrames, count: int) -> Clips:
+def room_for(frames: torch.Tensor) -> Clips:
+    """Clips whose frames are that tensor, with room for masks and times; nothing is written yet.
+
+    Args:
+        frames: uint8 (..., T, 3, S, S).
+    """
+    return Clips(
+        frames, frames.new_empty(frames.shape[:-3], dtype=torch.bool), frames.new_empty(frames.shape[:-3]).float()
+    )
+
+
+def padded(clip: TimedFrames, count: int, room: Clips | None = None) -> Clips:
     """Pads a clip with zero frames at time 0 at the end, as CLIP4Clip does; the mask tells them from real ones.
 
     Args:
         clip: n frames, n <= count.
         count: frames per clip in the batch.
+        room: of `count` frames, where the clip is put; where its frames lie there already, they are not copied. None
+            makes room.
 
     Returns:
         Frames (count, 3, S, S), mask and times (count,): a clip without the dimension of clips.
@@ -353,15 +366,16 @@ def padded(clip: TimedFrames, count: int) -> Clips:
         ValueError: there are more than `count` frames.
     """
     frames, times = clip
-    missing = count - len(frames)
-    if missing < 0:
-        raise ValueError(f"{len(frames)} frames do not fit into {count}")
-    padding = frames.new_zeros((missing, *frames.shape[1:]))
-    return Clips(
-        torch.cat([frames, padding]),
-        torch.arange(count) < len(frames),
-        torch.cat([times, times.new_zeros(missing)]),
-    )
+    real = len(frames)
+    if real > count:
+        raise ValueError(f"{real} frames do not fit into {count}")
+    room = room or room_for(frames.new_empty((count, *frames.shape[1:])))
+    if frames.data_ptr() != room.frames.data_ptr():
+        room.frames[:real] = frames
+    room.frames[real:] = 0
+    room.mask[:real], room.mask[real:] = True, False
+    room.times[:real], room.times[real:] = times, 0
+    return room
 
 
 def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:

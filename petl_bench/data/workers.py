@@ -1,12 +1,14 @@
-"""The worker processes of a loader: how they start and end, and which file each is at when it dies or hangs."""
+"""The processes and the thread of a loader: how they start and end, and which file each is at when it dies or hangs."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.queues import Queue
 from pathlib import Path
 from traceback import extract_tb
@@ -118,15 +120,48 @@ class LateLoader(DataLoader[Any]):
             batches = super().__iter__()
         end = object()
         try:
-            while True:
-                with STOP.waiting():
-                    batch = _next(batches, end)
-                if batch is end:
-                    return
-                yield batch
+            with self._taking(partial(_next, batches, end), end) as take:
+                while True:
+                    with STOP.waiting():
+                        batch = take()
+                    if batch is end:
+                        return
+                    yield batch
         finally:
             with STOP.closing():
                 del batches
+
+    @contextmanager
+    def _taking(self, read: Callable[[], Any], end: object) -> Iterator[Callable[[], Any]]:
+        """What gives the next batch, from what reads it; it is not called again after `end`."""
+        yield read
+
+
+class AheadLoader(LateLoader):
+    """Reads one batch ahead in a thread, in the order of the batches, where there are no processes that would.
+
+    It helps where reading leaves Python to other threads, as copying and checking cached frames does; torch and
+    Lightning read ahead in processes only. What reading raises comes up where the batch is taken.
+    """
+
+    @contextmanager
+    def _taking(self, read: Callable[[], Any], end: object) -> Iterator[Callable[[], Any]]:
+        with ThreadPoolExecutor(1, "petl_bench_ahead", self._thread_begins()) as thread:
+            ahead = [thread.submit(read)]
+
+            def take() -> Any:
+                batch = ahead.pop().result()
+                if batch is not end:
+                    ahead.append(thread.submit(read))
+                return batch
+
+            yield take
+
+    def _thread_begins(self) -> Callable[[], None] | None:
+        """A thread that pins memory would begin on the first GPU, whichever is this process's."""
+        if not self.pin_memory or not torch.cuda.is_available():
+            return None
+        return partial(torch.cuda.set_device, torch.cuda.current_device())
 
 
 def _next(batches: Iterator[Any], end: object) -> Any:

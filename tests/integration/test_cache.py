@@ -92,6 +92,23 @@ def test_the_configuration_of_a_run_names_data_and_cache(
     assert (profile["rate"], profile["sampling"]) == (2, None)
 
 
+def test_runs_find_chosen_frames(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "cache"
+    test = ("test", "fixture_zeroshot", dataset, tmp_path / "runs", f"--data.init_args.cache={folder}")
+    assert cache(dataset, folder, "--keep=chosen", "--data.init_args.frames=3") == 0
+    assert run(*test) == 4
+    assert "only those that sampling uniform chooses for 3 frames a clip" in capsys.readouterr().err
+    assert run(*test, "--data.init_args.frames=3") == 0
+    _, record = only_record(tmp_path / "runs")
+    (kept,) = folder.iterdir()
+    assert record["env"]["frame_cache"]["profile_sha256"].startswith(kept.name)
+    assert cache(dataset, folder, "--data.init_args.frames=3") == 0  # the grid, beside it
+    assert len(list(folder.iterdir())) == 2
+    drawn = "--data.init_args.sampling=segment_random"
+    assert cache(dataset, folder, "--keep=chosen", drawn) == 2
+    assert "segment_random chooses other frames each time" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("policy", ["error", "tolerate"])
 def test_a_clip_that_cannot_be_decoded(
     policy: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

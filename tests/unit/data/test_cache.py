@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from petl_bench.data import build_cache, cache
 from petl_bench.data.build_cache import build
 from petl_bench.data.cache import CacheMiss, Clip, DamagedEntry, FrameCache
+from petl_bench.data.checksum import word_sum
 from petl_bench.data.datasets import ClipLoader
 from petl_bench.data.samples import Sample
 from petl_bench.data.sampling import RANDOM_SAMPLERS, SAMPLERS
@@ -118,6 +121,38 @@ def test_a_fixed_choice_from_every_frame_keeps_that_choice() -> None:
     profile = ruled(rate=None, count=3).profile
     assert profile.numbers(40, 20.0, None).tolist() == [0, 19, 39]
     assert profile != ruled(rate=None, count=4).profile
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "head", "filled"])
+def test_chosen_frames_alone_equal_decoding(sampling: Sampling, clips: list[Clip], tmp_path: Path) -> None:
+    decoder = ruled(sampling=sampling, rate=10, count=3)
+    whole = with_cache(decoder, tmp_path / "whole")[1]
+    store = FrameCache(tmp_path / "chosen", decoder.chosen_profile)
+    cached = replace(decoder, cache=store)
+    for one in (whole, store):
+        build(one, clips, workers=0)
+    for clip in clips:
+        assert store.number_of_frames(clip) <= 3
+        assert torch.equal(load(cached, clip), load(decoder, clip)), clip
+    if sampling != "filled":  # which keeps its choice anyway
+        assert whole.number_of_frames(clips[0]) == 20
+        with pytest.raises(CacheMiss, match="run petl-bench data cache --keep chosen"):
+            store.require([clips[0]._replace(moment=Moment(0.5))])
+
+
+def test_another_sampling_is_refused_chosen_frames_in_a_line(clips: list[Clip], tmp_path: Path) -> None:
+    decoder = ruled(count=3)
+    build(FrameCache(tmp_path, decoder.chosen_profile), clips[:1], workers=0)
+    for other in (ruled(count=4), ruled(sampling="head", count=3), ruled(sampling="segment_random")):
+        with pytest.raises(CacheMiss, match="only those that sampling uniform chooses for 3 frames a clip") as caught:
+            load(with_cache(other, tmp_path)[0], clips[0])
+        assert "\n" not in str(caught.value)
+
+
+def test_a_random_sampling_has_no_choice_to_keep() -> None:
+    loader = ruled(sampling="segment_random")
+    assert loader.chosen_profile == loader.profile
+    assert ruled(rate=None).chosen_profile == ruled(rate=None).profile
 
 
 def test_versions_are_part_of_the_profile(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,6 +277,79 @@ def test_damage_is_an_error_or_decoded_and_is_mended(damage: str, clips: list[Cl
     assert torch.equal(decoded, load(replace(strict, cache=None), clips[0]))
     assert [o.did for o in build(store, clips[:1], workers=0, recheck=True)] == ["mended"]
     assert torch.equal(load(strict, clips[0]), decoded)
+
+
+def test_an_entry_that_is_cut_while_it_is_read_is_damaged(clips: list[Clip], tmp_path: Path) -> None:
+    _, store = with_cache(DECODER, tmp_path)
+    build(store, clips[:1], workers=0)
+    path = store.entry(clips[0])
+
+    def cut(*_: object) -> np.ndarray:
+        os.truncate(path, path.stat().st_size - 1)
+        return np.array([0, 30])
+
+    with pytest.raises(DamagedEntry, match="it ends too early"):
+        store.read(clips[0], cut)
+
+
+@pytest.mark.parametrize("change", ["dtype", "shape", "data_offsets"])
+def test_a_header_that_says_something_else_is_damage(change: str, clips: list[Clip], tmp_path: Path) -> None:
+    strict, store = with_cache(DECODER, tmp_path)
+    build(store, clips[:1], workers=0)
+    path = store.entry(clips[0])
+    content = path.read_bytes()
+    before, after = {
+        "dtype": (b'"dtype":"U8"', b'"dtype":"I8"'),
+        "shape": (b'"shape":[4,3,32,32]', b'"shape":[4,3,32,16]'),
+        "data_offsets": (b'"data_offsets":[0,', b'"data_offsets":[9,'),
+    }[change]
+    assert content.count(before) == 1
+    path.write_bytes(content.replace(before, after))
+    with pytest.raises(DamagedEntry, match=r"safetensors: .*; mend it"):
+        load(strict, clips[0])
+
+
+def test_frames_of_another_size_are_never_put_into_room(clips: list[Clip], tmp_path: Path) -> None:
+    _, store = with_cache(DECODER, tmp_path)
+    build(store, clips[:1], workers=0)
+    with pytest.raises(DamagedEntry, match=r"\[3, 32, 32\], and not \[3, 16, 16\]"):
+        store.read(clips[0], lambda *_: np.array([0]), torch.empty(2, 3, 16, 16, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="2 frames do not fit into 1"):
+        store.read(clips[0], lambda *_: np.array([0, 30]), torch.empty(1, 3, 32, 32, dtype=torch.uint8))
+
+
+def test_an_entry_without_sums_is_checked_by_its_crc32(clips: list[Clip], tmp_path: Path) -> None:
+    strict, store = with_cache(DECODER, tmp_path)
+    build(store, clips[:1], workers=0)
+    path = store.entry(clips[0])
+    with safe_open(path, "pt") as file:
+        frames, description = file.get_tensor("frames"), json.loads(file.metadata()["clip"])
+    del description["sums"]
+    text = json.dumps(description)
+    save_file({"frames": frames}, path, {"clip": text, "crc32": str(zlib.crc32(text.encode()))})
+    assert torch.equal(load(strict, clips[0]), load(DECODER, clips[0]))
+    flip(path, path.stat().st_size - 9)
+    with pytest.raises(DamagedEntry, match="cached frame 30 is damaged"):
+        load(strict, clips[0])
+
+
+@pytest.mark.parametrize("size", [0, 5, 8, 803])
+def test_a_sum_changes_with_every_bit(size: int) -> None:
+    pixels = np.random.default_rng(0).integers(256, size=size, dtype=np.uint8)
+    before = word_sum(pixels.data)
+    for place in range(size):
+        for bit in range(8):
+            pixels[place] ^= 1 << bit
+            assert word_sum(pixels.data) != before
+            pixels[place] ^= 1 << bit
+    assert word_sum(pixels.data) == before
+
+
+def test_a_sum_tells_places_apart() -> None:
+    words = np.arange(1, 9, dtype="<i8")
+    swapped = words[[1, 0, *range(2, 8)]]
+    assert word_sum(words.view(np.uint8).data) != word_sum(swapped.view(np.uint8).data)
+    assert word_sum(words.view(np.uint8).data) == 1456069854528987344  # entries of before are read by it
 
 
 def test_damaged_times_are_an_error(clips: list[Clip], tmp_path: Path) -> None:

@@ -290,6 +290,43 @@ def test_collate_keeps_captions_with_their_videos(paths: list[Path]) -> None:
     assert torch.equal(batch.clips.frames[1], dataset[0].clip.frames)
 
 
+def test_a_batch_is_its_rows_whatever_was_in_its_memory(paths: list[Path]) -> None:
+    mixed = [paths[0], None, paths[4], paths[3]]
+    dataset = EvaluationDataset(SAMPLES, mixed, loader(rate=1), SPEC, WORDS, tolerate=True)
+    with pytest.warns(UserWarning, match="counts as failed"):
+        rows = [dataset[index] for index in range(4)]
+    for _ in range(3):
+        room = dataset.loader.room(4)
+        room.frames.fill_(1)
+        place = room.frames.data_ptr()
+        del room
+        with pytest.warns(UserWarning, match="counts as failed"):
+            found = dataset.__getitems__(range(4))
+        assert found.clips.frames.data_ptr() == place
+        assert all(map(same, found, rows))
+        whole, apart = collate(found), collate(rows)
+        assert whole.clips.frames is found.clips.frames
+        assert all(map(torch.equal, whole.clips, apart.clips))
+        assert torch.equal(whole.decoded, apart.decoded)
+        del found, whole
+
+
+def test_training_batches_are_their_rows(paths: list[Path]) -> None:
+    dataset = training([paths[4], *paths[1:4]], "segment_random", tolerate=True)
+    keys = [(2, row) for row in range(COUNT)]
+    with pytest.warns(UserWarning, match="another training row"):
+        assert all(map(same, dataset.__getitems__(keys), [dataset[key] for key in keys]))
+
+
+def test_a_batch_that_is_held_is_never_written_over(paths: list[Path]) -> None:
+    batches = list(DataLoader(evaluation(paths), batch_size=1, collate_fn=collate))
+    again = list(DataLoader(evaluation(paths), batch_size=1, collate_fn=collate))
+    assert len({batch.clips.frames.data_ptr() for batch in batches}) == len(SAMPLES)
+    for index, (one, other) in enumerate(zip(batches, again, strict=True)):
+        assert torch.equal(one.clips.frames, other.clips.frames)
+        assert torch.equal(one.clips.frames[0], evaluation(paths)[index].clip.frames)
+
+
 def test_datasets_travel_to_loader_workers(paths: list[Path]) -> None:
     dataset = training(paths)
     assert same(pickle.loads(pickle.dumps(dataset))[0, 2], dataset[0, 2])

@@ -97,6 +97,13 @@ def test_training_rows(clip: Path) -> None:
     assert_turned(data[0, 1].clip, data[0, 0].clip)
 
 
+def test_a_batch_has_both(clip: Path) -> None:
+    data = EvaluationDataset([FORWARD, BACK], [clip, clip], loader(), SPEC, 6, False)
+    for place, row in enumerate(data.__getitems__([0, 1])):
+        for found, wanted in zip(row.clip, data[place].clip, strict=True):
+            assert found.equal(wanted)
+
+
 def test_reversing_batches_and_clips_is_one_thing(clip: Path) -> None:
     data = EvaluationDataset([FORWARD, BACK], [clip, clip], loader(count=30), SPEC, 6, False)
     batch = collate([data[0], data[1]]).clips

@@ -313,8 +313,7 @@ def test_a_cached_entry_is_not_damaged_for_it(
 
     cache = FrameCache(tmp_path, LOADER.profile)
     build(cache, [Clip(clip)], workers=0)
-    text = f"{os.strerror(number)} (os error {number})"
-    monkeypatch.setattr(module, "safe_open", _raising(module.SafetensorError(text)))
+    monkeypatch.setattr(module.os, "preadv", _raising(OSError(number, os.strerror(number))))
     with pytest.raises(ResourceError, match=RUN_OUT[number]):
         cache.check(Clip(clip))
 

@@ -304,24 +304,6 @@ def test_entries_are_taken_over_without_links(
     assert [outcome.did for outcome in build(cache, [Clip(clip)], workers=0)] == ["kept"]
 
 
-def test_an_entry_is_read_where_files_cannot_be_mapped(
-    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from petl_bench.data import cache as module
-
-    cache = FrameCache(tmp_path, LOADER.profile)
-    build(cache, [Clip(clip)], workers=0)
-
-    def unmapped(*args: Any) -> Any:
-        raise module.SafetensorError("Error opening: No such device (os error 19)")
-
-    expected = cache.read(Clip(clip), lambda frames, fps, times: torch.arange(1).numpy())
-    monkeypatch.setattr(module, "safe_open", unmapped)
-    with pytest.warns(UserWarning, match="cannot map"):
-        found = cache.read(Clip(clip), lambda frames, fps, times: torch.arange(1).numpy())
-    assert torch.equal(found.frames, expected.frames)
-
-
 def test_unknown_room_is_no_lack_of_it(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for usage in (lambda folder: shutil._ntuple_diskusage(0, 0, 0), failing(errno.ENOSYS)):  # type: ignore[attr-defined]
         monkeypatch.setattr(shutil, "disk_usage", usage)
