@@ -26,7 +26,7 @@ def features(count: int) -> tuple[Tensor, Tensor]:
     """Of as many captions and clips, (N, E) each, normalised, the i-th caption near the i-th clip."""
     draw = torch.Generator().manual_seed(0)
     text = torch.randn(count, _WIDTH, generator=draw)
-    video = text + 4 * torch.randn(count, _WIDTH, generator=draw)
+    video = text + 10 * torch.randn(count, _WIDTH, generator=draw)
     return normalize(text, dim=-1), normalize(video, dim=-1)
 
 

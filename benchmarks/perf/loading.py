@@ -26,8 +26,11 @@ from datamodules.custom import Custom
 from petl_bench.backbones.clip import CLIP
 from petl_bench.data.build_cache import build
 from petl_bench.fixture import write_fixture
+from petl_bench.inputs import InputSpec
 
 _BATCH, _CAPTIONS = 16, 12
+#: of the training split at least
+CLIPS = 18
 
 
 def real_clips() -> list[Path]:
@@ -37,8 +40,14 @@ def real_clips() -> list[Path]:
 
 
 @contextmanager
-def dataset(quick: bool) -> Iterator[tuple[Path, str]]:
-    """A folder of clips with captions, and what clips they are."""
+def dataset(quick: bool, captions: int = _CAPTIONS, text: str = "caption of a clip") -> Iterator[tuple[Path, str]]:
+    """A folder of clips with captions, and what clips they are.
+
+    Args:
+        quick: tiny clips.
+        captions: of each training clip.
+        text: of all captions.
+    """
     with tempfile.TemporaryDirectory(prefix="petl_bench_") as name:
         root, clips = Path(name), [] if quick else real_clips()
         if clips:
@@ -50,19 +59,18 @@ def dataset(quick: bool) -> Iterator[tuple[Path, str]]:
             write_fixture(root / "made", train_videos=19, test_videos=1, captions_per_video=1, **size)
             shutil.move(root / "made" / "videos", root / "videos")
         *train, test = sorted(path.name for path in (root / "videos").iterdir())
-        for split, names, captions in (("train", train, _CAPTIONS), ("test", [test], 1)):
+        for split, names, count in (("train", train, captions), ("test", [test], 1)):
             with (root / f"{split}.csv").open("w", newline="", encoding="utf-8") as file:
-                rows = [(clip, f"caption {number} of a clip") for clip in names for number in range(captions)]
+                rows = [(clip, f"{number} {text}") for clip in names for number in range(count)]
                 csv.writer(file).writerows([("video", "caption"), *rows])
         yield root, f"{len(train)} clips {'of MSR-VTT' if clips else 'generated'}"
 
 
-def module(root: Path, quick: bool, **options: Any) -> Custom:
-    """The data module with batches of 16 clips of 12 frames, read in this process, on its training split."""
-    with torch.device("meta"):
-        backbone = CLIP("tiny" if quick else "ViT-B-32-quickgelu", None)
-    data = Custom(root, batch_size=_BATCH, frames=12, frame_rate=1, num_workers=0, partial=True, **options)
-    data.link(backbone.spec, seed=0)
+def module(root: Path, spec: InputSpec, **options: Any) -> Custom:
+    """The data module of a `dataset`, linked to what a backbone expects; batches are read in this process."""
+    defaults = {"batch_size": _BATCH, "frames": 12, "frame_rate": 1, "num_workers": 0, "partial": True}
+    data = Custom(root, **defaults | options)
+    data.link(spec, seed=0)
     return data
 
 
@@ -71,12 +79,14 @@ def cached(cold: bool, goal: float, sizes: Sizes) -> list[Row]:
     what = f"{'cold' if cold else 'warm'} clip of 12 frames, decord / cache"
     if find_spec("decord") is None:
         return [left_out(what, goal, "more", "decord is not installed (extra decord)")]
+    with torch.device("meta"):
+        spec = CLIP("tiny" if sizes.quick else "ViT-B-32-quickgelu", None).spec
     with dataset(sizes.quick) as (root, told):
-        ours = module(root, sizes.quick, cache=root / "cache")
+        ours = module(root, spec, cache=root / "cache")
         cache = ours.clip_loader.cache
         assert cache is not None, "its folder was given"
         build(cache, ours.clips(), workers=0)
-        theirs = module(root, sizes.quick, reader="decord")
+        theirs = module(root, spec, reader="decord")
         for data in (ours, theirs):
             data.setup("fit")
         files = [path for path in root.rglob("*") if path.is_file()]
