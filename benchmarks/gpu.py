@@ -26,13 +26,14 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from functools import wraps
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
+import torch._dynamo
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
@@ -190,7 +191,9 @@ def steps(name: str, way: str, place: Place, batches: DataLoader[Any] | None = N
         "--trainer.accelerator": "gpu" if place.gpu else "cpu",
         "--trainer.precision": "bf16-mixed",
     }
-    with patch.object(Trainer, "fit", fit), redirect_stdout(printed):
+    # All blocks share their code, each compiles it with its own weights, and beyond the limit dynamo compiles nothing.
+    limit = torch._dynamo.config.patch(recompile_limit=128) if WAYS[way] is not None else nullcontext()
+    with limit, patch.object(Trainer, "fit", fit), redirect_stdout(printed):
         code = petl_bench(["profile", "--json", *(f"{option}={value}" for option, value in asked.items())])
     if code:
         return {"failed": code}  # it said why
@@ -242,12 +245,12 @@ def measure(names: Sequence[str], place: Place) -> dict[str, Any]:
             with ExitStack() as stack:
                 batches = stack.enter_context(fed(place, name)) if way == "fed by the loader" else None
                 one = steps(name, way, place, batches)
-            found[name][way] = one = _completed(one, found[name], top["matmul_tflops"])
+            found[name][way] = one = completed(one, found[name], top["matmul_tflops"])
             print(_line(name, way, one), flush=True)
     return {"ceilings": top, "methods": found}
 
 
-def _completed(one: dict[str, Any], of_method: dict[str, dict[str, Any]], tflops: float) -> dict[str, Any]:
+def completed(one: dict[str, Any], of_method: dict[str, dict[str, Any]], tflops: float) -> dict[str, Any]:
     """With achieved / limit, and the speed over that of the first way; operations are those of the first way, too."""
     if "failed" in one:
         return one

@@ -126,8 +126,9 @@ def test_bad_options(wrong: list[str], said: str, capsys: pytest.CaptureFixture[
 def test_every_kind_of_measurement_runs(capsys: pytest.CaptureFixture[str], own_folder: Path) -> None:
     """With this checkout in the place of 3e531d0."""
     assert main(["--quick", "--before", str(REPOSITORY), "--only", *KINDS]) == 0
-    _, *lines = capsys.readouterr().out.splitlines()
-    rows = {line.split("  ")[0]: line.split() for line in lines if not line.startswith(("caching", "20 of"))}
+    printed = capsys.readouterr().out.splitlines()
+    table = printed[next(place for place, line in enumerate(printed) if line.startswith("what ")) + 1 :]
+    rows = {line.split("  ")[0]: line.split() for line in table}
     assert len(rows) == len(KINDS) + 2  # steps also save bytes, growth has two
     memory = rows.pop("exponent of an evaluation's memory")
     assert memory[-1] == "memory"  # too little of it
