@@ -10,7 +10,7 @@ export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test regression regression-record wheel lint format report bench-fixture faults fuzz versions audit clean
+.PHONY: help setup demo test regression regression-record wheel lint format report bench-fixture bench-perf faults fuzz versions audit clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,10 @@ report: setup ## leaderboard of the runs below RUNS (default: runs): make report
 # May be interrupted: a later start does what is missing. The rates are chosen before (docs/bench_fixture.md).
 bench-fixture: setup ## every method, backbone and task on the diagnostic clips with three seeds (hours on two cores)
 	$(BIN)/python -m benchmarks.fixture
+
+# BEFORE: a checkout of 3e531d0, through which official codes are compared (docs/performance.md).
+bench-perf: setup ## speed, bytes and growth against their goals, as a table and benchmarks/results/perf.json (half an hour)
+	$(BIN)/python -m benchmarks.perf --output benchmarks/results/perf.json $(if $(BEFORE),--before $(BEFORE))
 
 faults: setup ## kill, fill disks, flip bits, give bad files to the suite, print what held (45 minutes)
 	$(BIN)/python -m benchmarks.faults

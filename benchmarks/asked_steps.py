@@ -1,4 +1,6 @@
-"""Takes training steps of whichever checkout PYTHONPATH names, when it is asked to: half of `benchmarks.training_step`.
+"""Takes training steps of whichever checkout PYTHONPATH names, when it is asked to.
+
+Half of `benchmarks.training_step` and of `benchmarks.perf`.
 
 All it knows of a checkout is `petl-bench profile`, so that it runs beside old ones, too. It reads a line of JSON for
 each configuration, then one for each turn; `ready`, the seconds of CPU of each turn and, at last, what profile and the
@@ -12,6 +14,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import Any, TextIO
 from unittest.mock import patch
@@ -53,8 +56,17 @@ def tell(answers: TextIO, **what: Any) -> None:
     print(json.dumps(what), file=answers, flush=True)
 
 
-def profile(config: str, turns: int, steps: int, clips: int, answers: TextIO) -> None:
-    """Takes all turns with one configuration."""
+def profile(config: str, turns: int, steps: int, clips: int, answers: TextIO, options: Sequence[str] = ()) -> None:
+    """Takes all turns with one configuration.
+
+    Args:
+        config: its name.
+        turns: how often it is asked for steps.
+        steps: in a turn.
+        clips: of a step.
+        answers: takes the answers.
+        options: of the configuration, as `petl-bench profile` takes them.
+    """
     asked, printed = Turns(steps, answers), io.StringIO()
 
     def fit(trainer: Trainer, *args: Any, **kwargs: Any) -> None:
@@ -62,10 +74,10 @@ def profile(config: str, turns: int, steps: int, clips: int, answers: TextIO) ->
         FIT(trainer, *args, **kwargs)
 
     # profile warms up with a step of its own
-    options = [f"--config={config}", f"--steps={turns * steps - 1}", f"--clips={clips}", "--json"]
+    asking = [f"--config={config}", f"--steps={turns * steps - 1}", f"--clips={clips}", "--json"]
     on_cpu = ["--trainer.accelerator=cpu", "--trainer.precision=32-true"]
     with patch.object(Trainer, "fit", fit), redirect_stdout(printed):
-        code = main(["profile", *options, *on_cpu])
+        code = main(["profile", *asking, *on_cpu, *options])
     if code:
         sys.exit(code)
     train = json.loads(printed.getvalue())["train"]

@@ -19,7 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -42,24 +42,29 @@ class CheckoutError(Exception):
 
 
 class Checkout:
-    """Takes training steps of one checkout when it is asked to.
+    """Takes turns of one checkout when it is asked to: of training steps, or of what another script does.
 
     Args:
         folder: of the checkout.
         current: folder in which it works.
         errors: takes what it prints.
+        script: in this folder; reads and answers lines of JSON as `asked_steps` does.
+        more: folders with packages that the script needs besides.
 
     Raises:
         CheckoutError: there is no petl_bench in the folder.
     """
 
-    def __init__(self, folder: Path, current: str, errors: Path) -> None:
+    def __init__(
+        self, folder: Path, current: str, errors: Path, script: str = "asked_steps.py", more: Sequence[str] = ()
+    ) -> None:
         if not (folder / "petl_bench" / "__init__.py").is_file():
             raise CheckoutError(f"{folder} holds no petl_bench: give the folder of a checkout")
         self.folder, self._errors = folder, errors
         # With -P the folder of the script is none to import from.
-        command = [sys.executable, "-P", str(Path(__file__).with_name("asked_steps.py"))]
-        surroundings = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-P", str(Path(__file__).parent / script)]
+        path = os.pathsep.join([str(folder), *more])
+        surroundings = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         with errors.open("w") as file:
             self.process = subprocess.Popen(command, cwd=current, env=surroundings, stderr=file, **pipes)
