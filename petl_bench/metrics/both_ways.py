@@ -118,7 +118,7 @@ class _Pass:
                 tile = tile_of(columns) if tile is None else tile
                 clips, own = np.arange(columns.start, columns.stop), self._pairs(rows, columns)
                 t2v.count(tile, captions, clips, own)
-                of_captions.count(tile.T, clips, captions, own[::-1])
+                of_captions.count(tile.T, clips, captions, (own[1], own[0]))
                 if texts > videos:
                     self._count_sets(of_sets, tile, rows, clips)
         found = {"t2v": t2v.ranks(videos, self.failed[self.text_video])}

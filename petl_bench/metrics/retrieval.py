@@ -234,17 +234,24 @@ class TextConditionedRetrievalMetric(RetrievalMetric):
         return scores_of_frames(text, video, mask, self.temperature, failed)
 
 
-def ranks_of_directions(scores: Scores, text_video: Tensor, chunk: int = 256) -> dict[str, Ranks]:
-    """`t2v`, `v2t` and, if a video has several captions, `v2t_captions`, as `RetrievalResult` says."""
+def ranks_of_directions(scores: Scores, text_video: Tensor) -> dict[str, Ranks]:
+    """`t2v`, `v2t` and, if a video has several captions, `v2t_captions`, as `RetrievalResult` says.
+
+    Memory beside the features is linear in captions and videos, see `petl_bench.metrics.both_ways`.
+
+    Raises:
+        NonFiniteError: a similarity is NaN or infinite.
+        DataError: `text_video` does not fit the scores, or a video has no caption.
+    """
     if scores.tiles is not None:
         text_video = _check_pairs(scores, text_video)
         _require_captions(scores, text_video)
         return ranks_both_ways(scores.tiles, text_video, scores.failed)
-    directions = {"t2v": text_to_video_ranks(scores, text_video, chunk)}
-    captions = video_to_text_ranks(scores, text_video, chunk)
+    directions = {"t2v": text_to_video_ranks(scores, text_video)}
+    captions = video_to_text_ranks(scores, text_video)
     if scores.texts == len(scores.failed):
         return directions | {"v2t": captions}
-    return directions | {"v2t": video_to_caption_set_ranks(scores, text_video, chunk), "v2t_captions": captions}
+    return directions | {"v2t": video_to_caption_set_ranks(scores, text_video), "v2t_captions": captions}
 
 
 def _evaluate(scores: Scores, text_video: Tensor) -> RetrievalResult:

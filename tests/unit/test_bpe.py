@@ -4,7 +4,6 @@ import random
 
 import pytest
 import torch
-from open_clip.tokenizer import SimpleTokenizer
 
 from petl_bench.bpe import SMALLEST, VOCABULARY, _bpe, clip_tokenize
 
@@ -31,11 +30,6 @@ ODD = [
 ]
 
 
-def plain(caption: str, tokenizer: SimpleTokenizer) -> list[int]:
-    """The whole text at once, nothing left out."""
-    return tokenizer.encode(caption)
-
-
 def assert_plain(captions: list[str], vocabulary: int = VOCABULARY) -> None:
     tokenizer = _bpe(vocabulary)
     for length in (2, 3, 20, 400):
@@ -44,7 +38,7 @@ def assert_plain(captions: list[str], vocabulary: int = VOCABULARY) -> None:
         assert mask.dtype == torch.bool
         assert ids.shape == mask.shape == (len(captions), length)
         for row, caption in enumerate(captions):
-            words = plain(caption, tokenizer)[: length - 2]
+            words = tokenizer.encode(caption)[: length - 2]
             tokens = [tokenizer.sot_token_id, *words, tokenizer.eot_token_id]
             assert ids[row].tolist() == tokens + [0] * (length - len(tokens)), caption
             assert mask[row].tolist() == [place < len(tokens) for place in range(length)], caption
