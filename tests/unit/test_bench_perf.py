@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -85,6 +86,24 @@ def test_sorting_and_counting_rank_alike() -> None:
     ours, theirs = evaluation.ranked(text, video), evaluation.ranked_by_sorting(text.numpy(), video.numpy())
     assert {way: found.tolist() for way, found in ours.items()} == {way: theirs[way].tolist() for way in ours}
     assert len(set(ours["t2v"].tolist())) > 3  # neither always right nor always wrong
+
+
+def test_ties_have_one_place_each() -> None:
+    same = np.ones((3, 2), dtype=np.float32)
+    assert {way: found.tolist() for way, found in evaluation.ranked_by_sorting(same, same).items()} == {
+        "t2v": [1, 1, 1],
+        "v2t": [1, 1, 1],
+    }
+
+
+def test_evaluations_that_rank_otherwise_are_not_compared() -> None:
+    ours = np.ones(200, dtype=np.int32)
+    theirs = ours.copy()
+    theirs[:2] += 1
+    evaluation.require_alike({"t2v": ours}, {"t2v": theirs})
+    theirs[2] += 1
+    with pytest.raises(SystemExit, match=r"both evaluations rank differently: 1\.5% of t2v"):
+        evaluation.require_alike({"t2v": ours}, {"t2v": theirs})
 
 
 def test_memory_of_a_piece_of_work_is_told() -> None:
