@@ -13,6 +13,7 @@ from petl_bench.data.batch import Batch
 from petl_bench.inputs import Words
 from petl_bench.metrics.reranking import RerankedRetrievalMetric
 from petl_bench.ranges import Count, NonNegative
+from petl_bench.storage.spill import OnDisk, Spill
 from petl_bench.tasks.base import present
 
 #: captions that are matched with one video at once, those of like length together: few tokens are padding
@@ -27,16 +28,20 @@ class Reranking(Configurable):
     Args:
         k: candidates of each query.
         beta: weight of the cosine. UniAdapter's released configurations (images): 0; BLIP and Aurora (video): 1.
+        tokens_in_memory: GB (10⁹ bytes) of clips' tokens that a process keeps in memory until they are matched; further
+            ones go into a temporary file (in TMPDIR), which takes time and changes no score.
     """
 
-    def __init__(self, k: Count = 128, beta: NonNegative = 1.0) -> None:
-        self.k, self.beta = k, beta
+    operational = frozenset({"tokens_in_memory"})
+
+    def __init__(self, k: Count = 128, beta: NonNegative = 1.0, tokens_in_memory: NonNegative = 16.0) -> None:
+        self.k, self.beta, self.tokens_in_memory = k, beta, tokens_in_memory
 
 
 class _Clip(NamedTuple):
-    """What is kept of a clip, on the CPU: tokens (1, T * L, D), frames (1, T, E), mask (1, T)."""
+    """What is kept of a clip, on the CPU or on disk: tokens (1, T * L, D), frames (1, T, E), mask (1, T)."""
 
-    tokens: Tensor
+    tokens: Tensor | OnDisk
     frames: Tensor
     mask: Tensor
 
@@ -56,6 +61,8 @@ class SecondStage:
     def __init__(self, options: Reranking) -> None:
         self.metric = RerankedRetrievalMetric(options.k, options.beta)
         self._clips: dict[int, _Clip] = {}
+        advice = "raise task.reranking.init_args.tokens_in_memory"
+        self._tokens = Spill(options.tokens_in_memory * 1e9, advice)
 
     def record(self) -> dict[str, Any]:
         """Test-time choices that are part of the protocol."""
@@ -72,7 +79,7 @@ class SecondStage:
         tokens, frames, mask = map(_on_the_host, kept)
         for row in batch.decoded.nonzero().flatten().tolist():
             one = slice(row, row + 1)
-            self._clips[int(batch.video_index[row])] = _Clip(tokens[one], frames[one], mask[one])
+            self._clips[int(batch.video_index[row])] = _Clip(self._tokens.put(tokens[one]), frames[one], mask[one])
 
     def finish(self, backbone: Backbone) -> None:
         """Scores all pairs of candidates, after the last batch."""
@@ -81,7 +88,8 @@ class SecondStage:
         device = next(backbone.parameters()).device
         lengths = candidates.mask.sum(dim=1)
         for index, clip in self._clips.items():
-            tokens, frames, mask = (part.to(device, non_blocking=True) for part in clip)
+            kept = self._tokens.get(clip.tokens), clip.frames, clip.mask
+            tokens, frames, mask = (part.to(device, non_blocking=True) for part in kept)
             memory, texts = memory_of(tokens, mask), candidates.texts_of(index)
             by_length = texts[lengths[texts].argsort(stable=True)]
             for own in by_length.split(_CHUNK) if len(texts) else ():
@@ -90,11 +98,12 @@ class SecondStage:
                 )
                 logits = matching.match(Words(ids, text_mask), fusion.weigh_frames(memory, text, frames, mask))
                 self.metric.update_pairs(own, index, logits[:, 1])
-        self._clips = {}
+        self.reset()
 
     def reset(self) -> None:
         """Forgets the clips; the metric is its owner's to reset."""
         self._clips = {}
+        self._tokens.clear()
 
 
 def precision_of_readers(tokens: Tensor) -> torch.dtype:

@@ -1,3 +1,5 @@
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from petl_bench.inputs import Words
 from petl_bench.method import Method
 from petl_bench.nn.transformer import Memory
 from petl_bench.storage.adapters import Adapter
+from petl_bench.storage.spill import OnDisk
 from petl_bench.tasks import matching, reranking
 from petl_bench.tasks.base import present
 from petl_bench.tasks.matching import MatchingRetrieval, _Encoders, _GlobalBatch
@@ -292,6 +295,27 @@ def test_ranks_follow_from_matching_pair_by_pair(kind: type[Method], beta: float
     assert result.ranks["t2v"].tolist() == (1 + (scores > diagonal[:, None]).sum(1)).tolist()
     assert result.ranks["v2t"].tolist() == (1 + (scores > diagonal).sum(0)).tolist()
     assert result.inference == {"rerank_k": 4, "rerank_beta": beta, "dual_softmax": False, "pooling": "mean"}
+
+
+def test_tokens_on_disk_give_the_same_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    scores = []
+    for gigabytes in (16.0, 0.0):
+        method = build(reranking=Reranking(k=4, tokens_in_memory=gigabytes))
+        second = present(task_of(method).second)
+        get, kinds = second._tokens.get, []
+
+        def spy(kept: Tensor | OnDisk, get: Any = get, kinds: list[type] = kinds) -> Tensor:
+            kinds.append(type(kept))
+            return get(kept)
+
+        monkeypatch.setattr(second._tokens, "get", spy)
+        evaluate(method, evaluation_batch(method))
+        assert kinds == 4 * [Tensor if gigabytes else OnDisk]
+        scores.append(torch.cat(second.metric.pair_match))
+    assert len(scores[0]) == 16
+    assert scores[0].equal(scores[1])
+    assert not list(tmp_path.iterdir())
 
 
 def test_captions_of_like_length_are_matched_together(monkeypatch: pytest.MonkeyPatch) -> None:
