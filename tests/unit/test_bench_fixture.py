@@ -118,6 +118,13 @@ def names(place: Place) -> list[str]:
     return sorted(f"{name} {seed}" for name, seed in runs.finished(place))
 
 
+def test_what_follows_the_jobs_may_call_something(tmp_path: Path) -> None:
+    """As the report does, which stands behind all runs."""
+    assert dict(calls.side_by_side([tmp_path / "job"], lambda log: calls.petl_bench(["--version"], tmp_path, log), 1))
+    calls.petl_bench(["--version"], tmp_path, tmp_path / "after")
+    assert (tmp_path / "job").read_text() == (tmp_path / "after").read_text() != ""
+
+
 def test_everything_that_is_packaged_is_compared_once() -> None:
     found = [recipe.name for recipe in recipes.recipes()]
     assert len(found) == len(set(found))
