@@ -40,7 +40,7 @@ def batch_of(spec: Any) -> Any:
     batch = batch._replace(text_index=index, text_video=index % _CLIPS, questions=())
     if hasattr(batch, "words"):
         return batch._replace(words=words, options=None)
-    ids, mask = words
+    ids, mask = words[:2]
     return batch._replace(ids=ids, text_mask=mask)
 
 

@@ -92,7 +92,7 @@ def _answering(
     words = tokenized(backbone, [question for question, _ in asked])
     states = Memory(backbone.fuse(words, memory), words.mask)
     answers = backbone.answer_words([answer for _, answer in asked])
-    return answer_losses(backbone.decode(answers, states), *answers, label_smoothing=0.0).mean()
+    return answer_losses(backbone.decode(answers, states), answers.ids, answers.mask, label_smoothing=0.0).mean()
 
 
 def _tensors(both: _Both) -> dict[str, Tensor]:

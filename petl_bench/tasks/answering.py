@@ -257,4 +257,5 @@ def after_vision_of_answers(backbone: Backbone, batch: Batch, memory: Memory | N
     """A question reads the clip, and one answer of so many tokens is decoded (`Task.after_vision`)."""
     assert memory is not None  # whoever has a decoder has tokens
     states = Memory(present(backbone.fusion).fuse(batch.words, memory), batch.words.mask)
-    present(backbone.answers).decode(Words(*(part[:, :max_length] for part in batch.words[:2])), states)
+    answer = Words(batch.words.ids[:, :max_length], batch.words.mask[:, :max_length])
+    present(backbone.answers).decode(answer, states)

@@ -11,6 +11,8 @@ from torch.func import functional_call
 
 from petl_bench.errors import UsageError
 
+_torch: Any = torch  # type checkers do not see the `_foreach_` operations, which torch's documentation lists
+
 
 class MomentumCopy(nn.Module):
     """Moving averages of parameters, and a module computed with them in the place of its own.
@@ -45,7 +47,7 @@ class MomentumCopy(nn.Module):
         for turn in range(max([1, *times.values()])):
             moved = [name for name in averages if turn < times.get(name, 1)]
             towards = [parameters[name] for name in moved]
-            torch._foreach_lerp_([averages[name] for name in moved], towards, 1 - self.momentum)
+            _torch._foreach_lerp_([averages[name] for name in moved], towards, 1 - self.momentum)
 
     @torch.no_grad()
     def call(self, module: nn.Module, *args: Any) -> Any:

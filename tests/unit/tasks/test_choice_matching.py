@@ -124,7 +124,7 @@ def test_the_tolerance_is_above_what_the_order_of_frames_moves_a_logit_by() -> N
         blip.itm_head.weight.mul_(10)
         for count in (4, 16):
             batch = make_batch(blip, frames=count)
-            tokens, mask, _ = blip.encode_video_tokens(batch.clips).memory
+            tokens, mask, *_ = blip.encode_video_tokens(batch.clips).memory
             logits = blip.match(batch.words, Memory(tokens, mask))[:, 1]
             generator = torch.Generator().manual_seed(0)
             for order in (torch.arange(count).flip(0), torch.randperm(count, generator=generator)):

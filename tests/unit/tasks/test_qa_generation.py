@@ -86,7 +86,7 @@ def states_of(method: Method, batch: Batch, clip: int, text: int) -> Tensor:
     """Of one question about one clip, computed alone and without padding: (1, N, D)."""
     blip, one = blip_of(method), slice(clip, clip + 1)
     words = int(batch.words.mask[text].sum())
-    own = Words(*(part[text : text + 1, :words] for part in batch.words[:2]))
+    own = Words(batch.words.ids[text : text + 1, :words], batch.words.mask[text : text + 1, :words])
     return blip.fuse(own, blip.encode_video_tokens(batch.clips.select(one)).memory)
 
 
