@@ -71,8 +71,8 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         manifest: what `petl-bench data verify` wrote; clips that it does not call good, or that changed since, count as
             unreadable. Null reads whatever is there.
         videos: folder of the clips below `root`; searched with all its sub-folders.
-        num_workers: loader processes per process. 0 reads in the process itself, and a batch ahead in a thread with a
-            `cache`, which then is the fastest: processes hand each batch over through shared memory.
+        num_workers: loader processes per process, which hand each batch over through shared memory. 0 reads in the
+            process itself, and with a `cache` a batch ahead in a thread.
         loader_timeout: seconds without a batch after which a run stops and names the files; 0 waits for ever.
         val_videos: training videos held out for validation, for protocols without a validation split.
         bad_videos: `error` stops at a missing or unreadable video. `tolerate` trains without it, and in evaluation
