@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 
-#: odd, so that each word counts by a factor of its own: 2**64 divided by the golden ratio
+#: odd, so that each word counts by a factor of its own: its bits follow no pattern
 _STEP = 0x9E3779B97F4A7C15
 
 
