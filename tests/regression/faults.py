@@ -109,8 +109,8 @@ def one_frame_repeated(patch: pytest.MonkeyPatch) -> None:
 
     def still(self: ClipLoader, *args: Any, **kwargs: Any) -> Clips:
         clip = load(self, *args, **kwargs)
-        shown = clip.mask[:, None, None, None]  # (T, 1, 1, 1)
-        return clip._replace(frames=torch.where(shown, clip.frames[:1], clip.frames))
+        clip.frames[clip.mask] = clip.frames[0].clone()  # in place: it lies in the memory of its batch
+        return clip
 
     patch.setattr(ClipLoader, "load", still)
 
