@@ -3,7 +3,7 @@
     python -m benchmarks.describe_scale [--before FOLDER] [--rounds 3]
 
 The captions are made up of words that recur as in captions; the list of test videos has none of its own. Seconds are
-those of the processor, of the whole command in a process of its own, one thread, less those of the same command on 20
+those of the processor, of the whole command in a process of its own, one thread, less those of the same command on 40
 captions: what is left is not imports. With `--before` the checkout in a folder takes turns with this one.
 """
 
@@ -14,49 +14,26 @@ import csv
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.perf.rounds import ROOT, ratio, summary
+
 VIDEOS, CAPTIONS = 10_000, 20
 _SYLLABLES = (
-    "ba",
-    "con",
-    "der",
-    "fi",
-    "gar",
-    "hol",
-    "jo",
-    "ka",
-    "lum",
-    "ma",
-    "ner",
-    "ope",
-    "que",
-    "ro",
-    "sta",
-    "tion",
-    "vel",
+    *("ba", "con", "der", "fi", "gar", "hol", "jo", "ka", "lum"),
+    *("ma", "ner", "ope", "que", "ro", "sta", "tion", "vel"),
 )
 
 
 def make_annotations(folder: Path, videos: int) -> None:
     """Writes the files of protocol 1kA-9k; a tenth of the videos is the test split."""
     chosen = random.Random(0)
-    words = [
-        "a",
-        "is",
-        "the",
-        "in",
-        "man",
-        "woman",
-        "it's",
-        *("".join(chosen.choices(_SYLLABLES, k=3)) for _ in range(5000)),
-    ]
+    words = ["a", "is", "the", "in", "man", "woman", "it's"]
+    words += ["".join(chosen.choices(_SYLLABLES, k=3)) for _ in range(5000)]
     frequency = [1 / (place + 1) for place in range(len(words))]  # Zipf
 
     def caption() -> str:
@@ -107,13 +84,9 @@ def main() -> None:
                 imports, _ = described(checkout, small)
                 seconds[name].append(whole - imports)
                 texts[name] = told["splits"]
-    found: dict[str, Any] = {name: round(statistics.median(took), 2) for name, took in seconds.items()}
+    found: dict[str, Any] = {name: round(summary(took).value, 2) for name, took in seconds.items()}
     if options.before:
-        ratios = [here / before for here, before in zip(seconds["here"], seconds["before"], strict=True)]
-        found["here / before"] = {
-            "median": round(statistics.median(ratios), 2),
-            "all": [round(one, 2) for one in ratios],
-        }
+        found["here / before"] = ratio(seconds["here"], seconds["before"])._asdict()
         found["same words and cuts"] = all(
             {name: split.get(name) for name in ("captions", "words", "cut_share")}
             == {name: texts["before"][way].get(name) for name in ("captions", "words", "cut_share")}
