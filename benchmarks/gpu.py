@@ -1,12 +1,12 @@
 """Training on one GPU: what the card can do, and how near ViT-B/16 with 12 frames in bf16 comes to it.
 
-    python -m benchmarks.gpu [--clips 32] [--steps 20] [--only NAME ...]
+    python -m benchmarks.gpu [--clips 32] [--steps 20] [--only NAME ...] [--ways WAY ...]
 
 First the ceilings, measured in the same call: a large product of bf16 matrices, and a copy within the device's memory.
 Then MV-Adapter, UniAdapter, AdaptFormer, LoRA and full fine-tuning take the steps of `petl-bench profile`, which are
-those of `fit`, with random weights on synthetic batches: as they are, with every block under `torch.compile`, with
-CUDA graphs (`reduce-overhead`; shapes are fixed, for all captions are full), and fed by the loader from a frame cache
-(whose batches are not pinned here).
+those of `fit`, with random weights on synthetic batches: as they are, fed by the loader from a frame cache (whose
+batches are not pinned here), with four times the clips in chunks of as many as before (`task.chunk`), with every block
+under `torch.compile`, and with CUDA graphs (`reduce-overhead`; shapes are fixed, for all captions are full).
 For each: clips per second, the most memory that was allocated, and achieved / limit, which is GFLOP per clip times
 clips per second over the product's ceiling.
 
@@ -15,8 +15,9 @@ backwards) and 1,285 for full fine-tuning. Those were counted by `FlopCounterMod
 fine-tuning, with attention added by hand (4 L^2 D of each layer and frame). UniAdapter's step is another one and has
 what the counter finds in its first step here; so has everything on a CPU, where the counter sees no fused attention.
 
-The result goes to `benchmarks/results/gpu/`. Without a GPU all of it runs on the CPU with tiny sizes, which shows that
-it runs, and no more; nothing is kept then unless `--output` says where.
+The result goes to `benchmarks/results/gpu/`, anew after each line, so that what was measured is kept. Without a GPU all
+of it runs on the CPU with tiny sizes, which shows that it runs, and no more; nothing is kept then unless `--output`
+says where.
 """
 
 from __future__ import annotations
@@ -57,12 +58,28 @@ METHODS: dict[str, tuple[str, float | None]] = {
     "LoRA": ("msrvtt_lora", 842),
     "Full": ("msrvtt_full", 1285),
 }
-#: options of `torch.compile`; None leaves blocks as they are
-WAYS: dict[str, dict[str, Any] | None] = {
-    "eager": None,
-    "compiled": {},
-    "cuda graphs": {"mode": "reduce-overhead"},
-    "fed by the loader": None,
+
+
+class Way(NamedTuple):
+    """How steps are taken.
+
+    Attributes:
+        compiled: options of `torch.compile`; None leaves blocks as they are.
+        fed: by the loader, not with one synthetic batch again and again.
+        chunks: how many of them make a batch, each as large as the batch of other ways.
+    """
+
+    compiled: dict[str, Any] | None = None
+    fed: bool = False
+    chunks: int = 1
+
+
+WAYS = {
+    "eager": Way(),
+    "fed by the loader": Way(fed=True),
+    "in chunks": Way(chunks=4),
+    "compiled": Way(compiled={}),
+    "cuda graphs": Way(compiled={"mode": "reduce-overhead"}),
 }
 _FIT = Trainer.fit
 
@@ -138,6 +155,7 @@ class Timed(Callback):
 
     def __init__(self, place: Place, compiled: dict[str, Any] | None) -> None:
         self._place, self._compiled, self._counting = place, compiled, ExitStack()
+        self._graphs = place.gpu and "mode" in (compiled or {})
         self.seconds, self.flop = 0.0, None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -150,6 +168,8 @@ class Timed(Callback):
                     block.compile(**options)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._graphs:
+            torch.compiler.cudagraph_mark_step_begin()
         if batch_idx == 0 and self._compiled is None:
             self._counter = self._counting.enter_context(FlopCounterMode(display=False))
         if batch_idx == self._place.warm:
@@ -165,17 +185,17 @@ class Timed(Callback):
             self.seconds += _now(self._place.gpu)
 
 
-def steps(name: str, way: str, place: Place, batches: DataLoader[Any] | None = None) -> dict[str, Any]:
+def steps(name: str, way: Way, place: Place, batches: DataLoader[Any] | None = None) -> dict[str, Any]:
     """What training steps of a method take.
 
     Args:
         name: of `METHODS`.
-        way: of `WAYS`.
+        way: how.
         place: where, and how many.
         batches: in the place of synthetic ones.
     """
     config, gflop = METHODS[name]
-    timed, printed = Timed(place, WAYS[way]), io.StringIO()
+    timed, printed, clips = Timed(place, way.compiled), io.StringIO(), way.chunks * place.clips
 
     @wraps(_FIT)  # the command's options are read off its arguments
     def fit(trainer: Trainer, model: LightningModule, train_dataloaders: Any) -> None:
@@ -187,21 +207,23 @@ def steps(name: str, way: str, place: Place, batches: DataLoader[Any] | None = N
         "--model.init_args.backbone.init_args.architecture": _architecture(name, place.gpu),
         "--data.init_args.frames": FRAMES,
         "--data.init_args.max_words": WORDS,
-        "--clips": place.clips,
+        "--clips": clips,
         "--steps": place.warm + place.steps - 1,  # it warms up with one of its own
         "--trainer.accelerator": "gpu" if place.gpu else "cpu",
         "--trainer.precision": "bf16-mixed",
     }
+    if way.chunks > 1:
+        asked["--model.init_args.task.init_args.chunk"] = place.clips
     # All blocks share their code, each compiles it with its own weights, and beyond the limit dynamo compiles nothing.
-    limit = torch._dynamo.config.patch(recompile_limit=128) if WAYS[way] is not None else nullcontext()
+    limit = torch._dynamo.config.patch(recompile_limit=128) if way.compiled is not None else nullcontext()
     with limit, patch.object(Trainer, "fit", fit), redirect_stdout(printed):
         code = petl_bench(["profile", "--json", *(f"{option}={value}" for option, value in asked.items())])
     if code:
         return {"failed": code}  # it said why
     train = json.loads(printed.getvalue())["train"]
-    counted = None if timed.flop is None else timed.flop / place.clips / 1e9
+    counted = None if timed.flop is None else timed.flop / clips / 1e9
     return {
-        "clips_per_s": place.clips * place.steps / timed.seconds,
+        "clips_per_s": clips * place.steps / timed.seconds,
         "peak_bytes": train["peak_allocated_bytes"] if place.gpu else train["peak_added_bytes"],
         "gflop_per_clip": gflop if place.gpu and gflop else counted,
         "gflop_per_clip_counted": counted,
@@ -233,22 +255,35 @@ def _spec_of(name: str, gpu: bool) -> InputSpec:
         return (BLIP if name == "UniAdapter" else CLIP)(_architecture(name, gpu), None).spec
 
 
-def measure(names: Sequence[str], place: Place) -> dict[str, Any]:
-    """Ceilings, and all ways of all methods."""
+def measure(names: Sequence[str], ways: Sequence[str], place: Place, keep: Callable[[dict[str, Any]], None]) -> None:
+    """Ceilings, then all methods in each way.
+
+    Args:
+        names: of `METHODS`.
+        ways: of `WAYS`.
+        place: where, and how much.
+        keep: is called with all that was found so far.
+    """
     top = ceilings(place)
     print(f"ceilings: {top['matmul_tflops']:.4g} TFLOP/s in bf16, copy {top['copy_gb_s']:.4g} GB/s", flush=True)
-    found: dict[str, dict[str, Any]] = {}
-    for name in names:
-        found[name] = {}
-        for way in WAYS:
-            if way == "cuda graphs" and not place.gpu:
+    found: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for way in ways:
+        for name in names:
+            if not _applies(name, way, place):
                 continue
             with ExitStack() as stack:
-                batches = stack.enter_context(fed(place, name)) if way == "fed by the loader" else None
-                one = steps(name, way, place, batches)
+                batches = stack.enter_context(fed(place, name)) if WAYS[way].fed else None
+                one = steps(name, WAYS[way], place, batches)
             found[name][way] = one = completed(one, found[name], top["matmul_tflops"])
             print(_line(name, way, one), flush=True)
-    return {"ceilings": top, "methods": found}
+            keep({"ceilings": top, "methods": found})
+
+
+def _applies(name: str, way: str, place: Place) -> bool:
+    """Graphs are CUDA's, and the matching task has no chunks."""
+    if way == "in chunks":
+        return name != "UniAdapter"
+    return place.gpu or way != "cuda graphs"
 
 
 def completed(one: dict[str, Any], of_method: dict[str, dict[str, Any]], tflops: float) -> dict[str, Any]:
@@ -277,7 +312,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--clips", type=int, default=32, help="of a step on a GPU (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="that are timed on a GPU (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=0, help="loader processes (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", choices=METHODS, default=METHODS, metavar="NAME", help=", ".join(METHODS))
+    parser.add_argument(
+        "--only", nargs="+", choices=METHODS, default=[*METHODS], metavar="NAME", help=", ".join(METHODS)
+    )
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=[*WAYS], metavar="WAY", help=", ".join(WAYS))
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder of the result (default: results/gpu/ here)")
     options = parser.parse_args(arguments)
     if min(options.clips, options.steps) < 1 or options.workers < 0:
@@ -288,13 +326,18 @@ def main(arguments: list[str] | None = None) -> int:
     if not gpu:
         print("no GPU: tiny sizes on the CPU, which shows that this runs, and no more")
     found = {"card": card, **rounds.surroundings(), "cuda": torch.version.cuda, **place._asdict()}
-    found |= measure(options.only, place)
-    folder = options.output or (RESULTS if gpu else None)
+    folder, path = options.output or (RESULTS if gpu else None), None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         named = re.sub(r"[^a-z0-9]+", "-", f"{card} {found['date']} {found['commit']}".lower()).strip("-")
         path = folder / f"{named}.json"
-        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+    def keep(measured: dict[str, Any]) -> None:
+        if path is not None:
+            path.write_text(json.dumps(found | measured, indent=1) + "\n", encoding="utf-8")
+
+    measure(options.only, options.ways, place, keep)
+    if path is not None:
         print(path)
     return 0
 
