@@ -26,6 +26,7 @@ import argparse
 import io
 import json
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
@@ -149,12 +150,13 @@ class Timed(Callback):
     """Times the steps after those that warm up, and counts the operations of the first one if it may.
 
     Attributes:
+        counting: to be closed where a step fails, or everything after it would be counted, too.
         seconds: of the timed steps together.
         flop: of the first step, forwards and backwards; None where blocks are compiled.
     """
 
     def __init__(self, place: Place, compiled: dict[str, Any] | None) -> None:
-        self._place, self._compiled, self._counting = place, compiled, ExitStack()
+        self._place, self._compiled, self.counting = place, compiled, ExitStack()
         self._graphs = place.gpu and "mode" in (compiled or {})
         self.seconds, self.flop = 0.0, None
 
@@ -171,7 +173,7 @@ class Timed(Callback):
         if self._graphs:
             torch.compiler.cudagraph_mark_step_begin()
         if batch_idx == 0 and self._compiled is None:
-            self._counter = self._counting.enter_context(FlopCounterMode(display=False))
+            self._counter = self.counting.enter_context(FlopCounterMode(display=False))
         if batch_idx == self._place.warm:
             self.seconds -= _now(self._place.gpu)
 
@@ -179,7 +181,7 @@ class Timed(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if batch_idx == 0 and self._compiled is None:
-            self._counting.close()
+            self.counting.close()
             self.flop = self._counter.get_total_flops()
         if batch_idx + 1 == self._place.warm + self._place.steps:
             self.seconds += _now(self._place.gpu)
@@ -216,7 +218,11 @@ def steps(name: str, way: Way, place: Place, batches: DataLoader[Any] | None = N
         asked["--model.init_args.task.init_args.chunk"] = place.clips
     # All blocks share their code, each compiles it with its own weights, and beyond the limit dynamo compiles nothing.
     limit = torch._dynamo.config.patch(recompile_limit=128) if way.compiled is not None else nullcontext()
-    with limit, patch.object(Trainer, "fit", fit), redirect_stdout(printed):
+    with ExitStack() as stack:
+        if name == "UniAdapter" and place.gpu:
+            asked["--model.init_args.backbone.init_args.vocabulary"] = stack.enter_context(_vocabulary())
+        for one in (limit, timed.counting, patch.object(Trainer, "fit", fit), redirect_stdout(printed)):
+            stack.enter_context(one)
         code = petl_bench(["profile", "--json", *(f"{option}={value}" for option, value in asked.items())])
     if code:
         return {"failed": code}  # it said why
@@ -240,9 +246,12 @@ def _architecture(name: str, gpu: bool) -> str:
 def fed(place: Place, name: str) -> Iterator[DataLoader[Any]]:
     """Batches of the training loader from a frame cache, as many as are taken, with captions that fill all tokens."""
     needed = place.clips * (place.warm + place.steps)
-    with loading.dataset(quick=not place.gpu, captions=-(-needed // loading.CLIPS), text="a " * WORDS) as (root, _):
+    with (
+        loading.dataset(quick=not place.gpu, captions=-(-needed // loading.CLIPS), text="7 " * WORDS) as (root, _),
+        _vocabulary() as vocabulary,
+    ):
         kind = {"frames": FRAMES, "max_words": WORDS, "batch_size": place.clips, "num_workers": place.workers}
-        data = loading.module(root, _spec_of(name, place.gpu), cache=root / "cache", **kind)
+        data = loading.module(root, _spec_of(name, place.gpu, vocabulary), cache=root / "cache", **kind)
         cache = data.clip_loader.cache
         assert cache is not None, "its folder was given"
         build(cache, data.clips(), workers=0)
@@ -250,9 +259,21 @@ def fed(place: Place, name: str) -> Iterator[DataLoader[Any]]:
         yield data.train_dataloader()
 
 
-def _spec_of(name: str, gpu: bool) -> InputSpec:
+@contextmanager
+def _vocabulary() -> Iterator[str]:
+    """A file as long as BERT's, and with its special tokens where it has them; the hub need not be there."""
+    special = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
+    with tempfile.TemporaryDirectory(prefix="petl_bench_") as folder:
+        path = Path(folder) / "vocab.txt"
+        path.write_text("".join(f"{special.get(row, row)}\n" for row in range(30_522)), encoding="utf-8")
+        yield str(path)
+
+
+def _spec_of(name: str, gpu: bool, vocabulary: str) -> InputSpec:
     with torch.device("meta"):
-        return (BLIP if name == "UniAdapter" else CLIP)(_architecture(name, gpu), None).spec
+        if name == "UniAdapter":
+            return BLIP(_architecture(name, gpu), None, vocabulary=vocabulary if gpu else None).spec
+        return CLIP(_architecture(name, gpu), None).spec
 
 
 def measure(names: Sequence[str], ways: Sequence[str], place: Place, keep: Callable[[dict[str, Any]], None]) -> None:
