@@ -13,6 +13,7 @@ from petl_bench.backbones.needs import BLOCKS, GRID
 from petl_bench.method import Method
 from petl_bench.nn.adapter_blocks import add_sequential_adapters
 from petl_bench.nn.layers import LayerNormOption, QuickGELU, biases
+from petl_bench.nn.mixed_precision import Linear
 from petl_bench.nn.transformer import Block, Context, Tower, WrappedBlock, select_row
 from petl_bench.ranges import Finite, ShareBelowOne, Size
 
@@ -46,9 +47,9 @@ class ConvBypass(nn.Module):
     ) -> None:
         super().__init__()
         self.grid, self.prefix_tokens, self.scale = grid, prefix_tokens, scale
-        self.down = nn.Linear(width, hidden_dim)
+        self.down = Linear(width, hidden_dim)
         self.conv = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1)
-        self.up = nn.Linear(hidden_dim, width)
+        self.up = Linear(hidden_dim, width)
         self.activation = QuickGELU()
         self.dropout = nn.Dropout(dropout)
         nn.init.xavier_uniform_(self.down.weight)

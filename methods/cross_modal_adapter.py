@@ -12,6 +12,7 @@ from petl_bench.backbones.needs import BLOCKS, TEXT, VISION
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.nn.layers import QuickGELU
+from petl_bench.nn.mixed_precision import Linear
 from petl_bench.nn.transformer import Block, Context, WrappedBlock
 from petl_bench.ranges import Size
 
@@ -59,7 +60,7 @@ class AdaptedBlock(WrappedBlock):
 
 def _linear(features: int, out_features: int) -> nn.Linear:
     """Released start: small truncated-normal weights (cut at 2 absolute), zero biases."""
-    layer = nn.Linear(features, out_features)
+    layer = Linear(features, out_features)
     nn.init.trunc_normal_(layer.weight, std=0.01)
     nn.init.zeros_(layer.bias)
     return layer

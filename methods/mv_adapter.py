@@ -18,6 +18,7 @@ from petl_bench.configurable import Configurable
 from petl_bench.errors import UsageError
 from petl_bench.method import Method
 from petl_bench.nn.layers import QuickGELU, biases
+from petl_bench.nn.mixed_precision import LayerNorm, Linear, linear
 from petl_bench.nn.transformer import Attention, Block, Context, Tower, WrappedBlock
 from petl_bench.optimizers import (
     BertAdam,
@@ -110,13 +111,13 @@ class TRM(nn.Module):
 
     def __init__(self, width: int, heads: int, backbone_width: int, causal: bool) -> None:
         super().__init__()
-        self.norm_1 = nn.LayerNorm(width)
+        self.norm_1 = LayerNorm(width)
         self.attention = Attention(width, heads, causal)
-        self.attention.qkv = qkv = nn.Linear(width, 3 * width)
-        self.norm_2 = nn.LayerNorm(width)
-        self.fc = nn.Linear(width, 4 * width)
+        self.attention.qkv = qkv = Linear(width, 3 * width)
+        self.norm_2 = LayerNorm(width)
+        self.fc = Linear(width, 4 * width)
         self.activation = QuickGELU()
-        self.proj = nn.Linear(4 * width, width)
+        self.proj = Linear(4 * width, width)
         nn.init.normal_(qkv.weight, std=backbone_width**-0.5)
         for weight in (self.attention.out.weight, self.fc.weight, self.proj.weight):
             nn.init.normal_(weight, std=(2 * backbone_width) ** -0.5)
@@ -143,7 +144,7 @@ class SequenceMixer(nn.Module):
     def __init__(self, length: int, width: int, heads: int, backbone_width: int, causal: bool) -> None:
         super().__init__()
         self.positions = nn.Parameter(torch.empty(length, width).normal_(0, 0.01))
-        self.norm = nn.LayerNorm(width)
+        self.norm = LayerNorm(width)
         self.trm = TRM(width, heads, backbone_width, causal)
         self.activation = QuickGELU()
 
@@ -167,9 +168,9 @@ class Calibration(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.clip = nn.Linear(width, width)
-        self.reduce = nn.Linear(2 * width, hidden)
-        self.expand = nn.Linear(hidden, width, bias=False)
+        self.clip = Linear(width, width)
+        self.reduce = Linear(2 * width, hidden)
+        self.expand = Linear(hidden, width, bias=False)
         nn.init.zeros_(self.expand.weight)
 
     def forward(self, frames: Tensor, clip: Tensor, frame_mask: Tensor) -> Tensor:
@@ -199,8 +200,8 @@ class DownUp(nn.Module):
 
     def __init__(self, width: int, bottleneck_dim: int, scale: float, ln_in: bool) -> None:
         super().__init__()
-        self.norm_in = nn.LayerNorm(width) if ln_in else nn.Identity()
-        down, up = nn.Linear(width, bottleneck_dim), nn.Linear(bottleneck_dim, width)
+        self.norm_in = LayerNorm(width) if ln_in else nn.Identity()
+        down, up = Linear(width, bottleneck_dim), Linear(bottleneck_dim, width)
         for zero in (down.bias, up.weight, up.bias):
             nn.init.zeros_(zero)
         self.down = down
@@ -264,7 +265,7 @@ class VideoAdapter(DownUp):
         mixed = self.mix(cls, pooled, frame_mask)
         # A tied up-projection is for [CLS] only; patches take the plain weight.
         cls = self.up(rearrange(mixed, "b t m -> (b t) m"))[:, None]
-        patches = F.linear(patches, self.up.weight, self.up.bias)
+        patches = linear(patches, self.up.weight, self.up.bias)
         return torch.cat([cls, patches], 1) * self.scale
 
     def mix(self, cls: Tensor, pooled: Tensor, frame_mask: Tensor) -> Tensor:

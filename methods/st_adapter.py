@@ -12,6 +12,7 @@ from petl_bench.backbones.needs import BLOCKS, GRID, STEPS
 from petl_bench.method import Method
 from petl_bench.nn.adapter_blocks import add_sequential_adapters
 from petl_bench.nn.layers import LayerNormOption, biases
+from petl_bench.nn.mixed_precision import Linear
 from petl_bench.nn.transformer import Block, Context, Tower, WrappedBlock
 from petl_bench.ranges import Finite, OddSize, Size
 
@@ -46,10 +47,10 @@ class SpatioTemporalAdapter(nn.Module):
     ) -> None:
         super().__init__()
         self.grid, self.prefix_tokens = grid, prefix_tokens
-        self.down = nn.Linear(width, bottleneck_dim)
+        self.down = Linear(width, bottleneck_dim)
         padding = (kernel_size[0] // 2, kernel_size[1] // 2, kernel_size[2] // 2)
         self.conv = nn.Conv3d(bottleneck_dim, bottleneck_dim, kernel_size, padding=padding, groups=bottleneck_dim)
-        self.up = nn.Linear(bottleneck_dim, width)
+        self.up = Linear(bottleneck_dim, width)
         for zero in (*biases(self), self.conv.weight):
             nn.init.zeros_(zero)
 

@@ -13,6 +13,7 @@ from petl_bench.backbones.base import Backbone
 from petl_bench.backbones.needs import BLOCKS, CROSS_ATTENTION, EQUAL_WIDTHS, PROJECTIONS, Need
 from petl_bench.method import Method
 from petl_bench.nn.layers import Bottleneck, LayerNormOption
+from petl_bench.nn.mixed_precision import LayerNorm, Linear
 from petl_bench.nn.transformer import Block, Context, CrossAttention, Tower, WrappedBlock
 from petl_bench.ranges import Finite, Positive, Size
 
@@ -64,10 +65,10 @@ class SharedDown(nn.Module):
         std: float | None = None,
     ) -> None:
         super().__init__()
-        self.norm_in = nn.LayerNorm(width) if layer_norm == "in" else nn.Identity()
-        self.down = nn.Linear(width, bottleneck_dim)
+        self.norm_in = LayerNorm(width) if layer_norm == "in" else nn.Identity()
+        self.down = Linear(width, bottleneck_dim)
         self.scale = nn.Parameter(torch.full((1,), scale)) if learnable_scale else scale
-        self.norm_out = nn.LayerNorm(width) if layer_norm == "out" else nn.Identity()
+        self.norm_out = LayerNorm(width) if layer_norm == "out" else nn.Identity()
         if std is None:
             nn.init.kaiming_uniform_(self.down.weight, a=5**0.5)
         else:
@@ -121,7 +122,7 @@ class CrossModalUp(nn.Module):
     def __init__(self, bottleneck_dim: int, width: int, std: float) -> None:
         super().__init__()
         self.up = _up_projection(bottleneck_dim, width, std)
-        self.norm = nn.LayerNorm(width)
+        self.norm = LayerNorm(width)
 
     def forward(self, h: Tensor, text: Tensor) -> Tensor:
         """(..., r), (..., D) -> (..., D)."""
@@ -378,7 +379,7 @@ class UniAdapter(Method):
 
 
 def _up_projection(bottleneck_dim: int, width: int, std: float) -> nn.Linear:
-    up = nn.Linear(bottleneck_dim, width)
+    up = Linear(bottleneck_dim, width)
     nn.init.normal_(up.weight, std=std)
     nn.init.zeros_(up.bias)
     return up

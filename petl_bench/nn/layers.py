@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from petl_bench.nn.mixed_precision import LayerNorm, Linear
+
 LayerNormOption = Literal["none", "in", "out"]
 
 
@@ -61,10 +63,10 @@ class Bottleneck(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.down = nn.Linear(width, bottleneck_dim)
+        self.down = Linear(width, bottleneck_dim)
         self.activation = nn.ReLU() if activation is None else activation
         self.dropout = nn.Dropout(dropout)
-        self.up = nn.Linear(bottleneck_dim, width)
+        self.up = Linear(bottleneck_dim, width)
         self.scale = nn.Parameter(torch.full((1,), scale)) if learnable_scale else scale
         nn.init.kaiming_uniform_(self.down.weight, a=5**0.5)
         nn.init.zeros_(self.down.bias)
@@ -100,9 +102,9 @@ class AdaptMLP(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.norm_in = nn.LayerNorm(width) if layer_norm == "in" else nn.Identity()
+        self.norm_in = LayerNorm(width) if layer_norm == "in" else nn.Identity()
         self.bottleneck = Bottleneck(width, bottleneck_dim, scale, learnable_scale, dropout=dropout)
-        self.norm_out = nn.LayerNorm(width) if layer_norm == "out" else nn.Identity()
+        self.norm_out = LayerNorm(width) if layer_norm == "out" else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D); exactly zero before training."""
@@ -115,8 +117,8 @@ class LowRank(nn.Module):
     def __init__(self, in_features: int, out_features: int, rank: int, scale: float) -> None:
         super().__init__()
         self.scale = scale
-        self.a = nn.Linear(in_features, rank, bias=False)
-        self.b = nn.Linear(rank, out_features, bias=False)
+        self.a = Linear(in_features, rank, bias=False)
+        self.b = Linear(rank, out_features, bias=False)
         nn.init.kaiming_uniform_(self.a.weight, a=5**0.5)
         nn.init.zeros_(self.b.weight)
 

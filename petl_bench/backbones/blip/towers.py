@@ -8,6 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from petl_bench.nn.mixed_precision import taken_over
 from petl_bench.nn.transformer import Attention, Block, Context, CrossAttention, Place, PreNormBlock, Role, Tower
 
 
@@ -181,7 +182,8 @@ def _vision_block(native: Any) -> PreNormBlock:
         attention = Attention(native.self_attn.embed_dim, native.self_attn.num_heads)
     attention.qkv, attention.out = native.self_attn.qkv, native.self_attn.projection
     mlp = native.mlp
-    return PreNormBlock(attention, native.layer_norm1, native.layer_norm2, mlp.fc1, mlp.activation_fn, mlp.fc2)
+    ln_1, ln_2 = taken_over(native.layer_norm1), taken_over(native.layer_norm2)
+    return PreNormBlock(attention, ln_1, ln_2, mlp.fc1, mlp.activation_fn, mlp.fc2)
 
 
 def _fused(*layers: nn.Linear) -> nn.Linear:

@@ -34,6 +34,7 @@ from petl_bench.configurable import given_arguments
 from petl_bench.errors import UsageError
 from petl_bench.inputs import Clips, InputSpec, Tokenizer, Words
 from petl_bench.nn.layers import QuickGELU
+from petl_bench.nn.mixed_precision import linear, taken_over
 from petl_bench.nn.recomputation import Recomputation
 from petl_bench.nn.transformer import Attention, Context, PreNormBlock, Tower, select_row
 from petl_bench.ranges import Seed, Size
@@ -56,7 +57,8 @@ class CLIPBlock(PreNormBlock):
         attention.qkv.bias = native.attn.in_proj_bias
         attention.out = native.attn.out_proj
         activation = QuickGELU() if _is_quick_gelu(native.mlp.gelu) else native.mlp.gelu
-        super().__init__(attention, native.ln_1, native.ln_2, native.mlp.c_fc, activation, native.mlp.c_proj)
+        ln_1, ln_2 = (taken_over(norm, as_given=True) for norm in (native.ln_1, native.ln_2))
+        super().__init__(attention, ln_1, ln_2, native.mlp.c_fc, activation, native.mlp.c_proj)
         self.ls_1, self.ls_2 = native.ls_1, native.ls_2  # layer scale, or identity
 
     def after_attention(self, x: Tensor, branch: Tensor) -> Tensor:
@@ -80,8 +82,8 @@ class CLIPVisionTower(Tower):
         self.conv1 = visual.conv1
         self.class_embedding = visual.class_embedding
         self.positional_embedding = visual.positional_embedding
-        self.ln_pre = visual.ln_pre
-        self.ln_post = visual.ln_post
+        self.ln_pre = taken_over(visual.ln_pre, as_given=True)
+        self.ln_post = taken_over(visual.ln_post, as_given=True)
         self.proj = visual.proj
 
     def embed(self, frames: Tensor) -> Tensor:
@@ -96,7 +98,7 @@ class CLIPVisionTower(Tower):
 
     def head(self, cls: Tensor) -> Tensor:
         """(..., D) -> (..., E)."""
-        return self.ln_post(cls) @ self.proj
+        return linear(self.ln_post(cls), self.proj.t())
 
 
 class CLIPTextTower(Tower):
@@ -109,7 +111,7 @@ class CLIPTextTower(Tower):
         super().__init__([CLIPBlock(b, causal=True) for b in clip.transformer.resblocks], clip.ln_final.weight.shape[0])
         self.token_embedding = clip.token_embedding
         self.positional_embedding = clip.positional_embedding
-        self.ln_final = clip.ln_final
+        self.ln_final = taken_over(clip.ln_final, as_given=True)
         self.proj = clip.text_projection
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -122,7 +124,7 @@ class CLIPTextTower(Tower):
 
     def head(self, end: Tensor) -> Tensor:
         """(..., D) -> (..., E)."""
-        return self.ln_final(end) @ self.proj
+        return linear(self.ln_final(end), self.proj.t())
 
 
 class CLIP(JointSpace, Backbone):
