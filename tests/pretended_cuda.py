@@ -42,6 +42,8 @@ _COPIES = (_aten._to_copy, _aten.copy_)
 #: many CPUs have no kernels for these in low precision
 _PRODUCTS = (_aten.mm, _aten.addmm, _aten.bmm, _aten.baddbmm, _aten.convolution, _aten.convolution_backward)
 _LOW = (torch.bfloat16, torch.float16)
+#: up to so many rows of a layer norm, CUDA's kernel finds the gradient of its bias where the weight needs none
+ROWS_OF_BIAS_ALONE = 64 * 1024
 _WAITING = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
@@ -130,6 +132,9 @@ class _Call:
         if self.op in (_aten._softmax, _aten._safe_softmax) and self.on_cuda:
             nothing = (self.on_cuda[0].on_cpu == -torch.inf).all(self.args[1])
             return "a softmax (attention) over nothing" if nothing.any() else ""
+        if self.op is _aten.native_layer_norm_backward and self.option("output_mask")[1:] == [False, True]:
+            many = bool(self.on_cuda) and self.option("mean").numel() > ROWS_OF_BIAS_ALONE
+            return "no gradient of a layer norm's bias, whose weight needs none" if many else ""
         return "tensors of the CPU and of the GPU" if self.on_cuda and any(map(self._is_foreign, self.on_cpu)) else ""
 
     def _is_foreign(self, tensor: Tensor) -> bool:

@@ -70,16 +70,32 @@ class _CastNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
         normalised, mean, rstd = torch.native_layer_norm(x.float(), weight.shape, weight, bias, eps)
         ctx.save_for_backward(x, mean, rstd, weight, bias)
+        of_x, of_weight, of_bias = ctx.needs_input_grad[:3]
+        ctx.asked = [of_x, of_weight or _is_cut(x, of_weight, of_bias), of_bias]
         return normalised.to(dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, rstd, weight, bias = ctx.saved_tensors
-        needed = list(ctx.needs_input_grad[:3])
+        needed = ctx.needs_input_grad
         of_x, of_weight, of_bias = torch.ops.aten.native_layer_norm_backward(
-            grads[0].float(), x.float(), weight.shape, mean, rstd, weight, bias, needed
+            grads[0].float(), x.float(), weight.shape, mean, rstd, weight, bias, ctx.asked
         )
-        return of_x.to(x.dtype) if needed[0] else None, of_weight, of_bias, None, None
+        return of_x.to(x.dtype) if needed[0] else None, of_weight if needed[1] else None, of_bias, None, None
+
+
+#: rows of a layer norm up to which torch's CUDA kernel finds the gradient of a bias that is trained alone
+_ROWS_OF_BIAS_ALONE = 64 * 1024
+
+
+def _is_cut(x: Tensor, trains_weight: bool, trains_bias: bool) -> bool:
+    """Whether torch would give no gradient of a norm's bias: on CUDA, of many rows, where the weight needs none.
+
+    The backward pass stops then with "invalid gradient at index 2 - got [0]" (github.com/pytorch/pytorch/pull/193016;
+    seen with 2.11): 28 clips of 12 frames have that many rows in ViT-B/16. Where the weight's gradient is asked for,
+    too, it is given.
+    """
+    return x.is_cuda and trains_bias and not trains_weight and x.shape[:-1].numel() > _ROWS_OF_BIAS_ALONE
 
 
 def normalised_in_fp32(x: Tensor) -> bool:
@@ -105,7 +121,10 @@ class LayerNorm(nn.LayerNorm):
         if normalised_in_fp32(input):
             dtype = input.dtype if self.as_given else torch.float32
             return _CastNorm.apply(input, self.weight, self.bias, self.eps, dtype)  # type: ignore[return-value]
-        found = super().forward(input)
+        weight = self.weight
+        if torch.is_grad_enabled() and _is_cut(input, weight.requires_grad, self.bias.requires_grad):
+            weight = weight.detach().requires_grad_()  # of this call alone, so that nobody reads its gradient
+        found = F.layer_norm(input, self.normalized_shape, weight, self.bias, self.eps)
         return found.to(input.dtype) if self.as_given else found
 
 

@@ -5,6 +5,7 @@ Some steps are those of a run, with its progress bar, its resume points, and wha
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -16,10 +17,12 @@ import pytest
 import torch
 from torch import Tensor
 
+import tests.pretended_cuda
 from petl_bench import optimizers
 from petl_bench.backbones.base import Backbone
 from petl_bench.data.batch import Batch
 from petl_bench.method import Method
+from petl_bench.nn import mixed_precision
 from petl_bench.tasks import losses
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.retrieval import Retrieval
@@ -256,6 +259,59 @@ MATCHING = Case(FIXTURE, "blip", "matching")
 def test_a_planted_fault_is_found(plant: Callable[[], None], case: Case, words: str, tmp_path: Path) -> None:
     (found,) = in_a_process([case], tmp_path / "found.json", plant)
     assert found.fault.startswith(f"CudaFault: {words}")
+
+
+def rows_are_many_to_cuda() -> None:
+    """As if a clip had thousands of frames."""
+    tests.pretended_cuda.ROWS_OF_BIAS_ALONE = 0
+
+
+def rows_are_many() -> None:
+    rows_are_many_to_cuda()
+    mixed_precision._ROWS_OF_BIAS_ALONE = 0
+
+
+BIASES = [
+    Case(battery.case_of(config), backbone, "retrieval")
+    for config, backbone in product(("fixture_bitfit", "fixture_mvadapter"), ("clip", "blip"))
+    if (config, backbone, "retrieval") not in battery.HOLES
+]
+
+
+def test_biases_of_norms_are_trained_alone(tmp_path: Path) -> None:
+    """On a GPU, and with many rows: by what is done for them, and only by that."""
+    assert [case.fault for case in in_a_process(BIASES, tmp_path / "found.json", rows_are_many)] == [""] * len(BIASES)
+    for found in in_a_process(BIASES, tmp_path / "planted.json", rows_are_many_to_cuda):
+        assert found.fault.startswith(
+            "CudaFault: no gradient of a layer norm's bias, whose weight needs none: aten.nat"
+        )
+
+
+def _write_gradients(file: Path) -> None:
+    rows_are_many()
+    with pretended_cuda():
+        torch.manual_seed(0)
+        norm, x = mixed_precision.LayerNorm(4), torch.randn(3, 5, 4)
+        norm.weight.requires_grad_(False)
+        with torch.no_grad():
+            norm.weight.uniform_()
+            norm.bias.uniform_()
+        found: list[list[Any]] = []
+        for device in ("cpu", CUDA):
+            own, read = copy.deepcopy(norm).to(device), x.detach().to(device).requires_grad_()
+            given = own(read)
+            (given * torch.arange(60.0, device=device).view(3, 5, 4)).sum().backward()
+            assert own.weight.grad is None
+            assert own.bias.grad is not None
+            assert read.grad is not None
+            found.append([given.detach().tolist(), own.bias.grad.tolist(), read.grad.tolist()])
+    file.write_text(json.dumps(found), encoding="utf-8")
+
+
+def test_a_norm_gives_the_same_with_many_rows(tmp_path: Path) -> None:
+    in_a_fresh_process(_write_gradients, tmp_path / "found.json")
+    on_cpu, on_gpu = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert on_cpu == on_gpu
 
 
 def test_a_planted_wait_is_found(tmp_path: Path) -> None:

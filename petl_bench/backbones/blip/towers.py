@@ -35,15 +35,15 @@ class BERTBlock(Block):
             self.memory_attention = CrossAttention(width, cross.key.in_features, heads, dropout)
         self.self_attention.qkv = _fused(own.query, own.key, own.value)
         self.self_attention.out = native.attention.output.dense
-        self.ln_1 = native.attention.output.LayerNorm
+        self.ln_1 = taken_over(native.attention.output.LayerNorm)
         self.memory_attention.query = cross.query
         self.memory_attention.key_value = _fused(cross.key, cross.value)
         self.memory_attention.out = native.crossattention.output.dense
-        self.ln_cross = native.crossattention.output.LayerNorm
+        self.ln_cross = taken_over(native.crossattention.output.LayerNorm)
         self.fc = native.intermediate.dense
         self.activation = native.intermediate.intermediate_act_fn
         self.proj = native.output.dense
-        self.ln_2 = native.output.LayerNorm
+        self.ln_2 = taken_over(native.output.LayerNorm)
         self.dropout = nn.Dropout(dropout)
 
     @property
@@ -100,7 +100,7 @@ class BLIPVisionTower(Tower):
         self.patch_embedding = vision.embeddings.patch_embedding
         self.class_embedding = vision.embeddings.class_embedding
         self.positional_embedding = vision.embeddings.position_embedding
-        self.ln_post = vision.post_layernorm
+        self.ln_post = taken_over(vision.post_layernorm)
 
     def outer_norms(self) -> list[nn.Module]:
         return [self.ln_post]
@@ -127,7 +127,7 @@ class BLIPTextTower(Tower):
         super().__init__(blocks, bert.config.hidden_size)
         self.token_embedding = bert.embeddings.word_embeddings
         self.positional_embedding = bert.embeddings.position_embeddings.weight
-        self.ln_pre = bert.embeddings.LayerNorm
+        self.ln_pre = taken_over(bert.embeddings.LayerNorm)
         self.dropout = nn.Dropout(dropout)
 
     def outer_norms(self) -> list[nn.Module]:
@@ -163,7 +163,7 @@ class BLIPDecoder(BLIPTextTower):
         head = native.cls.predictions
         self.transform = head.transform.dense
         self.activation = head.transform.transform_act_fn
-        self.ln_head = head.transform.LayerNorm
+        self.ln_head = taken_over(head.transform.LayerNorm)
         self.bias = head.bias
 
     def outer_norms(self) -> list[nn.Module]:
