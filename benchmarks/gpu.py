@@ -187,13 +187,14 @@ class Timed(Callback):
             self.seconds += _now(self._place.gpu)
 
 
-def steps(name: str, way: Way, place: Place, batches: DataLoader[Any] | None = None) -> dict[str, Any]:
+def steps(name: str, way: Way, place: Place, vocabulary: str, batches: DataLoader[Any] | None = None) -> dict[str, Any]:
     """What training steps of a method take.
 
     Args:
         name: of `METHODS`.
         way: how.
         place: where, and how many.
+        vocabulary: of BLIP, where it is not tiny.
         batches: in the place of synthetic ones.
     """
     config, gflop = METHODS[name]
@@ -218,11 +219,9 @@ def steps(name: str, way: Way, place: Place, batches: DataLoader[Any] | None = N
         asked["--model.init_args.task.init_args.chunk"] = place.clips
     # All blocks share their code, each compiles it with its own weights, and beyond the limit dynamo compiles nothing.
     limit = torch._dynamo.config.patch(recompile_limit=128) if way.compiled is not None else nullcontext()
-    with ExitStack() as stack:
-        if name == "UniAdapter" and place.gpu:
-            asked["--model.init_args.backbone.init_args.vocabulary"] = stack.enter_context(_vocabulary())
-        for one in (limit, timed.counting, patch.object(Trainer, "fit", fit), redirect_stdout(printed)):
-            stack.enter_context(one)
+    if name == "UniAdapter" and place.gpu:
+        asked["--model.init_args.backbone.init_args.vocabulary"] = vocabulary
+    with limit, timed.counting, patch.object(Trainer, "fit", fit), redirect_stdout(printed):
         code = petl_bench(["profile", "--json", *(f"{option}={value}" for option, value in asked.items())])
     if code:
         return {"failed": code}  # it said why
@@ -243,20 +242,25 @@ def _architecture(name: str, gpu: bool) -> str:
 
 
 @contextmanager
-def fed(place: Place, name: str) -> Iterator[DataLoader[Any]]:
-    """Batches of the training loader from a frame cache, as many as are taken, with captions that fill all tokens."""
+def clips_for(way: Way, place: Place) -> Iterator[Path | None]:
+    """A dataset with captions that fill all tokens, and enough of them, where the loader feeds; None elsewhere."""
+    if not way.fed:
+        yield None
+        return
     needed = place.clips * (place.warm + place.steps)
-    with (
-        loading.dataset(quick=not place.gpu, captions=-(-needed // loading.CLIPS), text="7 " * WORDS) as (root, _),
-        _vocabulary() as vocabulary,
-    ):
-        kind = {"frames": FRAMES, "max_words": WORDS, "batch_size": place.clips, "num_workers": place.workers}
-        data = loading.module(root, _spec_of(name, place.gpu, vocabulary), cache=root / "cache", **kind)
-        cache = data.clip_loader.cache
-        assert cache is not None, "its folder was given"
-        build(cache, data.clips(), workers=0)
-        data.setup("fit")
-        yield data.train_dataloader()
+    with loading.dataset(not place.gpu, captions=-(-needed // loading.CLIPS), text="7 " * WORDS) as (root, _):
+        yield root
+
+
+def fed(root: Path, place: Place, name: str, vocabulary: str) -> DataLoader[Any]:
+    """Batches of the training loader from a frame cache."""
+    kind = {"frames": FRAMES, "max_words": WORDS, "batch_size": place.clips, "num_workers": place.workers}
+    data = loading.module(root, _spec_of(name, place.gpu, vocabulary), cache=root / "cache", **kind)
+    cache = data.clip_loader.cache
+    assert cache is not None, "its folder was given"
+    build(cache, data.clips(), workers=0)
+    data.setup("fit")
+    return data.train_dataloader()
 
 
 @contextmanager
@@ -289,15 +293,13 @@ def measure(names: Sequence[str], ways: Sequence[str], place: Place, keep: Calla
     print(f"ceilings: {top['matmul_tflops']:.4g} TFLOP/s in bf16, copy {top['copy_gb_s']:.4g} GB/s", flush=True)
     found: dict[str, dict[str, Any]] = {name: {} for name in names}
     for way in ways:
-        for name in names:
-            if not _applies(name, way, place):
-                continue
-            with ExitStack() as stack:
-                batches = stack.enter_context(fed(place, name)) if WAYS[way].fed else None
-                one = steps(name, WAYS[way], place, batches)
-            found[name][way] = one = completed(one, found[name], top["matmul_tflops"])
-            print(_line(name, way, one), flush=True)
-            keep({"ceilings": top, "methods": found})
+        with clips_for(WAYS[way], place) as clips, _vocabulary() as vocabulary:
+            for name in [name for name in names if _applies(name, way, place)]:
+                batches = None if clips is None else fed(clips, place, name, vocabulary)
+                one = steps(name, WAYS[way], place, vocabulary, batches)
+                found[name][way] = one = completed(one, found[name], top["matmul_tflops"])
+                print(_line(name, way, one), flush=True)
+                keep({"ceilings": top, "methods": found})
 
 
 def _applies(name: str, way: str, place: Place) -> bool:
