@@ -176,6 +176,15 @@ class Method(Configurable, LightningModule, ABC):
         name = re.sub(r"[^a-z0-9]+", "-", self.label.lower()).strip("-")
         return name or f"method-{hashlib.sha256(self.label.encode(errors='backslashreplace')).hexdigest()[:8]}"
 
+    # --- training and evaluation ----------------------------------------------------------------------------------
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Sends the tensors of a batch; what the CPU must know of its questions is looked up before that."""
+        located, questions = batch.own_clips() if batch.questions else None, batch.questions
+        # Lightning would look into each question for tensors.
+        on_device = super().transfer_batch_to_device(batch._replace(questions=()), device, dataloader_idx)
+        return on_device._replace(questions=questions, located=located)
+
     # --- training -------------------------------------------------------------------------------------------------
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:

@@ -80,6 +80,18 @@ class WhichWay(Question):
         return (self.prompt,)
 
 
+class OwnClips(NamedTuple):
+    """The clip that each of M texts belongs to, in numbers that the CPU reads without waiting for a GPU.
+
+    Attributes:
+        rows: of the clips in their batch (M,).
+        read: whether they could be read (M,).
+    """
+
+    rows: Sequence[int]
+    read: Sequence[bool]
+
+
 class Batch(NamedTuple):
     """B clips and the M captions that belong to them (in training M = B, one each).
 
@@ -92,6 +104,7 @@ class Batch(NamedTuple):
         decoded: bool (B,), False for a video that could not be read (evaluation only; it counts as failed).
         questions: (M,), where the captions are questions; else empty.
         options: of all questions one after another, where they are answered by choosing; else None.
+        located: what `own_clips` gives, of a batch that has gone to a device since; None where nobody has asked.
     """
 
     clips: Clips
@@ -102,3 +115,16 @@ class Batch(NamedTuple):
     decoded: Tensor
     questions: tuple[Question, ...] = ()
     options: Words | None = None
+    located: OwnClips | None = None
+
+    def own_clips(self) -> OwnClips:
+        """The clip of each text; a GPU is waited for unless `located` is known."""
+        if self.located is not None:
+            return self.located
+        rows = rows_of_clips(self)
+        return OwnClips(rows.tolist(), self.decoded[rows].tolist())
+
+
+def rows_of_clips(batch: Batch) -> Tensor:
+    """The row of each text's clip (M,)."""
+    return (batch.text_video[:, None] == batch.video_index).int().argmax(dim=1)

@@ -12,7 +12,6 @@ from petl_bench.metrics.choice import LOGITS, tie_rule, version
 from petl_bench.nn.transformer import Memory
 from petl_bench.tasks.base import present
 from petl_bench.tasks.choosing import Choosing, compared, cross_entropy_of_options
-from petl_bench.tasks.questions import rows_of_clips
 
 
 class ChoiceMatching(Choosing):
@@ -62,7 +61,7 @@ class ChoiceMatching(Choosing):
         scores = []
         counts = [len(question.choices) for question in batch.questions]
         parts = zip(*(part.split(counts) for part in pairs), strict=True)
-        for read, (rows, texts) in zip(batch.decoded[rows_of_clips(batch)].tolist(), parts, strict=True):
+        for read, (rows, texts) in zip(batch.own_clips().read, parts, strict=True):
             if not read:  # there is nothing to attend to
                 scores.append(torch.full((len(rows),), torch.nan))
                 continue

@@ -18,7 +18,7 @@ from petl_bench.errors import DataError
 from petl_bench.inputs import Clips, sent
 from petl_bench.metrics.choice import NOTHING, ChoiceMetric, choose
 from petl_bench.tasks.base import Evaluation, PredictionFile
-from petl_bench.tasks.questions import Answer, QuestionTask, rows_of_clips
+from petl_bench.tasks.questions import Answer, QuestionTask
 
 
 class Choosing(QuestionTask):
@@ -51,9 +51,8 @@ class Choosing(QuestionTask):
 
     def _of_readable_clips(self, backbone: Backbone, batch: Batch) -> list[Tensor | None]:
         """Scores on the CPU; None where the clip could not be read."""
-        decoded = batch.decoded[rows_of_clips(batch)].tolist()
         scores = self.scores(backbone, batch)
-        return [own.detach().cpu() if read else None for own, read in zip(scores, decoded, strict=True)]
+        return [own.detach().cpu() if read else None for own, read in zip(scores, batch.own_clips().read, strict=True)]
 
     def chooser(self) -> Choosing:
         return self
@@ -113,7 +112,7 @@ def compared(batch: Batch) -> tuple[Clips, Tensor]:
     """
     clips, texts, first = [], [], 0
     turned: dict[int, int] = {}
-    for row, question in zip(rows_of_clips(batch).tolist(), batch.questions, strict=True):
+    for row, question in zip(batch.own_clips().rows, batch.questions, strict=True):
         if isinstance(question, WhichWay):
             clips += [row, turned.setdefault(row, len(batch.video_index) + len(turned))]
             texts += [first, first]
@@ -124,5 +123,5 @@ def compared(batch: Batch) -> tuple[Clips, Tensor]:
     pairs = torch.tensor([clips, texts])
     if not turned:
         return batch.clips, pairs
-    backwards = batch.clips.select(torch.tensor(list(turned))).reversed()
+    backwards = batch.clips.select(sent(torch.tensor(list(turned)), batch.clips.mask.device)).reversed()
     return Clips(*(torch.cat(parts) for parts in zip(batch.clips, backwards, strict=True))), pairs

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone
-from petl_bench.data.batch import Batch
+from petl_bench.data.batch import Batch, rows_of_clips
 from petl_bench.errors import DataError
 from petl_bench.inputs import sent
 from petl_bench.metrics.count import VERSION, CountMetric, rounded, target_of
 from petl_bench.metrics.ranks import figures_of
 from petl_bench.tasks.base import Evaluation, PredictionFile, present
-from petl_bench.tasks.questions import Answer, QuestionTask, rows_of_clips
+from petl_bench.tasks.questions import Answer, QuestionTask
 
 #: a question's id and its count; None where the clip could not be read
 _Count = tuple[int | str, int | None]

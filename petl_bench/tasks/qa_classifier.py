@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.data.answers import find_answer_list, read_vocabulary
-from petl_bench.data.batch import Batch, Question
+from petl_bench.data.batch import Batch, Question, rows_of_clips
 from petl_bench.errors import NonFiniteError
 from petl_bench.inputs import sent
 from petl_bench.ranges import Count, ShareBelowOne, Size
@@ -145,7 +145,7 @@ class AnswerClassifier(QuestionAnswering):
     def ranked(self, backbone: Backbone, batch: Batch, most: int) -> list[tuple[Answer, ...]]:
         video = backbone.encode_video(batch.clips)
         text = backbone.encode_text(batch.words)
-        clip = (batch.text_video[:, None] == batch.video_index).int().argmax(dim=1)  # (M,) row of the question's clip
+        clip = rows_of_clips(batch)
         logits = self.head(video.pooled[clip], text.pooled)
         read = batch.decoded[clip]
         if not logits[read].isfinite().all():

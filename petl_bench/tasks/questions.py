@@ -6,7 +6,6 @@ from abc import abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from petl_bench.backbones.base import Backbone
 from petl_bench.data.batch import Batch
@@ -100,8 +99,3 @@ class QuestionTask(Task):
         metrics = {name: record[name] for name in ("accuracy", "mean_of_types") if name in record}
         metrics |= {f"accuracy_{name}": accuracy for name, accuracy in record["per_type"].items()}
         return Evaluation(metrics, record, ranks, self.inference(), self._videos)
-
-
-def rows_of_clips(batch: Batch) -> Tensor:
-    """The row of each question's clip (M,)."""
-    return (batch.text_video[:, None] == batch.video_index).int().argmax(dim=1)

@@ -20,7 +20,7 @@ from torch import Tensor
 import tests.pretended_cuda
 from petl_bench import optimizers
 from petl_bench.backbones.base import Backbone
-from petl_bench.data.batch import Batch
+from petl_bench.data.batch import Batch, WhichWay
 from petl_bench.method import Method
 from petl_bench.nn import mixed_precision
 from petl_bench.tasks import losses
@@ -37,11 +37,7 @@ WAITS = {
     Place("petl_bench/step_report.py", "StepReport.read"): "what all processes tell of the step, behind the backward",
     Place("petl_bench/method.py", "Method.optimizer_step"): "whether gradients are finite (torch's scaler, fp16 alone)",
     Place("petl_bench/inputs.py", "Words.counted"): "the longest text of all processes, which matching reads",
-    Place("tasks/choosing.py", "compared"): "which clip a question is about",
-    Place("tasks/choice_matching.py", "ChoiceMatching.scores"): "which clips could be read",
 }
-#: how often a step of a run waits beside `StepReport.read`, by its task
-MORE_WAITS = {"choice": 1, "choice_matching": 2}
 
 CASES = list(on_cuda.sample())
 FIXTURE = battery.case_of("fixture_lora")
@@ -119,11 +115,23 @@ def found_in_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Finding
 
 @pytest.mark.parametrize("case", RUNS, ids=str)
 def test_a_step_of_a_run_waits_once(case: Case, found_in_runs: dict[str, Findings]) -> None:
-    """Of several processes matching waits twice; what chooses between options waits more often."""
+    """Of several processes matching waits twice."""
     fault, waits = found_in_runs[str(case)]
     reads_texts_of_others = case.task == "matching" and case.twin
     assert not fault
-    assert waits.total() == 1 + reads_texts_of_others + MORE_WAITS.get(case.task, 0)
+    assert waits.total() == 1 + reads_texts_of_others
+
+
+def questions_about_two_clips() -> None:
+    samples.QUESTIONS = tuple(WhichWay(*own) if own.correct == 0 else own for own in samples.QUESTIONS)
+
+
+@pytest.mark.parametrize("task", ["choice", "choice_matching"])
+def test_a_clip_in_reverse_is_not_waited_for(task: str, tmp_path: Path) -> None:
+    case = Case(FIXTURE, "blip", task)
+    (found,) = in_a_process([case], tmp_path / "found.json", questions_about_two_clips, on_cuda.waits_in_a_run)
+    assert not found.fault
+    assert found.waits.total() == 1
 
 
 def loss_that_is_reduced() -> None:

@@ -17,13 +17,12 @@ from petl_bench.cli.fragments import composed
 from petl_bench.cli.named_configs import config_folder
 from petl_bench.data import datasets
 from petl_bench.data.base import VideoTextDataModule
-from petl_bench.data.batch import Batch
+from petl_bench.data.batch import Batch, rows_of_clips
 from petl_bench.data.video import load_frames
 from petl_bench.method import Method
 from petl_bench.runs import session
 from petl_bench.runs.folder import ADAPTER_NAME, METRICS_NAME
 from petl_bench.storage.dotted import get
-from petl_bench.tasks.questions import rows_of_clips
 
 #: figures by name
 Figures = dict[str, float]

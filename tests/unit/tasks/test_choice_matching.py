@@ -92,6 +92,17 @@ def test_each_clip_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [len(clips.frames) for clips in encoded] == [4]
 
 
+def test_what_the_cpu_knows_of_clips_goes_with_the_batch() -> None:
+    """A GPU is asked neither for the clip of a question nor whether it could be read."""
+    method = made()
+    batch = about_other_clips(make_batch(method.backbone))._replace(decoded=torch.tensor([True, False, False, True]))
+    sent = method.transfer_batch_to_device(batch, torch.device("cpu"), 0)
+    assert sent.located == batch.own_clips() == ([2, 0, 2, 1], [False, True, False, False])
+    assert sent.questions is batch.questions
+    unknown = sent._replace(text_video=torch.full((4,), -1), decoded=torch.zeros(4, dtype=torch.bool))
+    assert [own.isnan().all().item() for own in scores(method, unknown)] == [True, False, True, True]
+
+
 def test_a_clip_that_cannot_be_read_is_wrong() -> None:
     method = made()
     batch = asked(make_batch(method.backbone))
