@@ -23,8 +23,12 @@ from petl_bench.tasks.beam_search import Beams, beam_search
 from petl_bench.tasks.losses import answer_losses
 from petl_bench.tasks.questions import Answer
 
-#: answers that are scored, or questions that are read and searched, at once
+#: questions that are read and searched at once
 CHUNK = 128
+#: questions whose answers are sorted by length before they are scored
+QUESTIONS = 16
+#: pairs of a question and an answer that are scored at once
+PAIRS = 512
 
 
 class Inference(Configurable, ABC):
@@ -196,23 +200,41 @@ def rank(
     starts = answers.ids[:1, :1].expand(len(states.tokens), -1)
     first = decoder.decode_next(starts, states)[:, answers.ids[:, 1]]  # (Q, A)
     candidates = first.argsort(dim=1, descending=True, stable=True)[:, :k]  # (Q, k)
-    scores = torch.stack(
-        [
-            log_probabilities(decoder, states.select(slice(row, row + 1)), answers.select(own), label_smoothing)
-            for row, own in enumerate(candidates)
-        ]
-    )
-    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    parts = []
+    for start in range(0, len(candidates), QUESTIONS):
+        group = slice(start, start + QUESTIONS)
+        own = candidates[group]
+        words, counts = answers.select(own.flatten()), [own.shape[1]] * len(own)
+        parts.append(log_probabilities(decoder, states.select(group), words, counts, label_smoothing).view_as(own))
+    scores, order = torch.cat(parts).sort(dim=1, descending=True, stable=True)
     return candidates.gather(1, order), scores
 
 
-def log_probabilities(decoder: AnswerDecoder, states: Memory, answers: Words, label_smoothing: float) -> Tensor:
-    """Of k answers (k, n) to one question (1, N, D), summed over tokens: (k,)."""
+def log_probabilities(
+    decoder: AnswerDecoder, states: Memory, answers: Words, counts: Sequence[int], label_smoothing: float
+) -> Tensor:
+    """Of answers to questions, summed over tokens: (P,), in at least fp32.
+
+    `PAIRS` of like length are decoded at once, whichever questions they answer. Most of the memory is what logits over
+    V tokens and their losses take, up to three times `PAIRS` * n * V numbers in fp32: 0.8 GB for BLIP's vocabulary
+    and n = 5.
+
+    Args:
+        decoder: of the backbone.
+        states: (Q, N, D), as `Fusion.fuse` gives them, and which are tokens of the question.
+        answers: (P, n), those to one question after another.
+        counts: answers to each question (Q,), P in all.
+        label_smoothing: see `answer_losses`.
+    """
+    question = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))  # (P,)
+    question = sent(question, states.tokens.device)
+    by_length = answers.mask.sum(dim=1).argsort(stable=True)
     parts = []
-    for start in range(0, len(answers.ids), CHUNK):
-        own = answers.select(slice(start, start + CHUNK)).without_padding()
-        parts.append(-answer_losses(decoder.decode(own, states), own.ids, own.mask, label_smoothing))
-    return torch.cat(parts)
+    for pairs in by_length.split(PAIRS):
+        own = answers.select(pairs).without_padding()
+        logits = decoder.decode(own, states.select(question[pairs]))
+        parts.append(-answer_losses(logits, own.ids, own.mask, label_smoothing))
+    return torch.cat(parts)[by_length.argsort()]
 
 
 def read_questions(backbone: Backbone, batch: Batch) -> tuple[Tensor, Memory]:

@@ -70,19 +70,20 @@ class ChoiceGeneration(Choosing):
         scores = [torch.full((len(question.choices),), torch.nan) for question in batch.questions]
         if batch.decoded.any():
             places, states = read_questions(backbone, batch)
-            for row, place in enumerate(places.tolist()):
-                one = states.select(slice(row, row + 1))
-                scores[place] = self._of_options(backbone, one, batch.questions[place])
+            read = places.tolist()
+            found = self._of_options(backbone, states, [batch.questions[place].choices for place in read])
+            for place, own in zip(read, found, strict=True):
+                scores[place] = own
         return scores
 
-    def _of_options(self, backbone: Backbone, states: Memory, question: Question) -> Tensor:
-        """Scores (K,) of the options of one question, whose states are (1, N, D)."""
-        decoder = present(backbone.answers)
-        options = decoder.answer_words(question.choices)
-        summed = log_probabilities(decoder, states, options, self.label_smoothing)
-        if self.log_probability == "sum":
-            return summed
-        return summed / (options.mask.sum(dim=1) - 1)  # the start is given
+    def _of_options(self, backbone: Backbone, states: Memory, options: Sequence[Sequence[str]]) -> Sequence[Tensor]:
+        """Scores (K,) of the options of each question; states are (Q, N, D)."""
+        decoder, counts = present(backbone.answers), list(map(len, options))
+        words = decoder.answer_words([option for own in options for option in own])
+        summed = log_probabilities(decoder, states, words, counts, self.label_smoothing)
+        if self.log_probability == "mean":
+            summed = summed / (words.mask.sum(dim=1) - 1)  # the start is given
+        return summed.split(counts)
 
     def loss(self, backbone: Backbone, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         _require_texts(batch.questions)

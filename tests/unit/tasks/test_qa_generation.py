@@ -28,10 +28,10 @@ from petl_bench.inputs import Words
 from petl_bench.method import Method
 from petl_bench.nn.transformer import Memory
 from petl_bench.storage.adapters import Adapter
-from petl_bench.tasks.answering import Generate, Rank
+from petl_bench.tasks.answering import Generate, Rank, rank, read_questions
 from petl_bench.tasks.qa_generation import AnswerGeneration
 from petl_bench.testing.samples import make_batch, train
-from tests.inputs import with_mask
+from tests.inputs import with_frames, with_mask
 
 ANSWERS = ("red", "blue", "a red circle", "a green square", "up", "left then up", "down")
 METHODS = (UniAdapter, AdaptFormer, MVAdapter, STAdapter, Convpass, LoRA, BitFit, Full)
@@ -169,7 +169,53 @@ def test_rank_by_hand(k: int | None, answer_list: Path) -> None:
         assert method.task.predict(method.backbone, batch) == [(10 + n, answer) for n, answer in enumerate(expected)]
 
 
-def test_long_lists_are_scored_in_parts(answer_list: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("k", [3, None])
+def test_questions_are_ranked_together_as_alone(k: int | None) -> None:
+    method = build().double().eval()
+    blip, batch = blip_of(method), evaluation_batch(method)
+    batch = with_frames(batch, batch.clips.frames.double() / 255)
+    answers = blip.answer_words(ANSWERS)
+    with torch.no_grad():
+        _, states = read_questions(blip, batch)
+        found = rank(blip, states, answers, k, 0.1)
+        alone = [rank(blip, states.select(slice(row, row + 1)), answers, k, 0.1) for row in range(6)]
+    ranks, scores = (torch.cat(parts) for parts in zip(*alone, strict=True))
+    assert found[0].equal(ranks)
+    torch.testing.assert_close(found[1], scores, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("pairs", "questions", "rows"), [(512, 16, [18]), (8, 16, [8, 8, 2]), (8, 4, [8, 4, 6])])
+def test_answers_to_several_questions_are_decoded_at_once(
+    pairs: int, questions: int, rows: list[int], answer_list: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """6 questions with 3 answers each: in parts of so many pairs of so many questions."""
+    method = build(inference=Rank(answer_list, k=3)).eval()
+    blip, batch = blip_of(method), evaluation_batch(method)
+    with torch.no_grad():
+        whole = method.task.predict(blip, batch)
+        decode, seen = blip.decode, list[Words]()
+        monkeypatch.setattr(blip, "decode", lambda words, memory: seen.append(words) or decode(words, memory))
+        monkeypatch.setattr("petl_bench.tasks.answering.PAIRS", pairs)
+        monkeypatch.setattr("petl_bench.tasks.answering.QUESTIONS", questions)
+        assert method.task.predict(blip, batch) == whole
+    assert [len(words.ids) for words in seen] == rows
+
+
+def test_answers_of_like_length_are_decoded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = build().eval()
+    blip, batch = blip_of(method), evaluation_batch(method)
+    answers = blip.answer_words(ANSWERS)
+    lengths = answers.mask.sum(1).repeat(6).sort().values
+    decode, seen = blip.decode, list[Words]()
+    monkeypatch.setattr(blip, "decode", lambda words, memory: seen.append(words) or decode(words, memory))
+    monkeypatch.setattr("petl_bench.tasks.answering.PAIRS", 6)
+    with torch.no_grad():
+        rank(blip, read_questions(blip, batch)[1], answers, None, 0.1)
+    assert [words.ids.shape[1] for words in seen] == lengths[5::6].tolist()
+    assert lengths.unique().tolist() == [3, 5]
+
+
+def test_many_questions_are_read_in_parts(answer_list: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     method = build(inference=Rank(answer_list, k=None)).eval()
     batch = evaluation_batch(method)
     with torch.no_grad():
