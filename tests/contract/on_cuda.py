@@ -98,6 +98,17 @@ def sample() -> Iterator[Case]:
         yield Case(config, backbone, own[turn // 2 % len(own)], precision, recipe, twin)
 
 
+#: the configuration whose method is looked at in runs
+FIXTURE = battery.case_of("fixture_lora")
+
+
+def runs() -> Iterator[Case]:
+    """Every task with each backbone, alone and as one of two, in turn with each recipe."""
+    for turn, (backbone, task, twin) in enumerate(product(battery.BACKBONES, battery.TASKS, (False, True))):
+        if (FIXTURE.name, backbone, task) not in battery.HOLES:
+            yield Case(FIXTURE, backbone, task, recipe=list(RECIPES)[turn // 2 % len(RECIPES)], twin=twin)
+
+
 def tried(case: Case) -> Findings:
     """Trains two steps, then tests and predicts with a clip that cannot be read."""
     method = battery.builder(case.config, case.backbone, case.task)()
@@ -117,7 +128,7 @@ def tried(case: Case) -> Findings:
 
 
 def waits_in_a_run(case: Case) -> Findings:
-    """Trains three steps with what a run adds: the rich progress bar, its plain lines at every step, and resume points.
+    """Trains three steps as a run does.
 
     The second one counts, with what Lightning does between it and the third: the first one has things to set up, and
     the last one leaves to the end of the epoch what others do by themselves.
@@ -126,14 +137,19 @@ def waits_in_a_run(case: Case) -> Findings:
     method.recipe = RECIPES[case.recipe]()
     batch = samples.asked(samples.make_batch(method.backbone))
     with pretended_cuda() as gpu, with_a_twin() if case.twin else nullcontext():
-        step, bar = _UpToTheThird(gpu), RichProgressBar(console_kwargs={"file": io.StringIO()})
+        step = _UpToTheThird(gpu)
         try:
-            trainer = _trainer(case.precision, _OnCuda(gpu, case.twin), step, bar, _LinesAtEveryStep(), _ResumePoints())
+            trainer = _trainer(case.precision, _OnCuda(gpu, case.twin), step, *added_by_a_run())
             leave_signals(trainer)  # as a run does
-            trainer.fit(method, datamodule=_Data(batch, batch, batch))
+            trainer.fit(method, datamodule=Data(batch, batch, batch))
         except Exception as error:
             return Findings(f"{type(error).__name__}: {error}", step.waits)
     return Findings("", step.waits)
+
+
+def added_by_a_run() -> list[Callback]:
+    """The rich progress bar, its plain lines at every step, and resume points."""
+    return [RichProgressBar(console_kwargs={"file": io.StringIO()}), _LinesAtEveryStep(), _ResumePoints()]
 
 
 class _LinesAtEveryStep(Callback):
@@ -157,7 +173,7 @@ class _ResumePoints(ResumePoints):
         """Nothing."""
 
 
-class _Data(LightningDataModule):
+class Data(LightningDataModule):
     """Batches to train on, and nothing to validate."""
 
     def __init__(self, *batches: Batch) -> None:

@@ -9,7 +9,6 @@ import copy
 import json
 from collections import Counter
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ from petl_bench.tasks import losses
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.retrieval import Retrieval
 from petl_bench.testing import samples
-from tests.contract import battery, on_cuda
-from tests.contract.on_cuda import Case, Findings
+from tests.contract import on_cuda
+from tests.contract.on_cuda import FIXTURE, Case, Findings
 from tests.pretended_cuda import CUDA, Place, pretended_cuda
 from tests.stops import in_a_fresh_process
 
@@ -40,13 +39,7 @@ WAITS = {
 }
 
 CASES = list(on_cuda.sample())
-FIXTURE = battery.case_of("fixture_lora")
-RUNS = [
-    Case(FIXTURE, backbone, task, recipe=recipe, twin=twin)
-    for turn, (backbone, task, twin) in enumerate(product(battery.BACKBONES, battery.TASKS, (False, True)))
-    for recipe in (("AdamW", "BertAdam")[turn // 2 % 2],)
-    if (FIXTURE.name, backbone, task) not in battery.HOLES
-]
+RUNS = list(on_cuda.runs())
 
 
 def _write_findings(

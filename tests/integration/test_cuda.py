@@ -1,4 +1,4 @@
-"""Training on a GPU: the only tests that need one."""
+"""Training on a GPU; waits of a step there are in `tests/contract/test_cuda_waits.py`."""
 
 from __future__ import annotations
 
