@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from petl_bench.errors import UsageError
@@ -23,6 +23,9 @@ class Configurable(Checked):
 
     #: arguments that change no result
     operational: ClassVar[frozenset[str]] = frozenset()
+    #: arguments that there were none of before, by the value that changes nothing: that one is not hashed, so that runs
+    #: of before keep their hash
+    added: ClassVar[Mapping[str, Any]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -162,7 +162,7 @@ def _unmet(hint: Any, value: Any) -> list[str]:
 
 
 if TYPE_CHECKING:
-    Count = NonNegativeCount = Size = NonNegativeSize = OddSize = TextLength = Seed = Processes = int
+    Count = NonNegativeCount = Size = NonNegativeSize = OddSize = TextLength = Seed = Processes = Quality = int
     Finite = Positive = Limit = NonNegative = Share = ShareBelowOne = float
 else:
     Count = _whole("Count", 1, MOST)
@@ -180,6 +180,7 @@ else:
     TextLength = _whole("TextLength", 3, WIDEST)
     Seed = _whole("Seed", 0, 2**32 - 1)
     Processes = _whole("Processes", 0, 1024)
+    Quality = _whole("Quality", 1, 100)
     Finite = _real("Finite", "a finite number", math.isfinite)
     Positive = _real("Positive", "a finite number above 0", lambda value: 0 < value < math.inf)
     # Of seconds and GiB: more is none, and overflows in the system's own numbers.

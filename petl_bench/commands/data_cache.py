@@ -53,6 +53,8 @@ def run(data: VideoTextDataModule, options: argparse.Namespace) -> int:
     cache = FrameCache(data.cache, loader.chosen_profile if only_chosen else loader.profile)
     outcomes = build(cache, data.clips(), options.workers, recheck=options.recheck)
     print(f"{cache.folder}\n{summary(outcomes)}")
+    if (quality := data.jpeg_quality) is not None:
+        print(f"frames are JPEG of quality {quality}, other pixels: runs read them with data.jpeg_quality {quality}")
     renewed = [o.clip.path.name for o in outcomes if o.did == "renewed"]
     if renewed:
         shown = ", ".join(renewed[:_NAMED]) + (", ..." if len(renewed) > _NAMED else "")

@@ -36,7 +36,7 @@ from petl_bench.errors import DataError, UsageError
 from petl_bench.inputs import FrameRule, InputSpec, Sampling, Words
 from petl_bench.lightning_seams import batches_done
 from petl_bench.machine.limits import require_temporary_folder
-from petl_bench.ranges import Count, NonNegativeCount, Processes, Size
+from petl_bench.ranges import Count, NonNegativeCount, Processes, Quality, Size
 from petl_bench.storage.files import FileError, file_sha256, known_sha256
 from petl_bench.storage.untrusted import expanded, is_folder, shown, shown_all
 
@@ -67,6 +67,9 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         reader: `pyav`, or `decord` for parity with published pipelines, where that package is installed.
         cache: folder of a frame cache (`petl-bench data cache`) to read frames from, the same to the last bit; null
             decodes.
+        jpeg_quality: frames go through JPEG of this quality (1 to 100; 95 keeps most) after they are resized, so that a
+            cache of them is small. They are other pixels, of another evaluation: training and evaluation see them,
+            cached or decoded. Null leaves pixels as they are.
         on_cache_miss: `error` stops at the start when clips are not in the cache; `decode` decodes them every time.
         manifest: what `petl-bench data verify` wrote; clips that it does not call good, or that changed since, count as
             unreadable. Null reads whatever is there.
@@ -96,6 +99,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
     operational: ClassVar[frozenset[str]] = frozenset(
         {"root", "eval_batch_size", "cache", "on_cache_miss", "num_workers", "loader_timeout"}
     )
+    added: ClassVar[Mapping[str, Any]] = {"jpeg_quality": None}
 
     def __init__(
         self,
@@ -110,6 +114,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         train_captions: Literal["all", "one"] = "all",
         reader: Literal["pyav", "decord"] = "pyav",
         cache: Path | None = None,
+        jpeg_quality: Quality | None = None,
         on_cache_miss: Literal["error", "decode"] = "error",
         manifest: Path | None = None,
         videos: str = "videos",
@@ -132,6 +137,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         self.augmentation = augmentation
         self.max_words, self.train_captions, self.reader = max_words, train_captions, reader
         self.cache, self.on_cache_miss = None if cache is None else Path(cache), on_cache_miss
+        self.jpeg_quality = jpeg_quality
         self.manifest = None if manifest is None else expanded(manifest)
         self.videos, self.num_workers, self.val_videos = videos, num_workers, val_videos
         self.loader_timeout = loader_timeout
@@ -392,6 +398,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
             resize=self.spec.resize,
             reader=self.reader,
             board=self.current_files,
+            jpeg_quality=self.jpeg_quality,
         )
         if self.cache is None:
             return loader
@@ -669,7 +676,8 @@ class VideoTextDataModule(Configurable, LightningDataModule):
 
     def profile(self) -> dict[str, Any]:
         """Everything that decides which pixels and tokens a method sees in evaluation."""
-        return {
+        jpeg = {} if self.jpeg_quality is None else {"jpeg_quality": self.jpeg_quality}
+        return jpeg | {
             "frames": self.frames,
             "frame_rate": self.frame_rate,
             "sampling": self.sampling,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from statistics import fmean
 from typing import Literal, NamedTuple
 
 from rich.console import Console
@@ -21,8 +22,8 @@ from petl_bench.machine.resources import exhausted, helper_lacked_by
 from petl_bench.machine.signals import STOP
 from petl_bench.storage.files import free_bytes
 
-#: clips opened to estimate the size of all
-_SAMPLED = 32
+#: clips opened to estimate the size of all, and how many of them are decoded for that where frames become JPEG
+_SAMPLED, _DECODED = 32, 8
 #: seconds after which an unfinished file belongs to a builder that is gone
 _ABANDONED = 3600
 
@@ -96,17 +97,31 @@ def require_space(cache: FrameCache, clips: Sequence[Clip]) -> None:
     missing = [clip for clip in clips if not _is_there(cache, clip)]
     if not missing:
         return
-    sample = missing[:: -(-len(missing) // _SAMPLED)]
-    counts = [count for clip in sample if (count := _frames_of(cache, clip))]
-    expected = sum(counts) * len(missing) * cache.profile.frame_bytes // max(len(counts), 1)
+    expected = expected_bytes(cache, missing)
     free = free_bytes(cache.folder)
     told = "unknown" if free is None else decimal(free)
     print(f"{len(missing)} of {len(clips)} clips to decode, about {decimal(expected)}; {told} free")
     if free is not None and expected > free:
         raise CheckpointError(
             f"{cache.folder}: the frames need about {decimal(expected)} and {decimal(free)} are free: give "
-            "another --cache, or lower data.frame_rate"
+            "another --cache, lower data.frame_rate, or keep less (--keep chosen; data.jpeg_quality, other pixels)"
         )
+
+
+def expected_bytes(cache: FrameCache, clips: Sequence[Clip]) -> int:
+    """What the frames of clips would take, from those of some of them; 0 if none of these can be read.
+
+    Without JPEG clips are opened, and not decoded.
+    """
+    sample = clips[:: -(-len(clips) // _SAMPLED)] if clips else []
+    counts = [count for clip in sample if (count := _known(cache.number_of_frames, clip))]
+    if not counts:
+        return 0
+    frame: float = cache.profile.frame_bytes
+    if cache.profile.jpeg_quality is not None:
+        some = sample[:: -(-len(sample) // _DECODED)]
+        frame = fmean([size for clip in some if (size := _known(cache.jpeg_bytes, clip))] or [frame])
+    return round(fmean(counts) * len(clips) * frame)
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
@@ -175,9 +190,9 @@ def _is_there(cache: FrameCache, clip: Clip) -> bool:
         return False
 
 
-def _frames_of(cache: FrameCache, clip: Clip) -> int:
+def _known(measure: Callable[[Clip], int], clip: Clip) -> int:
     try:
-        return cache.number_of_frames(clip)
+        return measure(clip)
     except VideoError:  # told when its turn comes
         return 0
 

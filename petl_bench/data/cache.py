@@ -18,9 +18,13 @@ with `petl-bench data cache --keep chosen`, for sets whose grids do not fit a di
 then needs frames of its own, and is refused those in a line that says what they are. An entry of a clip whose
 rate varies has the times of all frames beside them, from which later choices follow.
 
-Integrity: a checksum per frame, compared whenever the frame is read (`checksum.word_sum`; a CRC-32 in entries that were
-written without it, and beside it for versions that do not know it), a CRC-32 over the description of the entry, and the
-SHA-256 of all frames for `petl-bench data cache --recheck`.
+With `data.jpeg_quality` frames are kept as JPEG files, one after another in the file of the clip, in a profile of their
+own. They are other pixels, which the option stands for wherever frames come from: what is decoded goes through JPEG,
+too, so that a run does not depend on what is cached. An entry of one kind is never read as one of the other.
+
+Integrity: a checksum per frame (of its JPEG), compared whenever the frame is read (`checksum.word_sum`; a CRC-32 in
+entries that were written without it, and beside it for versions that do not know it), a CRC-32 over the description of
+the entry, and the SHA-256 of all frames for `petl-bench data cache --recheck`.
 
 What a reader makes of a file has a version (`READING_RULES`), which is part of the profile. A folder of the version
 before is never read; `petl-bench data cache` takes over those of its entries whose clip is read alike, without a second
@@ -49,6 +53,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from petl_bench.data.checksum import word_sum
+from petl_bench.data.jpeg import decode, encoded, joined, jpeg_version
 from petl_bench.data.reader import READING_RULES, VideoError, VideoReader
 from petl_bench.data.sampling import FILLED, choose_frames, frame_grid, is_random
 from petl_bench.data.video import TimedFrames, open_video, reader_version, resize_frames, times_of
@@ -76,6 +81,8 @@ _READ_ONLY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _PROFILE = "profile.json"
 #: first bytes of an entry that are read at once; they hold the description of all but a few
 _HEAD = 2**14
+#: bytes that are read at a time where all of an entry is compared
+_BLOCK = 2**20
 #: frames decoded at a time are at most this many bytes before they are resized
 _DECODED_BYTES = 512 * 2**20
 
@@ -106,6 +113,8 @@ class Profile:
         reader_version: of the package that decodes.
         torch_version: of the package that resizes.
         rules: version of what a reader makes of a file.
+        jpeg_quality: of the JPEG files that the frames are kept as; None keeps their pixels.
+        jpeg_version: of the library that writes them; else None.
     """
 
     image_size: int
@@ -117,9 +126,19 @@ class Profile:
     reader_version: str
     torch_version: str
     rules: int = READING_RULES
+    jpeg_quality: int | None = None
+    jpeg_version: str | None = None
 
     @classmethod
-    def of(cls, rule: FrameRule, image_size: int, resize: Resize, reader: str, only_chosen: bool = False) -> Profile:
+    def of(
+        cls,
+        rule: FrameRule,
+        image_size: int,
+        resize: Resize,
+        reader: str,
+        only_chosen: bool = False,
+        jpeg_quality: int | None = None,
+    ) -> Profile:
         """The profile that serves a loader of these settings, with the packages installed here.
 
         Args:
@@ -128,6 +147,7 @@ class Profile:
             resize: see the attributes.
             reader: see the attributes.
             only_chosen: keep no other frames than a fixed rule reads, also where it chooses from a grid.
+            jpeg_quality: see the attributes.
         """
         chosen = (only_chosen or rule.rate is None or rule.sampling == FILLED) and not is_random(rule.sampling)
         return cls(
@@ -139,17 +159,25 @@ class Profile:
             count=rule.count if chosen else None,
             reader_version=reader_version(reader),
             torch_version=torch.__version__.partition("+")[0],
+            jpeg_quality=jpeg_quality,
+            jpeg_version=None if jpeg_quality is None else jpeg_version(),
         )
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What the name of the folder stands for; of pixels as they are nothing about JPEG, as before there was any."""
+        jpeg = self.jpeg_quality is not None
+        return {key: value for key, value in asdict(self).items() if jpeg or not key.startswith("jpeg_")}
 
     @property
     def sha256(self) -> str:
         """Hash of all fields."""
-        return _sha256(asdict(self))
+        return _sha256(self.fields)
 
     @property
     def sha256_of_rules_1(self) -> str:
         """The hash under which petl_bench 0.1.0 up to commit 3e531d0 kept such frames, which knew no `rules`."""
-        return _sha256({key: value for key, value in asdict(self).items() if key != "rules"})
+        return _sha256({key: value for key, value in self.fields.items() if key != "rules"})
 
     @property
     def remedy(self) -> str:
@@ -159,7 +187,7 @@ class Profile:
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one frame."""
+        """Bytes of one frame before it is a JPEG."""
         return 3 * self.image_size**2
 
     def numbers(self, num_frames: int, fps: float, times: np.ndarray | None, moment: Moment = WHOLE) -> np.ndarray:
@@ -215,7 +243,7 @@ class FrameCache:
         return f"{sha256[:2]}/{sha256}{moment}.safetensors"
 
     def read(self, clip: Clip, choose: Choose, room: Tensor | None = None) -> TimedFrames:
-        """Frames of a clip with their times, equal to the last bit to those that decoding gives.
+        """Frames of a clip with their times, to the last bit those that decoding gives, and then JPEG if it is one.
 
         Args:
             clip: the clip.
@@ -234,7 +262,7 @@ class FrameCache:
         """
         path = self.entry(clip)
         try:
-            with _opened(path) as entry:
+            with self._opened(path) as entry:
                 return entry.frames(choose, clip.moment, room)
         except PermissionError as error:
             raise _unreadable(path, error) from error
@@ -272,7 +300,7 @@ class FrameCache:
             return None
         former, entry = self.former / self._name(clip), self.entry(clip)
         try:
-            with _opened(former) as found:
+            with self._opened(former) as found:
                 description = found.description
             alike = self._reads_alike(clip, description)
         except DamagedEntry:
@@ -311,7 +339,7 @@ class FrameCache:
             FileNotFoundError: there is none.
             DamagedEntry: it is not what was written.
         """
-        with _opened(self.entry(clip)) as entry:
+        with self._opened(self.entry(clip)) as entry:
             entry.check()
 
     def store(self, clip: Clip) -> None:
@@ -340,7 +368,7 @@ class FrameCache:
             CheckpointError: it cannot be made.
             FileError: the file cannot be written.
         """
-        path, text = self.folder / _PROFILE, json.dumps(asdict(self.profile), indent=2) + "\n"
+        path, text = self.folder / _PROFILE, json.dumps(self.profile.fields, indent=2) + "\n"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if path.is_file() and path.read_text(encoding="utf-8") == text:
@@ -361,6 +389,21 @@ class FrameCache:
         with open_video(clip.path, self.profile.reader) as video:
             return len(self._numbers(video, clip))
 
+    def jpeg_bytes(self, clip: Clip) -> int:
+        """How large the frame in the middle of an entry would be as JPEG.
+
+        Raises:
+            VideoError: the clip cannot be decoded up to there.
+            ValueError: the cache keeps no JPEG.
+        """
+        if self.profile.jpeg_quality is None:
+            raise ValueError("the frames of this cache are no JPEG")
+        with open_video(clip.path, self.profile.reader) as video:
+            numbers = self._numbers(video, clip)
+            middle = len(numbers) // 2
+            frames = self._square(video.read(numbers[middle : middle + 1]))
+        return len(encoded(frames, self.profile.jpeg_quality)[0])
+
     def _numbers(self, video: VideoReader, clip: Clip) -> np.ndarray:
         info = video.info
         try:
@@ -378,21 +421,26 @@ class FrameCache:
             at_once = max(_DECODED_BYTES // (3 * info.width * info.height), 1)
             parts = [self._square(video.read(numbers[i : i + at_once])) for i in range(0, len(numbers), at_once)]
             times = video.timing.times
-        frames = torch.cat(parts)
-        description = {
-            "num_frames": info.num_frames,
-            "fps": info.fps,
-            "numbers": numbers.tolist(),
-            "sums": [word_sum(frame.numpy().reshape(-1).data) for frame in frames],
-            "crc32": [_crc32(frame) for frame in frames],
-            "sha256": hashlib.sha256(frames.numpy().data).hexdigest(),
-        }
-        tensors = {"frames": frames}
+        description: dict[str, Any] = {"num_frames": info.num_frames, "fps": info.fps, "numbers": numbers.tolist()}
+        tensors = self._kept(torch.cat(parts), description)
         if times is not None:
             tensors["times"] = torch.from_numpy(times)
             description["times_crc32"] = _crc32(tensors["times"])
         text = json.dumps(description)
         return save(tensors, {"clip": text, "crc32": str(zlib.crc32(text.encode()))})
+
+    def _kept(self, frames: Tensor, description: dict[str, Any]) -> dict[str, Tensor]:
+        """What a file holds of frames (n, 3, S, S), which is added to its description."""
+        quality = self.profile.jpeg_quality
+        if quality is None:
+            content, sums = frames, [word_sum(frame.numpy().reshape(-1).data) for frame in frames]
+            description["crc32"] = [_crc32(frame) for frame in frames]
+        else:
+            files = encoded(frames, quality)
+            content, sums = joined(files), [word_sum(memoryview(file)) for file in files]
+            description |= {"jpeg_quality": quality, "shape": [*frames.shape[1:]], "lengths": [len(f) for f in files]}
+        description |= {"sums": sums, "sha256": hashlib.sha256(content.numpy().data).hexdigest()}
+        return {"frames" if quality is None else "jpeg": content}
 
     def _square(self, pixels: np.ndarray) -> Tensor:
         """(n, H, W, 3) to (n, 3, S, S), as `load_frames` does."""
@@ -406,6 +454,24 @@ class FrameCache:
             VideoError: the video file cannot be read.
         """
         return _is_there(self.former / self._name(clip))
+
+    @contextmanager
+    def _opened(self, path: Path) -> Iterator[_Entry]:
+        """The entry in a file, for as long as it is read.
+
+        Raises:
+            FileNotFoundError: there is none.
+            PermissionError: this user may not read it.
+            DamagedEntry: it cannot be read.
+        """
+        try:
+            with path.open("rb", buffering=0) as file:
+                quality = self.profile.jpeg_quality
+                yield _Entry(path, file.fileno()) if quality is None else _JpegEntry(path, file.fileno(), quality)
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError as error:
+            raise exhausted(error, path) or _damaged(path, f"cannot be read as cached frames ({error})") from error
 
     def _absent(self, clips: Sequence[Clip]) -> str:
         where = f"not in the frame cache {self.folder}"
@@ -422,24 +488,6 @@ class FrameCache:
         return f"{where}; run {self.profile.remedy}, or set data.on_cache_miss decode"
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[_Entry]:
-    """The entry in a file, for as long as it is read.
-
-    Raises:
-        FileNotFoundError: there is none.
-        PermissionError: this user may not read it.
-        DamagedEntry: it cannot be read.
-    """
-    try:
-        with path.open("rb", buffering=0) as file:
-            yield _Entry(path, file.fileno())
-    except (FileNotFoundError, PermissionError):
-        raise
-    except OSError as error:
-        raise exhausted(error, path) or _damaged(path, f"cannot be read as cached frames ({error})") from error
-
-
 class _Entry:
     """One open file of frames in the format of safetensors, its description checked.
 
@@ -447,14 +495,17 @@ class _Entry:
         DamagedEntry: the description cannot be read, or is not what was written.
     """
 
+    #: the tensor that has the frames
+    name = "frames"
+
     def __init__(self, path: Path, file: int) -> None:
         self._path, self._file = path, file
         try:
             self._begin, self._tensors = self._header()
             metadata = self._tensors.pop("__metadata__", {})
-            shape, self._first = self._tensor("frames", "U8", 1)
+            shape, self._first = self._tensor(self.name, "U8", 1)
             text, crc32 = metadata["clip"], metadata["crc32"]
-            self._count, *self._shape = shape
+            self._bytes, self._shape = math.prod(shape), shape[1:]
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise self._damaged(f"cannot be read as cached frames ({error or type(error).__name__})") from error
         if str(zlib.crc32(text.encode())) != crc32:
@@ -510,7 +561,13 @@ class _Entry:
             raise ValueError(f"{len(slots)} frames do not fit into {len(room)}")
         if [*room.shape[1:]] != self._shape:
             raise self._damaged(f"the cached frames are {self._shape}, and not {[*room.shape[1:]]}")
-        frames, size = room[: len(slots)], math.prod(self._shape)
+        frames = room[: len(slots)]
+        self._read(slots, frames)
+        return frames
+
+    def _read(self, slots: Sequence[int], frames: Tensor) -> None:
+        """Reads frames by their place in the entry to where they are to lie (n, 3, S, S)."""
+        size = math.prod(self._shape)
         sums = self.description.get("sums")
         checksum, expected = (zlib.crc32, self.description["crc32"]) if sums is None else (word_sum, sums)
         memory = frames.numpy().reshape(-1).data
@@ -518,8 +575,7 @@ class _Entry:
             pixels = memory[place * size : (place + 1) * size]
             self._fill(pixels, self._first + slot * size)
             if checksum(pixels) != expected[slot]:  # while they are in the processor's cache
-                raise self._damaged(f"cached frame {self.description['numbers'][slot]} is damaged")
-        return frames
+                raise self._damaged_frame(slot)
 
     def _fill(self, room: memoryview, first: int) -> None:
         """Reads as many bytes of the file as there is room for."""
@@ -532,16 +588,48 @@ class _Entry:
 
     def check(self) -> None:
         """Compares all frames with their SHA-256."""
-        found = hashlib.sha256()
-        frame = memoryview(bytearray(math.prod(self._shape)))
-        for slot in range(self._count):
-            self._fill(frame, self._first + slot * len(frame))
-            found.update(frame)
+        found, block = hashlib.sha256(), memoryview(bytearray(_BLOCK))
+        for done in range(0, self._bytes, _BLOCK):
+            part = block[: self._bytes - done]
+            self._fill(part, self._first + done)
+            found.update(part)
         if found.hexdigest() != self.description["sha256"]:
             raise self._damaged("the cached frames differ from their SHA-256")
 
+    def _damaged_frame(self, slot: int, why: str = "") -> DamagedEntry:
+        return self._damaged(f"cached frame {self.description['numbers'][slot]} is damaged{why}")
+
     def _damaged(self, what: str) -> DamagedEntry:
         return _damaged(self._path, what)
+
+
+class _JpegEntry(_Entry):
+    """An entry whose frames are JPEG files.
+
+    Raises:
+        DamagedEntry: as `_Entry`, or the frames are of another quality.
+    """
+
+    name = "jpeg"
+
+    def __init__(self, path: Path, file: int, quality: int) -> None:
+        super().__init__(path, file)
+        self._shape: list[int] = self.description.get("shape", [])
+        if (found := self.description.get("jpeg_quality")) != quality:
+            raise self._damaged(f"the cached frames are JPEG of quality {found}, and not {quality}")
+
+    def _read(self, slots: Sequence[int], frames: Tensor) -> None:
+        lengths, sums = self.description["lengths"], self.description["sums"]
+        begins = np.cumsum([self._first, *lengths]).tolist()
+        for slot, frame in zip(slots, frames, strict=True):
+            content = bytearray(lengths[slot])
+            self._fill(memoryview(content), begins[slot])
+            if word_sum(memoryview(content)) != sums[slot]:
+                raise self._damaged_frame(slot)
+            try:
+                decode(content, frame)
+            except ValueError as error:
+                raise self._damaged_frame(slot, f" ({error})") from error
 
 
 def _damaged(path: Path, what: str) -> DamagedEntry:
@@ -677,6 +765,9 @@ def _difference(other: Path, profile: Profile) -> str:
         theirs = json.loads(other.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return f"{other} cannot be read: {error}"
+    quality = theirs.get("jpeg_quality")
+    if quality != profile.jpeg_quality:
+        return "pixels, not JPEG" if quality is None else f"JPEG, other pixels; data.jpeg_quality {quality} reads them"
     for key, value in asdict(profile).items():
         if theirs.get(key) != value:
             if key == "sampling" and theirs[key] is not None:

@@ -18,6 +18,7 @@ from petl_bench.data.augmentation import RandAugment
 from petl_bench.data.batch import Batch, Question
 from petl_bench.data.batch_memory import BatchMemory
 from petl_bench.data.cache import CacheMiss, Clip, DamagedEntry, FrameCache, Profile
+from petl_bench.data.jpeg import through_jpeg
 from petl_bench.data.reader import VideoError
 from petl_bench.data.samples import Sample
 from petl_bench.data.sampling import choose_frames, is_random
@@ -71,6 +72,7 @@ class ClipLoader:
         decode_misses: whether a clip that the cache does not have is decoded, instead of an error.
         board: where the file that is being read is written down.
         memory: of batches.
+        jpeg_quality: of JPEG that frames go through after they are resized, cached or not; None leaves their pixels.
     """
 
     rule: FrameRule
@@ -81,16 +83,20 @@ class ClipLoader:
     decode_misses: bool = False
     board: CurrentFiles | None = None
     memory: BatchMemory = field(default_factory=BatchMemory, compare=False)
+    jpeg_quality: int | None = None
 
     @property
     def profile(self) -> Profile:
         """What a cache for this loader holds."""
-        return Profile.of(self.rule, self.image_size, self.resize, self.reader)
+        return self._profile(only_chosen=False)
 
     @property
     def chosen_profile(self) -> Profile:
         """What a cache holds that has no other frames than a fixed sampling reads; under a random one, `profile`."""
-        return Profile.of(self.rule, self.image_size, self.resize, self.reader, only_chosen=True)
+        return self._profile(only_chosen=True)
+
+    def _profile(self, only_chosen: bool) -> Profile:
+        return Profile.of(self.rule, self.image_size, self.resize, self.reader, only_chosen, self.jpeg_quality)
 
     def room(self, *clips: int) -> Clips:
         """Room for clips, nothing written yet: for as many as said, or for one without the dimension of clips."""
@@ -142,9 +148,10 @@ class ClipLoader:
     def _decoded(
         self, path: Path, sample: Sample, rng: np.random.Generator | None, augment: Augment | None
     ) -> TimedFrames:
-        return load_frames(
+        frames, times = load_frames(
             path, self.rule, self.image_size, self.resize, self.reader, sample.moment, rng=rng, augment=augment
         )
+        return TimedFrames(frames if self.jpeg_quality is None else through_jpeg(frames, self.jpeg_quality), times)
 
     def blank(self, room: Clips) -> Clips:
         """What stands for a clip that could not be read; its mask has no real frame."""

@@ -4,7 +4,7 @@ import fnmatch
 import functools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +62,8 @@ Whatever belongs to training (epochs, augmentation, optimiser) is the recipe: sh
 table.
 """
 UNKNOWN = "unknown"
+_WITHOUT = {"protocol.preprocess.jpeg_quality": None}
+"""What a record that lacks a field was made with, where that is known: there was nothing else before."""
 HOW_TO_GET_RUNS = "`petl-bench fit` writes into runs, `petl-bench demo` makes some in minutes and reports them"
 
 
@@ -131,6 +133,11 @@ def comparability_key(record: dict[str, Any]) -> Key:
             fields.setdefault(".".join([*path, key]), _comparable(block[key]) if key in block else unknown)
     fields["eval"] = kind_of(record["eval"])  # no table has two
     return tuple(fields.items())
+
+
+def field_of(fields: Mapping[str, Any], name: str) -> Any:
+    """What the fields of a key say of one that another key has."""
+    return fields.get(name, _WITHOUT.get(name, UNKNOWN))
 
 
 def unknown_fields(key: Key) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from petl_bench.metrics.table import kind_of
 from petl_bench.report.cells import MISSING
-from petl_bench.report.collect import UNKNOWN, Key, Run, unknown_fields
+from petl_bench.report.collect import Key, Run, field_of, unknown_fields
 from petl_bench.report.columns import peak_gigabytes
 from petl_bench.report.groups import grouped
 from petl_bench.report.marks import all_hardware
@@ -40,7 +40,7 @@ def datasets_of(keys: list[Key]) -> dict[str, Dataset]:
 
 def _values(group: list[dict[str, Any]]) -> dict[str, list[str]]:
     names = dict.fromkeys(name for fields in group for name in fields)
-    return {name: sorted({_short(fields.get(name, UNKNOWN)) for fields in group}) for name in names}
+    return {name: sorted({_short(field_of(fields, name)) for fields in group}) for name in names}
 
 
 def notes_of(key: Key, runs: list[Run], dataset: Dataset) -> list[str]:
@@ -110,7 +110,7 @@ def _difference_notes(key: Key, dataset: Dataset) -> list[str]:
     fields = dict(key)
     differences = []
     for name, values in dataset.values.items():
-        here = _short(fields.get(name, UNKNOWN))
+        here = _short(field_of(fields, name))
         if len(values) > 1:
             differences.append(f"{name} (here {here}, there {_others(values, here)})")
     noun = "table" if others == 1 else f"{others} tables"

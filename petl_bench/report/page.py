@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from petl_bench.report import mteb
 from petl_bench.report.boards import STATES, board_of, row_details, summary_boards
 from petl_bench.report.cells import of_mteb
-from petl_bench.report.collect import Key, Run
+from petl_bench.report.collect import Key, Run, field_of
 from petl_bench.report.details import Beside, HardQuery
 from petl_bench.report.labels import anchor, setting
 from petl_bench.report.model import Report, Row, Table
@@ -212,7 +212,7 @@ def _differences(keys: list[Key]) -> list[tuple[str, list[str]]]:
     """Fields of which the tables do not all say the same."""
     fields = [dict(key) for key in keys]
     names = dict.fromkeys(name for one in fields for name in one)
-    found = [(name, [setting(one.get(name, "unknown")) for one in fields]) for name in names]
+    found = [(name, [setting(field_of(one, name)) for one in fields]) for name in names]
     return [(name, values) for name, values in found if len(set(values)) > 1]
 
 

@@ -211,6 +211,8 @@ def _differences(row: Row, table: Table, figure: Figure) -> Iterator[str]:
     ):
         if value is not None and here is not None and value != here:
             yield f"{value} {name}, here {here}"
+    if (quality := preprocess.get("jpeg_quality")) is not None:
+        yield f"frames here are JPEG of quality {quality}"
     yield from _other_selection(figure.selection, protocol["selection"])
     yield from _other_size(row, figure)
     yield from _other_training(row, figure)

@@ -153,6 +153,14 @@ def operational_options(kind: type) -> frozenset[str]:
     return frozenset().union(*(vars(base).get("operational", ()) for base in kind.__mro__))
 
 
+def added_options(kind: type) -> dict[str, Any]:
+    """Arguments that a class and its bases did not have before, by the value at which they are not hashed."""
+    found: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        found |= vars(base).get("added", {})
+    return found
+
+
 def run_directory(root: Path, dataset: str, method: str, backbone: str, config_hash: str, seed: int) -> Path:
     """`root/<dataset>/<method>/<backbone>/<first 8 digits of config_hash>/seed<k>`.
 
@@ -283,8 +291,12 @@ def _without_operational(value: Any, key: str) -> Any:
             kept[str(name)] = _without_operational(item, below)
     kind = _loaded(value.get("class_path"))
     if kind is not None and isinstance(kept.get("init_args"), dict):
-        left_out = operational_options(kind)
-        kept["init_args"] = {name: item for name, item in kept["init_args"].items() if name not in left_out}
+        left_out, added = operational_options(kind), added_options(kind)
+        kept["init_args"] = {
+            name: item
+            for name, item in kept["init_args"].items()
+            if name not in left_out and not (name in added and item == added[name])
+        }
     return kept
 
 

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.filesize import decimal
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from petl_bench.data import build_cache, cache
+from petl_bench.data import build_cache, cache, jpeg
 from petl_bench.data.build_cache import build
 from petl_bench.data.cache import CacheMiss, Clip, DamagedEntry, FrameCache
 from petl_bench.data.checksum import word_sum
@@ -140,6 +141,87 @@ def test_chosen_frames_alone_equal_decoding(sampling: Sampling, clips: list[Clip
             store.require([clips[0]._replace(moment=Moment(0.5))])
 
 
+@pytest.mark.parametrize("rule", [{}, {"rate": None}, {"sampling": "segment_random", "rate": 5}])
+@pytest.mark.parametrize("quality", [1, 95])
+def test_jpeg_frames_equal_decoding_and_jpeg(
+    rule: dict[str, Any], quality: int, clips: list[Clip], tmp_path: Path
+) -> None:
+    decoder = replace(ruled(**rule), jpeg_quality=quality)
+    cached, store = with_cache(decoder, tmp_path)
+    build(store, clips, workers=0)
+    for clip in clips:
+        assert torch.equal(load(cached, clip), load(decoder, clip)), clip
+        pixels = load(ruled(**rule), clip)
+        off = (load(cached, clip).int() - pixels.int()).abs().float().mean()
+        assert 0 < off < (5 if quality == 95 else 50)
+        room = cached.room()
+        sample = Sample("v", ("a",), clip.moment)
+        assert cached.load(clip.path, sample, np.random.default_rng(0), room=room).frames is room.frames
+
+
+def test_jpeg_and_pixels_never_mix(clips: list[Clip], tmp_path: Path) -> None:
+    jpeg, (pixels, exact) = replace(DECODER, jpeg_quality=95), with_cache(DECODER, tmp_path)
+    cached, store = with_cache(jpeg, tmp_path)
+    build(store, clips[:1], workers=0)
+    told = r"frames of other settings \(JPEG, other pixels; data\.jpeg_quality 95 reads them\)"
+    with pytest.raises(CacheMiss, match=told):
+        load(pixels, clips[0])
+    with pytest.raises(CacheMiss, match=told):
+        load(with_cache(replace(jpeg, jpeg_quality=90), tmp_path)[0], clips[0])
+    build(exact, clips[:1], workers=0)
+    assert exact.folder != store.folder
+    assert torch.equal(load(pixels, clips[0]), load(DECODER, clips[0]))
+    assert torch.equal(load(cached, clips[0]), load(jpeg, clips[0]))
+    other = with_cache(replace(jpeg, jpeg_quality=90), tmp_path)[1]
+    build(other, clips[:1], workers=0)
+    mixed = ((exact, store, "'jpeg'"), (store, exact, "'frames'"), (other, store, "of quality 90, and not 95"))
+    for one, to, reason in mixed:
+        before = to.entry(clips[0]).read_bytes()
+        shutil.copy(one.entry(clips[0]), to.entry(clips[0]))
+        with pytest.raises(DamagedEntry, match=f"{reason}.* mend it with petl-bench data cache --recheck"):
+            to.read(clips[0], lambda *_: np.array([0]))
+        to.entry(clips[0]).write_bytes(before)
+
+
+def test_a_cache_of_pixels_is_named_as_it_was_before_there_was_jpeg() -> None:
+    assert "jpeg_quality" not in DECODER.profile.fields
+    fields = replace(DECODER, jpeg_quality=95).profile.fields
+    assert (fields["jpeg_quality"], fields["jpeg_version"]) == (95, jpeg.jpeg_version())
+
+
+@pytest.mark.parametrize("content", [b"no JPEG", b"\xff\xd8\xff\xd9", "another size"])
+def test_what_is_no_jpeg_of_the_frame_is_damage(content: bytes | str, clips: list[Clip], tmp_path: Path) -> None:
+    """Also where sums and description say that it is what was written."""
+    cached, store = with_cache(replace(DECODER, jpeg_quality=95), tmp_path)
+    build(store, clips[:1], workers=0)
+    path = store.entry(clips[0])
+    with safe_open(path, "pt") as file:
+        description = json.loads(file.metadata()["clip"])
+    if isinstance(content, str):
+        (content,) = jpeg.encoded(torch.zeros(1, 3, 32, 16, dtype=torch.uint8), 95)
+    description |= {"lengths": [len(content)] * 4, "sums": [word_sum(memoryview(content))] * 4}
+    text = json.dumps(description)
+    save_file({"jpeg": jpeg.joined([content] * 4)}, path, {"clip": text, "crc32": str(zlib.crc32(text.encode()))})
+    with pytest.raises(DamagedEntry, match=r"safetensors: cached frame 0 is damaged \(.*; mend it"):
+        load(cached, clips[0])
+
+
+def test_room_for_jpeg_is_estimated_from_some_of_its_frames(
+    clips: list[Clip], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, store = with_cache(replace(DECODER, jpeg_quality=95), tmp_path)
+    expected = build_cache.expected_bytes(store, clips)
+    build(store, clips, workers=0)
+    assert f"about {decimal(expected)}" in capsys.readouterr().out
+    lengths = [length for path in entries(tmp_path) for length in described(path)["lengths"]]
+    assert sum(lengths) / 1.2 < expected < sum(lengths) * 1.2
+
+
+def described(path: Path) -> dict[str, Any]:
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["clip"])
+
+
 def test_another_sampling_is_refused_chosen_frames_in_a_line(clips: list[Clip], tmp_path: Path) -> None:
     decoder = ruled(count=3)
     build(FrameCache(tmp_path, decoder.chosen_profile), clips[:1], workers=0)
@@ -250,14 +332,19 @@ def description_at(path: Path, text: bytes) -> int:
     return path.read_bytes().index(text) + len(text)
 
 
+@pytest.mark.parametrize("quality", [None, 95])
 @pytest.mark.parametrize("damage", ["frame", "num_frames", "numbers", "header", "cut", "empty", "text"])
-def test_damage_is_an_error_or_decoded_and_is_mended(damage: str, clips: list[Clip], tmp_path: Path) -> None:
-    strict, store = with_cache(ruled(sampling="segment_random"), tmp_path)
+def test_damage_is_an_error_or_decoded_and_is_mended(
+    damage: str, quality: int | None, clips: list[Clip], tmp_path: Path
+) -> None:
+    strict, store = with_cache(replace(ruled(sampling="segment_random"), jpeg_quality=quality), tmp_path)
     build(store, clips[:1], workers=0)
     (path,) = entries(tmp_path)
     match damage:
         case "frame":
             flip(path, path.stat().st_size - 1)
+            with pytest.raises(DamagedEntry, match="cached frame 30 is damaged"):
+                load(strict, clips[0])
         case "num_frames":
             flip(path, description_at(path, b'num_frames\\": '))
         case "numbers":

@@ -34,6 +34,7 @@ from tests.records import make_record
 
 #: options of every data module that decide what is evaluated, with another value; the rest is training, or work
 OF_DATA: dict[str, Any] = {"frames": 4, "frame_rate": 2, "sampling": "head", "max_words": 12, "reader": "decord"}
+OF_DATA["jpeg_quality"] = 95
 NOT_OF_DATA: dict[str, Any] = {
     "batch_size": 2,
     "eval_batch_size": 2,
