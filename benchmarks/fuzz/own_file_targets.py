@@ -1,8 +1,9 @@
-"""Readers of files that users write themselves: lists of clips, questions and answers; and of manifests."""
+"""Readers of files that users write themselves (lists of clips, questions, answers); of manifests and cached frames."""
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from benchmarks.fuzz.layouts import JSON, LINES, RECORDS, TABLES, form, qa_reade
 from benchmarks.fuzz.trial import Form, Target
 from petl_bench.data import annotations, answers
 from petl_bench.data.annotations import Record
+from petl_bench.data.cache import DamagedEntry
 from petl_bench.storage import untrusted
 
 
@@ -127,9 +129,67 @@ def _manifest_readers() -> Iterable[Any]:
     return (manifest.read_manifest, manifest._entry, manifest.refused, untrusted.parse_json, untrusted._unique)
 
 
+def _cached(folder: Path) -> list[Form]:
+    """Entries of a frame cache, and a JPEG file in one whose sums say that it is what was written."""
+    import numpy as np
+    import torch
+    from PIL import Image
+    from safetensors.torch import save_file
+
+    from petl_bench.data.cache import Clip, FrameCache, Profile
+    from petl_bench.data.checksum import word_sum
+    from petl_bench.data.jpeg import joined
+    from petl_bench.inputs import FrameRule
+
+    video, room = folder / "video.png", torch.empty(1, 3, 24, 24, dtype=torch.uint8)
+    pixels = np.random.default_rng(0).integers(256, size=(30, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(video)
+    rule, clip = FrameRule(1, "uniform", None), Clip(video)
+    names, caches = {}, {}
+    for kind, quality in (("pixels", None), ("jpeg", 90)):
+        caches[kind] = FrameCache(folder / "cache", Profile.of(rule, 24, "squash", "pyav", jpeg_quality=quality))
+        caches[kind].store(clip)
+        names[kind] = str(caches[kind].entry(clip).relative_to(folder))
+    entry = folder / names["jpeg"]
+    description = json.loads(_metadata(entry)["clip"])
+    whole = entry.read_bytes()
+    (folder / "frame.jpg").write_bytes(whole[-description["lengths"][0] :])
+
+    def read(kind: str, _root: Path) -> None:
+        assert caches[kind].read(clip, lambda *_: np.zeros(1, int), room).frames.shape == room.shape
+
+    def read_frame(root: Path) -> None:
+        content = (root / "frame.jpg").read_bytes()
+        text = json.dumps(description | {"lengths": [len(content)], "sums": [word_sum(memoryview(content))]})
+        save_file({"jpeg": joined([content])}, entry, {"clip": text, "crc32": str(zlib.crc32(text.encode()))})
+        try:
+            read("jpeg", root)
+        finally:
+            entry.write_bytes(whole)
+
+    forms = [Form(names[kind], "safetensors", partial(read, kind)) for kind in names]
+    return [*forms, Form("frame.jpg", "bytes", read_frame)]
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return file.metadata()
+
+
+def _cached_readers() -> Iterable[Any]:
+    from petl_bench.data import cache, jpeg
+
+    pixels, jpegs = cache._Entry, cache._JpegEntry
+    own = (pixels.__init__, pixels._header, pixels._tensor, pixels._read_times, pixels.frames, pixels._put)
+    return (*own, pixels._read, pixels._fill, jpegs.__init__, jpegs._read, jpeg.decode)
+
+
 OWN_FILE_TARGETS = (
     Target("custom", _custom, _custom_readers),
     Target("custom_qa", _custom_qa, _custom_qa_readers),
     Target("answers", _answers, _answers_readers),
     Target("manifest", _manifest, _manifest_readers),
+    Target("cached", _cached, _cached_readers, DamagedEntry),
 )

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from petl_bench.data.cache import FrameCache
 from petl_bench.main import main
+from petl_bench.report.collect import comparability_key
 from petl_bench.runs.record import read_result
 from tests.integration.fixture_run import only_record, run
 from tests.stops import group_trap, in_child
@@ -107,6 +108,25 @@ def test_runs_find_chosen_frames(dataset: Path, tmp_path: Path, capsys: pytest.C
     drawn = "--data.init_args.sampling=segment_random"
     assert cache(dataset, folder, "--keep=chosen", drawn) == 2
     assert "segment_random chooses other frames each time" in capsys.readouterr().err
+
+
+def test_a_run_on_jpeg_says_so_and_needs_no_cache(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, jpeg = tmp_path / "cache", "--data.init_args.jpeg_quality=95"
+    assert cache(dataset, folder, jpeg) == 0
+    assert "other pixels: runs read them with data.jpeg_quality 95" in capsys.readouterr().out
+    test, cached = ("test", "fixture_zeroshot", dataset), f"--data.init_args.cache={folder}"
+    assert run(*test, tmp_path / "pixels", cached) == 4
+    assert "JPEG, other pixels; data.jpeg_quality 95 reads them" in capsys.readouterr().err
+    for runs, options in (("pixels", ()), ("decoded", (jpeg,)), ("cached", (jpeg, cached))):
+        assert run(*test, tmp_path / runs, *options) == 0
+    pixels, decoded, read = (only_record(tmp_path / runs)[1] for runs in ("pixels", "decoded", "cached"))
+    assert figures(read) == figures(decoded)
+    assert read["env"]["frame_cache"]["clips_decoded"] == 0
+    assert read["protocol"]["preprocess"] == pixels["protocol"]["preprocess"] | {"jpeg_quality": 95}
+    assert comparability_key(read) == comparability_key(decoded)
+    assert comparability_key(read) != comparability_key(pixels)
 
 
 @pytest.mark.parametrize("policy", ["error", "tolerate"])

@@ -214,6 +214,17 @@ OPERATIONAL = (
 )
 
 
+def test_jpeg_is_hashed_and_pixels_keep_the_hash_that_they_had(hashed: Hashed, tmp_path: Path) -> None:
+    usual = hashed()
+    (path,) = tmp_path.glob(f"runs0/*/*/*/{usual}/seed0/config.yaml")
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    before = config_hash(config)
+    assert config["data"]["init_args"].pop("jpeg_quality") is None
+    assert config_hash(config) == before
+    jpeg = [hashed(f"{DATA}jpeg_quality={quality}") for quality in (90, 95)]
+    assert len({usual, *jpeg}) == 3
+
+
 def test_what_is_operational_is_not_hashed_and_all_else_is(hashed: Hashed, tmp_path: Path) -> None:
     usual = hashed()
     assert hashed(*OPERATIONAL) == usual

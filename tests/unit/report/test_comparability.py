@@ -34,7 +34,7 @@ from tests.records import make_record
 
 #: options of every data module that decide what is evaluated, with another value; the rest is training, or work
 OF_DATA: dict[str, Any] = {"frames": 4, "frame_rate": 2, "sampling": "head", "max_words": 12, "reader": "decord"}
-OF_DATA["jpeg_quality"] = 95
+OF_DATA |= {"jpeg_quality": 95}
 NOT_OF_DATA: dict[str, Any] = {
     "batch_size": 2,
     "eval_batch_size": 2,
@@ -234,6 +234,17 @@ def test_a_field_that_only_one_version_writes_is_told_in_both_tables() -> None:
     notes = [note for table in both for note in table.notes if "Not comparable" in note]
     assert sum("protocol.preprocess.reading_rules (here unknown, there 2)" in note for note in notes) == 1
     assert sum("protocol.preprocess.reading_rules (here 2, there unknown)" in note for note in notes) == 1
+
+
+def test_frames_that_went_through_jpeg_are_told_from_pixels() -> None:
+    """A record that does not speak of JPEG is of pixels, also where an earlier version wrote it."""
+    records = make_record(), make_record(protocol__preprocess__jpeg_quality=95)
+    both = build_tables(Run(Path(f"{number}/result.json"), record) for number, record in enumerate(records))
+    assert len(both) == 2
+    notes = [note for table in both for note in table.notes if "Not comparable" in note]
+    assert sum("protocol.preprocess.jpeg_quality (here none, there 95)" in note for note in notes) == 1
+    assert sum("protocol.preprocess.jpeg_quality (here 95, there none)" in note for note in notes) == 1
+    assert any("jpeg_quality 95" in note for table in both for note in table.notes if "Shared by all rows" in note)
 
 
 # --- options

@@ -343,6 +343,10 @@ def test_the_interval_of_the_difference_is_ours_in_every_format() -> None:
         ),
         ({"protocol__inference": make_record()["protocol"]["inference"] | {"rerank_k": 16}}, "rerank_k none, here 16"),
         ({"protocol__preprocess": make_record()["protocol"]["preprocess"] | {"frames": 8}}, "12 frames, here 8"),
+        (
+            {"protocol__preprocess": make_record()["protocol"]["preprocess"] | {"jpeg_quality": 95}},
+            "frames here are JPEG of quality 95",
+        ),
         ({"model__trainable_params": 1_000_000}, "2.39 % are trained, here 0.668 %"),
         ({"train": make_record()["train"] | {"augmentation": "rand-m7"}}, "augmentation none, here rand-m7"),
         ({"train": make_record()["train"] | {"limits": {"max_steps": "3"}}}, "trained here: max_steps 3"),
