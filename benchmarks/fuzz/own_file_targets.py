@@ -159,7 +159,7 @@ def _cached(folder: Path) -> list[Form]:
         assert caches[kind].read(clip, lambda *_: np.zeros(1, int), room).frames.shape == room.shape
 
     def read_frame(root: Path) -> None:
-        content = (root / "frame.jpg").read_bytes()
+        content = (root / "frame.jpg").read_bytes() or b"\0"  # an entry has no empty one
         text = json.dumps(description | {"lengths": [len(content)], "sums": [word_sum(memoryview(content))]})
         save_file({"jpeg": joined([content])}, entry, {"clip": text, "crc32": str(zlib.crc32(text.encode()))})
         try:

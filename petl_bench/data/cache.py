@@ -506,9 +506,10 @@ class _Entry:
             shape, self._first = self._tensor(self.name, "U8", 1)
             text, crc32 = metadata["clip"], metadata["crc32"]
             self._bytes, self._shape = math.prod(shape), shape[1:]
+            found = str(zlib.crc32(text.encode()))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise self._damaged(f"cannot be read as cached frames ({error or type(error).__name__})") from error
-        if str(zlib.crc32(text.encode())) != crc32:
+        if found != crc32:
             raise self._damaged("the description of the cached frames is damaged")
         #: as `FrameCache` wrote it
         self.description: dict[str, Any] = json.loads(text)
@@ -527,6 +528,8 @@ class _Entry:
         """Shape of a tensor of `size` bytes an element, and where in the file it begins."""
         told = self._tensors[name]
         first, end = told["data_offsets"]
+        if not all(type(number) is int and number >= 0 for number in (*told["shape"], first, end)):
+            raise ValueError(f"{name!r} has no such shape or place")
         if told["dtype"] != dtype or math.prod(told["shape"]) * size != end - first or self._begin + end > self._size:
             raise ValueError(f"{name!r} is not as long as it says")
         return told["shape"], self._begin + first
