@@ -5,8 +5,9 @@
 Builds caches of a folder of clips in a temporary folder, then reads epochs by each way, interleaved; prints medians as
 JSON. Twelve frames of 224 pixels are read per clip, uniformly out of one per second, in batches as a run has them. An
 epoch is several passes over the folder in shuffled order, with the start of the loader's processes. `chosen` is a cache
-of the frames that are read alone (`petl-bench data cache --keep chosen`), `ahead` the cache with the thread that a run
-without processes has. Times are CPU time of this process; with `--workers`, and of `cold`, wall time. Files are in the
+of the frames that are read alone (`petl-bench data cache --keep chosen`), `jpeg` one of the same frames as JPEG
+(`--data.jpeg_quality`, here `--quality`), whose pixels are compared with those of the others, `ahead` the cache with
+the thread that a run without processes has. Times are CPU time of this process; with `--workers`, and of `cold`, wall time. Files are in the
 page cache, as from the second epoch on where memory holds them; before each `cold` epoch, which is one pass over the
 clips, the kernel is told to drop those of the cache, and before `decord_cold` the videos.
 """
@@ -81,12 +82,30 @@ def entries(cache: FrameCache) -> list[Path]:
     return [*cache.folder.rglob("*.safetensors")]
 
 
-def measure(paths: Sequence[Path], folder: Path, workers: int, passes: int, repeats: int) -> dict[str, object]:
+def deviation(loader: ClipLoader, other: ClipLoader, paths: Sequence[Path]) -> dict[str, float]:
+    """By how many levels pixels of real frames differ on average: of all of them, and of the worst frame."""
+    sample = Sample("clip", ("",))
+    frames = []
+    for path in paths:
+        one, two = loader.load(path, sample), other.load(path, sample)
+        off = (one.frames[one.mask].int() - two.frames[two.mask].int()).abs()
+        frames += off.float().mean((1, 2, 3)).tolist()
+    return {"mean": round(statistics.mean(frames), 2), "worst_frame": round(max(frames), 2)}
+
+
+def measure(
+    paths: Sequence[Path], folder: Path, workers: int, passes: int, repeats: int, quality: int
+) -> dict[str, object]:
     """Bytes per clip, seconds to build, and milliseconds per clip by way of reading."""
     start = time.perf_counter()
     grid = filled(folder, _PYAV.profile, paths, workers)
     build_seconds = time.perf_counter() - start
     chosen = filled(folder, _PYAV.chosen_profile, paths, workers)
+    compressed = replace(_PYAV, jpeg_quality=quality)
+    small, small_grid = (
+        filled(folder, profile, paths, workers) for profile in (compressed.chosen_profile, compressed.profile)
+    )
+    compressed = replace(compressed, cache=small)
     cached, decord = replace(_PYAV, cache=grid), replace(_PYAV, reader="decord")
     many, clock = [*paths] * passes, time.perf_counter if workers else time.process_time
 
@@ -100,6 +119,7 @@ def measure(paths: Sequence[Path], folder: Path, workers: int, passes: int, repe
     ways: dict[str, Callable[[int], float]] = {
         "cache": lambda n: epoch(LateLoader, shuffled(many, n), cached, workers, clock),
         "chosen": lambda n: epoch(LateLoader, shuffled(many, n), replace(_PYAV, cache=chosen), workers, clock),
+        "jpeg": lambda n: epoch(LateLoader, shuffled(many, n), compressed, workers, clock),
         "ahead": lambda n: epoch(AheadLoader, shuffled(many, n), cached, workers, clock),
         "pyav": lambda n: epoch(LateLoader, shuffled(paths, n), _PYAV, workers, clock),
         "decord": lambda n: epoch(LateLoader, shuffled(paths, n), decord, workers, clock),
@@ -120,11 +140,19 @@ def measure(paths: Sequence[Path], folder: Path, workers: int, passes: int, repe
         "build_seconds": round(build_seconds, 2),
         "bytes_per_clip": {
             name: round(statistics.mean(path.stat().st_size for path in entries(cache)))
-            for name, cache in (("cache", grid), ("chosen", chosen))
+            for name, cache in (
+                ("cache", grid),
+                ("chosen", chosen),
+                ("jpeg", small),
+                ("cache_as_jpeg", small_grid),
+            )
         },
+        "levels_that_jpeg_is_off": deviation(replace(_PYAV, cache=chosen), compressed, paths),
         "bytes_per_video_file": round(statistics.mean(path.stat().st_size for path in paths)),
         "milliseconds_per_clip": {way: round(statistics.median(times), 3) for way, times in found.items()},
-        "times_faster_than_decord": {way: times_faster(way, "decord") for way in ("cache", "chosen", "ahead", "pyav")}
+        "times_faster_than_decord": {
+            way: times_faster(way, "decord") for way in ("cache", "chosen", "jpeg", "ahead", "pyav")
+        }
         | {"cold": times_faster("cold", "decord_cold")},
     }
 
@@ -135,11 +163,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="loader processes (default: %(default)s)")
     parser.add_argument("--passes", type=int, default=4, help="over the folder in an epoch (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="epochs of each way (default: %(default)s)")
+    parser.add_argument("--quality", type=int, default=95, help="of JPEG (default: %(default)s)")
     options = parser.parse_args()
     torch.set_num_threads(1)
     paths = sorted(options.videos.glob("*.mp4"))
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(paths, Path(folder), options.workers, options.passes, options.repeats), indent=2))
+        found = measure(paths, Path(folder), options.workers, options.passes, options.repeats, options.quality)
+        print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":
