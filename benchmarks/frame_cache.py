@@ -7,9 +7,9 @@ JSON. Twelve frames of 224 pixels are read per clip, uniformly out of one per se
 epoch is several passes over the folder in shuffled order, with the start of the loader's processes. `chosen` is a cache
 of the frames that are read alone (`petl-bench data cache --keep chosen`), `jpeg` one of the same frames as JPEG
 (`--data.jpeg_quality`, here `--quality`), whose pixels are compared with those of the others, `ahead` the cache with
-the thread that a run without processes has. Times are CPU time of this process; with `--workers`, and of `cold`, wall time. Files are in the
-page cache, as from the second epoch on where memory holds them; before each `cold` epoch, which is one pass over the
-clips, the kernel is told to drop those of the cache, and before `decord_cold` the videos.
+the thread that a run without processes has. Times are CPU time of this process; with `--workers`, and of `cold`, wall
+time. Files are in the page cache, as from the second epoch on where memory holds them; before each `cold` epoch, which
+is one pass over the clips, the kernel is told to drop those of the cache, and before `decord_cold` the videos.
 """
 
 from __future__ import annotations

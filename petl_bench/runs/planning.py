@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning_fabric.utilities.apply_func import move_data_to_device
 
 from petl_bench.data.base import VideoTextDataModule
-from petl_bench.errors import UsageError
+from petl_bench.data.build_cache import expected_bytes
+from petl_bench.data.cache import FrameCache
+from petl_bench.data.samples import Split
+from petl_bench.data.sampling import is_random
+from petl_bench.errors import DataError, UsageError
 from petl_bench.method import Method
+from petl_bench.runs.cost import synthetic_batch
 from petl_bench.runs.steps import MeasuredSteps
 from petl_bench.runs.trainer_options import devices_of
 from petl_bench.tasks.base import Task
@@ -19,6 +26,11 @@ from petl_bench.tasks.base import Task
 _BESIDE_BYTES = 4 * 3
 #: checkpoints that are there at once while one is written
 _CHECKPOINTS = 3
+#: of a cache whose quality nobody has chosen
+_JPEG_QUALITY = 95
+_SPLITS: tuple[Split, ...] = ("train", "val", "test")
+#: what a run evaluates
+_EVALUATED = _SPLITS[1:]
 
 
 def estimated(
@@ -79,6 +91,7 @@ def estimated(
         "device_hours": hours * processes,
         "adapter_bytes": 4 * trainable,
         "checkpoint_bytes": _CHECKPOINTS * 12 * trainable,
+        **_kept_by_evaluation(method, data, measured_steps, devices_of(trainer), trainer.num_nodes),
     }
 
 
@@ -105,6 +118,67 @@ def memory_bytes(model: Method, measured: dict[str, Any], share: int) -> int:
     weights = measured["weight_bytes"] + _BESIDE_BYTES * model.parameter_counts()["trainable"]
     kept = min(share, model.task.chunk or share)
     return int(measured["saved_activation_bytes"] * kept / measured["clips_kept"] + weights)
+
+
+def _kept_by_evaluation(
+    method: Method, data: VideoTextDataModule, steps: MeasuredSteps, devices: int, nodes: int
+) -> dict[str, Any]:
+    """What evaluation keeps of the clips of the larger of the splits that a run evaluates, beside their features.
+
+    Returns:
+        `evaluation_clips`, None if nothing says how many there are; `evaluation_memory_bytes` of the host for each
+        process, and `evaluation_disk_bytes` of temporary files on each machine: 0 where a task keeps nothing, None
+        where the clips are not known.
+    """
+    clips = max((number for split in _EVALUATED if (number := _samples_of(data, split))), default=None)
+    batch = synthetic_batch(method.backbone.spec, 1, data.frames, data.max_words)
+    with steps.evaluating(method) as device:
+        share = -(-(clips or 1) // (devices * nodes))
+        kept = method.task.kept_by_evaluation(method.backbone, move_data_to_device(batch, device), share)
+    memory, disk = (0, 0) if kept is None else (None, None) if clips is None else (kept.memory, kept.disk * devices)
+    return {"evaluation_clips": clips, "evaluation_memory_bytes": memory, "evaluation_disk_bytes": disk}
+
+
+def _samples_of(data: VideoTextDataModule, split: Split) -> int | None:
+    """How many clips a split has by its files, or else by the protocol."""
+    try:
+        return len(data.samples(split))
+    except DataError:
+        return data.protocol.videos.get(split)
+
+
+def cache_bytes(data: VideoTextDataModule) -> dict[str, Any]:
+    """What a frame cache of all splits takes (`petl-bench data cache`), by what it keeps.
+
+    Where the clips are there, some are opened (as `data cache` does), and a frame of a few of them is made a JPEG. What
+    the description of an entry takes (1 to 2 kB a clip) is not in it.
+
+    Returns:
+        `cache_clips`, and `cache_clips_found`: whether they were opened; otherwise sizes are the most that it takes.
+        `cache_jpeg_quality`, of the data module or the usual one; `cache_bytes` by `grid`, `chosen`, `jpeg_grid` and
+        `jpeg_chosen`: None where it is not known, and of `chosen` where a sampling draws frames.
+    """
+    quality = data.jpeg_quality or _JPEG_QUALITY
+    pixels, jpeg = (replace(data.clip_loader, jpeg_quality=number) for number in (None, quality))
+    profiles = {"grid": pixels.profile, "chosen": pixels.chosen_profile}
+    profiles |= {"jpeg_grid": jpeg.profile, "jpeg_chosen": jpeg.chosen_profile}
+    sizes: dict[str, int | None] = dict.fromkeys(profiles)
+    try:
+        clips = data.clips()
+        count, opened = len(clips), True
+        sizes |= {kind: expected_bytes(FrameCache(data.root, profile), clips) for kind, profile in profiles.items()}
+    except DataError:
+        count, opened = sum(_samples_of(data, split) or 0 for split in _SPLITS), False
+        most = count * data.frames * pixels.profile.frame_bytes
+        sizes |= {kind: most for kind in ("grid", "chosen") if profiles[kind].sampling is not None}
+    if is_random(data.sampling):
+        sizes |= {"chosen": None, "jpeg_chosen": None}
+    return {
+        "cache_clips": count or None,
+        "cache_clips_found": opened,
+        "cache_jpeg_quality": quality,
+        "cache_bytes": {kind: size or None for kind, size in sizes.items()},
+    }
 
 
 def training_rows(data: VideoTextDataModule, given: int | None) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from petl_bench.data.base import VideoTextDataModule
 from petl_bench.errors import UsageError
+from petl_bench.lightning_seams import in_precision
 from petl_bench.machine.memory import reporting_exhaustion
 from petl_bench.method import Method
 from petl_bench.runs.clusters import Alone
@@ -76,6 +78,13 @@ class MeasuredSteps:
     def clips(self, asked: int | None, most: int) -> int:
         """How many clips a step has: as asked, all of a GPU's share, or as many as a laptop takes."""
         return asked or (most if self.on_gpu else min(CPU_CLIPS, most))
+
+    @contextmanager
+    def evaluating(self, method: Method) -> Iterator[torch.device]:
+        """A method as an evaluation has it, on the device that it is on, in the precision of the steps."""
+        method.eval()
+        with torch.no_grad(), in_precision(self._trainer):
+            yield next(method.parameters()).device
 
     def take(self, method: Method, data: VideoTextDataModule, clips: int) -> dict[str, Any]:
         """What the steps cost."""

@@ -58,6 +58,10 @@ class Spill:
             raise self._failed(error) from error
         return OnDisk(offset, tensor.shape, tensor.dtype)
 
+    def fitting(self, nbytes: int, count: int) -> int:
+        """How many of `count` tensors of so many bytes each an empty spill keeps in memory."""
+        return count if nbytes == 0 else min(count, int(self._all // nbytes))
+
     def get(self, kept: Tensor | OnDisk) -> Tensor:
         """A tensor that was put.
 

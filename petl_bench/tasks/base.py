@@ -48,6 +48,18 @@ class PredictionFile(NamedTuple):
     summary: str
 
 
+class KeptBytes(NamedTuple):
+    """What a process keeps of the clips that it evaluates, in bytes.
+
+    Attributes:
+        memory: of the host.
+        disk: in a temporary file.
+    """
+
+    memory: int
+    disk: int
+
+
 Part = TypeVar("Part")
 
 
@@ -195,6 +207,16 @@ class Task(Configurable, nn.Module, ABC):
     @abstractmethod
     def reset(self) -> None:
         """Forgets what `update` took in."""
+
+    def kept_by_evaluation(self, backbone: Backbone, batch: Batch, clips: int) -> KeptBytes | None:
+        """What a process keeps of the clips that it evaluates until they are scored; None: their features alone.
+
+        Args:
+            backbone: in evaluation mode, and in the precision of an evaluation.
+            batch: of one clip, of the size of all.
+            clips: that the process evaluates.
+        """
+        return None
 
     def after_vision(self, backbone: Backbone, batch: Batch, memory: Memory | None) -> None:
         """What is computed for one clip and one text behind the vision tower; `petl_bench.runs.cost` counts it.

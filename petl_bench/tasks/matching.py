@@ -14,7 +14,7 @@ from petl_bench.data.batch import Batch
 from petl_bench.inputs import Words, sent
 from petl_bench.nn.transformer import Memory
 from petl_bench.ranges import Count, Share
-from petl_bench.tasks.base import present
+from petl_bench.tasks.base import KeptBytes, present
 from petl_bench.tasks.choice_matching import ChoiceMatching
 from petl_bench.tasks.losses import gather_index, gather_with_grad, hard_negatives, momentum_contrastive_loss, own_rows
 from petl_bench.tasks.momentum import FeatureQueue, MomentumCopy
@@ -270,6 +270,9 @@ class MatchingRetrieval(Retrieval):
         super().finish(backbone)
         if self.second is not None:
             self.second.finish(backbone)
+
+    def kept_by_evaluation(self, backbone: Backbone, batch: Batch, clips: int) -> KeptBytes | None:
+        return None if self.second is None else self.second.planned(backbone, batch, clips)
 
     def after_vision(self, backbone: Backbone, batch: Batch, memory: Memory | None) -> None:
         super().after_vision(backbone, batch, memory)

@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from petl_bench.backbones.base import Backbone, memory_of
+from petl_bench.backbones.base import Backbone, VideoFeatures, memory_of
 from petl_bench.configurable import Configurable
 from petl_bench.data.batch import Batch
 from petl_bench.inputs import Words
 from petl_bench.metrics.reranking import RerankedRetrievalMetric
+from petl_bench.nn.transformer import Memory
 from petl_bench.ranges import Count, NonNegative
 from petl_bench.storage.spill import OnDisk, Spill
-from petl_bench.tasks.base import present
+from petl_bench.tasks.base import KeptBytes, present
 
 #: captions that are matched with one video at once, those of like length together: few tokens are padding
 _CHUNK = 64
@@ -75,11 +76,17 @@ class SecondStage:
         self.metric.update_clips(video.pooled, video.frames, batch.clips.mask, batch.video_index, batch.decoded)
         self.metric.update_captions(text.pooled, text.projected, batch.text_index, batch.text_video)
         self.metric.update_tokens(batch.words.ids, batch.words.mask)
-        kept = memory.tokens.to(precision_of_readers(memory.tokens)), video.by_frame(), batch.clips.mask
-        tokens, frames, mask = map(_on_the_host, kept)
+        tokens, frames, mask = map(_on_the_host, _kept(video, memory, batch))
         for row in batch.decoded.nonzero().flatten().tolist():
             one = slice(row, row + 1)
             self._clips[int(batch.video_index[row])] = _Clip(self._tokens.put(tokens[one]), frames[one], mask[one])
+
+    def planned(self, backbone: Backbone, batch: Batch, clips: int) -> KeptBytes:
+        """What would be kept of so many clips like those of a batch, which is not taken in."""
+        tokens, *others = (part[:1] for part in _kept(*backbone.encode_video_tokens(batch.clips), batch))
+        inside = self._tokens.fitting(tokens.nbytes, clips)
+        memory = inside * tokens.nbytes + clips * sum(part.nbytes for part in others)
+        return KeptBytes(memory, (clips - inside) * tokens.nbytes)
 
     def finish(self, backbone: Backbone) -> None:
         """Scores all pairs of candidates, after the last batch."""
@@ -104,6 +111,11 @@ class SecondStage:
         """Forgets the clips; the metric is its owner's to reset."""
         self._clips = {}
         self._tokens.clear()
+
+
+def _kept(video: VideoFeatures, memory: Memory, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """What the second stage reads of clips: tokens (B, T * L, D), frames (B, T, E), mask (B, T)."""
+    return memory.tokens.to(precision_of_readers(memory.tokens)), video.by_frame(), batch.clips.mask
 
 
 def precision_of_readers(tokens: Tensor) -> torch.dtype:

@@ -7,11 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
+from petl_bench.backbones.blip.model import BLIP
 from petl_bench.backbones.clip.model import CLIP
+from petl_bench.fixture import write_fixture
 from petl_bench.main import main
 from petl_bench.method import Method
+from petl_bench.runs.cost import synthetic_batch
 from petl_bench.runs.planning import memory_bytes
+from petl_bench.storage.spill import OnDisk
+from petl_bench.tasks.matching import MatchingRetrieval
+from petl_bench.tasks.reranking import Reranking, SecondStage
 from petl_bench.tasks.retrieval import Retrieval
 
 CONFIG = ("plan", "--config=fixture_adaptformer", "--model.init_args.backbone=backbone/clip_tiny.yaml", "--steps=1")
@@ -91,6 +99,95 @@ def test_memory_scales_what_depends_on_the_batch() -> None:
     method.task.chunk = 3
     assert memory_bytes(method, measured | {"clips_kept": 1}, 8) == 3000 + weights
     assert memory_bytes(method, measured | {"clips_kept": 1}, 2) == 2000 + weights
+
+
+MATCHING = ("plan", "--config=fixture_blip_uniadapter", CONFIG[2].replace("clip", "blip"), "--steps=1")
+IN_MEMORY = "--model.init_args.task.init_args.reranking.init_args.tokens_in_memory"
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Clips of 6 seconds."""
+    root = tmp_path_factory.mktemp("data") / "fixture"
+    write_fixture(root, train_videos=8, test_videos=5, captions_per_video=1, seconds=6)
+    return root
+
+
+def test_tokens_of_reranking_are_those_that_an_evaluation_keeps(
+    capsys: pytest.CaptureFixture[str], dataset: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """To the byte, in memory and on disk."""
+    given = (f"--data.init_args.root={dataset}", "--data.init_args.partial=true", "--trainer.precision=32-true")
+    frames = ("--data.init_args.frames=3", "--data.init_args.batch_size=8")
+
+    def planned(gigabytes: float, *more: str) -> dict[str, Any]:
+        assert main([*MATCHING, *given, *frames, f"{IN_MEMORY}={gigabytes}", *more, "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    whole = planned(1)
+    assert (whole["evaluation_clips"], whole["evaluation_disk_bytes"]) == (5, 0)
+    backbone = BLIP("tiny", None)
+    task = MatchingRetrieval(queue_size=8, reranking=Reranking(k=4))
+    batch = synthetic_batch(backbone.spec, 5, 3, 32)
+    for gigabytes in (1.0, 2.5 * backbone.encode_video_tokens(batch.clips).memory.tokens[:1].nbytes / 1e9):
+        second = SecondStage(Reranking(k=4, tokens_in_memory=gigabytes))
+        with torch.no_grad():
+            second.update(backbone, batch)
+        parts = [part for clip in second._clips.values() for part in clip]
+        disk = [part for part in parts if isinstance(part, OnDisk)]
+        figures = planned(gigabytes)
+        assert figures["evaluation_memory_bytes"] == sum(p.nbytes for p in parts if isinstance(p, Tensor))
+        assert figures["evaluation_disk_bytes"] == sum(p.dtype.itemsize * p.shape.numel() for p in disk)
+        assert len(disk) == (0 if gigabytes == 1 else 3)
+    assert task.kept_by_evaluation(backbone, batch, 0) == (0, 0)
+    spread = planned(0, "--trainer.devices=2", "--trainer.num_nodes=2")
+    assert spread["evaluation_disk_bytes"] == 2 * 2 * figures["evaluation_disk_bytes"] // 3, "two clips a process"
+    assert main([*MATCHING, *given, *frames, f"{IN_MEMORY}=0"]) == 0
+    assert "of temporary files of a machine" in capsys.readouterr().out
+
+
+def test_without_reranking_nothing_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*MATCHING, "--rows=640", "--model.init_args.task.init_args.reranking=null", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["evaluation_memory_bytes"] == 0
+    assert plan(capsys, "--rows=640")["evaluation_disk_bytes"] == 0
+
+
+@pytest.mark.parametrize("kind", ["grid", "chosen", "jpeg_grid", "jpeg_chosen"])
+def test_a_cache_is_as_large_as_planned(
+    kind: str, capsys: pytest.CaptureFixture[str], dataset: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """But for descriptions, at most 2 kB a clip; of JPEG within a fifth."""
+    options = ("frames=3", "frame_rate=2", "partial=true", f"root={dataset}", "batch_size=8")
+    given = [f"--data.init_args.{option}" for option in options]
+    figures = plan(capsys, *given)
+    assert (figures["cache_clips"], figures["cache_clips_found"], figures["cache_jpeg_quality"]) == (13, True, 95)
+    folder = tmp_path_factory.mktemp("cache")
+    more = ["--data.init_args.jpeg_quality=95"] * kind.startswith("jpeg") + ["--keep=chosen"] * kind.endswith("chosen")
+    backbone = CONFIG[2].replace("model.init_args.", "")
+    command = ["data", "cache", CONFIG[1], backbone, f"--cache={folder}", "--workers=0", *given, *more]
+    assert main(command) == 0
+    capsys.readouterr()
+    written = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+    expected = figures["cache_bytes"][kind]
+    off = 0.2 * expected if kind.startswith("jpeg") else 0
+    assert expected - off < written < expected + off + 13 * 2000
+    assert figures["cache_bytes"]["grid"] == 4 * figures["cache_bytes"]["chosen"]
+
+
+def test_a_cache_of_clips_that_are_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """The protocol says how many they are, and a fixed sampling how many frames it reads at most."""
+    given = ("--rows=640", "--data.init_args.frames=3")
+    figures = plan(capsys, *given, "--data.init_args.frame_rate=1")
+    assert figures["cache_clips_found"] is False
+    sizes = figures["cache_bytes"]
+    assert sizes["chosen"] % (3 * 3 * figures["cache_clips"]) == 0
+    assert [kind for kind, size in sizes.items() if size is None] == ["grid", "jpeg_grid", "jpeg_chosen"]
+    drawn = plan(capsys, "--rows=640", "--data.init_args.sampling=segment_random")
+    assert set(drawn["cache_bytes"].values()) == {None}
+    every = plan(capsys, *given, "--data.init_args.frame_rate=null")["cache_bytes"]
+    assert every["grid"] == every["chosen"] == sizes["chosen"]
+    assert main([*CONFIG, "--rows=640"]) == 0
+    assert "frame cache, at most" in capsys.readouterr().out
 
 
 def test_savers_of_memory_are_planned_for(capsys: pytest.CaptureFixture[str]) -> None:
