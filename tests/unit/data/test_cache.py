@@ -526,13 +526,14 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, clips: list[Clip]) -> None
 #: builds a cache in two processes, and is killed when one clip or the number given are committed
 BUILD = """
 import os, signal, sys
+from dataclasses import replace
 from pathlib import Path
 from petl_bench.data import cache
 from petl_bench.data.build_cache import build
 from petl_bench.inputs import FrameRule, Moment, Sampling
 from tests.unit.data.test_cache import DECODER, FrameCache, Clip
 
-folder, kill_after, *videos = sys.argv[1:]
+folder, kill_after, quality, *videos = sys.argv[1:]
 write = cache.write_bytes_atomically
 main = os.getpid()
 
@@ -543,31 +544,36 @@ def write_and_kill(path, content):
         os.kill(main, signal.SIGKILL)
 
 cache.write_bytes_atomically = write_and_kill
-build(FrameCache(Path(folder), DECODER.profile), [Clip(Path(video)) for video in videos], workers=2)
+loader = replace(DECODER, jpeg_quality=int(quality) or None)
+build(FrameCache(Path(folder), loader.profile), [Clip(Path(video)) for video in videos], workers=2)
 """
 
 
-def test_a_killed_build_loses_nothing_and_repeats_nothing(clips: list[Clip], tmp_path: Path) -> None:
+@pytest.mark.parametrize("quality", [None, 95])
+def test_a_killed_build_loses_nothing_and_repeats_nothing(
+    quality: int | None, clips: list[Clip], tmp_path: Path
+) -> None:
+    decoder = replace(DECODER, jpeg_quality=quality)
     videos = []
     for number in range(8):  # different files with the same picture
         content = clips[0].path.read_bytes() + bytes(number)
         videos.append(tmp_path / f"{number}.mp4")
         videos[-1].write_bytes(content)
     folder = tmp_path / "cache"
-    command = [sys.executable, "-c", BUILD, str(folder), "3", *map(str, videos)]
+    command = [sys.executable, "-c", BUILD, str(folder), "3", str(quality or 0), *map(str, videos)]
     done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
 
     before = entries(folder)
     assert 3 <= len(before) < 8
-    strict, store = with_cache(DECODER, folder)
+    strict, store = with_cache(decoder, folder)
     moments = [Clip(video) for video in videos]
     outcomes = build(store, moments, workers=0)
     assert sorted(o.did for o in outcomes) == ["decoded"] * (8 - len(before)) + ["found"] * len(before)
     after = entries(folder)
     assert len(after) == 8
     assert {path: after[path] for path in before} == before
-    assert all(torch.equal(load(strict, clip), load(DECODER, clip)) for clip in moments)
+    assert all(torch.equal(load(strict, clip), load(decoder, clip)) for clip in moments)
 
 
 def test_only_abandoned_files_are_swept(clips: list[Clip], tmp_path: Path) -> None:
@@ -588,7 +594,7 @@ def test_two_builders_at_once(clips: list[Clip], tmp_path: Path) -> None:
         return [o.did for o in map(build_cache._Clips(store, clips, False).__getitem__, range(len(clips)))]
 
     FrameCache(tmp_path, DECODER.profile).write_profile()
-    command = [sys.executable, "-c", BUILD, str(tmp_path), "99", *(str(clip.path) for clip in clips)]
+    command = [sys.executable, "-c", BUILD, str(tmp_path), "99", "0", *(str(clip.path) for clip in clips)]
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(
             subprocess.run, command, cwd=Path(__file__).parents[3], capture_output=True, timeout=120, check=True
