@@ -23,7 +23,7 @@ from petl_bench.metrics.scores import Tiles, full_precision
 SIDE = 512
 #: gallery items that are kept of each query
 HITS = 3
-#: parts of a tile whose best items tell from which score on an item can be a hit
+#: sets of a tile's items, at least, whose best ones tell from which score on an item can be a hit
 _PARTS = 16
 _NO_ITEM = np.iinfo(np.int64).max
 
@@ -44,6 +44,10 @@ class Ranks(NamedTuple):
     ties: int
     gallery_size: int
     hits: Tensor
+
+    def taken(self, queries: np.ndarray) -> Ranks:
+        """The same of queries in another order (Q,)."""
+        return self._replace(ranks=self.ranks[queries], hits=self.hits[queries])
 
 
 def ranks_both_ways(tiles: Tiles, text_video: Tensor, failed: Tensor, side: int = SIDE) -> dict[str, Ranks]:
@@ -110,18 +114,18 @@ class _Pass:
         texts, videos = len(self.order), len(self.failed)
         target, kept = self._targets()
         best = np.maximum.reduceat(target, self.sets[:-1])  # of a video's own captions (V,)
-        t2v, of_captions, of_sets = _Direction(target[np.argsort(self.order)]), _Direction(best), _Direction(best)
+        t2v, of_captions, of_sets = _Direction(target), _Direction(best), _Direction(best)
         for rows in self.text_spans:
             captions, tile_of = self.order[rows.start : rows.stop], self._row(rows)
             for columns in self.video_spans:
                 tile = kept.pop((rows.start, columns.start), None)
                 tile = tile_of(columns) if tile is None else tile
                 clips, own = np.arange(columns.start, columns.stop), self._pairs(rows, columns)
-                t2v.count(tile, captions, clips, own)
-                of_captions.count(tile.T, clips, captions, (own[1], own[0]))
+                t2v.count(tile, slice(rows.start, rows.stop), clips, own)
+                of_captions.count(tile.T, slice(columns.start, columns.stop), captions, (own[1], own[0]))
                 if texts > videos:
-                    self._count_sets(of_sets, tile, rows, clips)
-        found = {"t2v": t2v.ranks(videos, self.failed[self.text_video])}
+                    self._count_sets(of_sets, tile, rows, columns)
+        found = {"t2v": t2v.ranks(videos, self.failed[self.video_of]).taken(np.argsort(self.order))}
         by_caption = of_captions.ranks(texts, self.failed, hits_of_lost=False)
         if texts == videos:
             return found | {"v2t": by_caption}
@@ -151,12 +155,12 @@ class _Pass:
         inside = np.arange(*np.searchsorted(videos, (columns.start, columns.stop)))
         return inside, videos[inside] - columns.start
 
-    def _count_sets(self, direction: _Direction, tile: np.ndarray, rows: _Span, clips: np.ndarray) -> None:
+    def _count_sets(self, direction: _Direction, tile: np.ndarray, rows: _Span, columns: _Span) -> None:
         """A set of captions scores what its best caption does; a span of captions holds whole sets."""
         sets = np.arange(self.video_of[rows.start], self.video_of[rows.stop - 1] + 1)
         scores = np.maximum.reduceat(tile, self.sets[sets] - rows.start, axis=0)
-        _, own_set, own_clip = np.intersect1d(sets, clips, assume_unique=True, return_indices=True)
-        direction.count(scores.T, clips, sets, (own_clip, own_set))
+        both = np.arange(max(sets[0], columns.start), min(sets[-1] + 1, columns.stop))
+        direction.count(scores.T, slice(columns.start, columns.stop), sets, (both - columns.start, both - sets[0]))
 
 
 class _Direction:
@@ -172,23 +176,21 @@ class _Direction:
         self.hit_score = np.full((len(target), HITS), -np.inf, dtype=np.float32)
         self.hit_item = np.full((len(target), HITS), _NO_ITEM)
 
-    def count(
-        self, tile: np.ndarray, queries: np.ndarray, items: np.ndarray, own: tuple[np.ndarray, np.ndarray]
-    ) -> None:
+    def count(self, tile: np.ndarray, queries: slice, items: np.ndarray, own: tuple[np.ndarray, np.ndarray]) -> None:
         """Counts a tile.
 
         Args:
             tile: scores (C, G); as before when it returns.
-            queries: which they are (C,).
+            queries: which they are, C of them.
             items: of the gallery (G,).
             own: rows and columns of queries with their own items.
         """
-        scores, target = tile[own], self.target[queries, None]
+        scores = tile[own]
         tile[own] = -np.inf
-        self.greater[queries] += _per_row(tile > target)
-        equal = tile == target
-        if equal.any():
-            self.equal[queries] += _per_row(equal)
+        rivals, target = torch.from_numpy(tile), torch.from_numpy(self.target[queries, None])
+        marks = torch.empty_like(rivals)  # ones and zeros, which fp32 adds exactly; compared into bool takes thrice as long
+        self.greater[queries] += torch.gt(rivals, target, out=marks).sum(1).int().numpy()
+        self.equal[queries] += torch.eq(rivals, target, out=marks).sum(1).int().numpy()
         tile[own] = scores
         self._keep_hits(tile, queries, items)
 
@@ -200,14 +202,14 @@ class _Direction:
         hits = np.where(none, -1, self.hit_item).astype(np.int32)
         return Ranks(torch.from_numpy(ranks), int(np.count_nonzero(equal)), gallery_size, torch.from_numpy(hits))
 
-    def _keep_hits(self, tile: np.ndarray, queries: np.ndarray, items: np.ndarray) -> None:
+    def _keep_hits(self, tile: np.ndarray, queries: slice, items: np.ndarray) -> None:
         row, column = _where(tile > self._below_hits(tile, queries, items))
         if not len(row):
             return
-        found = np.zeros(len(queries), dtype=bool)
+        found = np.zeros(len(tile), dtype=bool)
         found[row] = True
         rows = np.flatnonzero(found)
-        kept = queries[rows]
+        kept = queries.start + rows
         owner = np.concatenate([row, np.repeat(rows, HITS)])
         item = np.concatenate([items[column], self.hit_item[kept].ravel()])
         score = np.concatenate([tile[row, column], self.hit_score[kept].ravel()])
@@ -216,17 +218,25 @@ class _Direction:
         best = order[first[:, None] + np.arange(HITS)]
         self.hit_score[kept], self.hit_item[kept] = score[best], item[best]
 
-    def _below_hits(self, tile: np.ndarray, queries: np.ndarray, items: np.ndarray) -> np.ndarray:
+    def _below_hits(self, tile: np.ndarray, queries: slice, items: np.ndarray) -> np.ndarray:
         """Scores (C, 1) above which an item may be among a query's hits; few others are."""
         worst, worst_item = self.hit_score[queries, -1], self.hit_item[queries, -1]
         # An item that scores the same counts where its index is lower.
         below = np.where(worst_item < items.min(), worst, np.nextafter(worst, -np.inf, dtype=np.float32))
-        whole = tile.shape[1] // _PARTS * _PARTS
-        if whole and np.isneginf(worst).any():
-            best_of_parts = torch.from_numpy(tile[:, :whole]).unflatten(1, (_PARTS, -1)).amax(2)
-            third = best_of_parts.topk(HITS, dim=1).values[:, -1].numpy()
-            below = np.maximum(below, np.nextafter(third, -np.inf, dtype=np.float32))
+        if np.isneginf(worst).any():
+            below = np.maximum(below, np.nextafter(_third_best(tile), -np.inf, dtype=np.float32))
         return below[:, None]
+
+
+def _third_best(tile: np.ndarray) -> np.ndarray:
+    """At most what the third best item of each row (C, G) scores, and seldom much less: (C,)."""
+    best = tile
+    while best.shape[1] >= 2 * _PARTS:  # halves, column by column: the best of as many sets
+        half = best.shape[1] // 2
+        best = np.maximum(best[:, :half], best[:, half : 2 * half])
+    if best.shape[1] < HITS:
+        return np.full(len(tile), -np.inf, dtype=np.float32)
+    return np.partition(best, -HITS, axis=1)[:, -HITS]
 
 
 def _best_first(owner: np.ndarray, score: np.ndarray, item: np.ndarray) -> np.ndarray:
@@ -239,10 +249,6 @@ def _best_first(owner: np.ndarray, score: np.ndarray, item: np.ndarray) -> np.nd
     if (np.diff(key[order]) == 0).any():
         return np.lexsort((item, key))  # several times slower
     return order
-
-
-def _per_row(found: np.ndarray) -> np.ndarray:
-    return torch.from_numpy(found).sum(dim=1, dtype=torch.int32).numpy()
 
 
 def _where(found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
