@@ -175,6 +175,7 @@ class _Direction:
         self.greater, self.equal = np.zeros((2, len(target)), dtype=np.int32)
         self.hit_score = np.full((len(target), HITS), -np.inf, dtype=np.float32)
         self.hit_item = np.full((len(target), HITS), _NO_ITEM)
+        self.found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # queries, scores, items, (N,) each
 
     def count(self, tile: np.ndarray, queries: slice, items: np.ndarray, own: tuple[np.ndarray, np.ndarray]) -> None:
         """Counts a tile.
@@ -188,35 +189,43 @@ class _Direction:
         scores = tile[own]
         tile[own] = -np.inf
         rivals, target = torch.from_numpy(tile), torch.from_numpy(self.target[queries, None])
-        marks = torch.empty_like(rivals)  # ones and zeros, which fp32 adds exactly; compared into bool takes thrice as long
+        # Ones and zeros, which fp32 adds exactly: torch compares floats into bool in four times the time.
+        marks = torch.empty_like(rivals)
         self.greater[queries] += torch.gt(rivals, target, out=marks).sum(1).int().numpy()
         self.equal[queries] += torch.eq(rivals, target, out=marks).sum(1).int().numpy()
         tile[own] = scores
-        self._keep_hits(tile, queries, items)
+        self._look_for_hits(tile, queries, items)
 
     def ranks(self, gallery_size: int, lost: np.ndarray, hits_of_lost: bool = True) -> Ranks:
         """What was found; lost queries (Q,) get the worst rank."""
+        if self.found:
+            self._keep_hits()
         equal = np.where(lost, 0, self.equal)
         ranks = np.where(lost, gallery_size, 1 + self.greater + (equal + 1) // 2).astype(np.int32)
         none = (self.hit_item == _NO_ITEM) | (lost[:, None] & (not hits_of_lost))
         hits = np.where(none, -1, self.hit_item).astype(np.int32)
         return Ranks(torch.from_numpy(ranks), int(np.count_nonzero(equal)), gallery_size, torch.from_numpy(hits))
 
-    def _keep_hits(self, tile: np.ndarray, queries: slice, items: np.ndarray) -> None:
+    def _look_for_hits(self, tile: np.ndarray, queries: slice, items: np.ndarray) -> None:
         row, column = _where(tile > self._below_hits(tile, queries, items))
-        if not len(row):
-            return
-        found = np.zeros(len(tile), dtype=bool)
-        found[row] = True
-        rows = np.flatnonzero(found)
-        kept = queries.start + rows
-        owner = np.concatenate([row, np.repeat(rows, HITS)])
-        item = np.concatenate([items[column], self.hit_item[kept].ravel()])
-        score = np.concatenate([tile[row, column], self.hit_score[kept].ravel()])
+        self.found.append((queries.start + row, tile[row, column], items[column]))
+        if sum(len(row) for row, _, _ in self.found) >= HITS * len(tile):  # about as often as twice the items were seen
+            self._keep_hits()
+
+    def _keep_hits(self) -> None:
+        """Keeps the best of what was found; until then `_below_hits` is lower than it could be."""
+        query, score, item = (np.concatenate(each) for each in zip(*self.found, strict=True))
+        self.found.clear()
+        seen = np.zeros(len(self.target), dtype=bool)
+        seen[query] = True
+        queries = np.flatnonzero(seen)
+        owner = np.concatenate([query, np.repeat(queries, HITS)])
+        score = np.concatenate([score, self.hit_score[queries].ravel()])
+        item = np.concatenate([item, self.hit_item[queries].ravel()])
         order = _best_first(owner, score, item)
-        first = np.searchsorted(owner[order], rows)
+        first = np.searchsorted(owner[order], queries)
         best = order[first[:, None] + np.arange(HITS)]
-        self.hit_score[kept], self.hit_item[kept] = score[best], item[best]
+        self.hit_score[queries], self.hit_item[queries] = score[best], item[best]
 
     def _below_hits(self, tile: np.ndarray, queries: slice, items: np.ndarray) -> np.ndarray:
         """Scores (C, 1) above which an item may be among a query's hits; few others are."""

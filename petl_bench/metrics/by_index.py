@@ -59,6 +59,20 @@ def sorting_permutation(index: Tensor, expected: int | None, what: str) -> Tenso
     return torch.argsort(index)
 
 
+def in_order(values: Tensor | list[Tensor], index: Tensor | list[Tensor]) -> Tensor:
+    """Values of samples (N, ...) in the order of their index, which holds each of 0..N-1 once: on the CPU, in one copy.
+
+    Args:
+        values: as they came, in one piece (N, ...) or several.
+        index: of the samples, in as many pieces.
+    """
+    pieces, places = ([given] if isinstance(given, Tensor) else given for given in (values, index))
+    ordered = torch.empty(sum(map(len, pieces)), *pieces[0].shape[1:], dtype=pieces[0].dtype)
+    for piece, place in zip(pieces, places, strict=True):
+        ordered.index_copy_(0, place.cpu(), piece.cpu())
+    return ordered
+
+
 def texts_to_bytes(texts: Sequence[str]) -> Tensor:
     """Texts as uint8 (bytes,), each ended by a zero: torchmetrics gathers tensors only."""
     return torch.tensor(list("".join(text.replace("\0", " ") + "\0" for text in texts).encode()), dtype=torch.uint8)

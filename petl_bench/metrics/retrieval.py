@@ -35,7 +35,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from petl_bench.errors import DataError
 from petl_bench.metrics.both_ways import HITS, Ranks, ranks_both_ways
-from petl_bench.metrics.by_index import gather_on_cpu, listed, sorting_permutation, to_cpu
+from petl_bench.metrics.by_index import gather_on_cpu, in_order, listed, sorting_permutation, to_cpu
 from petl_bench.metrics.scores import Rows, Scores, full_precision, scores_of_features, scores_of_frames
 
 TIE_SHARE_TO_WARN = 0.001
@@ -183,19 +183,18 @@ class RetrievalMetric(Metric):
         """
         if not len(self.video_index) or not len(self.text_index):
             raise DataError("retrieval metric: no videos or no captions were evaluated; check the split")
-        videos = sorting_permutation(dim_zero_cat(self.video_index), self.expected_videos, "video")
-        texts = sorting_permutation(dim_zero_cat(self.text_index), self.expected_texts, "caption")
-        text = dim_zero_cat(self.text_features)[texts].cpu()
-        video = dim_zero_cat(self.video_features)[videos].cpu()
-        failed = ~dim_zero_cat(self.video_decoded)[videos].cpu()
-        scores, text_video = self._scores(text, video, failed, videos), dim_zero_cat(self.text_video)[texts].cpu()
+        sorting_permutation(dim_zero_cat(self.video_index), self.expected_videos, "video")
+        sorting_permutation(dim_zero_cat(self.text_index), self.expected_texts, "caption")
+        text, text_video = (in_order(state, self.text_index) for state in (self.text_features, self.text_video))
+        video, decoded = (in_order(state, self.video_index) for state in (self.video_features, self.video_decoded))
+        scores = self._scores(text, video, ~decoded)
         result = _evaluate(scores, text_video)
         if self.beside is not None:
-            result.second = self.beside(scores, text_video, lambda others: self._scores(others, video, failed, videos))
+            result.second = self.beside(scores, text_video, lambda others: self._scores(others, video, ~decoded))
         return result
 
-    def _scores(self, text: Tensor, video: Tensor, failed: Tensor, videos: Tensor) -> Scores:
-        """How captions and videos are compared; `videos` is the order that `video` is already in."""
+    def _scores(self, text: Tensor, video: Tensor, failed: Tensor) -> Scores:
+        """How captions and videos are compared."""
         return scores_of_features(text, video, failed)
 
 
@@ -229,8 +228,8 @@ class TextConditionedRetrievalMetric(RetrievalMetric):
         self.update_videos(features, index, decoded)
         self.frame_mask.append(to_cpu(mask, torch.bool))
 
-    def _scores(self, text: Tensor, video: Tensor, failed: Tensor, videos: Tensor) -> Scores:
-        mask = dim_zero_cat(self.frame_mask)[videos].cpu()
+    def _scores(self, text: Tensor, video: Tensor, failed: Tensor) -> Scores:
+        mask = in_order(self.frame_mask, self.video_index)
         return scores_of_frames(text, video, mask, self.temperature, failed)
 
 

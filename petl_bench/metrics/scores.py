@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -49,10 +50,12 @@ def scores_of_features(text: Tensor, video: Tensor, failed: Tensor | None = None
         NonFiniteError: a feature is NaN or infinite; a similarity, when its block is asked for.
     """
     failed = _failed(failed, len(video), video.device)
-    video = video.float().masked_fill(failed[:, None], 0)  # (V, E)
+    video = video.float()  # (V, E)
+    video = video.masked_fill(failed[:, None], 0) if failed.any() else video
     text = text.float()  # (M, E)
-    require_finite(text, "caption features")
-    require_finite(video, "video features")
+    largest = require_finite(text, "caption features"), require_finite(video, "video features")
+    # No sum of products can overflow where even the largest features cannot: then no tile needs a look.
+    bounded = math.prod(largest) * text.shape[1] < torch.finfo(torch.float32).max / 2
 
     def text_rows(start: int, stop: int) -> Tensor:
         scores = text[start:stop] @ video.T
@@ -66,7 +69,7 @@ def scores_of_features(text: Tensor, video: Tensor, failed: Tensor | None = None
 
     def tiles(texts: Tensor) -> Callable[[slice], Tensor]:
         some = text[texts]
-        return lambda videos: _tile(some @ video[videos].T, texts, failed[videos])
+        return lambda videos: _tile(some @ video[videos].T, texts, failed[videos], bounded)
 
     return Scores(text_rows, video_rows, len(text), failed, tiles)
 
@@ -132,8 +135,9 @@ def scores_of_matrix(similarity: Tensor, failed: Tensor | None = None) -> Scores
     return Scores(text_rows, video_rows, len(similarity), failed)
 
 
-def _tile(scores: Tensor, texts: Tensor, failed: Tensor) -> Tensor:
-    require_finite(scores, "similarities of captions", texts)
+def _tile(scores: Tensor, texts: Tensor, failed: Tensor, finite: bool = False) -> Tensor:
+    if not finite:
+        require_finite(scores, "similarities of captions", texts)
     return scores.masked_fill_(failed, -torch.inf) if failed.any() else scores
 
 
@@ -141,8 +145,8 @@ def _failed(failed: Tensor | None, videos: int, device: torch.device) -> Tensor:
     return torch.zeros(videos, dtype=torch.bool, device=device) if failed is None else failed.to(device)
 
 
-def require_finite(values: Tensor, what: str, start: int | Tensor = 0) -> None:
-    """Refuses NaN and infinity.
+def require_finite(values: Tensor, what: str, start: int | Tensor = 0) -> float:
+    """Refuses NaN and infinity, and gives the largest magnitude; 0 where there is no value.
 
     Args:
         values: (N, C).
@@ -153,8 +157,9 @@ def require_finite(values: Tensor, what: str, start: int | Tensor = 0) -> None:
         NonFiniteError: naming the rows.
     """
     # The extremes carry every NaN and infinity, and are much cheaper than an element-wise test.
-    if not values.numel() or torch.stack(torch.aminmax(values)).isfinite().all():
-        return
+    largest = float(torch.stack(torch.aminmax(values)).abs().max()) if values.numel() else 0.0
+    if math.isfinite(largest):
+        return largest
     rows = torch.nonzero(~values.isfinite().all(dim=1)).flatten()
     rows = rows + start if isinstance(start, int) else start[rows].sort().values
     raise NonFiniteError(f"NaN or infinite {what} in {len(rows)} row(s): {listed(rows)}; check the model")
