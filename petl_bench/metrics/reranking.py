@@ -110,7 +110,7 @@ class RerankedRetrievalMetric(RetrievalMetric):
         pairs = torch.cat(keys).unique()  # sorted
         return Candidates(pairs // len(text), pairs % len(text), text, ids, mask)
 
-    def _scores(self, text: Tensor, video: Tensor, failed: Tensor, videos: Tensor) -> Scores:
+    def _scores(self, text: Tensor, video: Tensor, failed: Tensor) -> Scores:
         return self.reranked(scores_of_features(text, video, failed))
 
     def reranked(self, first: Scores) -> Scores:
