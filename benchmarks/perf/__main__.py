@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.perf import evaluation, loading, rounds, steps
+from benchmarks.perf import evaluation, loading, rounds, starting, steps
 from benchmarks.perf.rounds import Row
 from benchmarks.perf.steps import Sizes
 from benchmarks.training_step import CheckoutError
@@ -38,6 +38,7 @@ MEASUREMENTS: dict[str, Callable[[Sizes], list[Row]]] = {
     "ranks-5000": partial(evaluation.ranks, 5000, 4),
     "ranks-10000": partial(evaluation.ranks, 10000, 6),
     "reranking": evaluation.reranking,
+    "first-step": starting.first_step,
     **{
         f"growth-{name}-{of}": partial(steps.growth, name, of)
         for name in ("AdaptFormer", "MV-Adapter")
