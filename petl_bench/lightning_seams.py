@@ -269,6 +269,7 @@ _SAYS_NOTHING = (
     "Total length of `list` across ranks is zero",  # no validation split
     "It is recommended to use `self.log.*sync_dist=True",  # every process has the figures of all samples
     "You have overridden `configure_gradient_clipping`",
+    "You have overridden `transfer_batch_to_device`",  # of the method, whatever the data
     "You're resuming from a checkpoint that ended before the epoch ended",  # our loaders begin where it ended
     "You defined a `validation_step` but have no `val_dataloader`",  # profile
 )
