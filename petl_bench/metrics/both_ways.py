@@ -260,7 +260,7 @@ class _Direction:
 
 
 def _strips(tile: np.ndarray, queries: slice) -> Iterator[tuple[np.ndarray, slice]]:
-    """Parts of a tile (C, G) that lie together in memory and stay in the cache of a core, and whose queries they are."""
+    """Parts of a tile (C, G) that lie together in memory and fit the cache of a core, and whose queries they are."""
     if tile.strides[0] < tile.strides[1]:
         for first in range(0, tile.shape[1], _STRIP):
             yield tile[:, first : first + _STRIP], queries

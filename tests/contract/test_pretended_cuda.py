@@ -26,7 +26,7 @@ from petl_bench.tasks import losses
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.retrieval import Retrieval
 from petl_bench.testing import samples
-from tests.contract import on_cuda
+from tests.contract import battery, on_cuda
 from tests.contract.on_cuda import FIXTURE, Case, Findings
 from tests.pretended_cuda import CUDA, Place, pretended_cuda
 from tests.stops import in_a_fresh_process
@@ -274,8 +274,8 @@ def rows_are_many() -> None:
 
 BIASES = [
     Case(battery.case_of(config), backbone, "retrieval")
-    for config, backbone in product(("fixture_bitfit", "fixture_mvadapter"), ("clip", "blip"))
-    if (config, backbone, "retrieval") not in battery.HOLES
+    for config in ("fixture_bitfit", "fixture_mvadapter")
+    for backbone in ("clip", "blip")
 ]
 
 
