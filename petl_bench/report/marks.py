@@ -25,7 +25,7 @@ def marks_of(records: list[Record], most: int, hardware: list[str]) -> list[str]
         marks.append("record reconstructed")
     if records[0]["model"]["trainable_params"] > 0:
         marks += sorted({mark for record in records for mark in _elsewhere_marks(record)})
-        marks += sorted({mark for record in records for mark in (*cuts_of(record), *_augmentation_marks(record))})
+        marks += sorted({mark for record in records for mark in _training_marks(record)})
         marks += ["fewer seeds"] if len(records) < most else []
     return marks + _hardware_marks(hardware_of(records), hardware)
 
@@ -74,9 +74,19 @@ def cuts_of(record: Record) -> list[str]:
     return marks + [f"callback {path}" for path in train.get("callbacks", [])]
 
 
-def _augmentation_marks(record: Record) -> list[str]:
+def _training_marks(record: Record) -> list[str]:
     name = (training_of(record) or {}).get("augmentation")
-    return [f"augmentation {name}"] if name else []
+    return [*cuts_of(record), *([f"augmentation {name}"] if name else []), *_pixel_marks(record)]
+
+
+def _pixel_marks(record: Record) -> list[str]:
+    """Whether what is tested was trained on other pixels: JPEG, or JPEG of another quality, or none."""
+    trained = training_of(record)
+    if record["kind"] != "test" or trained is None:
+        return []
+    quality = trained.get("jpeg_quality")
+    same = quality == record["protocol"]["preprocess"].get("jpeg_quality")
+    return [] if same else ["trained on pixels" if quality is None else f"trained on JPEG {quality}"]
 
 
 def _elsewhere_marks(record: Record) -> list[str]:

@@ -242,4 +242,6 @@ def _trained(adapter: Path) -> dict[str, Any] | None:
             return None
     except FileError:  # no record, or a faulty one, is no reason to lose an evaluation
         return None
-    return {name: record["train"][name] for name in TRAINED if name in record["train"]}
+    trained = {name: record["train"][name] for name in TRAINED if name in record["train"]}
+    quality = record["protocol"].get("preprocess", {}).get("jpeg_quality")
+    return trained if quality is None else trained | {"jpeg_quality": quality}

@@ -129,6 +129,17 @@ def test_a_run_on_jpeg_says_so_and_needs_no_cache(
     assert comparability_key(read) != comparability_key(pixels)
 
 
+def test_a_test_on_pixels_says_that_training_was_on_jpeg(dataset: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    assert run("fit", "fixture_linear", dataset, runs, "--data.init_args.jpeg_quality=90") == 0
+    folder, _ = only_record(runs)
+    adapter = folder / "adapter.safetensors"
+    assert run("test", "fixture_linear", dataset, runs, f"--ckpt_path={adapter}") == 0
+    tested = read_result(folder / "test.json")
+    assert tested["model"]["trained"]["jpeg_quality"] == 90
+    assert "jpeg_quality" not in tested["protocol"]["preprocess"]
+
+
 @pytest.mark.parametrize("policy", ["error", "tolerate"])
 def test_a_clip_that_cannot_be_decoded(
     policy: str, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -247,6 +247,21 @@ def test_frames_that_went_through_jpeg_are_told_from_pixels() -> None:
     assert any("jpeg_quality 95" in note for table in both for note in table.notes if "Shared by all rows" in note)
 
 
+@pytest.mark.parametrize(
+    ("trained", "tested", "mark"),
+    [(95, None, "trained on JPEG 95"), (None, 95, "trained on pixels"), (95, 95, None), (None, None, None)],
+)
+def test_what_was_trained_on_other_pixels_than_it_is_tested_on_is_marked(
+    trained: int | None, tested: int | None, mark: str | None
+) -> None:
+    known = {"epochs": 5.0, "steps": 9} | ({} if trained is None else {"jpeg_quality": trained})
+    changes = {} if tested is None else {"protocol__preprocess__jpeg_quality": tested}
+    record = make_record(kind="test", train=None, model__trained=known, **changes)
+    (table,) = build_tables([Run(Path("0/test.json"), record)])
+    marks = [found for found in table.rows[0].marks if "JPEG" in found or "pixels" in found]
+    assert marks == ([] if mark is None else [mark])
+
+
 # --- options
 
 
