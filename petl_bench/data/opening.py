@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import av
 from av.container import InputContainer
@@ -41,6 +42,9 @@ _ALLOWED = {
 #: streams that are pictures of the file, not of time
 _COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
 
+#: of a video stream
+Packet: TypeAlias = "av.Packet[VideoStream]"
+
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
@@ -71,7 +75,7 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise exhausted_by_parser(error, path) or VideoError(f"{path}: {first_line(error)}") from error
 
 
-def packets(container: InputContainer, stream: VideoStream) -> Iterator[av.Packet[VideoStream] | None]:
+def packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet | None]:
     """What is to be decoded, in the order of the file; None at the end, for what the decoder still holds.
 
     An empty packet stands for a dropped frame and is left out: the decoder would take it for the end.

@@ -11,7 +11,8 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from petl_bench.data.opening import WITHOUT_TIMES, kind_of, opened, packets
+from petl_bench.data.entries import Entries, Entry, entry_test
+from petl_bench.data.opening import WITHOUT_TIMES, Packet, kind_of, opened, packets
 from petl_bench.data.reader import VideoError
 from petl_bench.data.timing import Timing, constant, evenly_continued, timing
 
@@ -28,6 +29,7 @@ class Scan(NamedTuple):
         first: the first of them.
         header_rate: frames per second as the header says; None if it does not.
         numbers: frame numbers by the time (pts) that packet and frame carry; None where only decoding numbers frames.
+        entries: where decoding can begin; None for the first packet only.
     """
 
     num_frames: int
@@ -35,6 +37,7 @@ class Scan(NamedTuple):
     first: av.VideoFrame
     header_rate: Fraction | None
     numbers: dict[int, int] | None = None
+    entries: Entries | None = None
 
 
 class _Stamp(NamedTuple):
@@ -45,7 +48,7 @@ class _Stamp(NamedTuple):
     duration: int | None
 
     @classmethod
-    def of(cls, item: av.Packet[VideoStream] | av.VideoFrame) -> _Stamp:
+    def of(cls, item: Packet | av.VideoFrame) -> _Stamp:
         return cls(item.pts, item.dts, item.duration)
 
 
@@ -74,13 +77,20 @@ def _by_packets(path: Path, container: InputContainer, stream: VideoStream, know
     """None if packets do not tell the times of frames, or are not as many as is known."""
     first: av.VideoFrame | None = None
     stamps: list[_Stamp] = []
-    hidden = 0
-    for packet in packets(container, stream):
+    entries: list[Entry] = []
+    test, hidden = entry_test(stream), 0
+    for place, packet in enumerate(packets(container, stream)):
         if first is None:
             first = next(iter(stream.decode(packet)), None)
-        if packet is not None and packet.is_discard:  # hidden by the edit list
+        if packet is None:
+            break
+        if packet.has_sidedata("new_extradata"):  # of which a decoder that begins later would not know
+            test = None
+        if test and packet.is_keyframe and packet.pts is not None and test(memoryview(packet)):
+            entries.append(Entry(place, packet.pts))
+        if packet.is_discard:  # hidden by the edit list
             hidden += 1
-        elif packet is not None:
+        else:
             stamps.append(_Stamp.of(packet))
     if first is None:
         raise VideoError(f"{path}: no frame can be decoded")
@@ -99,7 +109,8 @@ def _by_packets(path: Path, container: InputContainer, stream: VideoStream, know
             f"{path}: {hidden} of {hidden + len(begins)} frames are hidden and the others are shown for "
             f"{1 / found.fps:.0f} seconds each; its times are damaged"
         )
-    return Scan(len(begins), found, first, _rate(stream), {pts: number for number, pts in enumerate(begins)})
+    numbers = {pts: number for number, pts in enumerate(begins)}
+    return Scan(len(begins), found, first, _rate(stream), numbers, Entries.of(entries, begins))
 
 
 def _timing_of_as_many(container: InputContainer, stream: VideoStream, sent: Sequence[_Stamp]) -> Timing | None:

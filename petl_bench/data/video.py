@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -25,8 +26,9 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as transforms
 
 from petl_bench.data.display import Orientation, orientation_of
+from petl_bench.data.entries import Entries
 from petl_bench.data.images import IMAGE_SUFFIXES, ImageReader
-from petl_bench.data.opening import first_line, opened, packets
+from petl_bench.data.opening import Packet, first_line, opened, packets
 from petl_bench.data.reader import VideoError, VideoInfo, VideoReader
 from petl_bench.data.sampling import choose_frames
 from petl_bench.data.scan import scan
@@ -96,7 +98,7 @@ class PyAVReader(VideoReader):
             self.orientation = orientation_of(found.first)
         except ValueError as error:
             raise VideoError(f"{self.path}: {error}") from error
-        self._frame_number = found.numbers
+        self._frame_number, self._entries = found.numbers, found.entries
         self.timing, self.header_fps = found.timing, float(found.header_rate or 0)
         # Rules 1 knew the angle only, so that a mirror was a turn or nothing.
         self.reads_as_rules_1 = self.orientation == Orientation(round(found.first.rotation / 90) * 90 % 360)
@@ -106,16 +108,32 @@ class PyAVReader(VideoReader):
         return VideoInfo(found.num_frames, found.timing.fps, width, height)
 
     def _decode(self, wanted: set[int]) -> Iterator[tuple[int, np.ndarray]]:
-        reformatter = VideoReformatter()
-        left = set(wanted)
+        left = deque(sorted(wanted))
+        if self._entries is not None:
+            for number, picture in self._given(left, self._entries):
+                if number != left[0]:  # a decoder that began late has dropped one
+                    break
+                yield left.popleft(), picture
+        if left:
+            yield from self._given(left)
+
+    def _given(self, left: Sequence[int], entries: Entries | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """Frames as the decoder gives them.
+
+        Args:
+            left: their numbers; may become fewer as they are given.
+            entries: where decoding may begin, whose `left` is rising; None for the first packet only.
+        """
+        reformatter, missing, wanted = VideoReformatter(), set(left), frozenset(left)
         with opened(self.path) as (container, stream):
-            for number, frame in self._numbered(container, stream, wanted):
-                if number in left:
+            sent = packets(container, stream) if entries is None else _needed(container, stream, left, entries)
+            for number, frame in self._numbered(stream, sent, wanted):
+                if number in missing:
                     if frame.is_corrupt:
                         raise VideoError(f"{self.path}: frame {number} is damaged")
-                    left.discard(number)
+                    missing.discard(number)
                     yield number, _to_rgb(frame, reformatter)
-                if not left:
+                if not missing:
                     break
 
     def decode_whole(self) -> WholeStream:
@@ -136,14 +154,14 @@ class PyAVReader(VideoReader):
         return WholeStream(count, codec)
 
     def _numbered(
-        self, container: InputContainer, stream: VideoStream, wanted: set[int]
+        self, stream: VideoStream, sent: Iterable[Packet | None], wanted: Collection[int]
     ) -> Iterator[tuple[int | None, av.VideoFrame]]:
         if self._frame_number is None:
-            yield from enumerate(_frames(container, stream))
+            yield from enumerate(frame for packet in sent for frame in stream.decode(packet))
             return
         # No other picture needs what H.264 marks as non-reference: unless wanted, it is skipped.
         skippable = stream.codec_context.name == "h264"
-        for packet in packets(container, stream):
+        for packet in sent:
             if skippable and packet is not None and packet.pts is not None:
                 keep = self._frame_number.get(packet.pts) in wanted
                 stream.codec_context.skip_frame = "DEFAULT" if keep else "NONREF"
@@ -382,6 +400,31 @@ def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.Video
     """Every frame, in the order in which they are shown."""
     for packet in packets(container, stream):
         yield from stream.decode(packet)
+
+
+def _needed(
+    container: InputContainer, stream: VideoStream, left: Sequence[int], entries: Entries
+) -> Iterator[Packet | None]:
+    """The packets to decode for frames that come in their turn; those that none of them needs are left out.
+
+    The first one always comes, for what it tells a decoder once (x264's version, by which H.264 is decoded).
+
+    Args:
+        container: open.
+        stream: of the frames.
+        left: their numbers, rising; from which those are taken that the decoder has given.
+        entries: where decoding may begin.
+    """
+    start, skipped = 0, False
+    for place, packet in enumerate(packets(container, stream)):
+        if 0 < place < start:
+            skipped = True
+            continue
+        if skipped:
+            stream.codec_context.flush_buffers()
+            skipped = False
+        yield packet
+        start = entries.before(left[0]) if left else 0
 
 
 def _to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
