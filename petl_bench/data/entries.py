@@ -7,57 +7,71 @@ by what earlier packets told (MPEG-4 part 2: the name of the encoder chooses the
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from av.video.stream import VideoStream
+
+from petl_bench.data.opening import Packet
 
 #: whether a packet that is marked as a key frame begins anew
 Test = Callable[[memoryview], bool]
 
 
 class Entry(NamedTuple):
-    """Where decoding can begin.
+    """A packet that decoding can begin at.
 
     Attributes:
         place: how many packets come before, empty ones not counted.
-        pts: of the packet; frames that are shown earlier may lack what they were predicted from.
+        pts: when it is shown; earlier frames may lack what they were predicted from.
+        dts: when it is decoded.
+        pos: where it lies in the file, in bytes.
     """
 
     place: int
     pts: int
+    dts: int | None
+    pos: int | None
+
+    @property
+    def time(self) -> int:
+        """What to seek."""
+        return self.pts if self.dts is None else self.dts
+
+    def is_at(self, packet: Packet) -> bool:
+        """Whether a packet of the same file is this one: by time and place, in case a seek has moved the times."""
+        return (packet.pts, packet.pos) == (self.pts, self.pos)
 
 
 class Entries(NamedTuple):
-    """Where decoding can begin, in the order of the file, by what can be decoded from there.
+    """Where decoding can begin, in the order of the file.
 
     Attributes:
         firsts: frame numbers, rising; from each entry, frames of its number and later ones can be decoded.
-        places: of the packets, rising.
+        entries: as many.
     """
 
     firsts: Sequence[int]
-    places: Sequence[int]
+    entries: Sequence[Entry]
 
     @classmethod
-    def of(cls, entries: Sequence[Entry], begins: Sequence[int]) -> Entries | None:
+    def of(cls, entries: Sequence[Entry], numbers: Mapping[int, int]) -> Entries | None:
         """The entries of a stream; None if there are none but the first packet.
 
         Args:
             entries: in the order of the file.
-            begins: pts of the frames that are shown, rising.
+            numbers: frame numbers by pts.
         """
-        places: dict[int, int] = {0: 0}  # by first frame; of several for the same one, the last
-        for place, pts in entries:
-            first = bisect_left(begins, pts)
-            if first >= next(reversed(places)):
-                places[first] = place
-        return cls(tuple(places), tuple(places.values())) if places != {0: 0} else None
+        found = {0: Entry(0, 0, None, None)}
+        for entry in entries:
+            if (number := numbers[entry.pts]) > next(reversed(found)):
+                found[number] = entry
+        return cls(tuple(found), tuple(found.values())) if len(found) > 1 else None
 
-    def before(self, number: int) -> int:
-        """The place of the last packet from which a frame can be decoded."""
-        return self.places[bisect_right(self.firsts, number) - 1]
+    def before(self, number: int) -> Entry:
+        """The last entry from which a frame can be decoded."""
+        return self.entries[bisect_right(self.firsts, number) - 1]
 
 
 def entry_test(stream: VideoStream) -> Test | None:

@@ -86,12 +86,12 @@ def _by_packets(path: Path, container: InputContainer, stream: VideoStream, know
             break
         if packet.has_sidedata("new_extradata"):  # of which a decoder that begins later would not know
             test = None
-        if test and packet.is_keyframe and packet.pts is not None and test(memoryview(packet)):
-            entries.append(Entry(place, packet.pts))
         if packet.is_discard:  # hidden by the edit list
             hidden += 1
-        else:
-            stamps.append(_Stamp.of(packet))
+            continue
+        stamps.append(_Stamp.of(packet))
+        if test and packet.is_keyframe and packet.pts is not None and test(memoryview(packet)):
+            entries.append(Entry(place, packet.pts, packet.dts, packet.pos))
     if first is None:
         raise VideoError(f"{path}: no frame can be decoded")
     if known_frames is not None:
@@ -110,7 +110,7 @@ def _by_packets(path: Path, container: InputContainer, stream: VideoStream, know
             f"{1 / found.fps:.0f} seconds each; its times are damaged"
         )
     numbers = {pts: number for number, pts in enumerate(begins)}
-    return Scan(len(begins), found, first, _rate(stream), numbers, Entries.of(entries, begins))
+    return Scan(len(begins), found, first, _rate(stream), numbers, Entries.of(entries, numbers))
 
 
 def _timing_of_as_many(container: InputContainer, stream: VideoStream, sent: Sequence[_Stamp]) -> Timing | None:

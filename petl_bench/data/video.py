@@ -11,7 +11,7 @@ import importlib.metadata
 import importlib.util
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +40,8 @@ from petl_bench.machine.resources import exhausted_by_parser
 
 #: frames that decord decodes at once
 _BATCH = 64
+#: packets that are read sooner than sought: a seek costs as much time as reading about 15
+_WORTH_A_SEEK = 100
 #: seconds (30 years) beyond which a time of decord is a missing one
 _FAR = 1e9
 
@@ -109,13 +111,20 @@ class PyAVReader(VideoReader):
 
     def _decode(self, wanted: set[int]) -> Iterator[tuple[int, np.ndarray]]:
         left = deque(sorted(wanted))
-        if self._entries is not None:
-            for number, picture in self._given(left, self._entries):
-                if number != left[0]:  # a decoder that began late has dropped one
-                    break
-                yield left.popleft(), picture
+        # Whatever goes wrong in a decode that leaves out packets, one that does not has the last word.
+        with suppress(VideoError):
+            yield from self._in_turn(left)
         if left:
             yield from self._given(left)
+
+    def _in_turn(self, left: deque[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Frames that are taken from a list of numbers, as far as they come in its order."""
+        if self._entries is None:
+            return
+        for number, picture in self._given(left, self._entries):
+            if number != left[0]:  # a decoder that began late has dropped one
+                return
+            yield left.popleft(), picture
 
     def _given(self, left: Sequence[int], entries: Entries | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Frames as the decoder gives them.
@@ -415,16 +424,22 @@ def _needed(
         left: their numbers, rising; from which those are taken that the decoder has given.
         entries: where decoding may begin.
     """
-    start, skipped = 0, False
-    for place, packet in enumerate(packets(container, stream)):
-        if 0 < place < start:
-            skipped = True
-            continue
-        if skipped:
+    sent, place = packets(container, stream), 0
+    while left:
+        entry = entries.before(left[0])
+        if 0 < place < entry.place:
+            if entry.place - place > _WORTH_A_SEEK:
+                container.seek(entry.time, stream=stream)
+                sent = packets(container, stream)
+            packet = next(packet for packet in sent if packet is None or entry.is_at(packet))
             stream.codec_context.flush_buffers()
-            skipped = False
+            place = entry.place
+        else:
+            packet = next(sent)
         yield packet
-        start = entries.before(left[0]) if left else 0
+        if packet is None:
+            return
+        place += 1
 
 
 def _to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
