@@ -82,9 +82,11 @@ def times_of(numbers: np.ndarray, fps: float, times: np.ndarray | None, moment: 
 
 
 class PyAVReader(VideoReader):
-    """Sequential decode with PyAV, never a seek, so that frame numbers are right whatever the container.
+    """The frames of a sequential decode with PyAV, so that frame numbers are right whatever the container.
 
-    Holds no open file between calls. Turns and mirrors of the display matrix are applied, the best video stream is
+    What no wanted frame needs is left out where that changes no pixel (`petl_bench.data.entries`): pictures that no
+    other one is predicted from, and all that comes before a picture from which decoding begins anew. Holds no open file
+    between calls. Turns and mirrors of the display matrix are applied, the best video stream is
     taken, and decoding stops after the last wanted frame. A file that was cut short is recognised where the container
     says where its samples lie (mp4, mov, indexed AVI); for Matroska and transport streams only a checksum can tell.
     """
@@ -153,7 +155,7 @@ class PyAVReader(VideoReader):
         """
         count, sizes = 0, set()
         with opened(self.path) as (container, stream):
-            for count, frame in enumerate(_frames(container, stream), 1):
+            for count, frame in enumerate(_frames(stream, packets(container, stream)), 1):
                 sizes.add((frame.width, frame.height))
                 if frame.is_corrupt:
                     raise VideoError(f"{self.path}: frame {count - 1} is damaged")
@@ -166,7 +168,7 @@ class PyAVReader(VideoReader):
         self, stream: VideoStream, sent: Iterable[Packet | None], wanted: Collection[int]
     ) -> Iterator[tuple[int | None, av.VideoFrame]]:
         if self._frame_number is None:
-            yield from enumerate(frame for packet in sent for frame in stream.decode(packet))
+            yield from enumerate(_frames(stream, sent))
             return
         # No other picture needs what H.264 marks as non-reference: unless wanted, it is skipped.
         skippable = stream.codec_context.name == "h264"
@@ -405,9 +407,9 @@ def padded(clip: TimedFrames, count: int, room: Clips | None = None) -> Clips:
     return room
 
 
-def _frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-    """Every frame, in the order in which they are shown."""
-    for packet in packets(container, stream):
+def _frames(stream: VideoStream, sent: Iterable[Packet | None]) -> Iterator[av.VideoFrame]:
+    """The frames of packets, in the order in which they are shown."""
+    for packet in sent:
         yield from stream.decode(packet)
 
 

@@ -16,6 +16,7 @@ import pytest
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+import petl_bench.data.video as video_module
 from petl_bench.data.reader import VideoReader
 from petl_bench.data.sampling import SAMPLERS, choose_frames, is_random
 from petl_bench.data.video import open_video
@@ -25,6 +26,11 @@ from tests.unit.data.test_video import cut
 
 FRAMES, BITS, BAR, HEIGHT, FPS = 90, 7, 16, 48, 15
 WIDTH = BITS * BAR
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_too_near_to_be_sought(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video_module, "_WORTH_A_SEEK", 0)
 
 
 def barcode(number: int) -> np.ndarray:
