@@ -37,14 +37,26 @@ def _wordnet() -> bool:
     return any(map(holds_wordnet, usual_folders()))
 
 
+def _torchcodec() -> bool:
+    from petl_bench.data.video import torchcodec
+    from petl_bench.errors import UsageError
+
+    try:
+        torchcodec()
+    except UsageError:
+        return False
+    return True
+
+
 def _root() -> bool:
     return os.geteuid() == 0
 
 
-#: by marker; what any machine can install is no need but a part of the extra `ci`
+#: by marker; what pip alone can install is no need but a part of the extra `ci`
 NEEDS = {
     "needs_cuda": Need("an NVIDIA GPU", _cuda),
     "needs_chromium": Need("Chromium, which .ci/run installs", _chromium),
+    "needs_torchcodec": Need("torchcodec (extra torchcodec) and FFmpeg's libraries, which it has none of", _torchcodec),
     "needs_wordnet": Need("WordNet 3.0 (Debian's wordnet-base), which .ci/run installs", _wordnet),
     "needs_root": Need("root, to become other users", _root),
 }

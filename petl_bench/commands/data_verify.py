@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recheck", action="store_true", help="look at files again that are in the manifest unchanged")
     parser.add_argument(
         "--compare",
-        choices=["decord"],
+        choices=["decord", "torchcodec"],
         help="open every good video with this reader, too, and warn where it disagrees; the FFmpeg 4.1 in decord's "
         "wheel has known holes, so only for files from people you trust",
     )

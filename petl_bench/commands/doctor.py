@@ -135,11 +135,14 @@ def _disk(runs_dir: str) -> Finding:
 
 def _of_data(configuration: Configuration) -> Iterator[Finding]:
     """Annotation files, then the clips of each split."""
+    from petl_bench.data.video import reader_version
+
     try:
         data = configuration.data()
     except PetlBenchError as error:
         yield Finding("data", " ".join(str(error).split()), error.exit_code)
         return
+    yield _tried("reader", lambda: f"{data.reader} {reader_version(data.reader)}")
     annotations = _tried("annotations", lambda: _annotations(data))
     yield annotations
     if not annotations.code:

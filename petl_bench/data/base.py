@@ -64,7 +64,8 @@ class VideoTextDataModule(Configurable, LightningDataModule):
             null for none.
         max_words: tokens per caption, start and end included; longer ones are cut.
         train_captions: `all` is one row per caption and epoch, `one` is one random caption per video and epoch.
-        reader: `pyav`, or `decord` for parity with published pipelines, where that package is installed.
+        reader: `pyav`; or, where these packages are installed, `decord` for parity with published pipelines, or
+            `torchcodec` to decode with the FFmpeg of the machine.
         cache: folder of a frame cache (`petl-bench data cache`) to read frames from, the same to the last bit; null
             decodes.
         jpeg_quality: frames go through JPEG of this quality (1 to 100; 95 keeps most) after they are resized, so that a
@@ -112,7 +113,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         augmentation: str | None = None,
         max_words: Size = 32,
         train_captions: Literal["all", "one"] = "all",
-        reader: Literal["pyav", "decord"] = "pyav",
+        reader: Literal["pyav", "decord", "torchcodec"] = "pyav",
         cache: Path | None = None,
         jpeg_quality: Quality | None = None,
         on_cache_miss: Literal["error", "decode"] = "error",
@@ -439,8 +440,8 @@ class VideoTextDataModule(Configurable, LightningDataModule):
         if clips is None:
             raise DataError(f"no folder of clips at {self.root / self.videos}: set data.root and data.videos")
         there = self._looked_up(split, clips, samples)
-        if self.reader == "decord" and (gif := next(filter(is_gif, there.values()), None)):
-            raise UsageError(f"data.reader decord cannot open animated GIFs such as {gif}: set data.reader pyav")
+        if self.reader != "pyav" and (gif := next(filter(is_gif, there.values()), None)):
+            raise UsageError(f"data.reader {self.reader} cannot open animated GIFs such as {gif}: set data.reader pyav")
         files = self._without_refused(split, samples, there)
         missing = [sample.video for sample in samples if sample.video not in files]
         self._missing[split] = missing

@@ -30,6 +30,8 @@ class Scan(NamedTuple):
         header_rate: frames per second as the header says; None if it does not.
         numbers: frame numbers by the time (pts) that packet and frame carry; None where only decoding numbers frames.
         entries: where decoding can begin; None for the first packet only.
+        stream: number of the stream in the file.
+        time_base: seconds in a unit of pts.
     """
 
     num_frames: int
@@ -38,6 +40,8 @@ class Scan(NamedTuple):
     header_rate: Fraction | None
     numbers: dict[int, int] | None = None
     entries: Entries | None = None
+    stream: int = 0
+    time_base: Fraction | None = None
 
 
 class _Stamp(NamedTuple):
@@ -110,7 +114,8 @@ def _by_packets(path: Path, container: InputContainer, stream: VideoStream, know
             f"{1 / found.fps:.0f} seconds each; its times are damaged"
         )
     numbers = {pts: number for number, pts in enumerate(begins)}
-    return Scan(len(begins), found, first, _rate(stream), numbers, Entries.of(entries, numbers))
+    places = Entries.of(entries, numbers)
+    return Scan(len(begins), found, first, _rate(stream), numbers, places, stream.index, stream.time_base)
 
 
 def _timing_of_as_many(container: InputContainer, stream: VideoStream, sent: Sequence[_Stamp]) -> Timing | None:

@@ -185,11 +185,11 @@ def _unchanged(entry: Entry, path: Path) -> bool:
 class _Running(NamedTuple):
     """A process that looks at a file, what it speaks through, and when it is killed.
 
-    It speaks about the file, and if it compares readers, about that: a second time, since that may be its end.
+    It speaks about the file, and where a reader is compared, about that: a second time, since that may be its end.
     """
 
     task: Task
-    compares: bool
+    compares: str | None
     process: BaseProcess
     pipe: Connection
     deadline: float
@@ -221,7 +221,7 @@ def inspect_all(tasks: Sequence[Task], limits: Limits, compare: str | None = Non
                         raise no_more_helpers() from error
                     its.close()
                     deadline = time.monotonic() + limits.seconds
-                    running[process.sentinel] = _Running(task, compare is not None, process, mine, deadline)
+                    running[process.sentinel] = _Running(task, compare, process, mine, deadline)
                     if len(running) == limits.workers:
                         break
                 if not running:
@@ -261,7 +261,7 @@ def _outcome(one: _Running, limits: Limits) -> Entry:
     entry: Entry = said[0]
     if not one.compares or entry.status != "ok":
         return entry
-    differences: list[str] = said[1] if len(said) > 1 else [f"decord: decoding {end}"]
+    differences: list[str] = said[1] if len(said) > 1 else [f"{one.compares}: decoding {end}"]
     return replace(entry, warnings=[*entry.warnings, *differences])
 
 

@@ -1,4 +1,4 @@
-"""Reads frames of video files: one small interface over PyAV (default) and decord.
+"""Reads frames of video files: one small interface over PyAV (default), decord and torchcodec.
 
 Frame `i` always means the i-th frame of a full sequential decode, and its time is the one that it carries itself. Every
 file that cannot give the frames asked for raises `VideoError`; no reader ever returns substitutes.
@@ -31,14 +31,14 @@ from petl_bench.data.images import IMAGE_SUFFIXES, ImageReader
 from petl_bench.data.opening import Packet, first_line, opened, packets
 from petl_bench.data.reader import VideoError, VideoInfo, VideoReader
 from petl_bench.data.sampling import choose_frames
-from petl_bench.data.scan import scan
+from petl_bench.data.scan import Scan, scan
 from petl_bench.data.timing import Timing, timing
 from petl_bench.errors import DataError, UsageError
 from petl_bench.inputs import WHOLE, Clips, FrameRule, Moment, Resize
 from petl_bench.machine.installation import package_version
 from petl_bench.machine.resources import exhausted_by_parser
 
-#: frames that decord decodes at once
+#: frames that decord and torchcodec decode at once
 _BATCH = 64
 #: packets that are read sooner than sought: a seek costs as much time as reading about 15
 _WORTH_A_SEEK = 100
@@ -97,7 +97,9 @@ class PyAVReader(VideoReader):
     header_fps: float
 
     def _open(self) -> VideoInfo:
-        found = scan(self.path, self.known_frames)
+        return self._described(scan(self.path, self.known_frames))
+
+    def _described(self, found: Scan) -> VideoInfo:
         try:
             self.orientation = orientation_of(found.first)
         except ValueError as error:
@@ -197,7 +199,7 @@ class DecordReader(VideoReader):
         import decord
 
         self._errors: tuple[type[Exception], ...] = (decord.DECORDError, RuntimeError, IndexError)
-        with self._translated():
+        with _errors_of("decord", self._errors, self.path):
             self._video: Any = decord.VideoReader(str(self.path), num_threads=1)
             if len(self._video) == 0:
                 raise VideoError(f"{self.path}: no frame can be decoded")
@@ -217,7 +219,7 @@ class DecordReader(VideoReader):
         numbers = sorted(wanted)
         for first in range(0, len(numbers), _BATCH):
             chunk = numbers[first : first + _BATCH]
-            with self._translated():
+            with _errors_of("decord", self._errors, self.path):
                 frames = self._video.get_batch(chunk).asnumpy()
             yield from zip(chunk, frames, strict=True)
 
@@ -225,14 +227,65 @@ class DecordReader(VideoReader):
         # decord reads ahead without bound while it lives.
         self._video = None
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except self._errors as error:
-            if lacking := exhausted_by_parser(error, self.path):
-                raise lacking from error
-            raise VideoError(f"{self.path}: decord: {first_line(error)}") from error
+
+class TorchCodecReader(PyAVReader):
+    """torchcodec, which decodes with the FFmpeg of this machine, one thread; which frames there are is what PyAV finds.
+
+    For mp4, mov, Matroska and WebM without VP8, where packets tell the times of frames: each frame must come with its
+    own. Elsewhere torchcodec gives wrong frames (AVI) or none (transport streams), so such files are refused. Pixels
+    are PyAV's where both FFmpegs convert alike, which they need not (interlaced and 10 bits); it does not say that a
+    frame is damaged.
+
+    Raises:
+        UsageError: torchcodec is not installed, or finds no FFmpeg.
+    """
+
+    _ERRORS = (RuntimeError, IndexError, ValueError)
+
+    def _open(self) -> VideoInfo:
+        decoders = torchcodec().decoders
+        found = scan(self.path, self.known_frames)
+        if found.numbers is None or found.time_base is None:
+            raise VideoError(
+                f"{self.path}: torchcodec may give wrong frames of such a file; PyAV (data.reader pyav) not"
+            )
+        info = self._described(found)
+        if self.orientation.mirrored:
+            raise VideoError(f"{self.path}: torchcodec shows it without its mirror; PyAV (data.reader pyav) with it")
+        base = float(found.time_base)
+        self._begins, self._tick = np.sort(np.fromiter(found.numbers, np.float64)) * base, base
+        with _errors_of("torchcodec", self._ERRORS, self.path):
+            self._video: Any = decoders.VideoDecoder(
+                str(self.path), stream_index=found.stream, dimension_order="NHWC", seek_mode="exact"
+            )
+            if len(self._video) != info.num_frames:
+                raise VideoError(f"{self.path}: torchcodec counts {len(self._video)} frames, PyAV {info.num_frames}")
+        return info
+
+    def _decode(self, wanted: set[int]) -> Iterator[tuple[int, np.ndarray]]:
+        numbers = sorted(wanted)
+        for first in range(0, len(numbers), _BATCH):
+            chunk = numbers[first : first + _BATCH]
+            with _errors_of("torchcodec", self._ERRORS, self.path):
+                frames = self._video.get_frames_at(chunk)
+            late = np.abs(frames.pts_seconds.numpy() - self._begins[chunk]) > self._tick / 2
+            if late.any():
+                raise VideoError(f"{self.path}: torchcodec gives another frame for frame {chunk[int(late.argmax())]}")
+            yield from zip(chunk, frames.data.numpy(), strict=True)
+
+    def close(self) -> None:
+        self._video = None
+
+
+@contextmanager
+def _errors_of(package: str, errors: tuple[type[Exception], ...], path: Path) -> Iterator[None]:
+    """What a package says of a file becomes VideoError, or what the machine lacks."""
+    try:
+        yield
+    except errors as error:
+        if lacking := exhausted_by_parser(error, path):
+            raise lacking from error
+        raise VideoError(f"{path}: {package}: {first_line(error)}") from error
 
 
 def is_gif(path: Path) -> bool:
@@ -240,7 +293,12 @@ def is_gif(path: Path) -> bool:
     return path.suffix.lower() == ".gif"
 
 
-READERS: dict[str, type[VideoReader]] = {"pyav": PyAVReader, "decord": DecordReader}
+READERS: dict[str, type[VideoReader]] = {"pyav": PyAVReader, "decord": DecordReader, "torchcodec": TorchCodecReader}
+#: how the packages of readers are installed that may be absent
+_INSTALLED_BY = {
+    "decord": "pip install decord (Linux on x86_64)",
+    "torchcodec": "pip install torchcodec, and FFmpeg (apt-get install ffmpeg)",
+}
 
 
 def require_reader(reader: str) -> None:
@@ -251,10 +309,9 @@ def require_reader(reader: str) -> None:
     """
     if reader not in READERS:
         raise UsageError(f"data.reader {reader!r} is unknown; choose one of {', '.join(READERS)}")
-    if reader == "decord" and not _is_installed("decord"):
+    if (remedy := _INSTALLED_BY.get(reader)) and not _is_installed(reader):
         raise UsageError(
-            "data.reader decord: the package decord is not installed; pip install decord (Linux on x86_64), or use "
-            "data.reader pyav"
+            f"data.reader {reader}: the package {reader} is not installed; {remedy}, or use data.reader pyav"
         )
 
 
@@ -267,7 +324,27 @@ def reader_version(reader: str) -> str:
     require_reader(reader)
     package = {"pyav": "av"}.get(reader, reader)
     # A fork may have another name.
-    return package_version(package) or str(getattr(importlib.import_module(package), "__version__", "unknown"))
+    version = package_version(package) or str(getattr(importlib.import_module(package), "__version__", "unknown"))
+    if reader == "torchcodec":  # whose wheel has no FFmpeg of its own
+        return f"{version} with FFmpeg {torchcodec().ffmpeg_major_version}"
+    return version
+
+
+def torchcodec() -> Any:
+    """The package torchcodec, whose import looks for FFmpeg.
+
+    Raises:
+        UsageError: it is not installed, or finds no FFmpeg.
+    """
+    require_reader("torchcodec")
+    try:
+        importlib.import_module("torchcodec.decoders")
+        return importlib.import_module("torchcodec")
+    except (ImportError, OSError, RuntimeError) as error:
+        raise UsageError(
+            "data.reader torchcodec: the package cannot load the shared libraries of FFmpeg 4 to 8; install them "
+            f"(apt-get install ffmpeg), or use data.reader pyav: {first_line(error)}"
+        ) from error
 
 
 def _is_installed(package: str) -> bool:

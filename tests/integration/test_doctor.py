@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
+import av
 import pytest
 
 from petl_bench.backbones.clip import model
+from petl_bench.data import video
 from petl_bench.hub import answers
 from petl_bench.main import main
 
@@ -39,9 +42,21 @@ def test_a_run_that_can_begin(
     assert code == 0
     assert found["annotations"][0].endswith(": 16 train, 4 test clips")
     assert found["clips"][0].startswith("all that fit reads are in ")
+    assert found["reader"][0] == f"pyav {av.__version__}"
     assert found["weights"][0] == "clip_small: 4.1 MB on this machine"
     assert found["next"][0] == f"petl-bench fit {' '.join(RUN)} --data.root={dataset}"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_reader_that_cannot_be_loaded(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(video, "_is_installed", lambda package: True)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)  # as where FFmpeg's libraries are not found
+    monkeypatch.setattr(video, "package_version", lambda package: "0.17.0")
+    code, found = findings(capsys, *RUN, f"--data.root={dataset}", "--data.reader=torchcodec")
+    assert code == found["reader"][1] == 2
+    assert "cannot load the shared libraries of FFmpeg" in found["reader"][0]
 
 
 def test_what_is_wrong_with_the_data(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

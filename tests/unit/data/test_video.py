@@ -19,7 +19,6 @@ from torchvision.transforms import CenterCrop
 from torchvision.transforms import Resize as PILResize
 
 from petl_bench.data.video import (
-    READERS,
     PyAVReader,
     TimedFrames,
     VideoError,
@@ -33,6 +32,7 @@ from petl_bench.data.video import (
 )
 from petl_bench.errors import DataError, UsageError
 from petl_bench.inputs import WHOLE, FrameRule, Moment, Resize, Sampling
+from tests.readers import EVERY_READER
 
 ROOT = Path(__file__).parents[3]
 NUM_FRAMES, WIDTH, HEIGHT = 40, 96, 64
@@ -137,7 +137,7 @@ def test_pyav_does_not_count_frames_hidden_by_an_edit_list(options: dict[str, ob
         assert np.array_equal(video.read(range(len(truth))), truth)
 
 
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("reader", EVERY_READER)
 def test_frames_in_the_order_asked_for(reader: str, clip: Path) -> None:
     truth = decode_all(clip)
     with open_video(clip, reader) as video:
@@ -148,7 +148,7 @@ def test_frames_in_the_order_asked_for(reader: str, clip: Path) -> None:
         assert video.read([]).shape == (0, HEIGHT, WIDTH, 3)
 
 
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("reader", EVERY_READER)
 @pytest.mark.parametrize("index", [-1, NUM_FRAMES])
 def test_frame_numbers_outside_the_video(reader: str, index: int, clip: Path) -> None:
     with open_video(clip, reader) as video, pytest.raises(IndexError, match=str(index)):
@@ -166,11 +166,12 @@ def test_display_rotation_is_applied(rotation: int, tmp_path: Path) -> None:
         assert np.array_equal(video.read([7])[0], np.rot90(stored[7], rotation // 90))
 
 
-def test_both_readers_turn_a_rotated_video_alike(shared: Path) -> None:
+@pytest.mark.parametrize("reader", EVERY_READER[1:])
+def test_both_readers_turn_a_rotated_video_alike(reader: str, shared: Path) -> None:
     for path in sorted((shared / "data/odd_videos/decord").glob("video_*.mov")):
-        with open_video(path) as ours, open_video(path, "decord") as decord:
-            assert ours.info[2:] == decord.info[2:], path.name
-            assert np.abs(ours.read([1]).astype(int) - decord.read([1])).mean() < 3, path.name
+        with open_video(path) as ours, open_video(path, reader) as other:
+            assert ours.info[2:] == other.info[2:], path.name
+            assert np.abs(ours.read([1]).astype(int) - other.read([1])).mean() < 3, path.name
 
 
 def make_bad_files(folder: Path, clip: Path) -> dict[str, Path]:
@@ -201,7 +202,7 @@ def make_bad_files(folder: Path, clip: Path) -> dict[str, Path]:
     return paths
 
 
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("reader", EVERY_READER)
 def test_unreadable_files_raise_video_error(reader: str, tmp_path: Path, clip: Path) -> None:
     for name, path in make_bad_files(tmp_path, clip).items():
         if reader == "decord" and name in ("truncated_50", "truncated_99", "image"):
@@ -242,14 +243,15 @@ def test_video_error_survives_a_worker_process() -> None:
 
 
 def test_unknown_reader(clip: Path) -> None:
-    with pytest.raises(UsageError, match="'opencv' is unknown; choose one of pyav, decord"):
+    with pytest.raises(UsageError, match="'opencv' is unknown; choose one of pyav, decord, torchcodec"):
         open_video(clip, "opencv")
 
 
-def test_decord_absent(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "decord", None)
-    with pytest.raises(UsageError, match="the package decord is not installed"):
-        open_video(clip, "decord")
+@pytest.mark.parametrize("reader", ["decord", "torchcodec"])
+def test_a_package_that_is_absent(reader: str, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, reader, None)
+    with pytest.raises(UsageError, match=f"the package {reader} is not installed; pip install {reader}.*reader pyav"):
+        open_video(clip, reader)
 
 
 def test_the_version_of_a_reader() -> None:
@@ -390,13 +392,14 @@ def real_clips(shared: Path) -> list[Path]:
     return clips
 
 
-def test_real_clips_equal_sequential_decode_in_both_readers(shared: Path) -> None:
+@pytest.mark.parametrize("reader", EVERY_READER[1:])
+def test_real_clips_equal_sequential_decode_in_both_readers(reader: str, shared: Path) -> None:
     for path in real_clips(shared):
-        with open_video(path) as ours, open_video(path, "decord") as decord:
+        with open_video(path) as ours, open_video(path, reader) as other:
             indices = np.linspace(0, ours.info.num_frames - 1, 7, dtype=int)[[3, 0, 6, 1, 1, 5]]
             frames = ours.read(indices)
-            assert ours.info.num_frames == decord.info.num_frames, path.name
-            assert np.array_equal(frames, decord.read(indices)), path.name
+            assert ours.info.num_frames == other.info.num_frames, path.name
+            assert np.array_equal(frames, other.read(indices)), path.name
         wanted: dict[int, np.ndarray] = {}
         number = -1
         with av.open(str(path)) as container:
