@@ -4,8 +4,8 @@
 
 Two sides of a comparison take turns on one thread, in this process or in one each; CPU time counts, and the median of
 the rounds' ratios, with half of their interquartile range as noise. `FOLDER` is a checkout of 3e531d0, against which
-official codes were measured; without it those rows are left out, and so are peft and decord where they are not
-installed. With `--quick` everything is tiny: it shows that all of this runs, and its figures mean nothing.
+official codes were measured; without it those rows are left out, and so are peft, decord and torchcodec where they
+are not installed. With `--quick` everything is tiny: it shows that all of this runs, and its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ MEASUREMENTS: dict[str, Callable[[Sizes], list[Row]]] = {
     "LoRA-peft": steps.lora_of_peft,
     "clips-warm": partial(loading.cached, False, 100),
     "clips-cold": partial(loading.cached, True, 20),
+    "decoding": loading.decoding,
     "ranks-5000": partial(evaluation.ranks, 5000, 4),
     "ranks-10000": partial(evaluation.ranks, 10000, 6),
     "reranking": evaluation.reranking,

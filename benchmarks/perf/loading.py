@@ -2,6 +2,8 @@
 
 Captions are tokenised on both sides, and everything that is checked in training is checked. Warm files are in the
 page cache; cold ones are dropped from it before each turn, and wall time counts, for waiting is what a disk costs.
+
+Readers against decord: 12 frames at even distances are decoded, and no more, of the same clips and of a long one.
 """
 
 from __future__ import annotations
@@ -13,18 +15,24 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import av
+import numpy as np
 import torch
+from av.video.stream import VideoStream
 
-from benchmarks.perf.rounds import ROOT, Row, interleave, left_out, ratio, summary
+from benchmarks.perf.rounds import ROOT, Row, cpu_seconds, interleave, left_out, ratio, summary
 from benchmarks.perf.steps import Sizes
 from datamodules.custom import Custom
 from petl_bench.backbones.clip import CLIP
 from petl_bench.data.build_cache import build
+from petl_bench.data.video import READERS, open_video, reader_version
+from petl_bench.errors import UsageError
 from petl_bench.fixture import write_fixture
 from petl_bench.inputs import InputSpec
 
@@ -96,6 +104,81 @@ def cached(cold: bool, goal: float, sizes: Sizes) -> list[Row]:
         costs = interleave(sides, sizes.rounds)
     found = " and ".join(f"{name} {1000 * summary(turns).value:.3g} ms" for name, turns in costs.items())
     return [Row(what, goal, "more", ratio(costs["decord"], costs["cache"]), f"{found}; {told}")]
+
+
+def decoding(sizes: Sizes) -> list[Row]:
+    """What a reader takes of the time that decord takes for the same pixels, of a short clip and of a long one."""
+    readers = [reader for reader in READERS if reader != "decord"]
+    whats = {reader: f"decoding 12 frames of a {{}} clip, {reader} / decord" for reader in readers}
+    lacking = [reader for reader in ("decord", "torchcodec") if not _can_read(reader)]
+    rows = [
+        left_out(whats[reader].format(kind), 1, "less", f"{absent[0]} is not installed (extra {absent[0]})")
+        for reader in readers
+        for kind in ("short", "long")
+        if (absent := [name for name in lacking if name in ("decord", reader)])
+    ]
+    sides = [reader for reader in READERS if reader not in lacking]
+    if "decord" not in sides:
+        return rows
+    with dataset(sizes.quick) as (root, told):
+        clips = sorted((root / "videos").iterdir())[:-1]  # of the training split, whose number is told
+        seconds = 4 if sizes.quick else 120
+        long = joined(clips, root / "long.mp4", seconds)
+        for kind, files, what in (("short", clips, told), ("long", [long], f"{seconds} s, a key frame a second")):
+            _require_equal(sides, files)
+            costs = interleave({reader: partial(of_decoding, reader, files) for reader in sides}, sizes.rounds)
+            found = " and ".join(f"{name} {1000 * summary(turns).value:.3g} ms" for name, turns in costs.items())
+            rows += [
+                Row(whats[reader].format(kind), 1, "less", ratio(costs[reader], costs["decord"]), f"{found}; {what}")
+                for reader in sides
+                if reader != "decord"
+            ]
+    return rows
+
+
+def of_decoding(reader: str, files: Sequence[Path]) -> float:
+    """Seconds of CPU per file."""
+    return cpu_seconds(lambda: [_frames(reader, file) for file in files]) / len(files)
+
+
+def _frames(reader: str, file: Path) -> np.ndarray:
+    with open_video(file, reader) as video:
+        return video.read(np.linspace(0, video.info.num_frames - 1, 12).astype(int))
+
+
+def _can_read(reader: str) -> bool:
+    try:
+        reader_version(reader)
+    except UsageError:
+        return False
+    return True
+
+
+def _require_equal(readers: Sequence[str], files: Sequence[Path]) -> None:
+    for file in files:
+        first, *others = (_frames(reader, file) for reader in readers)
+        if not all(np.array_equal(first, other) for other in others):
+            raise AssertionError(f"{file.name}: readers give different pixels")
+
+
+def joined(clips: Sequence[Path], path: Path, seconds: int, fps: int = 30) -> Path:
+    """One long clip, of the frames of others one after another, with a key frame a second."""
+    width, height = 320, 240
+    with av.open(str(path), "w") as container:
+        stream = cast(VideoStream, container.add_stream("libx264", rate=fps, options={"preset": "veryfast"}))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.gop_size, stream.codec_context.thread_count = fps, 1
+        number = 0
+        for clip in cycle(clips):
+            with open_video(clip) as video:
+                for _, picture in video.each(range(min(video.info.num_frames, fps * seconds - number))):
+                    frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(width, height, "yuv420p")
+                    frame.pts, number = number, number + 1
+                    container.mux(stream.encode(frame))
+            if number == fps * seconds:
+                break
+        container.mux(stream.encode())
+    return path
 
 
 def of_clip(data: Custom, batches: int | None, dropped: Sequence[Path]) -> float:

@@ -246,9 +246,7 @@ class TorchCodecReader(PyAVReader):
         decoders = torchcodec().decoders
         found = scan(self.path, self.known_frames)
         if found.numbers is None or found.time_base is None:
-            raise VideoError(
-                f"{self.path}: torchcodec may give wrong frames of such a file; PyAV (data.reader pyav) not"
-            )
+            raise VideoError(f"{self.path}: torchcodec may give wrong frames of it; PyAV (data.reader pyav) does not")
         info = self._described(found)
         if self.orientation.mirrored:
             raise VideoError(f"{self.path}: torchcodec shows it without its mirror; PyAV (data.reader pyav) with it")

@@ -17,7 +17,7 @@ from benchmarks.perf.rounds import Measured, Row
 from tests.shared import REPOSITORY
 
 #: one of each kind that needs no other checkout and no foreign package
-KINDS = ("LoRA-2x4", "reranking", "clips-warm", "clips-cold", "ranks-5000", "growth-ranks", "first-step")
+KINDS = ("LoRA-2x4", "reranking", "clips-warm", "clips-cold", "decoding", "ranks-5000", "growth-ranks", "first-step")
 
 
 def side(costs: list[float], order: list[str], name: str) -> Callable[[], float]:
@@ -151,7 +151,10 @@ def test_every_kind_of_measurement_runs(capsys: pytest.CaptureFixture[str], own_
     printed = capsys.readouterr().out.splitlines()
     table = printed[next(place for place, line in enumerate(printed) if line.startswith("what ")) + 1 :]
     rows = {line.split("  ")[0]: line.split() for line in table}
-    assert len(rows) == len(KINDS) + 2  # steps also save bytes, growth has two
+    assert len(rows) == len(KINDS) + 2 + 3  # steps also save bytes, growth has two, decoding two of two readers
+    for kind in ("short", "long"):
+        row = rows.pop(f"decoding 12 frames of a {kind} clip, torchcodec / decord")
+        assert {"yes", "NO", "installed"} & {*row}
     memory = rows.pop("exponent of an evaluation's memory")
     assert memory[-1] == "memory"  # too little of it
     assert all({"yes", "NO"} & {*row} for row in rows.values())

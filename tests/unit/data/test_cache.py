@@ -99,6 +99,7 @@ def test_frames_equal_decoding(sampling: Sampling, rate: int | None, clips: list
         ({"resize": "squash"}, True),
         ({"image_size": 16}, True),
         ({"reader": "decord"}, True),
+        pytest.param({"reader": "torchcodec"}, True, marks=pytest.mark.needs_torchcodec),
         ({"rate": 1}, True),
         ({"rate": None}, True),
         ({"count": 3}, False),
