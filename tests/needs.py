@@ -56,7 +56,7 @@ def _root() -> bool:
 NEEDS = {
     "needs_cuda": Need("an NVIDIA GPU", _cuda),
     "needs_chromium": Need("Chromium, which .ci/run installs", _chromium),
-    "needs_torchcodec": Need("torchcodec (extra torchcodec) and FFmpeg's libraries, which it has none of", _torchcodec),
+    "needs_torchcodec": Need("torchcodec with FFmpeg's libraries, of which its wheel has none", _torchcodec),
     "needs_wordnet": Need("WordNet 3.0 (Debian's wordnet-base), which .ci/run installs", _wordnet),
     "needs_root": Need("root, to become other users", _root),
 }
