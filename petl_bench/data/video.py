@@ -85,7 +85,8 @@ class PyAVReader(VideoReader):
     """The frames of a sequential decode with PyAV, so that frame numbers are right whatever the container.
 
     What no wanted frame needs is left out where that changes no pixel (`petl_bench.data.entries`): pictures that no
-    other one is predicted from, and all that comes before a picture from which decoding begins anew. Holds no open file
+    other one is predicted from, and all that comes before a picture from which decoding begins anew. Only of a damaged
+    picture that FFmpeg fills in without saying so may pixels depend on what was decoded before. Holds no open file
     between calls. Turns and mirrors of the display matrix are applied, the best video stream is
     taken, and decoding stops after the last wanted frame. A file that was cut short is recognised where the container
     says where its samples lie (mp4, mov, indexed AVI); for Matroska and transport streams only a checksum can tell.
