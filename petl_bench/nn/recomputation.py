@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 
 T = TypeVar("T")
@@ -30,6 +31,46 @@ def recomputed(function: Callable[..., T], *args: object) -> T:
         for watcher in _watchers:
             watcher(tensor)
     return checkpoint(function, *args, use_reentrant=False)  # type: ignore[return-value]  # untyped in torch
+
+
+class _Attention(torch.autograd.Function):
+    """Attention of which queries, keys and values are kept; what it gave is computed a second time, for its gradient.
+
+    Leaner than `recomputed`, which would keep random numbers and look for what else is kept: this has neither.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, options: dict[str, bool]) -> Tensor:
+        ctx.save_for_backward(q, k, v, mask)
+        ctx.options = options
+        return scaled_dot_product_attention(q, k, v, mask, **options)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        *given, mask = ctx.saved_tensors
+        needed = ctx.needs_input_grad[:3]
+        given = [tensor.detach().requires_grad_(need) for tensor, need in zip(given, needed, strict=True)]
+        with torch.enable_grad():
+            attended = scaled_dot_product_attention(*given, mask, **ctx.options)
+        found = iter(torch.autograd.grad(attended, [tensor for tensor in given if tensor.requires_grad], grads))
+        return *(next(found) if need else None for need in needed), None, None
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, grouped: bool) -> Tensor:
+    """Attention without dropout that does not keep what it gives, for where no trained weight keeps it anyway.
+
+    Args:
+        q: (B, H, L, d).
+        k: (B, H_k, S, d).
+        v: (B, H_k, S, d), all three in the precision in which autocast computes.
+        mask: bool, True where a key may be read.
+        causal: each query reads only the keys up to its own.
+        grouped: several heads of queries share one of keys and values.
+    """
+    options = {"is_causal": causal, "enable_gqa": grouped}
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return scaled_dot_product_attention(q, k, v, mask, **options)  # type: ignore[arg-type]
+    return _Attention.apply(q, k, v, mask, options)  # type: ignore[return-value]  # torch leaves apply untyped
 
 
 @contextmanager

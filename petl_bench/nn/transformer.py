@@ -11,6 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from petl_bench.nn import recomputation
 from petl_bench.nn.recomputation import Recomputation, recomputed
 
 
@@ -435,16 +436,19 @@ class Attention(nn.Module):
                 mask = _and(mask, (torch.arange(x.shape[1], device=x.device) <= row[:, None])[:, None, None])
         elif self.causal and mask is not None:
             mask = mask & torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
-        attended = nn.functional.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            is_causal=self.causal and mask is None,
-            dropout_p=self.dropout if self.training else 0.0,
-            enable_gqa=self.key_value_heads != self.heads,
-        )
+        causal, grouped = self.causal and mask is None, self.key_value_heads != self.heads
+        if (dropout := self.dropout if self.training else 0.0) or _keeps_what_it_reads(self.out):
+            attended = nn.functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout, enable_gqa=grouped
+            )
+        else:
+            attended = recomputation.attention(q, k, v, mask, causal, grouped)
         return self.out(rearrange(attended, "b h l d -> b l (h d)"))
+
+
+def _keeps_what_it_reads(layer: nn.Module) -> bool:
+    """Whether a linear layer, or what a method put in its place, needs its input for a gradient."""
+    return any(parameter.requires_grad and parameter.ndim > 1 for parameter in layer.parameters())
 
 
 def rotated(x: Tensor, angles: Tensor) -> Tensor:
