@@ -40,20 +40,21 @@ class _Attention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, options: dict[str, bool]) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, grouped: bool) -> Tensor:
         ctx.save_for_backward(q, k, v, mask)
-        ctx.options = options
-        return scaled_dot_product_attention(q, k, v, mask, **options)
+        ctx.causal, ctx.grouped = causal, grouped
+        return scaled_dot_product_attention(q, k, v, mask, is_causal=causal, enable_gqa=grouped)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         *given, mask = ctx.saved_tensors
         needed = ctx.needs_input_grad[:3]
-        given = [tensor.detach().requires_grad_(need) for tensor, need in zip(given, needed, strict=True)]
+        q, k, v = (tensor.detach().requires_grad_(need) for tensor, need in zip(given, needed, strict=True))
         with torch.enable_grad():
-            attended = scaled_dot_product_attention(*given, mask, **ctx.options)
-        found = iter(torch.autograd.grad(attended, [tensor for tensor in given if tensor.requires_grad], grads))
-        return *(next(found) if need else None for need in needed), None, None
+            attended = scaled_dot_product_attention(q, k, v, mask, is_causal=ctx.causal, enable_gqa=ctx.grouped)
+            attended = attended.to(grads[0].dtype)  # where autocast cast what is no product of a linear layer
+        found = iter(torch.autograd.grad(attended, [tensor for tensor in (q, k, v) if tensor.requires_grad], grads))
+        return *(next(found) if need else None for need in needed), None, None, None
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, grouped: bool) -> Tensor:
@@ -67,10 +68,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool
         causal: each query reads only the keys up to its own.
         grouped: several heads of queries share one of keys and values.
     """
-    options = {"is_causal": causal, "enable_gqa": grouped}
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return scaled_dot_product_attention(q, k, v, mask, **options)  # type: ignore[arg-type]
-    return _Attention.apply(q, k, v, mask, options)  # type: ignore[return-value]  # torch leaves apply untyped
+        return scaled_dot_product_attention(q, k, v, mask, is_causal=causal, enable_gqa=grouped)
+    return _Attention.apply(q, k, v, mask, causal, grouped)  # type: ignore[return-value]  # torch leaves apply untyped
 
 
 @contextmanager

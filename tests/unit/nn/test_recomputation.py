@@ -16,7 +16,8 @@ from methods.uniadapter import UniAdapter
 from petl_bench.backbones.blip.model import BLIP
 from petl_bench.backbones.clip.model import CLIP
 from petl_bench.method import Method
-from petl_bench.nn.recomputation import Recomputation, recomputed
+from petl_bench.nn.recomputation import Recomputation, attention, recomputed
+from petl_bench.nn.transformer import Attention
 from petl_bench.runs.cost import SavedActivations
 from petl_bench.tasks.matching import MatchingRetrieval
 from petl_bench.tasks.retrieval import Retrieval
@@ -98,3 +99,61 @@ def test_other_settings_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "activations" in error
     for taken in ("activations", "true", "false"):
         assert main(["params", "--config", "fixture_adaptformer", f"{option}={taken}"]) == 0
+
+
+# --- attention --------------------------------------------------------------------------------------------------------
+
+ROWS, HEADS, TOKENS, WIDTH = 2, 4, 6, 32
+
+
+def attended(kind: str, own: bool) -> tuple[list[Tensor | None], int]:
+    """What attention gives, its gradients, and the bytes that it keeps, by our function or by torch's."""
+    torch.manual_seed(0)
+    masked, causal, grouped = kind == "mask", kind == "causal", kind == "grouped"
+    q = torch.randn(ROWS, HEADS, TOKENS, WIDTH // HEADS, requires_grad=True)
+    k, v = (torch.randn(ROWS, HEADS // (1 + grouped), TOKENS, WIDTH // HEADS, requires_grad=True) for _ in range(2))
+    if kind == "frozen values":
+        v.requires_grad_(False)
+    mask = torch.rand(ROWS, 1, 1, TOKENS) > 0.3 if masked else None
+    saved = SavedActivations(nn.Identity())
+    with saved:
+        if own:
+            y = attention(q, k, v, mask, causal, grouped)
+        else:
+            y = nn.functional.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, enable_gqa=grouped)
+    y.backward(torch.randn(y.shape))
+    return [y.detach(), q.grad, k.grad, v.grad], saved.bytes
+
+
+@pytest.mark.parametrize("kind", ["plain", "mask", "causal", "grouped", "frozen values"])
+def test_attention_is_torch_s_to_the_last_bit_and_keeps_less(kind: str) -> None:
+    expected, kept_by_torch = attended(kind, own=False)
+    found, kept = attended(kind, own=True)
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine is theirs is None or (mine is not None and theirs is not None and mine.equal(theirs))
+    assert kept < kept_by_torch
+
+
+def test_attention_of_fp32_under_autocast_has_gradients_in_fp32() -> None:
+    """Autocast reads copies in lower precision; what a linear layer gave would have it already."""
+    q, k, v = (torch.randn(ROWS, HEADS, TOKENS, WIDTH // HEADS, requires_grad=True) for _ in range(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = attention(q, k, v, None, False, False)
+    assert y.dtype == torch.bfloat16
+    y.sum().backward()
+    assert all(x.grad is not None and x.grad.dtype == torch.float32 and x.grad.any() for x in (q, k, v))
+
+
+@pytest.mark.parametrize("trained", ["nothing", "bias", "weight"])
+def test_what_attention_gives_is_kept_once_at_most(trained: str) -> None:
+    """The layer behind it keeps it where it is trained; where it is frozen, nothing does."""
+    torch.manual_seed(0)
+    layer = Attention(WIDTH, HEADS).requires_grad_(False)
+    if trained != "nothing":
+        layer.out.get_parameter(trained).requires_grad_(True)
+    x, saved = torch.randn(ROWS, TOKENS, WIDTH, requires_grad=True), SavedActivations(layer)
+    with saved:
+        layer(x)
+    tokens = ROWS * TOKENS * WIDTH * 4
+    statistics = ROWS * HEADS * TOKENS * 4
+    assert saved.bytes == (4 * tokens + statistics if trained == "weight" else 3 * tokens)
