@@ -235,12 +235,12 @@ class PretendedCuda(TorchDispatchMode):
         return _mapped(shelled, done)
 
     def backward(self, engine: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """What autograd's engine gives."""
-        self._in_engine = True
+        """What autograd's engine gives; a backward pass may have others inside."""
+        outside, self._in_engine = self._in_engine, True
         try:
             return engine(*args, **kwargs)
         finally:
-            self._in_engine = False
+            self._in_engine = outside
 
     def _is_pinned(self, tensor: Tensor) -> bool:
         return tensor.untyped_storage().data_ptr() in self._pinned
