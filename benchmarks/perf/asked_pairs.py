@@ -45,10 +45,11 @@ def batch_of(spec: Any) -> Any:
 
 
 @torch.no_grad()
-def match(turns: int, tiny: bool, answers: TextIO) -> None:
-    """Takes all turns."""
+def match(turns: int, vocabulary: str | None, answers: TextIO) -> None:
+    """Takes all turns, with the vocabulary of BLIP base, or without one on tiny BLIP."""
     torch.set_num_threads(1)
-    method = ZeroShot(backbone=BLIP("tiny" if tiny else "base", None), task=MatchingRetrieval()).adapt().eval()
+    backbone = BLIP("base" if vocabulary else "tiny", None, vocabulary=vocabulary)
+    method = ZeroShot(backbone=backbone, task=MatchingRetrieval()).adapt().eval()
     task, batch = method.task, batch_of(method.backbone.spec)
     for _ in range(turns):
         tell(answers, ready=True)

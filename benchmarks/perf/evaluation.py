@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch.nn.functional import normalize
 
 from benchmarks.children import end_with
 from benchmarks.perf.rounds import ROOT, Row, cpu_seconds, exponent, interleave, left_out, ratio, summary
-from benchmarks.perf.steps import Sizes
+from benchmarks.perf.steps import Sizes, write_vocabulary
 from benchmarks.training_step import Checkout
 from petl_bench.metrics.retrieval import RetrievalMetric
 from petl_bench.runs.cost import AddedMemory
@@ -124,8 +125,9 @@ def reranking(sizes: Sizes) -> list[Row]:
     what, goal = "re-ranked pairs a second and core / 3e531d0's, BLIP base, 8 frames", 1.4
     if sizes.before is None:
         return [left_out(what, goal, "more", "needs --before, a checkout of 3e531d0")]
-    asked = {"turns": 1 + min(3, sizes.rounds), "tiny": sizes.quick}
+    asked: dict[str, Any] = {"turns": 1 + min(3, sizes.rounds)}
     with tempfile.TemporaryDirectory(prefix="petl_bench_") as name:
+        asked["vocabulary"] = None if sizes.quick else str(write_vocabulary(Path(name, "vocab.txt")))
         found: dict[str, Checkout] = {}
         try:
             for side, folder in (("now", ROOT), ("3e531d0", sizes.before)):
