@@ -55,13 +55,17 @@ PRECISIONS = (
 
 @contextmanager
 def norms_in_fp32() -> Iterator[None]:
-    """CUDA's autocast computes norms in fp32, whose inputs are kept so; that of CPUs takes them as they come."""
+    """CUDA's autocast computes norms in fp32; that of CPUs takes what they are given as it comes."""
     original = nn.functional.layer_norm
 
     def layer_norm(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return original(x.float(), *args, **kwargs)
 
-    with patch("torch.nn.functional.layer_norm", layer_norm):
+    def in_fp32(x: Tensor) -> bool:
+        return x.dtype == torch.bfloat16
+
+    module = "petl_bench.nn.mixed_precision.normalised_in_fp32"
+    with patch("torch.nn.functional.layer_norm", layer_norm), patch(module, in_fp32):
         yield
 
 

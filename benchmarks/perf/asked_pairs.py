@@ -26,7 +26,7 @@ _CAPTIONS, _CLIPS, _FRAMES, _WORDS = 128, 2, 8, 35
 def captions() -> list[str]:
     """Of one word again and again, as long as captions are; BLIP adds a start and an end."""
     draw = random.Random(0)
-    return [" ".join(["a"] * round(min(21, max(3, draw.gauss(9.3, 3.5))))) for _ in range(_CAPTIONS)]
+    return [" ".join(["a"] * round(min(21, max(3, draw.gauss(9.4, 5.0))))) for _ in range(_CAPTIONS)]
 
 
 def batch_of(spec: Any) -> Any:
