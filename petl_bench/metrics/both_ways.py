@@ -5,7 +5,7 @@ are counted: tiles that hold a pair come first, and are kept until it is their t
 once, by the same product as the targets it is compared with, and equal features score the same in whichever tile.
 
 Memory is linear in captions and videos: beside the features a few numbers for each query, one tile, and the kept ones,
-which are about 4 `SIDE` bytes for each caption and each video (2 KB, what 512 features take in fp32).
+which are about 4 `SIDE` bytes for each caption (4 KB, what 1,024 features take in fp32).
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from torch import Tensor
 
 from petl_bench.metrics.scores import Tiles, full_precision
 
-#: captions and videos of a tile, at most: so many squared fit the cache of a core
+#: captions and videos of a tile, at most
 SIDE = 1024
 #: gallery items that are kept of each query
 HITS = 3
 #: sets of a tile's items, at least, whose best ones tell from which score on an item can be a hit
 _PARTS = 16
 _NO_ITEM = np.iinfo(np.int64).max
+_LOWEST = np.float32(-np.inf)
+#: rows of a tile that are counted at a time
 _STRIP = 128
 _LOWEST = np.float32(-np.inf)
 #: at most one score in so many is looked at singly
 _FEW = 64
-_NO_PAIRS = (np.zeros(0, dtype=np.int64),) * 2
+_NO_PAIRS = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
 
 
 class Ranks(NamedTuple):
@@ -219,14 +221,8 @@ class _Direction:
         return Ranks(torch.from_numpy(ranks), int(np.count_nonzero(equal)), gallery_size, torch.from_numpy(hits))
 
     def _look_for_hits(self, tile: np.ndarray, queries: slice, items: np.ndarray) -> None:
-        below = self._below_hits(tile, queries, items)
-        found = tile > below.min()  # several times faster than a bound for each query, and mostly enough
-        if np.count_nonzero(found) > found.size // _FEW:
-            found = tile > below[:, None]
-        row, column = _where(found)
+        row, column = _where(tile > self._below_hits(tile, queries, items)[:, None])
         score = tile[row, column]
-        better = score > below[row]
-        row, column, score = row[better], column[better], score[better]
         self.found.append((queries.start + row, score, items[column]))
         self.waiting += len(row)
         if self.waiting >= HITS * len(tile):  # about as often as twice the items were seen
@@ -260,7 +256,7 @@ class _Direction:
 
 
 def _strips(tile: np.ndarray, queries: slice) -> Iterator[tuple[np.ndarray, slice]]:
-    """Parts of a tile (C, G) that lie together in memory and fit the cache of a core, and whose queries they are."""
+    """Parts of a tile (C, G) that lie together in memory and fit a core's cache, and whose queries they are."""
     if tile.strides[0] < tile.strides[1]:
         for first in range(0, tile.shape[1], _STRIP):
             yield tile[:, first : first + _STRIP], queries

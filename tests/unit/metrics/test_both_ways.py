@@ -9,6 +9,7 @@ from torch import Tensor
 
 from petl_bench.errors import NonFiniteError
 from petl_bench.metrics.both_ways import Ranks, ranks_both_ways
+from petl_bench.metrics.by_index import in_order
 from petl_bench.metrics.retrieval import (
     ranks_of_directions,
     text_to_video_ranks,
@@ -132,3 +133,19 @@ def test_what_is_not_finite_is_refused_by_the_index_of_the_caption(side: int) ->
     scores, pairs = scores_of_features(features, features), torch.tensor([5, 4, 3, 2, 1, 0])
     with pytest.raises(NonFiniteError, match=r"similarities of captions in \d row\(s\): .*4"):
         both_ways(scores, pairs, side)
+
+
+def test_samples_are_put_in_order_from_any_pieces() -> None:
+    values, index = torch.arange(12).view(6, 2), torch.tensor([3, 0, 5, 1, 4, 2])
+    expected = values[index.argsort()]
+    assert in_order(values, index).equal(expected)
+    assert in_order([*values.split(4)], [*index.split(4)]).equal(expected)
+
+
+@pytest.mark.parametrize(("captions", "side"), [(1, 150), (2, 300)])
+def test_tiles_of_several_strips(captions: int, side: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    video = torch.randint(-2, 3, (300, 4), generator=generator).float()  # many ties
+    pairs = torch.arange(300).repeat(captions)
+    scores = scores_of_features(video[pairs.flip(0)], video)
+    assert_same(both_ways(scores, pairs, side), one_by_one(scores, pairs))
