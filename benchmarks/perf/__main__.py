@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.perf import evaluation, loading, rounds, starting, steps
+from benchmarks.perf import around, evaluation, loading, rounds, starting, steps
 from benchmarks.perf.rounds import Row
 from benchmarks.perf.steps import Sizes
 from benchmarks.training_step import CheckoutError
@@ -46,6 +46,9 @@ MEASUREMENTS: dict[str, Callable[[Sizes], list[Row]]] = {
         for of in ("frames", "clips", "width")
     },
     "growth-ranks": evaluation.growth,
+    "growth-report": around.report_growth,
+    "growth-describe": around.describe_growth,
+    "describe": around.describe,
 }
 
 

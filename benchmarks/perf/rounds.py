@@ -8,16 +8,17 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 
 #: of the checkout
 ROOT = Path(__file__).resolve().parents[2]
 
+Name = TypeVar("Name", bound=Hashable)
 Side = Callable[[], float]
 """Takes one turn, and gives its cost: seconds of CPU, of one step, clip or evaluation."""
 
@@ -69,7 +70,7 @@ def left_out(what: str, goal: float, better: Literal["less", "more"], why: str) 
     return Row(what, goal, better, None, why)
 
 
-def interleave(sides: Mapping[str, Side], rounds: int) -> dict[str, list[float]]:
+def interleave(sides: Mapping[Name, Side], rounds: int) -> dict[Name, list[float]]:
     """Costs of all turns by side. Each round begins with another side; a first round warms up and does not count."""
     names, costs = list(sides), {name: list[float]() for name in sides}
     for number in range(1 + rounds):

@@ -17,7 +17,10 @@ from benchmarks.perf.rounds import Measured, Row
 from tests.shared import REPOSITORY
 
 #: one of each kind that needs no other checkout and no foreign package
-KINDS = ("LoRA-2x4", "reranking", "clips-warm", "clips-cold", "decoding", "ranks-5000", "growth-ranks", "first-step")
+KINDS = (
+    *("LoRA-2x4", "reranking", "clips-warm", "clips-cold", "decoding", "ranks-5000", "growth-ranks", "growth-report"),
+    "first-step",
+)
 
 
 def side(costs: list[float], order: list[str], name: str) -> Callable[[], float]:
@@ -118,10 +121,8 @@ def test_every_goal_of_adapters_is_measured() -> None:
 
 def test_what_is_missing_is_said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "find_spec", lambda name: None)
-    assert (
-        main(["--only", "LoRA-peft", "UniAdapter-official", "MV-Adapter-official-frozen", "reranking", "first-step"])
-        == 0
-    )
+    others = ("UniAdapter-official", "MV-Adapter-official-frozen", "reranking", "first-step", "describe")
+    assert main(["--only", "LoRA-peft", *others]) == 0
     _, *lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[-1] for line in lines] == [
         "peft is not installed (extra bench)",
