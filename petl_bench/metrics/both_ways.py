@@ -17,10 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from petl_bench.metrics.scores import Tiles, full_precision
+from petl_bench.metrics.scores import SIDE, Tiles, full_precision
 
-#: captions and videos of a tile, at most
-SIDE = 1024
 #: gallery items that are kept of each query
 HITS = 3
 #: sets of a tile's items, at least, whose best ones tell from which score on an item can be a hit

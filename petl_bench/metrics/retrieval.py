@@ -245,7 +245,7 @@ def ranks_of_directions(scores: Scores, text_video: Tensor) -> dict[str, Ranks]:
     if scores.tiles is not None:
         text_video = _check_pairs(scores, text_video)
         _require_captions(scores, text_video)
-        return ranks_both_ways(scores.tiles, text_video, scores.failed)
+        return ranks_both_ways(scores.tiles, text_video, scores.failed, scores.side)
     directions = {"t2v": text_to_video_ranks(scores, text_video)}
     captions = video_to_text_ranks(scores, text_video)
     if scores.texts == len(scores.failed):

@@ -18,6 +18,11 @@ Rows = Callable[[int, int], Tensor]
 Tiles = Callable[[Tensor], Callable[[slice], Tensor]]
 """Captions (C,) -> videos (D of them) -> their similarities (C, D)"""
 
+#: captions and videos of a tile of products, at most
+SIDE = 1024
+#: the same of similarities of frames, which need several numbers for each frame
+SIDE_OF_FRAMES = 512
+
 
 class Scores(NamedTuple):
     """Similarities of M captions and V videos, as blocks that the receiver may overwrite.
@@ -29,6 +34,7 @@ class Scores(NamedTuple):
         failed: (V,) bool, videos without a feature.
         tiles: similarities of any captions with a range of videos, failed ones at -inf, for both directions at once;
             None where captions score videos otherwise than videos score captions.
+        side: captions and videos of a tile, at most.
     """
 
     text_rows: Rows
@@ -36,6 +42,7 @@ class Scores(NamedTuple):
     texts: int
     failed: Tensor
     tiles: Tiles | None = None
+    side: int = SIDE
 
 
 def scores_of_features(text: Tensor, video: Tensor, failed: Tensor | None = None) -> Scores:
@@ -108,7 +115,7 @@ def scores_of_frames(
 
         return of
 
-    return Scores(text_rows, video_rows, len(text), failed, tiles)
+    return Scores(text_rows, video_rows, len(text), failed, tiles, SIDE_OF_FRAMES)
 
 
 def in_one_order(frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
