@@ -26,6 +26,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.plugins.precision import MixedPrecision
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
+from pytorch_lightning.trainer.connectors.logger_connector.result import _ResultCollection
 from pytorch_lightning.utilities import GradClipAlgorithmType, rank_zero_only
 from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]
 
@@ -80,6 +81,11 @@ def loops_of(trainer: Trainer) -> dict[str, Any]:
     return trainer._checkpoint_connector._get_loops_state_dict()
 
 
+def training_loop_of(trainer: Trainer) -> dict[str, Any]:
+    """The one of these that a training changes."""
+    return {"fit_loop": trainer.fit_loop.state_dict()}
+
+
 def checkpoint_of(trainer: Trainer) -> dict[str, Any]:
     """What `Trainer.save_checkpoint` would write, without its barrier: other processes may be gone."""
     return trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
@@ -118,6 +124,27 @@ def in_precision(trainer: Trainer) -> AbstractContextManager[None]:
 def ddp_ignores(module: LightningModule, names: list[str]) -> None:
     """Has DDP not send these parameters and buffers before each step: every process computes the same ones."""
     cast("Any", module)._ddp_params_and_buffers_to_ignore = names
+
+
+class _Figures(_ResultCollection):
+    """Lightning's figures of a training, each of which moves to the device of what is logged only if it is not there.
+
+    Lightning looks through all attributes of a figure for tensors whenever it is logged.
+    """
+
+    def __setitem__(self, key: str, figure: Any) -> None:
+        move = figure.to
+
+        def to(device: torch.device) -> Any:
+            return figure if figure.is_tensor and figure.value.device == device else move(device)
+
+        figure.to = to
+        super().__setitem__(key, figure)
+
+
+def leave_figures_in_place(trainer: Trainer) -> None:
+    """Has logs of training steps take less time; what is logged is the same."""
+    trainer.fit_loop.epoch_loop._results = _Figures(training=True)
 
 
 # --- signals and interrupts -------------------------------------------------------------------------------------------

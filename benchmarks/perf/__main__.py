@@ -40,6 +40,7 @@ MEASUREMENTS: dict[str, Callable[[Sizes], list[Row]]] = {
     "ranks-10000": partial(evaluation.ranks, 10000, 6),
     "reranking": evaluation.reranking,
     "first-step": starting.first_step,
+    "step-overhead": starting.step_overhead,
     **{
         f"growth-{name}-{of}": partial(steps.growth, name, of)
         for name in ("AdaptFormer", "MV-Adapter")

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from petl_bench.errors import CheckpointError, StorageError, UsageError
-from petl_bench.lightning_seams import checkpoint_of, data_of, loops_of, validates_now
+from petl_bench.lightning_seams import checkpoint_of, data_of, loops_of, training_loop_of, validates_now
 from petl_bench.machine.arithmetic import RESTORED_BY, cpu_arithmetic
 from petl_bench.machine.resources import exhausted, exhausted_by_parser
 from petl_bench.machine.signals import STOP, When
@@ -140,9 +140,10 @@ class ResumePoints(Checkpoint):
         self.failure = ""
         self._saved_at = 0
         self._places: dict[str, int] = {}
+        self._loops: dict[str, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._places = _places(pl_module)
+        self._places, self._loops = _places(pl_module), loops_of(trainer)
         # Steps of several processes end together; where that takes too long, the first one ends, and ends the others.
         STOP.alone, STOP.ends_others, STOP.heard = trainer.world_size == 1, trainer.is_global_zero, 0
         STOP.when = When.SOON
@@ -160,7 +161,7 @@ class ResumePoints(Checkpoint):
         done = batch_idx + 1
         if done == trainer.num_training_batches or done % trainer.accumulate_grad_batches or _validates(trainer):
             return  # the end of the epoch saves; half a step cannot be saved, nor a step without its validation
-        self._can_save(trainer, loops_of(trainer))
+        self._can_save(trainer, self._loops | training_loop_of(trainer))
         STOP.when = When.SOON
         if STOP.heard:  # in this step, by all processes
             STOP.agree(STOP.heard)

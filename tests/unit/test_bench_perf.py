@@ -19,7 +19,7 @@ from tests.shared import REPOSITORY
 #: one of each kind that needs no other checkout and no foreign package
 KINDS = (
     *("LoRA-2x4", "reranking", "clips-warm", "clips-cold", "decoding", "ranks-5000", "growth-ranks", "growth-report"),
-    "first-step",
+    *("first-step", "step-overhead"),
 )
 
 

@@ -73,6 +73,7 @@ class Probe(Callback):
         self.done: list[int] = []
         self.validates: list[bool] = []
         self.loops: list[dict[str, Any]] = []
+        self.training_loops: list[dict[str, Any]] = []
         self.checkpoint: dict[str, Any] = {}
         self.sigterm: Any = None
 
@@ -82,6 +83,7 @@ class Probe(Callback):
         self.done.append(seams.batches_done(trainer))
         self.validates.append(seams.validates_now(trainer))
         self.loops.append(seams.loops_of(trainer))
+        self.training_loops.append(seams.training_loop_of(trainer))
         self.checkpoint = seams.checkpoint_of(trainer)
         self.sigterm = signal.getsignal(signal.SIGTERM)
 
@@ -117,6 +119,35 @@ def test_loops_of(fitted: tuple[Trainer, Probe, Data]) -> None:
     progress = [loops["fit_loop"]["epoch_loop.batch_progress"]["total"]["ready"] for loops in fitted[1].loops]
     assert progress == [*range(1, EPOCHS * BATCHES + 1)]
     assert "epoch_loop.val_loop.batch_progress" in fitted[1].loops[0]["fit_loop"]
+
+
+def test_training_loop_of(fitted: tuple[Trainer, Probe, Data]) -> None:
+    """All else of the loops is what it was after the first step, validations in between or not."""
+    first, *_ = fitted[1].loops
+    assert [first | loop for loop in fitted[1].training_loops] == fitted[1].loops
+
+
+class Logs(Module):
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.log_dict({"loss": loss, "count": float(batch_idx)}, on_epoch=True, on_step=True, batch_size=1 + batch_idx)
+        return loss
+
+
+def test_leave_figures_in_place(tmp_path: Path) -> None:
+    written = []
+    for in_place in (False, True):
+        made = trainer(max_epochs=EPOCHS, logger=CSVLogger(tmp_path, str(in_place)), log_every_n_steps=1)
+        if in_place:
+            seams.leave_figures_in_place(made)
+        torch.manual_seed(0)
+        made.fit(Logs(), datamodule=Data())
+        written.append(Path(made.log_dir or "", "metrics.csv").read_text(encoding="utf-8"))
+    assert written[0] == written[1]
+    assert len(written[0].splitlines()) == 1 + EPOCHS * (BATCHES + 1)
+    figure = next(iter(made.fit_loop.epoch_loop._results.values()))
+    assert figure.to(figure.value.device) is figure
+    assert figure.to(torch.device("meta")).value.device.type == "meta"
 
 
 def test_checkpoint_of(fitted: tuple[Trainer, Probe, Data]) -> None:
