@@ -25,7 +25,7 @@ class Configurable(Checked):
     operational: ClassVar[frozenset[str]] = frozenset()
     #: arguments that there were none of before, by the value that changes nothing: that one is not hashed, so that runs
     #: of before keep their hash
-    added: ClassVar[Mapping[str, Any]] = {}
+    later_options: ClassVar[Mapping[str, Any]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

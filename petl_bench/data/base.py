@@ -100,7 +100,7 @@ class VideoTextDataModule(Configurable, LightningDataModule):
     operational: ClassVar[frozenset[str]] = frozenset(
         {"root", "eval_batch_size", "cache", "on_cache_miss", "num_workers", "loader_timeout"}
     )
-    added: ClassVar[Mapping[str, Any]] = {"jpeg_quality": None}
+    later_options: ClassVar[Mapping[str, Any]] = {"jpeg_quality": None}
 
     def __init__(
         self,

@@ -5,11 +5,13 @@ Outputs and gradients are those of torch's layers, to the last bit: a cast is ma
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Norm = TypeVar("Norm", bound=nn.Module)
 
 _LOW = (torch.bfloat16, torch.float16)
 
@@ -128,7 +130,7 @@ class LayerNorm(nn.LayerNorm):
         return found.to(input.dtype) if self.as_given else found
 
 
-def taken_over(native: nn.Module, as_given: bool = False) -> nn.Module:
+def taken_over(native: Norm, as_given: bool = False) -> Norm:
     """A `LayerNorm` with the parameters of a native norm; what is none, or lacks weight or bias, is left as it is."""
     if not isinstance(native, nn.LayerNorm) or native.weight is None or native.bias is None:
         return native
@@ -136,4 +138,4 @@ def taken_over(native: nn.Module, as_given: bool = False) -> nn.Module:
     with torch.device("meta"):
         norm = LayerNorm(width, native.eps, as_given)
     norm.weight, norm.bias = native.weight, native.bias
-    return norm
+    return cast(Norm, norm)

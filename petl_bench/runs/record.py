@@ -157,7 +157,7 @@ def added_options(kind: type) -> dict[str, Any]:
     """Arguments that a class and its bases did not have before, by the value at which they are not hashed."""
     found: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
-        found |= vars(base).get("added", {})
+        found |= vars(base).get("later_options", {})
     return found
 
 
