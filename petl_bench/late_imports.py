@@ -22,7 +22,7 @@ Early = Callable[[str], Any]
 
 
 class StandIn:
-    """In place of a class or function: calls, subclasses and `isinstance` have the module run, and mean what it has."""
+    """In place of a class or function: whatever is done with it has the module run, and means what it has."""
 
     def __init__(self, real: Callable[[], Any]) -> None:
         self._real = real
@@ -32,6 +32,14 @@ class StandIn:
 
     def __instancecheck__(self, instance: object) -> bool:
         return isinstance(instance, self._real())
+
+    def __subclasscheck__(self, subclass: type) -> bool:
+        return issubclass(subclass, self._real())
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name not in ("__name__", "__qualname__"):  # annotations look for some
+            raise AttributeError(f"what {self!r} stands for has not been asked for yet")
+        return getattr(self._real(), name)
 
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
         return (self._real(),)

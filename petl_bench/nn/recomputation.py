@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, grouped: bool) -> Tensor:
         ctx.save_for_backward(q, k, v, mask)
         ctx.causal, ctx.grouped = causal, grouped
-        return scaled_dot_product_attention(q, k, v, mask, is_causal=causal, enable_gqa=grouped)
+        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, enable_gqa=grouped)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -51,7 +51,7 @@ class _Attention(torch.autograd.Function):
         needed = ctx.needs_input_grad[:3]
         q, k, v = (tensor.detach().requires_grad_(need) for tensor, need in zip(given, needed, strict=True))
         with torch.enable_grad():
-            attended = scaled_dot_product_attention(q, k, v, mask, is_causal=ctx.causal, enable_gqa=ctx.grouped)
+            attended = F.scaled_dot_product_attention(q, k, v, mask, is_causal=ctx.causal, enable_gqa=ctx.grouped)
             attended = attended.to(grads[0].dtype)  # where autocast cast what is no product of a linear layer
         found = iter(torch.autograd.grad(attended, [tensor for tensor in (q, k, v) if tensor.requires_grad], grads))
         return *(next(found) if need else None for need in needed), None, None, None
@@ -69,7 +69,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool
         grouped: several heads of queries share one of keys and values.
     """
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return scaled_dot_product_attention(q, k, v, mask, is_causal=causal, enable_gqa=grouped)
+        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, enable_gqa=grouped)
     return _Attention.apply(q, k, v, mask, causal, grouped)  # type: ignore[return-value]  # torch leaves apply untyped
 
 

@@ -33,6 +33,8 @@ _FILES = ("_file", "_list", "manifest", "vocabulary")
 _LIGHTNING_S = {"accumulate_grad_batches": 1, "gradient_clip_val": None}
 #: of an option that a configuration of an earlier version does not have
 _ABSENT = object()
+#: options that there were none of before, by what was done then
+_BEFORE = {"data.init_args.jpeg_quality": None}
 #: levels of a configuration that a reader need not see
 _LEVELS = frozenset({"trainer", "model", "data", "init_args"})
 
@@ -124,6 +126,7 @@ def _unequal(packaged: Any, here: Any, key: str) -> Iterator[tuple[str, Any, Any
     if key in OPERATIONAL_OPTIONS or (key and key.rpartition(".")[2] in _NO_RECIPE):
         return
     if not isinstance(packaged, dict):
+        here = _BEFORE.get(key, here) if here is _ABSENT else here
         if packaged != here:
             yield key, packaged, here
         return

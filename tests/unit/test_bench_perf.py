@@ -126,7 +126,7 @@ def test_what_is_missing_is_said(capsys: pytest.CaptureFixture[str], monkeypatch
     _, *lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[-1] for line in lines] == [
         "peft is not installed (extra bench)",
-        *["needs --before, a checkout of 3e531d0"] * 5,
+        *["needs --before, a checkout of 3e531d0"] * 6,
     ]
 
 

@@ -120,6 +120,8 @@ def test_a_stand_in_is_a_base_and_what_isinstance_asks_for(package: list[str]) -
         pass
 
     assert issubclass(Wide, heavy().Tower)
+    assert issubclass(Wide, tower)
+    assert tower.__name__ == "Tower"
     assert isinstance(Wide(1), tower)
     assert not isinstance("text", tower)
     assert package == ["late_package.heavy"]
