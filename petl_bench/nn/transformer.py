@@ -492,31 +492,11 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         """(B, L, D) -> (B, L, D)."""
         q = rearrange(self.query(x), "b l (h d) -> b h l d", h=self.heads)
-        if _is_shared(memory) and q.dtype == torch.float32 and not torch.is_grad_enabled():
-            return self.out(rearrange(self._read_together(q, memory), "b h l d -> b l (h d)"))
         k, v = (tensor.expand(x.shape[0], -1, -1, -1) for tensor in self.project_memory(memory))
         dropout = self.dropout if self.training else 0.0
         mask = memory.mask[:, None, None]
         attended = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         return self.out(rearrange(attended, "b h l d -> b l (h d)"))
-
-    def _read_together(self, q: Tensor, memory: Memory) -> Tensor:
-        """Queries (B, H, L, d) of all rows to the keys of the one memory that they read, without a copy for each row.
-
-        A factor on a key is one on its scores. In lower precision these would be rounded where fused kernels do not.
-        """
-        rows, _, length, dim = q.shape
-        k, v = self.project_memory(memory._replace(key_scale=None))  # (1, H, S, d)
-        scores = rearrange(q, "b h l d -> h (b l) d") @ (k[0].mT * dim**-0.5)
-        scores = scores.unflatten(1, (rows, length))  # (H, B, L, S)
-        if memory.key_scale is not None:
-            scores *= memory.key_scale[:, None]
-        weights = scores.masked_fill_(~memory.mask[:, None], -torch.inf).softmax(-1)
-        return rearrange(weights.flatten(1, 2) @ v[0], "h (b l) d -> b h l d", b=rows)
-
-
-def _is_shared(memory: Memory) -> bool:
-    return memory.rows is None and len(memory.tokens) == 1
 
 
 def _and(mask: Tensor | None, other: Tensor) -> Tensor:

@@ -238,27 +238,6 @@ def test_key_scale_multiplies_keys_alone() -> None:
     assert torch.equal(scaled_v, v)
 
 
-@pytest.mark.parametrize("scaled", [False, True])
-@pytest.mark.parametrize("masks", [1, 3])
-def test_rows_that_read_one_memory_read_it_together(scaled: bool, masks: int) -> None:
-    """As they do where gradients are asked for, and each reads keys of its own."""
-    torch.manual_seed(0)
-    attention, x = CrossAttention(8, 6, 2), torch.randn(3, 4, 8)
-    mask = torch.rand(masks, 5) > 0.3
-    mask[:, 0] = True
-    memory = Memory(torch.randn(1, 5, 6), mask, torch.rand(3, 5) + 0.5 if scaled else None)
-    with torch.no_grad():
-        together = attention(x, memory)
-        alone = torch.cat(
-            [
-                attention(x[row : row + 1], memory._replace(mask=mask[row % masks][None], key_scale=own))
-                for row, own in enumerate(memory.key_scale.split(1) if memory.key_scale is not None else [None] * 3)
-            ]
-        )
-    torch.testing.assert_close(together, attention(x, memory).detach(), atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
-
-
 def test_key_scale_by_frame_reaches_the_tokens_of_that_frame(blip: BLIP) -> None:
     """A frame whose keys are zero gets the same weight as any token that every query is indifferent to."""
     ids, words = captions(blip)
