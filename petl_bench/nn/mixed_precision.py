@@ -95,8 +95,10 @@ def _is_cut(x: Tensor, trains_weight: bool, trains_bias: bool) -> bool:
 
     The backward pass stops then with "invalid gradient at index 2 - got [0]" (github.com/pytorch/pytorch/pull/193016;
     seen with 2.11): 28 clips of 12 frames have that many rows in ViT-B/16. Where the weight's gradient is asked for,
-    too, it is given.
+    too, it is given. What is compiled has other kernels.
     """
+    if torch.compiler.is_compiling():
+        return False
     return x.is_cuda and trains_bias and not trains_weight and x.shape[:-1].numel() > _ROWS_OF_BIAS_ALONE
 
 
@@ -122,7 +124,8 @@ class LayerNorm(nn.LayerNorm):
         """(..., D) -> (..., D)."""
         if normalised_in_fp32(input):
             dtype = input.dtype if self.as_given else torch.float32
-            return _CastNorm.apply(input, self.weight, self.bias, self.eps, dtype)  # type: ignore[return-value]
+            found = _CastNorm.apply(input, self.weight, self.bias, self.eps, dtype)
+            return found  # type: ignore[return-value]  # torch leaves it untyped
         weight = self.weight
         if torch.is_grad_enabled() and _is_cut(input, weight.requires_grad, self.bias.requires_grad):
             weight = weight.detach().requires_grad_()  # of this call alone, so that nobody reads its gradient

@@ -137,7 +137,7 @@ def test_another_name_has_the_module_run_at_once(package: list[str]) -> None:
     assert "__getattr__" not in vars(heavy())
     assert type(heavy().__loader__).__name__ == type(vars(heavy())["__spec__"].loader).__name__ == "SourceFileLoader"
     with pytest.raises(AttributeError, match="NoSuchName"):
-        heavy().NoSuchName  # noqa: B018
+        heavy().NoSuchName  # noqa: B018  # asking for it is what raises
 
 
 def test_threads_wait_for_the_one_that_runs_it(package: list[str]) -> None:
