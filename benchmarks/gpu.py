@@ -42,6 +42,7 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.perf import loading, rounds
+from benchmarks.perf.steps import write_vocabulary
 from petl_bench.backbones.blip import BLIP
 from petl_bench.backbones.clip import CLIP
 from petl_bench.data.build_cache import build
@@ -248,7 +249,7 @@ def clips_for(way: Way, place: Place) -> Iterator[Path | None]:
         yield None
         return
     needed = place.clips * (place.warm + place.steps)
-    with loading.dataset(not place.gpu, captions=-(-needed // loading.CLIPS), text="7 " * WORDS) as (root, _):
+    with loading.dataset(not place.gpu, captions=-(-needed // loading.CLIPS), text="a " * WORDS) as (root, _):
         yield root
 
 
@@ -261,16 +262,6 @@ def fed(root: Path, place: Place, name: str, vocabulary: str) -> DataLoader[Any]
     build(cache, data.clips(), workers=0)
     data.setup("fit")
     return data.train_dataloader()
-
-
-@contextmanager
-def _vocabulary() -> Iterator[str]:
-    """A file as long as BERT's, and with its special tokens where it has them; the hub need not be there."""
-    special = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
-    with tempfile.TemporaryDirectory(prefix="petl_bench_") as folder:
-        path = Path(folder) / "vocab.txt"
-        path.write_text("".join(f"{special.get(row, row)}\n" for row in range(30_522)), encoding="utf-8")
-        yield str(path)
 
 
 def _spec_of(name: str, gpu: bool, vocabulary: str) -> InputSpec:
@@ -293,7 +284,8 @@ def measure(names: Sequence[str], ways: Sequence[str], place: Place, keep: Calla
     print(f"ceilings: {top['matmul_tflops']:.4g} TFLOP/s in bf16, copy {top['copy_gb_s']:.4g} GB/s", flush=True)
     found: dict[str, dict[str, Any]] = {name: {} for name in names}
     for way in ways:
-        with clips_for(WAYS[way], place) as clips, _vocabulary() as vocabulary:
+        with clips_for(WAYS[way], place) as clips, tempfile.TemporaryDirectory(prefix="petl_bench_") as folder:
+            vocabulary = str(write_vocabulary(Path(folder, "vocab.txt")))
             for name in [name for name in names if _applies(name, way, place)]:
                 batches = None if clips is None else fed(clips, place, name, vocabulary)
                 one = steps(name, WAYS[way], place, vocabulary, batches)

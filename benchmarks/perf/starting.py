@@ -32,7 +32,7 @@ def first_step(sizes: Sizes) -> list[Row]:
     with _clips() as current:
         sides = {side: lambda folder=folder: _first_step(folder, current) for side, folder in folders.items()}
         costs = interleave(sides, sizes.rounds)
-    found = " and ".join(f"{side} {sorted(of)[len(of) // 2]:.3g} s" for side, of in costs.items())
+    found = " and ".join(f"{side} {summary(of).value:.3g} s" for side, of in costs.items())
     return [Row(what, goal, "less", ratio(costs["now"], costs["3e531d0"]), f"{found}: now / 3e531d0")]
 
 

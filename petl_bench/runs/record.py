@@ -153,7 +153,7 @@ def operational_options(kind: type) -> frozenset[str]:
     return frozenset().union(*(vars(base).get("operational", ()) for base in kind.__mro__))
 
 
-def added_options(kind: type) -> dict[str, Any]:
+def later_options(kind: type) -> dict[str, Any]:
     """Arguments that a class and its bases did not have before, by the value at which they are not hashed."""
     found: dict[str, Any] = {}
     for base in reversed(kind.__mro__):
@@ -291,11 +291,11 @@ def _without_operational(value: Any, key: str) -> Any:
             kept[str(name)] = _without_operational(item, below)
     kind = _loaded(value.get("class_path"))
     if kind is not None and isinstance(kept.get("init_args"), dict):
-        left_out, added = operational_options(kind), added_options(kind)
+        left_out, later = operational_options(kind), later_options(kind)
         kept["init_args"] = {
             name: item
             for name, item in kept["init_args"].items()
-            if name not in left_out and not (name in added and item == added[name])
+            if name not in left_out and not (name in later and item == later[name])
         }
     return kept
 
